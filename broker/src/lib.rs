@@ -1,1 +1,17 @@
-//! x
+//! `broker` connects: MQTT 3.1.1 and 5.0 over mutual TLS.
+//! `topic`, `codec` and `session` are pure (no tokio, no socket, no clock) and build without the feature `server`;
+//! with it come the topic tree, the router, the connections and the listeners.
+//! Below it: `fleet` says who a certificate is and what it may do, `store` keeps queued and retained messages.
+//! Above it: `ota` and `control` publish through it and answer reserved topics through a trait it defines.
+
+#![allow(
+    clippy::todo,
+    unused_variables,
+    missing_docs,
+    dead_code,
+    unused_imports
+)]
+
+pub mod codec;
+pub mod session;
+pub mod topic;

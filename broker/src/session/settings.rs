@@ -1,0 +1,53 @@
+use std::num::{NonZeroU16, NonZeroU32};
+
+use crate::codec::Limits;
+
+/// What the server grants every client; announced in CONNACK where MQTT 5 can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// PUBLISH packets of QoS 1 held unacknowledged from a client (Receive Maximum).
+    pub receive_max_messages: NonZeroU16,
+    /// PUBLISH packets of QoS 1 in flight to a client, less where its own Receive Maximum is less.
+    pub in_flight_max_messages: NonZeroU16,
+    /// Longest packet taken from a client, in bytes (Maximum Packet Size).
+    pub packet_max_bytes: NonZeroU32,
+    /// Longest keep alive in seconds; a MQTT 5 client that asks for more or for none is told this one (Server Keep
+    /// Alive). 3.1.1 cannot be told, so there the client's own holds.
+    pub keep_alive_max_s: Option<NonZeroU16>,
+    /// Longest time in seconds a session outlives its connection; longer wishes are clipped and told so.
+    pub session_expiry_max_s: u32,
+    /// Subscriptions of one session.
+    pub subscriptions_max: usize,
+    /// Filters in one SUBSCRIBE or UNSUBSCRIBE.
+    pub filters_max: usize,
+    /// User properties in one packet.
+    pub user_properties_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        const TWENTY: NonZeroU16 = NonZeroU16::new(20).unwrap();
+        Self {
+            receive_max_messages: TWENTY,
+            in_flight_max_messages: TWENTY,
+            packet_max_bytes: const { NonZeroU32::new(256 * 1024).unwrap() },
+            keep_alive_max_s: None,
+            session_expiry_max_s: 7 * 24 * 3600,
+            subscriptions_max: 20_000,
+            filters_max: 1_000,
+            user_properties_max: 64,
+        }
+    }
+}
+
+impl Settings {
+    /// What the decoder holds a client to.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        Limits {
+            packet_max_bytes: self.packet_max_bytes.get(),
+            user_properties_max: self.user_properties_max,
+            filters_max: self.filters_max,
+        }
+    }
+}
