@@ -1,0 +1,140 @@
+//! Whole files, written so that a reader and a crash see the old content or the new, never a part.
+
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use crate::error::StoreError;
+
+/// Writes a secret: mode 0600, missing parents 0700; durable when this returns.
+///
+/// # Errors
+/// [`StoreError::Permission`] or [`StoreError::Io`], naming the path.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    write(path, bytes, 0o600, 0o700)
+}
+
+/// Writes what anybody may read: mode 0644, missing parents 0755; durable when this returns.
+///
+/// # Errors
+/// [`StoreError::Permission`] or [`StoreError::Io`], naming the path.
+pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    write(path, bytes, 0o644, 0o755)
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32, parent_mode: u32) -> Result<(), StoreError> {
+    let parent = parent(path);
+    create_directory(parent, parent_mode)?;
+    let io = |what| move |e| StoreError::io(what, path, e);
+    // The temporary file is made 0600 from its first byte and renamed over the target, so a secret
+    // is at no moment readable by others, and a symbolic link at `path` is replaced, not followed.
+    let mut file = tempfile::Builder::new()
+        .prefix(".writing-")
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(parent)
+        .map_err(io("write"))?;
+    file.write_all(bytes).map_err(io("write"))?;
+    // Set apart from creation, where the umask would have its say.
+    file.as_file()
+        .set_permissions(Permissions::from_mode(mode))
+        .map_err(io("set the mode of"))?;
+    file.as_file().sync_all().map_err(io("sync"))?;
+    file.persist(path)
+        .map_err(|e| StoreError::io("write", path, e.error))?;
+    sync_directory(parent)
+}
+
+/// Makes a directory and what is missing above it, each durable in its parent.
+pub(crate) fn create_directory(path: &Path, mode: u32) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = parent(path);
+    if above != path {
+        create_directory(above, mode)?;
+    }
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => sync_directory(above),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(StoreError::NotADirectory {
+            path: path.to_path_buf(),
+        }),
+        Err(e) => Err(StoreError::io("create the directory", path, e)),
+    }
+}
+
+/// Makes the entries of a directory (creations, renames, removals) durable.
+pub(crate) fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|e| StoreError::io("sync the directory", path, e))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_private_file_is_0600_below_0700_and_a_public_one_0644_below_0755() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("ca/keys/root.key");
+        write_private(&secret, b"secret").unwrap();
+        assert_eq!(fs::read(&secret).unwrap(), b"secret");
+        assert_eq!(
+            (mode(&secret), mode(secret.parent().unwrap())),
+            (0o600, 0o700)
+        );
+        let open = dir.path().join("open/root.crt");
+        write_public(&open, b"certificate").unwrap();
+        assert_eq!((mode(&open), mode(open.parent().unwrap())), (0o644, 0o755));
+    }
+
+    #[test]
+    fn writing_again_replaces_content_and_mode_and_leaves_no_other_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_public(&path, b"first, and longer").unwrap();
+        write_private(&path, b"second").unwrap();
+        assert_eq!(
+            (fs::read(&path).unwrap().as_slice(), mode(&path)),
+            (&b"second"[..], 0o600)
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_symbolic_link_is_replaced_and_its_target_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        fs::write(&target, b"old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        write_private(&link, b"new").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        assert!(!fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("inside"), b"kept").unwrap();
+        let error = write_public(&path, b"x").unwrap_err();
+        assert!(error.to_string().contains("taken"), "{error}");
+        assert_eq!(fs::read(path.join("inside")).unwrap(), b"kept");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,164 @@
+//! Group commit. Batches are applied one after the other in the order of their revisions; sled
+//! recovers a prefix of that order, so what is durable is always a prefix too. The first caller
+//! that waits leads: it flushes for all that were applied before, while the next group gathers.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::watch::{Change, Hub};
+use crate::error::StoreError;
+
+pub(super) struct Commit {
+    /// One batch at a time checks its expectations and is applied; holds the applied revision.
+    applying: Mutex<u64>,
+    state: Mutex<State>,
+    /// Tells of a change of `State::leading`, `durable` and `failed`.
+    changed: Condvar,
+    durable: AtomicU64,
+    /// The database file itself, to sync it for real: sled's flush is `sync_file_range`, which
+    /// does not empty the disk's cache nor write the file's length.
+    file: File,
+    db: sled::Db,
+}
+
+struct State {
+    applied: u64,
+    leading: bool,
+    failed: Option<String>,
+    /// Applied, not yet durable, in the order of revisions.
+    changes: Vec<(Arc<Hub>, Change)>,
+}
+
+impl Commit {
+    pub(super) fn new(db: sled::Db, path: &Path, revision: u64) -> Result<Commit, StoreError> {
+        let file = path.join("db");
+        let file = File::open(&file).map_err(|e| StoreError::io("open", &file, e))?;
+        Ok(Commit {
+            applying: Mutex::new(revision),
+            state: Mutex::new(State {
+                applied: revision,
+                leading: false,
+                failed: None,
+                changes: Vec::new(),
+            }),
+            changed: Condvar::new(),
+            durable: AtomicU64::new(revision),
+            file,
+            db,
+        })
+    }
+
+    pub(super) fn tree(&self, name: &str) -> Result<sled::Tree, StoreError> {
+        self.db
+            .open_tree(name)
+            .map_err(StoreError::database("open a table"))
+    }
+
+    pub(super) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Applies one batch in its turn; `write` gets its revision and returns the keys it wrote.
+    pub(super) fn apply(
+        &self,
+        hub: &Arc<Hub>,
+        write: impl FnOnce(u64) -> Result<Vec<String>, StoreError>,
+    ) -> Result<u64, StoreError> {
+        let mut applied = self.applying.lock();
+        self.check()?;
+        let revision = *applied + 1;
+        match write(revision) {
+            Ok(keys) => {
+                *applied = revision;
+                let mut state = self.state.lock();
+                state.applied = revision;
+                let change = Change {
+                    revision,
+                    keys: keys.into(),
+                };
+                state.changes.push((Arc::clone(hub), change));
+                Ok(revision)
+            }
+            Err(conflict @ StoreError::Conflict { .. }) => {
+                let seen = *applied;
+                drop(applied);
+                // Even a refusal speaks of durable state only, so that a caller that reads again
+                // meets the row it lost against.
+                self.wait(seen)?;
+                Err(conflict)
+            }
+            Err(error) => {
+                // What sled made of the batch is unknown: nothing may build on it.
+                self.fail(&mut self.state.lock(), &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns once `revision` is durable; flushes where nobody else does.
+    pub(super) fn wait(&self, revision: u64) -> Result<(), StoreError> {
+        if self.durable() >= revision {
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        loop {
+            if self.durable() >= revision {
+                return Ok(());
+            }
+            if let Some(reason) = &state.failed {
+                return Err(StoreError::Failed {
+                    reason: reason.clone(),
+                });
+            }
+            // A deletion is told before it is applied, so a reader can be here first.
+            if state.leading || state.applied < revision {
+                self.changed.wait(&mut state);
+                continue;
+            }
+            state.leading = true;
+            let target = state.applied;
+            let changes = std::mem::take(&mut state.changes);
+            drop(state);
+            let flushed = self.flush();
+            state = self.state.lock();
+            state.leading = false;
+            match flushed {
+                Ok(()) => {
+                    self.durable.store(target, Ordering::Release);
+                    for (hub, change) in changes {
+                        hub.publish(change);
+                    }
+                }
+                Err(error) => self.fail(&mut state, &error),
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(StoreError::database("flush"))?;
+        self.file
+            .sync_data()
+            .map_err(|e| StoreError::io("sync", Path::new("the database"), e))
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        match &self.state.lock().failed {
+            Some(reason) => Err(StoreError::Failed {
+                reason: reason.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// For good: after a failed flush nobody can tell which pages the kernel dropped.
+    fn fail(&self, state: &mut State, error: &StoreError) {
+        tracing::error!(%error, "the tables accept no more changes until the next start");
+        state.failed.get_or_insert_with(|| error.to_string());
+        self.changed.notify_all();
+    }
+}
