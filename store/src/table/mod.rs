@@ -155,6 +155,7 @@ impl Database {
             shared: Arc::new(Shared {
                 tables,
                 commit,
+                opened_at: revision,
                 _lock: lock,
             }),
         })
