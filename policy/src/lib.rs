@@ -1,1 +1,53 @@
-//! x
+//! The policy engine: decides what a device may do, and says why.
+//!
+//! Job: read policy documents of the AWS IoT language whole or refuse them by name and place,
+//! compile them once, share them between connections, and judge every connect, publish,
+//! subscription and delivery without allocating. Pure: no I/O, no clock, no runtime.
+//! Neighbours: nothing below; `fleet` keeps documents and attachments and builds each
+//! principal's [`Grant`]; `broker` asks it; `control` stores what [`Policy::parse`] took.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use policy::{Action, Decision, Grant, NamedPolicy, Realm, Variables, device_default};
+//!
+//! let account = "000000000000";
+//! let grant = Grant::new(
+//!     Arc::new(Realm::live(account)),
+//!     Arc::from([NamedPolicy {
+//!         name: "device-default".parse()?,
+//!         policy: Arc::new(device_default(account)?),
+//!     }]),
+//!     Variables {
+//!         client_id: "lamp-1".into(),
+//!         thing_name: Some("lamp-1".into()),
+//!         certificate_common_name: None,
+//!     },
+//! );
+//! assert_eq!(grant.decide(Action::Publish, "dt/lamp-1/light"), Decision::Allow);
+//! assert_eq!(grant.decide(Action::Publish, "dt/lamp-2/light"), Decision::ImplicitDeny);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod action;
+mod arn;
+mod default;
+mod document;
+mod error;
+mod explain;
+mod grant;
+mod json;
+mod name;
+mod pattern;
+mod shown;
+pub mod vectors;
+
+#[cfg(test)]
+mod reference;
+
+pub use action::{Action, UnknownAction};
+pub use default::{DEVICE_DEFAULT, GrantText, device_default, device_default_text};
+pub use document::{AWS_DOCUMENT_MAX_VISIBLE_CHARS, Effect, Limits, Policy};
+pub use error::{PolicyError, Problem};
+pub use explain::{Explanation, REASON_MAX_BYTES, StatementRef, VariableValue};
+pub use grant::{Decision, Grant, NamedPolicy, Realm, VARIABLE_MAX_CHARS, Variables};
+pub use name::{InvalidPolicyName, PolicyName};

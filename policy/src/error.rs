@@ -1,0 +1,101 @@
+//! Why a document is not a policy: the word, its place, and the mend.
+
+use crate::action::did_you_mean;
+
+/// A document refused, and where. The place counts from 1, columns in characters.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {problem}")]
+pub struct PolicyError {
+    /// Line of the word that is at fault.
+    pub line: usize,
+    /// Column of its first character.
+    pub column: usize,
+    /// What is wrong there.
+    pub problem: Problem,
+}
+
+/// What is wrong with a document. Words quoted from it are escaped and cut short.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[expect(
+    missing_docs,
+    reason = "the message of each variant says what its fields are"
+)]
+pub enum Problem {
+    #[error("the document has {bytes} bytes, {max} are the limit: split it into several policies")]
+    TooManyBytes { bytes: usize, max: usize },
+    #[error(
+        "the document has {chars} characters besides white space, {max} are the limit: split it into several policies"
+    )]
+    TooManyVisibleChars { chars: usize, max: usize },
+    #[error("the document begins with a byte order mark: save it as plain UTF-8 without one")]
+    ByteOrderMark,
+    #[error("not JSON: {0}")]
+    Syntax(String),
+    #[error("{of} is {found}, but must be {expected}")]
+    WrongType {
+        of: &'static str,
+        expected: &'static str,
+        found: &'static str,
+    },
+    #[error("{of} has no {key:?}")]
+    MissingKey { of: &'static str, key: &'static str },
+    #[error("{key:?} stands twice in {of}: which one counts would be a guess")]
+    DuplicateKey { of: &'static str, key: String },
+    #[error("{key:?} is not understood in {of}, which takes {known}{}", did_you_mean(.nearest))]
+    UnknownKey {
+        of: &'static str,
+        key: String,
+        known: &'static str,
+        nearest: Option<&'static str>,
+    },
+    #[error("{of} is an empty list: name at least one, or leave the statement out")]
+    EmptyList { of: &'static str },
+    #[error("version {found:?} is not known: write \"2012-10-17\"")]
+    UnknownVersion { found: String },
+    #[error("effect {found:?} is not known: write \"Allow\" or \"Deny\"{}", did_you_mean(.nearest))]
+    UnknownEffect {
+        found: String,
+        nearest: Option<&'static str>,
+    },
+    #[error(
+        "action {found:?} names none of iot:Connect, iot:Publish, iot:Subscribe, iot:Receive, iot:RetainPublish{}",
+        did_you_mean(.nearest)
+    )]
+    UnknownAction {
+        found: String,
+        nearest: Option<&'static str>,
+    },
+    #[error(
+        "variable {found:?} is not known: there are ${{iot:Connection.Thing.ThingName}}, ${{iot:ClientId}} and ${{iot:Certificate.Subject.CommonName}}{}",
+        did_you_mean(.nearest)
+    )]
+    UnknownVariable {
+        found: String,
+        nearest: Option<&'static str>,
+    },
+    #[error("a variable begins with \"${{\" here and has no \"}}\"")]
+    UnclosedVariable,
+    #[error(
+        "a variable stands before the \"/\" that ends client/, topic/ or topicfilter/: write the kind of resource out"
+    )]
+    VariableInKind,
+    #[error(
+        "resource {found:?} is not understood: write \"*\" or arn:aws:iot:REGION:ACCOUNT:client/…, …:topic/… or …:topicfilter/… (wildcards stay within their field)"
+    )]
+    NotAnArn { found: String },
+    #[error("{field} {found:?} in the ARN is not understood: write {expected}, or wildcards")]
+    ArnField {
+        field: &'static str,
+        found: String,
+        expected: &'static str,
+    },
+    #[error(
+        "{found:?} is no client/…, topic/… or topicfilter/…, the resources that devices' actions act on{}",
+        did_you_mean(.nearest)
+    )]
+    UnknownKind {
+        found: String,
+        nearest: Option<&'static str>,
+    },
+}

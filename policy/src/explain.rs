@@ -1,0 +1,341 @@
+//! Why a decision is what it is, and what would change it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::action::{Action, Kind};
+use crate::arn::Resource;
+use crate::default::GrantText;
+use crate::document::{Effect, Statement};
+use crate::grant::{Decision, Grant, NamedPolicy};
+use crate::name::PolicyName;
+use crate::pattern::Variable;
+use crate::shown::{NAME_MAX_CHARS, WORD_MAX_CHARS, misleads, shown};
+
+/// Bytes of the longest [`Explanation::reason`]; it travels in an MQTT reason string.
+pub const REASON_MAX_BYTES: usize = 199;
+
+/// Denials that the one-sentence summary names; the rest is counted.
+const SUMMARY_MAX_STATEMENTS: usize = 3;
+
+/// A decision with its grounds. `Display` is one sentence on one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The decision, the same that [`Grant::decide`] gives.
+    pub decision: Decision,
+    /// What was asked.
+    pub action: Action,
+    /// On what, as the last field of an ARN: `topic/dt/lamp-1/light`.
+    pub resource: String,
+    /// The policies that were asked.
+    pub policies: Vec<PolicyName>,
+    /// Every statement that spoke; where one is a Deny, each Deny stands in the way.
+    pub statements: Vec<StatementRef>,
+    /// Statements of the action that did not count, with the reason.
+    pub passed_over: Vec<StatementRef>,
+    /// What the variables stand for in this connection.
+    pub variables: Vec<VariableValue>,
+    /// The smallest statement that would allow it, where no Allow speaks.
+    pub missing_grant: Option<GrantText>,
+    /// The sentence that `Display` writes.
+    pub summary: String,
+}
+
+/// A statement named to a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatementRef {
+    /// The policy it stands in.
+    pub policy: PolicyName,
+    /// Its place in the policy's list, counted from 1.
+    pub statement: usize,
+    /// Its `Sid`.
+    pub sid: Option<String>,
+    /// What it does.
+    pub effect: Effect,
+    /// Its resource that matched, or would have.
+    pub resource: String,
+    /// Why the statement did not count, when it did not.
+    pub reason: Option<String>,
+}
+
+/// What a variable stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VariableValue {
+    /// The name, as in `iot:ClientId`.
+    pub name: &'static str,
+    /// The value, also where it is not fit to be substituted.
+    pub value: Option<String>,
+    /// Whether resources with this variable can match.
+    pub resolved: bool,
+}
+
+impl Grant {
+    /// Explains what [`Grant::decide`] says of the same action and name. Allocates; meant for
+    /// denials and for people.
+    #[must_use]
+    pub fn explain(&self, action: Action, name: &str) -> Explanation {
+        self.explain_as(action, action.kind(), name)
+    }
+
+    pub(crate) fn explain_as(&self, action: Action, kind: Kind, name: &str) -> Explanation {
+        let decision = self.decide_as(action, kind, name);
+        let (mut statements, mut passed_over) = (Vec::new(), Vec::new());
+        for named in self.policies.iter() {
+            for (index, statement) in named.policy.statements().iter().enumerate() {
+                if let Some(resource) = self.speaks(statement, action, kind, name) {
+                    statements.push(StatementRef::new(named, index, statement, resource, None));
+                } else if let Some((resource, reason)) =
+                    self.why_silent(statement, action, kind, name)
+                {
+                    let reason = Some(reason);
+                    passed_over.push(StatementRef::new(named, index, statement, resource, reason));
+                }
+            }
+        }
+        let allowed = statements.iter().any(|s| s.effect == Effect::Allow);
+        let mut explanation = Explanation {
+            decision,
+            action,
+            resource: format!("{}{name}", kind.prefix()),
+            policies: self
+                .policies
+                .iter()
+                .map(|named| named.name.clone())
+                .collect(),
+            statements,
+            passed_over,
+            variables: Variable::ALL
+                .map(|variable| self.variable_value(variable))
+                .into(),
+            missing_grant: (!allowed).then(|| {
+                let region = self.realm.region.as_deref().unwrap_or("*");
+                let name = as_pattern(name);
+                let account = &self.realm.account;
+                let prefix = kind.prefix();
+                GrantText::allow(
+                    action,
+                    format!("arn:aws:iot:{region}:{account}:{prefix}{name}"),
+                )
+            }),
+            summary: String::new(),
+        };
+        explanation.summary = self.summary(&explanation, name);
+        explanation
+    }
+
+    /// Why a statement of this action does not speak, where a person might think it does.
+    fn why_silent<'s>(
+        &self,
+        statement: &'s Statement,
+        action: Action,
+        kind: Kind,
+        name: &str,
+    ) -> Option<(&'s Resource, String)> {
+        if !statement.actions.contains(action) {
+            return None;
+        }
+        statement.resources.iter().find_map(|resource| {
+            resource.patterns(kind).next()?;
+            if let Some(variable) = Variable::ALL
+                .into_iter()
+                .find(|v| resource.variables.contains(*v) && !self.resolves(*v))
+            {
+                let absent = self.variables.value(variable).is_none_or(str::is_empty);
+                let why = if absent {
+                    "has no value here"
+                } else {
+                    "has a value that is never substituted"
+                };
+                return Some((resource, format!("${{{}}} {why}", variable.name())));
+            }
+            if !self.name_matches(resource, kind, name) {
+                return None;
+            }
+            let reason = if resource.is_in(self.realm.region.as_deref(), &self.realm.account) {
+                "the thing name or client id holds + or #, which would be a wildcard in the filter"
+                    .to_owned()
+            } else {
+                let region = self.realm.region.as_deref().unwrap_or("any");
+                format!(
+                    "its ARN is not of this server (account {}, region {region})",
+                    self.realm.account
+                )
+            };
+            Some((resource, reason))
+        })
+    }
+
+    fn variable_value(&self, variable: Variable) -> VariableValue {
+        VariableValue {
+            name: variable.name(),
+            value: self.variables.value(variable).map(str::to_owned),
+            resolved: self.resolves(variable),
+        }
+    }
+
+    fn summary(&self, explanation: &Explanation, name: &str) -> String {
+        let Explanation {
+            decision,
+            action,
+            resource,
+            policies,
+            missing_grant,
+            ..
+        } = explanation;
+        let resource = shown(resource, NAME_MAX_CHARS);
+        let names = if policies.is_empty() {
+            "no policy is attached".to_owned()
+        } else {
+            let names = policies.iter().map(PolicyName::as_str).collect::<Vec<_>>();
+            format!("policies: {}", names.join(", "))
+        };
+        let mut text = match decision {
+            Decision::Allow => format!(
+                "{decision}: {} allows {action} on {resource}",
+                listed(&explanation.statements, Effect::Allow)
+            ),
+            Decision::ExplicitDeny => format!(
+                "{decision}: {} denies {action} on {resource}; no Allow outweighs a Deny",
+                listed(&explanation.statements, Effect::Deny)
+            ),
+            Decision::ImplicitDeny => {
+                format!("{decision}: no statement allows {action} on {resource} ({names})")
+            }
+        };
+        if *decision != Decision::Allow
+            && let Some(silent) = explanation
+                .passed_over
+                .iter()
+                .find(|s| s.effect == Effect::Allow)
+            && let Some(reason) = &silent.reason
+        {
+            text.push_str(&format!("; {silent} does not count: {reason}"));
+        }
+        if let Some(thing) = self.variables.thing_name.as_deref()
+            && *action == Action::Connect
+            && thing != name
+            && *decision == Decision::ImplicitDeny
+            && self.decide(Action::Connect, thing).is_allow()
+        {
+            let thing = shown(thing, NAME_MAX_CHARS);
+            text.push_str(&format!(
+                "; connect with the thing's name as client id: {thing:?}"
+            ));
+        }
+        if let Some(grant) = missing_grant {
+            if name.chars().nth(NAME_MAX_CHARS).is_none() {
+                text.push_str(&format!("; missing grant: {grant}"));
+            } else {
+                text.push_str("; the missing grant is too long for a sentence");
+            }
+        }
+        text
+    }
+}
+
+impl StatementRef {
+    fn new(
+        named: &NamedPolicy,
+        index: usize,
+        statement: &Statement,
+        resource: &Resource,
+        reason: Option<String>,
+    ) -> Self {
+        Self {
+            policy: named.name.clone(),
+            statement: index + 1,
+            sid: statement.sid.as_deref().map(str::to_owned),
+            effect: statement.effect,
+            resource: resource.text.to_string(),
+            reason,
+        }
+    }
+}
+
+impl fmt::Display for StatementRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "statement {}", self.statement)?;
+        if let Some(sid) = &self.sid {
+            write!(f, " \"{}\"", shown(sid, WORD_MAX_CHARS))?;
+        }
+        let resource = shown(&self.resource, NAME_MAX_CHARS);
+        write!(f, " of policy {} ({resource})", self.policy)
+    }
+}
+
+fn listed(statements: &[StatementRef], effect: Effect) -> String {
+    let mut speaking = statements.iter().filter(|s| s.effect == effect);
+    let mut names = speaking
+        .by_ref()
+        .take(SUMMARY_MAX_STATEMENTS)
+        .map(ToString::to_string)
+        .collect::<Vec<_>>();
+    let more = speaking.count();
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    names.join(" and ")
+}
+
+/// The narrowest pattern that matches `name`. The language has no way to write a literal `*`,
+/// `?` or `${`: a `?` stands there, which matches any one character.
+fn as_pattern(name: &str) -> String {
+    name.replace("${", "?{").replace('*', "?")
+}
+
+impl Explanation {
+    /// What a device is told in an MQTT reason string: one line of at most
+    /// [`REASON_MAX_BYTES`] bytes.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let Self {
+            action, resource, ..
+        } = self;
+        let resource = shown(resource, NAME_MAX_CHARS);
+        let mut text = match self.statements.iter().find(|s| s.effect == Effect::Deny) {
+            _ if self.decision.is_allow() => format!("allowed: {action} on {resource}"),
+            Some(deny) => {
+                let index = deny.statement;
+                format!(
+                    "statement {index} of policy {} denies {action} on {resource}",
+                    deny.policy
+                )
+            }
+            None => format!("missing grant: {action} on {resource}"),
+        };
+        if text.len() > REASON_MAX_BYTES {
+            text.truncate(text.floor_char_boundary(REASON_MAX_BYTES - '…'.len_utf8()));
+            text.push('…');
+        }
+        text
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary)
+    }
+}
+
+impl fmt::Display for GrantText {
+    /// The statement as JSON on one line, with nothing in it that misleads a reader's eye.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+
+        let json = serde_json::to_string(self).map_err(|_| fmt::Error)?;
+        for c in json.chars() {
+            if misleads(c) {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(f, "\\u{unit:04x}")?;
+                }
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}

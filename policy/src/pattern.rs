@@ -1,0 +1,239 @@
+//! Patterns over names: `*` any characters, `?` one, variables by their value.
+//!
+//! A pattern is cut at its stars. The piece before the first star must begin the name, the
+//! piece behind the last must end it, and each piece between is taken where it comes first,
+//! which is always as good as any later place: nothing is ever tried again, so there is no
+//! backtracking, no recursion and no memory. A literal between stars is found in linear time;
+//! a piece with `?` or variables inside is compared at each place where its first character
+//! stands, at worst `name × piece` bytes compared, at the pace of `memcmp`.
+//!
+//! A variable's value is text. Nothing in it is a wildcard here.
+
+/// A variable of the language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variable {
+    ThingName,
+    ClientId,
+    CommonName,
+}
+
+impl Variable {
+    pub(crate) const ALL: [Variable; 3] = [
+        Variable::ThingName,
+        Variable::ClientId,
+        Variable::CommonName,
+    ];
+
+    /// The name as it stands between `${` and `}`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Variable::ThingName => "iot:Connection.Thing.ThingName",
+            Variable::ClientId => "iot:ClientId",
+            Variable::CommonName => "iot:Certificate.Subject.CommonName",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|variable| variable.name() == name)
+    }
+
+    pub(crate) fn nearest(name: &str) -> Option<&'static str> {
+        crate::shown::nearest(name, &Self::ALL.map(Self::name))
+    }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// A set of variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct VariableSet(u8);
+
+impl VariableSet {
+    pub(crate) fn insert(&mut self, variable: Variable) {
+        self.0 |= variable.bit();
+    }
+
+    pub(crate) fn contains(self, variable: Variable) -> bool {
+        self.0 & variable.bit() != 0
+    }
+
+    pub(crate) fn is_within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    pub(crate) fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl FromIterator<Variable> for VariableSet {
+    fn from_iter<I: IntoIterator<Item = Variable>>(variables: I) -> Self {
+        let mut set = Self::default();
+        variables
+            .into_iter()
+            .for_each(|variable| set.insert(variable));
+        set
+    }
+}
+
+/// The values of the variables during one decision; a variable that a pattern holds has one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Values<'v> {
+    pub(crate) thing_name: &'v str,
+    pub(crate) client_id: &'v str,
+    pub(crate) common_name: &'v str,
+}
+
+impl<'v> Values<'v> {
+    fn of(&self, variable: Variable) -> &'v str {
+        match variable {
+            Variable::ThingName => self.thing_name,
+            Variable::ClientId => self.client_id,
+            Variable::CommonName => self.common_name,
+        }
+    }
+}
+
+/// A pattern, character by character, as it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Token {
+    Char(char),
+    One,
+    Star,
+    Variable(Variable),
+}
+
+/// A piece of a compiled pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(Box<str>),
+    One,
+    Star,
+    Variable(Variable),
+}
+
+/// A compiled pattern. No two literals or stars stand side by side, and no `?` behind a star
+/// (`*?` is `?*`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pattern(Box<[Segment]>);
+
+impl Pattern {
+    pub(crate) fn compile(tokens: &[Token]) -> Self {
+        let mut segments = Vec::new();
+        let mut literal = String::new();
+        let mut star = false;
+        for token in tokens {
+            if let Token::Char(c) = token {
+                if std::mem::take(&mut star) {
+                    segments.push(Segment::Star);
+                }
+                literal.push(*c);
+                continue;
+            }
+            if !literal.is_empty() {
+                segments.push(Segment::Literal(std::mem::take(&mut literal).into()));
+            }
+            match token {
+                Token::Star => star = true,
+                Token::One => segments.push(Segment::One),
+                Token::Variable(variable) => {
+                    if std::mem::take(&mut star) {
+                        segments.push(Segment::Star);
+                    }
+                    segments.push(Segment::Variable(*variable));
+                }
+                Token::Char(_) => {}
+            }
+        }
+        if !literal.is_empty() {
+            segments.push(Segment::Literal(literal.into()));
+        }
+        if star {
+            segments.push(Segment::Star);
+        }
+        Self(segments.into())
+    }
+
+    /// Whether the whole of `name` matches.
+    pub(crate) fn matches(&self, name: &str, values: &Values<'_>) -> bool {
+        let is_star = |segment: &Segment| *segment == Segment::Star;
+        let mut pieces = self.0.split(is_star);
+        let Some(mut left) = pieces
+            .next()
+            .and_then(|first| strip_start(name, first, values))
+        else {
+            return false;
+        };
+        let Some(last) = pieces.next_back() else {
+            return left.is_empty();
+        };
+        // The end is settled first: what the pieces between may use is then known.
+        let Some(middle) = strip_end(left, last, values) else {
+            return false;
+        };
+        left = middle;
+        for piece in pieces {
+            match find(left, piece, values) {
+                Some(rest) => left = rest,
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+/// What is left of `text` behind `piece`, which must begin it.
+fn strip_start<'t>(text: &'t str, piece: &[Segment], values: &Values<'_>) -> Option<&'t str> {
+    piece.iter().try_fold(text, |left, segment| match segment {
+        Segment::Literal(literal) => left.strip_prefix(&**literal),
+        Segment::Variable(variable) => left.strip_prefix(values.of(*variable)),
+        Segment::One => {
+            let mut chars = left.chars();
+            chars.next().map(|_| chars.as_str())
+        }
+        Segment::Star => None,
+    })
+}
+
+/// What is left of `text` before `piece`, which must end it.
+fn strip_end<'t>(text: &'t str, piece: &[Segment], values: &Values<'_>) -> Option<&'t str> {
+    piece
+        .iter()
+        .rev()
+        .try_fold(text, |left, segment| match segment {
+            Segment::Literal(literal) => left.strip_suffix(&**literal),
+            Segment::Variable(variable) => left.strip_suffix(values.of(*variable)),
+            Segment::One => {
+                let mut chars = left.chars();
+                chars.next_back().map(|_| chars.as_str())
+            }
+            Segment::Star => None,
+        })
+}
+
+/// What is left of `text` behind the first place where `piece` stands.
+fn find<'t>(text: &'t str, piece: &[Segment], values: &Values<'_>) -> Option<&'t str> {
+    let first = match piece.first()? {
+        Segment::Literal(literal) => &**literal,
+        Segment::Variable(variable) => values.of(*variable),
+        // `compile` puts no `?` and no star behind a star.
+        Segment::One | Segment::Star => return None,
+    };
+    if piece.len() == 1 {
+        let place = text.find(first)?;
+        return text.get(place + first.len()..);
+    }
+    let start = first.chars().next()?;
+    let mut left = text;
+    loop {
+        left = left.get(left.find(start)?..)?;
+        if let Some(rest) = strip_start(left, piece, values) {
+            return Some(rest);
+        }
+        left = left.get(start.len_utf8()..)?;
+    }
+}

@@ -1,0 +1,1 @@
+//! A second engine for the tests, written as plainly as the language is defined.
