@@ -1,1 +1,37 @@
-//! x
+//! The authority: keys and their custody, certificate profiles, requests, revocation lists.
+//!
+//! A root made once signs one issuing certificate; the issuing key signs everything else, by a
+//! [`Profile`] that the caller names and a subject that the registry decided. What a request asks
+//! for beyond its key is never believed, and what is signed is read back before it is handed out.
+//! Pure apart from the authority's own directory: no network, no clock (time is an argument).
+//! Above it, `fleet` knows whose certificate is alive, `broker` and `control` speak TLS with it.
+
+mod authority;
+mod crl;
+mod csr;
+pub mod custody;
+mod durable;
+mod error;
+mod facts;
+mod identifier;
+mod key_pair;
+mod lint;
+mod pem;
+mod profile;
+mod public_key;
+mod server;
+mod times;
+
+pub use authority::{Authority, AuthorityConfig, Issued};
+pub use crl::{MAX_CRL_ENTRIES, RevocationReason, RevokedEntry};
+pub use csr::{Csr, CsrError, MAX_CSR_BYTES};
+pub use error::CaError;
+pub use facts::{CertificateFacts, CertificateName, KeyUsages, MAX_CERTIFICATE_BYTES};
+pub use identifier::{CertificateId, InvalidIdentifier, Serial};
+pub use key_pair::KeyPair;
+pub use profile::{
+    DEVICE_VALIDITY, MAX_COMMON_NAME_CHARS, MAX_SERVER_NAMES, OPERATOR_ORGANIZATION,
+    OPERATOR_VALIDITY, Profile, SERVER_VALIDITY, Subject,
+};
+pub use public_key::{KeyKind, KeyRefused, PublicKey};
+pub use server::ServerIdentity;

@@ -1,0 +1,348 @@
+//! The authority as it runs: an issuing key in custody, and what it signs.
+
+mod founding;
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType, SerialNumber,
+};
+use rustls_pki_types::CertificateDer;
+use yasna::Tag;
+use yasna::models::ObjectIdentifier;
+
+use crate::custody::{Custody, Signer};
+use crate::error::CaError;
+use crate::facts::{CertificateFacts, CertificateName};
+use crate::identifier::{CertificateId, Serial};
+use crate::lint::{self, Meant};
+use crate::profile::{Profile, Rules, Subject, Usage};
+use crate::public_key::PublicKey;
+use crate::{facts, pem, times};
+
+/// How far a certificate's life reaches back, for devices whose clock is late.
+const BACKDATED: Duration = Duration::from_secs(60);
+
+/// Characters of the longest public URL; it stands in every device certificate.
+const MAX_PUBLIC_URL_CHARS: usize = 512;
+
+/// What the authority is called and where its lists are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityConfig {
+    /// Stands in the common names of a new root and issuing certificate (`<name> Root CA`); an
+    /// authority that is there already keeps its own.
+    pub name: String,
+    /// Where devices and their servers find lists and issuers, e.g. `http://ca.example:8880`.
+    pub public_url: String,
+}
+
+/// A signed certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// The certificate as DER.
+    pub der: Vec<u8>,
+    /// The certificate as PEM.
+    pub pem: String,
+    /// The certificate and the issuing one, as PEM, in the order TLS wants.
+    pub chain_pem: String,
+    /// The certificate's id.
+    pub id: CertificateId,
+    /// Its serial number.
+    pub serial: Serial,
+    /// First second of its life.
+    pub not_before: SystemTime,
+    /// Last second of its life; before the profile's term where the issuer ends earlier.
+    pub not_after: SystemTime,
+}
+
+impl Issued {
+    /// The certificate in the shape rustls takes.
+    #[must_use]
+    pub fn certificate(&self) -> CertificateDer<'static> {
+        CertificateDer::from(self.der.clone())
+    }
+}
+
+/// A root, the issuing certificate below it, and the custodian of the issuing key.
+pub struct Authority {
+    root: CertificateDer<'static>,
+    root_key: PublicKey,
+    issuing: CertificateDer<'static>,
+    issuing_facts: CertificateFacts,
+    issuing_key_id: Vec<u8>,
+    custody: Box<dyn Custody>,
+    /// Without a slash at its end.
+    public_url: String,
+}
+
+impl Authority {
+    /// Opens the authority in `dir`, or founds one where `dir` is missing or empty.
+    ///
+    /// The directory holds `root.crt`, `root.key`, `issuing.crt` and `issuing.key`; it appears
+    /// whole or not at all. `now` dates a new authority and is not looked at otherwise.
+    ///
+    /// # Errors
+    /// A missing, truncated, exposed or foreign file is an error that names it and its mend; a new
+    /// authority never takes the place of an old one.
+    pub fn open_or_create(
+        dir: &Path,
+        config: AuthorityConfig,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
+        let public_url = check_public_url(&config.public_url)?;
+        if founding::is_vacant(dir)? {
+            founding::found(dir, &config.name, now)?;
+        }
+        founding::open(dir, public_url)
+    }
+
+    /// The root as DER: what devices trust.
+    #[must_use]
+    pub const fn root_der(&self) -> &CertificateDer<'static> {
+        &self.root
+    }
+
+    /// The issuing certificate as DER.
+    #[must_use]
+    pub const fn issuing_der(&self) -> &CertificateDer<'static> {
+        &self.issuing
+    }
+
+    /// The root as PEM.
+    #[must_use]
+    pub fn root_pem(&self) -> String {
+        pem::certificate(&self.root)
+    }
+
+    /// The issuing certificate as PEM.
+    #[must_use]
+    pub fn issuing_pem(&self) -> String {
+        pem::certificate(&self.issuing)
+    }
+
+    /// Where the revocation list is found; stands in device and operator certificates.
+    #[must_use]
+    pub fn crl_url(&self) -> String {
+        format!("{}/crl/0.crl", self.public_url)
+    }
+
+    /// Where the issuing certificate is found.
+    #[must_use]
+    pub fn issuing_url(&self) -> String {
+        format!("{}/issuing.crt", self.public_url)
+    }
+
+    /// Whether the issuing key signed this certificate (its validity and revocation are not
+    /// looked at).
+    #[must_use]
+    pub fn signed(&self, der: &[u8]) -> bool {
+        let (Ok(certificate), Ok(issuing)) = (facts::parse(der), facts::parse(&self.issuing))
+        else {
+            return false;
+        };
+        certificate.issuer().as_raw() == issuing.subject().as_raw()
+            && certificate
+                .verify_signature(Some(issuing.public_key()))
+                .is_ok()
+    }
+
+    /// Signs a certificate for `key` by the rules of `profile`.
+    ///
+    /// # Errors
+    /// [`CaError::Invalid`] for a subject that the profile does not have,
+    /// [`CaError::AuthorityKey`] for one of the authority's own keys,
+    /// [`CaError::OutsideIssuer`] when `now` is not in the issuing certificate's life,
+    /// [`CaError::Custody`] when the key cannot be used, [`CaError::Lint`] when the result is not
+    /// what was meant.
+    pub fn issue(
+        &self,
+        profile: Profile,
+        subject: &Subject,
+        key: &PublicKey,
+        now: SystemTime,
+    ) -> Result<Issued, CaError> {
+        let rules = profile.rules();
+        let names = subject.check(rules)?;
+        self.refuse_own_key(key)?;
+        let (not_before, not_after) = self.life(rules, now)?;
+        let serial = Serial::random()?;
+        let params = self.params(rules, subject, &names, &serial, (not_before, not_after))?;
+
+        let signer = Signer::new(self.custody());
+        let signed = rcgen::Issuer::from_ca_cert_der(&self.issuing, &signer)
+            .and_then(|issuer| params.signed_by(key, &issuer));
+        let der = signed
+            .map_err(|error| signer.explain(error))?
+            .der()
+            .to_vec();
+
+        let facts = lint::check(
+            &der,
+            &Meant {
+                rules,
+                common_name: &subject.common_name,
+                names: &names,
+                key,
+                serial: &serial,
+                not_before,
+                not_after,
+                issuer: &self.issuing,
+            },
+        )?;
+        let pem = pem::certificate(&der);
+        Ok(Issued {
+            chain_pem: format!("{pem}{}", self.issuing_pem()),
+            pem,
+            der,
+            id: facts.id,
+            serial,
+            not_before,
+            not_after,
+        })
+    }
+
+    pub(crate) fn custody(&self) -> &dyn Custody {
+        self.custody.as_ref()
+    }
+
+    /// The issuing certificate's subject key identifier.
+    pub(crate) fn issuing_key_id(&self) -> &[u8] {
+        &self.issuing_key_id
+    }
+
+    fn refuse_own_key(&self, key: &PublicKey) -> Result<(), CaError> {
+        let which = if key == self.custody.public_key() {
+            "issuing"
+        } else if *key == self.root_key {
+            "root"
+        } else {
+            return Ok(());
+        };
+        Err(CaError::AuthorityKey { which })
+    }
+
+    /// A certificate's first and last second: the profile's term from a minute ago, and nothing
+    /// that its issuer does not live through.
+    fn life(&self, rules: &Rules, now: SystemTime) -> Result<(SystemTime, SystemTime), CaError> {
+        let issuer = &self.issuing_facts;
+        if !issuer.is_valid_at(now) {
+            return Err(CaError::OutsideIssuer {
+                now: times::readable(now),
+                not_before: times::readable(issuer.not_before),
+                not_after: times::readable(issuer.not_after),
+            });
+        }
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(times::seconds(now)?.unsigned_abs());
+        let not_before = (now - BACKDATED).max(issuer.not_before);
+        let not_after = (now - BACKDATED + rules.validity).min(issuer.not_after);
+        Ok((not_before, not_after))
+    }
+
+    fn params(
+        &self,
+        rules: &Rules,
+        subject: &Subject,
+        names: &[CertificateName],
+        serial: &Serial,
+        (not_before, not_after): (SystemTime, SystemTime),
+    ) -> Result<CertificateParams, CaError> {
+        let mut params = CertificateParams::default();
+        params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
+        params.not_before = times::encodable(times::seconds(not_before)?)?;
+        params.not_after = times::encodable(times::seconds(not_after)?)?;
+        params.distinguished_name = DistinguishedName::new();
+        if let Some(organization) = rules.organization {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, organization);
+        }
+        params
+            .distinguished_name
+            .push(DnType::CommonName, subject.common_name.as_str());
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![match rules.usage {
+            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        }];
+        params.subject_alt_names = names
+            .iter()
+            .map(|name| {
+                Ok(match name {
+                    CertificateName::Address(address) => SanType::IpAddress(*address),
+                    CertificateName::Dns(name) | CertificateName::Other(name) => {
+                        SanType::DnsName(name.as_str().try_into()?)
+                    }
+                })
+            })
+            .collect::<Result<_, rcgen::Error>>()?;
+        params.use_authority_key_identifier_extension = true;
+        if rules.points_to_authority {
+            params.crl_distribution_points = vec![CrlDistributionPoint {
+                uris: vec![self.crl_url()],
+            }];
+            params.custom_extensions = vec![authority_information_access(&self.issuing_url())];
+        }
+        Ok(params)
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("issuing", &self.issuing_facts.id)
+            .field("public_url", &self.public_url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Authority information access (RFC 5280 §4.2.2.1) naming one caIssuers URL, which is ASCII (see
+/// [`check_public_url`]).
+fn authority_information_access(url: &str) -> CustomExtension {
+    const AUTHORITY_INFO_ACCESS: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 1, 1];
+    const CA_ISSUERS: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 48, 2];
+    /// GeneralName's uniformResourceIdentifier.
+    const URI_TAG: u64 = 6;
+    let content = yasna::construct_der(|writer| {
+        writer.write_sequence(|descriptions| {
+            descriptions.next().write_sequence(|description| {
+                description
+                    .next()
+                    .write_oid(&ObjectIdentifier::from_slice(CA_ISSUERS));
+                description
+                    .next()
+                    .write_tagged_implicit(Tag::context(URI_TAG), |uri| uri.write_ia5_string(url));
+            });
+        });
+    });
+    CustomExtension::from_oid_content(AUTHORITY_INFO_ACCESS, content)
+}
+
+/// A URL as it may stand in a certificate: an IA5String, of a scheme that clients fetch.
+fn check_public_url(url: &str) -> Result<String, CaError> {
+    let refused = |reason: &str| CaError::invalid("public URL", url, reason);
+    let host = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
+        .ok_or_else(|| {
+            refused("it begins with http:// (or https://), e.g. http://ca.example:8880")
+        })?;
+    if host.trim_matches('/').is_empty() || !url.bytes().all(|octet| octet.is_ascii_graphic()) {
+        return Err(refused("it names a host, in ASCII and without spaces"));
+    }
+    if url.contains(['?', '#']) {
+        return Err(refused(
+            "it has no query and no fragment, because a path is put behind it",
+        ));
+    }
+    if url.len() > MAX_PUBLIC_URL_CHARS {
+        return Err(refused("it is longer than 512 characters"));
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! What can go wrong in the authority, each with its mend.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::custody::CustodyError;
+
+/// An authority that could not be opened, or something it refused to sign.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CaError {
+    /// The operating system refused a file operation.
+    #[error("cannot {action} {}: {source}", path.display())]
+    File {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// One of the authority's files is gone while others are there.
+    #[error(
+        "{} is missing though other files of the authority are there: restore it from a backup \
+         (it is not made anew, because devices would not trust a new authority)",
+        path.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// One of the authority's files is truncated, foreign or does not fit the others.
+    #[error("{} {problem}: restore the file from a backup", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, following the file's name in a sentence.
+        problem: String,
+    },
+    /// A private key that others may read.
+    #[error(
+        "{} can be read by other users (mode {mode:04o}): run `chmod 600` on it; if someone may \
+         have copied it, the key is lost and the authority must be replaced",
+        path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The directory holds something that is not an authority.
+    #[error(
+        "{} holds {found:?} but no authority: name an empty or new directory, or move what is \
+         in it away",
+        path.display()
+    )]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+        /// One of the entries found.
+        found: String,
+    },
+    /// An argument that no certificate may carry.
+    #[error("{field} {value:?} is refused: {reason}")]
+    Invalid {
+        /// The argument.
+        field: &'static str,
+        /// Its value, shortened where long.
+        value: String,
+        /// Why, and what is accepted.
+        reason: String,
+    },
+    /// A request for a certificate over one of the authority's own keys.
+    #[error(
+        "the key in the request is the authority's own {which} key: make a key pair for this \
+         certificate alone"
+    )]
+    AuthorityKey {
+        /// `root` or `issuing`.
+        which: &'static str,
+    },
+    /// The clock stands outside the issuing certificate's life.
+    #[error(
+        "the clock says {now}, but the issuing certificate is valid from {not_before} until \
+         {not_after}: set the clock right, or renew the authority"
+    )]
+    OutsideIssuer {
+        /// The time given, RFC 3339-like, UTC.
+        now: String,
+        /// Begin of the issuing certificate.
+        not_before: String,
+        /// End of the issuing certificate.
+        not_after: String,
+    },
+    /// A signed certificate or list that is not what was meant; it was thrown away.
+    #[error("what was just signed was thrown away, because {rule}: this is a fault in muster")]
+    Lint {
+        /// The rule it breaks.
+        rule: String,
+    },
+    /// A certificate that cannot be read.
+    #[error("the certificate cannot be read: {reason}")]
+    Unreadable {
+        /// Where reading stopped.
+        reason: String,
+    },
+    /// The key's custodian did not sign.
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
+    /// The encoder refused.
+    #[error("the certificate could not be encoded: {0}")]
+    Encode(#[from] rcgen::Error),
+    /// The cryptographic library gave no key or no random octets.
+    #[error("the cryptographic library failed to {0}")]
+    Cryptography(&'static str),
+}
+
+/// A value as an error shows it: at most 100 characters.
+pub(crate) fn shorten(value: &str) -> String {
+    const SHOWN_CHARS: usize = 100;
+    if value.chars().count() <= SHOWN_CHARS {
+        return value.to_owned();
+    }
+    value.chars().take(SHOWN_CHARS).chain(['…']).collect()
+}
+
+impl CaError {
+    pub(crate) fn invalid(field: &'static str, value: &str, reason: impl Into<String>) -> Self {
+        Self::Invalid {
+            field,
+            value: shorten(value),
+            reason: reason.into(),
+        }
+    }
+}
