@@ -1,1 +1,25 @@
-//! x
+//! Updates devices: firmware that only offline release keys can make acceptable, AWS IoT jobs that carry
+//! it, and rollouts that move in waves and undo themselves.
+//! The pure half (always built) holds documents, keys, packages, job messages and the rollout planner: no
+//! sockets, no clock, no disk. `agent` and the offline signer use it.
+//! The `server` half keeps firmware and jobs in `store`, asks `fleet` who is in a group, and speaks to
+//! devices through `broker`. `control` and `muster` stand above it.
+
+mod digest;
+mod error;
+pub mod image;
+mod keys;
+pub mod manifest;
+mod names;
+pub mod package;
+mod signed;
+pub mod trust;
+
+pub use digest::{Hasher, Sha256, sha256};
+pub use error::Error;
+pub use image::{ImageCheck, ImageFacts};
+pub use keys::{KeyId, PublicKey, ReleaseKey};
+pub use manifest::Manifest;
+pub use names::{FirmwareName, FirmwareVersion, HardwareId, JobId, MAX_NAME_BYTES, RolloutId};
+pub use signed::{MAX_SIGNATURES, co_sign};
+pub use trust::{Root, RootDraft, RootSpec};

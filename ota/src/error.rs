@@ -1,0 +1,179 @@
+//! What can go wrong in this room, each case in its own words: what it was about, what was found, and
+//! what mends it.
+
+/// The room's error. The text is for the person who has to mend it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name outside its alphabet or length.
+    #[error(
+        "{what} `{}` is not valid: 1 to 64 characters, letters, digits and `{extra}`, beginning with a letter or digit",
+        value.escape_debug()
+    )]
+    Name {
+        /// Which kind of name.
+        what: &'static str,
+        /// The refused text, cut.
+        value: String,
+        /// The characters allowed besides letters and digits.
+        extra: &'static str,
+    },
+    /// Text that is no SHA-256.
+    #[error("`{}` is no SHA-256 (64 lower-case hex digits)", value.escape_debug())]
+    Hash {
+        /// The refused text, cut.
+        value: String,
+    },
+    /// A key file that cannot be used.
+    #[error("the key cannot be used: {why}")]
+    Key {
+        /// What it is instead, and the mend.
+        why: String,
+    },
+    /// A value canonical JSON has no form for.
+    #[error("not expressible in canonical JSON: {why}")]
+    Canonical {
+        /// What stands in the way.
+        why: String,
+    },
+    /// A time outside the calendar.
+    #[error("not a time: {why}")]
+    Time {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A document that is not what it should be.
+    #[error("the {what} cannot be read: {why}")]
+    Malformed {
+        /// Which document.
+        what: &'static str,
+        /// Where and why.
+        why: String,
+    },
+    /// More bytes than are read.
+    #[error("the {what} has {bytes} bytes; at most {bound} are read")]
+    TooLarge {
+        /// What was too large.
+        what: &'static str,
+        /// Its size.
+        bytes: u64,
+        /// The bound.
+        bound: u64,
+    },
+    /// No signature at all.
+    #[error("{what} is unsigned: it carries no signature; sign it with a release key")]
+    Unsigned {
+        /// Which document.
+        what: String,
+    },
+    /// Fewer trusted signatures than the threshold.
+    #[error("{what} is {} short: it has {have} of the {need} signatures by trusted release keys it needs", signatures(need - have))]
+    Short {
+        /// Which document.
+        what: String,
+        /// Distinct trusted keys that signed.
+        have: u32,
+        /// The threshold.
+        need: u32,
+    },
+    /// Signed, but by nobody who is trusted.
+    #[error(
+        "{what} is signed by key {key}, which is not trusted: trust root version {root} does not name it"
+    )]
+    KeyNotTrusted {
+        /// Which document.
+        what: String,
+        /// The first such key's id.
+        key: String,
+        /// The trust root's version.
+        root: u64,
+    },
+    /// A trusted key's signature does not match.
+    #[error("{what} does not match its signature by key {key}: it was changed after it was signed")]
+    Altered {
+        /// Which document.
+        what: String,
+        /// The key's id.
+        key: String,
+    },
+    /// Past its expiry.
+    #[error("{what} expired at {expires} (it is {now}); have the release team sign a new one")]
+    Expired {
+        /// Which document.
+        what: String,
+        /// When it expired.
+        expires: String,
+        /// The time it was judged at.
+        now: String,
+    },
+    /// A root that the trusted one did not sign.
+    #[error(
+        "trust root version {version} is not signed by the trusted root version {trusted} (threshold {need}): it carries {have} of the {need} signatures needed"
+    )]
+    NotSuccessor {
+        /// The refused root's version.
+        version: u64,
+        /// The trusted root's version.
+        trusted: u64,
+        /// Distinct keys of the trusted root that signed.
+        have: u32,
+        /// The trusted root's threshold.
+        need: u32,
+    },
+    /// A root that does not follow directly.
+    #[error(
+        "trust root version {version} cannot follow version {trusted}: the next one is version {}; give the roots one after the other",
+        trusted.saturating_add(1)
+    )]
+    WrongVersion {
+        /// The refused root's version.
+        version: u64,
+        /// The trusted root's version.
+        trusted: u64,
+    },
+    /// An image that is not what its manifest says.
+    #[error("the image of {firmware} is not what was signed: {why}")]
+    Image {
+        /// `NAME VERSION`.
+        firmware: String,
+        /// Size, hash or chunk, expected and got.
+        why: String,
+    },
+    /// A manifest that holds, but not for this device as it is.
+    #[error("{firmware} does not fit this device: {why}")]
+    NotForDevice {
+        /// `NAME VERSION`.
+        firmware: String,
+        /// Hardware, counter or version, expected and got.
+        why: String,
+    },
+    /// A package file that is not one.
+    #[error("not a firmware package: {why}")]
+    Package {
+        /// What was found.
+        why: String,
+    },
+    /// A rollout that cannot be.
+    #[error("the rollout cannot be started: {why}")]
+    Rollout {
+        /// What is wrong and the mend.
+        why: String,
+    },
+    /// Reading or writing failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// The system's word.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+fn signatures(missing: u32) -> String {
+    if missing == 1 {
+        "one signature".into()
+    } else {
+        format!("{missing} signatures")
+    }
+}

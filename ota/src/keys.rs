@@ -1,0 +1,300 @@
+//! Release keys: Ed25519, in the files everyone's tools read (PKCS#8 and SPKI PEM), and their TUF ids.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, ParsedPublicKey};
+use data_encoding::HEXLOWER;
+use pem::Pem;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::digest::sha256;
+use crate::signed::canonical;
+use crate::{Error, Sha256};
+
+const PRIVATE_LABEL: &str = "PRIVATE KEY";
+const PUBLIC_LABEL: &str = "PUBLIC KEY";
+const PUBLIC_BYTES: usize = 32;
+
+/// A key's id as TUF has it: SHA-256 of the canonical JSON of the key (TUF 1.0 §4.2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyId(Sha256);
+
+impl KeyId {
+    pub(crate) const fn digest(&self) -> &Sha256 {
+        &self.0
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The public half: what a trust root names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; PUBLIC_BYTES]);
+
+impl PublicKey {
+    /// Reads `release.pub` or `online.pub`: a SubjectPublicKeyInfo PEM with an Ed25519 key.
+    ///
+    /// # Errors
+    /// [`Error::Key`] where the text is something else; a private key is named as such.
+    pub fn from_pem(text: &str) -> Result<Self, Error> {
+        let der = section(text, PUBLIC_LABEL)?;
+        // RFC 8410 §4: an Ed25519 SPKI ends with the 32 bytes of the key. Whether these are the key is
+        // settled by encoding them again and comparing the whole.
+        let raw = der
+            .last_chunk::<PUBLIC_BYTES>()
+            .copied()
+            .ok_or_else(not_ed25519)?;
+        let key = Self(raw);
+        if key.der()? == *der {
+            Ok(key)
+        } else {
+            Err(not_ed25519())
+        }
+    }
+
+    /// The SubjectPublicKeyInfo PEM.
+    ///
+    /// # Errors
+    /// [`Error::Key`] where the bytes are no point of the curve.
+    pub fn to_pem(&self) -> Result<String, Error> {
+        Ok(pem::encode(&Pem::new(PUBLIC_LABEL, self.der()?)))
+    }
+
+    /// The raw key in lower-case hex, as TUF's `keyval.public` carries it.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        HEXLOWER.encode(&self.0)
+    }
+
+    pub(crate) fn from_hex(text: &str) -> Result<Self, Error> {
+        let bytes = HEXLOWER
+            .decode(text.as_bytes())
+            .map_err(|_| not_ed25519())?;
+        let key = Self(bytes.try_into().map_err(|_| not_ed25519())?);
+        key.der()?;
+        Ok(key)
+    }
+
+    /// The key's TUF id.
+    ///
+    /// # Errors
+    /// Never in practice; canonical JSON is fallible in its types.
+    pub fn id(&self) -> Result<KeyId, Error> {
+        Ok(KeyId(sha256(&canonical(&self.to_tuf())?)))
+    }
+
+    pub(crate) fn to_tuf(self) -> serde_json::Value {
+        serde_json::json!({"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": self.to_hex()}})
+    }
+
+    /// Whether `signature` is this key's over `message`.
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        parse(&self.0).is_ok_and(|key| key.verify_sig(message, signature).is_ok())
+    }
+
+    fn der(&self) -> Result<Vec<u8>, Error> {
+        let parsed = parse(&self.0)?;
+        let der: PublicKeyX509Der<'_> = parsed.as_der().map_err(|_| not_ed25519())?;
+        Ok(der.as_ref().to_vec())
+    }
+}
+
+fn parse(raw: &[u8; PUBLIC_BYTES]) -> Result<ParsedPublicKey, Error> {
+    ParsedPublicKey::new(&ED25519, raw).map_err(|_| not_ed25519())
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({})", self.to_hex())
+    }
+}
+
+/// The private half of a release key (or of the server's online key). Its `Debug` shows the public half.
+pub struct ReleaseKey {
+    pair: Ed25519KeyPair,
+    public: PublicKey,
+}
+
+impl ReleaseKey {
+    /// A new key from the system's random source.
+    ///
+    /// # Errors
+    /// [`Error::Key`] where the random source fails.
+    pub fn generate() -> Result<Self, Error> {
+        let pair = Ed25519KeyPair::generate().map_err(|_| Error::Key {
+            why: "the system gave no randomness for a new key".into(),
+        })?;
+        Self::of(pair)
+    }
+
+    /// Reads `release.key`: a PKCS#8 PEM with an Ed25519 key (RFC 8410; what `openssl genpkey` writes too).
+    ///
+    /// # Errors
+    /// [`Error::Key`] where the text is something else.
+    pub fn from_pem(text: &str) -> Result<Self, Error> {
+        let der = Zeroizing::new(section(text, PRIVATE_LABEL)?);
+        let pair = Ed25519KeyPair::from_pkcs8(&der)
+            .or_else(|_| Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der))
+            .map_err(|_| not_ed25519())?;
+        Self::of(pair)
+    }
+
+    /// The PKCS#8 PEM; wiped from memory when dropped. Write it with mode 0600.
+    ///
+    /// # Errors
+    /// [`Error::Key`] where the key cannot be encoded.
+    pub fn to_pem(&self) -> Result<Zeroizing<String>, Error> {
+        let der: Pkcs8V1Der<'_> = self.pair.as_der().map_err(|_| not_ed25519())?;
+        Ok(Zeroizing::new(pem::encode(&Pem::new(
+            PRIVATE_LABEL,
+            der.as_ref(),
+        ))))
+    }
+
+    /// The public half.
+    #[must_use]
+    pub const fn public(&self) -> PublicKey {
+        self.public
+    }
+
+    /// Signs `message` (64 bytes, RFC 8032).
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
+        self.pair.sign(message).as_ref().to_vec()
+    }
+
+    fn of(pair: Ed25519KeyPair) -> Result<Self, Error> {
+        let raw: [u8; PUBLIC_BYTES] = pair
+            .public_key()
+            .as_ref()
+            .try_into()
+            .map_err(|_| not_ed25519())?;
+        Ok(Self {
+            pair,
+            public: PublicKey(raw),
+        })
+    }
+}
+
+impl fmt::Debug for ReleaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReleaseKey({})", self.public.to_hex())
+    }
+}
+
+fn not_ed25519() -> Error {
+    Error::Key {
+        why: "it holds no Ed25519 key; make one with `muster firmware keygen`".into(),
+    }
+}
+
+fn section(text: &str, label: &'static str) -> Result<Vec<u8>, Error> {
+    let found = pem::parse(text).map_err(|_| Error::Key {
+        why: format!("it is not one PEM section `-----BEGIN {label}-----`"),
+    })?;
+    if found.tag() != label {
+        let mend = match (label, found.tag()) {
+            (PUBLIC_LABEL, PRIVATE_LABEL) => {
+                "; this is a private key: give the .pub file, and keep this one offline"
+            }
+            (PRIVATE_LABEL, PUBLIC_LABEL) => {
+                "; this is a public key: give the .key file to sign with"
+            }
+            _ => "",
+        };
+        let tag: String = found.tag().chars().take(40).collect();
+        return Err(Error::Key {
+            why: format!("it holds `{tag}`, not `{label}`{mend}"),
+        });
+    }
+    Ok(found.into_contents())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_its_files_and_signs_the_same() {
+        let key = ReleaseKey::generate().unwrap();
+        let again = ReleaseKey::from_pem(&key.to_pem().unwrap()).unwrap();
+        assert_eq!(key.public(), again.public());
+        let public = PublicKey::from_pem(&key.public().to_pem().unwrap()).unwrap();
+        assert!(public.verifies(b"image", &again.sign(b"image")));
+        assert!(!public.verifies(b"other", &again.sign(b"image")));
+        assert!(!public.verifies(b"image", b"short"));
+    }
+
+    #[test]
+    fn a_key_another_tool_made_is_read() {
+        // RFC 8410 §10.3 and §10.1.
+        let private = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+        let public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+        let key = ReleaseKey::from_pem(private).unwrap();
+        assert_eq!(key.public(), PublicKey::from_pem(public).unwrap());
+        assert_eq!(
+            key.public().to_hex(),
+            "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1"
+        );
+    }
+
+    #[test]
+    fn the_wrong_file_is_named() {
+        let key = ReleaseKey::generate().unwrap();
+        let private = key.to_pem().unwrap();
+        let error = PublicKey::from_pem(&private).unwrap_err().to_string();
+        assert!(error.contains("this is a private key"), "{error}");
+        let error = ReleaseKey::from_pem(&key.public().to_pem().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("this is a public key"), "{error}");
+        let error = ReleaseKey::from_pem("hello").unwrap_err().to_string();
+        assert!(error.contains("PEM"), "{error}");
+    }
+
+    #[test]
+    fn the_id_is_the_hash_of_the_canonical_key() {
+        let public =
+            PublicKey::from_hex("19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1")
+                .unwrap();
+        let text = format!(
+            r#"{{"keytype":"ed25519","keyval":{{"public":"{}"}},"scheme":"ed25519"}}"#,
+            public.to_hex()
+        );
+        assert_eq!(
+            public.id().unwrap().to_string(),
+            sha256(text.as_bytes()).to_string()
+        );
+    }
+
+    #[test]
+    fn debug_never_shows_the_private_half() {
+        let key = ReleaseKey::generate().unwrap();
+        let pem = key.to_pem().unwrap();
+        let seed = pem.lines().nth(1).unwrap();
+        assert!(!format!("{key:?}").contains(seed));
+        assert!(format!("{key:?}").contains(&key.public().to_hex()));
+    }
+}
