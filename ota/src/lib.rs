@@ -8,6 +8,7 @@
 mod digest;
 mod error;
 pub mod image;
+pub mod job;
 mod keys;
 pub mod manifest;
 mod names;
@@ -18,6 +19,7 @@ pub mod trust;
 pub use digest::{Hasher, Sha256, sha256};
 pub use error::Error;
 pub use image::{ImageCheck, ImageFacts};
+pub use job::{ExecutionStatus, InstallDocument};
 pub use keys::{KeyId, PublicKey, ReleaseKey};
 pub use manifest::Manifest;
 pub use names::{FirmwareName, FirmwareVersion, HardwareId, JobId, MAX_NAME_BYTES, RolloutId};
