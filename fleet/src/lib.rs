@@ -1,1 +1,30 @@
-//! x
+//! Fleet knows: things, groups, certificates, policies and what is attached to what, and tells who a
+//! certificate is *now*. It keeps all of it in one table of [`store`], mints certificates through [`ca`] and
+//! parses policies with [`policy`]; `broker` asks it for a [`Standing`] at every handshake and is woken through
+//! it when anything about a live principal changes; `control` turns its operations into an API.
+//! An operation returns only when its change is durable and every live standing it touches has changed.
+
+mod attachments;
+mod certificates;
+mod devices;
+mod error;
+mod groups;
+mod keys;
+mod live;
+mod name;
+mod policies;
+mod records;
+mod registry;
+mod standing;
+mod things;
+
+pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
+pub use error::{FleetError, Kind};
+pub use name::{GroupName, NameError, ThingName};
+pub use policy::DEVICE_DEFAULT;
+pub use records::{
+    CertificateRecord, CertificateStatus, Group, PolicyRecord, PolicyVersion, Revocation, Target,
+    Thing,
+};
+pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
+pub use standing::{Standing, StandingNow, WatchGuard};

@@ -67,6 +67,13 @@ pub enum Write {
         /// The condition.
         expect: Expect,
     },
+    /// Change nothing, but let the batch fail where the condition does not hold: what a decision was read from.
+    Check {
+        /// The row.
+        key: String,
+        /// The condition.
+        expect: Expect,
+    },
     /// Make the row not be. Deleting an absent row with [`Expect::Any`] is no error.
     Delete {
         /// The row.
@@ -102,12 +109,14 @@ impl Write {
     /// The row it is about.
     #[must_use]
     pub fn key(&self) -> &str {
-        let (Write::Put { key, .. } | Write::Delete { key, .. }) = self;
+        let (Write::Put { key, .. } | Write::Check { key, .. } | Write::Delete { key, .. }) = self;
         key
     }
 
     fn expect(&self) -> Expect {
-        let (Write::Put { expect, .. } | Write::Delete { expect, .. }) = self;
+        let (Write::Put { expect, .. }
+        | Write::Check { expect, .. }
+        | Write::Delete { expect, .. }) = self;
         *expect
     }
 }
@@ -353,6 +362,7 @@ impl Table {
                         let row = [&revision.to_be_bytes(), value.as_slice()].concat();
                         batch.insert(key.as_bytes(), row);
                     }
+                    Write::Check { .. } => {}
                     Write::Delete { key, .. } => {
                         deleted.store(revision, Ordering::Release);
                         batch.remove(key.as_bytes());
@@ -363,7 +373,11 @@ impl Table {
             tree.apply_batch(batch)
                 .map_err(StoreError::database("write"))?;
             drop(guard);
-            Ok(writes.iter().map(|write| write.key().to_owned()).collect())
+            Ok(writes
+                .iter()
+                .filter(|write| !matches!(write, Write::Check { .. }))
+                .map(|write| write.key().to_owned())
+                .collect())
         })?;
         self.shared.commit.wait(revision)?;
         Ok(revision)

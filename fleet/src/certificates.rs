@@ -1,0 +1,283 @@
+//! Certificates: register, read, list, change state, delete. A certificate that was revoked stays on the
+//! revocation list even when its row is deleted, until it would have expired.
+
+use crate::{
+    CertificateRecord, CertificateStatus, Fleet, FleetError, Kind, Page, Revocation, Target,
+    ThingName, keys, registry::Transaction,
+};
+use ca::{CertificateId, Csr, Issued, KeyPair, Profile, RevocationReason, RevokedEntry, Subject};
+use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
+
+/// What a certificate is named that was minted before it belongs to a thing (AWS: `AWS IoT Certificate`).
+const UNBOUND_COMMON_NAME: &str = "Muster IoT Certificate";
+
+/// A row of the revocation list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct RevokedRow {
+    serial: ca::Serial,
+    at: SystemTime,
+    reason: RevocationReason,
+    not_after: SystemTime,
+}
+
+impl store::Stored for RevokedRow {}
+
+impl Fleet {
+    /// Mints and registers a certificate for the key of a CSR; it belongs to no thing yet.
+    ///
+    /// # Errors
+    /// [`FleetError::Csr`] when the CSR is refused, [`FleetError::Authority`] when signing fails.
+    pub fn create_certificate_from_csr(
+        &self,
+        csr: &[u8],
+        active: bool,
+        now: SystemTime,
+    ) -> Result<(CertificateRecord, Issued), FleetError> {
+        let csr = Csr::parse(csr)?;
+        let issued = self.mint(UNBOUND_COMMON_NAME, csr.public_key(), now)?;
+        let record = self.register(&issued, active, now)?;
+        Ok((record, issued))
+    }
+
+    /// Makes a key pair, mints and registers a certificate for it; it belongs to no thing yet. The key is not kept.
+    ///
+    /// # Errors
+    /// [`FleetError::Authority`] when signing fails.
+    pub fn create_keys_and_certificate(
+        &self,
+        active: bool,
+        now: SystemTime,
+    ) -> Result<(CertificateRecord, Issued, KeyPair), FleetError> {
+        let key = KeyPair::generate()?;
+        let issued = self.mint(UNBOUND_COMMON_NAME, &key.public(), now)?;
+        let record = self.register(&issued, active, now)?;
+        Ok((record, issued, key))
+    }
+
+    pub(crate) fn mint(
+        &self,
+        common_name: &str,
+        key: &ca::PublicKey,
+        now: SystemTime,
+    ) -> Result<Issued, FleetError> {
+        let subject = Subject {
+            common_name: common_name.to_owned(),
+            names: Vec::new(),
+        };
+        Ok(self
+            .inner
+            .authority
+            .issue(Profile::Device, &subject, key, now)?)
+    }
+
+    fn register(
+        &self,
+        issued: &Issued,
+        active: bool,
+        now: SystemTime,
+    ) -> Result<CertificateRecord, FleetError> {
+        let status = if active {
+            CertificateStatus::Active
+        } else {
+            CertificateStatus::Inactive
+        };
+        let record = record_of(issued, status, now);
+        self.transact(|t| {
+            t.get::<CertificateRecord>(&keys::certificate(&record.id))?;
+            t.put(keys::certificate(&record.id), &record)
+        })?;
+        Ok(record)
+    }
+
+    /// Reads a certificate's record.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub fn certificate(&self, id: &CertificateId) -> Result<CertificateRecord, FleetError> {
+        self.read(&keys::certificate(id))?
+            .ok_or_else(|| FleetError::not_found(Kind::Certificate, id))
+    }
+
+    /// Certificates in order of id.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn certificates(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<CertificateRecord>, FleetError> {
+        self.page_of_values(keys::CERTIFICATE, after, limit)
+    }
+
+    /// Changes a certificate's state. Live sessions that lose by it have been told when this returns.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`]; [`FleetError::CertificateState`] for a revoked one, which stays revoked, and for
+    /// `PENDING_ACTIVATION`, which only enrolment sets.
+    pub fn set_certificate_status(
+        &self,
+        id: &CertificateId,
+        status: CertificateStatus,
+        reason: RevocationReason,
+        now: SystemTime,
+    ) -> Result<(), FleetError> {
+        self.transact(|t| self.change_status(t, id, status, reason, now))
+    }
+
+    pub(crate) fn change_status(
+        &self,
+        t: &mut Transaction<'_>,
+        id: &CertificateId,
+        status: CertificateStatus,
+        reason: RevocationReason,
+        now: SystemTime,
+    ) -> Result<(), FleetError> {
+        let key = keys::certificate(id);
+        let mut record: CertificateRecord = t
+            .get(&key)?
+            .ok_or_else(|| FleetError::not_found(Kind::Certificate, id))?;
+        let refuse = |why| {
+            Err(FleetError::CertificateState {
+                id: *id,
+                status: record.status,
+                reason: why,
+            })
+        };
+        match (record.status, status) {
+            (from, to) if from == to => return Ok(()),
+            (CertificateStatus::Revoked, _) => {
+                return refuse("a revoked certificate stays revoked; make a new one");
+            }
+            (_, CertificateStatus::PendingActivation) => {
+                return refuse("only enrolment makes one pending");
+            }
+            _ => {}
+        }
+        record.status = status;
+        record.modified = now;
+        record.version += 1;
+        if status == CertificateStatus::Revoked {
+            record.revocation = Some(Revocation { at: now, reason });
+            let row = RevokedRow {
+                serial: record.serial.clone(),
+                at: now,
+                reason,
+                not_after: record.not_after,
+            };
+            t.put(keys::revoked(id), &row)?;
+        }
+        t.put(key, &record)
+    }
+
+    /// Deletes a certificate that is not active. It stays on the revocation list if it was revoked.
+    ///
+    /// # Errors
+    /// [`FleetError::CertificateState`] while active; [`FleetError::DeleteConflict`] while a thing or policy is
+    /// attached and `force` is off (with it they are detached in the same step).
+    pub fn delete_certificate(&self, id: &CertificateId, force: bool) -> Result<(), FleetError> {
+        self.transact_alone(|t| {
+            let record: CertificateRecord = t
+                .get(&keys::certificate(id))?
+                .ok_or_else(|| FleetError::not_found(Kind::Certificate, id))?;
+            if record.status == CertificateStatus::Active {
+                return Err(FleetError::CertificateState {
+                    id: *id,
+                    status: record.status,
+                    reason: "deactivate or revoke it before it is deleted",
+                });
+            }
+            let thing: Option<ThingName> = t.get(&keys::bound(id))?;
+            let policies = self.attached_policies(&Target::Certificate(*id))?;
+            if !force
+                && let Some(what) = thing
+                    .as_ref()
+                    .map(|n| format!("thing {n}"))
+                    .or_else(|| policies.first().map(|p| format!("policy {p}")))
+            {
+                return Err(FleetError::DeleteConflict {
+                    kind: Kind::Certificate,
+                    name: id.to_string(),
+                    reason: format!("{what} is attached; detach it first or delete with force"),
+                });
+            }
+            self.remove_certificate(t, id, thing.as_ref(), &policies);
+            Ok(())
+        })
+    }
+
+    /// Removes a certificate's row and attachments within a transaction that runs alone.
+    pub(crate) fn remove_certificate(
+        &self,
+        t: &mut Transaction<'_>,
+        id: &CertificateId,
+        thing: Option<&ThingName>,
+        policies: &[policy::PolicyName],
+    ) {
+        if let Some(thing) = thing {
+            t.delete(keys::bound(id));
+            t.delete(format!("{}{id}", keys::principals(thing)));
+        }
+        let target = Target::Certificate(*id);
+        for name in policies {
+            t.delete(format!("{}{name}", keys::attached(&target)));
+            t.delete(format!("{}{target}", keys::targets(name)));
+        }
+        t.delete(keys::certificate(id));
+    }
+
+    /// What a revocation list must say at `now`: every revoked certificate that has not expired.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn revoked(&self, now: SystemTime) -> Result<Vec<RevokedEntry>, FleetError> {
+        let mut entries = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.page_of_values::<RevokedRow>(
+                keys::REVOKED,
+                after.as_deref(),
+                crate::LIST_LIMIT_ITEMS,
+            )?;
+            entries.extend(
+                page.items
+                    .into_iter()
+                    .filter(|row| row.not_after >= now)
+                    .map(|row| RevokedEntry {
+                        serial: row.serial,
+                        revoked_at: row.at,
+                        reason: row.reason,
+                    }),
+            );
+            after = page.next;
+            if after.is_none() {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// Rises whenever the revocation list has changed since this process started (one atomic load).
+    pub fn revocation_epoch(&self) -> u64 {
+        self.inner.live.revocation_epoch()
+    }
+}
+
+pub(crate) fn record_of(
+    issued: &Issued,
+    status: CertificateStatus,
+    now: SystemTime,
+) -> CertificateRecord {
+    CertificateRecord {
+        id: issued.id,
+        pem: issued.pem.clone(),
+        serial: issued.serial.clone(),
+        status,
+        not_before: issued.not_before,
+        not_after: issued.not_after,
+        created: now,
+        modified: now,
+        revocation: None,
+        version: 1,
+    }
+}

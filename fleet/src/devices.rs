@@ -1,0 +1,298 @@
+//! A device as one object: thing, certificate, policy and groups come, change and go in one batch, so that a crash
+//! leaves all of it or none.
+
+use crate::{
+    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, Kind, Target, Thing,
+    ThingName,
+    attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
+    certificates::record_of,
+    groups::GROUPS_PER_THING_LIMIT_ITEMS,
+    keys,
+    records::Present,
+    things,
+};
+use ca::{CertificateId, Csr, Issued, KeyPair, RevocationReason};
+use policy::PolicyName;
+use std::{collections::BTreeMap, time::SystemTime};
+
+/// Whose key the certificate is for.
+#[derive(Debug, Clone, Copy)]
+pub enum DeviceKey<'a> {
+    /// A new key pair, handed out once and not kept.
+    Generate,
+    /// The key of a CSR (PEM or DER), whose private half stays on the device.
+    Csr(&'a [u8]),
+}
+
+/// What a new device is to be.
+#[derive(Debug, Clone)]
+pub struct Enrolment<'a> {
+    /// Its name and client id.
+    pub thing: ThingName,
+    /// The policies of its certificate; none means it may do nothing.
+    pub policies: Vec<PolicyName>,
+    /// The groups it joins.
+    pub groups: Vec<GroupName>,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Whose key.
+    pub key: DeviceKey<'a>,
+}
+
+/// A device's new certificate.
+#[derive(Debug)]
+pub struct Enrolled {
+    /// The thing.
+    pub thing: ThingName,
+    /// The certificate's record.
+    pub certificate: CertificateRecord,
+    /// The certificate with its chain.
+    pub issued: Issued,
+    /// The private key, where the server made it.
+    pub key: Option<KeyPair>,
+}
+
+/// What was undone when a device was deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decommissioned {
+    /// Certificates that were revoked.
+    pub revoked: Vec<CertificateId>,
+}
+
+impl Fleet {
+    /// Enrols a new device in one batch.
+    ///
+    /// # Errors
+    /// [`FleetError::AlreadyExists`] for a known name; [`FleetError::NotFound`] for a policy or group;
+    /// [`FleetError::Csr`], [`FleetError::Authority`].
+    pub fn enrol(
+        &self,
+        enrolment: &Enrolment<'_>,
+        now: SystemTime,
+    ) -> Result<Enrolled, FleetError> {
+        things::check_attributes(&enrolment.attributes)?;
+        let name = &enrolment.thing;
+        within(
+            "groups of one thing",
+            enrolment.groups.len(),
+            GROUPS_PER_THING_LIMIT_ITEMS,
+        )?;
+        within(
+            "policies of one certificate",
+            enrolment.policies.len(),
+            POLICIES_PER_TARGET_LIMIT_ITEMS,
+        )?;
+        let taken = || FleetError::AlreadyExists {
+            kind: Kind::Thing,
+            name: name.to_string(),
+            hint: ": to give it a new certificate use `device replace`, to start over `device delete` it first",
+        };
+        // Looked at before the costly signature, and again inside the transaction.
+        if self.read::<Thing>(&keys::thing(name))?.is_some() {
+            return Err(taken());
+        }
+        let (issued, key) = self.mint_for(name, enrolment.key, now)?;
+        let record = record_of(&issued, CertificateStatus::Active, now);
+        let target = Target::Certificate(record.id);
+        self.transact(|t| {
+            if t.exists(&keys::thing(name))? {
+                return Err(taken());
+            }
+            let thing = Thing {
+                name: name.clone(),
+                attributes: enrolment.attributes.clone(),
+                version: 1,
+                created: now,
+            };
+            t.put(keys::thing(name), &thing)?;
+            t.put(keys::certificate(&record.id), &record)?;
+            put_binding(t, name, &record.id)?;
+            for policy in &enrolment.policies {
+                require_policy(t, policy)?;
+                put_attachment(t, policy, &target)?;
+            }
+            for group in &enrolment.groups {
+                if !t.exists(&keys::group(group))? {
+                    return Err(FleetError::not_found(Kind::Group, group));
+                }
+                t.put(format!("{}{name}", keys::members(group)), &Present)?;
+                t.put(format!("{}{group}", keys::groups_of(name)), &Present)?;
+            }
+            Ok(())
+        })?;
+        Ok(Enrolled {
+            thing: name.clone(),
+            certificate: record,
+            issued,
+            key,
+        })
+    }
+
+    /// Gives a thing a new certificate with the policies its certificates had, and revokes those, in one batch: a
+    /// swapped board keeps groups, jobs and history.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`] for the thing; [`FleetError::Csr`], [`FleetError::Authority`].
+    pub fn replace(
+        &self,
+        thing: &ThingName,
+        key: DeviceKey<'_>,
+        now: SystemTime,
+    ) -> Result<Enrolled, FleetError> {
+        self.thing(thing)?;
+        let (issued, key) = self.mint_for(thing, key, now)?;
+        let record = record_of(&issued, CertificateStatus::Active, now);
+        let target = Target::Certificate(record.id);
+        self.transact(|t| {
+            if !t.exists(&keys::thing(thing))? {
+                return Err(FleetError::not_found(Kind::Thing, thing));
+            }
+            let mut policies = Vec::new();
+            for old in self.all_names::<CertificateId>(&keys::principals(thing))? {
+                policies.extend(self.attached_policies(&Target::Certificate(old))?);
+                self.change_status(
+                    t,
+                    &old,
+                    CertificateStatus::Revoked,
+                    RevocationReason::Superseded,
+                    now,
+                )?;
+            }
+            policies.sort();
+            policies.dedup();
+            within(
+                "policies of one certificate",
+                policies.len(),
+                POLICIES_PER_TARGET_LIMIT_ITEMS,
+            )?;
+            t.put(keys::certificate(&record.id), &record)?;
+            put_binding(t, thing, &record.id)?;
+            for policy in &policies {
+                put_attachment(t, policy, &target)?;
+            }
+            Ok(())
+        })?;
+        Ok(Enrolled {
+            thing: thing.clone(),
+            certificate: record,
+            issued,
+            key,
+        })
+    }
+
+    /// Revokes every certificate of a thing. Its sessions have been told when this returns.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`] for the thing; [`FleetError::Invalid`] when there is nothing left to revoke.
+    pub fn revoke_device(
+        &self,
+        thing: &ThingName,
+        reason: RevocationReason,
+        now: SystemTime,
+    ) -> Result<Vec<CertificateId>, FleetError> {
+        self.transact(|t| {
+            if !t.exists(&keys::thing(thing))? {
+                return Err(FleetError::not_found(Kind::Thing, thing));
+            }
+            let mut revoked = Vec::new();
+            for id in self.all_names::<CertificateId>(&keys::principals(thing))? {
+                let record: Option<CertificateRecord> = t.get(&keys::certificate(&id))?;
+                if record.is_some_and(|r| r.status != CertificateStatus::Revoked) {
+                    self.change_status(t, &id, CertificateStatus::Revoked, reason, now)?;
+                    revoked.push(id);
+                }
+            }
+            if revoked.is_empty() {
+                return Err(FleetError::Invalid(format!(
+                    "thing {thing} has no certificate that could be revoked: give it one with `device replace`"
+                )));
+            }
+            Ok(revoked)
+        })
+    }
+
+    /// Revokes a device's certificates and removes thing, certificates, attachments and memberships in one batch.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`] for the thing.
+    pub fn decommission(
+        &self,
+        thing: &ThingName,
+        now: SystemTime,
+    ) -> Result<Decommissioned, FleetError> {
+        let mut revoked = Vec::new();
+        // Two steps, each safe by itself: a crash between them leaves a revoked device that can be deleted again.
+        match self.revoke_device(thing, RevocationReason::CessationOfOperation, now) {
+            Ok(ids) => revoked = ids,
+            Err(FleetError::Invalid(_)) => {}
+            Err(other) => return Err(other),
+        }
+        self.transact_alone(|t| {
+            if !t.exists(&keys::thing(thing))? {
+                return Err(FleetError::not_found(Kind::Thing, thing));
+            }
+            for id in self.all_names::<CertificateId>(&keys::principals(thing))? {
+                let policies = self.attached_policies(&Target::Certificate(id))?;
+                self.remove_certificate(t, &id, Some(thing), &policies);
+            }
+            self.remove_thing(t, thing)
+        })?;
+        Ok(Decommissioned { revoked })
+    }
+
+    /// Whether what a certificate published earlier may still be delivered: while it, or another certificate of the
+    /// thing it belongs to (renewed, replaced), is active.
+    ///
+    /// # Errors
+    /// When the store fails; treat that as no.
+    pub fn vouches_for(
+        &self,
+        id: &CertificateId,
+        thing: Option<&ThingName>,
+    ) -> Result<bool, FleetError> {
+        let active = |id: &CertificateId| -> Result<bool, FleetError> {
+            let record: Option<CertificateRecord> = self.read(&keys::certificate(id))?;
+            Ok(record.is_some_and(|r| r.status == CertificateStatus::Active))
+        };
+        if active(id)? {
+            return Ok(true);
+        }
+        let Some(thing) = thing else { return Ok(false) };
+        for other in self.all_names::<CertificateId>(&keys::principals(thing))? {
+            if active(&other)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn mint_for(
+        &self,
+        thing: &ThingName,
+        key: DeviceKey<'_>,
+        now: SystemTime,
+    ) -> Result<(Issued, Option<KeyPair>), FleetError> {
+        match key {
+            DeviceKey::Generate => {
+                let pair = KeyPair::generate()?;
+                let issued = self.mint(thing.as_str(), &pair.public(), now)?;
+                Ok((issued, Some(pair)))
+            }
+            DeviceKey::Csr(bytes) => Ok((
+                self.mint(thing.as_str(), Csr::parse(bytes)?.public_key(), now)?,
+                None,
+            )),
+        }
+    }
+}
+
+fn within(what: &str, count: usize, limit: usize) -> Result<(), FleetError> {
+    if count > limit {
+        Err(FleetError::Limit {
+            what: what.to_owned(),
+            limit,
+        })
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,323 @@
+//! The live standings, kept current by the store's watch: one path for every change, whoever made it. A thread of
+//! its own follows the watch; operations wait here until their own change has been applied.
+
+use crate::{
+    CertificateRecord, FleetError, GroupName, PolicyRecord, Standing, StandingNow, Target,
+    ThingName, keys,
+};
+use ca::CertificateId;
+use parking_lot::{Condvar, Mutex};
+use policy::{NamedPolicy, Policy, PolicyName};
+use std::{
+    collections::{BTreeSet, HashMap},
+    str::FromStr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use store::{Event, Row, Store, StoreError, Table, Watch};
+
+/// The directory of dead entries is swept when it has grown to this many, then whenever it doubles.
+const SWEEP_FLOOR_ITEMS: usize = 1_024;
+/// Compiled policies kept for sharing; past it the cache is emptied and fills again with what is in use.
+const POLICY_CACHE_LIMIT_ITEMS: usize = 10_000;
+
+pub(crate) struct Live {
+    table: Table,
+    directory: Mutex<Directory>,
+    /// Compiled default versions, by name, with the revision of the row they were compiled from.
+    policies: Mutex<HashMap<PolicyName, (u64, Arc<Policy>)>>,
+    applied: Mutex<Applied>,
+    advanced: Condvar,
+    revocation_epoch: AtomicU64,
+}
+
+struct Directory {
+    standings: HashMap<CertificateId, Weak<Standing>>,
+    sweep_at: usize,
+}
+
+struct Applied {
+    revision: u64,
+    /// The watch has ended (the store is closing): nobody needs to wait any more.
+    ended: bool,
+}
+
+impl Live {
+    pub(crate) fn start(store: &Store, table: &Table) -> Result<Arc<Self>, FleetError> {
+        let watch = table.watch(store.revision());
+        let live = Arc::new(Live {
+            table: table.clone(),
+            directory: Mutex::new(Directory {
+                standings: HashMap::new(),
+                sweep_at: SWEEP_FLOOR_ITEMS,
+            }),
+            policies: Mutex::default(),
+            applied: Mutex::new(Applied {
+                revision: 0,
+                ended: false,
+            }),
+            advanced: Condvar::new(),
+            revocation_epoch: AtomicU64::new(0),
+        });
+        let follower = Arc::downgrade(&live);
+        std::thread::Builder::new()
+            .name("fleet-watch".into())
+            .spawn(move || follow(watch, &follower))
+            .map_err(FleetError::Thread)?;
+        Ok(live)
+    }
+
+    /// The standing of a certificate, shared with everyone else who holds it.
+    pub(crate) fn standing(&self, id: &CertificateId) -> Result<Arc<Standing>, StoreError> {
+        let standing = {
+            let mut directory = self.directory.lock();
+            let known = directory.standings.get(id).and_then(Weak::upgrade);
+            // Generation 0: another thread has just made it and has not read its rows yet; read them here too.
+            if let Some(ready) = known.as_ref().filter(|known| known.generation() > 0) {
+                return Ok(Arc::clone(ready));
+            }
+            let fresh = known.unwrap_or_else(|| Arc::new(Standing::new(*id)));
+            directory.standings.insert(*id, Arc::downgrade(&fresh));
+            if directory.standings.len() >= directory.sweep_at {
+                directory
+                    .standings
+                    .retain(|_, weak| weak.strong_count() > 0);
+                directory.sweep_at = (directory.standings.len() * 2).max(SWEEP_FLOOR_ITEMS);
+            }
+            fresh
+        };
+        // Visible to the watch before it is read: a change during the reading is applied after it.
+        self.refresh(&standing)?;
+        Ok(standing)
+    }
+
+    pub(crate) fn wait_applied(&self, revision: u64) {
+        let mut applied = self.applied.lock();
+        while applied.revision < revision && !applied.ended {
+            self.advanced.wait(&mut applied);
+        }
+    }
+
+    pub(crate) fn revocation_epoch(&self) -> u64 {
+        self.revocation_epoch.load(Ordering::Acquire)
+    }
+
+    fn refresh(&self, standing: &Standing) -> Result<(), StoreError> {
+        let _one_reader = standing.refresh.lock();
+        standing.set(self.read(standing.id())?);
+        Ok(())
+    }
+
+    /// A standing that cannot be read is no standing.
+    fn refresh_or_deny(&self, standing: &Standing) {
+        if let Err(error) = self.refresh(standing) {
+            tracing::error!(certificate = %standing.id(), %error, "standing unreadable: denied");
+            standing.set(StandingNow::unknown());
+        }
+    }
+
+    fn read(&self, id: &CertificateId) -> Result<StandingNow, StoreError> {
+        let Some(record) = self
+            .table
+            .get_as::<CertificateRecord>(&keys::certificate(id))?
+            .map(|row| row.value)
+        else {
+            return Ok(StandingNow::unknown());
+        };
+        let thing = self
+            .table
+            .get_as::<ThingName>(&keys::bound(id))?
+            .map(|row| row.value);
+        let groups: Vec<GroupName> = match &thing {
+            Some(name) => self.names(&keys::groups_of(name))?,
+            None => Vec::new(),
+        };
+        let mut names: BTreeSet<PolicyName> = self
+            .names(&keys::attached(&Target::Certificate(*id)))?
+            .into_iter()
+            .collect();
+        for group in &groups {
+            names.extend(self.names::<PolicyName>(&keys::attached(&Target::Group(group.clone())))?);
+        }
+        let mut policies = Vec::with_capacity(names.len());
+        for name in names {
+            if let Some(policy) = self.policy(&name)? {
+                policies.push(NamedPolicy { name, policy });
+            }
+        }
+        Ok(StandingNow {
+            status: Some(record.status),
+            thing,
+            groups: groups.into(),
+            policies: policies.into(),
+            not_before: record.not_before,
+            not_after: record.not_after,
+        })
+    }
+
+    fn names<T: FromStr>(&self, prefix: &str) -> Result<Vec<T>, StoreError> {
+        // Bounded where they are written: ten groups per thing, ten policies per target.
+        let rows = self.table.scan(prefix, None, crate::LIST_LIMIT_ITEMS)?;
+        Ok(rows
+            .iter()
+            .filter_map(|(key, _)| key.strip_prefix(prefix)?.parse().ok())
+            .collect())
+    }
+
+    fn policy(&self, name: &PolicyName) -> Result<Option<Arc<Policy>>, StoreError> {
+        let Some(Row {
+            revision,
+            value: record,
+        }) = self.table.get_as::<PolicyRecord>(&keys::policy(name))?
+        else {
+            return Ok(None);
+        };
+        let mut cache = self.policies.lock();
+        if let Some((_, policy)) = cache.get(name).filter(|(cached, _)| *cached == revision) {
+            return Ok(Some(Arc::clone(policy)));
+        }
+        match record
+            .default()
+            .map(|version| Policy::parse(&version.document))
+        {
+            Some(Ok(policy)) => {
+                let policy = Arc::new(policy);
+                if cache.len() >= POLICY_CACHE_LIMIT_ITEMS {
+                    cache.clear();
+                }
+                cache.insert(name.clone(), (revision, Arc::clone(&policy)));
+                Ok(Some(policy))
+            }
+            // Stored by another release, or damaged. An unread policy could hold a Deny: the whole standing goes.
+            Some(Err(error)) => Err(StoreError::Decode {
+                key: keys::policy(name),
+                reason: error.to_string(),
+            }),
+            None => Err(StoreError::Decode {
+                key: keys::policy(name),
+                reason: format!("default version {} is missing", record.default_version),
+            }),
+        }
+    }
+
+    fn apply(&self, revision: u64, changed: &[String]) {
+        let touched = Touched::of(changed);
+        if touched.revocations {
+            self.revocation_epoch.fetch_add(1, Ordering::Release);
+        }
+        for standing in self.live() {
+            let now = standing.now();
+            if touched.includes(standing.id(), &now) {
+                self.refresh_or_deny(&standing);
+            }
+        }
+        self.advance(revision);
+    }
+
+    fn apply_all(&self) {
+        self.revocation_epoch.fetch_add(1, Ordering::Release);
+        for standing in self.live() {
+            self.refresh_or_deny(&standing);
+        }
+    }
+
+    fn live(&self) -> Vec<Arc<Standing>> {
+        self.directory
+            .lock()
+            .standings
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    fn advance(&self, revision: u64) {
+        let mut applied = self.applied.lock();
+        applied.revision = applied.revision.max(revision);
+        self.advanced.notify_all();
+    }
+
+    fn end(&self) {
+        self.applied.lock().ended = true;
+        self.advanced.notify_all();
+    }
+}
+
+fn follow(mut watch: Watch, live: &Weak<Live>) {
+    loop {
+        let next = watch.next();
+        let Some(live) = live.upgrade() else { return };
+        match next {
+            Some(Event::Changed { revision, keys }) => live.apply(revision, &keys),
+            Some(Event::Lagged { revision }) => {
+                live.apply_all();
+                live.advance(revision);
+            }
+            None => return live.end(),
+        }
+    }
+}
+
+/// Whom a batch of changed rows concerns.
+#[derive(Default)]
+struct Touched {
+    certificates: BTreeSet<CertificateId>,
+    things: BTreeSet<ThingName>,
+    groups: BTreeSet<GroupName>,
+    policies: BTreeSet<PolicyName>,
+    revocations: bool,
+}
+
+impl Touched {
+    fn of(changed: &[String]) -> Self {
+        let mut touched = Touched::default();
+        for key in changed {
+            let mut parts = key.splitn(3, '/');
+            let (kind, first, second) = (
+                parts.next(),
+                parts.next().unwrap_or(""),
+                parts.next().unwrap_or(""),
+            );
+            match kind {
+                Some("cert" | "bound") => touched
+                    .certificates
+                    .extend(first.parse::<CertificateId>().ok()),
+                Some("thing" | "memberof" | "principal") => {
+                    touched.things.extend(first.parse().ok())
+                }
+                Some("policy") => touched.policies.extend(first.parse().ok()),
+                Some("attached") => match first.split_once(':') {
+                    Some(("cert", id)) => touched
+                        .certificates
+                        .extend(id.parse::<CertificateId>().ok()),
+                    Some(("group", name)) => touched.groups.extend(name.parse().ok()),
+                    _ => tracing::error!(key, second, "registry row of an unknown target"),
+                },
+                Some("revoked") => touched.revocations = true,
+                // The other half of a pair whose first half is above, or a fact no standing holds.
+                _ => {}
+            }
+        }
+        touched
+    }
+
+    fn includes(&self, id: &CertificateId, now: &StandingNow) -> bool {
+        self.certificates.contains(id)
+            || now.thing.as_ref().is_some_and(|thing| self.things.contains(thing))
+            || now.groups.iter().any(|group| self.groups.contains(group))
+            || now.policies.iter().any(|named| self.policies.contains(&named.name))
+            // One that lost its policies to an unreadable row hears of the row's mending.
+            || (now.status.is_none() && !self.policies.is_empty())
+    }
+}
+
+impl crate::Fleet {
+    /// The standing of a certificate: a few point reads when it is not live yet, a map lookup when it is.
+    ///
+    /// # Errors
+    /// When the registry cannot be read: treat it as a refusal.
+    pub fn standing(&self, id: &CertificateId) -> Result<Arc<Standing>, crate::FleetError> {
+        Ok(self.inner.live.standing(id)?)
+    }
+}

@@ -1,0 +1,202 @@
+//! Named policies and their versions. A document that is not understood whole is never stored.
+
+use crate::{
+    Fleet, FleetError, Kind, Page, PolicyRecord, PolicyVersion, Target, keys, records::Present,
+};
+use policy::{DEVICE_DEFAULT, Policy, PolicyName};
+use std::time::SystemTime;
+
+/// Most versions of one policy (AWS IoT: 5).
+pub(crate) const VERSIONS_LIMIT_ITEMS: usize = 5;
+
+/// Makes `device-default` once in the life of a registry; an operator who deletes it stays without.
+pub(crate) fn seed(fleet: &Fleet, now: SystemTime) -> Result<(), FleetError> {
+    let document = policy::device_default_text(&fleet.inner.realm.account);
+    let name: PolicyName = DEVICE_DEFAULT.parse().map_err(|e| {
+        FleetError::Invalid(format!(
+            "the name {DEVICE_DEFAULT:?} of the built-in policy: {e}"
+        ))
+    })?;
+    Policy::parse(&document)?;
+    fleet.transact(|t| {
+        if t.exists(keys::SEEDED)? {
+            return Ok(());
+        }
+        t.put(keys::SEEDED.to_owned(), &Present)?;
+        t.get::<PolicyRecord>(&keys::policy(&name))?;
+        t.put(keys::policy(&name), &first_version(&name, &document, now))
+    })
+}
+
+fn first_version(name: &PolicyName, document: &str, now: SystemTime) -> PolicyRecord {
+    PolicyRecord {
+        name: name.clone(),
+        versions: vec![PolicyVersion {
+            number: 1,
+            document: document.to_owned(),
+            created: now,
+        }],
+        default_version: 1,
+        next_version: 2,
+        created: now,
+    }
+}
+
+impl Fleet {
+    /// Makes a policy.
+    ///
+    /// # Errors
+    /// [`FleetError::MalformedPolicy`], [`FleetError::AlreadyExists`].
+    pub fn create_policy(
+        &self,
+        name: &PolicyName,
+        document: &str,
+        now: SystemTime,
+    ) -> Result<PolicyRecord, FleetError> {
+        Policy::parse(document)?;
+        self.transact(|t| {
+            if t.exists(&keys::policy(name))? {
+                return Err(FleetError::AlreadyExists {
+                    kind: Kind::Policy,
+                    name: name.to_string(),
+                    hint: ": give it a new version instead (policy update)",
+                });
+            }
+            let record = first_version(name, document, now);
+            t.put(keys::policy(name), &record)?;
+            Ok(record)
+        })
+    }
+
+    /// Gives a policy a new version; with `set_default` it decides from now on, for live sessions too.
+    ///
+    /// # Errors
+    /// [`FleetError::MalformedPolicy`], [`FleetError::NotFound`], [`FleetError::Limit`] past five versions.
+    pub fn create_policy_version(
+        &self,
+        name: &PolicyName,
+        document: &str,
+        set_default: bool,
+        now: SystemTime,
+    ) -> Result<PolicyVersion, FleetError> {
+        self.add_version(name, document, set_default, false, now)
+    }
+
+    /// Replaces what a policy says: a new default version, the oldest of five making room for it.
+    ///
+    /// # Errors
+    /// [`FleetError::MalformedPolicy`], [`FleetError::NotFound`].
+    pub fn update_policy(
+        &self,
+        name: &PolicyName,
+        document: &str,
+        now: SystemTime,
+    ) -> Result<PolicyVersion, FleetError> {
+        self.add_version(name, document, true, true, now)
+    }
+
+    fn add_version(
+        &self,
+        name: &PolicyName,
+        document: &str,
+        set_default: bool,
+        make_room: bool,
+        now: SystemTime,
+    ) -> Result<PolicyVersion, FleetError> {
+        Policy::parse(document)?;
+        self.transact(|t| {
+            let mut record: PolicyRecord = t
+                .get(&keys::policy(name))?
+                .ok_or_else(|| FleetError::not_found(Kind::Policy, name))?;
+            if record.versions.len() >= VERSIONS_LIMIT_ITEMS {
+                let oldest = record
+                    .versions
+                    .iter()
+                    .position(|v| v.number != record.default_version);
+                match oldest.filter(|_| make_room) {
+                    Some(place) => drop(record.versions.remove(place)),
+                    None => {
+                        return Err(FleetError::Limit {
+                            what: format!("versions of policy {name}"),
+                            limit: VERSIONS_LIMIT_ITEMS,
+                        });
+                    }
+                }
+            }
+            let version = PolicyVersion {
+                number: record.next_version,
+                document: document.to_owned(),
+                created: now,
+            };
+            record.next_version += 1;
+            if set_default {
+                record.default_version = version.number;
+            }
+            record.versions.push(version.clone());
+            t.put(keys::policy(name), &record)?;
+            Ok(version)
+        })
+    }
+
+    /// Reads a policy with its versions.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub fn policy(&self, name: &PolicyName) -> Result<PolicyRecord, FleetError> {
+        self.read(&keys::policy(name))?
+            .ok_or_else(|| FleetError::not_found(Kind::Policy, name))
+    }
+
+    /// Policies in order of name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn policies(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<PolicyRecord>, FleetError> {
+        self.page_of_values(keys::POLICY, after, limit)
+    }
+
+    /// Deletes a policy that is attached nowhere and has one version only, as AWS does.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`], [`FleetError::DeleteConflict`].
+    pub fn delete_policy(&self, name: &PolicyName) -> Result<(), FleetError> {
+        self.transact_alone(|t| {
+            let record: PolicyRecord = t
+                .get(&keys::policy(name))?
+                .ok_or_else(|| FleetError::not_found(Kind::Policy, name))?;
+            let conflict = |reason| {
+                Err(FleetError::DeleteConflict {
+                    kind: Kind::Policy,
+                    name: name.to_string(),
+                    reason,
+                })
+            };
+            let targets = self.page_of_names::<String>(&keys::targets(name), None, 1)?;
+            if let Some(target) = targets.items.first() {
+                return conflict(format!(
+                    "it is attached to {target}; detach it first (DetachPolicy)"
+                ));
+            }
+            if record.versions.len() > 1 {
+                return conflict(format!(
+                    "it has {} versions; delete the others first",
+                    record.versions.len()
+                ));
+            }
+            t.delete(keys::policy(name));
+            Ok(())
+        })
+    }
+
+    /// The policies attached to a target, in order of name.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn attached_policies(&self, target: &Target) -> Result<Vec<PolicyName>, FleetError> {
+        self.all_names(&keys::attached(target))
+    }
+}

@@ -1,0 +1,183 @@
+//! The registry's rows, as stored and as shown.
+
+use crate::{GroupName, ThingName};
+use ca::{CertificateId, RevocationReason};
+use policy::PolicyName;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::SystemTime};
+use store::Stored;
+
+/// A device in the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thing {
+    /// Its name, and the client id it connects with.
+    pub name: ThingName,
+    /// Searchable attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Rises by one with each change of the thing itself; starts at 1.
+    pub version: u64,
+    /// When it was made.
+    pub created: SystemTime,
+}
+
+/// A static thing group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name.
+    pub name: GroupName,
+    /// A random id, stable for the life of the group.
+    pub id: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Attributes of the group.
+    pub attributes: BTreeMap<String, String>,
+    /// Rises by one with each change; starts at 1.
+    pub version: u64,
+    /// When it was made.
+    pub created: SystemTime,
+}
+
+/// A certificate's state, as AWS IoT names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CertificateStatus {
+    /// May connect.
+    Active,
+    /// May not connect now; can become active again.
+    Inactive,
+    /// May never connect again; stands on the revocation list.
+    Revoked,
+    /// Made by a claim that has not been completed.
+    PendingActivation,
+}
+
+impl CertificateStatus {
+    /// The AWS name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CertificateStatus::Active => "ACTIVE",
+            CertificateStatus::Inactive => "INACTIVE",
+            CertificateStatus::Revoked => "REVOKED",
+            CertificateStatus::PendingActivation => "PENDING_ACTIVATION",
+        }
+    }
+}
+
+impl fmt::Display for CertificateStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for CertificateStatus {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "ACTIVE" => Ok(CertificateStatus::Active),
+            "INACTIVE" => Ok(CertificateStatus::Inactive),
+            "REVOKED" => Ok(CertificateStatus::Revoked),
+            "PENDING_ACTIVATION" => Ok(CertificateStatus::PendingActivation),
+            other => Err(format!(
+                "{other:?} is no certificate status: ACTIVE, INACTIVE or REVOKED"
+            )),
+        }
+    }
+}
+
+/// What is known of one certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    /// SHA-256 of its DER.
+    pub id: CertificateId,
+    /// The certificate itself, PEM, without its chain.
+    pub pem: String,
+    /// Its serial number, hex.
+    pub serial: ca::Serial,
+    /// Its state.
+    pub status: CertificateStatus,
+    /// First moment of its validity.
+    pub not_before: SystemTime,
+    /// Last moment of its validity.
+    pub not_after: SystemTime,
+    /// When it was registered.
+    pub created: SystemTime,
+    /// When its state last changed.
+    pub modified: SystemTime,
+    /// When and why it was revoked.
+    pub revocation: Option<Revocation>,
+    /// Rises by one with each change of state; starts at 1.
+    pub version: u64,
+}
+
+/// When and why a certificate was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// The moment of the decision.
+    pub at: SystemTime,
+    /// RFC 5280 §5.3.1.
+    pub reason: RevocationReason,
+}
+
+/// A named policy with its versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRecord {
+    /// Its name.
+    pub name: PolicyName,
+    /// All versions kept, oldest first; never empty.
+    pub versions: Vec<PolicyVersion>,
+    /// The number of the version that decides.
+    pub default_version: u32,
+    /// The number the next version gets.
+    pub next_version: u32,
+    /// When the policy was made.
+    pub created: SystemTime,
+}
+
+impl PolicyRecord {
+    /// The version that decides.
+    pub fn default(&self) -> Option<&PolicyVersion> {
+        self.versions
+            .iter()
+            .find(|v| v.number == self.default_version)
+    }
+}
+
+/// One version of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyVersion {
+    /// Its number, from 1, never used twice.
+    pub number: u32,
+    /// The document as it was given.
+    pub document: String,
+    /// When it was made.
+    pub created: SystemTime,
+}
+
+/// What a policy is attached to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Target {
+    /// A certificate.
+    Certificate(CertificateId),
+    /// A static thing group: counts for every member.
+    Group(GroupName),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Certificate(id) => write!(f, "cert:{id}"),
+            Target::Group(name) => write!(f, "group:{name}"),
+        }
+    }
+}
+
+/// The value of a row whose key says it all.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Present;
+
+impl Stored for Present {}
+impl Stored for Thing {}
+impl Stored for Group {}
+impl Stored for CertificateRecord {}
+impl Stored for PolicyRecord {}
+impl Stored for ThingName {}

@@ -1,0 +1,268 @@
+//! The registry itself: one table, optimistic transactions over it, pages of it.
+
+use crate::{FleetError, live::Live, policies};
+use ca::Authority;
+use parking_lot::RwLock;
+use policy::Realm;
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use store::{Expect, Row, Store, StoreError, Stored, Table, Write};
+
+/// Most items in one page of a list (AWS IoT: 250).
+pub const LIST_LIMIT_ITEMS: usize = 250;
+/// How often an operation is tried again when another changed the same rows meanwhile.
+const CONFLICT_RETRIES: usize = 64;
+const TABLE: &str = "registry";
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items, in order of their names.
+    pub items: Vec<T>,
+    /// Where the next page begins (pass as `after`); `None` on the last page.
+    pub next: Option<String>,
+}
+
+/// The registry. Clones share it. Operations block until durable: keep them off threads that must not wait.
+#[derive(Clone)]
+pub struct Fleet {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) table: Table,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) realm: Arc<Realm>,
+    pub(crate) live: Arc<Live>,
+    /// Ordinary operations share it; deletions, which must see that nothing refers to what goes, hold it alone.
+    structure: RwLock<()>,
+}
+
+impl Fleet {
+    /// Opens the registry, making `device-default` the first time.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn open(
+        store: &Store,
+        authority: Arc<Authority>,
+        realm: Realm,
+        now: SystemTime,
+    ) -> Result<Self, FleetError> {
+        let table = store.table(TABLE)?;
+        let live = Live::start(store, &table)?;
+        let fleet = Fleet {
+            inner: Arc::new(Inner {
+                table,
+                authority,
+                realm: Arc::new(realm),
+                live,
+                structure: RwLock::new(()),
+            }),
+        };
+        policies::seed(&fleet, now)?;
+        Ok(fleet)
+    }
+
+    /// The authority that mints certificates here.
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.inner.authority
+    }
+
+    /// The account (and region, `None` for any) that ARNs in policies must carry.
+    pub fn realm(&self) -> &Arc<Realm> {
+        &self.inner.realm
+    }
+
+    /// Runs `work` over a view that remembers what it read, then commits what it wrote if none of that changed;
+    /// tries again otherwise. Returns once durable and felt by every live standing it touches.
+    pub(crate) fn transact<R>(
+        &self,
+        work: impl FnMut(&mut Transaction<'_>) -> Result<R, FleetError>,
+    ) -> Result<R, FleetError> {
+        let _shared = self.inner.structure.read();
+        self.commit(work)
+    }
+
+    /// As [`Self::transact`], with no other operation under way: for deletions that first look for what refers to
+    /// the row.
+    pub(crate) fn transact_alone<R>(
+        &self,
+        work: impl FnMut(&mut Transaction<'_>) -> Result<R, FleetError>,
+    ) -> Result<R, FleetError> {
+        let _alone = self.inner.structure.write();
+        self.commit(work)
+    }
+
+    fn commit<R>(
+        &self,
+        mut work: impl FnMut(&mut Transaction<'_>) -> Result<R, FleetError>,
+    ) -> Result<R, FleetError> {
+        let mut tries = 0;
+        loop {
+            let mut transaction = Transaction {
+                table: &self.inner.table,
+                rows: BTreeMap::new(),
+            };
+            let result = work(&mut transaction)?;
+            let writes = transaction.into_writes();
+            if !writes.iter().any(|w| !matches!(w, Write::Check { .. })) {
+                return Ok(result);
+            }
+            match self.inner.table.batch(&writes) {
+                Ok(revision) => {
+                    self.inner.live.wait_applied(revision);
+                    return Ok(result);
+                }
+                Err(StoreError::Conflict { .. }) if tries < CONFLICT_RETRIES => tries += 1,
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+
+    /// Reads one row outside a transaction.
+    pub(crate) fn read<T: Stored>(&self, key: &str) -> Result<Option<T>, FleetError> {
+        Ok(self.inner.table.get_as::<T>(key)?.map(|row| row.value))
+    }
+
+    /// One page of the values under a prefix; `after` is the last part of the previous page's last key.
+    pub(crate) fn page_of_values<T: Stored>(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<T>, FleetError> {
+        let limit = limit.clamp(1, LIST_LIMIT_ITEMS);
+        let start = after.map(|last| format!("{prefix}{last}"));
+        let rows = self
+            .inner
+            .table
+            .scan_as::<T>(prefix, start.as_deref(), limit + 1)?;
+        let (rows, next) = cut(prefix, rows, limit);
+        Ok(Page {
+            items: rows.into_iter().map(|(_, row)| row.value).collect(),
+            next,
+        })
+    }
+
+    /// One page of the last parts of the keys under a prefix.
+    pub(crate) fn page_of_names<T: std::str::FromStr>(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<T>, FleetError> {
+        let limit = limit.clamp(1, LIST_LIMIT_ITEMS);
+        let start = after.map(|last| format!("{prefix}{last}"));
+        let rows = self.inner.table.scan(prefix, start.as_deref(), limit + 1)?;
+        let (rows, next) = cut(prefix, rows, limit);
+        let items = rows
+            .iter()
+            .map(|(key, _)| {
+                key.strip_prefix(prefix)
+                    .and_then(|rest| rest.parse().ok())
+                    .ok_or_else(|| {
+                        FleetError::Invalid(format!(
+                            "registry row {key:?} has a name no release wrote"
+                        ))
+                    })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Page { items, next })
+    }
+
+    /// All names under a prefix, read page by page.
+    pub(crate) fn all_names<T: std::str::FromStr>(
+        &self,
+        prefix: &str,
+    ) -> Result<Vec<T>, FleetError> {
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.page_of_names(prefix, after.as_deref(), LIST_LIMIT_ITEMS)?;
+            all.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// Takes one row more than the page holds, and says where the next page begins.
+fn cut<T>(
+    prefix: &str,
+    mut rows: Vec<(String, Row<T>)>,
+    limit: usize,
+) -> (Vec<(String, Row<T>)>, Option<String>) {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let last = rows
+        .last()
+        .filter(|_| more)
+        .and_then(|(key, _)| key.strip_prefix(prefix));
+    let next = last.map(str::to_owned);
+    (rows, next)
+}
+
+/// A view of the table that remembers what it read and what is to be written.
+pub(crate) struct Transaction<'a> {
+    table: &'a Table,
+    rows: BTreeMap<String, Touched>,
+}
+
+#[derive(Default)]
+struct Touched {
+    read: Option<Expect>,
+    /// A put or delete; its expectation is set from `read` at the end.
+    write: Option<Write>,
+}
+
+impl Transaction<'_> {
+    /// Reads a row; the commit fails (and is tried again) if it changed meanwhile.
+    pub(crate) fn get<T: Stored>(&mut self, key: &str) -> Result<Option<T>, FleetError> {
+        let found = self.table.get_as::<T>(key)?;
+        let expect = found
+            .as_ref()
+            .map_or(Expect::Absent, |row| Expect::Revision(row.revision));
+        self.rows.entry(key.to_owned()).or_default().read = Some(expect);
+        Ok(found.map(|row| row.value))
+    }
+
+    /// Whether a row exists; as [`Self::get`].
+    pub(crate) fn exists(&mut self, key: &str) -> Result<bool, FleetError> {
+        let found = self.table.get(key)?;
+        let expect = found
+            .as_ref()
+            .map_or(Expect::Absent, |row| Expect::Revision(row.revision));
+        self.rows.entry(key.to_owned()).or_default().read = Some(expect);
+        Ok(found.is_some())
+    }
+
+    pub(crate) fn put<T: Stored>(&mut self, key: String, value: &T) -> Result<(), FleetError> {
+        let write = Write::put(key.clone(), value, Expect::Any)?;
+        self.rows.entry(key).or_default().write = Some(write);
+        Ok(())
+    }
+
+    pub(crate) fn delete(&mut self, key: String) {
+        let write = Write::delete(key.clone(), Expect::Any);
+        self.rows.entry(key).or_default().write = Some(write);
+    }
+
+    fn into_writes(self) -> Vec<Write> {
+        self.rows
+            .into_iter()
+            .filter_map(|(key, touched)| match (touched.write, touched.read) {
+                (Some(Write::Put { key, value, .. }), Some(expect)) => {
+                    Some(Write::Put { key, value, expect })
+                }
+                (Some(Write::Delete { key, .. }), Some(expect)) => {
+                    Some(Write::Delete { key, expect })
+                }
+                (Some(unconditional), _) => Some(unconditional),
+                (None, Some(expect)) => Some(Write::Check { key, expect }),
+                (None, None) => None,
+            })
+            .collect()
+    }
+}

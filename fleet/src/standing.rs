@@ -1,0 +1,129 @@
+//! What a live principal may rely on now, and how it hears that it changed.
+
+use crate::{CertificateStatus, GroupName, ThingName};
+use arc_swap::ArcSwap;
+use ca::CertificateId;
+use parking_lot::Mutex;
+use policy::NamedPolicy;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::SystemTime,
+};
+
+/// What the registry says of a certificate at one moment.
+#[derive(Debug, Clone)]
+pub struct StandingNow {
+    /// Its state; `None` when the registry does not know it (any more).
+    pub status: Option<CertificateStatus>,
+    /// The thing it belongs to.
+    pub thing: Option<ThingName>,
+    /// The groups of that thing.
+    pub groups: Arc<[GroupName]>,
+    /// Every policy that counts: of the certificate and of the groups. One that cannot be read counts for nothing.
+    pub policies: Arc<[NamedPolicy]>,
+    /// First moment of the certificate's validity.
+    pub not_before: SystemTime,
+    /// Last moment of the certificate's validity.
+    pub not_after: SystemTime,
+}
+
+impl StandingNow {
+    /// Whether the certificate may act at `now`: known, active and within its validity.
+    pub fn is_active(&self, now: SystemTime) -> bool {
+        self.status == Some(CertificateStatus::Active)
+            && self.not_before <= now
+            && now <= self.not_after
+    }
+
+    pub(crate) fn unknown() -> Self {
+        StandingNow {
+            status: None,
+            thing: None,
+            groups: Arc::from([]),
+            policies: Arc::from([]),
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after: SystemTime::UNIX_EPOCH,
+        }
+    }
+}
+
+/// The standing of one principal, shared by all its connections and kept current while any of them holds it.
+pub struct Standing {
+    id: CertificateId,
+    now: ArcSwap<StandingNow>,
+    generation: AtomicU64,
+    /// Held while rows are read and the result is stored, so that an older reading never overwrites a newer one.
+    pub(crate) refresh: Mutex<()>,
+    watchers: Mutex<Watchers>,
+}
+
+#[derive(Default)]
+struct Watchers {
+    next: u64,
+    wakers: HashMap<u64, Waker>,
+}
+
+impl Standing {
+    pub(crate) fn new(id: CertificateId) -> Self {
+        Standing {
+            id,
+            now: ArcSwap::from_pointee(StandingNow::unknown()),
+            generation: AtomicU64::new(0),
+            refresh: Mutex::new(()),
+            watchers: Mutex::default(),
+        }
+    }
+
+    /// The certificate.
+    pub fn id(&self) -> &CertificateId {
+        &self.id
+    }
+
+    /// What the registry says now.
+    pub fn now(&self) -> Arc<StandingNow> {
+        self.now.load_full()
+    }
+
+    /// Changes whenever [`Self::now`] may answer differently. One atomic load. Read it before [`Self::now`]: then a
+    /// change in between is noticed the next time.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Wakes `waker` at every change until the guard is dropped.
+    pub fn watch(self: &Arc<Self>, waker: Waker) -> WatchGuard {
+        let mut watchers = self.watchers.lock();
+        let key = watchers.next;
+        watchers.next += 1;
+        watchers.wakers.insert(key, waker);
+        WatchGuard {
+            standing: Arc::clone(self),
+            key,
+        }
+    }
+
+    pub(crate) fn set(&self, now: StandingNow) {
+        self.now.store(Arc::new(now));
+        self.generation.fetch_add(1, Ordering::Release);
+        for waker in self.watchers.lock().wakers.values() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Ends a watch when dropped.
+pub struct WatchGuard {
+    standing: Arc<Standing>,
+    key: u64,
+}
+
+impl Drop for WatchGuard {
+    fn drop(&mut self) {
+        self.standing.watchers.lock().wakers.remove(&self.key);
+    }
+}
