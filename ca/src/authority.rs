@@ -345,4 +345,4 @@ fn check_public_url(url: &str) -> Result<String, CaError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -195,3 +195,81 @@ fn check_entry_count(entries: usize) -> Result<(), CaError> {
         reason,
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::tests::{authority, now};
+    use std::time::Duration;
+
+    fn entry(serial: u8, seconds: u64, reason: RevocationReason) -> RevokedEntry {
+        RevokedEntry {
+            serial: Serial::from_be_bytes(&[serial]).unwrap(),
+            revoked_at: now() + Duration::from_secs(seconds),
+            reason,
+        }
+    }
+
+    #[test]
+    fn entries_reasons_and_number() {
+        let (_dir, authority) = authority();
+        let mut entries: Vec<_> = (1..)
+            .zip(RevocationReason::ALL)
+            .map(|(serial, reason)| entry(serial, 50, *reason))
+            .collect();
+        entries.push(entry(2, 10, RevocationReason::Superseded));
+        entries.push(entry(2, 90, RevocationReason::Superseded));
+        let der = authority
+            .crl(7, &entries, now(), now() + Duration::from_secs(3600))
+            .unwrap();
+        let (_, list) = CertificateRevocationList::from_der(&der).unwrap();
+        assert_eq!(list.crl_number().unwrap().to_string(), "7");
+        assert_eq!(
+            list.next_update().unwrap().timestamp() - list.last_update().timestamp(),
+            3600
+        );
+        let revoked: Vec<_> = list.iter_revoked_certificates().collect();
+        assert_eq!(revoked.len(), RevocationReason::ALL.len());
+        assert!(
+            revoked[0].reason_code().is_none(),
+            "unspecified is left out, RFC 5280 §5.3.1"
+        );
+        assert_eq!(
+            revoked[1].reason_code().unwrap().1.0,
+            4,
+            "the earliest revocation stands"
+        );
+        let earliest = times::seconds(now()).unwrap() + 10;
+        assert_eq!(revoked[1].revocation_date.timestamp(), earliest);
+        assert_eq!(revoked[8].reason_code().unwrap().1.0, 10);
+    }
+
+    #[test]
+    fn an_empty_list_and_a_list_without_future() {
+        let (_dir, authority) = authority();
+        let hour = Duration::from_secs(3600);
+        authority.crl(1, &[], now(), now() + hour).unwrap();
+        assert!(authority.crl(1, &[], now(), now()).is_err());
+        assert!(authority.crl(1, &[], now(), now() - hour).is_err());
+    }
+
+    #[test]
+    fn number_of_entries_is_bounded() {
+        assert!(check_entry_count(MAX_CRL_ENTRIES).is_ok());
+        assert!(check_entry_count(MAX_CRL_ENTRIES + 1).is_err());
+    }
+
+    #[test]
+    fn reasons_by_name() {
+        for reason in RevocationReason::ALL {
+            assert_eq!(
+                reason.to_string().parse::<RevocationReason>().unwrap(),
+                *reason
+            );
+            let json = serde_json::to_string(reason).unwrap();
+            assert_eq!(json, format!("\"{reason}\""));
+        }
+        assert!("removeFromCRL".parse::<RevocationReason>().is_err());
+        assert!("KEYCOMPROMISE".parse::<RevocationReason>().is_err());
+    }
+}

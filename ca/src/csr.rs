@@ -187,7 +187,7 @@ mod tests {
         }
         let pem = crate::pem::encode("CERTIFICATE REQUEST", &der);
         Csr::parse(pem.as_bytes()).unwrap();
-        for end in 0..pem.len() - 10 {
+        for end in 0..pem.find("-----END").unwrap() {
             assert!(Csr::parse(&pem.as_bytes()[..end]).is_err(), "{end}");
         }
     }
@@ -228,16 +228,13 @@ mod tests {
             if as_pem {
                 der = crate::pem::encode("CERTIFICATE REQUEST", &der).as_bytes().to_owned();
             }
-            let original = der.clone();
             let at = at.index(der.len());
             der[at] = octet;
             if let Some(cut) = cut {
                 der.truncate(cut.index(der.len()));
             }
-            let result = Csr::parse(&der);
-            if !as_pem {
-                prop_assert_eq!(result.is_ok(), der == original);
-            } else if let Ok(csr) = result {
+            // The envelope around what is signed can be written in other ways; the key cannot.
+            if let Ok(csr) = Csr::parse(&der) {
                 prop_assert_eq!(csr, Csr::parse(&REQUEST).unwrap());
             }
         }

@@ -77,8 +77,11 @@ pub(crate) fn write(path: &Path, contents: &[u8], readers: Readers) -> Result<()
     sync_dir(&dir)
 }
 
-/// A file's contents and permission bits; `None` when there is no such file.
-pub(crate) fn read(path: &Path) -> Result<Option<(Zeroizing<Vec<u8>>, u32)>, CaError> {
+/// What a file holds (wiped when dropped, as it may be a key) and its permission bits.
+pub(crate) type Contents = (Zeroizing<Vec<u8>>, u32);
+
+/// Reads a file; `None` when there is no such file.
+pub(crate) fn read(path: &Path) -> Result<Option<Contents>, CaError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(missing) if missing.kind() == ErrorKind::NotFound => return Ok(None),

@@ -177,7 +177,7 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CaError> {
         )));
     }
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         Ok(_) => Err(unreadable("it is followed by something else")),
         Err(_) => Err(unreadable("it is truncated or not an X.509 certificate")),
     }

@@ -142,3 +142,121 @@ impl Marks {
         Ok(marks)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KeyPair;
+    use crate::profile::Profile;
+    use rcgen::{
+        CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose as Extended, IsCa,
+        KeyUsagePurpose as Use, SanType,
+    };
+    use std::time::Duration;
+
+    const HOUR: time::Duration = time::Duration::HOUR;
+
+    /// Signs a server certificate after `spoil`; what the second look says of it.
+    fn look(spoil: impl FnOnce(&mut CertificateParams)) -> Result<CertificateFacts, CaError> {
+        let begin = 1_795_478_400;
+        let at = |seconds| time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        let mut issuer_params = CertificateParams::default();
+        issuer_params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+        issuer_params.not_before = at(begin - 60);
+        issuer_params.not_after = at(begin + 100_000);
+        let issuer_key = rcgen::KeyPair::generate().unwrap();
+        let issuer_der = issuer_params
+            .self_signed(&issuer_key)
+            .unwrap()
+            .der()
+            .to_vec();
+        let issuer = rcgen::Issuer::from_params(&issuer_params, &issuer_key);
+
+        let key = KeyPair::generate().unwrap();
+        let serial = Serial::random().unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "broker");
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![Use::DigitalSignature];
+        params.extended_key_usages = vec![Extended::ServerAuth];
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(serial.as_bytes()));
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = at(begin);
+        params.not_after = at(begin + 3600);
+        spoil(&mut params);
+        let der = params
+            .signed_by(key.public(), &issuer)
+            .unwrap()
+            .der()
+            .to_vec();
+        let not_before = SystemTime::UNIX_EPOCH + Duration::from_secs(begin.unsigned_abs());
+        check(
+            &der,
+            &Meant {
+                rules: Profile::Server.rules(),
+                common_name: "broker",
+                names: &[CertificateName::Dns("localhost".to_owned())],
+                key: key.public(),
+                serial: &serial,
+                not_before,
+                not_after: not_before + Duration::from_secs(3600),
+                issuer: &issuer_der,
+            },
+        )
+    }
+
+    #[test]
+    fn what_was_meant_passes() {
+        look(|_| {}).unwrap();
+    }
+
+    #[test]
+    fn every_slip_is_seen() {
+        type Slip = (&'static str, fn(&mut CertificateParams));
+        let slips: &[Slip] = &[
+            ("usages", |params| {
+                params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained)
+            }),
+            ("basicConstraints", |params| params.is_ca = IsCa::NoCa),
+            ("usages", |params| params.key_usages.push(Use::KeyCertSign)),
+            ("usages", |params| {
+                params.key_usages.push(Use::KeyEncipherment)
+            }),
+            ("usages", |params| params.key_usages.clear()),
+            ("usages", |params| {
+                params.extended_key_usages.push(Extended::ClientAuth)
+            }),
+            ("usages", |params| {
+                params.extended_key_usages.push(Extended::Any)
+            }),
+            ("usages", |params| params.extended_key_usages.clear()),
+            ("usages", |params| params.subject_alt_names.clear()),
+            ("names", |params| {
+                let name = "evil.example".try_into().unwrap();
+                params.subject_alt_names.push(SanType::DnsName(name));
+            }),
+            ("common name", |params| {
+                params.distinguished_name.push(DnType::CommonName, "other")
+            }),
+            ("subject", |params| {
+                params.distinguished_name.push(DnType::CountryName, "CH")
+            }),
+            ("serial", |params| params.serial_number = Some(1u64.into())),
+            ("validity", |params| params.not_after += HOUR),
+            ("validity", |params| params.not_before -= HOUR),
+            ("identifiers", |params| {
+                params.use_authority_key_identifier_extension = false
+            }),
+            ("revocation list", |params| {
+                let mut odd = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+                odd.set_criticality(true);
+                params.custom_extensions.push(odd);
+            }),
+        ];
+        for (part, slip) in slips {
+            let error = look(slip).unwrap_err().to_string();
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Public keys that may stand in a certificate, and why others may not.
 
 use rcgen::PublicKeyData;
+use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_DSA, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_NIST_EC_P521,
     OID_PKCS1_RSAENCRYPTION, OID_PKCS1_RSASSAPSS, OID_SIG_ED448, OID_SIG_ED25519,
@@ -109,10 +110,12 @@ fn kind_of(key: &SubjectPublicKeyInfo<'_>) -> Result<KeyKind, KeyRefused> {
         return Err(refused("not a whole number of octets"));
     }
     if *algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY {
+        // Explicit parameters are a SEQUENCE in the name's place, and open to forgery.
         let curve = key
             .algorithm
             .parameters
             .as_ref()
+            .filter(|any| any.tag() == Tag::Oid)
             .and_then(|any| any.as_oid().ok());
         let (kind, length, name) = match curve {
             Some(oid) if oid == OID_EC_P256 => (KeyKind::P256, 65, "P-256"),

@@ -107,7 +107,7 @@ fn sweep(beside: &Path, prefix: &str) -> Result<(), CaError> {
 }
 
 fn fill(dir: &Path, name: &str, now: SystemTime) -> Result<(), CaError> {
-    let not_before = times::seconds(now - BACKDATED)?;
+    let not_before = times::seconds(now)?.saturating_sub_unsigned(BACKDATED.as_secs());
     let root_params = authority_params(
         &format!("{name} Root CA"),
         BasicConstraints::Unconstrained,
