@@ -153,14 +153,14 @@ fn tokens(text: &Text<'_>, start: usize, version: Version) -> Result<Vec<Token>,
     while let Some(c) = rest.chars().next() {
         let here = text.value.len() - rest.len();
         let mut after = rest.get(c.len_utf8()..).unwrap_or_default();
-        tokens.push(match c {
+        let token = match c {
             '*' => Token::Star,
             '?' => Token::One,
             '$' if after.starts_with('{') && version == Version::WithVariables => {
                 let Some((reference, behind)) = rest.split_once('}') else {
                     return Err(text.error_at(here, Problem::UnclosedVariable));
                 };
-                let name = reference.trim_start_matches("${");
+                let name = reference.strip_prefix("${").unwrap_or(reference);
                 let Some(variable) = Variable::named(name) else {
                     let found = shown(&format!("{reference}}}"), WORD_MAX_CHARS);
                     let nearest = Variable::nearest(name);
@@ -173,7 +173,11 @@ fn tokens(text: &Text<'_>, start: usize, version: Version) -> Result<Vec<Token>,
                 Token::Variable(variable)
             }
             c => Token::Char(c),
-        });
+        };
+        // Stars side by side are one: `residues` relies on it for its bound.
+        if token != Token::Star || tokens.last() != Some(&Token::Star) {
+            tokens.push(token);
+        }
         kind_ended |= c == '/';
         rest = after;
     }
@@ -181,7 +185,8 @@ fn tokens(text: &Text<'_>, start: usize, version: Version) -> Result<Vec<Token>,
 }
 
 /// What each kind's `client/`, `topic/`, `topicfilter/` leaves of the pattern: the positions a
-/// pattern can be in after matching that prefix, simulated all at once.
+/// pattern can be in after matching that prefix, simulated all at once. At each of its dozen
+/// characters at most one token and one star are passed, so the positions are few.
 fn residues(tokens: &[Token]) -> Box<[(KindSet, Pattern)]> {
     let mut residues: Vec<(usize, KindSet)> = Vec::new();
     for kind in Kind::ALL {
@@ -222,5 +227,112 @@ fn residues(tokens: &[Token]) -> Box<[(KindSet, Pattern)]> {
 fn insert(positions: &mut Vec<usize>, position: usize) {
     if !positions.contains(&position) {
         positions.push(position);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Node;
+
+    fn read(resource: &str) -> Result<Resource, PolicyError> {
+        let document = serde_json::to_string(resource).unwrap();
+        let node = Node::read(&document).unwrap();
+        Resource::read(
+            &node.text("Resource", "a string").unwrap(),
+            Version::WithVariables,
+        )
+    }
+
+    fn message(resource: &str) -> String {
+        read(resource).expect_err(resource).to_string()
+    }
+
+    #[test]
+    fn fields_are_matched_one_by_one() {
+        let resource = read("arn:aws:iot:eu-*:1?3:topic/a").unwrap();
+        assert!(resource.is_in(Some("eu-west-1"), "123"));
+        assert!(resource.is_in(None, "123"));
+        assert!(!resource.is_in(Some("us-east-1"), "123"));
+        assert!(!resource.is_in(None, "1234"));
+        assert!(read("*").unwrap().is_in(Some("x"), "y"));
+        assert!(read("arn:*:i?t:*:*:topic/*").unwrap().is_in(Some("x"), "y"));
+    }
+
+    #[test]
+    fn what_is_no_device_resource_is_refused_with_its_place() {
+        for (resource, expected) in [
+            ("", "resource \"\" is not understood"),
+            ("topic/a", "resource \"topic/a\" is not understood"),
+            (
+                "arn:aws:iot:*",
+                "is not understood: write \"*\" or arn:aws:iot:REGION:ACCOUNT",
+            ),
+            ("arn:aws:iot:us-east-1:*topic/a", "is not understood"),
+            ("urn:aws:iot:local:1:topic/a", "is not understood"),
+            ("arn:aws-cn:iot:local:1:topic/a", "partition \"aws-cn\""),
+            ("arn:aws:s3:local:1:topic/a", "service \"s3\""),
+            ("arn:aws:iot::1:topic/a", "region \"\""),
+            ("arn:aws:iot:US:1:topic/a", "region \"US\""),
+            ("arn:aws:iot:local::topic/a", "account \"\""),
+            (
+                "arn:aws:iot:local:<account>:topic/a",
+                "account \"<account>\"",
+            ),
+            (
+                "arn:aws:iot:local:1:thing/a",
+                "column 22: \"thing/a\" is no client/…",
+            ),
+            ("arn:aws:iot:local:1:topics/a", "did you mean \"topic\"?"),
+            ("arn:aws:iot:local:1:Topic/a", "did you mean \"topic\"?"),
+            ("arn:aws:iot:local:1:topic", "\"topic\" is no client/…"),
+            (
+                "arn:aws:iot:local:1:topic/${iot:ClientId",
+                "column 28: a variable begins",
+            ),
+            (
+                "arn:aws:iot:local:1:topic/${iot:clientid}",
+                "did you mean \"iot:ClientId\"?",
+            ),
+            (
+                "arn:aws:iot:local:1:topic/a${*}",
+                "column 29: variable \"${*}\" is not known",
+            ),
+            (
+                "arn:aws:iot:local:1:topic/${${iot:ClientId}}",
+                "is not known",
+            ),
+            (
+                "arn:aws:iot:local:1:*${iot:ClientId}",
+                "column 23: a variable stands before",
+            ),
+        ] {
+            let message = message(resource);
+            assert!(message.contains(expected), "{resource}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_in_the_kind_leaves_every_name_it_could() {
+        let kinds = |resource: &str| {
+            let resource = read(&format!("arn:aws:iot:local:1:{resource}")).unwrap();
+            Kind::ALL.map(|kind| resource.patterns(kind).count() > 0)
+        };
+        assert_eq!(kinds("*"), [true, true, true]);
+        assert_eq!(kinds("topic/x"), [false, true, false]);
+        assert_eq!(kinds("topic*"), [false, true, true]);
+        // The "?" is the slash: this is the topic "/x".
+        assert_eq!(kinds("topic?/x"), [false, true, false]);
+        assert!(read("arn:aws:iot:local:1:t?/x").is_err());
+    }
+
+    #[test]
+    fn stars_without_number_cost_no_more_than_one() {
+        let stars = "*".repeat(60_000);
+        let resource = read(&format!("arn:aws:iot:local:1:{stars}t{stars}x")).unwrap();
+        assert!(resource.patterns(Kind::Topic).count() <= 3);
+        let mixed = "*?".repeat(30_000);
+        let resource = read(&format!("arn:aws:iot:local:1:{mixed}")).unwrap();
+        assert!(resource.patterns(Kind::Topic).count() <= 2 * "topicfilter/".len());
     }
 }

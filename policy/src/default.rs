@@ -115,3 +115,145 @@ pub fn device_default_text(account: &str) -> String {
 pub fn device_default(account: &str) -> Result<Policy, PolicyError> {
     Policy::parse(&device_default_text(account))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{Grant, NamedPolicy, Realm, Variables};
+
+    fn device(client_id: &str, thing: Option<&str>) -> Grant {
+        let policy = Arc::new(device_default("123456789012").unwrap());
+        let named = NamedPolicy {
+            name: DEVICE_DEFAULT.parse().unwrap(),
+            policy,
+        };
+        let variables = Variables {
+            client_id: client_id.into(),
+            thing_name: thing.map(Into::into),
+            certificate_common_name: thing.map(Into::into),
+        };
+        Grant::new(
+            Arc::new(Realm::live("123456789012")),
+            Arc::from([named]),
+            variables,
+        )
+    }
+
+    /// Whether connect, publish, subscribe, receive and retain are allowed on one name.
+    fn rights(grant: &Grant, name: &str) -> String {
+        let letter = |action: &Action| match action {
+            Action::Connect => 'c',
+            Action::Publish => 'p',
+            Action::Subscribe => 's',
+            Action::Receive => 'r',
+            Action::RetainPublish => 't',
+        };
+        Action::ALL
+            .iter()
+            .filter(|a| grant.decide(**a, name).is_allow())
+            .map(letter)
+            .collect()
+    }
+
+    #[test]
+    fn a_device_has_its_own_and_nothing_else() {
+        let lamp = device("lamp-1", Some("lamp-1"));
+        for (name, expected) in [
+            ("lamp-1", "c"),
+            ("lamp-2", ""),
+            ("lamp-1/x", ""),
+            ("dt/lamp-1/light", "pt"),
+            ("dt/lamp-1/", "pt"),
+            ("dt/lamp-1", ""),
+            ("dt/lamp-10/light", ""),
+            ("dt/lamp-2/light", ""),
+            ("dt/+/light", ""),
+            ("dt/#", ""),
+            ("cmd/lamp-1/on", "sr"),
+            ("cmd/lamp-1/+/x", "sr"),
+            ("cmd/lamp-1/#", "sr"),
+            ("cmd/lamp-1", ""),
+            ("cmd/+/on", ""),
+            ("cmd/#", ""),
+            ("#", ""),
+            ("+/lamp-1/#", ""),
+            ("$share/g/cmd/lamp-1/#", ""),
+            ("$aws/things/lamp-1/jobs/notify-next", "psr"),
+            ("$aws/things/lamp-1/jobs/$next/get", "psr"),
+            ("$aws/things/lamp-1/jobs/start-next/+", "psr"),
+            ("$aws/things/lamp-1/streams/s/data/json", "psr"),
+            ("$aws/things/lamp-1/shadow/name/s/update", "psr"),
+            ("$aws/things/lamp-1/defender/metrics/json", "psr"),
+            ("$aws/things/lamp-1/other", ""),
+            ("$aws/things/lamp-1/#", ""),
+            ("$aws/things/lamp-1/+/notify", ""),
+            ("$aws/things/lamp-2/jobs/notify", ""),
+            ("$aws/things/+/jobs/notify", ""),
+            ("$aws/#", ""),
+            ("$aws/events/presence/connected/lamp-1", ""),
+            ("$aws/certificates/create/json", ""),
+        ] {
+            assert_eq!(rights(&lamp, name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_calls_itself_gives_it_nothing() {
+        for id in [
+            "",
+            "+",
+            "#",
+            "*",
+            "lamp-2",
+            "lamp-1/x",
+            "lamp-1\0",
+            "x:topic/lamp-2",
+        ] {
+            let lamp = device(id, Some("lamp-1"));
+            assert_eq!(rights(&lamp, id), "", "{id:?}");
+            assert_eq!(rights(&lamp, &format!("cmd/{id}/on")), "", "{id:?}");
+        }
+        let nobody = device("lamp-1", None);
+        for name in [
+            "lamp-1",
+            "dt/lamp-1/x",
+            "dt//x",
+            "cmd//x",
+            "$aws/things//jobs/get",
+        ] {
+            assert_eq!(rights(&nobody, name), "", "{name}");
+        }
+    }
+
+    #[test]
+    fn a_thing_named_like_a_wildcard_is_only_itself() {
+        for thing in ["*", "?", "+", "#", "${iot:ClientId}", "x:topic/*"] {
+            let odd = device("lamp-2", Some(thing));
+            for name in [
+                "lamp-2",
+                "dt/lamp-2/x",
+                "cmd/lamp-2/x",
+                "cmd/+/x",
+                "cmd/#",
+                "#",
+            ] {
+                assert_eq!(
+                    odd.decide(Action::Subscribe, name),
+                    crate::Decision::ImplicitDeny
+                );
+            }
+            for name in ["lamp-2", "dt/lamp-2/x", "cmd/lamp-2/x"] {
+                assert_eq!(rights(&odd, name), "", "{thing} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_account_cannot_smuggle_a_statement_in() {
+        assert!(device_default("1\",\"Effect\":\"Allow").is_err());
+        assert!(device_default("").is_err());
+        assert!(device_default("*:topic/*").is_err());
+    }
+}

@@ -281,3 +281,207 @@ fn read_actions(node: &Node<'_>) -> Result<ActionSet, PolicyError> {
     }
     Ok(actions)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATEMENT: &str = r#"{"Effect":"Allow","Action":"iot:Publish","Resource":"*"}"#;
+
+    fn document(statement: &str) -> String {
+        format!("{{\"Version\":\"2012-10-17\",\"Statement\":{statement}}}")
+    }
+
+    fn message(text: &str) -> String {
+        Policy::parse(text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn takes_one_statement_or_a_list_and_keeps_the_text() {
+        for text in [
+            document(STATEMENT),
+            document(&format!(" [ {STATEMENT} , {STATEMENT} ] ")),
+        ] {
+            assert_eq!(Policy::parse(&text).unwrap().text(), text);
+        }
+        let text = r#"{"Id":"x","Statement":{"Sid":"s","Effect":"Deny","Action":["iot:Pub*"],
+            "Resource":["*"]},"Version":"2008-10-17"}"#;
+        let policy = Policy::parse(text).unwrap();
+        assert_eq!(policy.statements()[0].sid.as_deref(), Some("s"));
+        assert_eq!(policy.statements()[0].effect, Effect::Deny);
+    }
+
+    #[test]
+    fn every_misunderstanding_is_named_with_its_place() {
+        let with = |member: &str| {
+            document(&STATEMENT.replace("\"Action\"", &format!("{member},\"Action\"")))
+        };
+        let unknown = "is not understood in a statement";
+        for (text, expected) in [
+            (String::new(), "line 1, column 1: not JSON: EOF"),
+            (document(STATEMENT).replace('}', ""), "not JSON: EOF"),
+            (document(STATEMENT) + "x", "not JSON: trailing characters"),
+            (
+                "\u{feff}{}".into(),
+                "line 1, column 1: the document begins with a byte order mark",
+            ),
+            ("[]".into(), "the document is a list, but must be an object"),
+            ("null".into(), "the document is null"),
+            ("{}".into(), "the document has no \"Version\""),
+            (
+                r#"{"Version":"2012-10-17"}"#.into(),
+                "the document has no \"Statement\"",
+            ),
+            (
+                r#"{"Version":20121017,"Statement":[]}"#.into(),
+                "column 12: Version is a number",
+            ),
+            (
+                r#"{"Version":"2012-10-18","Statement":[]}"#.into(),
+                "version \"2012-10-18\"",
+            ),
+            (document("[]"), "Statement is an empty list"),
+            (document("[[]]"), "a statement is a list"),
+            (
+                document(&format!("[[{STATEMENT}]]")),
+                "a statement is a list",
+            ),
+            (document("{}"), "column 37: a statement has no \"Effect\""),
+            (
+                with("\"Condition\":{}"),
+                &format!("column 55: \"Condition\" {unknown}"),
+            ),
+            (
+                with("\"NotAction\":\"*\""),
+                &format!("\"NotAction\" {unknown}"),
+            ),
+            (
+                with("\"NotResource\":\"*\""),
+                &format!("\"NotResource\" {unknown}"),
+            ),
+            (
+                with("\"Principal\":\"*\""),
+                &format!("\"Principal\" {unknown}"),
+            ),
+            (with("\"action\":\"*\""), "did you mean \"Action\"?"),
+            (
+                with("\"Effect\":\"Deny\""),
+                "\"Effect\" stands twice in a statement",
+            ),
+            (
+                with("\"Eff\\u0065ct\":\"Deny\""),
+                "\"Effect\" stands twice in a statement",
+            ),
+            (with("\"Sid\":[]"), "Sid is a list, but must be a string"),
+            (with("\"Sid\":\"\\ud800\""), "not JSON"),
+            (with("\"a\\nb\":1"), "\"a\\\\u{a}b\" is not understood"),
+            (
+                document(&STATEMENT.replace("Allow", "allow")),
+                "did you mean \"Allow\"?",
+            ),
+            (
+                document(&STATEMENT.replace("\"Allow\"", "true")),
+                "Effect is true or false",
+            ),
+            (
+                document(&STATEMENT.replace("iot:Publish", "iot:Pubish")),
+                "did you mean \"iot:Publish\"",
+            ),
+            (
+                document(&STATEMENT.replace("iot:Publish", "iot:GetRetained*")),
+                "names none of",
+            ),
+            (
+                document(&STATEMENT.replace("\"iot:Publish\"", "[]")),
+                "Action is an empty list",
+            ),
+            (
+                document(&STATEMENT.replace("\"iot:Publish\"", "[\"*\",1]")),
+                "Action is a number",
+            ),
+            (
+                document(&STATEMENT.replace("\"*\"", "[]")),
+                "Resource is an empty list",
+            ),
+            (
+                document(&STATEMENT.replace("\"*\"", "[[\"*\"]]")),
+                "Resource is a list",
+            ),
+            (
+                document(&STATEMENT.replace("\"*\"", "{\"*\":1}")),
+                "Resource is an object",
+            ),
+            (
+                document(STATEMENT).replacen('{', "{\"Versoin\":1,", 1),
+                "did you mean \"Version\"?",
+            ),
+        ] {
+            let message = message(&text);
+            assert!(message.contains(expected), "{text}\n{message}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn lines_and_columns_count_from_one_in_characters() {
+        let text = document(STATEMENT).replace("\"Action\"", "\n  \"Sid\": \"é\", \"Actoin\"");
+        let error = Policy::parse(&text).unwrap_err();
+        assert_eq!((error.line, error.column), (2, 15));
+    }
+
+    #[test]
+    fn the_bounds_hold_exactly() {
+        let text = document(STATEMENT);
+        let limits = Limits {
+            document_max_bytes: text.len() + 1,
+            document_max_visible_chars: text.len(),
+        };
+        assert!(Policy::parse_within(&format!("{text} "), &limits).is_ok());
+        let error = Policy::parse_within(&format!("{text}  "), &limits).unwrap_err();
+        assert!(
+            matches!(error.problem, Problem::TooManyBytes { .. }),
+            "{error}"
+        );
+        let fewer = Limits {
+            document_max_visible_chars: text.len() - 1,
+            ..limits
+        };
+        let error = Policy::parse_within(&text, &fewer).unwrap_err();
+        let (chars, max) = (text.len(), text.len() - 1);
+        assert_eq!(error.problem, Problem::TooManyVisibleChars { chars, max });
+        let padded = text.clone() + &" ".repeat(64 * 1024 - text.len());
+        assert!(Policy::parse(&padded).is_ok());
+        assert!(Policy::parse(&(padded + " ")).is_err());
+    }
+
+    #[test]
+    fn great_documents_cost_bounded_work() {
+        let wide = Limits {
+            document_max_bytes: usize::MAX,
+            document_max_visible_chars: usize::MAX,
+        };
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        for text in [
+            document(&deep),
+            document(&STATEMENT.replace("\"*\"", &deep)),
+            deep,
+        ] {
+            assert!(Policy::parse(&text).is_err());
+        }
+        let list = format!("[{}{STATEMENT}]", format!("{STATEMENT},").repeat(99_999));
+        let policy = Policy::parse_within(&document(&list), &wide).unwrap();
+        assert_eq!(policy.statements().len(), 100_000);
+        let keys = (0..100_000)
+            .map(|n| format!("\"k{n}\":0,"))
+            .collect::<String>();
+        assert!(Policy::parse_within(&format!("{{{keys}\"x\":1}}"), &wide).is_err());
+        assert!(Policy::parse(&" ".repeat(1_000_000)).is_err());
+        assert!(Policy::parse_within(&"\"x".repeat(1_000_000), &wide).is_err());
+    }
+
+    #[test]
+    fn the_older_version_has_no_variables() {
+        let text = document(STATEMENT).replace("\"*\"", "\"arn:aws:iot:*:1:topic/${x\"");
+        assert!(Policy::parse(&text).is_err());
+        assert!(Policy::parse(&text.replace("2012", "2008")).is_ok());
+    }
+}

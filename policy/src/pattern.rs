@@ -237,3 +237,92 @@ fn find<'t>(text: &'t str, piece: &[Segment], values: &Values<'_>) -> Option<&'t
         left = left.get(start.len_utf8()..)?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME_MAX_BYTES: usize = 65_535;
+
+    fn pattern(text: &str) -> Pattern {
+        let tokens = text.chars().map(|c| match c {
+            '*' => Token::Star,
+            '?' => Token::One,
+            '$' => Token::Variable(Variable::ClientId),
+            c => Token::Char(c),
+        });
+        Pattern::compile(&tokens.collect::<Vec<_>>())
+    }
+
+    fn matches_for(client_id: &str, text: &str, name: &str) -> bool {
+        let values = Values {
+            thing_name: "",
+            client_id,
+            common_name: "",
+        };
+        pattern(text).matches(name, &values)
+    }
+
+    #[test]
+    fn wildcards_and_literals() {
+        for (text, name, expected) in [
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("*", "a/b", true),
+            ("a/*", "a/", true),
+            ("a/*", "a", false),
+            ("a/*/c", "a/b/b/c", true),
+            ("a*a", "a", false),
+            ("?", "é", true),
+            ("?", "", false),
+            ("??", "é", false),
+            ("*?", "", false),
+            ("*?*?*", "ab", true),
+            ("*?*?*", "a", false),
+            ("a?*?b", "a12b", true),
+            ("a?*?b", "a1b", false),
+            ("*ab?c*", "abab.c", true),
+            ("*é?", "ééé", true),
+            ("some/+/x", "some/a/x", false),
+            ("a/#", "a/b", false),
+            ("a\0b", "a\0b", true),
+            ("a", "a\0", false),
+        ] {
+            assert_eq!(matches_for("", text, name), expected, "{text} {name}");
+        }
+    }
+
+    #[test]
+    fn values_are_text() {
+        assert!(matches_for("*", "dt/$/x", "dt/*/x"));
+        assert!(!matches_for("*", "dt/$/x", "dt/lamp/x"));
+        assert!(!matches_for("?", "dt/$/x", "dt/a/x"));
+        assert!(matches_for("aab", "*$x*", "aaabx"));
+        assert!(matches_for("a", "*$$*", "baab"));
+        assert!(!matches_for("a", "*$?$", "aa"));
+    }
+
+    #[test]
+    fn a_star_cannot_share_what_the_end_took() {
+        assert!(!matches_for("", "ab*ba", "aba"));
+        assert!(matches_for("", "ab*ba", "abba"));
+        assert!(!matches_for("", "*ab*ab", "cab"));
+    }
+
+    #[test]
+    fn hostile_patterns_finish() {
+        let name = "a".repeat(NAME_MAX_BYTES);
+        assert!(!matches_for("", &("*a".repeat(30_000) + "*b"), &name));
+        assert!(!matches_for("", &("*a".repeat(30_000) + "b*"), &name));
+        assert!(matches_for("", &"*a".repeat(30_000), &name));
+        assert!(!matches_for(
+            "",
+            &format!("*{}b*", "a".repeat(2_000)),
+            &name
+        ));
+        assert!(!matches_for("", &format!("*a{}b*", "?".repeat(200)), &name));
+        // The dearest shape: a long value compared at every place.
+        assert!(!matches_for(&"a".repeat(30_000), "*$?b*", &name));
+    }
+}

@@ -247,3 +247,110 @@ fn request(arn: &str) -> Option<(Realm, Kind, &str)> {
         Some((Realm::exact(region, account), kind, name))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(vectors: &str) -> String {
+        format!("{{\"region\":\"eu-west-1\",\"account\":\"42\",\"vectors\":[{vectors}]}}")
+    }
+
+    fn case(id: &str, statement: &str, context: &str, resource: &str, expect: &str) -> String {
+        format!(
+            r#"{{"id":"{id}","policies":[{{"Version":"2012-10-17","Statement":{statement}}}],
+            "context":{context},"action":"iot:Publish","resource":"arn:aws:iot:eu-west-1:42:{resource}",
+            "expect":"{expect}","why":"","source":""}}"#
+        )
+    }
+
+    const OWN: &str = r#"{"Effect":"Allow","Action":"iot:*",
+        "Resource":"arn:aws:iot:eu-west-1:42:topic/${iot:Connection.Thing.ThingName}/${iot:Certificate.Subject.CommonName}"}"#;
+
+    fn context(client_id: &str, attached: bool, attachment: &str) -> String {
+        format!(
+            r#"{{"clientId":"{client_id}","thing":{{"name":"pump","isAttached":{attached},
+            "attachment":"{attachment}"}},"certificate":{{"subject":{{"CommonName":["x","y"]}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn the_thing_speaks_as_aws_lets_it() {
+        for (client_id, attached, attachment, expected) in [
+            ("pump", true, "NON_EXCLUSIVE_THING", Decision::Allow),
+            ("other", true, "NON_EXCLUSIVE_THING", Decision::ImplicitDeny),
+            ("other", true, "EXCLUSIVE_THING", Decision::Allow),
+            ("pump", false, "EXCLUSIVE_THING", Decision::ImplicitDeny),
+        ] {
+            let context = context(client_id, attached, attachment);
+            let expect = format!("{expected:?}");
+            let report = run(&file(&case("c", OWN, &context, "topic/pump/x", &expect))).unwrap();
+            assert!(
+                report.is_pass(),
+                "{client_id} {attached} {attachment}: {report}"
+            );
+            assert_eq!(report.to_string(), "PASS 1 of 1");
+        }
+    }
+
+    #[test]
+    fn a_failing_case_is_one_line_with_its_grounds() {
+        let context = context("pump", true, "");
+        let condition = OWN.replace("\"Action\"", "\"Condition\":{},\"Action\"");
+        let report = run(&file(
+            &[
+                case("right", OWN, &context, "topic/pump/x", "Allow"),
+                case("wrong", OWN, &context, "topic/pump/x", "ImplicitDeny"),
+                case("foreign", OWN, &context, "topic/pump/y", "Allow"),
+                case(
+                    "refused",
+                    &condition,
+                    &context,
+                    "topic/pump/x",
+                    "ImplicitDeny",
+                ),
+                case("kind", OWN, &context, "thing/pump", "ImplicitDeny"),
+            ]
+            .join(","),
+        ))
+        .unwrap();
+        let text = report.to_string();
+        let lines = text.lines().collect::<Vec<_>>();
+        let begins = [
+            "wrong: expected ImplicitDeny, got Allow: allow: statement 1 of policy policy-1",
+            "foreign: expected Allow, got ImplicitDeny: implicit deny: no statement allows",
+            "refused: expected ImplicitDeny, got a refusal: policy-1: line 1, column 55: \"Condition\"",
+            "kind: expected ImplicitDeny, got a refusal: resource \"arn:aws:iot:eu-west-1:42:thing/pump\"",
+            "PASS 1 of 5",
+        ];
+        assert_eq!(lines.len(), begins.len(), "{text}");
+        for (line, begin) in lines.iter().zip(begins) {
+            assert!(line.starts_with(begin), "{line}\n{begin}");
+        }
+    }
+
+    #[test]
+    fn regions_and_accounts_are_strict() {
+        let context = context("pump", true, "");
+        for foreign in [
+            OWN.replace("eu-west-1", "us-east-1"),
+            OWN.replace(":42:", ":43:"),
+        ] {
+            let vector = case("c", &foreign, &context, "topic/pump/x", "ImplicitDeny");
+            assert!(run(&file(&vector)).unwrap().is_pass());
+        }
+    }
+
+    #[test]
+    fn a_file_that_tests_nothing_or_is_not_understood_is_an_error() {
+        assert!(matches!(run(&file("")), Err(VectorError::Empty)));
+        let vector = case("c", OWN, "{}", "topic/x", "Alow");
+        let error = run(&file(&vector)).unwrap_err().to_string();
+        assert!(error.contains("unknown variant `Alow`"), "{error}");
+        assert!(matches!(run("{}"), Err(VectorError::Format(_))));
+        assert!(matches!(
+            run(&" ".repeat(FILE_MAX_BYTES + 1)),
+            Err(VectorError::TooLarge { .. })
+        ));
+    }
+}
