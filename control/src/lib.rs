@@ -1,1 +1,25 @@
-//! x
+//! Control operates: the HTTPS face of the server.
+//!
+//! It answers AWS IoT's REST API (restJson1) and Muster's own paths to operators, who prove
+//! themselves in each request by SigV4 or by an operator certificate; it hands firmware to
+//! devices under their client certificates, and revocation lists to anybody over plain HTTP.
+//! It keeps nothing but the operators: it asks `fleet`, `ota`, `ca` and `broker`, on a thread and
+//! a runtime of its own, and the program `muster` starts it.
+
+mod answer;
+mod api_error;
+mod arn;
+mod auth;
+mod call;
+mod dispatch;
+mod endpoints;
+mod error;
+mod operation;
+mod operations;
+mod operators;
+mod page;
+mod rooms;
+
+pub use endpoints::{Endpoint, Endpoints};
+pub use error::ControlError;
+pub use operators::{NewOperator, Operator, OperatorName, Operators, Role};

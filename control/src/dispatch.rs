@@ -1,0 +1,196 @@
+//! The way of every request of the API: find the operation, prove who asks, compare the role,
+//! read the body, and only then let the operation run, on a thread that may block.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, RawPathParams, Request};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter};
+use bytes::Bytes;
+use http::StatusCode;
+use http::request::Parts;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use crate::answer::Answer;
+use crate::api_error::ApiError;
+use crate::auth::{Caller, Identified, body_hash};
+use crate::call::{Call, read_query};
+use crate::operation::{Operation, Run};
+use crate::operations::OPERATIONS;
+use crate::peer::Peer;
+use crate::rooms::Rooms;
+use crate::upload;
+
+/// Largest body of a request that is not an upload.
+pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// Longest time such a body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The API's routes.
+pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
+    let mut router = Router::new();
+    for operation in OPERATIONS {
+        router = router.route(operation.path, handler(operation, rooms.clone()));
+    }
+    router
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "UnsupportedOperationException",
+                "This path does not take this verb.",
+            )
+        })
+        .fallback(|| async {
+            ApiError::new(
+                StatusCode::NOT_FOUND,
+                "UnknownOperationException",
+                "There is nothing under this path.",
+            )
+        })
+}
+
+fn handler(operation: &'static Operation, rooms: Arc<Rooms>) -> MethodRouter {
+    let answer = move |Extension(peer): Extension<Peer>, parameters: Result<RawPathParams, _>, request: Request| async move {
+        let parameters = match parameters {
+            Ok(parameters) => parameters
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            Err(error) => {
+                let error: axum::extract::rejection::RawPathParamsRejection = error;
+                return ApiError::invalid(error.body_text()).into_response();
+            }
+        };
+        let asked = Asked {
+            operation,
+            rooms,
+            peer,
+            parameters,
+        };
+        asked.answer(request).await
+    };
+    let filter = MethodFilter::try_from(operation.method.clone()).unwrap_or(MethodFilter::TRACE);
+    axum::routing::on(filter, answer)
+}
+
+/// A request on its way.
+struct Asked {
+    operation: &'static Operation,
+    rooms: Arc<Rooms>,
+    peer: Peer,
+    parameters: Vec<(String, String)>,
+}
+
+impl Asked {
+    async fn answer(self, request: Request) -> Response {
+        let (operation, peer) = (self.operation.name, self.peer.address);
+        let (head, body) = request.into_parts();
+        match self.judge(head, body).await {
+            Ok(answer) => answer.into_response(),
+            Err(error) => {
+                tracing::info!(
+                    operation,
+                    %peer,
+                    code = error.code,
+                    message = ?error.message,
+                    "request refused"
+                );
+                error.into_response()
+            }
+        }
+    }
+
+    async fn judge(self, head: Parts, body: Body) -> Result<Answer, ApiError> {
+        check_path(&head)?;
+        let now = SystemTime::now();
+        let identified = Identified::read(&head, &self.peer, &self.rooms.operators, now)?;
+        let run = match self.operation.run {
+            Run::Plain(run) | Run::WithBody(run) => run,
+            Run::Upload(run) => {
+                // The body comes too late to decide, so its hash must have been announced and
+                // signed; the stream ends in an error where it is another.
+                let announced = identified.announced_body_hash(&head)?;
+                let caller = identified.prove(&head, announced.as_deref().unwrap_or_default())?;
+                let call = self.authorise(head, caller, Bytes::new(), now)?;
+                return upload::receive(self.rooms, call, run, announced, body).await;
+            }
+        };
+        let body = read_body(body).await?;
+        let caller = identified.prove(&head, &body_hash(&body))?;
+        let call = self.authorise(head, caller, body, now)?;
+        let rooms = self.rooms;
+        tokio::task::spawn_blocking(move || {
+            call.check_body()?;
+            let answer = run(&rooms, &call)?;
+            record(&call);
+            Ok(answer)
+        })
+        .await
+        .map_err(|error| ApiError::internal(&error))?
+    }
+
+    /// Compares the role, then reads the query.
+    fn authorise(
+        &self,
+        head: Parts,
+        caller: Caller,
+        body: Bytes,
+        now: SystemTime,
+    ) -> Result<Call, ApiError> {
+        caller.require(self.operation.least, self.operation.name)?;
+        Ok(Call {
+            operation: self.operation,
+            caller,
+            path: self.parameters.clone(),
+            query: read_query(self.operation, &head.uri)?,
+            headers: head.headers,
+            body,
+            now,
+        })
+    }
+}
+
+/// Says who changed what.
+pub(crate) fn record(call: &Call) {
+    if call.operation.method != http::Method::GET {
+        tracing::info!(
+            operator = %call.caller.operator.name,
+            operation = call.operation.name,
+            path = ?call.path,
+            "done"
+        );
+    }
+}
+
+/// A signer normalises empty and dot segments away, the router does not: such a path could be
+/// signed as one resource and routed as another, so there is none.
+fn check_path(head: &Parts) -> Result<(), ApiError> {
+    let mut segments = head.uri.path().split('/').skip(1);
+    if segments.any(|segment| matches!(segment, "" | "." | "..")) {
+        return Err(ApiError::invalid(
+            "the path has an empty segment, or one of dots",
+        ));
+    }
+    Ok(())
+}
+
+async fn read_body(body: Body) -> Result<Bytes, ApiError> {
+    let whole = Limited::new(body, MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(BODY_DEADLINE, whole).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLargeException",
+            format!("a request's body has at most {MAX_BODY_BYTES} bytes"),
+        )),
+        Ok(Err(_)) => Err(ApiError::invalid("the request's body broke off")),
+        Err(_) => Err(ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "RequestTimeoutException",
+            "the request's body took longer than 30 s to arrive",
+        )),
+    }
+}

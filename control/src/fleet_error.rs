@@ -1,0 +1,47 @@
+//! The registry's errors under AWS's names.
+
+use fleet::{FleetError, Kind};
+use http::StatusCode;
+
+use crate::api_error::ApiError;
+
+impl From<FleetError> for ApiError {
+    fn from(error: FleetError) -> Self {
+        let message = error.to_string();
+        match error {
+            FleetError::NotFound { .. } => Self::not_found(message),
+            FleetError::AlreadyExists { .. } => Self::new(
+                StatusCode::CONFLICT,
+                "ResourceAlreadyExistsException",
+                message,
+            ),
+            FleetError::VersionConflict { .. } => {
+                Self::new(StatusCode::CONFLICT, "VersionConflictException", message)
+            }
+            // AWS says DeleteConflict of certificates and policies, and of things and groups that
+            // the request is invalid.
+            FleetError::DeleteConflict {
+                kind: Kind::Thing | Kind::Group,
+                ..
+            } => Self::invalid(message),
+            FleetError::DeleteConflict { .. } => {
+                Self::new(StatusCode::CONFLICT, "DeleteConflictException", message)
+            }
+            FleetError::CertificateState { .. } => Self::new(
+                StatusCode::NOT_ACCEPTABLE,
+                "CertificateStateException",
+                message,
+            ),
+            FleetError::Name(_) | FleetError::Invalid(_) | FleetError::Csr(_) => {
+                Self::invalid(message)
+            }
+            FleetError::Limit { .. } => {
+                Self::new(StatusCode::GONE, "LimitExceededException", message)
+            }
+            FleetError::MalformedPolicy(_) => {
+                Self::new(StatusCode::BAD_REQUEST, "MalformedPolicyException", message)
+            }
+            FleetError::Authority(_) | FleetError::Store(_) => Self::internal(&message),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Accepts connections, shakes hands, and speaks HTTP/1.1 on them, each within its bounds.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::pace::Paced;
+use crate::peer::{Peer, PeerCertificate};
+
+/// Handshakes under way at once on one listener; more connections are dropped unanswered.
+const MAX_HANDSHAKES: usize = 512;
+/// Longest a handshake may take.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest the head of a request may take.
+const HEAD_DEADLINE: Duration = Duration::from_secs(15);
+/// Largest head of a request.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// Most headers of a request.
+const MAX_HEADERS: usize = 64;
+/// Pause after the system refused a connection (no descriptors left, most likely).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The bounds of one listener.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Connections open at once; more are dropped unanswered.
+    pub(crate) max_connections: usize,
+    /// Longest silence on a connection.
+    pub(crate) idle: Duration,
+}
+
+/// One listening socket and what it serves.
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    /// `None`: plain HTTP.
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) router: Router,
+    pub(crate) bounds: Bounds,
+}
+
+impl Listener {
+    /// Serves until `stopping` turns true, then ends each connection after the answer it is at.
+    pub(crate) async fn serve(self, mut stopping: watch::Receiver<bool>) {
+        let slots = Arc::new(Semaphore::new(self.bounds.max_connections));
+        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                _ = stopping.wait_for(|stop| *stop) => break,
+                Some(_) = connections.join_next() => continue,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (Ok(slot), Ok(handshake)) = (
+                slots.clone().try_acquire_owned(),
+                handshakes.clone().try_acquire_owned(),
+            ) else {
+                tracing::debug!(peer = %address, "too many connections, dropped");
+                continue;
+            };
+            // Answers are small: without this they wait for the client's delayed ACK.
+            let _ = stream.set_nodelay(true);
+            let connection = Connection {
+                address,
+                tls: self.tls.clone(),
+                router: self.router.clone(),
+                idle: self.bounds.idle,
+                stopping: stopping.clone(),
+            };
+            connections.spawn(async move {
+                connection.run(stream, handshake).await;
+                drop(slot);
+            });
+        }
+        drop(self.socket);
+        while connections.join_next().await.is_some() {}
+    }
+}
+
+struct Connection {
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    idle: Duration,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream, handshake: tokio::sync::OwnedSemaphorePermit) {
+        let address = self.address;
+        let Some(tls) = &self.tls else {
+            drop(handshake);
+            let peer = Peer {
+                address,
+                certificate: None,
+            };
+            return self.speak(stream, peer).await;
+        };
+        let accepted = tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream)).await;
+        drop(handshake);
+        let stream = match accepted {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %address, %error, "handshake failed");
+                return;
+            }
+            Err(_) => {
+                tracing::debug!(peer = %address, "handshake took too long");
+                return;
+            }
+        };
+        let chain = stream.get_ref().1.peer_certificates();
+        let certificate = match chain.and_then(<[_]>::first) {
+            None => None,
+            Some(der) => match PeerCertificate::read(der) {
+                Some(certificate) => Some(certificate),
+                // It was good enough for the handshake, so this is our fault: refuse.
+                None => return,
+            },
+        };
+        let peer = Peer {
+            address,
+            certificate,
+        };
+        self.speak(stream, peer).await;
+    }
+
+    async fn speak<S>(mut self, stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let router = self.router;
+        let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer.clone());
+            router.clone().oneshot(request)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_DEADLINE)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .max_headers(MAX_HEADERS)
+            .serve_connection(TokioIo::new(Paced::new(stream, self.idle)), service);
+        let mut connection = std::pin::pin!(connection);
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            _ = self.stopping.wait_for(|stop| *stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(peer = %self.address, %error, "connection ended");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+use http::Method;
+
+use crate::answer::Answer;
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::rooms::Rooms;
+
+pub(super) const OPERATION: Operation = Operation {
+    name: "DeleteThing",
+    method: Method::DELETE,
+    path: "/things/{thingName}",
+    least: Role::Operator,
+    query: &["expectedVersion"],
+    undone: &[],
+    run: Run::Plain(run),
+};
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    rooms
+        .fleet
+        .delete_thing(&call.path("thingName")?, call.query("expectedVersion")?)?;
+    Answer::empty_object()
+}

@@ -1,0 +1,23 @@
+use http::Method;
+
+use crate::answer::Answer;
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::rooms::Rooms;
+
+pub(super) const OPERATION: Operation = Operation {
+    name: "DeleteThingGroup",
+    method: Method::DELETE,
+    path: "/thing-groups/{thingGroupName}",
+    least: Role::Operator,
+    query: &[],
+    undone: &["expectedVersion"],
+    run: Run::Plain(run),
+};
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    rooms.fleet.delete_group(&call.path("thingGroupName")?)?;
+    Answer::empty_object()
+}

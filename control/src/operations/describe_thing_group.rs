@@ -1,0 +1,71 @@
+use std::collections::BTreeMap;
+
+use fleet::GroupName;
+use http::Method;
+use serde::Serialize;
+
+use crate::answer::{Answer, EpochSeconds};
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::rooms::Rooms;
+
+pub(super) const OPERATION: Operation = Operation {
+    name: "DescribeThingGroup",
+    method: Method::GET,
+    path: "/thing-groups/{thingGroupName}",
+    least: Role::Viewer,
+    query: &[],
+    undone: &[],
+    run: Run::Plain(run),
+};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Output {
+    thing_group_arn: String,
+    thing_group_id: String,
+    version: u64,
+    thing_group_properties: Properties,
+    thing_group_metadata: Metadata,
+    thing_group_name: GroupName,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Properties {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thing_group_description: Option<String>,
+    attribute_payload: Attributes,
+}
+
+#[derive(Serialize)]
+struct Attributes {
+    attributes: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    creation_date: EpochSeconds,
+}
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    let group = rooms.fleet.group(&call.path("thingGroupName")?)?;
+    Answer::json(&Output {
+        thing_group_arn: call.arns(rooms).group(&group.name),
+        thing_group_id: group.id,
+        version: group.version,
+        thing_group_properties: Properties {
+            thing_group_description: group.description,
+            attribute_payload: Attributes {
+                attributes: group.attributes,
+            },
+        },
+        thing_group_metadata: Metadata {
+            creation_date: EpochSeconds(group.created),
+        },
+        thing_group_name: group.name,
+    })
+}

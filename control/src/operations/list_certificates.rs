@@ -1,0 +1,57 @@
+use http::Method;
+use serde::Serialize;
+
+use crate::answer::{Answer, EpochSeconds};
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::rooms::Rooms;
+
+pub(super) const OPERATION: Operation = Operation {
+    name: "ListCertificates",
+    method: Method::GET,
+    path: "/certificates",
+    least: Role::Viewer,
+    query: &["pageSize", "marker"],
+    // The list is in order of id.
+    undone: &["isAscendingOrder"],
+    run: Run::Plain(run),
+};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Item {
+    certificate_arn: String,
+    certificate_id: String,
+    status: &'static str,
+    certificate_mode: &'static str,
+    creation_date: EpochSeconds,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Output {
+    certificates: Vec<Item>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_marker: Option<String>,
+}
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    let asked = call.page("")?;
+    let page = rooms
+        .fleet
+        .certificates(asked.after.as_deref(), asked.limit)?;
+    let arns = call.arns(rooms);
+    let certificates = page.items.into_iter().map(|record| Item {
+        certificate_arn: arns.certificate(&record.id),
+        certificate_id: record.id.to_string(),
+        status: record.status.as_str(),
+        certificate_mode: "DEFAULT",
+        creation_date: EpochSeconds(record.created),
+    });
+    Answer::json(&Output {
+        certificates: certificates.collect(),
+        next_marker: asked.token(page.next),
+    })
+}

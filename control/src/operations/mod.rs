@@ -1,0 +1,72 @@
+//! The operations, one file each, and the one table that makes them reachable.
+
+mod add_thing_to_thing_group;
+mod attach_policy;
+mod attach_thing_principal;
+mod attributes;
+mod create_certificate_from_csr;
+mod create_keys_and_certificate;
+mod create_policy;
+mod create_policy_version;
+mod create_thing;
+mod create_thing_group;
+mod delete_certificate;
+mod delete_policy;
+mod delete_thing;
+mod delete_thing_group;
+mod describe_certificate;
+mod describe_endpoint;
+mod describe_thing;
+mod describe_thing_group;
+mod detach_policy;
+mod detach_thing_principal;
+mod get_policy;
+mod ids;
+mod list_attached_policies;
+mod list_certificates;
+mod list_policies;
+mod list_thing_groups;
+mod list_thing_groups_for_thing;
+mod list_thing_principals;
+mod list_things;
+mod list_things_in_thing_group;
+mod membership;
+mod remove_thing_from_thing_group;
+mod slice;
+mod update_certificate;
+
+use crate::operation::Operation;
+
+/// Every operation of the API. What is not in here is not there.
+pub(crate) static OPERATIONS: &[Operation] = &[
+    add_thing_to_thing_group::OPERATION,
+    attach_policy::OPERATION,
+    attach_thing_principal::OPERATION,
+    create_certificate_from_csr::OPERATION,
+    create_keys_and_certificate::OPERATION,
+    create_policy::OPERATION,
+    create_policy_version::OPERATION,
+    create_thing::OPERATION,
+    create_thing_group::OPERATION,
+    delete_certificate::OPERATION,
+    delete_policy::OPERATION,
+    delete_thing::OPERATION,
+    delete_thing_group::OPERATION,
+    describe_certificate::OPERATION,
+    describe_endpoint::OPERATION,
+    describe_thing::OPERATION,
+    describe_thing_group::OPERATION,
+    detach_policy::OPERATION,
+    detach_thing_principal::OPERATION,
+    get_policy::OPERATION,
+    list_attached_policies::OPERATION,
+    list_certificates::OPERATION,
+    list_policies::OPERATION,
+    list_thing_groups::OPERATION,
+    list_thing_groups_for_thing::OPERATION,
+    list_thing_principals::OPERATION,
+    list_things::OPERATION,
+    list_things_in_thing_group::OPERATION,
+    remove_thing_from_thing_group::OPERATION,
+    update_certificate::OPERATION,
+];

@@ -1,0 +1,112 @@
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use ca::{Authority, AuthorityConfig};
+
+use super::{Operators, Role};
+use crate::ControlError;
+
+const ENDPOINT: &str = "https://localhost:8443";
+
+fn authority(dir: &Path) -> Authority {
+    let config = AuthorityConfig {
+        name: "Tests".into(),
+        public_url: "http://localhost:8880".into(),
+    };
+    Authority::open_or_create(&dir.join("ca"), config, SystemTime::now()).unwrap()
+}
+
+fn open(dir: &Path, authority: &Authority, endpoint: &str) -> Result<Operators, ControlError> {
+    Operators::open_or_create(dir, authority, endpoint.into(), SystemTime::now())
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn the_first_start_makes_an_admin_and_the_next_one_knows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = authority(dir.path());
+    let first = open(dir.path(), &authority, ENDPOINT).unwrap();
+    let home = dir.path().join("operators");
+    for secret in ["admin.key", "admin.credentials", "operators.json"] {
+        assert_eq!(mode(&home.join(secret)), 0o600, "{secret}");
+    }
+    assert!(home.join("admin.crt").exists());
+    let admin = first.list().remove(0);
+    assert_eq!(admin.role, Role::Admin);
+    let text = std::fs::read_to_string(home.join("admin.credentials")).unwrap();
+    assert!(text.contains(admin.key.access_key_id()));
+    assert!(!format!("{admin:?}").contains(admin.key.secret_access_key()));
+
+    let again = open(dir.path(), &authority, "https://other:1").unwrap();
+    let same = again.by_access_key(admin.key.access_key_id()).unwrap();
+    assert_eq!(same.key.secret_access_key(), admin.key.secret_access_key());
+    assert_eq!(
+        again.by_certificate(&admin.certificate).unwrap().name,
+        admin.name
+    );
+    let text = std::fs::read_to_string(home.join("admin.credentials")).unwrap();
+    assert!(text.contains("muster_endpoint = https://other:1\n"));
+
+    std::fs::remove_file(home.join("admin.credentials")).unwrap();
+    open(dir.path(), &authority, ENDPOINT).unwrap();
+    assert!(!home.join("admin.credentials").exists());
+}
+
+#[test]
+fn operators_come_and_go_and_one_admin_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = authority(dir.path());
+    let operators = open(dir.path(), &authority, ENDPOINT).unwrap();
+    let eve = "eve".parse().unwrap();
+    let now = SystemTime::now();
+    let made = operators.add(&eve, Role::Viewer, &authority, now).unwrap();
+    let key = made.operator.key.access_key_id();
+    assert!(operators.by_access_key(key).is_some());
+    assert!(matches!(
+        operators.add(&eve, Role::Admin, &authority, now),
+        Err(ControlError::Exists(_))
+    ));
+    let reopened = open(dir.path(), &authority, ENDPOINT).unwrap();
+    assert_eq!(reopened.by_access_key(key).unwrap().role, Role::Viewer);
+
+    operators.remove(&eve).unwrap();
+    assert!(operators.by_access_key(key).is_none());
+    assert!(operators.by_certificate(&made.operator.certificate).is_none());
+    assert!(matches!(
+        operators.remove(&eve),
+        Err(ControlError::Unknown(_))
+    ));
+    assert!(matches!(
+        operators.remove(&"admin".parse().unwrap()),
+        Err(ControlError::LastAdmin(_))
+    ));
+}
+
+#[test]
+fn a_registry_that_is_not_understood_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = authority(dir.path());
+    open(dir.path(), &authority, ENDPOINT).unwrap();
+    let path = dir.path().join("operators/operators.json");
+    let good = std::fs::read_to_string(&path).unwrap();
+    for bad in [
+        String::new(),
+        "{".into(),
+        good.replace("\"version\": 1", "\"version\": 2"),
+        good.replace("\"admin\"\n", "\"viewer\"\n"),
+        good.replace("\"role\": \"admin\"", "\"role\": \"viewer\""),
+        good.replace("\"role\"", "\"rule\""),
+    ] {
+        if bad == good {
+            continue;
+        }
+        std::fs::write(&path, &bad).unwrap();
+        let refusal = open(dir.path(), &authority, ENDPOINT).err().unwrap();
+        assert!(matches!(refusal, ControlError::Registry { .. }), "{bad}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), bad);
+    }
+}

@@ -1,0 +1,39 @@
+//! The other end of a connection, as its handshake showed it.
+
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use ca::{CertificateFacts, CertificateId};
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// Its address, for the log.
+    pub(crate) address: SocketAddr,
+    /// The client certificate, which the handshake has checked against this server's roots.
+    pub(crate) certificate: Option<PeerCertificate>,
+}
+
+/// What of a client certificate is asked again in every request: a connection may outlive it.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerCertificate {
+    pub(crate) id: CertificateId,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl PeerCertificate {
+    /// Reads the facts of a certificate that the handshake accepted.
+    pub(crate) fn read(der: &[u8]) -> Option<Self> {
+        let facts = CertificateFacts::read(der).ok()?;
+        Some(Self {
+            id: facts.id,
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+        })
+    }
+
+    pub(crate) fn is_valid_at(&self, now: SystemTime) -> bool {
+        (self.not_before..=self.not_after).contains(&now)
+    }
+}

@@ -1,0 +1,20 @@
+//! What operations work with.
+
+use std::sync::Arc;
+
+use ca::Authority;
+use fleet::Fleet;
+
+use crate::{Endpoints, Operators};
+
+/// The rooms below, and what this one knows.
+pub(crate) struct Rooms {
+    pub(crate) fleet: Fleet,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) operators: Operators,
+    pub(crate) endpoints: Endpoints,
+    /// The account of every ARN.
+    pub(crate) account: String,
+    /// The region of ARNs in answers to requests that name none.
+    pub(crate) region: String,
+}
