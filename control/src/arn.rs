@@ -58,22 +58,14 @@ impl Arns<'_> {
             return Err(bad("an ARN has at most 2048 bytes"));
         }
         let mut parts = text.splitn(6, ':');
-        let (
-            Some("arn"),
-            Some("aws"),
-            Some("iot"),
-            Some(_region),
-            Some(account),
-            Some(resource),
-        ) = (
+        let (Some("arn"), Some("aws"), Some("iot"), Some(_region), Some(account), Some(resource)) = (
             parts.next(),
             parts.next(),
             parts.next(),
             parts.next(),
             parts.next(),
             parts.next(),
-        )
-        else {
+        ) else {
             return Err(bad(
                 "an ARN is written arn:aws:iot:REGION:ACCOUNT:KIND/NAME",
             ));

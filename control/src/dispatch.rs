@@ -53,7 +53,9 @@ pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
 }
 
 fn handler(operation: &'static Operation, rooms: Arc<Rooms>) -> MethodRouter {
-    let answer = move |Extension(peer): Extension<Peer>, parameters: Result<RawPathParams, _>, request: Request| async move {
+    let answer = move |Extension(peer): Extension<Peer>,
+                       parameters: Result<RawPathParams, _>,
+                       request: Request| async move {
         let parameters = match parameters {
             Ok(parameters) => parameters
                 .iter()

@@ -37,7 +37,13 @@ mod tests {
 
     #[test]
     fn an_ipv6_address_stands_in_brackets() {
-        let at = |host: &str| Endpoint { host: host.into(), port: 8443 }.to_string();
+        let at = |host: &str| {
+            Endpoint {
+                host: host.into(),
+                port: 8443,
+            }
+            .to_string()
+        };
         assert_eq!(at("localhost"), "localhost:8443");
         assert_eq!(at("::1"), "[::1]:8443");
     }

@@ -41,7 +41,9 @@ impl From<FleetError> for ApiError {
             FleetError::MalformedPolicy(_) => {
                 Self::new(StatusCode::BAD_REQUEST, "MalformedPolicyException", message)
             }
-            FleetError::Authority(_) | FleetError::Store(_) => Self::internal(&message),
+            FleetError::Authority(_) | FleetError::Store(_) | FleetError::Thread(_) => {
+                Self::internal(&message)
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
-                _ = stopping.wait_for(|stop| *stop) => break,
+                () = stopped(&mut stopping) => break,
                 Some(_) = connections.join_next() => continue,
             };
             let (stream, address) = match accepted {
@@ -162,7 +162,7 @@ impl Connection {
         let mut connection = std::pin::pin!(connection);
         let outcome = tokio::select! {
             outcome = connection.as_mut() => outcome,
-            _ = self.stopping.wait_for(|stop| *stop) => {
+            () = stopped(&mut self.stopping) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -171,4 +171,9 @@ impl Connection {
             tracing::debug!(peer = %self.address, %error, "connection ended");
         }
     }
+}
+
+/// Returns when the server stops, or whoever could stop it is gone.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
 }

@@ -95,7 +95,10 @@ mod tests {
         far.write_all(b"ab").await.unwrap();
         assert_eq!(near.read_u8().await.unwrap(), b'a');
         assert_eq!(near.read_u8().await.unwrap(), b'b');
-        assert_eq!(near.read_u8().await.unwrap_err().kind(), ErrorKind::TimedOut);
+        assert_eq!(
+            near.read_u8().await.unwrap_err().kind(),
+            ErrorKind::TimedOut
+        );
         // A client that does not read: the buffer between is full.
         let error = near.write_all(b"12345").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ca::Authority;
 use fleet::Fleet;
+use tokio::sync::Semaphore;
 
 use crate::{Endpoints, Operators};
 
@@ -17,4 +18,6 @@ pub(crate) struct Rooms {
     pub(crate) account: String,
     /// The region of ARNs in answers to requests that name none.
     pub(crate) region: String,
+    /// One permit per upload under way.
+    pub(crate) uploads: Arc<Semaphore>,
 }

@@ -198,7 +198,11 @@ mod tests {
         );
         assert!(other.read_to_end(&mut sink).is_err());
         assert!(other.read_to_end(&mut sink).is_err(), "nor the second time");
-        assert!(reader(vec![data("firm")], None).read_to_end(&mut sink).is_err());
+        assert!(
+            reader(vec![data("firm")], None)
+                .read_to_end(&mut sink)
+                .is_err()
+        );
     }
 
     #[test]

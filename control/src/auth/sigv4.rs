@@ -45,9 +45,7 @@ pub(crate) enum Refusal {
     Absent(String),
     #[error("x-amz-content-sha256 is not the SHA-256 of the body that arrived")]
     Body,
-    #[error(
-        "the body must be signed: send its SHA-256 in lower-case hex as x-amz-content-sha256"
-    )]
+    #[error("the body must be signed: send its SHA-256 in lower-case hex as x-amz-content-sha256")]
     UnsignedBody,
     #[error("temporary credentials (x-amz-security-token) are not known here")]
     SecurityToken,

@@ -73,10 +73,7 @@ fn a_signed_request_is_believed_with_its_region() {
     for service in ["iot", "iotdata", "iotdevicegateway", "iot-jobs-data"] {
         let head = signed(service, "/things/a%20b%2Fc?maxResults=1&x=%2B", &[]);
         assert_eq!(judge(&head, noon(), EMPTY), Ok(()));
-        assert_eq!(
-            Claim::read(&head, noon()).unwrap().region,
-            "eu-central-1"
-        );
+        assert_eq!(Claim::read(&head, noon()).unwrap().region, "eu-central-1");
     }
 }
 
@@ -206,7 +203,10 @@ fn an_announced_body_hash_must_be_the_bodys() {
 #[test]
 fn another_key_region_or_date_is_another_signature() {
     for (from, to) in [
-        ("AKIDEXAMPLE/20261124/eu-central-1", "AKIDEXAMPLE/20261124/eu-central-2"),
+        (
+            "AKIDEXAMPLE/20261124/eu-central-1",
+            "AKIDEXAMPLE/20261124/eu-central-2",
+        ),
         ("/iot/", "/iotdata/"),
     ] {
         let mut head = signed("iot", "/things", &[]);

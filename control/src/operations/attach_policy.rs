@@ -26,9 +26,7 @@ struct Body {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let name = call.path("policyName")?;
-    let target = call
-        .arns(rooms)
-        .read_target(&call.body::<Body>()?.target)?;
+    let target = call.arns(rooms).read_target(&call.body::<Body>()?.target)?;
     rooms.fleet.attach_policy(&name, &target)?;
     Answer::nothing()
 }

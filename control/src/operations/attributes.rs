@@ -23,9 +23,7 @@ impl AttributePayload {
     ) -> Result<BTreeMap<String, String>, ApiError> {
         match payload {
             None => Ok(BTreeMap::new()),
-            Some(payload) if payload.merge => {
-                Err(ApiError::unsupported("attributePayload.merge"))
-            }
+            Some(payload) if payload.merge => Err(ApiError::unsupported("attributePayload.merge")),
             Some(payload) => Ok(payload.attributes),
         }
     }

@@ -39,10 +39,9 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let set_default = call.flag("setAsDefault")?;
     let body: Body = call.body()?;
     let document = body.policy_document;
-    let version =
-        rooms
-            .fleet
-            .create_policy_version(&name, &document, set_default, call.now)?;
+    let version = rooms
+        .fleet
+        .create_policy_version(&name, &document, set_default, call.now)?;
     Answer::json(&Output {
         policy_arn: call.arns(rooms).policy(&name),
         policy_document: document,

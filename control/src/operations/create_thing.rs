@@ -42,7 +42,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: Body = call.body()?;
     let attributes = AttributePayload::of_a_new_one(body.attribute_payload)?;
     let arn = call.arns(rooms).thing(&name);
-    let thing = match rooms.fleet.create_thing(&name, attributes.clone(), call.now) {
+    let thing = match rooms
+        .fleet
+        .create_thing(&name, attributes.clone(), call.now)
+    {
         Ok(thing) => thing,
         // As with AWS: asking again for the very same thing is no error.
         Err(error @ FleetError::AlreadyExists { .. }) => same_thing(rooms, &name, &attributes)?

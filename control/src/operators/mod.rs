@@ -193,7 +193,14 @@ impl Operators {
 
     /// Every operator, in order of name.
     pub fn list(&self) -> Vec<Arc<Operator>> {
-        let mut all: Vec<_> = self.inner.snapshot.load().by_name.values().cloned().collect();
+        let mut all: Vec<_> = self
+            .inner
+            .snapshot
+            .load()
+            .by_name
+            .values()
+            .cloned()
+            .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -237,7 +244,11 @@ impl Operators {
     }
 
     fn write_files(&self, made: &NewOperator) -> Result<(), ControlError> {
-        let file = |suffix: &str| self.inner.dir.join(format!("{}{suffix}", made.operator.name));
+        let file = |suffix: &str| {
+            self.inner
+                .dir
+                .join(format!("{}{suffix}", made.operator.name))
+        };
         store::files::write_private(&file(".key"), made.private_key_pem.as_bytes())?;
         store::files::write_public(&file(".crt"), made.certificate_pem.as_bytes())?;
         store::files::write_private(&file(".credentials"), made.credentials.as_bytes())?;
@@ -253,10 +264,11 @@ impl Operators {
             operators: all.iter().map(|operator| record(operator)).collect(),
         };
         let path = self.inner.dir.join("operators.json");
-        let text = serde_json::to_vec_pretty(&registry).map_err(|error| ControlError::Registry {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
+        let text =
+            serde_json::to_vec_pretty(&registry).map_err(|error| ControlError::Registry {
+                path: path.clone(),
+                reason: error.to_string(),
+            })?;
         store::files::write_private(&path, &text)?;
         self.inner.snapshot.store(Arc::new(Snapshot::of(all)));
         Ok(())
@@ -265,7 +277,10 @@ impl Operators {
     /// Another port or name, another credentials file; one that was moved away stays away.
     fn refresh_credentials(&self, authority: &Authority) -> Result<(), ControlError> {
         for operator in self.list() {
-            let path = self.inner.dir.join(format!("{}.credentials", operator.name));
+            let path = self
+                .inner
+                .dir
+                .join(format!("{}.credentials", operator.name));
             let Ok(found) = std::fs::read_to_string(&path) else {
                 continue;
             };

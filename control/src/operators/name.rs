@@ -69,7 +69,9 @@ mod tests {
             assert!(good.parse::<OperatorName>().is_ok(), "{good}");
         }
         let too_long = "a".repeat(MAX_NAME_BYTES + 1);
-        for bad in ["", "-a", "1a", "A", "a/b", "../x", "a b", "ä", "a\n", &too_long] {
+        for bad in [
+            "", "-a", "1a", "A", "a/b", "../x", "a b", "ä", "a\n", &too_long,
+        ] {
             assert!(bad.parse::<OperatorName>().is_err(), "{bad}");
         }
     }

@@ -65,10 +65,7 @@ mod tests {
         assert!(Role::ALL.is_sorted());
         for role in Role::ALL {
             assert_eq!(role.to_string().parse::<Role>().unwrap(), role);
-            assert_eq!(
-                serde_json::to_string(&role).unwrap(),
-                format!("\"{role}\"")
-            );
+            assert_eq!(serde_json::to_string(&role).unwrap(), format!("\"{role}\""));
         }
         assert!("Admin".parse::<Role>().is_err());
     }

@@ -75,7 +75,11 @@ fn operators_come_and_go_and_one_admin_stays() {
 
     operators.remove(&eve).unwrap();
     assert!(operators.by_access_key(key).is_none());
-    assert!(operators.by_certificate(&made.operator.certificate).is_none());
+    assert!(
+        operators
+            .by_certificate(&made.operator.certificate)
+            .is_none()
+    );
     assert!(matches!(
         operators.remove(&eve),
         Err(ControlError::Unknown(_))

@@ -1,0 +1,141 @@
+//! The room as it runs: two listeners on one thread of their own.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ca::Authority;
+use fleet::Fleet;
+use rustls::ServerConfig;
+use tokio::runtime;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::listener::{Bounds, Listener};
+use crate::rooms::Rooms;
+use crate::{ControlError, Endpoints, Operators, dispatch, plain, upload};
+
+/// Connections of the HTTPS listener: operators, and devices that fetch firmware.
+const HTTPS_BOUNDS: Bounds = Bounds {
+    max_connections: 8192,
+    idle: Duration::from_secs(60),
+};
+/// Connections of the plain listener, which answers at once or not at all.
+const HTTP_BOUNDS: Bounds = Bounds {
+    max_connections: 1024,
+    idle: Duration::from_secs(10),
+};
+/// Threads for what blocks: the registry, the disk, the signing of lists.
+const MAX_BLOCKING_THREADS: usize = 32;
+
+/// What the HTTPS face is made of.
+pub struct ControlParts {
+    /// The registry.
+    pub fleet: Fleet,
+    /// The certificate authority.
+    pub authority: Arc<Authority>,
+    /// Who may use the API.
+    pub operators: Operators,
+    /// What clients are told of where to go.
+    pub endpoints: Endpoints,
+    /// The account of every ARN: twelve digits.
+    pub account: String,
+    /// The region of ARNs in answers to requests that name none.
+    pub region: String,
+    /// Where HTTPS is accepted; bound already.
+    pub https: TcpListener,
+    /// Where plain HTTP is accepted; bound already.
+    pub http: TcpListener,
+    /// TLS of the HTTPS listener; a client certificate is asked for, not required.
+    pub tls: Arc<ServerConfig>,
+}
+
+/// The running HTTPS face. Dropping it stops it without waiting.
+pub struct Control {
+    stopping: watch::Sender<bool>,
+    done: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Control {
+    /// Starts both listeners on a thread of their own; both accept when this returns.
+    ///
+    /// # Errors
+    /// [`ControlError::System`] when a socket, the runtime or the thread cannot be had.
+    pub fn serve(parts: ControlParts) -> Result<Self, ControlError> {
+        let failed = |what| move |source| ControlError::System { what, source };
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
+            .thread_name("control-work")
+            .build()
+            .map_err(failed("start the runtime of the HTTPS face"))?;
+        let (stopping, stop) = watch::channel(false);
+        let (finished, done) = oneshot::channel();
+        let listeners = {
+            let _context = runtime.enter();
+            listeners(parts).map_err(failed("take over a listening socket"))?
+        };
+        let thread = std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    let [https, http] = listeners;
+                    tokio::join!(https.serve(stop.clone()), http.serve(stop));
+                });
+                // Whoever waits may have given up by now.
+                let _ = finished.send(());
+                runtime.shutdown_background();
+            })
+            .map_err(failed("start the thread of the HTTPS face"))?;
+        Ok(Self {
+            stopping,
+            done,
+            thread,
+        })
+    }
+
+    /// Stops accepting, lets the answers under way finish for at most `deadline`, and returns
+    /// whether all did. Blocks.
+    pub fn drain(self, deadline: Duration) -> bool {
+        let _ = self.stopping.send(true);
+        let waiting = runtime::Builder::new_current_thread().enable_time().build();
+        let Ok(waiting) = waiting else {
+            return false;
+        };
+        let done = waiting.block_on(async { tokio::time::timeout(deadline, self.done).await });
+        done.is_ok() && self.thread.join().is_ok()
+    }
+}
+
+fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
+    let socket = |listener: TcpListener| {
+        listener.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(listener)
+    };
+    let plain = plain::router(&parts.fleet, &parts.authority);
+    let rooms = Arc::new(Rooms {
+        fleet: parts.fleet,
+        authority: parts.authority,
+        operators: parts.operators,
+        endpoints: parts.endpoints,
+        account: parts.account,
+        region: parts.region,
+        uploads: Arc::new(Semaphore::new(upload::MAX_UPLOADS)),
+    });
+    Ok([
+        Listener {
+            socket: socket(parts.https)?,
+            tls: Some(TlsAcceptor::from(parts.tls)),
+            router: dispatch::router(&rooms),
+            bounds: HTTPS_BOUNDS,
+        },
+        Listener {
+            socket: socket(parts.http)?,
+            tls: None,
+            router: plain,
+            bounds: HTTP_BOUNDS,
+        },
+    ])
+}
