@@ -4,14 +4,6 @@
 //! Below it: `fleet` says who a certificate is and what it may do, `store` keeps queued and retained messages.
 //! Above it: `ota` and `control` publish through it and answer reserved topics through a trait it defines.
 
-#![allow(
-    clippy::todo,
-    unused_variables,
-    missing_docs,
-    dead_code,
-    unused_imports
-)]
-
 pub mod codec;
 pub mod session;
 pub mod topic;

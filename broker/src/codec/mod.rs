@@ -12,7 +12,11 @@ mod disconnect;
 mod error;
 mod packet;
 mod property;
+mod puback;
+mod pubcomp;
 mod publish;
+mod pubrec;
+mod pubrel;
 mod reader;
 mod reason;
 mod suback;
@@ -24,7 +28,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use acknowledgement::{Acknowledgement, PubAck, PubComp, PubRec, PubRel};
+pub use acknowledgement::Acknowledgement;
 pub use auth::{Auth, Authentication};
 pub use bytes_utils::Str;
 pub use connack::ConnAck;
@@ -33,12 +37,19 @@ pub use disconnect::Disconnect;
 pub use error::DecodeError;
 pub use packet::{Limits, Packet, decode, decode_first};
 pub use property::{MessageProperties, PayloadFormat, UserProperties};
-pub use publish::{Delivery, Publish};
+pub use puback::PubAck;
+pub use pubcomp::PubComp;
+pub use publish::{Delivery, Publish, PublishRef};
+pub use pubrec::PubRec;
+pub use pubrel::PubRel;
 pub use reason::ReasonCode;
 pub use suback::SubAck;
 pub use subscribe::{RetainHandling, Subscribe, SubscriptionOptions};
 pub use unsuback::UnsubAck;
 pub use unsubscribe::Unsubscribe;
+
+/// Longest remaining length of a packet, in bytes (§2.1.4).
+pub const REMAINING_MAX_BYTES: usize = 268_435_455;
 
 /// A packet identifier: never zero [MQTT-2.2.1-3].
 pub type PacketId = std::num::NonZeroU16;

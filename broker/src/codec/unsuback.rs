@@ -1,6 +1,8 @@
 use bytes_utils::Str;
 
-use super::{PacketId, ReasonCode, UserProperties, Version};
+use super::reader::Reader;
+use super::writer::{self, put_u16};
+use super::{DecodeError, Limits, PacketId, ReasonCode, UserProperties, Version, property};
 
 /// UNSUBACK (§3.11): one reason per filter of the UNSUBSCRIBE, in its order; none in 3.1.1.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,9 +17,57 @@ pub struct UnsubAck {
     pub user: UserProperties,
 }
 
+/// §3.11.3 [MQTT-3.11.3-2]
+const REASONS: &[ReasonCode] = &[
+    ReasonCode::Success,
+    ReasonCode::NoSubscriptionExisted,
+    ReasonCode::Unspecified,
+    ReasonCode::ImplementationSpecific,
+    ReasonCode::NotAuthorized,
+    ReasonCode::TopicFilterInvalid,
+    ReasonCode::PacketIdentifierInUse,
+];
+
 impl UnsubAck {
+    pub(super) fn read(
+        mut body: Reader,
+        version: Version,
+        limits: &Limits,
+    ) -> Result<Self, DecodeError> {
+        let mut unsuback = Self {
+            packet_id: body.packet_id()?,
+            reasons: Vec::new(),
+            reason_string: None,
+            user: UserProperties::new(),
+        };
+        if version == Version::V5 {
+            property::read_reason(
+                &mut body,
+                limits,
+                &mut unsuback.reason_string,
+                &mut unsuback.user,
+            )?;
+            if body.is_empty() {
+                return Err(DecodeError::protocol("UNSUBACK has no reason code"));
+            }
+            while !body.is_empty() {
+                unsuback.reasons.push(body.reason(REASONS)?);
+            }
+        }
+        body.finish()?;
+        Ok(unsuback)
+    }
+
     /// Appends the packet.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
-        todo!()
+        writer::packet(out, 0xb0, |out| {
+            put_u16(out, self.packet_id.get());
+            if version == Version::V5 {
+                writer::properties(out, version, |out| {
+                    writer::reason_properties(out, self.reason_string.as_ref(), &self.user);
+                });
+                out.extend(self.reasons.iter().map(|reason| *reason as u8));
+            }
+        });
     }
 }

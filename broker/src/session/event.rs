@@ -10,9 +10,9 @@ pub enum Event {
     None,
     /// Authorise and route it; answer QoS 1 with `published`.
     Publish(Incoming),
-    /// Authorise each; answer with `subscribed`, then send retained messages.
+    /// Authorise each; answer with `subscribed` before the next packet is handled, then send retained messages.
     Subscribe(SubscribeRequests),
-    /// Answer with `unsubscribed`.
+    /// Answer with `unsubscribed` before the next packet is handled.
     Unsubscribe(UnsubscribeRequests),
     /// The client has the message: forget it. There is room to send again.
     Acknowledged {

@@ -28,6 +28,7 @@ mod time;
 mod tests;
 
 pub use event::{Disconnect, Event, Incoming};
+pub use incoming::V311_PENDING_MAX_MESSAGES;
 pub use outgoing::{DropReason, SendOptions, Sent};
 pub use proposal::{Proposal, refuse};
 pub use publication::Publication;
@@ -36,35 +37,106 @@ pub use stored::{Closed, InFlight, Stored, Token};
 pub use subscriptions::{SubscribeRequest, SubscribeRequests, UnsubscribeRequests};
 pub use time::Time;
 
-use crate::codec::{Packet, PacketId, Qos, ReasonCode, SubscriptionOptions, Version, Will};
+use std::collections::HashMap;
+
+use bytes_utils::Str;
+
+use crate::codec::{
+    self, Acknowledgement, Packet, PubComp, Qos, ReasonCode, SubscriptionOptions, Version, Will,
+};
 use crate::topic::{ClientId, TopicFilter};
+use incoming::PendingAcks;
+use outgoing::Outgoing;
+
+/// Longest reason string sent, in bytes.
+pub const REASON_STRING_MAX_BYTES: usize = 1024;
+
+/// Longest packet the wire can carry, in bytes.
+const WIRE_PACKET_MAX_BYTES: usize = 5 + codec::REMAINING_MAX_BYTES;
 
 /// A session with a connection. `M` is what the shell shares among receivers: `Arc<Publication>` or a wrapper of its
 /// own that also says who published.
 #[derive(Debug)]
 pub struct Session<M> {
-    _m: std::marker::PhantomData<M>,
+    settings: Settings,
+    client_id: ClientId,
+
+    // What survives the connection.
+    subscriptions: HashMap<TopicFilter, SubscriptionOptions>,
+    outgoing: Outgoing<M>,
+    expiry_s: u32,
+
+    // What belongs to it.
+    version: Version,
+    /// The client asked for 0 in its CONNECT and may not ask for more in its DISCONNECT (§3.14.2.2.2).
+    asked_for_no_expiry: bool,
+    request_problem_information: bool,
+    packet_max_bytes: usize,
+    keep_alive_s: u16,
+    last_heard: Time,
+    pending_acks: PendingAcks,
+    will: Option<Will>,
+    ended: bool,
 }
 
 impl<M: AsRef<Publication> + Clone> Session<M> {
+    fn open(proposal: Proposal, stored: Stored<M>, now: Time) -> Self {
+        let Proposal {
+            connect,
+            client_id,
+            settings,
+            ..
+        } = proposal;
+        let keep_alive_s = settings
+            .server_keep_alive_s(&connect)
+            .unwrap_or(connect.keep_alive_s);
+        Self {
+            settings,
+            client_id,
+            subscriptions: stored.subscriptions,
+            outgoing: Outgoing::new(
+                stored.in_flight,
+                stored.next_packet_id,
+                connect.receive_max.min(settings.in_flight_max_messages),
+            ),
+            expiry_s: connect.session_expiry_s.min(settings.session_expiry_max_s),
+            version: connect.version,
+            asked_for_no_expiry: connect.session_expiry_s == 0,
+            request_problem_information: connect.request_problem_information,
+            packet_max_bytes: connect
+                .packet_max_bytes
+                .map_or(WIRE_PACKET_MAX_BYTES, |max| max.get() as usize)
+                .min(WIRE_PACKET_MAX_BYTES),
+            keep_alive_s,
+            last_heard: now,
+            pending_acks: PendingAcks::default(),
+            will: connect.will,
+            ended: false,
+        }
+    }
+
     /// What the client speaks.
-    pub fn version(&self) -> Version {
-        todo!()
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
     }
 
     /// Whose session it is.
-    pub fn client_id(&self) -> &ClientId {
-        todo!()
+    #[must_use]
+    pub const fn client_id(&self) -> &ClientId {
+        &self.client_id
     }
 
     /// The will, while it stands: it is gone after an ordinary DISCONNECT [MQTT-3.14.4-3].
-    pub fn will(&self) -> Option<&Will> {
-        todo!()
+    #[must_use]
+    pub const fn will(&self) -> Option<&Will> {
+        self.will.as_ref()
     }
 
     /// How many seconds the session outlives its connection.
-    pub fn expiry_s(&self) -> u32 {
-        todo!()
+    #[must_use]
+    pub const fn expiry_s(&self) -> u32 {
+        self.expiry_s
     }
 
     /// Takes one packet of the client.
@@ -77,92 +149,90 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         now: Time,
         out: &mut Vec<u8>,
     ) -> Result<Event, Disconnect> {
-        todo!()
+        if self.ended {
+            // [MQTT-3.14.4-1]: nothing after DISCONNECT.
+            return Ok(Event::Disconnect);
+        }
+        self.last_heard = now;
+        match packet {
+            Packet::Publish(publish) => self.publish(publish, now),
+            Packet::PubAck(ack) => Ok(self.acknowledged(ack.0)),
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
+            Packet::PingReq => {
+                Packet::PingResp.encode(self.version, out); // [MQTT-3.12.4-1]
+                Ok(Event::None)
+            }
+            Packet::PubRel(release) => {
+                // No QoS 2 message is ever taken, so none is known by its identifier (§3.7.2.1).
+                let reason = ReasonCode::PacketIdentifierNotFound;
+                PubComp(Acknowledgement::new(release.0.packet_id, reason))
+                    .encode(self.version, out);
+                Ok(Event::None)
+            }
+            Packet::Disconnect(disconnect) => self.disconnected(&disconnect),
+            Packet::Connect(_) => Err(protocol("a second CONNECT came")), // [MQTT-3.1.0-2]
+            Packet::Auth(_) => Err(protocol(
+                "AUTH came without an authentication method in CONNECT",
+            )), // [MQTT-4.12.0-6]
+            Packet::PubRec(_) | Packet::PubComp(_) => Err(protocol("nothing was sent with QoS 2")),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Err(protocol("this packet is sent by servers only"))
+            }
+        }
     }
 
-    /// Whether the next packet may be handled. False only in 3.1.1, which has no Receive Maximum, while as many
-    /// PUBLISH packets wait for their [`Session::published`] as are held at once: stop decoding until some are answered.
-    pub fn may_receive(&self) -> bool {
-        todo!()
+    fn acknowledged(&mut self, ack: Acknowledgement) -> Event {
+        // An unknown identifier is not an error: what was in flight may have been dropped since.
+        self.outgoing
+            .acknowledge(ack.packet_id)
+            .map_or(Event::None, |token| Event::Acknowledged {
+                token,
+                reason: ack.reason,
+            })
     }
 
-    /// Answers an [`Event::Publish`] of QoS 1, in any order; the PUBACKs leave in the order in which the PUBLISH
-    /// packets came [MQTT-4.6.0-2].
-    pub fn published(
-        &mut self,
-        packet_id: PacketId,
-        reason: ReasonCode,
-        reason_string: Option<&str>,
-        out: &mut Vec<u8>,
-    ) {
-        todo!()
+    fn disconnected(&mut self, disconnect: &codec::Disconnect) -> Result<Event, Disconnect> {
+        if disconnect.server_reference.is_some() {
+            return Err(protocol("a client's DISCONNECT has no server reference"));
+        }
+        if let Some(seconds) = disconnect.session_expiry_s {
+            if self.asked_for_no_expiry && seconds != 0 {
+                // §3.14.2.2.2
+                return Err(protocol(
+                    "session expiry was 0 in CONNECT and cannot be set in DISCONNECT",
+                ));
+            }
+            self.expiry_s = seconds.min(self.settings.session_expiry_max_s);
+        }
+        if disconnect.reason == ReasonCode::Success {
+            self.will = None; // [MQTT-3.14.4-3]
+        }
+        self.ended = true;
+        Ok(Event::Disconnect)
     }
 
-    /// Answers an [`Event::Subscribe`]: what is still granted in it is now a subscription of the session.
-    pub fn subscribed(
-        &mut self,
-        requests: SubscribeRequests,
-        reason_string: Option<&str>,
-        out: &mut Vec<u8>,
-    ) {
-        todo!()
-    }
-
-    /// Answers an [`Event::Unsubscribe`]: what is in it is no longer a subscription of the session.
-    pub fn unsubscribed(&mut self, requests: UnsubscribeRequests, out: &mut Vec<u8>) {
-        todo!()
-    }
-
-    /// The subscriptions, in no order.
-    pub fn subscriptions(
-        &self,
-    ) -> impl ExactSizeIterator<Item = (&TopicFilter, &SubscriptionOptions)> {
-        std::iter::empty()
-    }
-
-    /// Takes a subscription away whose grant is lost. Whether there was one.
-    pub fn remove_subscription(&mut self, filter: &TopicFilter) -> bool {
-        todo!()
-    }
-
-    /// Whether [`Session::send`] may be called: for QoS 0 always; above it only with room in the client's Receive
-    /// Maximum [MQTT-3.3.4-9] and our own bound, and with nothing left to resend.
+    /// Whether [`Session::send`] may be called: for QoS 0 while the connection lasts; above it only with room in the
+    /// client's Receive Maximum [MQTT-3.3.4-9] and our own bound, and with nothing left to resend.
+    #[must_use]
     pub fn may_send(&self, qos: Qos) -> bool {
-        todo!()
-    }
-
-    /// Sends a publication. `token` comes back in [`Event::Acknowledged`]; QoS 0 has none.
-    pub fn send(
-        &mut self,
-        message: &M,
-        options: SendOptions,
-        token: Token,
-        now: Time,
-        out: &mut Vec<u8>,
-    ) -> Sent {
-        todo!()
+        !self.ended && (qos == Qos::AtMostOnce || self.outgoing.has_room())
     }
 
     /// Whether messages of an earlier connection still wait for [`Session::resend`].
-    pub fn owes_resend(&self) -> bool {
-        todo!()
+    #[must_use]
+    pub const fn owes_resend(&self) -> bool {
+        self.outgoing.owes_resend()
     }
 
-    /// Sends again what an earlier connection left unacknowledged, with DUP and the same packet identifiers
-    /// [MQTT-4.4.0-1], as far as the client's Receive Maximum goes. `allow` judges each delivery as if it were new.
-    /// Returns what is not to be delivered any more: refused by `allow`, expired, or too large for this client.
-    pub fn resend(
-        &mut self,
-        allow: impl FnMut(&M) -> bool,
-        now: Time,
-        out: &mut Vec<u8>,
-    ) -> Vec<(Token, DropReason)> {
-        todo!()
-    }
-
-    /// When [`Session::handle_timeout`] is due; `None` without keep alive.
+    /// When [`Session::handle_timeout`] is due; `None` without keep alive. It moves with every packet handled.
+    #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        todo!()
+        // [MQTT-3.1.2-22]: one and a half times the keep alive.
+        (self.keep_alive_s != 0).then(|| {
+            self.last_heard
+                .plus_millis(u64::from(self.keep_alive_s) * 1500)
+        })
     }
 
     /// Checks the keep alive [MQTT-3.1.2-22].
@@ -170,21 +240,91 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
     /// # Errors
     /// The client was silent for one and a half times its keep alive.
     pub fn handle_timeout(&mut self, now: Time) -> Result<(), Disconnect> {
-        todo!()
+        match self.deadline() {
+            Some(deadline) if deadline <= now => Err(Disconnect::new(
+                ReasonCode::KeepAliveTimeout,
+                format!(
+                    "nothing came for one and a half times the keep alive of {} s",
+                    self.keep_alive_s
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
-    /// Tells the client why its connection ends; nothing is written in 3.1.1. The will stands.
+    /// Tells the client why its connection ends; nothing is written in 3.1.1, nor to a client that has said DISCONNECT
+    /// itself. The will stands.
     pub fn disconnect(
         &mut self,
         reason: ReasonCode,
         reason_string: Option<&str>,
         out: &mut Vec<u8>,
     ) {
-        todo!()
+        if std::mem::replace(&mut self.ended, true) || self.version == Version::V311 {
+            return;
+        }
+        let reason = if codec::Disconnect::allows(reason) {
+            reason
+        } else {
+            ReasonCode::ProtocolError
+        };
+        let mut packet = codec::Disconnect::new(reason);
+        packet.reason_string = reason_string.map(cut_reason);
+        self.write_within(out, |out, with_string| {
+            if !with_string {
+                packet.reason_string = None;
+            }
+            packet.encode(Version::V5, out);
+        });
     }
 
     /// The connection is gone, however it ended: what outlives it.
+    #[must_use]
     pub fn close(self) -> Closed<M> {
-        todo!()
+        let expiry_s = self.expiry_s;
+        let (in_flight, next_packet_id) = self.outgoing.into_stored();
+        Closed {
+            will: self.will.map(|mut will| {
+                will.delay_s = will.delay_s.min(expiry_s); // §3.1.3.2.2: or the session ends, whichever is first
+                will
+            }),
+            expiry_s,
+            stored: Stored {
+                subscriptions: self.subscriptions,
+                in_flight,
+                next_packet_id,
+            },
+        }
     }
+
+    /// The reason string for an acknowledgement: only for a client that asks for them [MQTT-3.1.2-29].
+    fn reason_string(&self, text: Option<&str>) -> Option<Str> {
+        text.filter(|_| self.version == Version::V5 && self.request_problem_information)
+            .map(cut_reason)
+    }
+
+    /// Writes a packet with its reason string, or without where it would be longer than the client takes
+    /// [MQTT-3.4.2-2], [MQTT-3.9.2-1], [MQTT-3.14.2-3].
+    fn write_within(&self, out: &mut Vec<u8>, write: impl FnMut(&mut Vec<u8>, bool)) {
+        write_within(self.packet_max_bytes, out, write);
+    }
+}
+
+/// Calls `write` with true; where the result is longer than `max_bytes`, takes it back and calls it with false.
+fn write_within(max_bytes: usize, out: &mut Vec<u8>, mut write: impl FnMut(&mut Vec<u8>, bool)) {
+    let start = out.len();
+    write(out, true);
+    if out.len() - start > max_bytes {
+        out.truncate(start);
+        write(out, false);
+    }
+}
+
+fn cut_reason(text: &str) -> Str {
+    let end = text.floor_char_boundary(REASON_STRING_MAX_BYTES);
+    Str::from(text.get(..end).unwrap_or_default())
+}
+
+fn protocol(text: &'static str) -> Disconnect {
+    Disconnect::new(ReasonCode::ProtocolError, text)
 }

@@ -1,6 +1,6 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
-use crate::codec::Limits;
+use crate::codec::{Connect, Limits, Version};
 
 /// What the server grants every client; announced in CONNACK where MQTT 5 can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,14 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The Server Keep Alive that this client must be told, if any.
+    pub(super) fn server_keep_alive_s(&self, connect: &Connect) -> Option<u16> {
+        let max = self.keep_alive_max_s?.get();
+        let told = connect.version == Version::V5
+            && (connect.keep_alive_s == 0 || connect.keep_alive_s > max);
+        told.then_some(max)
+    }
+
     /// What the decoder holds a client to.
     #[must_use]
     pub const fn limits(&self) -> Limits {

@@ -1,4 +1,8 @@
-use crate::codec::{PacketId, ReasonCode, SubscriptionOptions};
+use super::{Disconnect, Event, Publication, Session};
+use crate::codec::{
+    PacketId, Qos, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe,
+    UserProperties, Version,
+};
 use crate::topic::TopicFilter;
 
 /// The filters of a SUBSCRIBE, each with the verdict so far: what the session cannot serve is already refused.
@@ -36,5 +40,146 @@ impl UnsubscribeRequests {
             .iter()
             .filter(|(_, reason)| *reason == ReasonCode::Success)
             .map(|(filter, _)| filter)
+    }
+}
+
+impl<M: AsRef<Publication> + Clone> Session<M> {
+    pub(super) fn subscribe(&self, subscribe: Subscribe) -> Result<Event, Disconnect> {
+        if subscribe.subscription_id.is_some() {
+            // §3.2.2.3.12: announced as not available.
+            return Err(Disconnect::new(
+                ReasonCode::SubscriptionIdentifiersNotSupported,
+                "subscription identifiers are not served: subscribe without one",
+            ));
+        }
+        self.check_answer_fits(subscribe.filters.len())?;
+        let mut new = 0;
+        let requests = subscribe.filters.into_iter().map(|(filter, mut options)| {
+            options.qos = options.qos.min(Qos::AtLeastOnce); // [MQTT-3.8.4-8]: Maximum QoS 1
+            let existed = self.subscriptions.contains_key(&filter);
+            let verdict = if filter.shared().is_some() {
+                ReasonCode::SharedSubscriptionsNotSupported
+            } else if !existed && self.subscriptions.len() + new >= self.settings.subscriptions_max
+            {
+                ReasonCode::QuotaExceeded
+            } else {
+                new += usize::from(!existed);
+                ReasonCode::granted(options.qos)
+            };
+            SubscribeRequest {
+                filter,
+                options,
+                verdict,
+                existed,
+            }
+        });
+        Ok(Event::Subscribe(SubscribeRequests {
+            requests: requests.collect(),
+            packet_id: subscribe.packet_id,
+        }))
+    }
+
+    pub(super) fn unsubscribe(&self, unsubscribe: Unsubscribe) -> Result<Event, Disconnect> {
+        self.check_answer_fits(unsubscribe.filters.len())?;
+        let requests = unsubscribe.filters.into_iter().map(|filter| {
+            let reason = if self.subscriptions.contains_key(&filter) {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoSubscriptionExisted
+            };
+            (filter, reason)
+        });
+        Ok(Event::Unsubscribe(UnsubscribeRequests {
+            requests: requests.collect(),
+            packet_id: unsubscribe.packet_id,
+        }))
+    }
+
+    /// SUBACK and UNSUBACK have one byte per filter and must not be longer than the client takes [MQTT-3.1.2-24].
+    fn check_answer_fits(&self, filters: usize) -> Result<(), Disconnect> {
+        // First byte, four of length, packet identifier, empty properties.
+        const HEAD_MAX_BYTES: usize = 1 + 4 + 2 + 1;
+        if HEAD_MAX_BYTES + filters > self.packet_max_bytes {
+            return Err(Disconnect::new(
+                ReasonCode::PacketTooLarge,
+                "the answer would be longer than the client's Maximum Packet Size: send fewer filters",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Answers an [`Event::Subscribe`]: what is still granted in it is now a subscription of the session
+    /// [MQTT-3.8.4-3]. One reason string speaks for all refusals.
+    pub fn subscribed(
+        &mut self,
+        requests: SubscribeRequests,
+        reason_string: Option<&str>,
+        out: &mut Vec<u8>,
+    ) {
+        let SubscribeRequests {
+            packet_id,
+            requests,
+        } = requests;
+        let mut suback = SubAck {
+            packet_id,
+            reasons: Vec::with_capacity(requests.len()),
+            reason_string: self.reason_string(reason_string),
+            user: UserProperties::new(),
+        };
+        for request in requests {
+            let verdict = if SubAck::allows(request.verdict) {
+                request.verdict
+            } else {
+                ReasonCode::Unspecified
+            };
+            suback.reasons.push(verdict);
+            if !verdict.is_error() {
+                self.subscriptions.insert(request.filter, request.options);
+            }
+        }
+        if self.ended {
+            return;
+        }
+        self.write_within(out, |out, with_string| {
+            if !with_string {
+                suback.reason_string = None;
+            }
+            suback.encode(self.version, out);
+        });
+    }
+
+    /// Answers an [`Event::Unsubscribe`]: what is in it is no longer a subscription of the session [MQTT-3.10.4-1].
+    pub fn unsubscribed(&mut self, requests: UnsubscribeRequests, out: &mut Vec<u8>) {
+        let UnsubscribeRequests {
+            packet_id,
+            requests,
+        } = requests;
+        let mut unsuback = UnsubAck {
+            packet_id,
+            reasons: Vec::with_capacity(requests.len()),
+            reason_string: None,
+            user: UserProperties::new(),
+        };
+        for (filter, reason) in requests {
+            self.subscriptions.remove(&filter);
+            if self.version == Version::V5 {
+                unsuback.reasons.push(reason);
+            }
+        }
+        if !self.ended {
+            unsuback.encode(self.version, out); // [MQTT-3.10.4-4], [MQTT-3.10.4-5]
+        }
+    }
+
+    /// The subscriptions, in no order.
+    pub fn subscriptions(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&TopicFilter, &SubscriptionOptions)> {
+        self.subscriptions.iter()
+    }
+
+    /// Takes a subscription away whose grant is lost. Whether there was one.
+    pub fn remove_subscription(&mut self, filter: &TopicFilter) -> bool {
+        self.subscriptions.remove(filter).is_some()
     }
 }

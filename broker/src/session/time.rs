@@ -30,6 +30,12 @@ impl Time {
         self.plus_millis(seconds as u64 * 1000)
     }
 
+    /// Whole seconds from an earlier moment, begun ones counted, as message expiry is told.
+    #[must_use]
+    pub fn seconds_since(self, earlier: Self) -> u32 {
+        u32::try_from(self.millis_since(earlier).div_ceil(1000)).unwrap_or(u32::MAX)
+    }
+
     /// Milliseconds from an earlier moment; 0 if it is not earlier.
     #[must_use]
     pub const fn millis_since(self, earlier: Self) -> u64 {
