@@ -38,7 +38,10 @@ fn allow(resources: &[String]) -> String {
     )
 }
 
-fn cases() -> Result<Vec<(&'static str, Grant, String)>, Box<dyn std::error::Error>> {
+/// A label, who asks, and for which topic.
+type Case = (&'static str, Grant, String);
+
+fn cases() -> Result<Vec<Case>, Box<dyn std::error::Error>> {
     let default = device_default_text(ACCOUNT);
     let many = (0..500)
         .map(|n| format!("site-{n}/*/${{iot:ClientId}}/#"))

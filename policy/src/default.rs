@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use crate::action::Action;
 use crate::document::{Effect, Policy};
-use crate::error::PolicyError;
+use crate::error::{PolicyError, Problem};
+use crate::shown::{WORD_MAX_CHARS, shown};
 
 /// Name of the policy that a device gets when none is named.
 pub const DEVICE_DEFAULT: &str = "device-default";
@@ -52,6 +53,9 @@ impl GrantText {
 /// under its thing's name, publishes and retains under `dt/<thing>/`, hears `cmd/<thing>/`, and
 /// uses its thing's own reserved topics. Everything hangs on the thing, nothing on what the
 /// client says of itself.
+///
+/// `account` must be the realm's account id: it is written into the ARNs as it is, and
+/// [`device_default`] refuses one with anything but digits in it.
 #[must_use]
 pub fn device_default_text(account: &str) -> String {
     const THING: &str = "${iot:Connection.Thing.ThingName}";
@@ -113,6 +117,20 @@ pub fn device_default_text(account: &str) -> String {
 /// # Errors
 /// When `account` is no account id.
 pub fn device_default(account: &str) -> Result<Policy, PolicyError> {
+    // Said here because a wildcard or a `:` would be understood in an ARN, as something else.
+    if account.is_empty() || !account.bytes().all(|b| b.is_ascii_digit()) {
+        let found = shown(account, WORD_MAX_CHARS);
+        let problem = Problem::ArnField {
+            field: "account",
+            found,
+            expected: "its digits",
+        };
+        return Err(PolicyError {
+            line: 1,
+            column: 1,
+            problem,
+        });
+    }
     Policy::parse(&device_default_text(account))
 }
 
@@ -207,7 +225,7 @@ mod tests {
             "#",
             "*",
             "lamp-2",
-            "lamp-1/x",
+            "a/lamp-1",
             "lamp-1\0",
             "x:topic/lamp-2",
         ] {
@@ -255,5 +273,7 @@ mod tests {
         assert!(device_default("1\",\"Effect\":\"Allow").is_err());
         assert!(device_default("").is_err());
         assert!(device_default("*:topic/*").is_err());
+        assert!(device_default("*").is_err());
+        assert!(device_default("1").is_ok());
     }
 }
