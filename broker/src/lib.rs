@@ -5,5 +5,15 @@
 //! Above it: `ota` and `control` publish through it and answer reserved topics through a trait it defines.
 
 pub mod codec;
+#[cfg(feature = "server")]
+mod server;
 pub mod session;
 pub mod topic;
+
+#[cfg(feature = "server")]
+pub use server::tls;
+#[cfg(feature = "server")]
+pub use server::{
+    ApplicationMessage, Broker, BrokerError, BrokerParts, DurableError, Limits, Listeners,
+    Principal, RecoveryError, Reply, Request, ReservedTopics, Stats,
+};

@@ -1,9 +1,10 @@
 //! What a device may do where nobody said otherwise.
 
+use serde::Serialize;
+
 use crate::action::Action;
 use crate::document::{Effect, Policy};
 use crate::error::{PolicyError, Problem};
-use crate::grant_text::{DocumentText, GrantText, OneOrMany};
 use crate::shown::{WORD_MAX_CHARS, shown};
 
 /// Name of the policy that a device gets when none is named.
@@ -11,6 +12,42 @@ pub const DEVICE_DEFAULT: &str = "device-default";
 
 /// The reserved topics of a thing that a device uses itself.
 const RESERVED: [&str; 4] = ["jobs", "streams", "shadow", "defender"];
+
+/// A statement to be written into a document; serialises as one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct GrantText {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<&'static str>,
+    effect: Effect,
+    action: OneOrMany<Action>,
+    resource: OneOrMany<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DocumentText {
+    version: &'static str,
+    statement: Vec<GrantText>,
+}
+
+impl GrantText {
+    pub(crate) fn allow(action: Action, resource: String) -> Self {
+        Self {
+            sid: None,
+            effect: Effect::Allow,
+            action: OneOrMany::One(action),
+            resource: OneOrMany::One(resource),
+        }
+    }
+}
 
 /// The document of `device-default` for an account, ready to be stored: a device connects only
 /// under its thing's name, publishes and retains under `dt/<thing>/`, hears `cmd/<thing>/`, and

@@ -1,0 +1,331 @@
+//! The broker as the rest of the program sees it.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fleet::Fleet;
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use store::{Behind, Journal, Lsn, Replay, StoreError};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsAcceptor;
+
+use super::clock::Clock;
+use super::durable::Durable;
+use super::hub::{Hub, RetainError};
+use super::janitor::{self, Deadlines};
+use super::limits::Limits;
+use super::listener::{self, Core, Transport};
+use super::mailbox::Signal;
+use super::message::{Message, Origin};
+use super::recovery::{self, RecoveryError};
+use super::reserved::ReservedTopics;
+use super::retained::Retained;
+use super::router::Routing;
+use super::sampler::Sampler;
+use super::sessions::Sessions;
+use super::stats::{Counters, Stats};
+use super::tree::TopicTree;
+use crate::codec::Qos;
+use crate::session::{Publication, Settings};
+use crate::topic::TopicName;
+
+/// How long to wait between two looks at whether all connections have gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// What a broker is made of.
+pub struct BrokerParts {
+    /// Who a certificate is, and what it may do.
+    pub fleet: Fleet,
+    /// The journal `broker` of the store.
+    pub journal: Journal,
+    /// What was alive in it.
+    pub replay: Replay,
+    /// The bounds to keep.
+    pub limits: Limits,
+}
+
+/// Open sockets and the TLS settings of each. The sockets must be listening.
+pub struct Listeners {
+    /// MQTT over TLS.
+    pub mqtt: TcpListener,
+    /// For it, from [`crate::tls::server_config`] with [`crate::tls::Protocol::Mqtt`].
+    pub mqtt_tls: Arc<ServerConfig>,
+    /// MQTT in WebSocket over TLS.
+    pub wss: TcpListener,
+    /// For it, with [`crate::tls::Protocol::Http`].
+    pub wss_tls: Arc<ServerConfig>,
+}
+
+/// A message of a service inside the server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApplicationMessage {
+    /// The topic; services may publish to `$aws/…`.
+    pub topic: TopicName,
+    /// The payload.
+    pub payload: Bytes,
+    /// The QoS.
+    pub qos: Qos,
+    /// Whether it is kept for later subscribers.
+    pub retain: bool,
+}
+
+/// Why the broker cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// What an earlier run left behind cannot be read.
+    #[error("the broker cannot take up its sessions: {0}")]
+    Recovery(#[from] RecoveryError),
+    /// The operating system refused a thread, a runtime or a socket.
+    #[error("the broker cannot start: {0}")]
+    Start(#[source] io::Error),
+    /// [`Broker::serve`] was called twice.
+    #[error("the broker serves already")]
+    Serving,
+    /// The journal takes no more, for good.
+    #[error("the message cannot be kept: {0}")]
+    NotKept(String),
+    /// The journal cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The MQTT broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker {
+    hub: Arc<Hub>,
+    serving: Arc<Mutex<Option<Serving>>>,
+}
+
+/// Threads with their runtimes, each stopped by dropping its sender.
+struct Serving {
+    cores: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Broker {
+    /// Takes up sessions, queues and retained messages where the last run left them.
+    ///
+    /// # Errors
+    /// [`BrokerError::Recovery`]: a record that cannot be read stops the start; nothing is lost.
+    pub fn new(parts: BrokerParts) -> Result<Self, BrokerError> {
+        let BrokerParts {
+            fleet,
+            journal,
+            replay,
+            limits,
+        } = parts;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let hub = Hub {
+            fleet,
+            durable: Arc::new(Durable::new(journal)),
+            tree: TopicTree::new(),
+            retained: Retained::new(limits.retained_messages, limits.retained_bytes),
+            sessions: Sessions::new(),
+            deadlines: Deadlines::new(),
+            settings: settings(&limits),
+            limits,
+            clock: Clock::start(),
+            denials: Sampler::new(),
+            counters: (0..=cores).map(|_| Arc::default()).collect(),
+            next_session: AtomicU64::new(1),
+            reserved: OnceLock::new(),
+            draining: AtomicBool::new(false),
+            handshakes: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+        };
+        recovery::recover(&hub, replay)?;
+        Ok(Self {
+            hub: Arc::new(hub),
+            serving: Arc::default(),
+        })
+    }
+
+    /// Starts one single-threaded runtime per core and accepts connections. Returns at once.
+    ///
+    /// # Errors
+    /// [`BrokerError::Start`], [`BrokerError::Serving`].
+    pub fn serve(
+        &self,
+        listeners: Listeners,
+        reserved: Arc<dyn ReservedTopics>,
+    ) -> Result<(), BrokerError> {
+        let mut serving = self.serving.lock();
+        if serving.is_some() || self.hub.reserved.set(reserved).is_err() {
+            return Err(BrokerError::Serving);
+        }
+        let mut cores = Vec::new();
+        let mut threads = Vec::new();
+        // The last block of counters belongs to no core.
+        let blocks = self.hub.counters.len().saturating_sub(1);
+        for (number, counters) in self.hub.counters.iter().take(blocks).enumerate() {
+            let (core, stop, thread) =
+                start_core(number, Arc::clone(counters)).map_err(BrokerError::Start)?;
+            cores.push(core);
+            threads.push((stop, thread));
+        }
+        let cores: Arc<[Core]> = cores.into();
+        let ports = [
+            (listeners.mqtt, listeners.mqtt_tls, Transport::Mqtt),
+            (listeners.wss, listeners.wss_tls, Transport::WebSocket),
+        ];
+        if let Some(first) = cores.first() {
+            first.handle.spawn(janitor::run(Arc::clone(&self.hub)));
+            for (listener, tls, transport) in ports {
+                let address = listener.local_addr();
+                let accepting = listener::accept(
+                    listener,
+                    transport,
+                    TlsAcceptor::from(tls),
+                    Arc::clone(&self.hub),
+                    Arc::clone(&cores),
+                );
+                first.handle.spawn(report(accepting, address));
+            }
+        }
+        *serving = Some(Serving { cores: threads });
+        Ok(())
+    }
+
+    /// Publishes a message of a service to the sessions that subscribed to its topic. It is in
+    /// their mailboxes when this returns; it waits where the journal is behind, so it must not be
+    /// called on a thread that serves connections.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotKept`] for a retained message beyond the bounds, [`BrokerError::Store`]
+    /// when the journal cannot be written.
+    pub fn publish(&self, message: ApplicationMessage) -> Result<(), BrokerError> {
+        let ApplicationMessage {
+            topic,
+            payload,
+            qos,
+            retain,
+        } = message;
+        let publication = Publication::new(topic, payload);
+        let message = Message::new(publication, qos, retain, Origin::Service);
+        let hub = &*self.hub;
+        if retain {
+            loop {
+                match hub.retain(&message) {
+                    Ok(_) => break,
+                    Err(RetainError::Full(full)) => {
+                        return Err(BrokerError::NotKept(full.to_string()));
+                    }
+                    Err(RetainError::Behind(_)) => self.wait_for_commit()?,
+                }
+            }
+        }
+        let (_, receivers) = hub.receivers(message.topic(), None);
+        let mut routing = Routing::new(message, receivers);
+        loop {
+            match routing.run(&hub.durable, hub.own_counters()) {
+                Ok(_) => return Ok(()),
+                Err(Behind::TooLarge { .. }) => {
+                    return Err(BrokerError::NotKept("it is too large".to_owned()));
+                }
+                Err(Behind::Full { .. }) => self.wait_for_commit()?,
+            }
+        }
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::sum(self.hub.counters.iter().map(|counters| &**counters))
+    }
+
+    /// Connections open now, handshakes included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.hub.connections.load(Ordering::Acquire)
+    }
+
+    /// Shuts down: no new connections; every session is told (MQTT 5: 0x8B) and parked or ended;
+    /// what was written is made durable. Blocks until all have gone, at most `within`; returns
+    /// whether all had.
+    ///
+    /// Wills (MQTT 5 §3.1.2.5 lets a server defer them over a shutdown): of sessions that outlive
+    /// their connection they are published after the next start unless the client is back by then;
+    /// of the others, now.
+    ///
+    /// # Errors
+    /// [`BrokerError::Store`] when the journal cannot be written.
+    pub fn drain(&self, within: Duration) -> Result<bool, BrokerError> {
+        let deadline = Instant::now() + within;
+        self.hub.draining.store(true, Ordering::Release);
+        let gone = loop {
+            // Again and again: a connection may have been on its way in when the flag went up.
+            self.hub.sessions.signal_all(Signal::DRAIN);
+            if self.connections() == 0 {
+                break true;
+            }
+            if Instant::now() >= deadline {
+                break false;
+            }
+            std::thread::sleep(DRAIN_LOOK);
+        };
+        if let Some(serving) = self.serving.lock().take() {
+            for (stop, thread) in serving.cores {
+                drop(stop);
+                // A core that panicked has logged it; the others are still to be stopped.
+                let _ = thread.join();
+            }
+        }
+        self.hub.durable.sync()?;
+        Ok(gone)
+    }
+
+    fn wait_for_commit(&self) -> Result<(), BrokerError> {
+        let journal = self.hub.durable.journal();
+        let next = Lsn(journal.durable().0.saturating_add(1));
+        Ok(journal.wait_durable(next)?)
+    }
+}
+
+async fn report(accepting: impl Future<Output = io::Result<()>>, address: io::Result<SocketAddr>) {
+    if let Err(error) = accepting.await {
+        tracing::error!(?address, %error, "a port stopped accepting");
+    }
+}
+
+fn start_core(
+    number: usize,
+    counters: Arc<Counters>,
+) -> io::Result<(Core, oneshot::Sender<()>, JoinHandle<()>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    let handle = runtime.handle().clone();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let thread = std::thread::Builder::new()
+        .name(format!("broker-{number}"))
+        .spawn(move || {
+            // Ends when the sender is dropped.
+            let _ = runtime.block_on(stopped);
+        })?;
+    Ok((Core { handle, counters }, stop, thread))
+}
+
+fn settings(limits: &Limits) -> Settings {
+    let sixteen = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+    Settings {
+        receive_max_messages: NonZeroU16::new(limits.session_inflight_messages)
+            .unwrap_or(NonZeroU16::MIN),
+        in_flight_max_messages: NonZeroU16::new(limits.session_inflight_messages)
+            .unwrap_or(NonZeroU16::MIN),
+        packet_max_bytes: u32::try_from(limits.packet_bytes)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .unwrap_or(NonZeroU32::MAX),
+        keep_alive_max_s: NonZeroU16::new(sixteen(limits.keep_alive.as_secs())),
+        session_expiry_max_s: u32::try_from(limits.session_expiry.as_secs()).unwrap_or(u32::MAX),
+        subscriptions_max: limits.session_subscriptions,
+        ..Settings::default()
+    }
+}

@@ -1,0 +1,137 @@
+//! Deliveries from the mailbox into the output buffer, each judged at the moment it is sent.
+
+use std::collections::VecDeque;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Connection;
+use crate::server::durable::BodyRef;
+use crate::server::mailbox::{Delivery, Signal};
+use crate::server::message::Message;
+use crate::session::{DropReason, SendOptions, Sent, Token};
+
+/// Deliveries taken from the mailbox under one lock.
+const BATCH_MESSAGES: usize = 64;
+
+/// Room for deliveries that an idle connection may keep.
+const IDLE_STAGED_MESSAGES: usize = 4;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Encodes deliveries until none is left, the client's window is full or the output buffer is.
+    /// Returns whether there is more to do once the buffer has been written.
+    pub(super) fn pump(&mut self) -> bool {
+        if self.session.owes_resend() {
+            self.resend();
+        }
+        loop {
+            if self.unsent() >= self.hub.limits.output_bytes {
+                return true;
+            }
+            if self.staged.is_empty() && self.mailbox.has(Signal::MAIL) {
+                let mut answered = Vec::new();
+                self.mailbox
+                    .take(&mut self.staged, &mut answered, BATCH_MESSAGES);
+                self.release_requests(&mut answered);
+            }
+            if let Some(next) = self.staged.front() {
+                if !self.session.may_send(next.options.qos) {
+                    return false;
+                }
+                if let Some(next) = self.staged.pop_front() {
+                    self.deliver(next);
+                }
+                continue;
+            }
+            match self.backlog.front() {
+                Some((_, options)) if self.session.may_send(options.qos) => {
+                    if let Some((message, options)) = self.backlog.pop_front() {
+                        self.send(&message, options, 0, BodyRef::Inline);
+                    }
+                }
+                Some(_) => return false,
+                None => break,
+            }
+        }
+        if self.staged.capacity() > IDLE_STAGED_MESSAGES {
+            self.staged = VecDeque::new();
+        }
+        false
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let Delivery {
+            message,
+            options,
+            token,
+            body,
+            ..
+        } = delivery;
+        let message = match message {
+            Some(message) => message,
+            None => match self.hub.durable.queued(self.mailbox.number(), token, body) {
+                Ok(Some(message)) => message,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(client_id = self.key.client_id.as_str(), %error,
+                        "a queued message cannot be read and is not delivered");
+                    return;
+                }
+            },
+        };
+        self.send(&message, options, token, body);
+    }
+
+    fn send(&mut self, message: &Message, options: SendOptions, token: Token, body: BodyRef) {
+        let sent = if self.judge.admit(message) {
+            self.session
+                .send(message, options, token, self.now, &mut self.out)
+        } else {
+            Sent::Dropped(DropReason::Refused)
+        };
+        match sent {
+            Sent::Written(packet_id) => {
+                self.counters.messages_out.add();
+                if packet_id.is_some() && token != 0 {
+                    self.in_flight.push((token, body));
+                }
+            }
+            Sent::Dropped(reason) => {
+                self.count_drop(reason);
+                self.mailbox.forget_token(token, body);
+            }
+        }
+    }
+
+    /// Sends again what an earlier connection left open; the same judge has the word.
+    fn resend(&mut self) {
+        let judge = &mut self.judge;
+        let dropped = self
+            .session
+            .resend(|message| judge.admit(message), self.now, &mut self.out);
+        for (token, reason) in dropped {
+            self.count_drop(reason);
+            self.forget_in_flight(token);
+        }
+    }
+
+    /// The client has a message.
+    pub(super) fn acknowledged(&mut self, token: Token) {
+        self.forget_in_flight(token);
+    }
+
+    fn forget_in_flight(&mut self, token: Token) {
+        if let Some(at) = self.in_flight.iter().position(|(t, _)| *t == token) {
+            let (token, body) = self.in_flight.swap_remove(at);
+            self.mailbox.forget_token(token, body);
+        }
+    }
+
+    fn count_drop(&self, reason: DropReason) {
+        match reason {
+            DropReason::TooLarge => self.counters.dropped_too_large.add(),
+            DropReason::Expired => self.counters.dropped_expired.add(),
+            DropReason::Refused => self.counters.denied_receive.add(),
+            DropReason::NoRoom => self.counters.dropped_queue_full.add(),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! How a connection ends, and what is kept of its session.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::Connection;
+use crate::codec::ReasonCode;
+use crate::codec::SESSION_NEVER_EXPIRES;
+use crate::server::durable::BodyRef;
+use crate::server::identity::NotInGoodStanding;
+use crate::server::parked::Parked;
+use crate::server::record::InFlightRecord;
+use crate::session::{Closed, Disconnect};
+
+/// How long the last words may take, and how long we listen after them so that they are not lost
+/// to a reset.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
+/// Bytes of what the peer still sends that are read and thrown away meanwhile.
+const GOODBYE_DISCARDED_BYTES: usize = 256 * 1024;
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum End {
+    /// The client said goodbye.
+    #[error("the client disconnected")]
+    Left,
+    /// The socket is gone.
+    #[error("the connection was lost")]
+    Lost,
+    /// The client broke the protocol, or was silent for too long.
+    #[error("{0}")]
+    Broke(Disconnect),
+    /// It asked for what it may not do, and this is the only way to say so.
+    #[error("{1}")]
+    Denied(ReasonCode, String),
+    /// A newer connection has the session.
+    #[error("taken over by a newer connection with this client id")]
+    TakenOver,
+    /// The certificate is no longer good.
+    #[error("{0}")]
+    Revoked(NotInGoodStanding),
+    /// The certificate belongs to another thing now.
+    #[error("the certificate now belongs to another thing")]
+    Moved,
+    /// The server shuts down.
+    #[error("the server is shutting down")]
+    Draining,
+    /// The client reads nothing of what it is sent.
+    #[error("the client stopped reading")]
+    Stalled,
+}
+
+impl End {
+    /// What an MQTT 5 client is told.
+    fn reason(&self) -> Option<ReasonCode> {
+        match self {
+            Self::Left | Self::Lost => None,
+            Self::Broke(disconnect) => Some(disconnect.reason),
+            Self::Denied(reason, _) => Some(*reason),
+            Self::TakenOver => Some(ReasonCode::SessionTakenOver),
+            Self::Revoked(_) | Self::Moved => Some(ReasonCode::AdministrativeAction),
+            Self::Draining => Some(ReasonCode::ServerShuttingDown),
+            Self::Stalled => Some(ReasonCode::QuotaExceeded),
+        }
+    }
+
+    /// Whether nothing of the session may remain: its certificate was revoked, deactivated or
+    /// deleted. One that merely expired can be renewed.
+    fn forfeits(&self) -> bool {
+        matches!(
+            self,
+            Self::Revoked(NotInGoodStanding::Unknown | NotInGoodStanding::NotActive(_))
+        )
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Settles the session first, so that whoever waits for it need not wait for this peer, then
+    /// says goodbye.
+    pub(super) async fn finish(mut self, end: End) {
+        self.counters.disconnected.add();
+        self.log(&end);
+        self.borrow_output();
+        if let Some(reason) = end.reason() {
+            let text = end.to_string();
+            self.session.disconnect(reason, Some(&text), &mut self.out);
+        }
+        self.watch = None;
+        if let Some(stalled) = self.stalled.take() {
+            stalled.abandon(&self.hub.durable);
+        }
+        let out = self.out.split_off(self.written.min(self.out.len()));
+        let Self {
+            mut io,
+            hub,
+            session,
+            key,
+            mailbox,
+            identity,
+            generation,
+            staged,
+            in_flight,
+            ..
+        } = self;
+        let Closed {
+            will,
+            expiry_s,
+            stored,
+        } = session.close();
+        let body_of = |token| {
+            let found = in_flight.iter().find(|(t, _)| *t == token);
+            found.map_or(BodyRef::Inline, |(_, body)| *body)
+        };
+        let mut will_now = None;
+        if end.forfeits() || expiry_s == 0 || !mailbox.is_durable() {
+            hub.unsubscribe_all(mailbox.number(), stored.subscriptions.keys());
+            for delivery in &staged {
+                mailbox.forget(delivery);
+            }
+            for (token, body) in &in_flight {
+                mailbox.forget_token(*token, *body);
+            }
+            hub.erase(&mailbox);
+            hub.sessions
+                .release(&key, &mailbox, None, hub.limits.parked_sessions);
+            if end.forfeits() {
+                hub.forget_retained_of(identity.certificate());
+            } else {
+                will_now = will;
+            }
+        } else {
+            mailbox.park(staged);
+            let now = hub.clock.now();
+            // A shut-down server publishes the wills it owes after its next start
+            // (MQTT 5 §3.1.2.5: the server may defer them), so that a restart is not an alarm.
+            let deferred = matches!(end, End::Draining);
+            let (at_once, later) = match will {
+                Some(will) if will.delay_s > 0 || deferred => {
+                    let due = now.plus_seconds(will.delay_s);
+                    (None, Some((will, due)))
+                }
+                other => (other, None),
+            };
+            will_now = at_once;
+            let parked = Parked {
+                _watch: identity.standing.watch(hub.deadlines.waker()),
+                mailbox: mailbox.clone(),
+                identity: identity.clone(),
+                generation,
+                subscriptions: stored.subscriptions,
+                in_flight: stored
+                    .in_flight
+                    .iter()
+                    .filter(|flight| flight.token != 0)
+                    .map(|flight| InFlightRecord {
+                        packet_id: flight.packet_id,
+                        token: flight.token,
+                        body: body_of(flight.token),
+                        retain: flight.retain,
+                    })
+                    .collect(),
+                next_packet_id: stored.next_packet_id,
+                expiry_s,
+                expires_at: (expiry_s != SESSION_NEVER_EXPIRES).then(|| now.plus_seconds(expiry_s)),
+                will: later,
+            };
+            if parked.will.is_none() {
+                hub.durable.delete_will(mailbox.number());
+            }
+            hub.park(&key, Box::new(parked)).await;
+        }
+        let spoken = say(&mut io, &out, &end).await;
+        if let Some(will) = will_now {
+            hub.publish_will(&will, &identity, &key.client_id).await;
+        }
+        if spoken {
+            listen(&mut io).await;
+        }
+    }
+
+    fn log(&self, end: &End) {
+        match end {
+            End::TakenOver => self.counters.taken_over.add(),
+            End::Revoked(_) => self.counters.revoked.add(),
+            End::Stalled => self.counters.stalled.add(),
+            _ => {}
+        }
+        let client_id = self.key.client_id.as_str();
+        match end {
+            End::Left | End::Lost | End::Draining => {
+                tracing::debug!(owner = %self.key.owner, client_id, "disconnected: {end}");
+            }
+            _ => tracing::info!(owner = %self.key.owner, client_id, "disconnected: {end}"),
+        }
+    }
+}
+
+/// Writes the last words. Whether the peer may have heard them.
+async fn say(io: &mut (impl AsyncWrite + Unpin), out: &[u8], end: &End) -> bool {
+    if matches!(end, End::Lost) {
+        return false;
+    }
+    let words = async {
+        io.write_all(out).await?;
+        io.flush().await?;
+        io.shutdown().await
+    };
+    matches!(tokio::time::timeout(GOODBYE_TIME, words).await, Ok(Ok(())))
+}
+
+/// Closing a socket with unread input resets it and may take our last words with it.
+async fn listen(io: &mut (impl AsyncRead + Unpin)) {
+    let mut discarded = 0;
+    let mut buffer = [0_u8; 1024];
+    let drain = async {
+        while discarded < GOODBYE_DISCARDED_BYTES {
+            match io.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(n) => discarded += n,
+            }
+        }
+    };
+    // However it ends, the socket is closed next.
+    let _ = tokio::time::timeout(GOODBYE_TIME, drain).await;
+}

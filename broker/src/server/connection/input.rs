@@ -1,0 +1,120 @@
+//! Reading: as much as is there up to a fair share, each packet handled as it is decoded.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use super::{Connection, End};
+use crate::codec;
+use crate::session::Event;
+
+thread_local! {
+    // One per core: an idle connection holds no read buffer.
+    static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// Room made for the rest of an unfinished packet, at least.
+const PARTIAL_READ_BYTES: usize = 4 * 1024;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Reads and handles what is there.
+    pub(super) fn input(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let mut scratch = SCRATCH.take();
+        let result = self.input_with(cx, &mut scratch);
+        scratch.clear();
+        SCRATCH.set(scratch);
+        result
+    }
+
+    fn input_with(&mut self, cx: &mut Context<'_>, scratch: &mut BytesMut) -> Result<(), End> {
+        if self.undigested {
+            let mut partial = std::mem::take(&mut self.partial);
+            let result = self.digest(&mut partial);
+            self.partial = partial;
+            result?;
+        }
+        let share = self.hub.limits.read_share_bytes;
+        let mut taken = 0;
+        while self.may_read() {
+            if taken >= share {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            // The rest of an unfinished packet is read behind its beginning.
+            let resumed = !self.partial.is_empty();
+            let mut buffer = if resumed {
+                std::mem::take(&mut self.partial)
+            } else {
+                std::mem::take(scratch)
+            };
+            buffer.reserve(if resumed { PARTIAL_READ_BYTES } else { share });
+            let read = pin!(self.io.read_buf(&mut buffer)).poll(cx);
+            let result = match read {
+                Poll::Pending => None,
+                Poll::Ready(Ok(0)) => Some(Err(End::Lost)),
+                Poll::Ready(Err(_)) => Some(Err(End::Lost)),
+                Poll::Ready(Ok(n)) => {
+                    taken += n;
+                    self.counters.bytes_in.add_n(n as u64);
+                    Some(self.digest(&mut buffer))
+                }
+            };
+            if resumed {
+                if !buffer.is_empty() {
+                    self.partial = buffer;
+                }
+            } else {
+                if !buffer.is_empty() {
+                    self.partial = BytesMut::from(&buffer[..]);
+                }
+                buffer.clear();
+                *scratch = buffer;
+            }
+            match result {
+                None => break,
+                Some(result) => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another packet may be handled: the server is not behind, and the client reads what
+    /// it is sent.
+    fn may_read(&self) -> bool {
+        self.stalled.is_none()
+            && self.session.may_receive()
+            && self.unsent() < self.hub.limits.output_bytes
+    }
+
+    fn digest(&mut self, buffer: &mut BytesMut) -> Result<(), End> {
+        self.undigested = false;
+        let limits = self.hub.settings.limits();
+        loop {
+            if !self.may_read() {
+                self.undigested = !buffer.is_empty();
+                return Ok(());
+            }
+            let packet = match codec::decode(buffer, self.session.version(), &limits) {
+                Ok(Some(packet)) => packet,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(End::Broke(error.into())),
+            };
+            let event = self
+                .session
+                .handle(packet, self.now, &mut self.out)
+                .map_err(End::Broke)?;
+            match event {
+                Event::None => {}
+                Event::Publish(incoming) => self.publish(incoming)?,
+                Event::Subscribe(requests) => self.subscribe(requests),
+                Event::Unsubscribe(requests) => self.unsubscribe(requests),
+                Event::Acknowledged { token, .. } => self.acknowledged(token),
+                Event::Disconnect => return Err(End::Left),
+            }
+        }
+    }
+}

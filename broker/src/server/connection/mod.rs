@@ -1,0 +1,193 @@
+//! One connection: socket, TLS and session owned by one task.
+//!
+//! The task is one poll: look at what changed, take what is there up to a fair share, route it,
+//! pump deliveries into one output buffer, write it once. Whoever wakes it (socket, mailbox,
+//! registry, journal, timer) wakes this poll; nothing of a connection runs anywhere else.
+
+mod deliver;
+mod ending;
+mod input;
+mod open;
+mod output;
+mod publish;
+mod routes;
+mod standing;
+mod subscribe;
+mod timer;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use fleet::WatchGuard;
+use store::Lsn;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub(crate) use self::ending::End;
+pub(crate) use self::open::connect;
+use self::publish::Stalled;
+use self::routes::Routes;
+use self::timer::Timer;
+use super::delivery::Judge;
+use super::durable::BodyRef;
+use super::hub::Hub;
+use super::identity::Identity;
+use super::mailbox::{Delivery, Mailbox, Signal};
+use super::message::Message;
+use super::sessions::SessionKey;
+use super::stats::Counters;
+use crate::codec::{PacketId, SubscriptionOptions};
+use crate::session::{SendOptions, Session, SubscribeRequests, Time, Token, UnsubscribeRequests};
+use crate::topic::TopicFilter;
+
+/// Rounds of pumping and writing before the other connections of the core have their turn.
+const OUTPUT_ROUNDS: usize = 4;
+
+pub(crate) struct Connection<S> {
+    io: S,
+    hub: Arc<Hub>,
+    counters: Arc<Counters>,
+    session: Session<Message>,
+    key: SessionKey,
+    mailbox: Arc<Mailbox>,
+    identity: Identity,
+    /// The standing's generation that `judge` was made of.
+    generation: u64,
+    /// When the certificate ends.
+    not_after: Time,
+    watch: Option<WatchGuard>,
+    judge: Judge,
+    routes: Routes,
+    /// An unfinished packet, or packets that could not be handled yet.
+    partial: BytesMut,
+    /// Whether `partial` may hold whole packets.
+    undigested: bool,
+    out: Vec<u8>,
+    /// How much of `out` has been written.
+    written: usize,
+    /// Since when the peer takes nothing.
+    blocked_since: Option<Time>,
+    /// Taken from the mailbox and not sent yet.
+    staged: VecDeque<Delivery>,
+    /// Retained messages still to be sent for a subscription; shared with the index.
+    backlog: VecDeque<(Message, SendOptions)>,
+    /// Deliveries in flight whose records go when they are acknowledged.
+    in_flight: Vec<(Token, BodyRef)>,
+    /// Answers that wait for the disk, in order.
+    waiting: VecDeque<Waiting>,
+    /// Up to where the journal has been asked to wake this task.
+    asked: Option<Lsn>,
+    /// Requests to reserved topics whose PUBACK is owed.
+    requests: Vec<(u64, PacketId)>,
+    next_request: u64,
+    stalled: Option<Stalled>,
+    timer: Timer,
+    now: Time,
+}
+
+/// An answer that must not leave before the journal is durable up to `lsn`.
+struct Waiting {
+    lsn: Lsn,
+    answer: Answer,
+}
+
+enum Answer {
+    Publish(PacketId),
+    Subscribe(SubscribeRequests, Vec<(TopicFilter, SubscriptionOptions)>),
+    Unsubscribe(UnsubscribeRequests),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Serves the connection to its end.
+    pub(crate) async fn run(mut self) {
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        self.finish(end).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.borrow_output();
+        let end = self.turn(cx);
+        self.return_output();
+        match end {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        self.now = self.hub.clock.now();
+        if self.watch.is_none() {
+            self.mailbox.own(cx.waker());
+            self.watch = Some(self.identity.standing.watch(cx.waker().clone()));
+        }
+        if self.mailbox.has(Signal::TAKEOVER) {
+            return Err(End::TakenOver);
+        }
+        if self.mailbox.has(Signal::DRAIN) {
+            return Err(End::Draining);
+        }
+        self.check_standing()?;
+        self.settle(cx);
+        self.resume_stalled(cx)?;
+        self.input(cx)?;
+        for round in 0.. {
+            let more = self.pump();
+            self.flush(cx)?;
+            if !more || self.is_blocked() {
+                break;
+            }
+            if round == OUTPUT_ROUNDS {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        self.settle(cx);
+        self.keep_time(cx)
+    }
+
+    /// Sends the answers whose writes have become durable.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        while let Some(front) = self.waiting.front() {
+            let lsn = front.lsn;
+            if !self.hub.durable.is_durable(lsn) {
+                if self.asked != Some(lsn) {
+                    self.asked = Some(lsn);
+                    self.hub
+                        .durable
+                        .journal()
+                        .wake_when_durable(lsn, cx.waker());
+                }
+                return;
+            }
+            self.asked = None;
+            if let Some(Waiting { answer, .. }) = self.waiting.pop_front() {
+                self.answer(answer);
+            }
+        }
+    }
+
+    /// Answers now, or when the journal has come to `lsn`. Answers keep their order.
+    fn answer_when(&mut self, lsn: Option<Lsn>, answer: Answer) {
+        let lsn = match lsn {
+            Some(lsn) if !self.hub.durable.is_durable(lsn) => lsn,
+            // PUBACKs leave in the order of their PUBLISHes whatever the order of answering.
+            _ => return self.answer(answer),
+        };
+        self.waiting.push_back(Waiting { lsn, answer });
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Publish(packet_id) => self.session.published(
+                packet_id,
+                crate::codec::ReasonCode::Success,
+                None,
+                &mut self.out,
+            ),
+            Answer::Subscribe(requests, granted) => self.answer_subscribe(requests, granted),
+            Answer::Unsubscribe(requests) => self.session.unsubscribed(requests, &mut self.out),
+        }
+    }
+}

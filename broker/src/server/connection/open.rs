@@ -1,0 +1,415 @@
+//! From a TLS stream to a session: the first packet, the registry, the policy, the claim.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use policy::Action;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+use super::Connection;
+use super::routes::Routes;
+use super::timer::Timer;
+use crate::codec::{self, Connect, Qos, ReasonCode};
+use crate::server::clock::{Clock, time_of};
+use crate::server::delivery::Judge;
+use crate::server::durable::BodyRef;
+use crate::server::hub::Hub;
+use crate::server::identity::{self, Identity};
+use crate::server::mailbox::Mailbox;
+use crate::server::message::{Message, Origin};
+use crate::server::parked::Parked;
+use crate::server::record::SessionRecord;
+use crate::server::sessions::{Claim, Owner, SessionKey};
+use crate::server::stats::Counters;
+use crate::session::{InFlight, Proposal, Session, Stored, refuse};
+use crate::topic::ClientId;
+
+/// Bytes read at once before the client is known.
+const FIRST_READ_BYTES: usize = 1024;
+
+/// A client that may not connect, with what it is told.
+struct Refusal {
+    reason: ReasonCode,
+    /// For the client.
+    text: String,
+    /// For the operator.
+    log: String,
+}
+
+impl Refusal {
+    fn new(reason: ReasonCode, text: impl ToString) -> Self {
+        Self {
+            reason,
+            text: text.to_string(),
+            log: text.to_string(),
+        }
+    }
+}
+
+/// Reads the CONNECT and makes a connection of it; `None` when the client was refused or left.
+pub(crate) async fn connect<S>(
+    mut io: S,
+    hub: Arc<Hub>,
+    counters: Arc<Counters>,
+    identity: Identity,
+    deadline: Instant,
+) -> Option<Connection<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut out = Vec::new();
+    let mut buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
+    let first = timeout_at(deadline, first_packet(&mut io, &mut buffer, &hub, &mut out)).await;
+    let Ok(Some(connect)) = first else {
+        counters.connects_refused.add();
+        close(io, &out, deadline).await;
+        return None;
+    };
+    let number = hub.session_number();
+    let assign = || assigned(&hub, number);
+    let proposal = match Proposal::new(connect, &hub.settings, assign, &mut out) {
+        Ok(proposal) => proposal,
+        Err(error) => {
+            counters.connects_refused.add();
+            tracing::debug!(certificate = %identity.certificate(), "CONNECT refused: {error}");
+            close(io, &out, deadline).await;
+            return None;
+        }
+    };
+    let admitted = admit(&hub, &identity, &proposal, &counters);
+    let opened = match admitted {
+        Ok(admitted) => {
+            let opening = open(&hub, &identity, number, &proposal, admitted);
+            // The claim of a session has its own bound inside.
+            opening.await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(refusal) => {
+            counters.connects_refused.add();
+            if hub.denials.take() {
+                tracing::warn!(certificate = %identity.certificate(),
+                    client_id = proposal.client_id().as_str(), "CONNECT refused: {}", refusal.log);
+            }
+            proposal.refuse(refusal.reason, Some(&refusal.text), &mut out);
+            close(io, &out, deadline).await;
+            return None;
+        }
+    };
+    counters.connected.add();
+    let Opened {
+        admitted,
+        mailbox,
+        stored,
+        in_flight,
+    } = opened;
+    let now = hub.clock.now();
+    let session: Session<Message> = proposal.open(stored, now, &mut out);
+    Some(Connection {
+        io,
+        session,
+        key: admitted.key,
+        mailbox,
+        identity,
+        generation: admitted.generation,
+        not_after: time_of(admitted.not_after),
+        watch: None,
+        judge: admitted.judge,
+        routes: Routes::new(hub.limits.route_cache_topics),
+        undigested: !buffer.is_empty(),
+        partial: buffer,
+        out,
+        written: 0,
+        blocked_since: None,
+        staged: VecDeque::new(),
+        backlog: VecDeque::new(),
+        in_flight,
+        waiting: VecDeque::new(),
+        asked: None,
+        requests: Vec::new(),
+        next_request: 1,
+        stalled: None,
+        timer: Timer::default(),
+        now,
+        hub,
+        counters,
+    })
+}
+
+async fn first_packet<S: AsyncRead + Unpin>(
+    io: &mut S,
+    buffer: &mut BytesMut,
+    hub: &Hub,
+    out: &mut Vec<u8>,
+) -> Option<Connect> {
+    let limits = codec::Limits {
+        packet_max_bytes: u32::try_from(hub.limits.connect_packet_bytes).unwrap_or(u32::MAX),
+        ..hub.settings.limits()
+    };
+    loop {
+        buffer.reserve(FIRST_READ_BYTES);
+        match io.read_buf(buffer).await {
+            Ok(0) | Err(_) => return None,
+            Ok(_) => {}
+        }
+        match codec::decode_first(buffer, &limits) {
+            Ok(None) => {}
+            Ok(Some(connect)) => return Some(connect),
+            Err(error) => {
+                tracing::debug!("first packet refused: {error}");
+                refuse(error.version, error.reason, Some(&error.text), out);
+                return None;
+            }
+        }
+    }
+}
+
+/// An identifier for a client that sent none, used by nobody else [MQTT-3.1.3-6].
+fn assigned(hub: &Hub, number: u64) -> ClientId {
+    let text = format!("auto-{:x}-{number:x}", hub.clock.now().as_millis());
+    #[expect(
+        clippy::expect_used,
+        reason = "letters, digits and dashes, far below the bound of a client id"
+    )]
+    text.parse().expect("letters, digits and dashes")
+}
+
+/// What the registry and the policy have agreed to.
+struct Admitted {
+    key: SessionKey,
+    judge: Judge,
+    generation: u64,
+    not_after: std::time::SystemTime,
+}
+
+/// Asks registry and policy, again after the handshake: the certificate may have been revoked
+/// between the two.
+fn admit(
+    hub: &Hub,
+    identity: &Identity,
+    proposal: &Proposal,
+    counters: &Counters,
+) -> Result<Admitted, Refusal> {
+    let generation = identity.standing.generation();
+    let standing = identity.standing.now();
+    identity::check(&standing, Clock::wall(hub.clock.now()))
+        .map_err(|error| Refusal::new(ReasonCode::NotAuthorized, error))?;
+    let client_id = proposal.client_id();
+    let grant = identity.grant(&hub.fleet, &standing, client_id);
+    let key = identity.session_key(&standing, client_id);
+    if !grant.decide(Action::Connect, client_id.as_str()).is_allow() {
+        counters.denied_connect.add();
+        let reason = grant.explain(Action::Connect, client_id.as_str()).reason();
+        let log = match &key.owner {
+            Owner::Thing(thing) if thing.as_str() != client_id.as_str() => {
+                format!(
+                    "{reason}; the client id of this device should be its thing's name, {thing}"
+                )
+            }
+            Owner::Thing(_) => reason.clone(),
+            Owner::Certificate(_) => format!("{reason}; the certificate is attached to no thing"),
+        };
+        return Err(Refusal {
+            reason: ReasonCode::NotAuthorized,
+            text: log.clone(),
+            log,
+        });
+    }
+    if let Some(will) = proposal.will() {
+        let topic = will.topic.as_str();
+        let mut actions = vec![Action::Publish];
+        if will.retain {
+            actions.push(Action::RetainPublish);
+        }
+        for action in actions {
+            if !grant.decide(action, topic).is_allow() {
+                counters.denied_will.add();
+                let reason = grant.explain(action, topic).reason();
+                return Err(Refusal::new(
+                    ReasonCode::NotAuthorized,
+                    format!("the will may not be published: {reason}"),
+                ));
+            }
+        }
+        if topic.starts_with('$') {
+            return Err(Refusal::new(
+                ReasonCode::TopicNameInvalid,
+                "a will cannot be published to a topic that begins with $",
+            ));
+        }
+    }
+    Ok(Admitted {
+        key,
+        judge: Judge::new(grant, hub.limits.route_cache_topics),
+        generation,
+        not_after: standing.not_after,
+    })
+}
+
+struct Opened {
+    admitted: Admitted,
+    mailbox: Arc<Mailbox>,
+    stored: Option<Stored<Message>>,
+    in_flight: Vec<(u64, BodyRef)>,
+}
+
+/// Claims the session and brings back what was kept of it.
+async fn open(
+    hub: &Arc<Hub>,
+    identity: &Identity,
+    number: u64,
+    proposal: &Proposal,
+    admitted: Admitted,
+) -> Result<Opened, Refusal> {
+    let key = &admitted.key;
+    let clean = proposal.clean_start();
+    let expiry_s = proposal.expiry_s();
+    let durable = (expiry_s > 0).then(|| Arc::clone(&hub.durable));
+    let fresh = Arc::new(Mailbox::new(number, durable, &hub.limits));
+    let kept = match hub.sessions.claim(key, &fresh, clean) {
+        Claim::Held(kept) => kept,
+        Claim::Wait(mut receiver) => {
+            let limit = hub.limits.takeover_time;
+            let handed = match tokio::time::timeout(limit, &mut receiver).await {
+                Ok(handed) => handed.map_err(|_| "a newer connection has taken its turn"),
+                // It may have come in this very moment, and must not get lost.
+                Err(_) => {
+                    receiver.close();
+                    let held = "the connection that holds this session does not let go of it";
+                    receiver.try_recv().map_err(|_| held)
+                }
+            };
+            handed.map_err(|text| Refusal::new(ReasonCode::ServerBusy, text))?
+        }
+    };
+    if let Some(kept) = &kept {
+        for due in [kept.expires_at, kept.will.as_ref().map(|will| will.1)] {
+            if let Some(due) = due {
+                hub.deadlines.remove(due, kept.mailbox.number());
+            }
+        }
+    }
+    let (mailbox, stored, in_flight) = match kept {
+        Some(mut kept) if clean => {
+            hub.discard(&kept);
+            // The old session ends here, so its will does not wait any longer [MQTT-3.1.3-9].
+            if let Some((will, _)) = kept.will.take() {
+                hub.publish_will(&will, &kept.identity, &key.client_id)
+                    .await;
+            }
+            (fresh, None, Vec::new())
+        }
+        Some(kept) => resume(hub, *kept, &admitted.judge),
+        None => (fresh, None, Vec::new()),
+    };
+    if mailbox.is_durable() {
+        write_record(hub, identity, proposal, key, &mailbox).await;
+    }
+    Ok(Opened {
+        admitted,
+        mailbox,
+        stored,
+        in_flight,
+    })
+}
+
+/// The session is durable before the client hears of it.
+async fn write_record(
+    hub: &Hub,
+    identity: &Identity,
+    proposal: &Proposal,
+    key: &SessionKey,
+    mailbox: &Mailbox,
+) {
+    let thing = match &key.owner {
+        Owner::Thing(thing) => Some(thing.to_string()),
+        Owner::Certificate(_) => None,
+    };
+    let mut record = SessionRecord::new(
+        thing,
+        identity.certificate(),
+        key.client_id.as_str().to_owned(),
+        proposal.expiry_s(),
+    );
+    record.common_name = identity.common_name.as_deref().map(str::to_owned);
+    let number = mailbox.number();
+    let mut safe = match proposal.will() {
+        Some(will) => {
+            let origin = Origin::Device(identity.certificate());
+            hub.written(|durable| durable.put_will(number, will, origin))
+                .await
+        }
+        None => hub.durable.delete_will(number),
+    };
+    safe = safe.max(
+        hub.written(|durable| durable.put_session(number, &record))
+            .await,
+    );
+    if let Some(lsn) = safe {
+        hub.committed(lsn).await;
+    }
+}
+
+/// Brings back a kept session. Subscriptions the policy no longer grants do not come back.
+fn resume(
+    hub: &Hub,
+    kept: Parked,
+    judge: &Judge,
+) -> (Arc<Mailbox>, Option<Stored<Message>>, Vec<(u64, BodyRef)>) {
+    let mailbox = kept.mailbox;
+    let mut subscriptions = kept.subscriptions;
+    let lost: Vec<_> = subscriptions
+        .extract_if(|filter, _| {
+            let decision = judge.grant().decide(Action::Subscribe, filter.as_str());
+            !decision.is_allow()
+        })
+        .collect();
+    hub.unsubscribe_all(mailbox.number(), lost.iter().map(|(filter, _)| filter));
+    let mut in_flight = Vec::new();
+    let mut messages = Vec::new();
+    for flight in kept.in_flight {
+        let read = hub
+            .durable
+            .queued(mailbox.number(), flight.token, flight.body);
+        match read {
+            Ok(Some(message)) => {
+                in_flight.push((flight.token, flight.body));
+                messages.push(InFlight {
+                    packet_id: flight.packet_id,
+                    token: flight.token,
+                    qos: Qos::AtLeastOnce,
+                    retain: flight.retain,
+                    message,
+                });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "a message in flight cannot be read"),
+        }
+    }
+    let stored = Stored {
+        subscriptions,
+        in_flight: messages,
+        next_packet_id: kept.next_packet_id,
+    };
+    (mailbox, Some(stored), in_flight)
+}
+
+/// Says the last words and closes.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut io: S, out: &[u8], deadline: Instant) {
+    let words = async {
+        io.write_all(out).await?;
+        io.flush().await?;
+        io.shutdown().await?;
+        // Unread input would make the close a reset that takes the CONNACK with it.
+        let mut rest = [0_u8; 512];
+        while io.read(&mut rest).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    let soon = deadline.min(Instant::now() + std::time::Duration::from_secs(1));
+    // However it ends, the socket is closed next.
+    let _ = timeout_at(soon, words).await;
+}

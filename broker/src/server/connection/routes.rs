@@ -1,0 +1,112 @@
+//! What a connection remembers of the topics it publishes to.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use policy::Action;
+
+use crate::server::delivery::Judge;
+use crate::server::hub::Hub;
+use crate::server::router::Receiver;
+use crate::server::tree::Stamp;
+use crate::topic::TopicName;
+
+/// What may be done with a topic and who receives it.
+#[derive(Clone)]
+pub(super) struct Route {
+    /// The name, independent of any read buffer.
+    pub(super) topic: TopicName,
+    pub(super) kind: Kind,
+    pub(super) may_publish: bool,
+    pub(super) may_retain: bool,
+    pub(super) receivers: Arc<[Receiver]>,
+}
+
+/// What kind of topic it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Other sessions receive it.
+    Ordinary,
+    /// `$aws/…`: a request to the server.
+    Reserved,
+    /// Any other `$…`: nothing a device may publish to.
+    Foreign,
+}
+
+impl Kind {
+    fn of(topic: &str) -> Self {
+        match topic.strip_prefix('$') {
+            None => Self::Ordinary,
+            Some(rest) if rest.starts_with("aws/") => Self::Reserved,
+            Some(_) => Self::Foreign,
+        }
+    }
+}
+
+/// Routes of hot topics. Receivers are true as long as the tree says so; decisions are dropped
+/// whole when the principal's standing changes.
+pub(super) struct Routes {
+    known: HashMap<Box<str>, (Stamp, Route)>,
+    topics_max: usize,
+}
+
+impl Routes {
+    pub(super) fn new(topics_max: usize) -> Self {
+        Self {
+            known: HashMap::new(),
+            topics_max,
+        }
+    }
+
+    /// The route of a topic that session `own` publishes to.
+    pub(super) fn find(&mut self, topic: &TopicName, hub: &Hub, judge: &Judge, own: u64) -> Route {
+        let name = topic.as_str();
+        if let Some((stamp, route)) = self.known.get_mut(name) {
+            if !hub.tree.is_current(stamp) {
+                let (fresh, receivers) = hub.receivers(name, Some(own));
+                *stamp = fresh;
+                if route.kind == Kind::Ordinary {
+                    route.receivers = receivers;
+                }
+            }
+            return route.clone();
+        }
+        let (stamp, receivers) = hub.receivers(name, Some(own));
+        let kind = Kind::of(name);
+        let route = Route {
+            topic: topic.detached(),
+            kind,
+            may_publish: judge.grant().decide(Action::Publish, name).is_allow(),
+            may_retain: judge.grant().decide(Action::RetainPublish, name).is_allow(),
+            receivers: match kind {
+                Kind::Ordinary => receivers,
+                // What a device says to the server no other session hears.
+                Kind::Reserved | Kind::Foreign => Arc::from([]),
+            },
+        };
+        if self.known.len() >= self.topics_max {
+            self.known.clear();
+        }
+        self.known.insert(name.into(), (stamp, route.clone()));
+        route
+    }
+
+    /// The principal's policies have changed: nothing remembered holds any more.
+    pub(super) fn clear(&mut self) {
+        self.known.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_aws_is_reserved_and_other_dollars_are_foreign() {
+        assert_eq!(Kind::of("dt/a"), Kind::Ordinary);
+        assert_eq!(Kind::of("$aws/things/a/jobs/get"), Kind::Reserved);
+        for foreign in ["$aws", "$awsx/a", "$SYS/broker", "$"] {
+            assert_eq!(Kind::of(foreign), Kind::Foreign, "{foreign}");
+        }
+    }
+}

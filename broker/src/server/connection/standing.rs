@@ -1,0 +1,68 @@
+//! The registry's word while the connection lives: one atomic load per turn, the rest only when
+//! something about the principal has changed.
+
+use policy::Action;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Connection, End};
+use crate::server::clock::{Clock, time_of};
+use crate::server::identity;
+use crate::topic::TopicFilter;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Ends the connection of a certificate that is no longer good, and applies changed policies:
+    /// to the connection, to each subscription, to everything remembered.
+    pub(super) fn check_standing(&mut self) -> Result<(), End> {
+        // Read before the standing itself: a change in between is seen the next time.
+        let generation = self.identity.standing.generation();
+        if generation == self.generation {
+            return Ok(());
+        }
+        self.generation = generation;
+        let standing = self.identity.standing.now();
+        identity::check(&standing, Clock::wall(self.now)).map_err(End::Revoked)?;
+        if self.identity.session_key(&standing, &self.key.client_id) != self.key {
+            return Err(End::Moved);
+        }
+        self.not_after = time_of(standing.not_after);
+        let grant = self
+            .identity
+            .grant(&self.hub.fleet, &standing, &self.key.client_id);
+        let client_id = self.key.client_id.as_str();
+        if !grant.decide(Action::Connect, client_id).is_allow() {
+            self.counters.denied_connect.add();
+            let reason = grant.explain(Action::Connect, client_id).reason();
+            return Err(End::Denied(crate::codec::ReasonCode::NotAuthorized, reason));
+        }
+        let lost: Vec<TopicFilter> = self
+            .session
+            .subscriptions()
+            .map(|(filter, _)| filter)
+            .filter(|filter| {
+                let decision = grant.decide(Action::Subscribe, filter.as_str());
+                !decision.is_allow()
+            })
+            .cloned()
+            .collect();
+        for filter in lost {
+            self.lose(&filter);
+        }
+        self.judge.replace(grant);
+        self.routes.clear();
+        Ok(())
+    }
+
+    /// The certificate's time has come: look at the standing again although nothing changed in it.
+    pub(super) fn look_again(&mut self) {
+        self.generation = self.generation.wrapping_sub(1);
+    }
+
+    fn lose(&mut self, filter: &TopicFilter) {
+        self.counters.denied_subscribe.add();
+        self.session.remove_subscription(filter);
+        self.hub
+            .unsubscribe_all(self.mailbox.number(), std::iter::once(filter));
+        tracing::info!(owner = %self.key.owner, client_id = self.key.client_id.as_str(),
+            filter = filter.as_str(), "subscription removed: the policy no longer grants it");
+    }
+}

@@ -1,0 +1,110 @@
+//! SUBSCRIBE and UNSUBSCRIBE: judged filter by filter, kept where the session outlives the
+//! connection, and followed by what is retained.
+
+use policy::Action;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Answer, Connection};
+use crate::codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
+use crate::server::durable::BodyRef;
+use crate::session::{SubscribeRequests, UnsubscribeRequests};
+use crate::topic::TopicFilter;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(super) fn subscribe(&mut self, mut requests: SubscribeRequests) {
+        let mut safe = None;
+        let mut with_retained = Vec::new();
+        for request in &mut requests.requests {
+            if request.verdict.is_error() {
+                continue;
+            }
+            let filter = &request.filter;
+            let grant = self.judge.grant();
+            if !grant.decide(Action::Subscribe, filter.as_str()).is_allow() {
+                request.verdict = ReasonCode::NotAuthorized;
+                self.counters.denied_subscribe.add();
+                if self.hub.denials.take() {
+                    let explanation = grant.explain(Action::Subscribe, filter.as_str());
+                    tracing::warn!(owner = %self.key.owner, client_id = self.key.client_id.as_str(),
+                        filter = filter.as_str(), "denied: {}", explanation.reason());
+                }
+                continue;
+            }
+            if self.mailbox.is_durable() {
+                let number = self.mailbox.number();
+                match self
+                    .hub
+                    .durable
+                    .put_subscription(number, filter, &request.options)
+                {
+                    Ok(lsn) => safe = safe.max(Some(lsn)),
+                    Err(_) => {
+                        request.verdict = ReasonCode::ImplementationSpecific;
+                        continue;
+                    }
+                }
+            }
+            self.hub.subscribe(&self.mailbox, filter, request.options);
+            let wanted = match request.options.retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => !request.existed,
+                RetainHandling::DoNotSend => false,
+            };
+            if wanted {
+                with_retained.push((filter.clone(), request.options));
+            }
+        }
+        self.answer_when(safe, Answer::Subscribe(requests, with_retained));
+    }
+
+    pub(super) fn answer_subscribe(
+        &mut self,
+        requests: SubscribeRequests,
+        with_retained: Vec<(TopicFilter, SubscriptionOptions)>,
+    ) {
+        let reason = requests
+            .requests
+            .iter()
+            .find(|request| request.verdict == ReasonCode::NotAuthorized)
+            .map(|request| {
+                let filter = request.filter.as_str();
+                let grant = self.judge.grant();
+                grant.explain(Action::Subscribe, filter).reason()
+            });
+        self.session
+            .subscribed(requests, reason.as_deref(), &mut self.out);
+        for (filter, options) in with_retained {
+            self.send_retained(&filter, &options);
+        }
+    }
+
+    /// What is retained goes the way of every delivery: QoS 1 of a durable session by its queue,
+    /// the rest by the connection's backlog, which shares the messages with the index.
+    fn send_retained(&mut self, filter: &TopicFilter, options: &SubscriptionOptions) {
+        for (message, send) in self.hub.retained_deliveries(filter, options, self.now) {
+            let queued = send.qos > Qos::AtMostOnce
+                && self.mailbox.is_durable()
+                && self
+                    .mailbox
+                    .deliver(&message, send, BodyRef::Inline, &self.counters)
+                    .is_ok();
+            if !queued {
+                self.backlog.push_back((message, send));
+            }
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, requests: UnsubscribeRequests) {
+        let mut safe = None;
+        for filter in requests.filters() {
+            self.hub
+                .tree
+                .remove(filter.pattern(), self.mailbox.number());
+            if self.mailbox.is_durable() {
+                let number = self.mailbox.number();
+                safe = safe.max(self.hub.durable.delete_subscription(number, filter));
+            }
+        }
+        self.answer_when(safe, Answer::Unsubscribe(requests));
+    }
+}

@@ -1,0 +1,79 @@
+//! One timer per connection, moved only when it must ring earlier.
+//!
+//! Keep alive pushes its deadline back with every packet; the timer is left where it is and, when
+//! it rings, set to what is due by then.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Sleep;
+
+use super::{Connection, End};
+use crate::session::Time;
+
+/// How often to look while the journal is failing, so that its recovery is noticed.
+const JOURNAL_LOOK: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(super) struct Timer {
+    sleep: Option<(Pin<Box<Sleep>>, Time)>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Ends what is overdue and sets the timer for what is due next.
+    pub(super) fn keep_time(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if self.session.deadline().is_some_and(|due| due <= self.now) {
+            self.session.handle_timeout(self.now).map_err(End::Broke)?;
+        }
+        if self.stall_due().is_some_and(|due| due <= self.now) {
+            return Err(End::Stalled);
+        }
+        if self.not_after < self.now {
+            self.look_again();
+            self.check_standing()?;
+        }
+        loop {
+            let look = (!self.waiting.is_empty() || self.stalled.is_some())
+                .then(|| self.now.plus_millis(JOURNAL_LOOK.as_millis() as u64));
+            let due = [
+                self.session.deadline(),
+                self.stall_due(),
+                look,
+                Some(self.not_after.plus_millis(1)),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
+            let Some(due) = due else { return Ok(()) };
+            let at = self.hub.clock.instant(due).into();
+            match &mut self.timer.sleep {
+                None => self.timer.sleep = Some((Box::pin(tokio::time::sleep_until(at)), due)),
+                Some((sleep, set)) if due < *set || sleep.is_elapsed() => {
+                    sleep.as_mut().reset(at);
+                    *set = due;
+                }
+                Some(_) => {}
+            }
+            let Some((sleep, _)) = &mut self.timer.sleep else {
+                return Ok(());
+            };
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            self.asked = None;
+            if due <= self.hub.clock.now() {
+                // Rung in this very moment: come back with a new look at the clock.
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+        }
+    }
+
+    fn stall_due(&self) -> Option<Time> {
+        let stall = u64::try_from(self.hub.limits.write_stall.as_millis()).unwrap_or(u64::MAX);
+        self.blocked_since.map(|since| since.plus_millis(stall))
+    }
+}

@@ -1,0 +1,311 @@
+//! What all connections of a broker share.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
+
+use ca::CertificateId;
+use fleet::Fleet;
+use policy::Action;
+use store::{Behind, Lsn};
+
+use super::clock::Clock;
+use super::durable::Durable;
+use super::identity::Identity;
+use super::janitor::Deadlines;
+use super::limits::Limits;
+use super::message::{Message, Origin};
+use super::parked::Parked;
+use super::reserved::ReservedTopics;
+use super::retained::{Full, Retained};
+use super::router::{self, Receiver, Routing, Subscriber};
+use super::sampler::Sampler;
+use super::sessions::{Released, SessionKey, Sessions};
+use super::stats::Counters;
+use super::tree::{Stamp, TopicTree};
+use crate::codec::{SubscriptionOptions, Will};
+use crate::session::{Publication, SendOptions, Settings, Time};
+use crate::topic::{ClientId, TopicFilter};
+
+/// See the module. Nothing in it is locked across an await.
+pub(crate) struct Hub {
+    pub(crate) fleet: Fleet,
+    pub(crate) durable: Arc<Durable>,
+    pub(crate) tree: TopicTree<Subscriber>,
+    pub(crate) retained: Retained,
+    pub(crate) sessions: Sessions,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) limits: Limits,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
+    pub(crate) denials: Sampler,
+    /// One block per core; the last is everybody else's.
+    pub(crate) counters: Vec<Arc<Counters>>,
+    pub(crate) next_session: AtomicU64,
+    pub(crate) reserved: std::sync::OnceLock<Arc<dyn ReservedTopics>>,
+    pub(crate) draining: AtomicBool,
+    pub(crate) handshakes: AtomicUsize,
+    pub(crate) connections: AtomicUsize,
+}
+
+impl Hub {
+    /// The counters of threads that serve no connection.
+    pub(crate) fn own_counters(&self) -> &Counters {
+        static NONE: std::sync::OnceLock<Counters> = std::sync::OnceLock::new();
+        match self.counters.last() {
+            Some(last) => last,
+            None => NONE.get_or_init(Counters::default),
+        }
+    }
+
+    /// A number no session had before, in this run or an earlier one.
+    pub(crate) fn session_number(&self) -> u64 {
+        self.next_session.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Who receives a topic.
+    pub(crate) fn receivers(&self, topic: &str, own: Option<u64>) -> (Stamp, Arc<[Receiver]>) {
+        router::receivers(&self.tree, topic, own)
+    }
+
+    /// Keeps or forgets a message that was published with RETAIN. Returns when that is safe.
+    ///
+    /// # Errors
+    /// [`RetainError::Full`] for good, [`RetainError::Behind`] for now.
+    pub(crate) fn retain(&self, message: &Message) -> Result<Option<Lsn>, RetainError> {
+        let publication: &Publication = message.as_ref();
+        if publication.payload.is_empty() {
+            return Ok(self.forget_retained(message.topic()));
+        }
+        self.retained.insert(message.clone())?;
+        match self.durable.put_retained(message) {
+            Ok(lsn) => Ok(Some(lsn)),
+            Err(Behind::TooLarge { .. }) => {
+                self.retained.remove(message.topic());
+                Err(RetainError::Full(Full))
+            }
+            Err(behind) => Err(RetainError::Behind(behind)),
+        }
+    }
+
+    /// Removes a retained message.
+    pub(crate) fn forget_retained(&self, topic: &str) -> Option<Lsn> {
+        if self.retained.remove(topic) {
+            self.durable.delete_retained(topic)
+        } else {
+            None
+        }
+    }
+
+    /// Removes what a certificate left retained, because it is no longer good.
+    pub(crate) fn forget_retained_of(&self, certificate: CertificateId) {
+        let origin = Origin::Device(certificate);
+        for topic in self
+            .retained
+            .topics_where(|message| message.origin() == origin)
+        {
+            self.forget_retained(&topic);
+        }
+    }
+
+    /// The retained messages of a filter whose publishers are still in good standing; the others
+    /// are removed.
+    pub(crate) fn retained_for(&self, filter: &TopicFilter, now: Time) -> Vec<Message> {
+        let mut known: hashbrown::HashMap<CertificateId, bool> = hashbrown::HashMap::new();
+        let mut messages = self.retained.matching(filter, now);
+        messages.retain(|message| {
+            let Origin::Device(id) = message.origin() else {
+                return true;
+            };
+            let good = *known.entry(id).or_insert_with(|| {
+                // Not known for sure is not good.
+                Identity::find(&self.fleet, &id, None).is_ok_and(|identity| identity.is_active())
+            });
+            if !good {
+                self.forget_retained(message.topic());
+            }
+            good
+        });
+        messages
+    }
+
+    /// Routes a message of the server or of a connection that has gone, waiting where the journal
+    /// is behind.
+    pub(crate) async fn publish(&self, message: Message) {
+        let counters = self.own_counters();
+        if message.retain() {
+            while let Err(RetainError::Behind(_)) = self.retain(&message) {
+                self.next_commit().await;
+            }
+        }
+        let (_, receivers) = self.receivers(message.topic(), None);
+        let mut routing = Routing::new(message, receivers);
+        while routing.run(&self.durable, counters).is_err() {
+            self.next_commit().await;
+        }
+    }
+
+    /// Publishes the will of a session, if its principal may still do so at this moment.
+    pub(crate) async fn publish_will(&self, will: &Will, identity: &Identity, client: &ClientId) {
+        let now = identity.standing.now();
+        let time = self.clock.now();
+        let grant = identity.grant(&self.fleet, &now, client);
+        let topic = will.topic.as_str();
+        let allowed = super::identity::check(&now, Clock::wall(time)).is_ok()
+            && grant.decide(Action::Publish, topic).is_allow()
+            && (!will.retain || grant.decide(Action::RetainPublish, topic).is_allow());
+        if !allowed {
+            self.own_counters().denied_will.add();
+            if self.denials.take() {
+                tracing::warn!(
+                    client_id = client.as_str(),
+                    topic,
+                    "will not published: no longer allowed"
+                );
+            }
+            return;
+        }
+        let publication = Publication::of_will(will, time);
+        let origin = Origin::Device(identity.certificate());
+        self.publish(Message::new(publication, will.qos, will.retain, origin))
+            .await;
+    }
+
+    /// Completes at the journal's next commit.
+    pub(crate) async fn next_commit(&self) {
+        let journal = self.durable.journal();
+        let next = Lsn(journal.durable().0.saturating_add(1));
+        self.committed(next).await;
+    }
+
+    /// Completes when the journal is durable up to `lsn`.
+    pub(crate) async fn committed(&self, lsn: Lsn) {
+        poll_fn(|cx| {
+            if self.durable.is_durable(lsn) {
+                return Poll::Ready(());
+            }
+            self.durable.journal().wake_when_durable(lsn, cx.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Writes with `write` until the journal takes it.
+    pub(crate) async fn written(
+        &self,
+        mut write: impl FnMut(&Durable) -> Result<Lsn, Behind>,
+    ) -> Option<Lsn> {
+        loop {
+            match write(&self.durable) {
+                Ok(lsn) => return Some(lsn),
+                Err(Behind::TooLarge { .. }) => return None,
+                Err(Behind::Full { .. }) => self.next_commit().await,
+            }
+        }
+    }
+
+    /// Adds a session's subscription to the tree.
+    pub(crate) fn subscribe(
+        &self,
+        mailbox: &Arc<super::mailbox::Mailbox>,
+        filter: &TopicFilter,
+        options: SubscriptionOptions,
+    ) {
+        let subscriber = Subscriber {
+            mailbox: Arc::clone(mailbox),
+            options,
+        };
+        self.tree
+            .insert(filter.pattern(), mailbox.number(), subscriber);
+    }
+
+    /// Queues what is retained under a new subscription. QoS 1 goes through the mailbox like any
+    /// other message; the rest is returned, for the connection to send when there is room.
+    pub(crate) fn retained_deliveries(
+        &self,
+        filter: &TopicFilter,
+        options: &SubscriptionOptions,
+        now: Time,
+    ) -> Vec<(Message, SendOptions)> {
+        self.retained_for(filter, now)
+            .into_iter()
+            .map(|message| {
+                let send = SendOptions::retained(message.qos(), options);
+                (message, send)
+            })
+            .collect()
+    }
+
+    /// Lets a session wait for its client, or passes it to the connection that waits for it.
+    pub(crate) async fn park(&self, key: &SessionKey, parked: Box<Parked>) {
+        let number = parked.mailbox.number();
+        let mailbox = Arc::clone(&parked.mailbox);
+        let record = parked.record(key);
+        let deadlines = [parked.expires_at, parked.will.as_ref().map(|will| will.1)];
+        self.written(|durable| durable.put_session(number, &record))
+            .await;
+        match self
+            .sessions
+            .release(key, &mailbox, Some(parked), self.limits.parked_sessions)
+        {
+            Released::HandedOver => {}
+            Released::Free => {
+                for due in deadlines.into_iter().flatten() {
+                    self.deadlines.add(due, number, key);
+                }
+                self.deadlines.wake();
+            }
+            Released::Full(parked) => {
+                tracing::warn!(
+                    client_id = key.client_id.as_str(),
+                    limit = self.limits.parked_sessions,
+                    "session dropped: as many sessions are parked as may be"
+                );
+                self.discard(&parked);
+            }
+        }
+    }
+
+    /// Ends a kept session: nothing of it remains.
+    pub(crate) fn discard(&self, parked: &Parked) {
+        let mailbox = &parked.mailbox;
+        self.unsubscribe_all(mailbox.number(), parked.subscriptions.keys());
+        for flight in &parked.in_flight {
+            mailbox.forget_token(flight.token, flight.body);
+        }
+        self.erase(mailbox);
+    }
+
+    /// Removes subscriptions of a session from the tree and the journal.
+    pub(crate) fn unsubscribe_all<'a>(
+        &self,
+        number: u64,
+        filters: impl Iterator<Item = &'a TopicFilter>,
+    ) {
+        for filter in filters {
+            self.tree.remove(filter.pattern(), number);
+            self.durable.delete_subscription(number, filter);
+        }
+    }
+
+    /// Closes a mailbox and deletes the session's records.
+    pub(crate) fn erase(&self, mailbox: &super::mailbox::Mailbox) {
+        for delivery in mailbox.close() {
+            mailbox.forget(&delivery);
+        }
+        if mailbox.is_durable() {
+            self.durable.delete_will(mailbox.number());
+            self.durable.delete_session(mailbox.number());
+        }
+    }
+}
+
+/// Why a message was not retained.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RetainError {
+    #[error(transparent)]
+    Full(#[from] Full),
+    #[error(transparent)]
+    Behind(Behind),
+}

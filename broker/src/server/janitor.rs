@@ -1,0 +1,154 @@
+//! Looks after sessions nobody is connected to: expiry, delayed wills, principals that lost their
+//! standing. One task for all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::hub::Hub;
+use super::sessions::SessionKey;
+use crate::session::Time;
+
+/// How often it looks even when nothing is due, so that deletions put off are made up for.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// When something is due of which parked session.
+pub(crate) struct Deadlines {
+    // Held for one insertion or one removal; never across an await.
+    due: Mutex<BTreeMap<(Time, u64), SessionKey>>,
+    bell: Arc<Bell>,
+}
+
+#[derive(Default)]
+struct Bell {
+    notify: Notify,
+    standing_changed: AtomicBool,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.standing_changed.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+}
+
+impl Deadlines {
+    pub(crate) fn new() -> Self {
+        Self {
+            due: Mutex::default(),
+            bell: Arc::default(),
+        }
+    }
+
+    pub(crate) fn add(&self, at: Time, number: u64, key: &SessionKey) {
+        self.due.lock().insert((at, number), key.clone());
+    }
+
+    pub(crate) fn remove(&self, at: Time, number: u64) {
+        self.due.lock().remove(&(at, number));
+    }
+
+    /// A new deadline may be the earliest.
+    pub(crate) fn wake(&self) {
+        self.bell.notify.notify_one();
+    }
+
+    /// To be woken when the standing of a parked session changes.
+    pub(crate) fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.bell))
+    }
+
+    fn pop_due(&self, now: Time) -> Option<(SessionKey, u64)> {
+        let mut due = self.due.lock();
+        let first = due.first_entry()?;
+        if first.key().0 > now {
+            return None;
+        }
+        let ((_, number), key) = first.remove_entry();
+        Some((key, number))
+    }
+
+    fn next(&self) -> Option<Time> {
+        self.due.lock().keys().next().map(|(at, _)| *at)
+    }
+}
+
+/// Runs until the task is dropped.
+pub(crate) async fn run(hub: Arc<Hub>) {
+    loop {
+        hub.durable.retry_deferred();
+        if hub
+            .deadlines
+            .bell
+            .standing_changed
+            .swap(false, Ordering::AcqRel)
+        {
+            check_standings(&hub);
+        }
+        while let Some((key, number)) = hub.deadlines.pop_due(hub.clock.now()) {
+            attend(&hub, &key, number).await;
+        }
+        let round = Instant::now() + ROUND;
+        let until = match hub.deadlines.next() {
+            Some(at) => round.min(hub.clock.instant(at).into()),
+            None => round,
+        };
+        // Whichever comes first; which one does not matter.
+        let _ = tokio::time::timeout_at(until, hub.deadlines.bell.notify.notified()).await;
+    }
+}
+
+/// Publishes a will or ends a session, whichever is due.
+async fn attend(hub: &Hub, key: &SessionKey, number: u64) {
+    let now = hub.clock.now();
+    let due = hub.sessions.with_parked(key, number, |parked| {
+        let due = parked.will.take_if(|(_, at)| *at <= now);
+        due.map(|(will, _)| (will, parked.identity.clone()))
+    });
+    if let Some(Some((will, identity))) = due {
+        hub.durable.delete_will(number);
+        hub.publish_will(&will, &identity, &key.client_id).await;
+    }
+    let expired = hub.sessions.take_parked_if(key, number, |parked| {
+        parked.expires_at.is_some_and(|at| at <= now)
+    });
+    if let Some(parked) = expired {
+        // The session ends, so its will does not wait any longer [MQTT-3.1.3-9].
+        if let Some((will, _)) = &parked.will {
+            hub.publish_will(will, &parked.identity, &key.client_id)
+                .await;
+        }
+        hub.discard(&parked);
+    }
+}
+
+/// Drops the parked sessions of certificates that are no longer ACTIVE: queue, records and will.
+fn check_standings(hub: &Hub) {
+    let changed = hub
+        .sessions
+        .parked_where(|parked| parked.identity.standing.generation() != parked.generation);
+    for (key, number) in changed {
+        let lost = hub
+            .sessions
+            .take_parked_if(&key, number, |parked| !parked.identity.is_active());
+        match lost {
+            Some(parked) => {
+                tracing::info!(owner = %key.owner, client_id = key.client_id.as_str(),
+                    "parked session dropped: its certificate is no longer ACTIVE");
+                hub.discard(&parked);
+                hub.forget_retained_of(parked.identity.certificate());
+            }
+            None => {
+                hub.sessions.with_parked(&key, number, |parked| {
+                    parked.generation = parked.identity.standing.generation();
+                });
+            }
+        }
+    }
+}

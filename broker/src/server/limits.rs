@@ -1,0 +1,87 @@
+//! Every bound of the broker, with its unit in its name.
+
+use std::time::Duration;
+
+/// The bounds a broker keeps. [`Limits::default`] is what `muster serve` uses where the
+/// configuration names nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections held at once, over all listeners; one more is closed as it is accepted.
+    pub connections: usize,
+    /// TLS handshakes and CONNECTs in flight; one more is closed as it is accepted, so that under
+    /// overload new handshakes are shed before live sessions suffer.
+    pub handshakes_in_flight: usize,
+    /// From accept to the end of the TLS handshake, and from there to the whole CONNECT.
+    pub handshake_time: Duration,
+    /// Bytes of one MQTT packet, header included.
+    pub packet_bytes: usize,
+    /// Bytes of the first packet, which comes before anybody is known by client id.
+    pub connect_packet_bytes: usize,
+    /// Levels of a topic name or filter.
+    pub topic_levels: usize,
+    /// Subscriptions of one session.
+    pub session_subscriptions: usize,
+    /// QoS 1 messages sent to a session and not yet acknowledged.
+    pub session_inflight_messages: u16,
+    /// Messages waiting for one session.
+    pub session_queue_messages: usize,
+    /// Bytes (topic, payload, properties) waiting for one session.
+    pub session_queue_bytes: usize,
+    /// QoS 0 messages waiting for one connected session; one more is dropped.
+    pub session_qos0_messages: usize,
+    /// Bytes waiting for one connected session beyond which QoS 0 is dropped.
+    pub session_qos0_bytes: usize,
+    /// Bytes of a live session's durable queue kept in memory; the rest is read from the journal
+    /// when its turn comes.
+    pub session_resident_bytes: usize,
+    /// The longest session expiry granted.
+    pub session_expiry: Duration,
+    /// Sessions parked without a connection.
+    pub parked_sessions: usize,
+    /// The longest keep alive; 0 asked for is this.
+    pub keep_alive: Duration,
+    /// Retained messages held.
+    pub retained_messages: usize,
+    /// Bytes of retained messages held.
+    pub retained_bytes: usize,
+    /// Bytes read from one connection before the others of its core have their turn.
+    pub read_share_bytes: usize,
+    /// Bytes encoded and not yet taken by the peer; deliveries wait in the mailbox beyond it.
+    pub output_bytes: usize,
+    /// How long a peer may leave a full output buffer untouched.
+    pub write_stall: Duration,
+    /// How long a new connection waits for the one it takes over to let go of the session.
+    pub takeover_time: Duration,
+    /// Topics whose decision and receivers a connection remembers.
+    pub route_cache_topics: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 100_000,
+            handshakes_in_flight: 1_000,
+            handshake_time: Duration::from_secs(10),
+            packet_bytes: 1024 * 1024,
+            connect_packet_bytes: 256 * 1024,
+            topic_levels: 64,
+            session_subscriptions: 20_000,
+            session_inflight_messages: 20,
+            session_queue_messages: 100_000,
+            session_queue_bytes: 256 * 1024 * 1024,
+            session_qos0_messages: 10_000,
+            session_qos0_bytes: 16 * 1024 * 1024,
+            session_resident_bytes: 1024 * 1024,
+            session_expiry: Duration::from_secs(7 * 24 * 3600),
+            parked_sessions: 1_000_000,
+            keep_alive: Duration::from_secs(1200),
+            retained_messages: 1_000_000,
+            retained_bytes: 1024 * 1024 * 1024,
+            read_share_bytes: 64 * 1024,
+            output_bytes: 64 * 1024,
+            write_stall: Duration::from_secs(20),
+            takeover_time: Duration::from_secs(5),
+            route_cache_topics: 64,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Ports, cores and handshakes.
+//!
+//! One acceptor per port hands sockets round-robin to the cores; a connection stays on its core.
+//! Without SO_REUSEPORT on purpose: a second server must see that the port is taken. New
+//! connections are shed before the handshake costs anything.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ca::{CertificateFacts, CertificateId};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::clock::Clock;
+use super::connection;
+use super::hub::Hub;
+use super::identity::{self, Identity};
+use super::stats::Counters;
+use super::websocket;
+
+/// After a failed accept (no file descriptors left, mostly): the backlog waits, nothing spins.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Plaintext rustls may hold for a peer that does not read, beside our own output buffer.
+const TLS_BUFFER_BYTES: usize = 64 * 1024;
+
+/// What a port speaks inside TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Mqtt,
+    WebSocket,
+}
+
+/// A core: its runtime and its counters.
+#[derive(Clone)]
+pub(crate) struct Core {
+    pub(crate) handle: Handle,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// Accepts until the task is dropped.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    transport: Transport,
+    acceptor: TlsAcceptor,
+    hub: Arc<Hub>,
+    cores: Arc<[Core]>,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut turn = 0_usize;
+    loop {
+        // Back to a plain socket: it belongs to the reactor of the core that will serve it.
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket.into_std(),
+            Err(error) => Err(error),
+        };
+        let socket = match socket {
+            Ok(socket) => socket,
+            Err(error) => {
+                if hub.denials.take() {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(core) = cores.get(turn % cores.len().max(1)) else {
+            return Ok(());
+        };
+        turn = turn.wrapping_add(1);
+        core.counters.accepted.add();
+        let Some(place) = Place::take(&hub) else {
+            core.counters.shed.add();
+            continue;
+        };
+        let counters = Arc::clone(&core.counters);
+        core.handle.spawn(handshake(
+            socket,
+            transport,
+            acceptor.clone(),
+            Arc::clone(&hub),
+            counters,
+            place,
+        ));
+    }
+}
+
+/// A place among the connections and, until the CONNECT is through, among the handshakes.
+struct Place {
+    _connection: Counted,
+    handshake: Counted,
+}
+
+/// One counted, as long as it lives.
+struct Counted(Arc<Hub>, fn(&Hub) -> &AtomicUsize);
+
+impl Counted {
+    fn take(hub: &Arc<Hub>, which: fn(&Hub) -> &AtomicUsize, limit: usize) -> Option<Self> {
+        let taken = Self(Arc::clone(hub), which);
+        let before = which(hub).fetch_add(1, Ordering::AcqRel);
+        (before < limit).then_some(taken)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Place {
+    fn take(hub: &Arc<Hub>) -> Option<Self> {
+        if hub.draining.load(Ordering::Acquire) {
+            return None;
+        }
+        Some(Self {
+            _connection: Counted::take(hub, |hub| &hub.connections, hub.limits.connections)?,
+            handshake: Counted::take(hub, |hub| &hub.handshakes, hub.limits.handshakes_in_flight)?,
+        })
+    }
+}
+
+async fn handshake(
+    socket: TcpStream,
+    transport: Transport,
+    acceptor: TlsAcceptor,
+    hub: Arc<Hub>,
+    counters: Arc<Counters>,
+    place: Place,
+) {
+    let deadline = Instant::now() + hub.limits.handshake_time;
+    let Some(tls) = secure(socket, acceptor, deadline).await else {
+        counters.handshakes_failed.add();
+        return;
+    };
+    // The registry is asked at every handshake, resumed or full.
+    let identity = match identify(&hub, &tls) {
+        Ok(identity) => identity,
+        Err(reason) => {
+            counters.connects_refused.add();
+            if hub.denials.take() {
+                tracing::warn!("connection refused: {reason}");
+            }
+            return;
+        }
+    };
+    let deadline = Instant::now() + hub.limits.handshake_time;
+    match transport {
+        Transport::Mqtt => serve(tls, hub, counters, identity, deadline, place).await,
+        Transport::WebSocket => {
+            let bytes = hub.limits.packet_bytes;
+            let upgrade = timeout_at(deadline, websocket::accept(tls, bytes));
+            match Box::pin(upgrade).await {
+                Ok(Ok(socket)) => serve(socket, hub, counters, identity, deadline, place).await,
+                _ => counters.handshakes_failed.add(),
+            }
+        }
+    }
+}
+
+async fn secure(
+    socket: TcpStream,
+    acceptor: TlsAcceptor,
+    deadline: Instant,
+) -> Option<TlsStream<tokio::net::TcpStream>> {
+    socket.set_nonblocking(true).ok()?;
+    // Before the handshake: its last flight must not wait for a delayed acknowledgement.
+    socket.set_nodelay(true).ok()?;
+    let socket = tokio::net::TcpStream::from_std(socket).ok()?;
+    let accept = acceptor.accept_with(socket, |tls| tls.set_buffer_limit(Some(TLS_BUFFER_BYTES)));
+    match Box::pin(timeout_at(deadline, accept)).await {
+        Ok(Ok(tls)) => Some(tls),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Who the peer is, if it may be here at all.
+fn identify<T>(hub: &Hub, tls: &TlsStream<T>) -> Result<Identity, String> {
+    let (_, connection) = tls.get_ref();
+    let leaf = connection
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .ok_or("no client certificate")?;
+    let facts = CertificateFacts::read(leaf).map_err(|error| error.to_string())?;
+    let common_name = facts.subject_common_names.first();
+    let common_name = common_name.map(|name| name.as_str().into());
+    let id = CertificateId::of(leaf);
+    let identity =
+        Identity::find(&hub.fleet, &id, common_name).map_err(|error| error.to_string())?;
+    identity::check(&identity.standing.now(), Clock::wall(hub.clock.now()))
+        .map_err(|error| format!("certificate {id}: {error}"))?;
+    Ok(identity)
+}
+
+/// The session gets a task of its own, so that what the handshake needed is given back.
+async fn serve<S>(
+    io: S,
+    hub: Arc<Hub>,
+    counters: Arc<Counters>,
+    identity: Identity,
+    deadline: Instant,
+    place: Place,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let opening = connection::connect(io, hub, counters, identity, deadline);
+    let Some(connection) = Box::pin(opening).await else {
+        return;
+    };
+    let Place {
+        _connection: counted,
+        handshake,
+    } = place;
+    drop(handshake);
+    tokio::spawn(async move {
+        connection.run().await;
+        drop(counted);
+    });
+}

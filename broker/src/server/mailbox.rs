@@ -1,0 +1,372 @@
+//! The shared half of a session: where deliveries wait until the task that owns the session takes
+//! them, and how that task is woken.
+//!
+//! A publisher never waits for a receiver: it pushes under a lock held for nanoseconds and wakes
+//! the owner once per batch. Messages and bytes are bounded; what goes beyond is dropped by rule
+//! and counted. Of a durable session every message above QoS 0 is in the journal before it is here,
+//! so that what waits for an absent client is a number, not a payload.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+use store::{Behind, Lsn};
+
+use super::durable::{BodyRef, Durable, QueueEntry};
+use super::limits::Limits;
+use super::message::Message;
+use super::stats::Counters;
+use crate::codec::Qos;
+use crate::session::SendOptions;
+
+/// Something the owning task must look at, as bits of one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Signal(u32);
+
+impl Signal {
+    /// Deliveries or answers wait.
+    pub(crate) const MAIL: Self = Self(1);
+    /// Another connection claims the session.
+    pub(crate) const TAKEOVER: Self = Self(2);
+    /// The server is shutting down.
+    pub(crate) const DRAIN: Self = Self(4);
+}
+
+/// One message waiting for one session.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivery {
+    /// The message, or nothing where it must be read from the journal.
+    pub(crate) message: Option<Message>,
+    pub(crate) options: SendOptions,
+    /// Its number in the session's durable queue; 0 for what is not durable.
+    pub(crate) token: u64,
+    /// Where the journal keeps its body, for a durable one.
+    pub(crate) body: BodyRef,
+    pub(crate) weight_bytes: usize,
+}
+
+/// See the module.
+pub(crate) struct Mailbox {
+    number: u64,
+    durable: Option<Arc<Durable>>,
+    next_token: AtomicU64,
+    signals: AtomicU32,
+    bounds: Bounds,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Clone, Copy)]
+struct Bounds {
+    queue_messages: usize,
+    queue_bytes: usize,
+    qos0_messages: usize,
+    qos0_bytes: usize,
+    resident_bytes: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: VecDeque<Delivery>,
+    queued_bytes: usize,
+    queued_qos0: usize,
+    resident_bytes: usize,
+    answered: Vec<u64>,
+    state: State,
+    owner: Option<Waker>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A connection owns it.
+    #[default]
+    Live,
+    /// Nobody reads; only what is durable is kept.
+    Parked,
+    /// The session has ended.
+    Closed,
+}
+
+impl Mailbox {
+    /// `number` is the session's, never used again; `durable` is where its queue is kept, for a
+    /// session that outlives its connection.
+    pub(crate) fn new(number: u64, durable: Option<Arc<Durable>>, limits: &Limits) -> Self {
+        Self {
+            number,
+            durable,
+            next_token: AtomicU64::new(1),
+            signals: AtomicU32::new(0),
+            bounds: Bounds {
+                queue_messages: limits.session_queue_messages,
+                queue_bytes: limits.session_queue_bytes,
+                qos0_messages: limits.session_qos0_messages,
+                qos0_bytes: limits.session_qos0_bytes,
+                resident_bytes: limits.session_resident_bytes,
+            },
+            inner: Mutex::default(),
+        }
+    }
+
+    /// A parked mailbox with what the journal holds for it, oldest first.
+    pub(crate) fn recovered(
+        number: u64,
+        durable: Arc<Durable>,
+        limits: &Limits,
+        next_token: u64,
+        queue: VecDeque<Delivery>,
+    ) -> Self {
+        let mailbox = Self::new(number, Some(durable), limits);
+        mailbox.next_token.store(next_token, Ordering::Relaxed);
+        {
+            let mut inner = mailbox.inner.lock();
+            inner.queued_bytes = queue.iter().map(|delivery| delivery.weight_bytes).sum();
+            inner.queue = queue;
+            inner.state = State::Parked;
+        }
+        mailbox
+    }
+
+    /// The session's number.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether its messages above QoS 0 are kept in the journal.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable.is_some()
+    }
+
+    /// Puts a message in. Returns when it is safe, for a message that outlives the connection.
+    ///
+    /// # Errors
+    /// [`Behind`]: the journal takes no more just now and nothing was put in. Try again.
+    pub(crate) fn deliver(
+        &self,
+        message: &Message,
+        options: SendOptions,
+        body: BodyRef,
+        counters: &Counters,
+    ) -> Result<Option<Lsn>, Behind> {
+        let mut delivery = Delivery {
+            message: Some(message.clone()),
+            options,
+            token: 0,
+            body,
+            weight_bytes: message.weight_bytes(),
+        };
+        if options.qos == Qos::AtMostOnce {
+            self.push_qos0(delivery, counters);
+            return Ok(None);
+        }
+        let mut lsn = None;
+        if let Some(durable) = &self.durable {
+            // In the journal before the owner can see it: its acknowledgement deletes the record.
+            delivery.token = self.next_token.fetch_add(1, Ordering::Relaxed);
+            let entry = QueueEntry { options, body };
+            lsn = Some(durable.put_queued(self.number, delivery.token, &entry, message)?);
+        }
+        self.push(delivery, counters);
+        Ok(lsn)
+    }
+
+    /// Puts in an answer of a service to this session, if it is connected. Not kept when it is not.
+    pub(crate) fn reply(&self, message: &Message, options: SendOptions) {
+        let delivery = Delivery {
+            message: Some(message.clone()),
+            options,
+            token: 0,
+            body: BodyRef::Inline,
+            weight_bytes: message.weight_bytes(),
+        };
+        let mut inner = self.inner.lock();
+        if inner.state == State::Live && inner.queue.len() < self.bounds.queue_messages {
+            inner.add(delivery);
+            self.notify(inner, Signal::MAIL);
+        }
+    }
+
+    /// Says that the request with this number has been answered.
+    pub(crate) fn answered(&self, number: u64) {
+        let mut inner = self.inner.lock();
+        if inner.state == State::Live {
+            inner.answered.push(number);
+            self.notify(inner, Signal::MAIL);
+        }
+    }
+
+    fn push_qos0(&self, delivery: Delivery, counters: &Counters) {
+        let mut inner = self.inner.lock();
+        if inner.state != State::Live {
+            counters.dropped_qos0_offline.add();
+            return;
+        }
+        if inner.queued_qos0 >= self.bounds.qos0_messages
+            || inner.queued_bytes.saturating_add(delivery.weight_bytes) > self.bounds.qos0_bytes
+        {
+            counters.dropped_qos0_full.add();
+            return;
+        }
+        inner.add(delivery);
+        self.notify(inner, Signal::MAIL);
+    }
+
+    fn push(&self, mut delivery: Delivery, counters: &Counters) {
+        let mut inner = self.inner.lock();
+        match inner.state {
+            State::Closed => {
+                drop(inner);
+                self.forget(&delivery);
+                return;
+            }
+            State::Parked if self.durable.is_none() => return,
+            State::Parked | State::Live => {}
+        }
+        // Beyond the resident share a durable message stays in the journal until its turn.
+        if self.durable.is_some()
+            && (inner.state == State::Parked
+                || inner.resident_bytes.saturating_add(delivery.weight_bytes)
+                    > self.bounds.resident_bytes)
+        {
+            delivery.message = None;
+        }
+        let mut dropped = Vec::new();
+        while inner.queue.len() >= self.bounds.queue_messages
+            || inner.queued_bytes.saturating_add(delivery.weight_bytes) > self.bounds.queue_bytes
+        {
+            let Some(oldest) = inner.pop() else { break };
+            dropped.push(oldest);
+        }
+        inner.add(delivery);
+        self.notify(inner, Signal::MAIL);
+        for oldest in &dropped {
+            counters.dropped_queue_full.add();
+            self.forget(oldest);
+        }
+    }
+
+    /// Moves up to `max` waiting deliveries to the owner.
+    pub(crate) fn take(&self, into: &mut VecDeque<Delivery>, answered: &mut Vec<u64>, max: usize) {
+        let mut inner = self.inner.lock();
+        answered.append(&mut inner.answered);
+        for _ in 0..max {
+            let Some(delivery) = inner.pop() else { break };
+            into.push_back(delivery);
+        }
+        if inner.queue.is_empty() {
+            // Under the lock that pushers hold when they set it: none is missed.
+            self.signals.fetch_and(!Signal::MAIL.0, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether the signal is up.
+    pub(crate) fn has(&self, signal: Signal) -> bool {
+        self.signals.load(Ordering::Acquire) & signal.0 != 0
+    }
+
+    /// Raises a signal and wakes the owner.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.notify(self.inner.lock(), signal);
+    }
+
+    /// Takes a signal down.
+    pub(crate) fn clear(&self, signal: Signal) {
+        self.signals.fetch_and(!signal.0, Ordering::AcqRel);
+    }
+
+    /// The calling task owns the session from now on and is woken by `waker`.
+    pub(crate) fn own(&self, waker: &Waker) {
+        let mut inner = self.inner.lock();
+        inner.owner = Some(waker.clone());
+        inner.state = State::Live;
+    }
+
+    /// The connection is gone, the session stays. `unsent` goes back to the front; payloads are
+    /// let go of, the journal has them.
+    pub(crate) fn park(&self, unsent: VecDeque<Delivery>) {
+        let mut inner = self.inner.lock();
+        inner.owner = None;
+        inner.state = State::Parked;
+        inner.answered.clear();
+        let waiting = std::mem::take(&mut inner.queue);
+        inner.queued_bytes = 0;
+        inner.queued_qos0 = 0;
+        inner.resident_bytes = 0;
+        for mut delivery in unsent.into_iter().chain(waiting) {
+            if delivery.token != 0 {
+                delivery.message = None;
+                inner.add(delivery);
+            }
+        }
+        inner.queue.shrink_to_fit();
+    }
+
+    /// The session has ended. Returns what was still waiting.
+    pub(crate) fn close(&self) -> VecDeque<Delivery> {
+        let mut inner = self.inner.lock();
+        inner.owner = None;
+        inner.state = State::Closed;
+        inner.queued_bytes = 0;
+        inner.answered.clear();
+        std::mem::take(&mut inner.queue)
+    }
+
+    /// Deletes the durable record of a delivery, if it has one.
+    pub(crate) fn forget(&self, delivery: &Delivery) {
+        self.forget_token(delivery.token, delivery.body);
+    }
+
+    /// As [`Mailbox::forget`], by number.
+    pub(crate) fn forget_token(&self, token: u64, body: BodyRef) {
+        if token != 0
+            && let Some(durable) = &self.durable
+        {
+            durable.delete_queued(self.number, token, body);
+        }
+    }
+
+    // One wake per batch: whoever finds the signal already up knows that the owner will come.
+    fn notify(&self, inner: parking_lot::MutexGuard<'_, Inner>, signal: Signal) {
+        let before = self.signals.fetch_or(signal.0, Ordering::AcqRel);
+        let waker = if before & signal.0 == 0 {
+            inner.owner.clone()
+        } else {
+            None
+        };
+        drop(inner);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Inner {
+    fn add(&mut self, delivery: Delivery) {
+        self.queued_bytes += delivery.weight_bytes;
+        self.queued_qos0 += usize::from(delivery.options.qos == Qos::AtMostOnce);
+        if delivery.message.is_some() {
+            self.resident_bytes += delivery.weight_bytes;
+        }
+        self.queue.push_back(delivery);
+    }
+
+    fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.queue.pop_front()?;
+        self.queued_bytes = self.queued_bytes.saturating_sub(delivery.weight_bytes);
+        self.queued_qos0 = self
+            .queued_qos0
+            .saturating_sub(usize::from(delivery.options.qos == Qos::AtMostOnce));
+        if delivery.message.is_some() {
+            self.resident_bytes = self.resident_bytes.saturating_sub(delivery.weight_bytes);
+        }
+        Some(delivery)
+    }
+}
+
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}

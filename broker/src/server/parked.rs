@@ -1,0 +1,55 @@
+//! What is kept of a session while no connection holds it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use fleet::WatchGuard;
+
+use super::identity::Identity;
+use super::mailbox::Mailbox;
+use super::record::{InFlightRecord, SessionRecord};
+use super::sessions::{Owner, SessionKey};
+use crate::codec::{PacketId, SubscriptionOptions, Will};
+use crate::session::Time;
+use crate::topic::TopicFilter;
+
+/// A session between two connections. Messages are in the journal; here are only their numbers.
+pub(crate) struct Parked {
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) identity: Identity,
+    /// The standing's generation when it was last looked at.
+    pub(crate) generation: u64,
+    /// Wakes the janitor when the standing changes.
+    pub(crate) _watch: WatchGuard,
+    pub(crate) subscriptions: HashMap<TopicFilter, SubscriptionOptions>,
+    pub(crate) in_flight: Vec<InFlightRecord>,
+    pub(crate) next_packet_id: PacketId,
+    pub(crate) expiry_s: u32,
+    /// `None` never expires.
+    pub(crate) expires_at: Option<Time>,
+    /// The will and when it is due, unless the client is back before.
+    pub(crate) will: Option<(Will, Time)>,
+}
+
+impl Parked {
+    /// What the journal is told of it.
+    pub(crate) fn record(&self, key: &SessionKey) -> SessionRecord {
+        let thing = match &key.owner {
+            Owner::Thing(thing) => Some(thing.to_string()),
+            Owner::Certificate(_) => None,
+        };
+        let mut record = SessionRecord::new(
+            thing,
+            self.identity.certificate(),
+            key.client_id.as_str().to_owned(),
+            self.expiry_s,
+        );
+        record.common_name = self.identity.common_name.as_deref().map(str::to_owned);
+        record.connected = false;
+        record.expires_at_ms = self.expires_at.map(Time::as_millis);
+        record.will_at_ms = self.will.as_ref().map(|(_, due)| due.as_millis());
+        record.next_packet_id = self.next_packet_id;
+        record.in_flight.clone_from(&self.in_flight);
+        record
+    }
+}

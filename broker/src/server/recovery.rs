@@ -1,0 +1,229 @@
+//! What the journal held when the broker starts: sessions are parked, their subscriptions go into
+//! the tree, retained messages into their index. Payloads of queued messages stay on disk.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fleet::FleetError;
+use store::Replay;
+
+use super::durable::{self, BodyRef, DurableError, QueueEntry, Record};
+use super::hub::Hub;
+use super::identity::Identity;
+use super::mailbox::{Delivery, Mailbox};
+use super::parked::Parked;
+use super::record::SessionRecord;
+use super::sessions::{Owner, SessionKey};
+use crate::codec::{SESSION_NEVER_EXPIRES, SubscriptionOptions, Will};
+use crate::session::{Time, Token};
+use crate::topic::TopicFilter;
+
+/// Seconds a client has to come back after a restart before the will of its lost connection is
+/// published.
+const WILL_GRACE_S: u32 = 10;
+
+/// Why the broker cannot take up what it had.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The journal.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// The registry.
+    #[error("the registry cannot say who owns a session: {0}")]
+    Fleet(#[from] FleetError),
+}
+
+#[derive(Default)]
+struct Found {
+    sessions: BTreeMap<u64, SessionRecord>,
+    subscriptions: HashMap<u64, HashMap<TopicFilter, SubscriptionOptions>>,
+    wills: HashMap<u64, Will>,
+    queues: HashMap<u64, BTreeMap<Token, (QueueEntry, usize)>>,
+    body_weights: HashMap<u64, usize>,
+    body_uses: HashMap<u64, usize>,
+}
+
+/// Reads the whole journal and parks what it finds.
+///
+/// # Errors
+/// [`RecoveryError`]: a record that cannot be understood stops the start; nothing is changed.
+pub(crate) fn recover(hub: &Hub, replay: Replay) -> Result<(), RecoveryError> {
+    let mut found = Found::default();
+    for record in replay {
+        let (key, value) = record.map_err(DurableError::from)?;
+        found.take(hub, durable::decode(&key, value)?);
+    }
+    let highest_session = found.highest_session();
+    hub.next_session
+        .store(highest_session + 1, Ordering::Relaxed);
+    let highest_body = found.body_weights.keys().max().copied().unwrap_or(0);
+    let uses = std::mem::take(&mut found.body_uses);
+    let unused: Vec<u64> = found
+        .body_weights
+        .keys()
+        .filter(|body| !uses.contains_key(body))
+        .copied()
+        .collect();
+    hub.durable.recovered(uses, highest_body);
+    for body in unused {
+        hub.durable.delete_body(body);
+    }
+    for (number, record) in std::mem::take(&mut found.sessions) {
+        found.park(hub, number, record)?;
+    }
+    // What is left belongs to no session: a crash came between two deletions.
+    for number in found.strays() {
+        found.erase(hub, number);
+    }
+    Ok(())
+}
+
+impl Found {
+    fn take(&mut self, hub: &Hub, record: Record) {
+        match record {
+            Record::Session(number, record) => {
+                self.sessions.insert(number, *record);
+            }
+            Record::Subscription(number, filter, options) => {
+                let filters = self.subscriptions.entry(number).or_default();
+                filters.insert(filter, options);
+            }
+            Record::Will(number, will) => {
+                self.wills.insert(number, *will);
+            }
+            Record::Queued(number, token, entry, message) => {
+                if let BodyRef::Shared(body) = entry.body {
+                    *self.body_uses.entry(body).or_default() += 1;
+                }
+                let weight = message.map_or(0, |message| message.weight_bytes());
+                let queue = self.queues.entry(number).or_default();
+                queue.insert(token, (entry, weight));
+            }
+            Record::Body(number, message) => {
+                self.body_weights.insert(number, message.weight_bytes());
+            }
+            Record::Retained(message) => {
+                if let Err(error) = hub.retained.insert(message) {
+                    tracing::warn!("a retained message of an earlier run is not served: {error}");
+                }
+            }
+        }
+    }
+
+    fn highest_session(&self) -> u64 {
+        let numbers = self.sessions.keys().chain(self.subscriptions.keys());
+        let numbers = numbers.chain(self.wills.keys()).chain(self.queues.keys());
+        numbers.max().copied().unwrap_or(0)
+    }
+
+    fn strays(&self) -> Vec<u64> {
+        let numbers = self.subscriptions.keys().chain(self.wills.keys());
+        let mut strays: Vec<u64> = numbers.chain(self.queues.keys()).copied().collect();
+        strays.sort_unstable();
+        strays.dedup();
+        strays
+    }
+
+    fn park(&mut self, hub: &Hub, number: u64, record: SessionRecord) -> Result<(), RecoveryError> {
+        let common_name = record.common_name.as_deref().map(Box::from);
+        let identity = Identity::find(&hub.fleet, &record.certificate, common_name)?;
+        let generation = identity.standing.generation();
+        let owner = match &record.thing {
+            Some(thing) => thing.parse().map(Owner::Thing).ok(),
+            None => Some(Owner::Certificate(record.certificate)),
+        };
+        let (Some(owner), Ok(client_id)) = (owner, record.client_id.parse()) else {
+            tracing::error!(
+                number,
+                "a session of an earlier run has no valid owner or client id"
+            );
+            self.erase(hub, number);
+            return Ok(());
+        };
+        if !identity.is_active() {
+            tracing::info!(%owner, "session of an earlier run dropped: its certificate is not ACTIVE");
+            self.erase(hub, number);
+            return Ok(());
+        }
+        let now = hub.clock.now();
+        let key = SessionKey { owner, client_id };
+        let in_flight = record.in_flight;
+        let mut queue = self.queues.remove(&number).unwrap_or_default();
+        let next_token = queue.keys().next_back().map_or(1, |token| token + 1);
+        queue.retain(|token, _| !in_flight.iter().any(|flight| flight.token == *token));
+        let deliveries: VecDeque<Delivery> = queue
+            .into_iter()
+            .map(|(token, (entry, weight))| Delivery {
+                message: None,
+                options: entry.options,
+                token,
+                body: entry.body,
+                weight_bytes: match entry.body {
+                    BodyRef::Inline => weight,
+                    BodyRef::Shared(body) => self.body_weights.get(&body).copied().unwrap_or(0),
+                },
+            })
+            .collect();
+        let durable = Arc::clone(&hub.durable);
+        let mailbox = Mailbox::recovered(number, durable, &hub.limits, next_token, deliveries);
+        let mailbox = Arc::new(mailbox);
+        let subscriptions = self.subscriptions.remove(&number).unwrap_or_default();
+        for (filter, options) in &subscriptions {
+            hub.subscribe(&mailbox, filter, *options);
+        }
+        // A connection that was open when the server died counts as lost at this start.
+        let expires_at = match record.expires_at_ms {
+            Some(at) => Some(Time::from_millis(at)),
+            None if record.connected && record.expiry_s != SESSION_NEVER_EXPIRES => {
+                Some(now.plus_seconds(record.expiry_s))
+            }
+            None => None,
+        };
+        let will = self.wills.remove(&number).map(|will| {
+            let due = match record.will_at_ms {
+                Some(at) => Time::from_millis(at),
+                None => now.plus_seconds(will.delay_s),
+            };
+            (will, due.max(now.plus_seconds(WILL_GRACE_S)))
+        });
+        for due in [expires_at, will.as_ref().map(|(_, due)| *due)] {
+            if let Some(due) = due {
+                hub.deadlines.add(due, number, &key);
+            }
+        }
+        let parked = Parked {
+            _watch: identity.standing.watch(hub.deadlines.waker()),
+            mailbox,
+            identity,
+            generation,
+            subscriptions,
+            in_flight,
+            next_packet_id: record.next_packet_id,
+            expiry_s: record.expiry_s,
+            expires_at,
+            will,
+        };
+        hub.sessions.park_recovered(key, Box::new(parked));
+        Ok(())
+    }
+
+    /// Deletes every record of a session.
+    fn erase(&mut self, hub: &Hub, number: u64) {
+        for filter in self
+            .subscriptions
+            .remove(&number)
+            .unwrap_or_default()
+            .keys()
+        {
+            hub.durable.delete_subscription(number, filter);
+        }
+        for (token, (entry, _)) in self.queues.remove(&number).unwrap_or_default() {
+            hub.durable.delete_queued(number, token, entry.body);
+        }
+        if self.wills.remove(&number).is_some() {
+            hub.durable.delete_will(number);
+        }
+        hub.durable.delete_session(number);
+    }
+}

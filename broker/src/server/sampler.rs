@@ -1,0 +1,56 @@
+//! Log lines that an attacker can cause, bounded per second.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Lines per second; what is beyond is counted in the statistics only.
+const LINES_PER_SECOND: u64 = 20;
+
+/// Says whether one more line may be written. Shared by all cores, without a lock.
+pub(crate) struct Sampler {
+    started: Instant,
+    // The second since the start, times 2^16, plus the lines written in it.
+    state: AtomicU64,
+}
+
+impl Sampler {
+    pub(crate) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            state: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes one line's worth of this second's share.
+    pub(crate) fn take(&self) -> bool {
+        self.take_at(self.started.elapsed().as_secs())
+    }
+
+    fn take_at(&self, second: u64) -> bool {
+        self.state
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
+                if state >> 16 != second {
+                    Some(second << 16 | 1)
+                } else {
+                    (state & 0xFFFF < LINES_PER_SECOND).then_some(state + 1)
+                }
+            })
+            .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_a_second_and_no_more() {
+        let sampler = Sampler::new();
+        for second in [5, 6] {
+            for _ in 0..LINES_PER_SECOND {
+                assert!(sampler.take_at(second));
+            }
+            assert!(!sampler.take_at(second));
+        }
+    }
+}

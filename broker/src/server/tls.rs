@@ -1,0 +1,129 @@
+//! TLS settings of every listener: 1.3 and 1.2, client certificates judged against our own
+//! authority only, tickets on (the registry is asked again at every handshake, resumed or full).
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// Sessions of TLS 1.2 clients that know no tickets; a bound on memory, not a promise to resume.
+const RESUMABLE_SESSIONS_WITHOUT_TICKET: usize = 1024;
+
+/// TLS 1.3 tickets sent per handshake. A device holds one connection, so one is enough.
+const TICKETS_PER_HANDSHAKE: usize = 1;
+
+/// Whether the client must show a certificate of our authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// The handshake fails without one: the device listeners.
+    Required,
+    /// One is asked for and judged if shown: HTTPS, where operators may sign requests instead.
+    Optional,
+}
+
+/// What is spoken inside TLS. A client that names no protocol (ALPN) is taken at any listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// MQTT: `mqtt` or AWS's `x-amzn-mqtt-ca`.
+    Mqtt,
+    /// HTTP/1.1, also for WebSocket.
+    Http,
+}
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// An authority certificate is not a usable trust anchor.
+    #[error("the authority's certificate cannot be a trust anchor: {0}")]
+    Anchor(#[source] rustls::Error),
+    /// The client verifier refused its anchors.
+    #[error("client certificates cannot be verified: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+    /// Certificate and key do not make an identity.
+    #[error("the server's certificate and key cannot be used: {0}")]
+    Identity(#[source] rustls::Error),
+    /// The provider could not make a ticket key.
+    #[error("no key for session tickets could be made: {0}")]
+    Tickets(#[source] rustls::Error),
+    /// The provider does not offer what TLS 1.2 and 1.3 need.
+    #[error("the cryptography provider lacks a TLS version: {0}")]
+    Provider(#[source] rustls::Error),
+}
+
+/// Makes the TLS configuration of one listener.
+///
+/// `authorities` are the certificates of root and issuing authority (DER). Both are anchors, so a
+/// device that sends only its leaf is understood. `chain` is the server's certificate followed by
+/// the issuing one.
+///
+/// # Errors
+/// [`TlsError`], naming which part is unusable.
+pub fn server_config(
+    authorities: &[CertificateDer<'_>],
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    client: ClientAuth,
+    protocol: Protocol,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(provider());
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots
+            .add(authority.clone().into_owned())
+            .map_err(TlsError::Anchor)?;
+    }
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let verifier = match client {
+        ClientAuth::Required => verifier,
+        ClientAuth::Optional => verifier.allow_unauthenticated(),
+    }
+    .build()?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(TlsError::Provider)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(TlsError::Identity)?;
+    config.alpn_protocols = match protocol {
+        Protocol::Mqtt => vec![b"mqtt".to_vec(), b"x-amzn-mqtt-ca".to_vec()],
+        Protocol::Http => vec![b"http/1.1".to_vec()],
+    };
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Tickets)?;
+    config.session_storage = ServerSessionMemoryCache::new(RESUMABLE_SESSIONS_WITHOUT_TICKET);
+    config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
+    // Commands of a device must not be replayable: no 0-RTT.
+    config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
+/// aws-lc-rs with the hybrid post-quantum group first: a client that offers a share for it gets it.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    let hybrid = rustls::NamedGroup::X25519MLKEM768;
+    provider
+        .kx_groups
+        .sort_by_key(|group| group.name() != hybrid);
+    provider
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hybrid_group_comes_first_and_the_classical_ones_stay() {
+        let groups = provider().kx_groups;
+        assert_eq!(
+            groups.first().map(|group| group.name()),
+            Some(rustls::NamedGroup::X25519MLKEM768)
+        );
+        assert!(
+            groups
+                .iter()
+                .any(|group| group.name() == rustls::NamedGroup::X25519)
+        );
+    }
+}

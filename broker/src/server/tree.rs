@@ -1,0 +1,249 @@
+//! The topic tree: which subscriptions match a topic name.
+//!
+//! Read-mostly and shared by all cores. Matching costs what the topic's depth and the matches
+//! cost, whatever the number of subscriptions held. The tree is cut into shards by the first two
+//! levels, each with a generation of its own, so that a session subscribing under `cmd/lamp-1/…`
+//! does not spoil what connections remember of `dt/lamp-2/…`; filters with a wildcard in those two
+//! levels live in one wide shard which every match visits too.
+
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+use parking_lot::RwLock;
+
+/// Shards for filters whose first two levels are plain. A power of two.
+const SHARDS: usize = 64;
+
+/// Subscriptions by topic filter. `T` is what a subscriber is; `owner` numbers tell sessions apart.
+pub(crate) struct TopicTree<T> {
+    hasher: DefaultHashBuilder,
+    narrow: Box<[Shard<T>]>,
+    wide: Shard<T>,
+}
+
+/// What a match was true of: compare with [`TopicTree::is_current`] before using it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    shard: usize,
+    narrow: u64,
+    wide: u64,
+}
+
+/// One subscription in the tree.
+#[derive(Debug)]
+pub(crate) struct Entry<T> {
+    /// The session's number.
+    pub(crate) owner: u64,
+    /// What the session asked for.
+    pub(crate) value: T,
+}
+
+struct Shard<T> {
+    // Held for reading during one match, for writing during one change; never across an await.
+    root: RwLock<Node<T>>,
+    // Raised inside the write lock, so that a generation read under the read lock names exactly
+    // the tree that was matched.
+    generation: AtomicU64,
+}
+
+struct Node<T> {
+    children: HashMap<Box<str>, Node<T>>,
+    plus: Option<Box<Node<T>>>,
+    here: Vec<Entry<T>>,
+    below: Vec<Entry<T>>,
+}
+
+impl<T> Default for Node<T> {
+    fn default() -> Self {
+        Self {
+            children: HashMap::new(),
+            plus: None,
+            here: Vec::new(),
+            below: Vec::new(),
+        }
+    }
+}
+
+impl<T> Default for Shard<T> {
+    fn default() -> Self {
+        Self {
+            root: RwLock::new(Node::default()),
+            generation: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<T> TopicTree<T> {
+    /// An empty tree.
+    pub(crate) fn new() -> Self {
+        Self {
+            hasher: DefaultHashBuilder::default(),
+            narrow: (0..SHARDS).map(|_| Shard::default()).collect(),
+            wide: Shard::default(),
+        }
+    }
+
+    /// Adds a subscription, or replaces the one the owner has under the same filter.
+    /// Returns whether there was one [MQTT-3.8.4-3].
+    pub(crate) fn insert(&self, filter: &str, owner: u64, value: T) -> bool {
+        let shard = self.home(filter);
+        let mut root = shard.root.write();
+        let entries = root.descend(filter);
+        let replaced = match entries.iter_mut().find(|entry| entry.owner == owner) {
+            Some(entry) => {
+                entry.value = value;
+                true
+            }
+            None => {
+                entries.push(Entry { owner, value });
+                false
+            }
+        };
+        shard.generation.fetch_add(1, Ordering::Release);
+        replaced
+    }
+
+    /// Removes the owner's subscription under the filter; returns whether there was one.
+    pub(crate) fn remove(&self, filter: &str, owner: u64) -> bool {
+        let shard = self.home(filter);
+        let mut root = shard.root.write();
+        let removed = root.remove(&mut filter.split('/'), owner);
+        if removed {
+            shard.generation.fetch_add(1, Ordering::Release);
+        }
+        removed
+    }
+
+    /// Shows `visit` every subscription that matches `topic` and returns what the match was true of.
+    pub(crate) fn matches(&self, topic: &str, visit: &mut impl FnMut(&Entry<T>)) -> Stamp {
+        let shard = self.shard_of(topic);
+        // [MQTT-4.7.2-1]: a filter that begins with a wildcard does not match a `$` topic.
+        let plain = !topic.starts_with('$');
+        let narrow = self.narrow.get(shard).map_or(0, |narrow| {
+            let root = narrow.root.read();
+            root.visit(Some(topic), plain, visit);
+            narrow.generation.load(Ordering::Acquire)
+        });
+        let root = self.wide.root.read();
+        root.visit(Some(topic), plain, visit);
+        let wide = self.wide.generation.load(Ordering::Acquire);
+        Stamp {
+            shard,
+            narrow,
+            wide,
+        }
+    }
+
+    /// Whether a match with this stamp would still give the same subscriptions.
+    pub(crate) fn is_current(&self, stamp: &Stamp) -> bool {
+        self.wide.generation.load(Ordering::Acquire) == stamp.wide
+            && self
+                .narrow
+                .get(stamp.shard)
+                .is_some_and(|shard| shard.generation.load(Ordering::Acquire) == stamp.narrow)
+    }
+
+    fn home(&self, filter: &str) -> &Shard<T> {
+        if first_two(filter).any(|level| level == "+" || level == "#") {
+            return &self.wide;
+        }
+        self.narrow.get(self.shard_of(filter)).unwrap_or(&self.wide)
+    }
+
+    fn shard_of(&self, name: &str) -> usize {
+        let head = name
+            .match_indices('/')
+            .nth(1)
+            .and_then(|(at, _)| name.get(..at))
+            .unwrap_or(name);
+        // Truncation is meant: only the low bits choose the shard.
+        (self.hasher.hash_one(head) as usize) & (SHARDS - 1)
+    }
+}
+
+fn first_two(name: &str) -> impl Iterator<Item = &str> {
+    // `a/#` also matches `a`, and `a/b/#` matches `a/b`, which has the shard of `a/b`.
+    name.split('/').take(2)
+}
+
+impl<T> Node<T> {
+    fn descend(&mut self, filter: &str) -> &mut Vec<Entry<T>> {
+        let mut node = self;
+        for level in filter.split('/') {
+            node = match level {
+                "#" => return &mut node.below,
+                "+" => node.plus.get_or_insert_default(),
+                _ => node.children.entry_ref(level).or_default(),
+            };
+        }
+        &mut node.here
+    }
+
+    fn remove<'a>(&mut self, levels: &mut impl Iterator<Item = &'a str>, owner: u64) -> bool {
+        match levels.next() {
+            None => take(&mut self.here, owner),
+            Some("#") => take(&mut self.below, owner),
+            Some("+") => {
+                let Some(next) = self.plus.as_mut() else {
+                    return false;
+                };
+                let removed = next.remove(levels, owner);
+                if next.is_empty() {
+                    self.plus = None;
+                }
+                removed
+            }
+            Some(level) => {
+                let Some(next) = self.children.get_mut(level) else {
+                    return false;
+                };
+                let removed = next.remove(levels, owner);
+                if next.is_empty() {
+                    self.children.remove(level);
+                }
+                removed
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.here.is_empty()
+            && self.below.is_empty()
+            && self.plus.is_none()
+            && self.children.is_empty()
+    }
+
+    /// `rest` is what of the topic lies below this node; `None` when the topic ends here.
+    /// As deep as the topic has levels, which `Limits::topic_levels` bounds.
+    fn visit(&self, rest: Option<&str>, wildcards: bool, visit: &mut impl FnMut(&Entry<T>)) {
+        if wildcards {
+            self.below.iter().for_each(&mut *visit);
+        }
+        let Some(rest) = rest else {
+            self.here.iter().for_each(visit);
+            return;
+        };
+        let (level, rest) = match rest.split_once('/') {
+            Some((level, rest)) => (level, Some(rest)),
+            None => (rest, None),
+        };
+        if wildcards && let Some(plus) = &self.plus {
+            plus.visit(rest, true, visit);
+        }
+        if let Some(child) = self.children.get(level) {
+            child.visit(rest, true, visit);
+        }
+    }
+}
+
+fn take<T>(entries: &mut Vec<Entry<T>>, owner: u64) -> bool {
+    let Some(at) = entries.iter().position(|entry| entry.owner == owner) else {
+        return false;
+    };
+    entries.swap_remove(at);
+    if entries.is_empty() {
+        entries.shrink_to_fit();
+    }
+    true
+}
