@@ -1,31 +1,58 @@
-#![allow(unused, dead_code, clippy::todo)]
 //! A journal: an append-only log of puts and deletes in which the newest record of a key is alive.
+//! It keeps what changes quickly (queued and retained messages, sessions): records go to segment
+//! files that are deleted whole, oldest first, once nothing in them is alive.
+//!
+//! Putting never blocks on the disk: one thread per journal writes what waits as a group and syncs
+//! it (`committer`), then [`Journal::durable`] moves on and who asked to be woken is.
+
+mod committer;
+mod compact;
+mod record;
+mod recover;
+mod replay;
+mod segment;
+mod state;
+mod wakers;
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
+use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::error::StoreError;
+use crate::files::create_directory;
 use crate::lock::DirectoryLock;
+use record::{Body, Kind};
+pub use replay::Replay;
+use segment::{Disk, RealDisk};
+use state::{Location, State};
+use wakers::Wakers;
+
+/// Shortest a segment may be, in bytes.
+const SEGMENT_BYTES_MIN: u32 = 4096;
 
 /// The bounds of a journal.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Length of a segment file, in bytes.
-    pub segment_bytes: u64,
+    pub segment_bytes: u32,
     /// Most bytes put and not yet durable; a put past it gets [`Behind`].
     pub backlog_bytes_max: usize,
-    /// Compaction keeps the segments at or below this many times the live bytes,
+    /// Compaction starts when the segments are larger than this many times the live bytes
     pub compact_factor: u64,
     /// plus this many bytes.
     pub compact_slack_bytes: u64,
 }
 
 impl Default for Options {
+    /// Compaction starts before the promise (at most 4 times the live bytes + 256 MB) is at stake,
+    /// so that it is kept while compaction runs.
     fn default() -> Options {
         Options {
             segment_bytes: 64 * 1024 * 1024,
@@ -85,67 +112,200 @@ pub struct Stats {
 
 /// An open journal. Cheap to clone; dropping the last clone makes everything durable.
 #[derive(Clone)]
-pub struct Journal {}
+pub struct Journal {
+    handle: Arc<Handle>,
+}
+
+struct Shared {
+    directory: PathBuf,
+    disk: Box<dyn Disk>,
+    /// Held for memory operations only, never across a system call.
+    state: Mutex<State>,
+    /// Tells the committer of records, of the end, of nothing else.
+    work: Condvar,
+    /// Tells `wait_durable` of a commit or a failure.
+    committed: Condvar,
+    durable: AtomicU64,
+    wakers: Wakers,
+    /// The record that says the journal was closed in order has been put.
+    closed: AtomicBool,
+    // Last: the name and the directory are free once all else is gone.
+    _claim: Claim,
+}
+
+/// Ends the committer with the last clone of the journal.
+struct Handle {
+    shared: Arc<Shared>,
+    committer: Option<JoinHandle<()>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.state.lock().stop = true;
+        self.shared.work.notify_all();
+        if let Some(committer) = self.committer.take() {
+            // A waker called by the committer may have dropped the last clone.
+            if committer.thread().id() != thread::current().id() && committer.join().is_err() {
+                tracing::error!("the journal's thread ended with a panic");
+            }
+        }
+    }
+}
 
 impl Journal {
-    /// Makes `key` have the concatenation of `parts` as its value. Does not block: the record is
-    /// durable once [`Journal::durable`] has reached the returned position.
+    /// Makes `key` have the concatenation of `parts` as its value. Does not block on the disk: the
+    /// record is durable once [`Journal::durable`] has reached the returned position.
     ///
     /// # Errors
     /// [`Behind`].
     pub fn put(&self, key: &[u8], parts: &[&[u8]]) -> Result<Lsn, Behind> {
-        todo!()
+        self.append(Kind::Put, key, parts)
     }
-    /// Makes `key` not be; of an absent key, the position of the last record.
+
+    /// Makes `key` not be. Of an absent key nothing is written; the position is then that of the
+    /// last record, whatever it is, so waiting for it covers the delete that made the key absent.
     ///
     /// # Errors
     /// [`Behind`].
     pub fn delete(&self, key: &[u8]) -> Result<Lsn, Behind> {
-        todo!()
+        self.append(Kind::Delete, key, &[])
     }
-    /// The newest value of `key`, durable or not yet.
+
+    fn append(&self, kind: Kind, key: &[u8], parts: &[&[u8]]) -> Result<Lsn, Behind> {
+        let shared = &self.handle.shared;
+        // The options never change; the length of a record that is too long saturates.
+        let too_large = |limit_bytes| {
+            let length = parts
+                .iter()
+                .fold(key.len(), |sum, part| sum.saturating_add(part.len()));
+            Behind::TooLarge {
+                length: length.saturating_add(record::HEADER_BYTES),
+                limit_bytes,
+            }
+        };
+        let body = Body::new(kind, key, parts);
+        let mut state = shared.state.lock();
+        let options = state.options;
+        let limit_bytes = (options.segment_bytes - segment::HEADER_BYTES) as usize;
+        let body = body.ok_or_else(|| too_large(limit_bytes))?;
+        let length = body.length();
+        if length > limit_bytes {
+            return Err(too_large(limit_bytes));
+        }
+        let (backlog_bytes, limit_bytes) = (state.backlog_bytes, options.backlog_bytes_max);
+        // A record larger than the bound goes alone.
+        if backlog_bytes > 0 && backlog_bytes.saturating_add(length) > limit_bytes {
+            return Err(Behind::Full {
+                backlog_bytes,
+                limit_bytes,
+            });
+        }
+        if kind == Kind::Delete && !state.index.contains_key(key) {
+            return Ok(Lsn(state.next_sequence - 1));
+        }
+        let sequence = state.append(kind, body);
+        drop(state);
+        shared.work.notify_one();
+        Ok(Lsn(sequence))
+    }
+
+    /// The newest value of `key`, durable or not yet. Reads the disk where it is.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Damaged`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        todo!()
+        let shared = &self.handle.shared;
+        let state = shared.state.lock();
+        let Some(location) = state.index.get(key).copied() else {
+            return Ok(None);
+        };
+        let path = || segment::path(&shared.directory, location.segment);
+        let damaged = || {
+            let reason = "a record cannot be read any more";
+            StoreError::Damaged {
+                file: path(),
+                offset: u64::from(location.offset),
+                reason,
+            }
+        };
+        let segment = state.segment(location.segment).ok_or_else(damaged)?;
+        let value = |record: &[u8]| {
+            let start = record::HEADER_BYTES + key.len();
+            record.get(start..).map(Bytes::copy_from_slice)
+        };
+        if location.offset >= segment.durable {
+            let waiting = state.waiting_record(key, location).ok_or_else(damaged)?;
+            return value(waiting).map(Some).ok_or_else(damaged);
+        }
+        let mark = segment.mark;
+        let file = segment.file.clone().ok_or_else(damaged)?;
+        drop(state);
+        // The open file outlives a compaction that deletes it meanwhile.
+        let mut bytes = vec![0; record::length(key.len(), location.value_length)];
+        file.read_exact_at(&mut bytes, u64::from(location.offset))
+            .map_err(|e| StoreError::io("read", &path(), e))?;
+        match record::read(mark, &bytes) {
+            Ok(record) if record.key == key && record.kind == Kind::Put => {
+                let start = record::HEADER_BYTES + key.len();
+                Ok(Some(Bytes::from(bytes).slice(start..)))
+            }
+            _ => Err(damaged()),
+        }
     }
+
     /// Everything up to here is on the disk. One atomic load.
     #[must_use]
     pub fn durable(&self) -> Lsn {
-        todo!()
+        Lsn(self.handle.shared.durable.load(Ordering::Acquire))
     }
-    /// Wakes `waker` once `lsn` is durable (at once where it is), and when a write fails: the woken
-    /// task looks at [`Journal::durable`] and registers again where it is still behind.
+
+    /// Wakes `waker` once `lsn` is durable (at once where it is), and when a write fails. A task
+    /// is registered once, for the earliest position it asked for: when it is woken it looks at
+    /// [`Journal::durable`] and registers again where it is still behind.
     pub fn wake_when_durable(&self, lsn: Lsn, waker: &Waker) {
-        todo!()
+        self.handle
+            .shared
+            .wakers
+            .register(lsn, waker, || self.durable());
     }
+
     /// Blocks until `lsn` is durable.
     ///
     /// # Errors
-    /// [`StoreError::Failed`] where a write fails meanwhile.
+    /// [`StoreError::Failed`] where the disk cannot be written; the record is kept, and may become
+    /// durable later.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<(), StoreError> {
-        todo!()
+        let mut state = self.handle.shared.state.lock();
+        while self.durable() < lsn {
+            if let Some(reason) = &state.failed {
+                return Err(StoreError::Failed {
+                    reason: reason.to_string(),
+                });
+            }
+            self.handle.shared.committed.wait(&mut state);
+        }
+        Ok(())
     }
+
     /// Whether writes reach the disk.
     #[must_use]
     pub fn health(&self) -> Health {
-        todo!()
+        match &self.handle.shared.state.lock().failed {
+            None => Health::Good,
+            Some(reason) => Health::Failing(Arc::clone(reason)),
+        }
     }
+
     /// What it holds.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        todo!()
-    }
-}
-
-/// What was alive when the journal was opened: (key, value) in the order they were put.
-pub struct Replay {}
-
-impl Iterator for Replay {
-    type Item = Result<(Bytes, Bytes), StoreError>;
-    fn next(&mut self) -> Option<Self::Item> {
-        todo!()
+        let state = self.handle.shared.state.lock();
+        Stats {
+            live_keys: state.index.len() as u64,
+            live_bytes: state.live_bytes,
+            disk_bytes: state.disk_bytes,
+            backlog_bytes: state.backlog_bytes as u64,
+        }
     }
 }
 
@@ -183,10 +343,49 @@ impl Drop for Claim {
     }
 }
 
+/// Opens the journal in `directory`.
 pub(crate) fn open(
     directory: &Path,
     options: Options,
     claim: Claim,
 ) -> Result<(Journal, Replay), StoreError> {
-    todo!()
+    open_on(Box::new(RealDisk), directory, options, claim)
 }
+
+fn open_on(
+    disk: Box<dyn Disk>,
+    directory: &Path,
+    mut options: Options,
+    claim: Claim,
+) -> Result<(Journal, Replay), StoreError> {
+    options.segment_bytes = options.segment_bytes.max(SEGMENT_BYTES_MIN);
+    create_directory(directory, 0o700)?;
+    let state = recover::recover(directory, options, &*disk)?;
+    let replay = Replay::new(directory.to_path_buf(), &state);
+    let shared = Arc::new(Shared {
+        directory: directory.to_path_buf(),
+        disk,
+        durable: AtomicU64::new(state.next_sequence - 1),
+        state: Mutex::new(state),
+        work: Condvar::new(),
+        committed: Condvar::new(),
+        wakers: Wakers::default(),
+        closed: AtomicBool::new(false),
+        _claim: claim,
+    });
+    let committer = thread::Builder::new()
+        .name("journal".to_owned())
+        .spawn({
+            let shared = Arc::clone(&shared);
+            move || committer::run(&shared)
+        })
+        .map_err(|e| StoreError::io("start the thread of", directory, e))?;
+    let handle = Arc::new(Handle {
+        shared,
+        committer: Some(committer),
+    });
+    Ok((Journal { handle }, replay))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! Reading a journal back. Every record of every segment is checked. A torn tail of the last
+//! segment, which only holds what was never acknowledged, is cut; any other unsound place is
+//! damage, and the journal refuses to open rather than forget what it had promised to keep.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Options;
+use super::record::{self, Kind, Unsound};
+use super::segment::{self, Disk, HEADER_BYTES, Segment};
+use super::state::{Location, State};
+use crate::error::StoreError;
+use crate::files::sync_directory;
+
+/// Reads the segments in `directory`.
+pub(super) fn recover(
+    directory: &Path,
+    options: Options,
+    disk: &dyn Disk,
+) -> Result<State, StoreError> {
+    let mut state = State::new(options);
+    let paths = list(directory)?;
+    let mut bytes = Vec::new();
+    let mut expected: Option<u32> = None;
+    for (at, (number, path)) in paths.iter().enumerate() {
+        let last = at + 1 == paths.len();
+        if expected.is_some_and(|expected| expected != *number) {
+            let reason = "the segment before it is missing";
+            return Err(StoreError::Damaged {
+                file: path.clone(),
+                offset: 0,
+                reason,
+            });
+        }
+        expected = number.checked_add(1);
+        let file = disk
+            .create(path)
+            .map_err(|e| StoreError::io("open", path, e))?;
+        bytes.clear();
+        (&file)
+            .read_to_end(&mut bytes)
+            .map_err(|e| StoreError::io("read", path, e))?;
+        // Its header becomes durable before a record is written behind it.
+        if last
+            && bytes.len() <= HEADER_BYTES as usize
+            && Segment::read(*number, path, &bytes).is_err()
+        {
+            tracing::warn!(path = %path.display(), "removing a segment that a crash left unbegun");
+            fs::remove_file(path).map_err(|e| StoreError::io("remove", path, e))?;
+            sync_directory(directory)?;
+            continue;
+        }
+        let mut segment = Segment::read(*number, path, &bytes)?;
+        if state.segments.is_empty() {
+            state.next_sequence = segment.first_sequence;
+        } else if segment.first_sequence != state.next_sequence {
+            let reason = "records before it are missing";
+            return Err(StoreError::Damaged {
+                file: path.clone(),
+                offset: 0,
+                reason,
+            });
+        }
+        segment.file = Some(Arc::new(file));
+        state.add_segment(segment);
+        read(&mut state, *number, path, &bytes, last)?;
+    }
+    Ok(state)
+}
+
+/// The segments' files in the order of their numbers.
+fn list(directory: &Path) -> Result<Vec<(u32, PathBuf)>, StoreError> {
+    let io = |e| StoreError::io("list", directory, e);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if let Some(number) = segment::number(&path) {
+            paths.push((number, path));
+        }
+    }
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// Takes in the records of one segment.
+fn read(
+    state: &mut State,
+    number: u32,
+    path: &Path,
+    bytes: &[u8],
+    last: bool,
+) -> Result<(), StoreError> {
+    let Some(mark) = state.segment(number).map(|segment| segment.mark) else {
+        return Ok(());
+    };
+    let mut offset = HEADER_BYTES;
+    loop {
+        let rest = bytes.get(offset as usize..).unwrap_or_default();
+        if rest.is_empty() {
+            break;
+        }
+        let damaged = |reason| StoreError::Damaged {
+            file: path.to_path_buf(),
+            offset: u64::from(offset),
+            reason,
+        };
+        let record = match record::read(mark, rest) {
+            Ok(record) => record,
+            Err(unsound) => {
+                let reason = match unsound {
+                    Unsound::Short { .. } => "a record is cut",
+                    Unsound::Wrong(reason) => reason,
+                };
+                if !last || vouched(mark, rest, offset, state.next_sequence) {
+                    return Err(damaged(reason));
+                }
+                cut(state, number, path, offset, bytes.len())?;
+                break;
+            }
+        };
+        if record.sequence != state.next_sequence {
+            return Err(damaged("a record is out of its order"));
+        }
+        state.next_sequence += 1;
+        let value_length = u32::try_from(record.value.len()).unwrap_or(u32::MAX);
+        let length = u32::try_from(record.length()).unwrap_or(u32::MAX);
+        // The segment must know its length so far: the index counts what is alive in it.
+        state.disk_bytes += u64::from(length);
+        if let Some(segment) = state.segment_mut(number) {
+            segment.length = segment.length.saturating_add(length);
+            segment.durable = segment.length;
+        }
+        match record.kind {
+            Kind::Put => state.set(
+                record.key,
+                Location {
+                    segment: number,
+                    offset,
+                    value_length,
+                },
+            ),
+            Kind::Delete => state.unset(record.key),
+            Kind::Close => {}
+        }
+        offset = offset.saturating_add(length);
+    }
+    Ok(())
+}
+
+/// Whether a sound record behind the unsound one at `offset` (where `rest` begins) says that the
+/// place was durable when it was put.
+fn vouched(mark: u32, rest: &[u8], offset: u32, sequence: u64) -> bool {
+    let pattern = mark.to_le_bytes();
+    let starts = rest.windows(pattern.len()).enumerate().skip(1);
+    starts
+        .filter(|(_, window)| **window == pattern)
+        .any(|(at, _)| {
+            let candidate = record::read(mark, rest.get(at..).unwrap_or_default());
+            candidate.is_ok_and(|record| record.synced > offset && record.sequence >= sequence)
+        })
+}
+
+/// Cuts the torn tail of the last segment.
+fn cut(
+    state: &State,
+    number: u32,
+    path: &Path,
+    offset: u32,
+    length: usize,
+) -> Result<(), StoreError> {
+    let bytes = (length as u64).saturating_sub(u64::from(offset));
+    tracing::warn!(path = %path.display(), offset, bytes, "cutting a torn tail, which nobody was told is safe");
+    let Some(file) = state
+        .segment(number)
+        .and_then(|segment| segment.file.as_deref())
+    else {
+        return Ok(());
+    };
+    file.set_len(u64::from(offset))
+        .and_then(|()| File::sync_all(file))
+        .map_err(|e| StoreError::io("cut", path, e))
+}

@@ -1,0 +1,238 @@
+//! What a journal is in memory: where each key's newest record lies, and the records that are not
+//! durable yet. A record's place on the disk is settled when it is put, so the index never changes
+//! when it is written, and a write that failed is tried again at the same place.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::Options;
+use super::record::{self, Body, Kind};
+use super::segment::{HEADER_BYTES, Segment};
+
+/// Length, in bytes, at which a chunk of waiting records is closed and the next one begun.
+const CHUNK_BYTES: usize = 1024 * 1024;
+/// The index gives memory back when it is this many times larger than its keys need.
+const INDEX_SPARE_FACTOR: usize = 8;
+/// An index of so many keys is never shrunk.
+const INDEX_KEYS_MIN: usize = 4096;
+
+/// Where a record lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Location {
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    pub(super) value_length: u32,
+}
+
+/// Records that follow each other in one segment and are not durable yet.
+pub(super) struct Chunk {
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    pub(super) bytes: Vec<u8>,
+    pub(super) last_sequence: u64,
+}
+
+impl Chunk {
+    /// Where it ends in its segment.
+    pub(super) fn end(&self) -> u32 {
+        self.offset
+            .saturating_add(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX))
+    }
+}
+
+pub(super) struct State {
+    pub(super) options: Options,
+    pub(super) index: HashMap<Box<[u8]>, Location>,
+    /// Oldest first, numbers without a gap; records go to the last.
+    pub(super) segments: VecDeque<Segment>,
+    /// Waiting to be written or being written, oldest first.
+    pub(super) waiting: VecDeque<Arc<Chunk>>,
+    /// Where the next record goes, behind all of `waiting`.
+    pub(super) open: Option<Chunk>,
+    pub(super) backlog_bytes: usize,
+    pub(super) next_sequence: u64,
+    pub(super) live_bytes: u64,
+    /// Lengths of all segments together, in bytes.
+    pub(super) disk_bytes: u64,
+    pub(super) failed: Option<Arc<str>>,
+    pub(super) stop: bool,
+}
+
+impl State {
+    pub(super) fn new(options: Options) -> State {
+        State {
+            options,
+            index: HashMap::new(),
+            segments: VecDeque::new(),
+            waiting: VecDeque::new(),
+            open: None,
+            backlog_bytes: 0,
+            next_sequence: 1,
+            live_bytes: 0,
+            disk_bytes: 0,
+            failed: None,
+            stop: false,
+        }
+    }
+
+    pub(super) fn add_segment(&mut self, segment: Segment) {
+        self.disk_bytes += u64::from(segment.length);
+        self.segments.push_back(segment);
+    }
+
+    pub(super) fn segment_mut(&mut self, number: u32) -> Option<&mut Segment> {
+        let first = self.segments.front()?.number;
+        self.segments.get_mut(number.checked_sub(first)? as usize)
+    }
+
+    pub(super) fn segment(&self, number: u32) -> Option<&Segment> {
+        let first = self.segments.front()?.number;
+        self.segments.get(number.checked_sub(first)? as usize)
+    }
+
+    /// Appends a record and returns its sequence number.
+    pub(super) fn append(&mut self, kind: Kind, body: Body<'_>) -> u64 {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let length = body.length();
+        let (number, offset, mark, durable) = self.place(length, sequence);
+        let key: &[u8] = body.key;
+        let location = Location {
+            segment: number,
+            offset,
+            value_length: body.value_length,
+        };
+        match kind {
+            Kind::Put => self.set(key, location),
+            Kind::Delete => self.unset(key),
+            Kind::Close => {}
+        }
+        let full = |chunk: &Chunk| {
+            chunk.segment != number || chunk.bytes.len().saturating_add(length) > CHUNK_BYTES
+        };
+        if self.open.as_ref().is_some_and(full) {
+            self.close_chunk();
+        }
+        let chunk = self.open.get_or_insert_with(|| Chunk {
+            segment: number,
+            offset,
+            bytes: Vec::new(),
+            last_sequence: sequence,
+        });
+        body.write(mark, durable, sequence, &mut chunk.bytes);
+        chunk.last_sequence = sequence;
+        self.backlog_bytes += length;
+        sequence
+    }
+
+    /// Takes room for a record in the last segment, or in a new one where it is full; tells the
+    /// segment's number, mark and durable length, and the record's offset.
+    fn place(&mut self, length: usize, sequence: u64) -> (u32, u32, u32, u32) {
+        // Segments are at most u32::MAX bytes long and records at most a segment.
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        let bound = self.options.segment_bytes;
+        let next = match self.segments.back() {
+            None => Some(1),
+            Some(last) => {
+                let full = last.length > HEADER_BYTES && last.length.saturating_add(length) > bound;
+                full.then_some(last.number + 1)
+            }
+        };
+        if let Some(number) = next {
+            self.add_segment(Segment::new(number, sequence));
+        }
+        self.disk_bytes += u64::from(length);
+        match self.segments.back_mut() {
+            Some(last) => {
+                let offset = last.length;
+                last.length = last.length.saturating_add(length);
+                (last.number, offset, last.mark, last.durable)
+            }
+            // One was added above where there was none.
+            None => (0, 0, 0, 0),
+        }
+    }
+
+    /// Ends the chunk that takes records, so that it can be written.
+    pub(super) fn close_chunk(&mut self) {
+        if let Some(chunk) = self.open.take() {
+            self.waiting.push_back(Arc::new(chunk));
+        }
+    }
+
+    /// `key`'s newest record is the put at `location`.
+    pub(super) fn set(&mut self, key: &[u8], location: Location) {
+        let old = match self.index.get_mut(key) {
+            Some(place) => Some(std::mem::replace(place, location)),
+            None => self.index.insert(key.into(), location),
+        };
+        if let Some(old) = old {
+            self.forget(key, old);
+        }
+        self.live_bytes += record::length(key.len(), location.value_length) as u64;
+        if let Some(segment) = self.segment_mut(location.segment) {
+            segment.live_records += 1;
+        }
+    }
+
+    /// `key`'s newest record is a delete.
+    pub(super) fn unset(&mut self, key: &[u8]) {
+        if let Some(old) = self.index.remove(key) {
+            self.forget(key, old);
+        }
+    }
+
+    fn forget(&mut self, key: &[u8], old: Location) {
+        self.live_bytes -= record::length(key.len(), old.value_length) as u64;
+        if let Some(segment) = self.segment_mut(old.segment) {
+            segment.live_records -= 1;
+        }
+    }
+
+    /// The bytes of the record at `location` where it is not durable yet.
+    pub(super) fn waiting_record(&self, key: &[u8], location: Location) -> Option<&[u8]> {
+        let holds = |chunk: &Chunk| {
+            chunk.segment == location.segment
+                && (chunk.offset..chunk.end()).contains(&location.offset)
+        };
+        let waiting = self.waiting.iter().map(|chunk| &**chunk);
+        let chunk = self.open.iter().chain(waiting).find(|chunk| holds(chunk))?;
+        let start = (location.offset - chunk.offset) as usize;
+        let length = record::length(key.len(), location.value_length);
+        chunk.bytes.get(start..start + length)
+    }
+
+    /// How many segments, from the oldest, hold nothing alive. Never the last: it takes records.
+    ///
+    /// Only the oldest are ever deleted. So when a delete record goes with its segment, every put
+    /// it outlived is gone already, and no deleted key comes back.
+    pub(super) fn dead_segments(&self) -> usize {
+        let older = self.segments.len().saturating_sub(1);
+        self.segments
+            .iter()
+            .take(older)
+            .take_while(|segment| segment.live_records == 0)
+            .count()
+    }
+
+    /// Whether the oldest segment's live records are to be copied forward.
+    pub(super) fn compaction_due(&self) -> bool {
+        let bound = self.live_bytes.saturating_mul(self.options.compact_factor);
+        let bound = bound.saturating_add(self.options.compact_slack_bytes);
+        self.failed.is_none()
+            && self.disk_bytes > bound
+            && self.segments.len() > 1
+            && self
+                .segments
+                .front()
+                .is_some_and(|oldest| oldest.live_records > 0 && oldest.durable == oldest.length)
+    }
+
+    /// Gives the index's memory back after a flood of keys has gone.
+    pub(super) fn shrink(&mut self) {
+        let needed = self.index.len().max(INDEX_KEYS_MIN);
+        if self.index.capacity() / INDEX_SPARE_FACTOR > needed {
+            self.index.shrink_to(needed * 2);
+        }
+    }
+}
