@@ -17,12 +17,11 @@ use crate::files::sync_directory;
 /// How long after a failed write it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Runs until the journal is closed and, unless the disk fails, all is written.
-pub(super) fn run(shared: &Shared) {
+/// Runs until the journal is closed and, unless the disk fails, all is written. `dead` and
+/// `opened_at` (the next sequence number) are as of the recovery: what is put since may kill
+/// further segments, but they may go only once that is durable.
+pub(super) fn run(shared: &Shared, dead: usize, opened_at: u64) {
     let mut compaction = Compaction::default();
-    let opened_at = shared.state.lock().next_sequence;
-    // What was dead at the last close or died with it.
-    let dead = shared.state.lock().dead_segments();
     remove(shared, dead);
     let mut last_group_bytes = 0;
     loop {

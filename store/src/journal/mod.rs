@@ -361,6 +361,7 @@ fn open_on(
     options.segment_bytes = options.segment_bytes.max(SEGMENT_BYTES_MIN);
     create_directory(directory, 0o700)?;
     let state = recover::recover(directory, options, &*disk)?;
+    let (dead, next_sequence) = (state.dead_segments(), state.next_sequence);
     let replay = Replay::new(directory.to_path_buf(), &state);
     let shared = Arc::new(Shared {
         directory: directory.to_path_buf(),
@@ -377,7 +378,7 @@ fn open_on(
         .name("journal".to_owned())
         .spawn({
             let shared = Arc::clone(&shared);
-            move || committer::run(&shared)
+            move || committer::run(&shared, dead, next_sequence)
         })
         .map_err(|e| StoreError::io("start the thread of", directory, e))?;
     let handle = Arc::new(Handle {

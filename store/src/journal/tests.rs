@@ -1,1 +1,534 @@
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::task::Wake;
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::Store;
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+const SMALL: Options = Options {
+    segment_bytes: 4096,
+    backlog_bytes_max: 1 << 20,
+    compact_factor: 2,
+    compact_slack_bytes: 3 * 4096,
+};
+
+fn open(directory: &Path) -> (Journal, Replay) {
+    Store::open(directory)
+        .unwrap()
+        .journal_with("queue", SMALL)
+        .unwrap()
+}
+
+fn replayed(replay: Replay) -> Model {
+    replay
+        .map(Result::unwrap)
+        .map(|(key, value)| (key.to_vec(), value.to_vec()))
+        .collect()
+}
+
+fn settle(journal: &Journal, lsn: Lsn) {
+    journal.wait_durable(lsn).unwrap();
+}
+
+fn segments(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory.join("journals/queue")).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// The directory as a crash at this moment would leave it.
+fn snapshot(directory: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let to = copy.path().join("journals/queue");
+    fs::create_dir_all(&to).unwrap();
+    for path in segments(directory) {
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn what_was_put_is_read_at_once_when_durable_and_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, replay) = open(dir.path());
+    assert_eq!(replay.len(), 0);
+    journal.put(b"a", &[b"one, ", b"two"]).unwrap();
+    assert_eq!(journal.get(b"a").unwrap().unwrap(), "one, two");
+    journal.put(b"b", &[]).unwrap();
+    journal.put(b"a", &[b"three"]).unwrap();
+    let lsn = journal.delete(b"b").unwrap();
+    assert_eq!(journal.get(b"b").unwrap(), None);
+    settle(&journal, lsn);
+    assert!(journal.durable() >= lsn);
+    assert_eq!(journal.get(b"a").unwrap().unwrap(), "three");
+    assert_eq!(journal.delete(b"never").unwrap(), lsn);
+    drop(journal);
+    let (journal, replay) = open(dir.path());
+    assert_eq!(
+        replayed(replay),
+        Model::from([(b"a".to_vec(), b"three".to_vec())])
+    );
+    assert_eq!(journal.get(b"a").unwrap().unwrap(), "three");
+}
+
+#[test]
+fn the_replay_is_in_the_order_of_puts_and_of_the_moment_of_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    for n in [5u8, 3, 9, 1, 3] {
+        journal.put(&[n], &[&[n; 700]]).unwrap();
+    }
+    drop(journal);
+    let (journal, replay) = open(dir.path());
+    settle(&journal, journal.delete(&[9]).unwrap());
+    let keys: Vec<u8> = replay.map(|pair| pair.unwrap().0[0]).collect();
+    assert_eq!(keys, [5, 9, 1, 3]);
+}
+
+#[test]
+fn a_journal_is_open_once_and_holds_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (journal, replay) = store.journal("queue").unwrap();
+    assert!(matches!(
+        store.journal("queue"),
+        Err(StoreError::JournalOpen { .. })
+    ));
+    drop(store);
+    assert!(matches!(
+        Store::open(dir.path()),
+        Err(StoreError::InUse { .. })
+    ));
+    drop((journal, replay));
+    Store::open(dir.path()).unwrap().journal("queue").unwrap();
+}
+
+#[test]
+fn a_record_as_long_as_a_segment_is_taken_and_one_byte_more_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let room = SMALL.segment_bytes as usize - 32 - 28 - 1;
+    journal.put(b"small", &[]).unwrap();
+    settle(&journal, journal.put(b"k", &[&vec![1; room]]).unwrap());
+    let error = journal.put(b"k", &[&vec![2; room + 1]]).unwrap_err();
+    let (length, limit_bytes) = (4096 - 32 + 1, 4096 - 32);
+    assert_eq!(
+        error,
+        Behind::TooLarge {
+            length,
+            limit_bytes
+        }
+    );
+    assert!(matches!(
+        journal.put(&vec![0; 70_000], &[]),
+        Err(Behind::TooLarge { .. })
+    ));
+    drop(journal);
+    assert_eq!(replayed(open(dir.path()).1)[&b"k"[..]], vec![1; room]);
+}
+
+/// Fails as it is told; what it let through is on the disk.
+#[derive(Default)]
+struct Faulty {
+    writes_fail: AtomicBool,
+    syncs_fail: AtomicBool,
+}
+
+impl Disk for Arc<Faulty> {
+    fn write_at(&self, file: &fs::File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.writes_fail.load(Ordering::SeqCst) {
+            // Half of it, as a full disk does.
+            file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self, file: &fs::File) -> io::Result<()> {
+        if self.syncs_fail.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the disk is gone"));
+        }
+        file.sync_data()
+    }
+}
+
+fn open_faulty(directory: &Path, faulty: &Arc<Faulty>) -> (Journal, Replay) {
+    try_open(directory, Box::new(Arc::clone(faulty))).unwrap()
+}
+
+struct Told(std::sync::mpsc::Sender<()>);
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        let _ = self.0.send(());
+    }
+}
+
+#[test]
+fn nothing_is_durable_while_the_disk_fails_and_all_is_once_it_works_again() {
+    for sync in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let faulty = Arc::new(Faulty::default());
+        let (journal, _) = open_faulty(dir.path(), &faulty);
+        let before = journal.put(b"before", &[b"1"]).unwrap();
+        settle(&journal, before);
+        let fault = if sync {
+            &faulty.syncs_fail
+        } else {
+            &faulty.writes_fail
+        };
+        fault.store(true, Ordering::SeqCst);
+        let lsn = journal.put(b"during", &[b"2"]).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        journal.wake_when_durable(lsn, &Waker::from(Arc::new(Told(tell))));
+        assert!(matches!(
+            journal.wait_durable(lsn),
+            Err(StoreError::Failed { .. })
+        ));
+        told.recv().unwrap();
+        assert!(matches!(journal.health(), Health::Failing(_)));
+        assert_eq!(journal.durable(), before);
+        assert_eq!(journal.get(b"during").unwrap().unwrap(), "2");
+        // A crash now loses nothing that was acknowledged.
+        let crashed = snapshot(dir.path());
+        assert_eq!(replayed(open(crashed.path()).1)[&b"before"[..]], b"1");
+        fault.store(false, Ordering::SeqCst);
+        let (tell, told) = std::sync::mpsc::channel();
+        let waker = Waker::from(Arc::new(Told(tell)));
+        while journal.durable() < lsn {
+            journal.wake_when_durable(lsn, &waker);
+            told.recv().unwrap();
+        }
+        assert_eq!(journal.health(), Health::Good);
+        drop(journal);
+        let model = replayed(open(dir.path()).1);
+        assert_eq!(
+            (&model[&b"before"[..]], &model[&b"during"[..]]),
+            (&b"1".to_vec(), &b"2".to_vec())
+        );
+    }
+}
+
+#[test]
+fn the_backlog_is_taken_to_its_bound_and_not_a_byte_further() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = Arc::new(Faulty::default());
+    let (journal, _) = open_faulty(dir.path(), &faulty);
+    faulty.writes_fail.store(true, Ordering::SeqCst);
+    let record = 28 + 4 + 900;
+    let fit = SMALL.backlog_bytes_max / record;
+    for n in 0..fit {
+        journal
+            .put(&u32::try_from(n).unwrap().to_le_bytes(), &[&[7; 900]])
+            .unwrap();
+    }
+    let left = SMALL.backlog_bytes_max - fit * record;
+    let exactly = vec![7; left - 28 - 4];
+    assert!(matches!(
+        journal.put(b"last", &[&exactly, b"+"]),
+        Err(Behind::Full { .. })
+    ));
+    journal.put(b"last", &[&exactly]).unwrap();
+    let error = journal.put(b"", &[]).unwrap_err();
+    assert!(
+        matches!(error, Behind::Full { backlog_bytes, limit_bytes } if backlog_bytes == limit_bytes)
+    );
+    faulty.writes_fail.store(false, Ordering::SeqCst);
+    drop(journal);
+    assert_eq!(open(dir.path()).1.len(), fit + 1);
+}
+
+/// Puts and deletes of few keys over several segments; what must be alive after each record.
+fn history(directory: &Path) -> Vec<Model> {
+    let (journal, _) = open(directory);
+    let mut model = Model::new();
+    let mut states = vec![model.clone()];
+    for n in 0..90u8 {
+        // The first key is never written again: its segment stays.
+        let key = if n == 0 { vec![200] } else { vec![n % 7] };
+        let lsn = if n % 5 == 4 && model.contains_key(&key) {
+            model.remove(&key);
+            journal.delete(&key).unwrap()
+        } else {
+            let value = vec![n; usize::from(n) * 13 % 300 + 1];
+            model.insert(key.clone(), value.clone());
+            journal.put(&key, &[&value]).unwrap()
+        };
+        settle(&journal, lsn);
+        states.push(model.clone());
+    }
+    drop(journal);
+    states
+}
+
+#[test]
+fn the_last_segment_cut_at_any_byte_leaves_a_prefix_and_the_journal_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let states = history(dir.path());
+    let paths = segments(dir.path());
+    assert!(paths.len() > 1, "the history must span segments");
+    let last = paths.last().unwrap();
+    let length = fs::metadata(last).unwrap().len();
+    let mut reached = states.len() - 1;
+    for cut in (0..length).rev() {
+        let crashed = snapshot(dir.path());
+        let file = segments(crashed.path()).pop().unwrap();
+        OpenOptions::new()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_len(cut)
+            .unwrap();
+        let (journal, replay) = open(crashed.path());
+        let found = replayed(replay);
+        // Ever earlier states, never one that was not.
+        while states[reached] != found {
+            assert!(reached > 0, "cut at {cut}: no state is {found:?}");
+            reached -= 1;
+        }
+        if cut % 97 == 0 {
+            journal.put(b"after", &[b"the cut"]).unwrap();
+            drop(journal);
+            let mut expected = found;
+            expected.insert(b"after".to_vec(), b"the cut".to_vec());
+            assert_eq!(replayed(open(crashed.path()).1), expected);
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_closed_journal_is_refused_with_file_and_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    history(dir.path());
+    for path in segments(dir.path()) {
+        let last = Some(&path) == segments(dir.path()).last();
+        let bytes = fs::read(&path).unwrap();
+        // The closing record vouches for what is before it, not for itself.
+        let end = if last { bytes.len() - 28 } else { bytes.len() };
+        for at in (0..end).step_by(11) {
+            let crashed = snapshot(dir.path());
+            let file = crashed
+                .path()
+                .join("journals/queue")
+                .join(path.file_name().unwrap());
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x40;
+            fs::write(&file, flipped).unwrap();
+            let error = try_open(crashed.path(), Box::new(RealDisk)).err();
+            let Some(StoreError::Damaged {
+                file: named,
+                offset,
+                ..
+            }) = error
+            else {
+                panic!("byte {at} of {path:?}: {error:?}")
+            };
+            assert_eq!(named, file);
+            assert!(offset <= at as u64);
+            // Refused means untouched.
+            assert_eq!(fs::metadata(&file).unwrap().len(), bytes.len() as u64);
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    history(dir.path());
+    let paths = segments(dir.path());
+    assert!(paths.len() > 2);
+    fs::remove_file(&paths[1]).unwrap();
+    let opened = try_open(dir.path(), Box::new(RealDisk));
+    assert!(matches!(opened, Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn dead_segments_go_and_deleted_keys_do_not_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    settle(&journal, journal.put(b"stays", &[&[1; 100]]).unwrap());
+    for n in 0..2000u32 {
+        journal.put(&n.to_le_bytes(), &[&[2; 100]]).unwrap();
+        settle(&journal, journal.delete(&n.to_le_bytes()).unwrap());
+    }
+    drop(journal);
+    let (journal, replay) = open(dir.path());
+    assert_eq!(
+        replayed(replay),
+        Model::from([(b"stays".to_vec(), vec![1; 100])])
+    );
+    let stats = journal.stats();
+    let bound = 4 * stats.live_bytes + 8 * u64::from(SMALL.segment_bytes);
+    assert!(stats.disk_bytes <= bound, "{stats:?}");
+    let files: u64 = segments(dir.path())
+        .iter()
+        .map(|p| fs::metadata(p).unwrap().len())
+        .sum();
+    assert_eq!(files, stats.disk_bytes);
+}
+
+/// Ten million messages with 200,000 alive, 4 times + 256 MB, at a fortieth of the scale; the
+/// example `churn` runs it in full.
+#[test]
+fn churn_stays_within_four_times_the_live_bytes_and_the_slack() {
+    const MESSAGES: u64 = 250_000;
+    const ALIVE: u64 = 5_000;
+    let standard = Options::default();
+    let options = Options {
+        segment_bytes: standard.segment_bytes / 40,
+        backlog_bytes_max: standard.backlog_bytes_max / 40,
+        compact_slack_bytes: standard.compact_slack_bytes / 40,
+        ..standard
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (journal, _) = store.journal_with("queue", options).unwrap();
+    let mut last = journal.put(b"retained", &[&[9; 300]]).unwrap();
+    for n in 0..MESSAGES {
+        last = loop {
+            match journal.put(&n.to_be_bytes(), &[b"head", &[7; 296]]) {
+                Ok(lsn) => break lsn,
+                Err(Behind::Full { .. }) => settle(&journal, last),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        // Most are acknowledged in order, some stay until far later.
+        if let Some(old) = n.checked_sub(ALIVE) {
+            let old = if old % 100 == 0 {
+                old.saturating_sub(ALIVE)
+            } else {
+                old
+            };
+            last = loop {
+                match journal.delete(&old.to_be_bytes()) {
+                    Ok(lsn) => break lsn,
+                    Err(_) => settle(&journal, last),
+                }
+            };
+        }
+        if n % 1000 == 0 {
+            let stats = journal.stats();
+            let bound = 4 * stats.live_bytes + 256_000_000 / 40;
+            assert!(stats.disk_bytes <= bound, "after {n}: {stats:?}");
+        }
+    }
+    let live = journal.stats().live_keys;
+    drop((journal, store));
+    assert_eq!(open_with(dir.path(), options).len() as u64, live);
+}
+
+fn open_with(directory: &Path, options: Options) -> Replay {
+    Store::open(directory)
+        .unwrap()
+        .journal_with("queue", options)
+        .unwrap()
+        .1
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u8, u16),
+    Delete(u8),
+    Wait,
+    Reopen,
+    /// Go on from what a crash would leave, its last segment cut by so much of what nobody was
+    /// told is durable.
+    Crash(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..12u8, 0..900u16).prop_map(|(key, length)| Step::Put(key, length)),
+        5 => (0..12u8).prop_map(Step::Delete),
+        2 => Just(Step::Wait),
+        1 => Just(Step::Reopen),
+        1 => any::<u16>().prop_map(Step::Crash),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_happens_it_holds_what_was_acknowledged(
+        steps in prop::collection::vec(step(), 1..200),
+    ) {
+        let mut dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open(dir.path());
+        // All states since the last one known durable: a crash may leave any of them.
+        let mut states = vec![(Lsn(0), Model::new())];
+        for step in steps {
+            let mut model = states.last().unwrap().1.clone();
+            match step {
+                Step::Put(key, length) => {
+                    let value = vec![key ^ 0x55; length.into()];
+                    let lsn = journal.put(&[key], &[&value]).unwrap();
+                    model.insert(vec![key], value);
+                    states.push((lsn, model));
+                }
+                Step::Delete(key) => {
+                    let lsn = journal.delete(&[key]).unwrap();
+                    model.remove(&[key][..]);
+                    states.push((lsn, model));
+                }
+                Step::Wait => {
+                    settle(&journal, states.last().unwrap().0);
+                    states.drain(..states.len() - 1);
+                }
+                Step::Reopen => {
+                    drop(journal);
+                    let (opened, replay) = open(dir.path());
+                    journal = opened;
+                    prop_assert_eq!(&replayed(replay), &model);
+                    states = vec![(journal.durable(), model)];
+                }
+                Step::Crash(cut) => {
+                    // The committer goes on meanwhile: acknowledged is what was before the copy.
+                    let acknowledged = journal.durable();
+                    let crashed = retry_snapshot(dir.path());
+                    drop(journal);
+                    if let Some(path) = segments(crashed.path()).pop() {
+                        let torn = OpenOptions::new().append(true).open(path).unwrap();
+                        io::Write::write_all(&mut &torn, &vec![0xa5; usize::from(cut % 90)]).unwrap();
+                    }
+                    dir = crashed;
+                    let (opened, replay) = open(dir.path());
+                    journal = opened;
+                    let found = replayed(replay);
+                    let possible = states.iter().enumerate().any(|(at, (_, state))| {
+                        let next = states.get(at + 1).is_none_or(|(lsn, _)| *lsn > acknowledged);
+                        next && *state == found
+                    });
+                    prop_assert!(possible, "{:?} is no state after {:?}", found, acknowledged);
+                    states = vec![(journal.durable(), found)];
+                }
+            }
+            let model = &states.last().unwrap().1;
+            for key in 0..12u8 {
+                let found = journal.get(&[key]).unwrap().map(|value| value.to_vec());
+                prop_assert_eq!(found.as_ref(), model.get(&[key][..]));
+            }
+        }
+    }
+}
+
+/// A copy while the committer works: files may go between listing and copying, but a segment is
+/// deleted only when what replaces it is durable, so the copy is made again until nothing moved.
+fn retry_snapshot(directory: &Path) -> tempfile::TempDir {
+    loop {
+        let before = segments(directory);
+        let copy = tempfile::tempdir().unwrap();
+        let to = copy.path().join("journals/queue");
+        fs::create_dir_all(&to).unwrap();
+        let whole = before
+            .iter()
+            .all(|path| fs::copy(path, to.join(path.file_name().unwrap())).is_ok());
+        if whole && segments(directory) == before {
+            return copy;
+        }
+    }
+}
