@@ -32,7 +32,9 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
     let (begun, message) = (Instant::now(), [7; MESSAGE_BYTES]);
     let (mut last, mut peak, mut kept) = (Lsn(0), 0, true);
     for n in 0..messages {
-        last = patiently(&journal, last, || journal.put(&n.to_be_bytes(), &[&message]))?;
+        last = patiently(&journal, last, || {
+            journal.put(&n.to_be_bytes(), &[&message])
+        })?;
         if let Some(old) = n.checked_sub(alive) {
             last = patiently(&journal, last, || journal.delete(&old.to_be_bytes()))?;
         }
@@ -48,8 +50,13 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
     drop((journal, store));
     let begun = Instant::now();
     let opened = Store::open(directory.path())?.journal("queue")?.1.len();
-    println!("messages={messages} alive={opened} seconds={:.1} peak_bytes={peak} end_bytes={} live_bytes={} reopen_seconds={:.2} within_bound={kept}",
-        written.as_secs_f64(), stats.disk_bytes, stats.live_bytes, begun.elapsed().as_secs_f64());
+    println!(
+        "messages={messages} alive={opened} seconds={:.1} peak_bytes={peak} end_bytes={} live_bytes={} reopen_seconds={:.2} within_bound={kept}",
+        written.as_secs_f64(),
+        stats.disk_bytes,
+        stats.live_bytes,
+        begun.elapsed().as_secs_f64()
+    );
     Ok(kept)
 }
 

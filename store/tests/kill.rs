@@ -1,6 +1,12 @@
 //! `kill -9` at a random moment: whatever was acknowledged before is there after reopening.
 //! The child is this test program itself, told by an environment variable where to write; it
 //! prints each acknowledgement and never ends by itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of a test are part of it"
+)]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write as _};
@@ -29,7 +35,9 @@ fn run_and_kill(test: &str, directory: &Path, acknowledgements: usize) -> Vec<Ve
     for line in lines {
         let line = line.unwrap();
         // The harness prints lines of its own.
-        let Some((_, numbers)) = line.split_once("ack ") else { continue };
+        let Some((_, numbers)) = line.split_once("ack ") else {
+            continue;
+        };
         acknowledged.push(numbers.split(' ').map(|n| n.parse().unwrap()).collect());
         if acknowledged.len() == acknowledgements {
             // SIGKILL. What is in the pipe still counts: it was acknowledged.
@@ -37,14 +45,19 @@ fn run_and_kill(test: &str, directory: &Path, acknowledgements: usize) -> Vec<Ve
         }
     }
     child.wait().unwrap();
-    assert!(acknowledged.len() >= acknowledgements, "the child ended by itself");
+    assert!(
+        acknowledged.len() >= acknowledgements,
+        "the child ended by itself"
+    );
     acknowledged
 }
 
 fn acknowledge(numbers: &[u64]) {
     let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
     // One write call per line, so that a kill cannot leave half of one.
-    std::io::stdout().write_all(format!("ack {}\n", numbers.join(" ")).as_bytes()).unwrap();
+    std::io::stdout()
+        .write_all(format!("ack {}\n", numbers.join(" ")).as_bytes())
+        .unwrap();
 }
 
 /// A number of acknowledgements that differs from round to round.
@@ -63,7 +76,9 @@ fn acknowledged_batches_survive_kill_9() {
     for round in 0..ROUNDS {
         let name = "acknowledged_batches_survive_kill_9";
         for ack in run_and_kill(name, directory.path(), moment(round)) {
-            let [thread, number, revision] = ack[..] else { panic!("{ack:?}") };
+            let [thread, number, revision] = ack[..] else {
+                panic!("{ack:?}")
+            };
             known.insert((thread, number), revision);
         }
         let store = Store::open(directory.path()).unwrap();
@@ -117,19 +132,32 @@ fn acknowledged_records_survive_kill_9() {
     for round in 0..ROUNDS {
         let name = "acknowledged_records_survive_kill_9";
         let acks = run_and_kill(name, directory.path(), moment(round));
-        let (_, replay) = Store::open(directory.path()).unwrap().journal("queue").unwrap();
+        let (_, replay) = Store::open(directory.path())
+            .unwrap()
+            .journal("queue")
+            .unwrap();
         let pairs = replay.map(Result::unwrap);
-        let found: HashMap<Vec<u8>, Vec<u8>> =
-            pairs.map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+        let found: HashMap<Vec<u8>, Vec<u8>> = pairs
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .collect();
         // Each acknowledgement is (number put, number deleted before); the put ones that no later
         // delete can have reached must be there, the deleted ones gone.
         let last = acks.last().unwrap()[0];
         for ack in &acks {
-            let [put, deleted] = ack[..] else { panic!("{ack:?}") };
-            assert!(!found.contains_key(&deleted.to_be_bytes()[..]), "{deleted} came back");
+            let [put, deleted] = ack[..] else {
+                panic!("{ack:?}")
+            };
+            assert!(
+                !found.contains_key(&deleted.to_be_bytes()[..]),
+                "{deleted} came back"
+            );
             if put + ALIVE > last + IN_FLIGHT {
                 let value = found.get(&put.to_be_bytes()[..]);
-                assert_eq!(value.map(Vec::as_slice), Some(&[put as u8; 200][..]), "{put}");
+                assert_eq!(
+                    value.map(Vec::as_slice),
+                    Some(&[put as u8; 200][..]),
+                    "{put}"
+                );
             }
         }
     }
@@ -142,7 +170,9 @@ const IN_FLIGHT: u64 = 50;
 
 fn write_records(directory: &Path) {
     let (journal, replay) = Store::open(directory).unwrap().journal("queue").unwrap();
-    let last = replay.map(|pair| u64::from_be_bytes(pair.unwrap().0[..].try_into().unwrap())).max();
+    let last = replay
+        .map(|pair| u64::from_be_bytes(pair.unwrap().0[..].try_into().unwrap()))
+        .max();
     let (send, receive) = mpsc::sync_channel(IN_FLIGHT as usize / 2);
     std::thread::scope(|scope| {
         let journal = &journal;

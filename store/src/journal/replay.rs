@@ -33,7 +33,7 @@ impl Replay {
             let file = Arc::clone(segment.file.as_ref()?);
             Some((segment.number, (segment.mark, file)))
         };
-        let place = |(key, location): (&Box<[u8]>, &Location)| {
+        let place = |key: &[u8], location: &Location| {
             let length = record::length(key.len(), location.value_length);
             (
                 location.segment,
@@ -41,7 +41,7 @@ impl Replay {
                 u32::try_from(length).unwrap_or(u32::MAX),
             )
         };
-        let mut records: Vec<_> = state.index.iter().map(place).collect();
+        let mut records: Vec<_> = state.index.iter().map(|(key, at)| place(key, at)).collect();
         records.sort_unstable_by(|a, b| b.cmp(a));
         let segments = state.segments.iter().filter_map(file).collect();
         Replay {

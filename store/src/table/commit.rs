@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::spill::Spilled;
 use super::watch::{Change, Hub};
 use crate::error::StoreError;
 
@@ -22,6 +23,8 @@ pub(super) struct Commit {
     /// The database file itself, to sync it for real: sled's flush is `sync_file_range`, which
     /// does not empty the disk's cache nor write the file's length.
     file: File,
+    /// Only the leader takes it.
+    spilled: Mutex<Spilled>,
     db: sled::Db,
 }
 
@@ -48,6 +51,7 @@ impl Commit {
             changed: Condvar::new(),
             durable: AtomicU64::new(revision),
             file,
+            spilled: Mutex::new(Spilled::new(path)),
             db,
         })
     }
@@ -141,9 +145,15 @@ impl Commit {
 
     fn flush(&self) -> Result<(), StoreError> {
         self.db.flush().map_err(StoreError::database("flush"))?;
+        self.spilled.lock().sync()?;
         self.file
             .sync_data()
             .map_err(|e| StoreError::io("sync", Path::new("the database"), e))
+    }
+
+    #[cfg(test)]
+    pub(super) fn fail_for_test(&self, error: &StoreError) {
+        self.fail(&mut self.state.lock(), error);
     }
 
     fn check(&self) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 
 mod commit;
 mod rewrite;
+mod spill;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -23,8 +24,7 @@ pub use watch::{Event, WATCH_CHANGES_MAX, WATCH_KEYS_MAX, Watch, WatchStop};
 
 /// Longest key of a row, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
-/// Longest value of a row, in bytes: well below the size at which sled moves a page into a file of
-/// its own, which it does not sync. Larger content belongs into blobs.
+/// Longest value of a row, in bytes; larger content belongs into blobs.
 pub const VALUE_BYTES_MAX: usize = 256 * 1024;
 /// Most writes of one batch.
 pub const BATCH_WRITES_MAX: usize = 65_536;

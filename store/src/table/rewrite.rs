@@ -7,7 +7,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use super::spill::Spilled;
 use super::{CACHE_BYTES, StoreError};
 use crate::files::{create_directory, sync_directory};
 
@@ -29,6 +32,10 @@ impl Default for Bounds {
     }
 }
 
+/// How long sled's threads may take to let go of a database after its last handle.
+const RELEASE: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const RELEASE_STEP: Duration = Duration::from_millis(2);
 /// Rows copied per batch.
 const COPY_ROWS: usize = 1000;
 
@@ -101,15 +108,34 @@ fn settle(directory: &Path) -> Result<u64, StoreError> {
 }
 
 fn open(path: &Path) -> Result<sled::Db, StoreError> {
-    let db = sled::Config::new()
+    let config = sled::Config::new()
         .path(path)
         .cache_capacity(CACHE_BYTES)
         // Every commit flushes; a timer would only flush what nobody waits for.
-        .flush_every_ms(None)
-        .open()
-        .map_err(StoreError::database("open"))?;
-    sync_directory(path)?;
-    Ok(db)
+        .flush_every_ms(None);
+    let deadline = Instant::now() + RELEASE;
+    loop {
+        match config.open() {
+            Ok(db) => {
+                sync_directory(path)?;
+                return Ok(db);
+            }
+            // The directory's lock is ours, so what holds the database is a thread of sled's that
+            // outlives the handle dropped a moment ago.
+            Err(sled::Error::Io(e))
+                if e.to_string().contains("could not acquire lock")
+                    && Instant::now() < deadline =>
+            {
+                thread::sleep(RELEASE_STEP);
+            }
+            Err(source) => {
+                return Err(StoreError::Database {
+                    what: "open",
+                    source,
+                });
+            }
+        }
+    }
 }
 
 fn live_bytes(db: &sled::Db) -> Result<u64, StoreError> {
@@ -157,9 +183,95 @@ fn copy(from: &sled::Db, path: &Path) -> Result<(), StoreError> {
     }
     to.flush().map_err(StoreError::database("flush"))?;
     drop(to);
+    Spilled::new(path).sync()?;
     let file = path.join("db");
     fs::File::open(&file)
         .and_then(|file| file.sync_all())
         .map_err(|e| StoreError::io("sync", &file, e))?;
     sync_directory(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    const SMALL: Bounds = Bounds {
+        amplification_max: 2,
+        slack_bytes: 1024 * 1024,
+    };
+    const ROWS: u32 = 3000;
+
+    type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    fn rows(db: &sled::Db) -> Rows {
+        let tree = db.open_tree("t").unwrap();
+        tree.iter()
+            .map(Result::unwrap)
+            .map(|(k, v)| (k.to_vec(), v.to_vec()))
+            .collect()
+    }
+
+    fn churn(db: &sled::Db) {
+        let tree = db.open_tree("t").unwrap();
+        for round in 0..20u8 {
+            for n in 0..ROWS {
+                tree.insert(n.to_be_bytes(), vec![round; 300]).unwrap();
+            }
+            tree.flush().unwrap();
+        }
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+        let mut names: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| name(entry).into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_database_far_larger_than_its_rows_is_rewritten_once_and_keeps_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, _) = open_current(dir.path(), SMALL).unwrap();
+        churn(&db);
+        let (before, expected) = (db.size_on_disk().unwrap(), rows(&db));
+        assert!(
+            before > 2 * live_bytes(&db).unwrap() + SMALL.slack_bytes,
+            "{before}"
+        );
+        drop(db);
+        let (db, path) = open_current(dir.path(), SMALL).unwrap();
+        assert_eq!(path, path_of(dir.path(), 2));
+        assert_eq!(rows(&db), expected);
+        assert!(db.size_on_disk().unwrap() < before);
+        assert_eq!(names(dir.path()), ["tables.2"]);
+        drop(db);
+        let (_db, path) = open_current(dir.path(), SMALL).unwrap();
+        assert_eq!(path, path_of(dir.path(), 2));
+    }
+
+    #[test]
+    fn a_crash_at_any_step_of_the_rewriting_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, path) = open_current(dir.path(), Bounds::default()).unwrap();
+        db.open_tree("t").unwrap().insert("k", "v").unwrap();
+        let expected = rows(&db);
+        // In the middle of the copy: a new database that is not whole.
+        let fresh = dir.path().join("tables.2.new");
+        fs::create_dir(&fresh).unwrap();
+        fs::write(fresh.join("db"), b"half").unwrap();
+        drop(db);
+        let (db, current) = open_current(dir.path(), Bounds::default()).unwrap();
+        assert_eq!((&current, rows(&db)), (&path, expected.clone()));
+        assert_eq!(names(dir.path()), ["tables.1"]);
+        // After the rename, before the old one is gone.
+        copy(&db, &path_of(dir.path(), 2)).unwrap();
+        drop(db);
+        let (db, current) = open_current(dir.path(), Bounds::default()).unwrap();
+        assert_eq!((current, rows(&db)), (path_of(dir.path(), 2), expected));
+        assert_eq!(names(dir.path()), ["tables.2"]);
+    }
 }
