@@ -55,19 +55,17 @@ pub(super) fn run(shared: &Shared, dead: usize, opened_at: u64) {
                 remove(shared, dead);
             }
             Err(error) => {
-                tracing::error!(%error, "the journal cannot be written; nothing is acknowledged until it can");
                 fail(shared, &error);
                 let mut state = shared.state.lock();
-                if !state.stop {
-                    shared.work.wait_for(&mut state, RETRY);
-                }
-                if state.stop {
-                    tracing::error!(
-                        bytes = state.backlog_bytes,
-                        "closed with records that could not be written"
-                    );
+                if stop {
+                    let bytes = state.backlog_bytes;
+                    tracing::error!(bytes, "closed with records that could not be written");
                     return;
                 }
+                // Puts notify too; they must not make it try sooner. The end does, once.
+                shared
+                    .work
+                    .wait_while_for(&mut state, |state| !state.stop, RETRY);
             }
         }
     }
@@ -179,7 +177,14 @@ fn publish(shared: &Shared, group: &[Arc<Chunk>]) {
 }
 
 fn fail(shared: &Shared, error: &StoreError) {
-    shared.state.lock().failed = Some(error.to_string().into());
+    let reason = error.to_string();
+    let mut state = shared.state.lock();
+    // Said once, not with every try.
+    if state.failed.as_deref() != Some(&reason) {
+        tracing::error!(%error, "the journal cannot be written; nothing is acknowledged until it can");
+        state.failed = Some(reason.into());
+    }
+    drop(state);
     shared.committed.notify_all();
     shared.wakers.wake(Lsn(u64::MAX));
 }
