@@ -159,6 +159,16 @@ pub enum Error {
         /// What is wrong and the mend.
         why: String,
     },
+    /// Something told to a rollout that does not fit its state.
+    #[error("rollout {id} is {state} and cannot be {verb}")]
+    RolloutState {
+        /// The rollout.
+        id: String,
+        /// Where it stands.
+        state: &'static str,
+        /// What it was told.
+        verb: &'static str,
+    },
     /// Reading or writing failed.
     #[error("{what}: {source}")]
     Io {

@@ -13,6 +13,7 @@ mod keys;
 pub mod manifest;
 mod names;
 pub mod package;
+pub mod rollout;
 mod signed;
 pub mod trust;
 
