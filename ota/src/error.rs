@@ -169,6 +169,53 @@ pub enum Error {
         /// What it was told.
         verb: &'static str,
     },
+    /// Something that is not there.
+    #[error("{kind} `{name}` does not exist")]
+    NotFound {
+        /// What kind of thing.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Something that is there already, and is not the same.
+    #[error("{kind} `{name}` exists already{hint}")]
+    AlreadyExists {
+        /// What kind of thing.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The mend, beginning with a separator, or nothing.
+        hint: &'static str,
+    },
+    /// A request that cannot be carried out as it is.
+    #[error("{field}: {why}")]
+    Invalid {
+        /// Which field.
+        field: String,
+        /// What is wrong and the mend.
+        why: String,
+    },
+    /// A job that is over cannot be told anything more.
+    #[error("job `{job}` is {status} and cannot be cancelled")]
+    JobState {
+        /// The job.
+        job: String,
+        /// Where it stands.
+        status: &'static str,
+    },
+    /// No trust root has been given yet.
+    #[error(
+        "no release keys are trusted yet: give the server a trust root with `muster firmware trust ROOT.json`"
+    )]
+    NoTrust,
+    /// The store failed.
+    #[cfg(feature = "server")]
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+    /// The registry refused or failed.
+    #[cfg(feature = "server")]
+    #[error(transparent)]
+    Fleet(#[from] fleet::FleetError),
     /// Reading or writing failed.
     #[error("{what}: {source}")]
     Io {

@@ -14,6 +14,8 @@ pub mod manifest;
 mod names;
 pub mod package;
 pub mod rollout;
+#[cfg(feature = "server")]
+pub mod server;
 mod signed;
 pub mod trust;
 

@@ -12,8 +12,8 @@ use crate::digest::sha256;
 use crate::signed::{Document, Quorum, canonical, fresh, read_time, write_time};
 use crate::{Error, KeyId, PublicKey, ReleaseKey};
 
-/// Largest trust root read.
-pub const MAX_ROOT_BYTES: usize = 256 * 1024;
+/// Largest trust root read: 64 keys, their roles and their signatures take a quarter of it.
+pub const MAX_ROOT_BYTES: usize = 96 * 1024;
 /// Most keys a trust root may name.
 pub const MAX_KEYS: usize = 64;
 /// The version of the TUF specification our documents follow.

@@ -310,7 +310,7 @@ fn bounds_hold_at_their_edge() {
         bytes
     };
     assert!(Root::read(&padded(MAX_ROOT_BYTES)).is_ok());
-    assert!(words(Root::read(&padded(MAX_ROOT_BYTES + 1))).contains("at most 262144"));
+    assert!(words(Root::read(&padded(MAX_ROOT_BYTES + 1))).contains("at most 98304"));
 
     let signatures = |count: usize| {
         edit(&bytes, |v| {

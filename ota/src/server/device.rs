@@ -1,0 +1,388 @@
+//! What a device asks on `$aws/things/<thing>/jobs/…` and what it is answered (AWS IoT Jobs' MQTT API).
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Message;
+use super::executions::{Changes, MAX_LISTED};
+use super::records::{EXECUTION_NUMBER, Execution};
+use crate::job::{
+    DescribeRequest, ExecutionResponse, ExecutionStatus, GetPendingRequest, JobExecutionState,
+    MAX_CLIENT_TOKEN_BYTES, MAX_TIMEOUT_MINUTES, Rejected, RejectedCode, StartNextRequest,
+    StatusDetails, UpdateRequest, UpdateResponse, check_details,
+};
+use crate::{Error, JobId};
+
+/// Most bytes of a request that are read.
+pub(super) const MAX_REQUEST_BYTES: usize = 64 * 1024;
+
+/// Why a request is refused, before it is written out.
+pub(super) struct Refusal {
+    code: RejectedCode,
+    message: String,
+    state: Option<JobExecutionState>,
+}
+
+/// Refused, or failed for reasons of our own.
+enum Stop {
+    Refused(Refusal),
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn refuse<T>(code: RejectedCode, message: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Refused(Refusal {
+        code,
+        message: message.into(),
+        state: None,
+    }))
+}
+
+fn refuse_with<T>(code: RejectedCode, message: String, execution: &Execution) -> Result<T, Stop> {
+    Err(Stop::Refused(Refusal {
+        code,
+        message,
+        state: Some(execution.state()),
+    }))
+}
+
+/// What was asked.
+enum Request<'a> {
+    GetPending,
+    StartNext,
+    Describe(&'a str),
+    Update(&'a str),
+}
+
+/// The thing and the rest of a jobs topic.
+pub(super) fn split(topic: &str) -> Option<(&str, &str)> {
+    topic.strip_prefix("$aws/things/")?.split_once("/jobs/")
+}
+
+fn request(rest: &str) -> Option<Request<'_>> {
+    let parts: Vec<&str> = rest.split('/').collect();
+    match parts[..] {
+        ["get"] => Some(Request::GetPending),
+        ["start-next"] => Some(Request::StartNext),
+        [job, "get"] => Some(Request::Describe(job)),
+        [job, "update"] => Some(Request::Update(job)),
+        _ => None,
+    }
+}
+
+/// Answers one request by the device that is `thing`. Its answer must be sent only once `changes` is
+/// durable.
+///
+/// # Errors
+/// Only where the store fails; whatever is wrong with the request is an answer.
+pub(super) fn handle(
+    changes: &mut Changes<'_>,
+    thing: Option<&str>,
+    topic: &str,
+    payload: &[u8],
+) -> Result<Message, Error> {
+    let value = read(payload);
+    let token = value
+        .as_ref()
+        .ok()
+        .and_then(|value| value.get("clientToken")?.as_str())
+        .map(str::to_owned);
+    let answer = value
+        .map_err(Stop::Refused)
+        .and_then(|value| answer(changes, thing, topic, value));
+    let refusal = match answer {
+        Ok(payload) => {
+            return Ok(Message {
+                topic: format!("{topic}/accepted"),
+                payload,
+            });
+        }
+        Err(Stop::Failed(error)) => return Err(error),
+        Err(Stop::Refused(refusal)) => refusal,
+    };
+    rejected(topic, refusal, token, changes.now.seconds)
+}
+
+/// The answer to a request that could not be looked at.
+pub(super) fn turned_away(
+    topic: &str,
+    code: RejectedCode,
+    message: &str,
+    now: u64,
+) -> Result<Message, Error> {
+    let refusal = Refusal {
+        code,
+        message: message.to_owned(),
+        state: None,
+    };
+    rejected(topic, refusal, None, now)
+}
+
+fn rejected(
+    topic: &str,
+    refusal: Refusal,
+    token: Option<String>,
+    now: u64,
+) -> Result<Message, Error> {
+    let rejected = Rejected {
+        code: refusal.code,
+        message: refusal.message,
+        client_token: token.filter(|token| token.len() <= MAX_CLIENT_TOKEN_BYTES),
+        timestamp: now,
+        execution_state: refusal.state,
+    };
+    Ok(Message {
+        topic: format!("{topic}/rejected"),
+        payload: written(&rejected)?,
+    })
+}
+
+fn written(answer: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(answer).map_err(|error| Error::Malformed {
+        what: "answer",
+        why: error.to_string(),
+    })
+}
+
+/// No payload at all counts as `{}`: devices that have nothing to say often say nothing.
+fn read(payload: &[u8]) -> Result<Value, Refusal> {
+    let refusal = |code, message: String| Refusal {
+        code,
+        message,
+        state: None,
+    };
+    if payload.len() > MAX_REQUEST_BYTES {
+        let message = format!(
+            "the request has {} bytes; at most {MAX_REQUEST_BYTES} are read",
+            payload.len()
+        );
+        return Err(refusal(RejectedCode::InvalidRequest, message));
+    }
+    let payload = if payload.is_empty() { b"{}" } else { payload };
+    serde_json::from_slice(payload).map_err(|error| {
+        refusal(
+            RejectedCode::InvalidJson,
+            format!("the request is not JSON: {error}"),
+        )
+    })
+}
+
+fn parse<T: DeserializeOwned>(value: Value) -> Result<T, Stop> {
+    if !value.is_object() {
+        return refuse(
+            RejectedCode::InvalidRequest,
+            "the request is not a JSON object",
+        );
+    }
+    serde_json::from_value(value)
+        .or_else(|error| refuse(RejectedCode::InvalidRequest, error.to_string()))
+}
+
+fn checked(
+    token: Option<&String>,
+    details: Option<&StatusDetails>,
+    timeout: Option<i64>,
+) -> Result<(), Stop> {
+    if token.is_some_and(|token| token.len() > MAX_CLIENT_TOKEN_BYTES) {
+        let message = format!("clientToken has more than {MAX_CLIENT_TOKEN_BYTES} bytes");
+        return refuse(RejectedCode::InvalidRequest, message);
+    }
+    if let Some(message) = details.and_then(|details| check_details(details).err()) {
+        return refuse(RejectedCode::InvalidRequest, message);
+    }
+    if timeout.is_some_and(|minutes| minutes != -1 && !(1..=MAX_TIMEOUT_MINUTES).contains(&minutes))
+    {
+        let message = format!("stepTimeoutInMinutes is 1 to {MAX_TIMEOUT_MINUTES}, or -1 for none");
+        return refuse(RejectedCode::InvalidRequest, message);
+    }
+    Ok(())
+}
+
+/// The step timer after a request that asked for `minutes`.
+fn step(execution: &mut Execution, minutes: Option<i64>, now: u64) {
+    match minutes.map(u64::try_from) {
+        None => {}
+        Some(Err(_)) => execution.step_deadline = None,
+        Some(Ok(minutes)) => execution.step_deadline = Some(now.saturating_add(minutes * 60)),
+    }
+}
+
+fn answer(
+    changes: &mut Changes<'_>,
+    thing: Option<&str>,
+    topic: &str,
+    value: Value,
+) -> Result<Vec<u8>, Stop> {
+    let Some((named, rest)) = split(topic) else {
+        return refuse(RejectedCode::InvalidTopic, "not a jobs topic");
+    };
+    // Whatever the policy says, a device's jobs are its own: the thing is the certificate's, not the topic's.
+    let Some(thing) = thing.filter(|thing| *thing == named) else {
+        return refuse(
+            RejectedCode::ResourceNotFound,
+            "this certificate is not that thing's",
+        );
+    };
+    match request(rest) {
+        Some(Request::GetPending) => get_pending(changes, thing, parse(value)?),
+        Some(Request::StartNext) => start_next(changes, thing, parse(value)?),
+        Some(Request::Describe(job)) => describe(changes, thing, job, parse(value)?),
+        Some(Request::Update(job)) => update(changes, thing, job, parse(value)?),
+        None => refuse(RejectedCode::InvalidTopic, "no operation has this topic"),
+    }
+}
+
+fn get_pending(
+    changes: &mut Changes<'_>,
+    thing: &str,
+    request: GetPendingRequest,
+) -> Result<Vec<u8>, Stop> {
+    checked(request.client_token.as_ref(), None, None)?;
+    let mut list = changes.list(thing, MAX_LISTED)?;
+    list.client_token = request.client_token;
+    Ok(written(&list)?)
+}
+
+fn start_next(
+    changes: &mut Changes<'_>,
+    thing: &str,
+    request: StartNextRequest,
+) -> Result<Vec<u8>, Stop> {
+    let timeout = request.step_timeout_in_minutes;
+    checked(
+        request.client_token.as_ref(),
+        request.status_details.as_ref(),
+        timeout,
+    )?;
+    let now = changes.now.seconds;
+    let execution = match changes.head(thing)? {
+        None => None,
+        // One in progress is given again as it is: starting twice changes nothing.
+        Some(head) if head.status == ExecutionStatus::InProgress => Some(head),
+        Some(head) => Some(changes.update(&head, |execution| {
+            execution.status = ExecutionStatus::InProgress;
+            execution.details = request.status_details.or(execution.details.take());
+            step(execution, timeout, now);
+        })?),
+    };
+    let execution = execution
+        .map(|execution| changes.shown(&execution, true))
+        .transpose()?;
+    Ok(written(&ExecutionResponse {
+        execution,
+        timestamp: now,
+        client_token: request.client_token,
+    })?)
+}
+
+fn describe(
+    changes: &mut Changes<'_>,
+    thing: &str,
+    job: &str,
+    request: DescribeRequest,
+) -> Result<Vec<u8>, Stop> {
+    checked(request.client_token.as_ref(), None, None)?;
+    let with_document = request.include_job_document.unwrap_or(true);
+    let execution = if job == "$next" {
+        changes.head(thing)?
+    } else {
+        let execution = find(changes, thing, job, request.execution_number)?;
+        if execution.status.is_terminal() {
+            let message = format!("the execution of job {job} is {}", execution.status);
+            return refuse(RejectedCode::TerminalStateReached, message);
+        }
+        Some(execution)
+    };
+    let execution = execution
+        .map(|execution| changes.shown(&execution, with_document))
+        .transpose()?;
+    let timestamp = changes.now.seconds;
+    Ok(written(&ExecutionResponse {
+        execution,
+        timestamp,
+        client_token: request.client_token,
+    })?)
+}
+
+fn find(
+    changes: &mut Changes<'_>,
+    thing: &str,
+    job: &str,
+    number: Option<u64>,
+) -> Result<Execution, Stop> {
+    let Ok(id) = job.parse::<JobId>() else {
+        return refuse(RejectedCode::InvalidTopic, "not a job id");
+    };
+    let known = number.is_none_or(|number| number == EXECUTION_NUMBER);
+    match changes.execution(&id, thing)?.filter(|_| known) {
+        Some(execution) => Ok(execution),
+        None => refuse(
+            RejectedCode::ResourceNotFound,
+            format!("this thing has no execution of job {id}"),
+        ),
+    }
+}
+
+fn update(
+    changes: &mut Changes<'_>,
+    thing: &str,
+    job: &str,
+    request: UpdateRequest,
+) -> Result<Vec<u8>, Stop> {
+    let timeout = request.step_timeout_in_minutes;
+    checked(
+        request.client_token.as_ref(),
+        request.status_details.as_ref(),
+        timeout,
+    )?;
+    let execution = find(changes, thing, job, request.execution_number)?;
+    if let Some(expected) = request
+        .expected_version
+        .filter(|expected| *expected != execution.version_number)
+    {
+        let message = format!(
+            "the execution has version {}, not {expected}",
+            execution.version_number
+        );
+        return refuse_with(RejectedCode::VersionMismatch, message, &execution);
+    }
+    let by_device = matches!(
+        request.status,
+        ExecutionStatus::InProgress
+            | ExecutionStatus::Succeeded
+            | ExecutionStatus::Failed
+            | ExecutionStatus::Rejected
+    );
+    if execution.status.is_terminal() || !by_device {
+        let message = format!(
+            "an execution that is {} cannot become {}",
+            execution.status, request.status
+        );
+        return refuse_with(RejectedCode::InvalidStateTransition, message, &execution);
+    }
+    let now = changes.now.seconds;
+    let execution = changes.update(&execution, |execution| {
+        execution.status = request.status;
+        execution.details = request.status_details.or(execution.details.take());
+        step(execution, timeout, now);
+    })?;
+    let with_document = request.include_job_document == Some(true);
+    let answer = UpdateResponse {
+        execution_state: (request.include_job_execution_state == Some(true))
+            .then(|| execution.state()),
+        job_document: if with_document {
+            changes.document(&execution.job)?
+        } else {
+            None
+        },
+        timestamp: now,
+        client_token: request.client_token,
+    };
+    Ok(written(&answer)?)
+}

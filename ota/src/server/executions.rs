@@ -1,0 +1,333 @@
+//! What can happen to an execution, and what the thing is told of it. Everything that changes one goes
+//! through [`Changes`], which keeps its row, its indexes, its job's count and the notifications together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::Message;
+use super::records::{EXECUTION_NUMBER, Execution, Job, JobRef, JobStatus, Runs, key};
+use super::transaction::Transaction;
+use crate::job::{
+    ExecutionStatus, GetPendingResponse, JobExecution, NotifyMessage, NotifyNextMessage, topic,
+};
+use crate::{Error, JobId, RolloutId};
+
+/// Most executions listed for a thing, of each status.
+pub(super) const MAX_LISTED: usize = 100;
+/// Most executions of each status in a notification (AWS IoT: 10).
+pub(super) const MAX_NOTIFIED: usize = 10;
+
+/// Time as the room uses it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// Seconds since 1970.
+    pub(super) seconds: u64,
+    /// Milliseconds since 1970.
+    pub(super) millis: u64,
+}
+
+/// Changes in the making: a transaction and what follows once it is durable.
+pub(super) struct Changes<'t> {
+    pub(super) rows: Transaction<'t>,
+    pub(super) now: Now,
+    /// For each thing touched, the head of its list before the first change.
+    touched: BTreeMap<String, Option<JobId>>,
+    /// The things whose list (not only its order) changed.
+    listed: BTreeSet<String>,
+    /// The rollouts to look at again.
+    pub(super) rollouts: BTreeSet<RolloutId>,
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|error| Error::Malformed {
+        what: "message",
+        why: error.to_string(),
+    })
+}
+
+impl<'t> Changes<'t> {
+    pub(super) const fn new(rows: Transaction<'t>, now: Now) -> Self {
+        Self {
+            rows,
+            now,
+            touched: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            rollouts: BTreeSet::new(),
+        }
+    }
+
+    /// The execution of `job` on `thing`.
+    pub(super) fn execution(
+        &mut self,
+        job: &JobId,
+        thing: &str,
+    ) -> Result<Option<Execution>, Error> {
+        self.rows.get(&key::execution(job, thing))
+    }
+
+    pub(super) fn job(&mut self, job: &JobId) -> Result<Option<Job>, Error> {
+        self.rows.get(&key::job(job))
+    }
+
+    /// The jobs a thing has before it: whether in progress, and which; in their order.
+    fn pending(&self, thing: &str, limit: usize) -> Result<Vec<(bool, JobId)>, Error> {
+        let keys = self.rows.keys(&key::pending_of(thing), limit)?;
+        Ok(keys.iter().filter_map(|key| key::of_pending(key)).collect())
+    }
+
+    /// The next execution of a thing: the first in progress, else the first queued.
+    pub(super) fn head(&mut self, thing: &str) -> Result<Option<Execution>, Error> {
+        match self.pending(thing, 1)?.pop() {
+            Some((_, job)) => self.execution(&job, thing),
+            None => Ok(None),
+        }
+    }
+
+    /// The list a thing sees, at most `limit` of each status.
+    pub(super) fn list(&mut self, thing: &str, limit: usize) -> Result<GetPendingResponse, Error> {
+        let mut list = GetPendingResponse {
+            timestamp: self.now.seconds,
+            ..GetPendingResponse::default()
+        };
+        // Those in progress come first and are few; the rest of the scan is those queued.
+        for (in_progress, job) in self.pending(thing, limit * 2)? {
+            let Some(execution) = self.execution(&job, thing)? else {
+                continue;
+            };
+            let to = if in_progress {
+                &mut list.in_progress_jobs
+            } else {
+                &mut list.queued_jobs
+            };
+            if to.len() < limit {
+                to.push(execution.summary());
+            }
+        }
+        Ok(list)
+    }
+
+    fn touch(&mut self, thing: &str) -> Result<(), Error> {
+        if !self.touched.contains_key(thing) {
+            let head = self.pending(thing, 1)?.pop().map(|(_, job)| job);
+            self.touched.insert(thing.to_owned(), head);
+        }
+        Ok(())
+    }
+
+    /// Queues `job` for `thing`; nothing where it has an execution of it already. A thing that is not in
+    /// the registry any more gets one that is over.
+    pub(super) fn queue(&mut self, job: &mut Job, thing: &str, exists: bool) -> Result<(), Error> {
+        if self.execution(&job.id, thing)?.is_some() {
+            return Ok(());
+        }
+        self.touch(thing)?;
+        let before = match &job.install {
+            Some(install) => {
+                self.rows.put(
+                    key::fetch(thing, &install.name, &install.version),
+                    &JobRef {
+                        job: job.id.clone(),
+                    },
+                )?;
+                self.rows
+                    .get::<Runs>(&key::runs(thing, &install.name))?
+                    .map(|runs| runs.version)
+            }
+            None => None,
+        };
+        let execution = Execution {
+            job: job.id.clone(),
+            thing: thing.to_owned(),
+            status: if exists {
+                ExecutionStatus::Queued
+            } else {
+                ExecutionStatus::Removed
+            },
+            details: None,
+            queued_at: self.now.seconds,
+            started_at: None,
+            last_updated_at: self.now.seconds,
+            version_number: 1,
+            force_canceled: false,
+            job_deadline: None,
+            step_deadline: None,
+            order: self.now.millis,
+            before,
+        };
+        if exists {
+            job.open += 1;
+            self.rows.put(
+                key::pending(&execution),
+                &JobRef {
+                    job: job.id.clone(),
+                },
+            )?;
+            self.listed.insert(thing.to_owned());
+        }
+        self.rows.put(key::execution(&job.id, thing), &execution)
+    }
+
+    /// Replaces `old` by what `change` makes of it, counting its version up.
+    pub(super) fn update(
+        &mut self,
+        old: &Execution,
+        change: impl FnOnce(&mut Execution),
+    ) -> Result<Execution, Error> {
+        self.touch(&old.thing)?;
+        let mut new = old.clone();
+        change(&mut new);
+        new.version_number += 1;
+        new.last_updated_at = self.now.seconds;
+        let began =
+            new.status == ExecutionStatus::InProgress && old.status == ExecutionStatus::Queued;
+        let ended = new.status.is_terminal() && !old.status.is_terminal();
+        if new.status != ExecutionStatus::Queued
+            && new.started_at.is_none()
+            && !matches!(
+                new.status,
+                ExecutionStatus::Canceled | ExecutionStatus::Removed
+            )
+        {
+            new.started_at = Some(self.now.seconds);
+        }
+        let mut job = self.job(&old.job)?;
+        if began {
+            let minutes = job.as_ref().and_then(|job| job.timeout_minutes);
+            new.job_deadline =
+                minutes.map(|minutes| self.now.seconds.saturating_add(u64::from(minutes) * 60));
+        }
+        if let Some(deadline) = old.deadline() {
+            self.rows.delete(key::due(deadline, old));
+        }
+        if let Some(deadline) = new.deadline() {
+            self.rows.put(
+                key::due(deadline, &new),
+                &JobRef {
+                    job: new.job.clone(),
+                },
+            )?;
+        }
+        self.rows.delete(key::pending(old));
+        if ended {
+            self.listed.insert(new.thing.clone());
+            self.end(&new, job.as_mut())?;
+        } else {
+            self.rows.put(
+                key::pending(&new),
+                &JobRef {
+                    job: new.job.clone(),
+                },
+            )?;
+        }
+        if let Some(install) = job.and_then(|job| job.install) {
+            self.rollouts.insert(install.rollout);
+        }
+        self.rows.put(key::execution(&new.job, &new.thing), &new)?;
+        Ok(new)
+    }
+
+    /// An execution is over: what its job and the thing's record learn from it.
+    fn end(&mut self, execution: &Execution, job: Option<&mut Job>) -> Result<(), Error> {
+        let Some(job) = job else { return Ok(()) };
+        job.open = job.open.saturating_sub(1);
+        job.last_updated_at = self.now.seconds;
+        if job.open == 0 && job.status == JobStatus::InProgress {
+            job.status = JobStatus::Completed;
+            job.completed_at = Some(self.now.seconds);
+        }
+        if let Some(install) = job
+            .install
+            .as_ref()
+            .filter(|_| execution.status == ExecutionStatus::Succeeded)
+        {
+            let runs = Runs {
+                version: install.version.clone(),
+            };
+            self.rows
+                .put(key::runs(&execution.thing, &install.name), &runs)?;
+        }
+        self.rows.put(key::job(&job.id), job)
+    }
+
+    /// An execution as the device sees it.
+    pub(super) fn shown(
+        &mut self,
+        execution: &Execution,
+        with_document: bool,
+    ) -> Result<JobExecution, Error> {
+        let document = if with_document {
+            self.document(&execution.job)?
+        } else {
+            None
+        };
+        Ok(JobExecution {
+            job_id: execution.job.to_string(),
+            thing_name: execution.thing.clone(),
+            job_document: document,
+            status: execution.status,
+            status_details: execution.details.clone(),
+            queued_at: execution.queued_at,
+            started_at: execution.started_at,
+            last_updated_at: execution.last_updated_at,
+            version_number: execution.version_number,
+            execution_number: EXECUTION_NUMBER,
+            approximate_seconds_before_timed_out: execution
+                .deadline()
+                .map(|deadline| deadline.saturating_sub(self.now.seconds)),
+        })
+    }
+
+    /// The document of a job as devices get it.
+    pub(super) fn document(&mut self, job: &JobId) -> Result<Option<serde_json::Value>, Error> {
+        let Some(job) = self.job(job)? else {
+            return Ok(None);
+        };
+        let document = serde_json::from_str(&job.document).map_err(|error| Error::Malformed {
+            what: "job document",
+            why: error.to_string(),
+        })?;
+        Ok(Some(document))
+    }
+
+    /// What the touched things are told: `notify` where their list changed, `notify-next` where another
+    /// execution is the next one.
+    pub(super) fn notifications(&mut self) -> Result<Vec<Message>, Error> {
+        let mut messages = Vec::new();
+        for (thing, old_head) in std::mem::take(&mut self.touched) {
+            if self.listed.contains(&thing) {
+                let list = self.list(&thing, MAX_NOTIFIED)?;
+                let jobs = [
+                    (ExecutionStatus::InProgress, list.in_progress_jobs),
+                    (ExecutionStatus::Queued, list.queued_jobs),
+                ];
+                let jobs = jobs
+                    .into_iter()
+                    .filter(|(_, jobs)| !jobs.is_empty())
+                    .collect();
+                let message = NotifyMessage {
+                    jobs,
+                    timestamp: self.now.seconds,
+                };
+                messages.push(Message {
+                    topic: topic(&thing, "notify"),
+                    payload: json(&message)?,
+                });
+            }
+            let head = self.head(&thing)?;
+            if head.as_ref().map(|head| &head.job) != old_head.as_ref() {
+                let execution = head.map(|head| self.shown(&head, true)).transpose()?;
+                let message = NotifyNextMessage {
+                    execution,
+                    timestamp: self.now.seconds,
+                };
+                messages.push(Message {
+                    topic: topic(&thing, "notify-next"),
+                    payload: json(&message)?,
+                });
+            }
+        }
+        self.listed.clear();
+        Ok(messages)
+    }
+}

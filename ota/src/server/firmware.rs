@@ -1,0 +1,329 @@
+//! The firmware repository: trust roots, packages that were verified before anything of them was kept,
+//! and who may fetch what. The server holds no key that could sign an image.
+
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use store::files;
+
+use super::records::{Execution, Firmware, JobRef, TrustRow, key};
+use super::transaction::Transaction;
+use super::{Ota, seconds};
+use crate::image::read_some;
+use crate::manifest::{MAX_IMAGE_BYTES, MAX_MANIFEST_BYTES};
+use crate::{
+    Error, FirmwareName, FirmwareVersion, ImageCheck, Manifest, ReleaseKey, Root, Sha256, package,
+    sha256,
+};
+
+/// How long after its execution is over a thing may still fetch the image: a download that was under way
+/// when the report crossed it is let to its end.
+pub const FETCH_GRACE_SECONDS: u64 = 15 * 60;
+
+/// Makes `online.key` (0600) and `online.pub` in `dir` where they are not there yet: the key of the roles
+/// that only say what is newest.
+pub(super) fn online_key(dir: &Path) -> Result<(), Error> {
+    let private = dir.join("online.key");
+    let io = |what| move |source| Error::Io { what, source };
+    std::fs::create_dir_all(dir).map_err(io("making the firmware directory"))?;
+    let key = match std::fs::read_to_string(&private) {
+        Ok(pem) => ReleaseKey::from_pem(&pem)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = ReleaseKey::generate()?;
+            files::write_private(&private, key.to_pem()?.as_bytes())?;
+            key
+        }
+        Err(source) => {
+            return Err(Error::Io {
+                what: "reading firmware/online.key",
+                source,
+            });
+        }
+    };
+    let public = key.public().to_pem()?;
+    let path = dir.join("online.pub");
+    if std::fs::read_to_string(&path).ok().as_deref() != Some(public.as_str()) {
+        files::write_public(&path, public.as_bytes())?;
+    }
+    Ok(())
+}
+
+impl Ota {
+    /// Takes a trust root: the first one is believed, each later one must be the successor of the one
+    /// before; the same one again changes nothing.
+    ///
+    /// # Errors
+    /// What [`Root::read`], [`Root::successor`] and [`Root::fresh`] say.
+    pub fn trust(&self, bytes: &[u8], now: SystemTime) -> Result<Root, Error> {
+        let _turn = self.turn();
+        let next = match self.newest_root()? {
+            None => Root::read(bytes)?,
+            Some((known, root)) if known.as_bytes() == bytes => return Ok(root),
+            Some((_, root)) => root.successor(bytes)?,
+        };
+        next.fresh(now)?;
+        let json = String::from_utf8(bytes.to_vec()).map_err(|error| Error::Malformed {
+            what: "trust root",
+            why: error.to_string(),
+        })?;
+        let mut rows = Transaction::new(&self.inner.table);
+        let key = key::root(next.version());
+        rows.get::<TrustRow>(&key)?;
+        rows.put(key, &TrustRow { json })?;
+        rows.commit()?;
+        Ok(next)
+    }
+
+    /// The newest trust root, as it was given, and what it says.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn newest_root(&self) -> Result<Option<(String, Root)>, Error> {
+        let mut newest = None;
+        let mut after: Option<String> = None;
+        loop {
+            let rows = self
+                .inner
+                .table
+                .scan_as::<TrustRow>(key::ROOTS, after.as_deref(), 100)?;
+            let Some((last, row)) = rows.into_iter().last() else {
+                break;
+            };
+            newest = Some(row.value.json);
+            after = Some(last);
+        }
+        newest
+            .map(|json| Root::read(json.as_bytes()).map(|root| (json, root)))
+            .transpose()
+    }
+
+    /// Trust root version `version` as it was given, for devices that walk from one to the next.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn root(&self, version: u64) -> Result<Option<String>, Error> {
+        Ok(self
+            .inner
+            .table
+            .get_as::<TrustRow>(&key::root(version))?
+            .map(|row| row.value.json))
+    }
+
+    /// Takes a package as it streams in. Nothing of it is kept unless everything holds: the signatures of
+    /// the trusted root's threshold, its expiry, size, hash and chunk hashes, and that no other image goes
+    /// by its name and version. The same image signed anew replaces the manifest.
+    ///
+    /// # Errors
+    /// [`Error::NoTrust`], [`Error::AlreadyExists`], and what [`Manifest::verify`], [`ImageCheck`] and
+    /// [`package::read`] say.
+    pub fn add(&self, package: impl Read, now: SystemTime) -> Result<Firmware, Error> {
+        let (_, root) = self.newest_root()?.ok_or(Error::NoTrust)?;
+        let (manifest, signed, image) = package::read(package, |signed, size, image| {
+            let manifest = Manifest::verify(&signed, &root, now)?;
+            if size != manifest.size {
+                let why = format!(
+                    "the package's image has {size} bytes, signed were {}",
+                    manifest.size
+                );
+                return Err(Error::Image {
+                    firmware: manifest.title(),
+                    why,
+                });
+            }
+            self.same_or_new(&manifest)?;
+            let mut writer = self.inner.blobs.writer(MAX_IMAGE_BYTES)?;
+            let mut check = ImageCheck::new(&manifest);
+            let mut buffer = vec![0; 64 * 1024];
+            let mut image = image;
+            loop {
+                let bytes = read_some(&mut image, &mut buffer)?;
+                if bytes.is_empty() {
+                    break;
+                }
+                check.update(bytes)?;
+                writer.write_all(bytes).map_err(|source| Error::Io {
+                    what: "keeping the image",
+                    source,
+                })?;
+            }
+            check.finish()?;
+            Ok((manifest, signed, writer))
+        })?;
+        let mut writer = self.inner.blobs.writer(MAX_MANIFEST_BYTES as u64)?;
+        writer.write_all(&signed).map_err(|source| Error::Io {
+            what: "keeping the manifest",
+            source,
+        })?;
+
+        let _turn = self.turn();
+        self.same_or_new(&manifest)?;
+        image.commit()?;
+        writer.commit()?;
+        let firmware = Firmware {
+            sha256: manifest.sha256,
+            manifest_sha256: sha256(&signed),
+            size: manifest.size,
+            hardware: manifest.hardware.into_iter().collect(),
+            requires: manifest.requires,
+            counter: manifest.counter,
+            expires: seconds(manifest.expires),
+            notes: manifest.notes,
+            added_at: seconds(now),
+            name: manifest.name,
+            version: manifest.version,
+        };
+        let mut rows = Transaction::new(&self.inner.table);
+        let key = key::firmware(&firmware.name, &firmware.version);
+        rows.get::<Firmware>(&key)?;
+        rows.put(key, &firmware)?;
+        rows.commit()?;
+        Ok(firmware)
+    }
+
+    fn same_or_new(&self, manifest: &Manifest) -> Result<(), Error> {
+        let known = self
+            .inner
+            .table
+            .get_as::<Firmware>(&key::firmware(&manifest.name, &manifest.version))?;
+        let same = |known: &Firmware| {
+            known.sha256 == manifest.sha256
+                && known.counter == manifest.counter
+                && known.requires == manifest.requires
+                && known.hardware.iter().eq(&manifest.hardware)
+        };
+        if known.is_none_or(|row| same(&row.value)) {
+            return Ok(());
+        }
+        let hint = " with another content; give the new image a version of its own";
+        Err(Error::AlreadyExists {
+            kind: "firmware",
+            name: manifest.title(),
+            hint,
+        })
+    }
+
+    /// The firmware of this name and version.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn firmware(
+        &self,
+        name: &FirmwareName,
+        version: &FirmwareVersion,
+    ) -> Result<Firmware, Error> {
+        let row = self
+            .inner
+            .table
+            .get_as::<Firmware>(&key::firmware(name, version))?;
+        row.map(|row| row.value).ok_or_else(|| Error::NotFound {
+            kind: "firmware",
+            name: format!("{name} {version}"),
+        })
+    }
+
+    /// Firmware in the order of names and versions, at most `limit`; the next page's `after` is the last
+    /// one's `NAME/VERSION`.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn firmwares(&self, after: Option<&str>, limit: usize) -> Result<Vec<Firmware>, Error> {
+        let after = after.map(|after| format!("{}{after}", key::FIRMWARE));
+        let rows = self
+            .inner
+            .table
+            .scan_as::<Firmware>(key::FIRMWARE, after.as_deref(), limit)?;
+        Ok(rows.into_iter().map(|(_, row)| row.value).collect())
+    }
+
+    /// The signed manifest, byte for byte as it came.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn manifest(
+        &self,
+        name: &FirmwareName,
+        version: &FirmwareVersion,
+    ) -> Result<Vec<u8>, Error> {
+        let firmware = self.firmware(name, version)?;
+        let mut bytes = Vec::new();
+        self.blob(&firmware, firmware.manifest_sha256)?
+            .read_to_end(&mut bytes)
+            .map_err(|source| Error::Io {
+                what: "reading the manifest",
+                source,
+            })?;
+        Ok(bytes)
+    }
+
+    /// The image, to be sent from any byte on, and what is known of it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn open_image(
+        &self,
+        name: &FirmwareName,
+        version: &FirmwareVersion,
+    ) -> Result<(File, Firmware), Error> {
+        let firmware = self.firmware(name, version)?;
+        Ok((self.blob(&firmware, firmware.sha256)?, firmware))
+    }
+
+    fn blob(&self, firmware: &Firmware, hash: Sha256) -> Result<File, Error> {
+        self.inner
+            .blobs
+            .open(&hash.to_string())?
+            .ok_or_else(|| Error::NotFound {
+                kind: "the kept file of firmware",
+                name: format!("{} {}", firmware.name, firmware.version),
+            })
+    }
+
+    /// Whether `thing` may fetch this firmware: only while it has a job for it, and
+    /// [`FETCH_GRACE_SECONDS`] beyond.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn may_fetch(
+        &self,
+        thing: &str,
+        name: &FirmwareName,
+        version: &FirmwareVersion,
+        now: SystemTime,
+    ) -> Result<bool, Error> {
+        let Some(row) = self
+            .inner
+            .table
+            .get_as::<JobRef>(&key::fetch(thing, name, version))?
+        else {
+            return Ok(false);
+        };
+        let execution = self
+            .inner
+            .table
+            .get_as::<Execution>(&key::execution(&row.value.job, thing))?;
+        Ok(execution.is_some_and(|row| {
+            let execution = row.value;
+            let grace = execution
+                .last_updated_at
+                .saturating_add(FETCH_GRACE_SECONDS);
+            let under_way = execution.started_at.is_some() && seconds(now) <= grace;
+            !execution.status.is_terminal() || under_way
+        }))
+    }
+
+    /// Refuses firmware that devices would refuse as well by now.
+    pub(super) fn still_good(
+        &self,
+        name: &FirmwareName,
+        version: &FirmwareVersion,
+        now: u64,
+    ) -> Result<Firmware, Error> {
+        let firmware = self.firmware(name, version)?;
+        let (_, root) = self.newest_root()?.ok_or(Error::NoTrust)?;
+        let now = UNIX_EPOCH + Duration::from_secs(now);
+        Manifest::verify(&self.manifest(name, version)?, &root, now)?;
+        Ok(firmware)
+    }
+}

@@ -1,0 +1,554 @@
+//! Jobs as AWS IoT's API has them, as far as this release goes: what it does not do is refused by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use fleet::{GroupName, ThingName};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::executions::{Changes, Now};
+use super::records::{Execution, Job, JobStatus, key};
+use super::transaction::Transaction;
+use super::{Ota, now};
+use crate::job::{ExecutionStatus, INSTALL_OPERATION, MAX_DOCUMENT_BYTES, MAX_TIMEOUT_MINUTES};
+use crate::{Error, JobId};
+
+/// Most things one job is for.
+pub const MAX_JOB_THINGS: usize = 10_000;
+/// Most targets a request may name (AWS IoT: 100).
+pub const MAX_TARGETS: usize = 100;
+/// Longest description (AWS IoT: 2028 characters).
+pub const MAX_DESCRIPTION_CHARS: usize = 2028;
+/// Longest comment (AWS IoT: 2028 characters) and reason code (128).
+pub const MAX_REASON_CODE_CHARS: usize = 128;
+/// Executions cancelled in one go.
+const CANCEL_AT_ONCE: usize = 500;
+
+/// The body of AWS IoT's CreateJob.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateJob {
+    /// ARNs (or names) of things and thing groups.
+    pub targets: Vec<String>,
+    /// What devices are told: a JSON text.
+    pub document: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// `SNAPSHOT`, the only one of this release.
+    pub target_selection: Option<String>,
+    /// How long a device may be at it.
+    pub timeout_config: Option<TimeoutConfig>,
+    /// Everything else: refused by name.
+    #[serde(flatten)]
+    pub unsupported: BTreeMap<String, Value>,
+}
+
+/// AWS IoT's `timeoutConfig`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TimeoutConfig {
+    /// 1 to 10,080.
+    pub in_progress_timeout_in_minutes: Option<i64>,
+}
+
+/// Executions of a job by status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JobCounts {
+    /// Not begun.
+    pub queued: u64,
+    /// Begun.
+    pub in_progress: u64,
+    /// Done.
+    pub succeeded: u64,
+    /// Failed.
+    pub failed: u64,
+    /// Not done in time.
+    pub timed_out: u64,
+    /// Refused by the device.
+    pub rejected: u64,
+    /// No longer targets.
+    pub removed: u64,
+    /// Cancelled.
+    pub canceled: u64,
+}
+
+/// A page of a job's executions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecutionPage {
+    /// In the order of thing names.
+    pub executions: Vec<Execution>,
+    /// The `after` of the next page, where there is one.
+    pub next: Option<String>,
+}
+
+fn invalid<T>(field: &str, why: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Invalid {
+        field: field.to_owned(),
+        why: why.into(),
+    })
+}
+
+impl CreateJob {
+    /// The fields of a job, checked.
+    fn check(&self) -> Result<(String, Option<u32>), Error> {
+        if let Some(field) = self.unsupported.keys().next() {
+            return invalid(field, "this release does not support it");
+        }
+        if self
+            .target_selection
+            .as_deref()
+            .is_some_and(|selection| selection != "SNAPSHOT")
+        {
+            return invalid("targetSelection", "this release supports SNAPSHOT only");
+        }
+        if self.targets.is_empty() || self.targets.len() > MAX_TARGETS {
+            return invalid("targets", format!("1 to {MAX_TARGETS} are possible"));
+        }
+        if self
+            .description
+            .as_ref()
+            .is_some_and(|text| text.chars().count() > MAX_DESCRIPTION_CHARS)
+        {
+            return invalid(
+                "description",
+                format!("at most {MAX_DESCRIPTION_CHARS} characters are possible"),
+            );
+        }
+        let Some(document) = &self.document else {
+            return invalid("document", "a job needs one");
+        };
+        if document.len() > MAX_DOCUMENT_BYTES {
+            return invalid(
+                "document",
+                format!(
+                    "it has {} bytes; at most {MAX_DOCUMENT_BYTES} are possible",
+                    document.len()
+                ),
+            );
+        }
+        let value: Value = match serde_json::from_str(document) {
+            Ok(value) => value,
+            Err(error) => return invalid("document", format!("it is not JSON: {error}")),
+        };
+        if value.get("operation").and_then(Value::as_str) == Some(INSTALL_OPERATION) {
+            return invalid(
+                "document",
+                "firmware is installed by a rollout, which can be stopped and undone: `muster rollout start`",
+            );
+        }
+        let minutes = self
+            .timeout_config
+            .as_ref()
+            .and_then(|config| config.in_progress_timeout_in_minutes);
+        let minutes = match minutes {
+            None => None,
+            Some(minutes) if (1..=MAX_TIMEOUT_MINUTES).contains(&minutes) => {
+                u32::try_from(minutes).ok()
+            }
+            Some(_) => {
+                return invalid(
+                    "inProgressTimeoutInMinutes",
+                    format!("1 to {MAX_TIMEOUT_MINUTES} are possible"),
+                );
+            }
+        };
+        Ok((document.clone(), minutes))
+    }
+}
+
+impl Ota {
+    /// Makes a job and queues it for its targets, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the field, [`Error::NotFound`] for a target, [`Error::AlreadyExists`].
+    pub fn create_job(
+        &self,
+        id: &JobId,
+        request: &CreateJob,
+        at: SystemTime,
+    ) -> Result<Job, Error> {
+        let (document, timeout_minutes) = request.check()?;
+        let things = self.resolve(&request.targets)?;
+        let job = self.change(at, |changes| {
+            if changes.job(id)?.is_some() {
+                return Err(Error::AlreadyExists {
+                    kind: "job",
+                    name: id.to_string(),
+                    hint: "",
+                });
+            }
+            let mut job = Job {
+                id: id.clone(),
+                targets: request.targets.clone(),
+                document,
+                description: request.description.clone(),
+                status: JobStatus::InProgress,
+                timeout_minutes,
+                created_at: changes.now.seconds,
+                last_updated_at: changes.now.seconds,
+                completed_at: None,
+                reason_code: None,
+                comment: None,
+                force_canceled: false,
+                open: 0,
+                install: None,
+            };
+            // Before the notifications are written: they carry its document.
+            changes.rows.put(key::job(id), &job)?;
+            for thing in &things {
+                changes.queue(&mut job, thing, true)?;
+            }
+            if things.is_empty() {
+                job.status = JobStatus::Completed;
+                job.completed_at = Some(changes.now.seconds);
+            }
+            changes.rows.put(key::job(id), &job)?;
+            Ok(job)
+        })?;
+        Ok(job)
+    }
+
+    /// The things that `targets` mean now.
+    fn resolve(&self, targets: &[String]) -> Result<BTreeSet<String>, Error> {
+        let mut things = BTreeSet::new();
+        for target in targets {
+            let bad = |why: String| Error::Invalid {
+                field: format!("target `{}`", target.escape_debug()),
+                why,
+            };
+            let resource = match target.strip_prefix("arn:") {
+                None => target.as_str(),
+                Some(arn) => {
+                    // aws:iot:REGION:ACCOUNT:RESOURCE; any region is taken for ours.
+                    let parts: Vec<&str> = arn.splitn(5, ':').collect();
+                    let [_partition, "iot", _region, account, resource] = parts[..] else {
+                        return Err(bad("not the ARN of a thing or thing group".into()));
+                    };
+                    if account != &*self.inner.fleet.realm().account {
+                        return Err(bad("it belongs to another account".into()));
+                    }
+                    resource
+                }
+            };
+            if let Some(group) = resource.strip_prefix("thinggroup/") {
+                things.extend(self.members(group)?);
+            } else {
+                let thing = resource.strip_prefix("thing/").unwrap_or(resource);
+                let name: ThingName = thing
+                    .parse()
+                    .map_err(|error: fleet::NameError| bad(error.to_string()))?;
+                self.inner.fleet.thing(&name)?;
+                things.insert(name.to_string());
+            }
+            if things.len() > MAX_JOB_THINGS {
+                return invalid(
+                    "targets",
+                    format!("they are more than {MAX_JOB_THINGS} things; make several jobs"),
+                );
+            }
+        }
+        Ok(things)
+    }
+
+    /// The members of a group.
+    pub(super) fn members(&self, group: &str) -> Result<Vec<String>, Error> {
+        let name: GroupName = group
+            .parse()
+            .map_err(|error: fleet::NameError| Error::Invalid {
+                field: "group".into(),
+                why: error.to_string(),
+            })?;
+        let mut members = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page =
+                self.inner
+                    .fleet
+                    .members(&name, after.as_deref(), fleet::LIST_LIMIT_ITEMS)?;
+            members.extend(page.items.iter().map(ToString::to_string));
+            if page.next.is_none() || members.len() > crate::rollout::MAX_THINGS {
+                return Ok(members);
+            }
+            after = page.next;
+        }
+    }
+
+    /// A job.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn job(&self, id: &JobId) -> Result<Job, Error> {
+        let row = self.inner.table.get_as::<Job>(&key::job(id))?;
+        row.map(|row| row.value).ok_or_else(|| Error::NotFound {
+            kind: "job",
+            name: id.to_string(),
+        })
+    }
+
+    /// Jobs in the order of their ids, at most `limit` after the one named `after`.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn jobs(&self, after: Option<&str>, limit: usize) -> Result<Vec<Job>, Error> {
+        let after = after.map(|after| format!("{}{after}", key::JOBS));
+        let rows = self
+            .inner
+            .table
+            .scan_as::<Job>(key::JOBS, after.as_deref(), limit)?;
+        Ok(rows.into_iter().map(|(_, row)| row.value).collect())
+    }
+
+    /// A job's executions by status.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn job_counts(&self, id: &JobId) -> Result<JobCounts, Error> {
+        self.job(id)?;
+        let mut counts = JobCounts::default();
+        self.each_execution(id, |execution| {
+            *match execution.status {
+                ExecutionStatus::Queued => &mut counts.queued,
+                ExecutionStatus::InProgress => &mut counts.in_progress,
+                ExecutionStatus::Succeeded => &mut counts.succeeded,
+                ExecutionStatus::Failed => &mut counts.failed,
+                ExecutionStatus::TimedOut => &mut counts.timed_out,
+                ExecutionStatus::Rejected => &mut counts.rejected,
+                ExecutionStatus::Removed => &mut counts.removed,
+                ExecutionStatus::Canceled => &mut counts.canceled,
+            } += 1;
+        })?;
+        Ok(counts)
+    }
+
+    pub(super) fn each_execution(
+        &self,
+        id: &JobId,
+        mut take: impl FnMut(Execution),
+    ) -> Result<(), Error> {
+        let prefix = key::executions(id);
+        let mut after: Option<String> = None;
+        loop {
+            let rows = self
+                .inner
+                .table
+                .scan_as::<Execution>(&prefix, after.as_deref(), 1000)?;
+            let Some((last, _)) = rows.last() else {
+                return Ok(());
+            };
+            after = Some(last.clone());
+            rows.into_iter().for_each(|(_, row)| take(row.value));
+        }
+    }
+
+    /// One thing's execution of a job.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn job_execution(&self, id: &JobId, thing: &str) -> Result<Execution, Error> {
+        let row = self
+            .inner
+            .table
+            .get_as::<Execution>(&key::execution(id, thing))?;
+        row.map(|row| row.value).ok_or_else(|| Error::NotFound {
+            kind: "job execution",
+            name: format!("{id} on {thing}"),
+        })
+    }
+
+    /// A page of a job's executions, with `status` only where it is given, after the thing named `after`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn job_executions(
+        &self,
+        id: &JobId,
+        status: Option<ExecutionStatus>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ExecutionPage, Error> {
+        self.job(id)?;
+        let prefix = key::executions(id);
+        let mut after = after.map(|after| format!("{prefix}{after}"));
+        let mut executions = Vec::new();
+        loop {
+            let rows = self
+                .inner
+                .table
+                .scan_as::<Execution>(&prefix, after.as_deref(), 1000)?;
+            let Some((last, _)) = rows.last() else {
+                return Ok(ExecutionPage {
+                    executions,
+                    next: None,
+                });
+            };
+            after = Some(last.clone());
+            for (_, row) in rows {
+                if status.is_none_or(|status| status == row.value.status) {
+                    if executions.len() >= limit.max(1) {
+                        let next = executions.last().map(|last: &Execution| last.thing.clone());
+                        return Ok(ExecutionPage { executions, next });
+                    }
+                    executions.push(row.value);
+                }
+            }
+        }
+    }
+
+    /// Cancels a job: what is queued ends as cancelled, what is in progress goes on unless `force`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::JobState`] where it is over already.
+    pub fn cancel_job(
+        &self,
+        id: &JobId,
+        force: bool,
+        reason_code: Option<String>,
+        comment: Option<String>,
+        at: SystemTime,
+    ) -> Result<Job, Error> {
+        if reason_code
+            .as_ref()
+            .is_some_and(|code| code.chars().count() > MAX_REASON_CODE_CHARS)
+        {
+            return invalid(
+                "reasonCode",
+                format!("at most {MAX_REASON_CODE_CHARS} characters are possible"),
+            );
+        }
+        if comment
+            .as_ref()
+            .is_some_and(|text| text.chars().count() > MAX_DESCRIPTION_CHARS)
+        {
+            return invalid(
+                "comment",
+                format!("at most {MAX_DESCRIPTION_CHARS} characters are possible"),
+            );
+        }
+        self.change(at, |changes| {
+            let mut job = changes
+                .job(id)?
+                .ok_or_else(|| Error::NotFound { kind: "job", name: id.to_string() })?;
+            if job.install.is_some() {
+                return invalid("jobId", "it belongs to a rollout: use `muster rollout abort` or `muster rollout rollback`");
+            }
+            let over = job.status == JobStatus::Completed || (job.status == JobStatus::Canceled && !force);
+            if over {
+                return Err(Error::JobState { job: id.to_string(), status: job.status.as_str() });
+            }
+            job.status = JobStatus::Canceled;
+            job.force_canceled |= force;
+            job.reason_code = reason_code;
+            job.comment = comment;
+            job.last_updated_at = changes.now.seconds;
+            job.completed_at.get_or_insert(changes.now.seconds);
+            changes.rows.put(key::cancelling(id), &super::records::JobRef { job: id.clone() })?;
+            changes.rows.put(key::job(id), &job)
+        })?;
+        self.finish_cancelling(at)?;
+        self.job(id)
+    }
+
+    /// Carries out what cancelled jobs still have to; a crash in the middle is made good at the next start.
+    pub(super) fn finish_cancelling(&self, at: SystemTime) -> Result<(), Error> {
+        let keys = Transaction::new(&self.inner.table).keys(key::CANCELLING, 1000)?;
+        for cancelling in keys {
+            let Some(id) = cancelling
+                .strip_prefix(key::CANCELLING)
+                .and_then(|id| id.parse::<JobId>().ok())
+            else {
+                continue;
+            };
+            let force = self.job(&id)?.force_canceled;
+            let mut open = Vec::new();
+            self.each_execution(&id, |execution| {
+                let ends = execution.status == ExecutionStatus::Queued
+                    || (force && execution.status == ExecutionStatus::InProgress);
+                if ends {
+                    open.push(execution.thing);
+                }
+            })?;
+            for things in open.chunks(CANCEL_AT_ONCE) {
+                self.change(at, |changes| cancel(changes, &id, things, force))?;
+            }
+            self.change(at, |changes| {
+                changes.rows.delete(cancelling.clone());
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A thing is gone from the registry: whatever it still had to do is over.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn forget_thing(&self, thing: &str, at: SystemTime) -> Result<(), Error> {
+        self.change(at, |changes| {
+            for pending in changes.rows.keys(&key::pending_of(thing), MAX_JOB_THINGS)? {
+                let Some((_, job)) = key::of_pending(&pending) else {
+                    continue;
+                };
+                if let Some(execution) = changes.execution(&job, thing)? {
+                    changes.update(&execution, |execution| {
+                        execution.status = ExecutionStatus::Removed
+                    })?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs `work` alone, makes its changes durable, then tells the things and the planner of them.
+    pub(super) fn change<T>(
+        &self,
+        at: SystemTime,
+        work: impl FnOnce(&mut Changes<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let now: Now = now(at);
+        let _turn = self.turn();
+        let mut changes = Changes::new(Transaction::new(&self.inner.table), now);
+        let done = work(&mut changes)?;
+        self.settle(changes, || {})?;
+        Ok(done)
+    }
+
+    /// Commits, then answers, then notifies. The caller holds the turn.
+    pub(super) fn settle(
+        &self,
+        mut changes: Changes<'_>,
+        answer: impl FnOnce(),
+    ) -> Result<(), Error> {
+        let messages = changes.notifications()?;
+        let rollouts = std::mem::take(&mut changes.rollouts);
+        changes.rows.commit()?;
+        answer();
+        for message in messages {
+            (self.inner.publish)(message);
+        }
+        self.wake(rollouts);
+        Ok(())
+    }
+}
+
+/// Ends the queued executions of `things`, and with `force` those in progress.
+pub(super) fn cancel(
+    changes: &mut Changes<'_>,
+    id: &JobId,
+    things: &[String],
+    force: bool,
+) -> Result<(), Error> {
+    for thing in things {
+        let Some(execution) = changes.execution(id, thing)? else {
+            continue;
+        };
+        let in_progress = execution.status == ExecutionStatus::InProgress;
+        if execution.status == ExecutionStatus::Queued || (force && in_progress) {
+            changes.update(&execution, |execution| {
+                execution.status = ExecutionStatus::Canceled;
+                execution.force_canceled = in_progress;
+            })?;
+        }
+    }
+    Ok(())
+}

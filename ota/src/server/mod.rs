@@ -1,0 +1,135 @@
+//! The server half: firmware, jobs and rollouts on the disk, and the one thread that answers devices,
+//! watches deadlines and carries rollouts on.
+//!
+//! Every change of a job is made by whoever holds the turn, in one atomic batch, and told to the devices
+//! only once it is durable.
+
+mod device;
+mod executions;
+mod firmware;
+mod jobs;
+mod records;
+mod rollouts;
+mod transaction;
+mod worker;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fleet::Fleet;
+use store::{Blobs, Store, Table};
+
+pub use firmware::FETCH_GRACE_SECONDS;
+pub use jobs::{
+    CreateJob, ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_JOB_THINGS,
+    MAX_REASON_CODE_CHARS, MAX_TARGETS, TimeoutConfig,
+};
+pub use records::{Execution, Firmware, Job, JobStatus};
+pub use rollouts::{RolloutSummary, StartRollout};
+pub use worker::{DeviceRequest, MAX_QUEUED_REQUESTS};
+
+use crate::{Error, RolloutId};
+use executions::Now;
+
+/// A message to a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Where it goes.
+    pub topic: String,
+    /// What it says: JSON.
+    pub payload: Vec<u8>,
+}
+
+/// How notifications leave: to whoever subscribes. Called on this room's threads; it may block a while.
+pub type Publish = Arc<dyn Fn(Message) + Send + Sync>;
+
+/// Firmware, jobs and rollouts. Clones share it; its thread ends with the last one. Calls block on the
+/// disk: keep them off threads that serve connections (except [`Ota::ask`]).
+#[derive(Clone)]
+pub struct Ota {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    table: Table,
+    blobs: Blobs,
+    fleet: Fleet,
+    publish: Publish,
+    /// Held by whoever changes rows, so that two changes never work from the same picture.
+    turn: Mutex<()>,
+    /// Rollouts to look at again.
+    dirty: Mutex<BTreeSet<RolloutId>>,
+    inbox: worker::Inbox,
+}
+
+impl Ota {
+    /// Opens the room, keeping its rows in the table `ota` of `store` and the online key in
+    /// `dir/firmware`, and goes on with whatever was under way.
+    ///
+    /// # Errors
+    /// Where the store or the key cannot be read or written.
+    pub fn open(store: &Store, fleet: Fleet, publish: Publish, dir: &Path) -> Result<Self, Error> {
+        firmware::online_key(&dir.join("firmware"))?;
+        let (inbox, work) = worker::inbox();
+        let ota = Self {
+            inner: Arc::new(Inner {
+                table: store.table("ota")?,
+                blobs: store.blobs()?,
+                fleet,
+                publish,
+                turn: Mutex::new(()),
+                dirty: Mutex::new(BTreeSet::new()),
+                inbox,
+            }),
+        };
+        ota.finish_cancelling(SystemTime::now())?;
+        ota.inner
+            .dirty
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(ota.unfinished()?);
+        worker::start(&ota, work)?;
+        Ok(ota)
+    }
+
+    /// The right to change rows, until dropped. What a panicking holder left is on the disk whole or not
+    /// at all, so poison means nothing here.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.inner
+            .turn
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the planner look at these rollouts.
+    fn wake(&self, rollouts: BTreeSet<RolloutId>) {
+        if rollouts.is_empty() {
+            return;
+        }
+        self.inner
+            .dirty
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(rollouts);
+        self.inner.inbox.wake();
+    }
+}
+
+/// Seconds since 1970; a clock before that counts as 1970.
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+fn now(at: SystemTime) -> Now {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now {
+        seconds: since.as_secs(),
+        millis: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests;

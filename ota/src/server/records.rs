@@ -1,0 +1,328 @@
+//! The rows of this room and their keys. All of them lie in one table, so that whatever belongs together
+//! changes together.
+
+use serde::{Deserialize, Serialize};
+use store::Stored;
+
+use crate::job::{ExecutionStatus, JobExecutionState, JobExecutionSummary, StatusDetails};
+use crate::rollout::{Rollout, RolloutSpec, RolloutState, Wave, WaveState};
+use crate::{FirmwareName, FirmwareVersion, HardwareId, JobId, RolloutId, Sha256};
+
+/// Firmware the server has accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Firmware {
+    /// What it is called.
+    pub name: FirmwareName,
+    /// Which version.
+    pub version: FirmwareVersion,
+    /// Bytes of the image.
+    pub size: u64,
+    /// Hash of the image, by which it is kept.
+    pub sha256: Sha256,
+    /// Hash of the signed manifest, by which it is kept.
+    pub manifest_sha256: Sha256,
+    /// The hardware it is for.
+    pub hardware: Vec<HardwareId>,
+    /// The oldest version a device may come from.
+    pub requires: Option<FirmwareVersion>,
+    /// The security counter.
+    pub counter: u64,
+    /// When its signatures run out, seconds since 1970.
+    pub expires: u64,
+    /// For people.
+    pub notes: Option<String>,
+    /// When it was added, seconds since 1970.
+    pub added_at: u64,
+}
+impl Stored for Firmware {}
+
+/// A trust root, as it was given.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TrustRow {
+    pub(super) json: String,
+}
+impl Stored for TrustRow {}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum JobStatus {
+    /// Devices are at it, or will be.
+    InProgress,
+    /// It was cancelled.
+    Canceled,
+    /// Every execution is over.
+    Completed,
+}
+
+impl JobStatus {
+    /// AWS's word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InProgress => "IN_PROGRESS",
+            Self::Canceled => "CANCELED",
+            Self::Completed => "COMPLETED",
+        }
+    }
+}
+
+/// A job. Times are seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Its targets, as they were given.
+    pub targets: Vec<String>,
+    /// What devices are told to do: JSON.
+    pub document: String,
+    /// For people.
+    pub description: Option<String>,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// How long a device may be in progress, in minutes.
+    pub timeout_minutes: Option<u32>,
+    /// When it was made.
+    pub created_at: u64,
+    /// When it last changed.
+    pub last_updated_at: u64,
+    /// When its last execution was over.
+    pub completed_at: Option<u64>,
+    /// Why it was cancelled, in short.
+    pub reason_code: Option<String>,
+    /// Why it was cancelled.
+    pub comment: Option<String>,
+    /// Whether executions in progress were cancelled too.
+    pub force_canceled: bool,
+    /// Executions that are not over.
+    pub(super) open: u64,
+    /// What it installs, where a rollout made it.
+    pub(super) install: Option<Install>,
+}
+impl Stored for Job {}
+
+/// A rollout's part in a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Install {
+    pub(super) rollout: RolloutId,
+    pub(super) name: FirmwareName,
+    pub(super) version: FirmwareVersion,
+}
+
+/// One thing's part of a job. Times are seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Execution {
+    /// The job.
+    pub job: JobId,
+    /// The thing.
+    pub thing: String,
+    /// Where it stands.
+    pub status: ExecutionStatus,
+    /// What the device said last.
+    pub details: Option<StatusDetails>,
+    /// When it was queued.
+    pub queued_at: u64,
+    /// When the device began.
+    pub started_at: Option<u64>,
+    /// When it last changed.
+    pub last_updated_at: u64,
+    /// Counts the changes, from 1.
+    pub version_number: u64,
+    /// Whether it was cancelled while in progress.
+    pub force_canceled: bool,
+    /// When it must be over.
+    pub(super) job_deadline: Option<u64>,
+    /// When the step the device is at must be over.
+    pub(super) step_deadline: Option<u64>,
+    /// Orders the executions of a thing: the count of milliseconds at which it was queued.
+    pub(super) order: u64,
+    /// The version the thing ran when this was queued, for install jobs.
+    pub(super) before: Option<FirmwareVersion>,
+}
+impl Stored for Execution {}
+
+/// Executions of one job on one thing are numbered from here; there is one.
+pub(super) const EXECUTION_NUMBER: u64 = 1;
+
+impl Execution {
+    /// The nearer of its deadlines, while a device is at it.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        let earliest = self
+            .job_deadline
+            .into_iter()
+            .chain(self.step_deadline)
+            .min();
+        earliest.filter(|_| self.status == ExecutionStatus::InProgress)
+    }
+
+    pub(super) fn summary(&self) -> JobExecutionSummary {
+        JobExecutionSummary {
+            job_id: self.job.to_string(),
+            queued_at: self.queued_at,
+            started_at: self.started_at,
+            last_updated_at: self.last_updated_at,
+            version_number: self.version_number,
+            execution_number: EXECUTION_NUMBER,
+        }
+    }
+
+    pub(super) fn state(&self) -> JobExecutionState {
+        JobExecutionState {
+            status: self.status,
+            status_details: self.details.clone(),
+            version_number: self.version_number,
+        }
+    }
+}
+
+/// The version of a firmware that a thing is known to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Runs {
+    pub(super) version: FirmwareVersion,
+}
+impl Stored for Runs {}
+
+/// Points from an index to a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct JobRef {
+    pub(super) job: JobId,
+}
+impl Stored for JobRef {}
+
+/// A rollout without its things, which lie in rows of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RolloutRow {
+    pub(super) id: RolloutId,
+    pub(super) spec: RolloutSpec,
+    pub(super) group: String,
+    pub(super) state: RolloutState,
+    pub(super) reason: Option<String>,
+    pub(super) waves: Vec<WaveRow>,
+    pub(super) created_at: u64,
+}
+impl Stored for RolloutRow {}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WaveRow {
+    pub(super) name: String,
+    pub(super) state: WaveState,
+}
+
+/// Some of the things of a wave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MembersRow {
+    pub(super) things: Vec<String>,
+}
+impl Stored for MembersRow {}
+
+/// Things in one [`MembersRow`]: with the longest names well below the largest row.
+pub(super) const THINGS_PER_ROW: usize = 1000;
+
+impl RolloutRow {
+    /// The row of `rollout` as it stands now.
+    pub(super) fn follow(&mut self, rollout: &Rollout) {
+        self.state = rollout.state;
+        self.reason.clone_from(&rollout.reason);
+        for (row, wave) in self.waves.iter_mut().zip(&rollout.waves) {
+            row.state = wave.state;
+        }
+    }
+
+    pub(super) fn into_rollout(self, members: impl IntoIterator<Item = Vec<String>>) -> Rollout {
+        let waves = self
+            .waves
+            .into_iter()
+            .zip(members)
+            .map(|(wave, things)| Wave {
+                name: wave.name,
+                state: wave.state,
+                things,
+            });
+        Rollout {
+            id: self.id,
+            spec: self.spec,
+            state: self.state,
+            waves: waves.collect(),
+            reason: self.reason,
+        }
+    }
+}
+
+/// Keys. Thing names have no `/` (AWS IoT: `[a-zA-Z0-9:_-]+`), nor have ours.
+pub(super) mod key {
+    use super::{Execution, ExecutionStatus, FirmwareName, FirmwareVersion, JobId, RolloutId};
+
+    pub(in crate::server) const ROOTS: &str = "root/";
+    pub(in crate::server) const FIRMWARE: &str = "firmware/";
+    pub(in crate::server) const JOBS: &str = "job/";
+    pub(in crate::server) const ROLLOUTS: &str = "rollout/";
+    pub(in crate::server) const DUE: &str = "due/";
+    pub(in crate::server) const CANCELLING: &str = "cancelling/";
+
+    pub(in crate::server) fn root(version: u64) -> String {
+        format!("{ROOTS}{version:020}")
+    }
+    pub(in crate::server) fn firmware(name: &FirmwareName, version: &FirmwareVersion) -> String {
+        format!("{FIRMWARE}{name}/{version}")
+    }
+    pub(in crate::server) fn job(job: &JobId) -> String {
+        format!("{JOBS}{job}")
+    }
+    pub(in crate::server) fn cancelling(job: &JobId) -> String {
+        format!("{CANCELLING}{job}")
+    }
+    pub(in crate::server) fn executions(job: &JobId) -> String {
+        format!("execution/{job}/")
+    }
+    pub(in crate::server) fn execution(job: &JobId, thing: &str) -> String {
+        format!("execution/{job}/{thing}")
+    }
+    /// A thing's executions that are not over.
+    pub(in crate::server) fn pending_of(thing: &str) -> String {
+        format!("pending/{thing}/")
+    }
+    /// In progress before queued, then by the time they were queued: a scan gives the thing's order.
+    pub(in crate::server) fn pending(execution: &Execution) -> String {
+        let rank = u8::from(execution.status != ExecutionStatus::InProgress);
+        format!(
+            "pending/{}/{rank}/{:016}/{}",
+            execution.thing, execution.order, execution.job
+        )
+    }
+    /// The rank and the job of a pending key.
+    pub(in crate::server) fn of_pending(key: &str) -> Option<(bool, JobId)> {
+        let mut parts = key.rsplit('/');
+        let job = parts.next()?.parse().ok()?;
+        let rank = parts.nth(1)?;
+        Some((rank == "0", job))
+    }
+    pub(in crate::server) fn due(deadline: u64, execution: &Execution) -> String {
+        format!("{DUE}{deadline:016}/{}/{}", execution.job, execution.thing)
+    }
+    pub(in crate::server) fn of_due(key: &str) -> Option<(u64, JobId, &str)> {
+        let mut parts = key.strip_prefix(DUE)?.split('/');
+        Some((
+            parts.next()?.parse().ok()?,
+            parts.next()?.parse().ok()?,
+            parts.next()?,
+        ))
+    }
+    pub(in crate::server) fn runs(thing: &str, name: &FirmwareName) -> String {
+        format!("runs/{thing}/{name}")
+    }
+    /// Which job lets a thing fetch an image.
+    pub(in crate::server) fn fetch(
+        thing: &str,
+        name: &FirmwareName,
+        version: &FirmwareVersion,
+    ) -> String {
+        format!("fetch/{thing}/{name}/{version}")
+    }
+    pub(in crate::server) fn rollout(id: &RolloutId) -> String {
+        format!("{ROLLOUTS}{id}")
+    }
+    pub(in crate::server) fn members(id: &RolloutId, wave: usize) -> String {
+        format!("members/{id}/{wave:04}/")
+    }
+}

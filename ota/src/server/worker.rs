@@ -1,0 +1,235 @@
+//! The room's thread: answers devices many at a time, ends executions whose time is up, and lets rollouts
+//! go on.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use tracing::{error, warn};
+
+use super::executions::Changes;
+use super::records::key;
+use super::transaction::Transaction;
+use super::{Inner, Message, Ota, device, now, seconds};
+use crate::job::{ExecutionStatus, RejectedCode};
+use crate::{Error, RolloutId};
+
+/// Most requests of devices that wait; one more is answered `RequestThrottled`.
+pub const MAX_QUEUED_REQUESTS: usize = 16_384;
+/// Most requests that share one flush.
+const MAX_BATCH_REQUESTS: usize = 512;
+/// Most executions ended in one go because their time is up.
+const MAX_BATCH_TIMEOUTS: usize = 500;
+/// Longest wait, so that a clock that was set is noticed.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// How soon something that failed is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// A request of a device on one of its jobs topics.
+pub struct DeviceRequest {
+    /// The thing its certificate belongs to.
+    pub thing: Option<String>,
+    /// The topic it published to.
+    pub topic: String,
+    /// What it said.
+    pub payload: Vec<u8>,
+    /// The way back to that session alone; called once, when the answer is durable.
+    pub reply: Box<dyn FnOnce(Message) + Send>,
+}
+
+pub(super) enum Work {
+    Request(DeviceRequest),
+    Wake,
+}
+
+pub(super) struct Inbox(SyncSender<Work>);
+
+pub(super) fn inbox() -> (Inbox, Receiver<Work>) {
+    let (send, receive) = sync_channel(MAX_QUEUED_REQUESTS);
+    (Inbox(send), receive)
+}
+
+impl Inbox {
+    /// A full inbox wakes the thread as well, so nothing is lost where this does not fit in.
+    pub(super) fn wake(&self) {
+        let _ = self.0.try_send(Work::Wake);
+    }
+}
+
+impl Ota {
+    /// Takes a request of a device; never blocks. The answer comes through its `reply`.
+    pub fn ask(&self, request: DeviceRequest) {
+        let Err(refused) = self.inner.inbox.0.try_send(Work::Request(request)) else {
+            return;
+        };
+        let (TrySendError::Full(work) | TrySendError::Disconnected(work)) = refused;
+        if let Work::Request(request) = work {
+            let words = "too many requests wait; try again later";
+            turn_away(request, RejectedCode::RequestThrottled, words);
+        }
+    }
+}
+
+fn turn_away(request: DeviceRequest, code: RejectedCode, words: &str) {
+    match device::turned_away(&request.topic, code, words, seconds(SystemTime::now())) {
+        Ok(message) => (request.reply)(message),
+        Err(error) => error!(%error, "a refusal could not be written"),
+    }
+}
+
+/// Starts the thread. It holds the room only while it works, so that the room ends with its last user.
+pub(super) fn start(ota: &Ota, work: Receiver<Work>) -> Result<(), Error> {
+    let room = std::sync::Arc::downgrade(&ota.inner);
+    thread::Builder::new()
+        .name("ota".into())
+        .spawn(move || run(&room, &work))
+        .map(|_| ())
+        .map_err(|source| Error::Io {
+            what: "starting the ota thread",
+            source,
+        })
+}
+
+fn run(room: &Weak<Inner>, work: &Receiver<Work>) {
+    let mut wait = Duration::ZERO;
+    loop {
+        let first = match work.recv_timeout(wait) {
+            Ok(first) => Some(first),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(inner) = room.upgrade() else { return };
+        let ota = Ota { inner };
+        let more = std::iter::from_fn(|| work.try_recv().ok()).take(MAX_BATCH_REQUESTS);
+        let requests = first.into_iter().chain(more).filter_map(|work| match work {
+            Work::Request(request) => Some(request),
+            Work::Wake => None,
+        });
+        ota.answer_all(requests.collect());
+        wait = ota.go_on().unwrap_or_else(|error| {
+            error!(%error, "jobs and rollouts cannot go on; trying again");
+            RETRY
+        });
+    }
+}
+
+impl Ota {
+    /// Answers requests with one flush for all of them; where that fails, one by one, so that only those
+    /// that fail are told so.
+    fn answer_all(&self, requests: Vec<DeviceRequest>) {
+        if requests.is_empty() {
+            return;
+        }
+        let Err((error, requests)) = self.answer(requests) else {
+            return;
+        };
+        warn!(%error, requests = requests.len(), "answering devices together failed");
+        for request in requests {
+            if let Err((error, failed)) = self.answer(vec![request]) {
+                error!(%error, "a device's request failed");
+                for request in failed {
+                    turn_away(
+                        request,
+                        RejectedCode::InternalError,
+                        "the server failed; try again later",
+                    );
+                }
+            }
+        }
+    }
+
+    fn answer(&self, requests: Vec<DeviceRequest>) -> Result<(), (Error, Vec<DeviceRequest>)> {
+        let _turn = self.turn();
+        let mut changes = Changes::new(Transaction::new(&self.inner.table), now(SystemTime::now()));
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in &requests {
+            let thing = request.thing.as_deref();
+            match device::handle(&mut changes, thing, &request.topic, &request.payload) {
+                Ok(answer) => answers.push(answer),
+                Err(error) => return Err((error, requests)),
+            }
+        }
+        let mut waiting = Some(requests);
+        let answer = || {
+            for (request, answer) in waiting.take().into_iter().flatten().zip(answers) {
+                (request.reply)(answer);
+            }
+        };
+        self.settle(changes, answer)
+            .map_err(|error| (error, waiting.unwrap_or_default()))
+    }
+
+    /// Ends what has timed out, carries rollouts on; how long nothing will happen by itself.
+    fn go_on(&self) -> Result<Duration, Error> {
+        let at = SystemTime::now();
+        let mut wait = self.time_out(at)?;
+        let dirty = std::mem::take(
+            &mut *self
+                .inner
+                .dirty
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for id in dirty {
+            let again = match self.advance(&id, at) {
+                Ok(None) => continue,
+                Ok(Some(due)) => Duration::from_secs(due.saturating_sub(seconds(at))),
+                Err(error) => {
+                    error!(%error, rollout = %id, "a rollout cannot go on; trying again");
+                    RETRY
+                }
+            };
+            // Looked at again with the next round, which comes in time for it.
+            wait = wait.min(again);
+            self.later(id);
+        }
+        Ok(wait)
+    }
+
+    fn later(&self, id: RolloutId) {
+        self.inner
+            .dirty
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(BTreeSet::from([id]));
+    }
+
+    /// Ends the executions whose deadline has passed; how long until the next one's.
+    fn time_out(&self, at: SystemTime) -> Result<Duration, Error> {
+        loop {
+            let due = Transaction::new(&self.inner.table).keys(key::DUE, MAX_BATCH_TIMEOUTS)?;
+            let next = due
+                .first()
+                .and_then(|first| key::of_due(first))
+                .map(|(deadline, _, _)| deadline);
+            match next {
+                None => return Ok(MAX_WAIT),
+                Some(deadline) if deadline > seconds(at) => {
+                    return Ok(MAX_WAIT.min(Duration::from_secs(deadline - seconds(at))));
+                }
+                Some(_) => {}
+            }
+            self.change(at, |changes| {
+                for (deadline, job, thing) in due.iter().filter_map(|key| key::of_due(key)) {
+                    if deadline > changes.now.seconds {
+                        break;
+                    }
+                    match changes.execution(&job, thing)? {
+                        Some(execution) if execution.deadline() == Some(deadline) => {
+                            changes.update(&execution, |execution| {
+                                execution.status = ExecutionStatus::TimedOut
+                            })?;
+                        }
+                        // An index that points nowhere would be found first for ever.
+                        _ => changes
+                            .rows
+                            .delete(format!("{}{deadline:016}/{job}/{thing}", key::DUE)),
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
+}
