@@ -19,7 +19,7 @@ use crate::api_error::ApiError;
 use crate::auth::{Caller, Identified, body_hash};
 use crate::call::{Call, read_query};
 use crate::operation::{Operation, Run};
-use crate::operations::OPERATIONS;
+use crate::operations;
 use crate::peer::Peer;
 use crate::rooms::Rooms;
 use crate::upload;
@@ -32,7 +32,7 @@ const BODY_DEADLINE: Duration = Duration::from_secs(30);
 /// The API's routes.
 pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
     let mut router = Router::new();
-    for operation in OPERATIONS {
+    for operation in operations::all() {
         router = router.route(operation.path, handler(operation, rooms.clone()));
     }
     router

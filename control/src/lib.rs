@@ -8,6 +8,7 @@
 
 mod answer;
 mod api_error;
+mod api_error_from;
 mod arn;
 mod auth;
 mod call;
@@ -15,7 +16,6 @@ mod control;
 mod dispatch;
 mod endpoints;
 mod error;
-mod fleet_error;
 mod listener;
 mod operation;
 mod operations;

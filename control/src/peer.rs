@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use ca::{CertificateFacts, CertificateId};
+use ca::{CertificateFacts, CertificateId, Profile};
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub(crate) struct Peer {
 #[derive(Debug, Clone)]
 pub(crate) struct PeerCertificate {
     pub(crate) id: CertificateId,
+    /// What it was issued as; a device's is no operator's, whatever it is called.
+    pub(crate) profile: Option<Profile>,
     not_before: SystemTime,
     not_after: SystemTime,
 }
@@ -28,6 +30,7 @@ impl PeerCertificate {
         let facts = CertificateFacts::read(der).ok()?;
         Some(Self {
             id: facts.id,
+            profile: facts.profile(),
             not_before: facts.not_before,
             not_after: facts.not_after,
         })

@@ -117,7 +117,3 @@ impl RevocationLists {
         Ok(der)
     }
 }
-
-#[cfg(test)]
-#[path = "plain_tests.rs"]
-mod tests;

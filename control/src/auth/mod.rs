@@ -5,6 +5,7 @@ mod sigv4;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ca::Profile;
 use data_encoding::HEXLOWER;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -78,7 +79,12 @@ impl<'r> Identified<'r> {
             ));
         };
         match operators.by_certificate(&certificate.id) {
-            Some(operator) if certificate.is_valid_at(now) => Ok(Self::Certified(operator)),
+            Some(operator)
+                if certificate.profile == Some(Profile::Operator)
+                    && certificate.is_valid_at(now) =>
+            {
+                Ok(Self::Certified(operator))
+            }
             _ => Err(ApiError::forbidden(
                 "AccessDeniedException",
                 "The client certificate is not a valid operator's.",

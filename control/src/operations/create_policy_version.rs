@@ -1,4 +1,5 @@
-use http::Method;
+use fleet::FleetError;
+use http::{Method, StatusCode};
 use policy::PolicyName;
 use serde::{Deserialize, Serialize};
 
@@ -39,9 +40,20 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let set_default = call.flag("setAsDefault")?;
     let body: Body = call.body()?;
     let document = body.policy_document;
-    let version = rooms
+    let made = rooms
         .fleet
-        .create_policy_version(&name, &document, set_default, call.now)?;
+        .create_policy_version(&name, &document, set_default, call.now);
+    let version = match made {
+        Ok(version) => version,
+        Err(error @ FleetError::Limit { .. }) => {
+            return Err(ApiError::new(
+                StatusCode::CONFLICT,
+                "VersionsLimitExceededException",
+                error.to_string(),
+            ));
+        }
+        Err(error) => return Err(error.into()),
+    };
     Answer::json(&Output {
         policy_arn: call.arns(rooms).policy(&name),
         policy_document: document,

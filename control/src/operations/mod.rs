@@ -31,6 +31,7 @@ mod list_thing_principals;
 mod list_things;
 mod list_things_in_thing_group;
 mod membership;
+mod muster;
 mod remove_thing_from_thing_group;
 mod slice;
 mod update_certificate;
@@ -38,7 +39,12 @@ mod update_certificate;
 use crate::operation::Operation;
 
 /// Every operation of the API. What is not in here is not there.
-pub(crate) static OPERATIONS: &[Operation] = &[
+pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
+    AWS.iter().chain(muster::OPERATIONS)
+}
+
+/// AWS IoT's own.
+static AWS: &[Operation] = &[
     add_thing_to_thing_group::OPERATION,
     attach_policy::OPERATION,
     attach_thing_principal::OPERATION,
@@ -70,3 +76,45 @@ pub(crate) static OPERATIONS: &[Operation] = &[
     remove_thing_from_thing_group::OPERATION,
     update_certificate::OPERATION,
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use http::Method;
+
+    use super::all;
+    use crate::operation::Run;
+    use crate::operators::Role;
+
+    #[test]
+    fn no_two_operations_share_a_name_or_a_route() {
+        let (mut names, mut routes) = (HashSet::new(), HashSet::new());
+        for operation in all() {
+            assert!(names.insert(operation.name), "{}", operation.name);
+            let route = (operation.method.clone(), operation.path);
+            assert!(routes.insert(route), "{}", operation.name);
+        }
+    }
+
+    /// A viewer changes nothing: what a viewer may do is read by GET, or is one of the two that
+    /// AWS's and our own shape make a POST of a question.
+    #[test]
+    fn who_may_only_look_cannot_change() {
+        for operation in all().filter(|operation| operation.least == Role::Viewer) {
+            let asks = ["ListAttachedPolicies", "ExplainPolicy"].contains(&operation.name);
+            assert!(
+                operation.method == Method::GET || asks,
+                "{}",
+                operation.name
+            );
+        }
+    }
+
+    #[test]
+    fn reading_takes_no_body() {
+        for operation in all().filter(|operation| operation.method == Method::GET) {
+            assert!(matches!(operation.run, Run::Plain(_)), "{}", operation.name);
+        }
+    }
+}

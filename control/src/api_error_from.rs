@@ -1,8 +1,9 @@
-//! The registry's errors under AWS's names.
+//! The registry's errors, and this room's own, under AWS's names.
 
 use fleet::{FleetError, Kind};
 use http::StatusCode;
 
+use crate::ControlError;
 use crate::api_error::ApiError;
 
 impl From<FleetError> for ApiError {
@@ -44,6 +45,33 @@ impl From<FleetError> for ApiError {
             FleetError::Authority(_) | FleetError::Store(_) | FleetError::Thread(_) => {
                 Self::internal(&message)
             }
+        }
+    }
+}
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        let message = error.to_string();
+        match error {
+            ControlError::Exists(_) => Self::new(
+                StatusCode::CONFLICT,
+                "ResourceAlreadyExistsException",
+                message,
+            ),
+            ControlError::Unknown(_) => Self::not_found(message),
+            ControlError::LastAdmin(_) => {
+                Self::new(StatusCode::CONFLICT, "DeleteConflictException", message)
+            }
+            ControlError::TooMany(_) => {
+                Self::new(StatusCode::GONE, "LimitExceededException", message)
+            }
+            ControlError::Name(_) | ControlError::Role(_) => Self::invalid(message),
+            ControlError::Read { .. }
+            | ControlError::Registry { .. }
+            | ControlError::Store(_)
+            | ControlError::Authority(_)
+            | ControlError::Random
+            | ControlError::System { .. } => Self::internal(&message),
         }
     }
 }

@@ -1,0 +1,130 @@
+use ca::{CertificateFacts, CertificateId};
+use fleet::{CertificateStatus, ThingName};
+use http::Method;
+use policy::{Action, Explanation, Grant, Variables};
+use serde::{Deserialize, Serialize};
+
+use crate::answer::Answer;
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::page::MAX_PAGE_ITEMS;
+use crate::rooms::Rooms;
+
+/// Longest client id or topic explained: MQTT's own bound of a string.
+const MAX_NAME_BYTES: usize = 65_535;
+
+pub(super) const OPERATION: Operation = Operation {
+    name: "ExplainPolicy",
+    method: Method::POST,
+    path: "/muster/v1/policies/explain",
+    least: Role::Viewer,
+    query: &[],
+    undone: &[],
+    run: Run::WithBody(run),
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Body {
+    thing_name: ThingName,
+    action: String,
+    /// Topic name, or filter for `subscribe`; for `connect` there is none.
+    topic: Option<String>,
+    /// The thing's name where it is left out.
+    client_id: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Output {
+    thing_name: ThingName,
+    certificate_id: CertificateId,
+    /// Only an active certificate can use what its policies allow.
+    certificate_status: CertificateStatus,
+    /// The explanation for people.
+    text: String,
+    #[serde(flatten)]
+    explanation: Explanation,
+}
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    let body: Body = call.body()?;
+    let action: Action = body
+        .action
+        .parse()
+        .map_err(|error| ApiError::invalid(format!("action: {error}")))?;
+    let client_id = body
+        .client_id
+        .unwrap_or_else(|| body.thing_name.to_string());
+    let name = match (action, body.topic) {
+        (Action::Connect, None) => client_id.clone(),
+        (Action::Connect, Some(_)) => {
+            return Err(ApiError::invalid(
+                "topic: connecting has none; give a clientId to explain another than the thing's name",
+            ));
+        }
+        (_, Some(topic)) => topic,
+        (_, None) => {
+            return Err(ApiError::invalid(format!(
+                "topic is missing: {action} is judged by it"
+            )));
+        }
+    };
+    if name.len().max(client_id.len()) > MAX_NAME_BYTES {
+        return Err(ApiError::invalid(format!(
+            "topic and clientId have at most {MAX_NAME_BYTES} bytes"
+        )));
+    }
+
+    let (certificate, status) = deciding_certificate(rooms, &body.thing_name)?;
+    let standing = rooms.fleet.standing(&certificate)?.now();
+    let record = rooms.fleet.certificate(&certificate)?;
+    let der = pem::parse(&record.pem).map_err(|error| ApiError::internal(&error))?;
+    let facts =
+        CertificateFacts::read(der.contents()).map_err(|error| ApiError::internal(&error))?;
+    let variables = Variables {
+        client_id: client_id.into(),
+        thing_name: Some(body.thing_name.as_str().into()),
+        certificate_common_name: facts
+            .subject_common_names
+            .into_iter()
+            .next()
+            .map(Into::into),
+    };
+    let grant = Grant::new(
+        rooms.fleet.realm().clone(),
+        standing.policies.clone(),
+        variables,
+    );
+    let explanation = grant.explain(action, &name);
+    Answer::json(&Output {
+        thing_name: body.thing_name,
+        certificate_id: certificate,
+        certificate_status: status,
+        text: explanation.to_string(),
+        explanation,
+    })
+}
+
+/// The certificate whose policies are explained: an active one where there is one.
+fn deciding_certificate(
+    rooms: &Rooms,
+    thing: &ThingName,
+) -> Result<(CertificateId, CertificateStatus), ApiError> {
+    rooms.fleet.thing(thing)?;
+    let mut found = None;
+    for id in rooms.fleet.principals(thing, None, MAX_PAGE_ITEMS)?.items {
+        let status = rooms.fleet.certificate(&id)?.status;
+        if status == CertificateStatus::Active {
+            return Ok((id, status));
+        }
+        found.get_or_insert((id, status));
+    }
+    found.ok_or_else(|| {
+        ApiError::invalid(format!(
+            "thing {thing} has no certificate, so it can do nothing; give it one (device replace)"
+        ))
+    })
+}

@@ -1,0 +1,6 @@
+//! The HTTPS face from outside: every request goes through TLS, authentication and routing.
+
+mod access;
+mod devices;
+mod house;
+mod registry;
