@@ -26,7 +26,7 @@ mod unsubscribe;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use acknowledgement::Acknowledgement;
 pub use auth::{Auth, Authentication};

@@ -2,9 +2,10 @@ use bytes::BytesMut;
 
 use super::*;
 
-mod arbitrary;
+pub(crate) mod arbitrary;
 mod differential;
-mod properties;
+pub(crate) mod properties;
+mod strict;
 
 pub(super) const LIMITS: Limits = Limits {
     packet_max_bytes: 1024 * 1024,

@@ -1,0 +1,377 @@
+//! What happens between CONNACK and the end.
+
+use super::*;
+use crate::codec::{Auth, MessageProperties, PubRel, Str};
+
+#[test]
+fn pubacks_leave_in_the_order_of_the_publishes() {
+    for version in [Version::V311, Version::V5] {
+        let mut session = open(version);
+        let mut out = Vec::new();
+        for number in [7, 3, 9] {
+            let event = session
+                .handle(publish(Some(number)), NOW, &mut out)
+                .unwrap();
+            assert!(
+                matches!(event, Event::Publish(incoming) if incoming.packet_id == Some(id(number)))
+            );
+        }
+        session.published(id(9), ReasonCode::Success, None, &mut out);
+        session.published(id(3), ReasonCode::Success, None, &mut out);
+        assert!(out.is_empty());
+        session.published(id(7), ReasonCode::Success, None, &mut out);
+        assert_eq!(written(&out, version), [puback(7), puback(3), puback(9)]);
+        out.clear();
+        session.published(id(7), ReasonCode::Success, None, &mut out);
+        assert!(out.is_empty(), "an answer to nothing");
+    }
+}
+
+#[test]
+fn receive_maximum_holds_at_the_bound_and_not_past_it() {
+    let mut session = open(Version::V5);
+    let mut out = Vec::new();
+    for number in 1..=20 {
+        session
+            .handle(publish(Some(number)), NOW, &mut out)
+            .unwrap();
+    }
+    assert!(session.may_receive());
+    let past = session.handle(publish(Some(21)), NOW, &mut out);
+    assert_eq!(reason_of(past), ReasonCode::ReceiveMaximumExceeded);
+
+    // 3.1.1 knows no such bound: its clients are slowed, not thrown out.
+    let mut session = open(Version::V311);
+    for number in 1..=20 {
+        assert!(session.may_receive());
+        session
+            .handle(publish(Some(number)), NOW, &mut out)
+            .unwrap();
+    }
+    assert!(!session.may_receive());
+    session.handle(publish(Some(21)), NOW, &mut out).unwrap();
+    session.published(id(1), ReasonCode::Success, None, &mut out);
+    session.published(id(2), ReasonCode::Success, None, &mut out);
+    assert!(session.may_receive());
+    for number in 22..=u16::try_from(V311_PENDING_MAX_MESSAGES).unwrap() + 2 {
+        session
+            .handle(publish(Some(number)), NOW, &mut out)
+            .unwrap();
+    }
+    let past = session.handle(publish(Some(5_000)), NOW, &mut out);
+    assert_eq!(reason_of(past), ReasonCode::ReceiveMaximumExceeded);
+}
+
+#[test]
+fn what_is_not_served_is_refused_by_its_name() {
+    let refused =
+        |packet: Packet| reason_of(open(Version::V5).handle(packet, NOW, &mut Vec::new()));
+    let changed = |change: fn(&mut Publish)| {
+        let Packet::Publish(mut packet) = publish(None) else {
+            unreachable!()
+        };
+        change(&mut packet);
+        Packet::Publish(packet)
+    };
+    let qos_2 = |packet: &mut Publish| {
+        packet.delivery = Delivery::ExactlyOnce {
+            packet_id: id(1),
+            dup: false,
+        };
+    };
+    assert_eq!(refused(changed(qos_2)), ReasonCode::QosNotSupported);
+    let alias = changed(|packet| packet.topic_alias = NonZeroU16::new(1));
+    assert_eq!(refused(alias), ReasonCode::TopicAliasInvalid);
+    let ids = changed(|packet| packet.subscription_ids = vec![1]);
+    assert_eq!(refused(ids), ReasonCode::ProtocolError);
+    let mut subscribe = subscribe(&["a"]);
+    subscribe.subscription_id = Some(1);
+    let reason = refused(Packet::Subscribe(subscribe));
+    assert_eq!(reason, ReasonCode::SubscriptionIdentifiersNotSupported);
+    let auth = Auth {
+        reason: ReasonCode::Reauthenticate,
+        authentication: None,
+        reason_string: None,
+        user: Vec::new(),
+    };
+    for packet in [
+        Packet::Auth(auth),
+        Packet::Connect(Box::new(connect(Version::V5))),
+        Packet::ConnAck(Box::new(ConnAck::new(ReasonCode::Success, false))),
+        Packet::PingResp,
+    ] {
+        assert_eq!(refused(packet), ReasonCode::ProtocolError);
+    }
+    let mut out = Vec::new();
+    let release = Packet::PubRel(PubRel(Acknowledgement::new(id(5), ReasonCode::Success)));
+    assert_eq!(
+        open(Version::V5).handle(release, NOW, &mut out),
+        Ok(Event::None)
+    );
+    assert_eq!(out, [0x70, 3, 0, 5, 0x92]);
+}
+
+fn subscribe(filters: &[&str]) -> Subscribe {
+    let filter = |text: &&str| {
+        (
+            text.parse().unwrap(),
+            SubscriptionOptions::new(Qos::ExactlyOnce),
+        )
+    };
+    Subscribe {
+        packet_id: id(4),
+        filters: filters.iter().map(filter).collect(),
+        subscription_id: None,
+        user: Vec::new(),
+    }
+}
+
+fn requests(session: &mut TestSession, filters: &[&str]) -> SubscribeRequests {
+    match session.handle(Packet::Subscribe(subscribe(filters)), NOW, &mut Vec::new()) {
+        Ok(Event::Subscribe(requests)) => requests,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn subscriptions_are_granted_refused_replaced_and_given_back() {
+    for (version, refusals) in [(Version::V311, [0x80, 0x80]), (Version::V5, [0x9e, 0x87])] {
+        let mut session = open(version);
+        let mut requests = requests(&mut session, &["a", "$share/g/a", "b/#"]);
+        // QoS 2 was asked for, QoS 1 is granted.
+        assert_eq!(requests.requests[0].verdict, ReasonCode::GrantedQos1);
+        assert_eq!(requests.requests[0].options.qos, Qos::AtLeastOnce);
+        requests.requests[2].verdict = ReasonCode::NotAuthorized;
+        let mut out = Vec::new();
+        session.subscribed(requests, Some("b/# is not granted"), &mut out);
+        assert_eq!(out[out.len() - 3..], [&[0x01], &refusals[..]].concat());
+        assert_eq!(session.subscriptions().len(), 1);
+
+        let again = self::requests(&mut session, &["a"]);
+        assert!(again.requests[0].existed);
+        session.subscribed(again, None, &mut out);
+        assert_eq!(session.subscriptions().len(), 1);
+
+        out.clear();
+        let packet = Packet::Unsubscribe(Unsubscribe {
+            packet_id: id(6),
+            filters: vec!["a".parse().unwrap(), "b/#".parse().unwrap()],
+            user: Vec::new(),
+        });
+        let Ok(Event::Unsubscribe(requests)) = session.handle(packet, NOW, &mut out) else {
+            panic!("not an UNSUBSCRIBE");
+        };
+        assert_eq!(requests.filters().count(), 1);
+        session.unsubscribed(requests, &mut out);
+        let expected: &[u8] = match version {
+            Version::V311 => &[0xb0, 2, 0, 6],
+            Version::V5 => &[0xb0, 5, 0, 6, 0, 0, 0x11],
+        };
+        assert_eq!(out, expected);
+        assert_eq!(session.subscriptions().len(), 0);
+    }
+}
+
+#[test]
+fn subscriptions_end_at_their_bound() {
+    let settings = Settings {
+        subscriptions_max: 2,
+        ..Settings::default()
+    };
+    let (mut session, _) = open_with(connect(Version::V5), &settings, None);
+    let requests = requests(&mut session, &["a", "b", "c"]);
+    let verdicts: Vec<_> = requests
+        .requests
+        .iter()
+        .map(|request| request.verdict)
+        .collect();
+    let granted = ReasonCode::GrantedQos1;
+    assert_eq!(verdicts, [granted, granted, ReasonCode::QuotaExceeded]);
+    session.subscribed(requests, None, &mut Vec::new());
+    // What exists may be asked for again, what is new may not.
+    let requests = self::requests(&mut session, &["a", "d"]);
+    assert_eq!(requests.requests[0].verdict, granted);
+    assert_eq!(requests.requests[1].verdict, ReasonCode::QuotaExceeded);
+}
+
+#[test]
+fn reason_strings_go_to_those_who_ask_and_have_room() {
+    let puback_with = |change: fn(&mut Connect), text: &str| {
+        let mut connect = connect(Version::V5);
+        change(&mut connect);
+        let (mut session, _) = open_with(connect, &Settings::default(), None);
+        let mut out = Vec::new();
+        session.handle(publish(Some(1)), NOW, &mut out).unwrap();
+        session.published(id(1), ReasonCode::NotAuthorized, Some(text), &mut out);
+        let [Packet::PubAck(ack)] = &written(&out, Version::V5)[..] else {
+            panic!("not one PUBACK");
+        };
+        assert_eq!(ack.0.reason, ReasonCode::NotAuthorized);
+        ack.0.reason_string.as_ref().map(|text| text.len())
+    };
+    assert_eq!(puback_with(|_| {}, "no"), Some(2));
+    assert_eq!(
+        puback_with(|connect| connect.request_problem_information = false, "no"),
+        None
+    );
+    let small = |connect: &mut Connect| connect.packet_max_bytes = NonZeroU32::new(50);
+    assert_eq!(puback_with(small, "no"), Some(2));
+    assert_eq!(puback_with(small, &"no".repeat(25)), None);
+    let long = "ü".repeat(REASON_STRING_MAX_BYTES);
+    assert_eq!(puback_with(|_| {}, &long), Some(REASON_STRING_MAX_BYTES));
+}
+
+#[test]
+fn sending_stops_at_the_smaller_bound_and_goes_on_with_an_acknowledgement() {
+    for (client, bound) in [(3, 3), (50, 20)] {
+        let mut connect = connect(Version::V5);
+        connect.receive_max = NonZeroU16::new(client).unwrap();
+        let (mut session, _) = open_with(connect, &Settings::default(), None);
+        let mut out = Vec::new();
+        for number in 1..=bound {
+            let sent = session.send(&message(b"x"), QOS_1, number.into(), NOW, &mut out);
+            assert_eq!(sent, Sent::Written(Some(id(number))));
+        }
+        assert!(!session.may_send(Qos::AtLeastOnce) && session.may_send(Qos::AtMostOnce));
+        let refused = session.send(&message(b"x"), QOS_1, 99, NOW, &mut out);
+        assert_eq!(refused, Sent::Dropped(DropReason::NoRoom));
+        let event = session.handle(puback(2), NOW, &mut out).unwrap();
+        let reason = ReasonCode::Success;
+        assert_eq!(event, Event::Acknowledged { token: 2, reason });
+        assert_eq!(session.handle(puback(2), NOW, &mut out), Ok(Event::None));
+        assert!(session.may_send(Qos::AtLeastOnce));
+        assert_eq!(written(&out, Version::V5).len(), usize::from(bound));
+    }
+}
+
+#[test]
+fn packet_identifiers_wrap_around_those_in_use() {
+    let stored = Stored {
+        next_packet_id: PacketId::MAX,
+        ..Stored::default()
+    };
+    let mut again = connect(Version::V311);
+    again.clean_start = false;
+    let (mut session, _) = open_with(again, &Settings::default(), Some(stored));
+    let mut out = Vec::new();
+    let mut send = |token| session.send(&message(b"x"), QOS_1, token, NOW, &mut out);
+    assert_eq!(send(1), Sent::Written(Some(PacketId::MAX)));
+    assert_eq!(send(2), Sent::Written(Some(id(1))));
+}
+
+#[test]
+fn expiry_and_size_are_respected() {
+    let mut small = connect(Version::V5);
+    small.packet_max_bytes = NonZeroU32::new(60);
+    let (mut session, _) = open_with(small, &Settings::default(), None);
+    let mut expiring = Publication::clone(&message(b"x"));
+    expiring.expires_at = Some(NOW.plus_millis(2_500));
+    let expiring = Arc::new(expiring);
+    let mut out = Vec::new();
+    session.send(&expiring, QOS_1, 1, NOW.plus_millis(1_000), &mut out);
+    let [Packet::Publish(packet)] = &written(&out, Version::V5)[..] else {
+        panic!("not one PUBLISH");
+    };
+    assert_eq!(packet.expiry_s, Some(2));
+    out.clear();
+    let late = session.send(&expiring, QOS_1, 2, NOW.plus_millis(2_500), &mut out);
+    assert_eq!(late, Sent::Dropped(DropReason::Expired));
+    // Two of the fixed header, twelve of the topic, two of the packet identifier, one of the properties.
+    let mut exactly =
+        |payload: &'static [u8]| session.send(&message(payload), QOS_1, 3, NOW, &mut out);
+    assert!(matches!(exactly(&[0; 43]), Sent::Written(_)));
+    assert_eq!(exactly(&[0; 44]), Sent::Dropped(DropReason::TooLarge));
+    assert_eq!(out.len(), 60);
+}
+
+#[test]
+fn properties_are_forwarded_to_mqtt_5_only() {
+    let properties = MessageProperties {
+        content_type: Some(Str::from("text/plain")),
+        user: vec![
+            (Str::from("k"), Str::from("1")),
+            (Str::from("k"), Str::from("2")),
+        ],
+        ..MessageProperties::default()
+    };
+    let mut publication = Publication::clone(&message(b"x"));
+    publication.properties = Some(Box::new(properties.clone()));
+    let publication = Arc::new(publication);
+    for (version, expected) in [
+        (Version::V311, None),
+        (Version::V5, Some(Box::new(properties))),
+    ] {
+        let mut out = Vec::new();
+        open(version).send(&publication, QOS_1, 1, NOW, &mut out);
+        let [Packet::Publish(packet)] = &written(&out, version)[..] else {
+            panic!("not one PUBLISH");
+        };
+        assert_eq!(packet.properties, expected);
+    }
+}
+
+#[test]
+fn what_was_unacknowledged_is_sent_again_with_dup_as_far_as_there_is_room() {
+    let mut session = open(Version::V5);
+    let mut out = Vec::new();
+    for (token, payload) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
+        session.send(&message(payload), QOS_1, token as u64 + 1, NOW, &mut out);
+    }
+    session.handle(puback(1), NOW, &mut out).unwrap();
+    let stored = session.close().stored;
+    assert_eq!(stored.in_flight.len(), 3);
+
+    let mut again = connect(Version::V5);
+    again.clean_start = false;
+    again.receive_max = NonZeroU16::new(1).unwrap();
+    let (mut session, connack) = open_with(again, &Settings::default(), Some(stored));
+    assert!(
+        connack.session_present && session.owes_resend() && !session.may_send(Qos::AtLeastOnce)
+    );
+    // "b" has lost its grant meanwhile, "c" is sent, "d" waits for room.
+    out.clear();
+    let dropped = session.resend(|message| &message.payload[..] != b"b", NOW, &mut out);
+    assert_eq!(dropped, [(2, DropReason::Refused)]);
+    let expect = |out: &[u8], number: u16, payload: &[u8]| {
+        let [Packet::Publish(packet)] = &written(out, Version::V5)[..] else {
+            panic!("not one PUBLISH");
+        };
+        let packet_id = id(number);
+        assert_eq!(
+            packet.delivery,
+            Delivery::AtLeastOnce {
+                packet_id,
+                dup: true
+            }
+        );
+        assert_eq!(packet.payload, payload);
+    };
+    expect(&out, 3, b"c");
+    assert!(session.owes_resend());
+    out.clear();
+    session.handle(puback(3), NOW, &mut out).unwrap();
+    assert!(session.resend(|_| true, NOW, &mut out).is_empty());
+    expect(&out, 4, b"d");
+    session.handle(puback(4), NOW, &mut out).unwrap();
+    assert!(!session.owes_resend() && session.may_send(Qos::AtLeastOnce));
+    // New ones go on after the old identifiers.
+    assert_eq!(
+        session.send(&message(b"e"), QOS_1, 5, NOW, &mut out),
+        Sent::Written(Some(id(5)))
+    );
+}
+
+#[test]
+fn delivery_follows_the_subscription_options() {
+    let mut options = SubscriptionOptions::new(Qos::AtLeastOnce);
+    let live = |own, options: &SubscriptionOptions| {
+        SendOptions::live(Qos::ExactlyOnce, true, own, options)
+    };
+    assert_eq!(live(true, &options), Some(QOS_1));
+    options.retain_as_published = true;
+    assert!(live(true, &options).unwrap().retain);
+    options.no_local = true;
+    assert_eq!(live(true, &options), None);
+    assert!(live(false, &options).is_some());
+    assert!(SendOptions::retained(Qos::AtMostOnce, &options).retain);
+}
