@@ -1,0 +1,481 @@
+//! The command line, declared once: help, errors and completions come from here.
+
+use clap::{Args, Parser, Subcommand};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Zero-trust identity, messaging and firmware for fleets of devices.
+///
+/// Without a verb it does what `muster serve` does.
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What every verb takes.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// Flags of every verb, before or after it.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Data directory of the server: its own for `serve`, where to find it and its credentials for other verbs
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "./muster-data"
+    )]
+    pub(crate) data: PathBuf,
+    /// Server elsewhere: https://HOST:PORT (with --credentials; default: the one its credentials file names)
+    #[arg(long, global = true, value_name = "URL", requires = "credentials")]
+    pub(crate) server: Option<String>,
+    /// Operator's credentials file for a server elsewhere
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) credentials: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server
+    Serve(Serve),
+    /// An operator's verb
+    #[command(flatten)]
+    Verb(Verb),
+}
+
+/// What an operator can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Say whether the server answers (exit 0 or 1)
+    Status,
+    /// Devices: create, list, show, revoke, replace, delete
+    #[command(subcommand)]
+    Device(Device),
+    /// Thing groups
+    #[command(subcommand)]
+    Group(Group),
+    /// Policies: create, attach, test, explain
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Firmware: keys, trust, signing (offline) and the server's repository
+    #[command(subcommand)]
+    Firmware(Firmware),
+    /// Rollouts of firmware in waves
+    #[command(subcommand)]
+    Rollout(Rollout),
+}
+
+/// `muster serve`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Serve {
+    /// MQTT over mutual TLS [default: [::]:8883]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) mqtt: Option<SocketAddr>,
+    /// MQTT in WebSocket frames over mutual TLS [default: [::]:8884]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) wss: Option<SocketAddr>,
+    /// API and firmware over TLS [default: [::]:8443]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) https: Option<SocketAddr>,
+    /// Certificate revocation list and issuer certificates, plain HTTP [default: [::]:8880]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Where the plain HTTP listener is seen from outside, as written into certificates [default: http://NAME:PORT]
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    /// A name or address that devices dial; stands in the server's certificate; may be repeated
+    /// [default: localhost and this host's name]
+    #[arg(long = "name", value_name = "HOST")]
+    pub(crate) names: Vec<String>,
+    /// Account in ARNs, 12 digits [default: 000000000000]
+    #[arg(long, value_name = "ID")]
+    pub(crate) account: Option<String>,
+    /// Region in ARNs [default: local]
+    #[arg(long, value_name = "R")]
+    pub(crate) region: Option<String>,
+    /// Configuration file; a flag wins over it
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// `muster device …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Device {
+    /// Make a device: thing, certificate, policy, groups, in one step
+    Create(DeviceCreate),
+    /// List devices
+    List,
+    /// Show one device
+    Show {
+        /// The device
+        name: String,
+    },
+    /// Revoke its certificates; its live sessions end at once
+    Revoke {
+        /// The device
+        name: String,
+        /// Why, as RFC 5280 names it (keyCompromise, cessationOfOperation, superseded, …)
+        #[arg(long)]
+        reason: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Give it a new certificate and revoke the old one; groups, jobs and history stay
+    Replace {
+        /// The device
+        name: String,
+        /// Certificate signing request of the new board
+        #[arg(long, value_name = "FILE")]
+        csr: Option<PathBuf>,
+        /// Where to write the new files [default: ./NAME]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Revoke its certificates and forget it
+    Delete {
+        /// The device
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `muster device create`.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceCreate {
+    /// Its name and client id: letters, digits, '-', '_' and ':'
+    pub(crate) name: String,
+    /// Policy of its certificate
+    #[arg(long, value_name = "P", default_value = policy::DEVICE_DEFAULT)]
+    pub(crate) policy: String,
+    /// Group it joins
+    #[arg(long, value_name = "G")]
+    pub(crate) group: Option<String>,
+    /// Attribute, may be repeated
+    #[arg(long = "attribute", value_name = "K=V", value_parser = attribute)]
+    pub(crate) attributes: Vec<(String, String)>,
+    /// Certificate signing request: the private key stays where it is
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csr: Option<PathBuf>,
+    /// Where to write NAME.crt, NAME.key and root.crt [default: ./NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `muster group …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// Make a group
+    Create {
+        /// The group
+        name: String,
+    },
+    /// List groups
+    List,
+    /// Show a group's members
+    Show {
+        /// The group
+        name: String,
+    },
+    /// Delete a group; its members stay
+    Delete {
+        /// The group
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Put a device into a group
+    Add {
+        /// The group
+        name: String,
+        /// The device
+        device: String,
+    },
+    /// Take a device out of a group
+    Remove {
+        /// The group
+        name: String,
+        /// The device
+        device: String,
+    },
+}
+
+/// `muster policy …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Make a policy from a JSON document
+    Create {
+        /// The policy
+        name: String,
+        /// The document
+        file: PathBuf,
+    },
+    /// Replace what a policy says; live sessions feel it at their next message
+    Update {
+        /// The policy
+        name: String,
+        /// The document
+        file: PathBuf,
+    },
+    /// List policies
+    List,
+    /// Print a policy's document
+    Show {
+        /// The policy
+        name: String,
+    },
+    /// Delete a policy that is attached nowhere
+    Delete {
+        /// The policy
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Attach a policy to a device or group
+    Attach(PolicyTarget),
+    /// Detach a policy from a device or group
+    Detach(PolicyTarget),
+    /// Run a file of policy decisions as unit tests; needs no server
+    Test {
+        /// The test file
+        file: PathBuf,
+    },
+    /// Say why a device may or may not do something
+    Explain {
+        /// The device
+        #[arg(long)]
+        device: String,
+        /// publish, subscribe, receive, connect or retainpublish
+        #[arg(long)]
+        action: String,
+        /// Topic or topic filter; for connect the client id [default there: the device's name]
+        #[arg(long)]
+        topic: Option<String>,
+    },
+}
+
+/// What a policy is attached to.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyTarget {
+    /// The policy
+    pub(crate) name: String,
+    /// A device: each of its certificates
+    #[arg(long, required_unless_present = "group", conflicts_with = "group")]
+    pub(crate) device: Option<String>,
+    /// A group: every member
+    #[arg(long)]
+    pub(crate) group: Option<String>,
+}
+
+/// `muster firmware …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Firmware {
+    /// Make a release key pair, offline
+    Keygen {
+        /// Where to write release.key and release.pub
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Make or succeed the signed trust root, offline
+    Root(FirmwareRoot),
+    /// Tell the server which trust root to believe
+    Trust {
+        /// The trust root
+        root: PathBuf,
+    },
+    /// Sign an image into a package, offline
+    Sign(FirmwareSign),
+    /// Add signatures to a trust root or manifest that others have signed, offline
+    Cosign {
+        /// The document; it is rewritten
+        document: PathBuf,
+        /// Release key; may be repeated
+        #[arg(long = "key", value_name = "K", required = true)]
+        keys: Vec<PathBuf>,
+    },
+    /// Give a package to the server
+    Add {
+        /// The package
+        package: PathBuf,
+    },
+    /// List firmware
+    List,
+    /// Show a firmware's versions, or one version's manifest
+    Show {
+        /// The firmware
+        name: String,
+        /// The version
+        version: Option<String>,
+    },
+}
+
+/// `muster firmware root`.
+#[derive(Debug, Args)]
+pub(crate) struct FirmwareRoot {
+    /// Release key that signs; may be repeated
+    #[arg(long = "key", value_name = "K", required = true)]
+    pub(crate) keys: Vec<PathBuf>,
+    /// Public half of a release key that belongs to the root but does not sign here; may be repeated
+    #[arg(long = "pub", value_name = "P")]
+    pub(crate) publics: Vec<PathBuf>,
+    /// Release key of the previous root that signs this one and does not belong to it any more; may be repeated
+    #[arg(long, value_name = "K", requires = "previous")]
+    pub(crate) retire: Vec<PathBuf>,
+    /// Last day it is believed, YYYY-MM-DD or RFC 3339 [default: in a year]
+    #[arg(long, value_name = "D")]
+    pub(crate) expires: Option<String>,
+    /// How many release keys must sign an image and the next root
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) threshold: u32,
+    /// The server's online key (DIR/firmware/online.pub), which only says what is newest
+    #[arg(long, value_name = "PUB")]
+    pub(crate) online: Option<PathBuf>,
+    /// The root this one succeeds
+    #[arg(long, value_name = "ROOT.json")]
+    pub(crate) previous: Option<PathBuf>,
+    /// Where to write it
+    #[arg(long, value_name = "ROOT.json")]
+    pub(crate) out: PathBuf,
+}
+
+/// `muster firmware sign`.
+#[derive(Debug, Args)]
+pub(crate) struct FirmwareSign {
+    /// The image
+    pub(crate) file: PathBuf,
+    /// Name of the firmware
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Its version
+    #[arg(long = "version", value_name = "V")]
+    pub(crate) firmware_version: String,
+    /// Hardware it runs on; may be repeated
+    #[arg(long, value_name = "H", required = true)]
+    pub(crate) hardware: Vec<String>,
+    /// Security counter: a device never goes below the one it has confirmed
+    #[arg(long, value_name = "C", default_value_t = 0)]
+    pub(crate) counter: u64,
+    /// Least version that may be updated to this one
+    #[arg(long, value_name = "V")]
+    pub(crate) requires: Option<String>,
+    /// Last day it may be installed, YYYY-MM-DD or RFC 3339 [default: in 90 days]
+    #[arg(long, value_name = "D")]
+    pub(crate) expires: Option<String>,
+    /// Release key; may be repeated
+    #[arg(long = "key", value_name = "K", required = true)]
+    pub(crate) keys: Vec<PathBuf>,
+    /// Where to write the package
+    #[arg(long, value_name = "PACKAGE")]
+    pub(crate) out: PathBuf,
+}
+
+/// `muster rollout …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rollout {
+    /// Roll a firmware version out to a group, in waves
+    Start {
+        /// The firmware
+        name: String,
+        /// Its version
+        version: String,
+        /// Who gets it
+        #[arg(long)]
+        group: String,
+        /// A wave: 10% or 5 (cumulative over the group) or group:NAME; may be repeated [default: 100%]
+        #[arg(long = "wave", value_name = "SPEC")]
+        waves: Vec<String>,
+        /// Stop and undo when this share of the finished in a wave has failed
+        #[arg(long, value_name = "PERCENT")]
+        abort_failed: Option<f64>,
+        /// … once this many have finished
+        #[arg(long, value_name = "N")]
+        abort_min: Option<u32>,
+    },
+    /// List rollouts
+    List,
+    /// Show a rollout: waves and executions
+    Show {
+        /// The rollout
+        id: String,
+    },
+    /// Follow a rollout until it ends
+    Watch {
+        /// The rollout
+        id: String,
+    },
+    /// Start nothing new until resumed
+    Pause {
+        /// The rollout
+        id: String,
+    },
+    /// Go on
+    Resume {
+        /// The rollout
+        id: String,
+    },
+    /// Stop and send those that took it back
+    Abort {
+        /// The rollout
+        id: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Undo a finished rollout
+    Rollback {
+        /// The rollout
+        id: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not of the form KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn declarations_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_verb() {
+        for line in [
+            ["muster", "--data", "d", "--json", "device", "list"],
+            ["muster", "device", "list", "--json", "--data", "d"],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert!(cli.global.json);
+            assert_eq!(cli.global.data, PathBuf::from("d"));
+        }
+    }
+
+    #[test]
+    fn firmware_sign_takes_version_as_its_own_flag() {
+        let line = "muster firmware sign f --name n --version 1.2 --hardware h --key k --out p";
+        Cli::try_parse_from(line.split(' ')).unwrap();
+    }
+}

@@ -1,0 +1,289 @@
+//! The server's settings: defaults, then the configuration file, then flags. The file is read whole or not at all: a
+//! key that is not known is an error that names it.
+
+use crate::cli::Serve;
+use anyhow::{Context as _, bail};
+use broker::Limits;
+use serde::Deserialize;
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+/// Everything `serve` needs to know.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settings {
+    /// MQTT over mutual TLS.
+    pub(crate) mqtt: SocketAddr,
+    /// MQTT in WebSocket frames.
+    pub(crate) wss: SocketAddr,
+    /// API and firmware.
+    pub(crate) https: SocketAddr,
+    /// Revocation list and issuers, plain.
+    pub(crate) http: SocketAddr,
+    /// Where `http` is seen from outside; `None`: `http://NAME:PORT`.
+    pub(crate) public_url: Option<String>,
+    /// Names in the server's certificate; never empty. The first is what clients are told to dial.
+    pub(crate) names: Vec<String>,
+    /// Account in ARNs.
+    pub(crate) account: String,
+    /// Region in ARNs.
+    pub(crate) region: String,
+    /// The broker's bounds.
+    pub(crate) limits: Limits,
+}
+
+/// Default ports.
+pub(crate) const MQTT_PORT: u16 = 8883;
+/// MQTT in WebSocket frames.
+pub(crate) const WSS_PORT: u16 = 8884;
+/// API and firmware.
+pub(crate) const HTTPS_PORT: u16 = 8443;
+/// Revocation list and issuers.
+pub(crate) const HTTP_PORT: u16 = 8880;
+/// Default account in ARNs.
+pub(crate) const ACCOUNT: &str = "000000000000";
+/// Default region in ARNs.
+pub(crate) const REGION: &str = "local";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    mqtt: Option<SocketAddr>,
+    wss: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    public_url: Option<String>,
+    #[serde(default)]
+    names: Vec<String>,
+    account: Option<String>,
+    region: Option<String>,
+    #[serde(default)]
+    limits: FileLimits,
+}
+
+/// `[limits]`, one key per bound of the broker; units stand in the names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileLimits {
+    connections: Option<usize>,
+    handshakes_in_flight: Option<usize>,
+    handshake_seconds: Option<u64>,
+    packet_bytes: Option<usize>,
+    topic_levels: Option<usize>,
+    session_subscriptions: Option<usize>,
+    session_inflight_messages: Option<u16>,
+    session_queue_messages: Option<usize>,
+    session_queue_bytes: Option<usize>,
+    session_expiry_seconds: Option<u64>,
+    parked_sessions: Option<usize>,
+    keep_alive_seconds: Option<u64>,
+    retained_messages: Option<usize>,
+    retained_bytes: Option<usize>,
+}
+
+impl FileLimits {
+    fn apply(self, to: &mut Limits) -> anyhow::Result<()> {
+        fn set<T: PartialEq + Default>(
+            to: &mut T,
+            key: &str,
+            value: Option<T>,
+        ) -> anyhow::Result<()> {
+            match value {
+                Some(zero) if zero == T::default() => {
+                    bail!("limits.{key} = 0: nothing would be let in; leave it out for the default")
+                }
+                Some(value) => *to = value,
+                None => {}
+            }
+            Ok(())
+        }
+        fn seconds(to: &mut Duration, key: &str, value: Option<u64>) -> anyhow::Result<()> {
+            set(to, key, value.map(Duration::from_secs))
+        }
+        set(&mut to.connections, "connections", self.connections)?;
+        set(
+            &mut to.handshakes_in_flight,
+            "handshakes_in_flight",
+            self.handshakes_in_flight,
+        )?;
+        seconds(
+            &mut to.handshake_time,
+            "handshake_seconds",
+            self.handshake_seconds,
+        )?;
+        set(&mut to.packet_bytes, "packet_bytes", self.packet_bytes)?;
+        set(&mut to.topic_levels, "topic_levels", self.topic_levels)?;
+        set(
+            &mut to.session_subscriptions,
+            "session_subscriptions",
+            self.session_subscriptions,
+        )?;
+        set(
+            &mut to.session_inflight_messages,
+            "session_inflight_messages",
+            self.session_inflight_messages,
+        )?;
+        set(
+            &mut to.session_queue_messages,
+            "session_queue_messages",
+            self.session_queue_messages,
+        )?;
+        set(
+            &mut to.session_queue_bytes,
+            "session_queue_bytes",
+            self.session_queue_bytes,
+        )?;
+        seconds(
+            &mut to.session_expiry,
+            "session_expiry_seconds",
+            self.session_expiry_seconds,
+        )?;
+        set(
+            &mut to.parked_sessions,
+            "parked_sessions",
+            self.parked_sessions,
+        )?;
+        seconds(
+            &mut to.keep_alive,
+            "keep_alive_seconds",
+            self.keep_alive_seconds,
+        )?;
+        set(
+            &mut to.retained_messages,
+            "retained_messages",
+            self.retained_messages,
+        )?;
+        set(
+            &mut to.retained_bytes,
+            "retained_bytes",
+            self.retained_bytes,
+        )
+    }
+}
+
+impl Settings {
+    /// Reads the configuration file, if one is named, and lets the flags win over it.
+    pub(crate) fn resolve(flags: Serve) -> anyhow::Result<Self> {
+        let file = match &flags.config {
+            Some(path) => read(path)?,
+            None => File::default(),
+        };
+        let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let mut names = if flags.names.is_empty() {
+            file.names
+        } else {
+            flags.names
+        };
+        if names.is_empty() {
+            names = vec!["localhost".to_owned()];
+            names.extend(host_name().filter(|name| name != "localhost"));
+        }
+        let account = flags
+            .account
+            .or(file.account)
+            .unwrap_or_else(|| ACCOUNT.into());
+        if account.len() != 12 || !account.bytes().all(|b| b.is_ascii_digit()) {
+            bail!("account {account:?}: 12 digits, as in an ARN (--account 123456789012)");
+        }
+        let region = flags
+            .region
+            .or(file.region)
+            .unwrap_or_else(|| REGION.into());
+        if region.is_empty()
+            || !region
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        {
+            bail!(
+                "region {region:?}: lower-case letters, digits and '-', as in an ARN (--region eu-west-1)"
+            );
+        }
+        let mut limits = Limits::default();
+        file.limits.apply(&mut limits)?;
+        Ok(Settings {
+            mqtt: flags.mqtt.or(file.mqtt).unwrap_or_else(|| any(MQTT_PORT)),
+            wss: flags.wss.or(file.wss).unwrap_or_else(|| any(WSS_PORT)),
+            https: flags
+                .https
+                .or(file.https)
+                .unwrap_or_else(|| any(HTTPS_PORT)),
+            http: flags.http.or(file.http).unwrap_or_else(|| any(HTTP_PORT)),
+            public_url: flags.public_url.or(file.public_url),
+            names,
+            account,
+            region,
+            limits,
+        })
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<File> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("read configuration file {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
+}
+
+/// This host's name, as the kernel has it, where it can stand in a certificate.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim();
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    (!name.is_empty() && name != "(none)" && name.chars().all(plain)).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(toml: &str, flags: Serve) -> anyhow::Result<Settings> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), toml).unwrap();
+        Settings::resolve(Serve {
+            config: Some(file.path().to_owned()),
+            ..flags
+        })
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let flags = Serve {
+            mqtt: Some("127.0.0.1:1".parse().unwrap()),
+            ..Serve::default()
+        };
+        let settings = resolve(
+            "mqtt = \"127.0.0.1:2\"\nwss = \"127.0.0.1:3\"\n[limits]\nconnections = 7\n",
+            flags,
+        )
+        .unwrap();
+        assert_eq!(settings.mqtt.port(), 1);
+        assert_eq!(settings.wss.port(), 3);
+        assert_eq!(settings.https, "[::]:8443".parse().unwrap());
+        assert_eq!(settings.limits.connections, 7);
+        assert_eq!(settings.limits.packet_bytes, Limits::default().packet_bytes);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_by_name() {
+        for (toml, word) in [
+            ("mqqt = \"x\"", "mqqt"),
+            ("[limits]\nconections = 1", "conections"),
+            ("[limits]\nconnections = 0", "limits.connections"),
+            ("mqtt = 5", "mqtt"),
+            ("account = \"1\"", "account"),
+            ("region = \"EU\"", "region"),
+            ("mqtt = \"127.0.0.1:2\"\n[lim", "configuration file"),
+        ] {
+            let error = format!("{:#}", resolve(toml, Serve::default()).unwrap_err());
+            assert!(error.contains(word), "{toml}: {error}");
+        }
+        let missing = Serve {
+            config: Some("/nonexistent.toml".into()),
+            ..Serve::default()
+        };
+        assert!(
+            format!("{:#}", Settings::resolve(missing).unwrap_err()).contains("/nonexistent.toml")
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! `muster serve`: opens the rooms from the bottom up, wires them, says `ready`, and closes them from the top down.
+
+mod identity;
+mod limits;
+mod listen;
+mod reserved;
+mod run_file;
+mod signals;
+mod welcome;
+
+use crate::{cli, cli::Global, config::Settings};
+use anyhow::Context as _;
+use broker::{Broker, BrokerParts, Listeners};
+use ca::{Authority, AuthorityConfig};
+use control::{Control, ControlParts, Endpoint, Endpoints, Operators};
+use fleet::Fleet;
+use identity::ServerTls;
+use listen::Sockets;
+use ota::server::Ota;
+use policy::Realm;
+use reserved::{Reserved, notifications};
+use std::{
+    io::Write as _, path::Path, process::ExitCode, sync::Arc, time::Duration, time::SystemTime,
+};
+use store::Store;
+
+/// How long sessions and requests under way get at shutdown.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// The broker's journal in the store.
+const JOURNAL: &str = "broker";
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) fn run(global: &Global, flags: cli::Serve) -> anyhow::Result<ExitCode> {
+    logging();
+    let settings = Settings::resolve(flags)?;
+    let signals = signals::Signals::listen()?;
+    limits::raise_open_files(settings.limits.connections);
+    let sockets = Sockets::bind(&settings)?;
+    let server = Server::open(&global.data, &settings, sockets)?;
+    server.announce(&global.data)?;
+    signals.wait()?;
+    server.drain(&global.data)
+}
+
+/// The rooms, running.
+struct Server {
+    store: Store,
+    broker: Broker,
+    control: Control,
+    endpoints: Endpoints,
+    http: Endpoint,
+    first_start: bool,
+}
+
+impl Server {
+    fn open(data: &Path, settings: &Settings, sockets: Sockets) -> anyhow::Result<Self> {
+        let now = SystemTime::now();
+        let first_start = !data.join("ca").exists();
+        let store = Store::open(data)?;
+        let host = settings
+            .names
+            .first()
+            .context("the server needs a name: --name HOST")?
+            .clone();
+        let at = |port| Endpoint {
+            host: host.clone(),
+            port,
+        };
+        let endpoints = Endpoints {
+            mqtt: at(sockets.mqtt.1),
+            wss: at(sockets.wss.1),
+            https: at(sockets.https.1),
+        };
+        let http = at(sockets.http.1);
+        let public_url = settings
+            .public_url
+            .clone()
+            .unwrap_or_else(|| format!("http://{http}"));
+        let authority = Authority::open_or_create(
+            &data.join("ca"),
+            AuthorityConfig {
+                name: "Muster".to_owned(),
+                public_url,
+            },
+            now,
+        )?;
+        let authority = Arc::new(authority);
+        let operators = Operators::open_or_create(
+            data,
+            &authority,
+            format!("https://{}", endpoints.https),
+            now,
+        )?;
+        let fleet = Fleet::open(
+            &store,
+            Arc::clone(&authority),
+            Realm::live(&settings.account),
+            now,
+        )?;
+        let (journal, replay) = store.journal(JOURNAL)?;
+        let broker = Broker::new(BrokerParts {
+            fleet: fleet.clone(),
+            journal,
+            replay,
+            limits: settings.limits.clone(),
+        })?;
+        let ota = Ota::open(&store, fleet.clone(), notifications(broker.clone()), data)?;
+        let tls = ServerTls::of(&authority, &data.join("tls"), &settings.names, now)?;
+        broker.serve(
+            Listeners {
+                mqtt: sockets.mqtt.0,
+                mqtt_tls: tls.mqtt,
+                wss: sockets.wss.0,
+                wss_tls: tls.wss,
+            },
+            Arc::new(Reserved { ota: ota.clone() }),
+        )?;
+        let control = Control::serve(ControlParts {
+            fleet,
+            authority,
+            operators,
+            endpoints: endpoints.clone(),
+            account: settings.account.clone(),
+            region: settings.region.clone(),
+            https: sockets.https.0,
+            http: sockets.http.0,
+            tls: tls.https,
+        })?;
+        Ok(Server {
+            store,
+            broker,
+            control,
+            endpoints,
+            http,
+            first_start,
+        })
+    }
+
+    /// Says where it listens: to programs in a file, to people and scripts on standard output. All ports accept.
+    fn announce(&self, data: &Path) -> anyhow::Result<()> {
+        run_file::write(data, &self.endpoints, &self.http)?;
+        let mut out = std::io::stdout().lock();
+        if self.first_start {
+            write!(out, "{}", welcome::text(data, &self.endpoints)).context("print")?;
+        }
+        let Endpoints { mqtt, wss, https } = &self.endpoints;
+        writeln!(out, "ready mqtt={mqtt} wss={wss} https={https}")
+            .and_then(|()| out.flush())
+            .context("print")
+    }
+
+    /// From the top down: no new requests, then no sessions, then what is left goes to disk.
+    fn drain(self, data: &Path) -> anyhow::Result<ExitCode> {
+        tracing::info!("draining");
+        run_file::remove(data);
+        let requests = self.control.drain(DRAIN_LIMIT);
+        let sessions = self.broker.drain(DRAIN_LIMIT)?;
+        if !(requests && sessions) {
+            tracing::warn!(limit = ?DRAIN_LIMIT, requests, sessions, "some did not end in time and were cut off");
+        }
+        self.store.stop_watches();
+        tracing::info!("stopped");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Logs go to standard error; `MUSTER_LOG` chooses what (default `info`).
+fn logging() {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let filter = EnvFilter::try_from_env("MUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}

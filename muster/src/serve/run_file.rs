@@ -1,0 +1,29 @@
+//! `DIR/run/endpoints.json`: where the running server listens, for the operator's verbs and for scripts.
+
+use anyhow::Context as _;
+use control::{Endpoint, Endpoints};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+fn path(data: &Path) -> PathBuf {
+    data.join("run/endpoints.json")
+}
+
+pub(super) fn write(data: &Path, endpoints: &Endpoints, http: &Endpoint) -> anyhow::Result<()> {
+    let text = json!({
+        "mqtt": endpoints.mqtt.to_string(),
+        "wss": endpoints.wss.to_string(),
+        "https": endpoints.https.to_string(),
+        "http": http.to_string(),
+    });
+    let path = path(data);
+    store::files::write_public(&path, format!("{text}\n").as_bytes())
+        .with_context(|| format!("write {}", path.display()))
+}
+
+/// A verb that finds no file says that no server runs. One left behind by a crash is overwritten at the next start.
+pub(super) fn remove(data: &Path) {
+    if let Err(error) = std::fs::remove_file(path(data)) {
+        tracing::warn!(%error, "endpoints.json could not be removed");
+    }
+}

@@ -1,0 +1,178 @@
+//! `muster device …`.
+
+use super::{client, device_files::DeviceFiles, output};
+use crate::{
+    cli::{Device, DeviceCreate, Global},
+    client::encode,
+};
+use anyhow::Context as _;
+use http::Method;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+pub(super) fn run(global: &Global, verb: Device) -> anyhow::Result<ExitCode> {
+    match verb {
+        Device::Create(create) => self::create(global, create)?,
+        Device::List => list(global)?,
+        Device::Show { name } => {
+            let device = client(global)?.call(Method::GET, &path(&name), None)?;
+            output::answer(global, &device, described)?;
+        }
+        Device::Revoke { name, reason, yes } => revoke(global, &name, reason, yes)?,
+        Device::Replace {
+            name,
+            csr,
+            out,
+            yes,
+        } => replace(global, &name, csr, out, yes)?,
+        Device::Delete { name, yes } => {
+            output::confirm(
+                yes,
+                &format!("Revoke the certificates of {name} and forget it?"),
+            )?;
+            let gone = client(global)?.call(Method::DELETE, &path(&name), None)?;
+            output::answer(global, &gone, |_| {
+                format!("device {name} deleted; its certificates are revoked")
+            })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn create(global: &Global, create: DeviceCreate) -> anyhow::Result<()> {
+    let mut body = json!({ "thingName": create.name, "policyName": create.policy });
+    let mut set = |key: &str, value: Value| {
+        if let Some(fields) = body.as_object_mut() {
+            fields.insert(key.to_owned(), value);
+        }
+    };
+    if let Some(group) = create.group {
+        set("groupName", group.into());
+    }
+    if !create.attributes.is_empty() {
+        let attributes: BTreeMap<String, String> = create.attributes.into_iter().collect();
+        set("attributes", json!(attributes));
+    }
+    let with_csr = create.csr.is_some();
+    if let Some(csr) = create.csr {
+        set("certificateSigningRequest", read_csr(&csr)?.into());
+    }
+    let client = client(global)?;
+    let files = DeviceFiles::prepare(create.out, &create.name, with_csr)?;
+    let answer = client.call(Method::POST, "/muster/v1/devices", Some(&body))?;
+    written(global, &files, &answer)
+}
+
+fn replace(
+    global: &Global,
+    name: &str,
+    csr: Option<PathBuf>,
+    out: Option<PathBuf>,
+    yes: bool,
+) -> anyhow::Result<()> {
+    let mut body = json!({});
+    let with_csr = csr.is_some();
+    if let (Some(csr), Some(fields)) = (csr, body.as_object_mut()) {
+        fields.insert("certificateSigningRequest".into(), read_csr(&csr)?.into());
+    }
+    output::confirm(
+        yes,
+        &format!("Revoke the certificate of {name} and give it a new one?"),
+    )?;
+    let client = client(global)?;
+    let files = DeviceFiles::prepare(out, name, with_csr)?;
+    let answer = client.call(
+        Method::POST,
+        &format!("{}/replace", path(name)),
+        Some(&body),
+    )?;
+    written(global, &files, &answer)
+}
+
+fn written(global: &Global, files: &DeviceFiles, answer: &Value) -> anyhow::Result<()> {
+    files.write(answer)?;
+    let mut shown = answer.clone();
+    if let Some(fields) = shown.as_object_mut() {
+        // It is in its file; a terminal's or pipeline's history is no place for it.
+        fields.remove("privateKey");
+        fields.insert("try".into(), files.try_line(answer).into());
+    }
+    output::answer(global, &shown, |_| files.report(answer))
+}
+
+fn revoke(global: &Global, name: &str, reason: Option<String>, yes: bool) -> anyhow::Result<()> {
+    output::confirm(
+        yes,
+        &format!("Revoke the certificates of {name}? Its sessions end at once, for good."),
+    )?;
+    let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+    let done =
+        client(global)?.call(Method::POST, &format!("{}/revoke", path(name)), Some(&body))?;
+    output::answer(global, &done, |_| {
+        format!("device {name} revoked; its live sessions have been ended")
+    })
+}
+
+fn list(global: &Global) -> anyhow::Result<()> {
+    let devices = client(global)?.pages("/muster/v1/devices?maxResults=250", "devices")?;
+    let rows: Vec<Vec<String>> = devices
+        .iter()
+        .map(|device| {
+            let statuses = output::items(device, "certificates")
+                .iter()
+                .map(|c| output::field(c, "status"));
+            vec![
+                output::field(device, "thingName").to_owned(),
+                statuses.collect::<Vec<_>>().join(" "),
+            ]
+        })
+        .collect();
+    output::answer(global, &json!({ "devices": devices }), |_| {
+        output::table(&["device", "certificates"], &rows)
+    })
+}
+
+fn described(device: &Value) -> String {
+    let mut lines = vec![format!("device {}", output::field(device, "thingName"))];
+    let joined = |key: &str| {
+        output::items(device, key)
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    lines.push(format!("groups: {}", joined("groups")));
+    if let Some(attributes) = device.get("attributes").and_then(Value::as_object) {
+        lines.extend(
+            attributes
+                .iter()
+                .map(|(key, value)| format!("{key} = {}", value.as_str().unwrap_or(""))),
+        );
+    }
+    for certificate in output::items(device, "certificates") {
+        let policies: Vec<_> = output::items(certificate, "policies")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        lines.push(format!(
+            "certificate {} {} policies: {}",
+            output::field(certificate, "certificateId"),
+            output::field(certificate, "status"),
+            policies.join(", ")
+        ));
+    }
+    lines.join("\n")
+}
+
+fn read_csr(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file)
+        .with_context(|| format!("read certificate signing request {} (PEM)", file.display()))
+}
+
+fn path(name: &str) -> String {
+    format!("/muster/v1/devices/{}", encode(name))
+}

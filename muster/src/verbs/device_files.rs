@@ -1,0 +1,165 @@
+//! What a device needs on disk, and the line that tries it.
+
+use super::output::field;
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The files of one device, before anything is written.
+pub(super) struct DeviceFiles {
+    directory: PathBuf,
+    name: String,
+}
+
+impl DeviceFiles {
+    /// Looks before the server is asked: a file that is there already is another device's, or this one's only key.
+    pub(super) fn prepare(
+        directory: Option<PathBuf>,
+        name: &str,
+        overwrite: bool,
+    ) -> anyhow::Result<Self> {
+        let directory = directory.unwrap_or_else(|| PathBuf::from(".").join(name));
+        let files = DeviceFiles {
+            directory,
+            name: name.to_owned(),
+        };
+        if !overwrite && files.path("key").exists() {
+            bail!(
+                "{} exists already and would be lost: name another directory with --out, or move it away",
+                files.path("key").display()
+            );
+        }
+        std::fs::create_dir_all(&files.directory)
+            .with_context(|| format!("make directory {}", files.directory.display()))?;
+        Ok(files)
+    }
+
+    fn path(&self, extension: &str) -> PathBuf {
+        self.directory.join(format!("{}.{extension}", self.name))
+    }
+
+    /// Writes what the server answered an enrolment with. The key first: it exists nowhere else.
+    pub(super) fn write(&self, answer: &Value) -> anyhow::Result<()> {
+        if let Some(key) = answer.get("privateKey").and_then(Value::as_str) {
+            write(&self.path("key"), key, store::files::write_private)?;
+        }
+        write(
+            &self.path("crt"),
+            field(answer, "certificatePem"),
+            store::files::write_public,
+        )?;
+        write(
+            &self.directory.join("root.crt"),
+            field(answer, "rootPem"),
+            store::files::write_public,
+        )?;
+        if let Some(root) = answer.get("firmwareRoot").filter(|root| !root.is_null()) {
+            // Byte for byte what was signed, where the server hands it over as text.
+            let text = root
+                .as_str()
+                .map_or_else(|| root.to_string(), str::to_owned);
+            write(
+                &self.directory.join("firmware-root.json"),
+                &text,
+                store::files::write_public,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What a person reads: where the files are, and a command that publishes from this device as printed.
+    pub(super) fn report(&self, answer: &Value) -> String {
+        let mut lines = vec![format!(
+            "device {} has its certificate in {}",
+            self.name,
+            self.directory.display()
+        )];
+        if answer.get("privateKey").is_none_or(Value::is_null) {
+            lines.push(
+                "its private key stays where the request was made; put it in place of KEY below"
+                    .into(),
+            );
+        }
+        lines.push(format!("try it:\n  {}", self.try_line(answer)));
+        lines.join("\n")
+    }
+
+    pub(super) fn try_line(&self, answer: &Value) -> String {
+        let shown = |path: PathBuf| quote(&path.display().to_string());
+        let key = match answer.get("privateKey") {
+            Some(Value::String(_)) => shown(self.path("key")),
+            _ => "KEY".to_owned(),
+        };
+        let port = answer
+            .get("mqttPort")
+            .and_then(Value::as_u64)
+            .unwrap_or(8883);
+        format!(
+            "mosquitto_pub -h {} -p {port} --cafile {} --cert {} --key {key} -i {name} -t dt/{name}/hello -m hello -q 1",
+            quote(field(answer, "mqttHost")),
+            shown(self.directory.join("root.crt")),
+            shown(self.path("crt")),
+            name = self.name,
+        )
+    }
+}
+
+fn write(
+    path: &Path,
+    text: &str,
+    how: fn(&Path, &[u8]) -> Result<(), store::StoreError>,
+) -> anyhow::Result<()> {
+    how(path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
+}
+
+/// As a POSIX shell reads it back whole.
+fn quote(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn answer() -> Value {
+        json!({ "privateKey": "KEY\n", "certificatePem": "CRT\n", "rootPem": "ROOT\n", "mqttHost": "localhost", "mqttPort": 1883 })
+    }
+
+    #[test]
+    fn a_key_is_for_its_owner_only_and_never_overwritten() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let out = tempfile::tempdir().unwrap();
+        let files = DeviceFiles::prepare(Some(out.path().to_owned()), "lamp-1", false).unwrap();
+        files.write(&answer()).unwrap();
+        let key = out.path().join("lamp-1.key");
+        assert_eq!(
+            std::fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let again = DeviceFiles::prepare(Some(out.path().to_owned()), "lamp-1", false)
+            .err()
+            .unwrap();
+        assert!(again.to_string().contains("--out"), "{again}");
+        assert_eq!(std::fs::read_to_string(key).unwrap(), "KEY\n");
+    }
+
+    #[test]
+    fn the_line_to_try_survives_a_shell() {
+        let files = DeviceFiles {
+            directory: "my dir".into(),
+            name: "lamp-1".into(),
+        };
+        let line = files.try_line(&answer());
+        assert!(
+            line.contains("--key 'my dir/lamp-1.key' -i lamp-1 -t dt/lamp-1/hello"),
+            "{line}"
+        );
+        assert!(line.contains("-p 1883"), "{line}");
+    }
+}

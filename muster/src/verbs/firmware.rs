@@ -1,0 +1,100 @@
+//! `muster firmware …`: the server's repository. What signs stands in [`super::firmware_offline`].
+
+use super::{client, firmware_offline as offline, output};
+use crate::{
+    cli::{Firmware, Global},
+    client::encode,
+};
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::Method;
+use serde_json::json;
+use std::{path::Path, process::ExitCode};
+
+pub(super) fn run(global: &Global, verb: Firmware) -> anyhow::Result<ExitCode> {
+    match verb {
+        Firmware::Keygen { out } => offline::keygen(global, &out)?,
+        Firmware::Root(root) => offline::root(global, &root)?,
+        Firmware::Sign(sign) => offline::sign(global, &sign)?,
+        Firmware::Cosign { document, keys } => offline::cosign(global, &document, &keys)?,
+        Firmware::Trust { root } => {
+            let bytes = read(&root)?;
+            let told = client(global)?.send(Method::PUT, "/muster/v1/firmware/trust", bytes)?;
+            output::answer(global, &told, |told| {
+                let version = told
+                    .get("version")
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                format!("the server trusts firmware root version {version}")
+            })?;
+        }
+        Firmware::Add { package } => {
+            let bytes = read(&package)?;
+            let added =
+                client(global)?.send(Method::POST, "/muster/v1/firmware/packages", bytes)?;
+            output::answer(global, &added, |added| {
+                format!(
+                    "firmware {} {} is ready to roll out",
+                    output::field(added, "name"),
+                    output::field(added, "version")
+                )
+            })?;
+        }
+        Firmware::List => {
+            let found = client(global)?.pages("/muster/v1/firmware/packages", "packages")?;
+            let rows: Vec<Vec<String>> = found
+                .iter()
+                .map(|f| {
+                    let hardware: Vec<_> = output::items(f, "hardware")
+                        .iter()
+                        .filter_map(|h| h.as_str())
+                        .collect();
+                    let number =
+                        |key: &str| f.get(key).map(ToString::to_string).unwrap_or_default();
+                    vec![
+                        output::field(f, "name").to_owned(),
+                        output::field(f, "version").to_owned(),
+                        number("size"),
+                        number("counter"),
+                        hardware.join(","),
+                    ]
+                })
+                .collect();
+            output::answer(global, &json!({ "packages": found }), |_| {
+                output::table(
+                    &["firmware", "version", "bytes", "counter", "hardware"],
+                    &rows,
+                )
+            })?;
+        }
+        Firmware::Show { name, version } => {
+            let client = client(global)?;
+            let shown = match version {
+                Some(version) => {
+                    let path = format!(
+                        "/muster/v1/firmware/packages/{}/{}",
+                        encode(&name),
+                        encode(&version)
+                    );
+                    client.call(Method::GET, &path, None)?
+                }
+                None => {
+                    let all = client.pages("/muster/v1/firmware/packages", "packages")?;
+                    let versions: Vec<_> = all
+                        .into_iter()
+                        .filter(|f| output::field(f, "name") == name)
+                        .collect();
+                    json!({ "name": name, "versions": versions })
+                }
+            };
+            output::json(&shown)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(file: &Path) -> anyhow::Result<Bytes> {
+    Ok(std::fs::read(file)
+        .with_context(|| format!("read {}", file.display()))?
+        .into())
+}

@@ -1,0 +1,227 @@
+//! What a release engineer does without any server: keys, trust roots, signatures.
+
+use super::output;
+use crate::cli::{FirmwareRoot, FirmwareSign, Global};
+use anyhow::{Context as _, bail};
+use ota::{
+    ImageFacts, Manifest, PublicKey, ReleaseKey, Root, RootSpec, co_sign,
+    manifest::DEFAULT_VALIDITY_SECONDS,
+};
+use serde_json::json;
+use std::{
+    fs::File,
+    io::{BufReader, BufWriter, Seek as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+/// How long a trust root is believed unless the signer says otherwise.
+const ROOT_VALIDITY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+pub(super) fn keygen(global: &Global, out: &Path) -> anyhow::Result<()> {
+    let (private, public) = (out.join("release.key"), out.join("release.pub"));
+    if private.exists() {
+        bail!(
+            "{} exists already: a release key that is lost cannot be had back; name another directory with --out",
+            private.display()
+        );
+    }
+    std::fs::create_dir_all(out).with_context(|| format!("make directory {}", out.display()))?;
+    let key = ReleaseKey::generate()?;
+    store::files::write_private(&private, key.to_pem()?.as_bytes())?;
+    store::files::write_public(&public, key.public().to_pem()?.as_bytes())?;
+    let shown =
+        json!({ "key": private, "public": public, "keyId": key.public().id()?.to_string() });
+    output::answer(global, &shown, |_| {
+        format!(
+            "release key in {}: keep it off every server, and back it up\nits public half in {}",
+            private.display(),
+            public.display()
+        )
+    })
+}
+
+pub(super) fn root(global: &Global, flags: &FirmwareRoot) -> anyhow::Result<()> {
+    let keys = keys(&flags.keys)?;
+    let retired = self::keys(&flags.retire)?;
+    let mut release_keys: Vec<PublicKey> = keys.iter().map(ReleaseKey::public).collect();
+    for file in &flags.publics {
+        release_keys.push(public(file)?);
+    }
+    let online = flags.online.as_deref().map(public).transpose()?;
+    let previous = flags
+        .previous
+        .as_deref()
+        .map(|file| {
+            Root::read(&bytes(file)?).with_context(|| format!("trust root {}", file.display()))
+        })
+        .transpose()?;
+    let now = SystemTime::now();
+    let expires = match &flags.expires {
+        Some(text) => day("--expires", text)?,
+        None => now + ROOT_VALIDITY,
+    };
+    let spec = RootSpec {
+        release_keys,
+        threshold: flags.threshold,
+        online,
+        expires,
+        previous: previous.as_ref(),
+    };
+    let signers: Vec<ReleaseKey> = keys.into_iter().chain(retired).collect();
+    let draft = spec.sign(&signers)?;
+    store::files::write_public(&flags.out, &draft.bytes)?;
+    let shown = json!({
+        "root": flags.out, "version": draft.version,
+        "missing": draft.missing, "missingOfPrevious": draft.missing_of_previous,
+    });
+    output::answer(global, &shown, |_| {
+        let mut text = format!(
+            "trust root version {} in {}",
+            draft.version,
+            flags.out.display()
+        );
+        for (count, whose) in [
+            (draft.missing, "its own keys"),
+            (draft.missing_of_previous, "the previous root's keys"),
+        ] {
+            if count > 0 {
+                text += &format!(
+                    "\nnot valid yet: it lacks {count} signature(s) of {whose}; add them with `muster firmware cosign {} --key K`",
+                    flags.out.display()
+                );
+            }
+        }
+        text
+    })
+}
+
+pub(super) fn cosign(global: &Global, document: &Path, keys: &[PathBuf]) -> anyhow::Result<()> {
+    let signed = co_sign(&bytes(document)?, &self::keys(keys)?)
+        .with_context(|| format!("sign {}", document.display()))?;
+    store::files::write_public(document, &signed)?;
+    output::answer(global, &json!({ "signed": document }), |_| {
+        format!("signature added to {}", document.display())
+    })
+}
+
+pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> {
+    let keys = keys(&flags.keys)?;
+    let mut image =
+        File::open(&flags.file).with_context(|| format!("open image {}", flags.file.display()))?;
+    let facts = ImageFacts::measure(&mut image)
+        .with_context(|| format!("image {}", flags.file.display()))?;
+    let mut hardware = std::collections::BTreeSet::new();
+    for id in &flags.hardware {
+        hardware.insert(id.parse().with_context(|| format!("--hardware {id:?}"))?);
+    }
+    let expires = match &flags.expires {
+        Some(text) => day("--expires", text)?,
+        None => SystemTime::now() + Duration::from_secs(DEFAULT_VALIDITY_SECONDS),
+    };
+    let manifest = Manifest {
+        name: flags
+            .name
+            .parse()
+            .with_context(|| format!("--name {:?}", flags.name))?,
+        version: flags
+            .firmware_version
+            .parse()
+            .with_context(|| format!("--version {:?}", flags.firmware_version))?,
+        hardware,
+        requires: flags
+            .requires
+            .as_deref()
+            .map(|version| {
+                version
+                    .parse()
+                    .with_context(|| format!("--requires {version:?}"))
+            })
+            .transpose()?,
+        size: facts.size,
+        sha256: facts.sha256,
+        chunks: facts.chunks,
+        counter: flags.counter,
+        expires,
+        notes: None,
+    };
+    let signed = manifest.sign(&keys)?;
+    image
+        .rewind()
+        .with_context(|| format!("read image {} again", flags.file.display()))?;
+    let out = File::create(&flags.out)
+        .with_context(|| format!("write package {}", flags.out.display()))?;
+    let mut out = BufWriter::new(out);
+    ota::package::write(&mut out, &signed, BufReader::new(image), facts.size)
+        .with_context(|| format!("package {}", flags.out.display()))?;
+    let out = out
+        .into_inner()
+        .with_context(|| format!("write package {}", flags.out.display()))?;
+    out.sync_all()
+        .with_context(|| format!("write package {}", flags.out.display()))?;
+    let shown = json!({
+        "package": flags.out, "name": flags.name, "version": flags.firmware_version,
+        "size": facts.size, "sha256": facts.sha256.to_string(), "signatures": keys.len(),
+    });
+    output::answer(global, &shown, |_| {
+        format!(
+            "{} {} signed by {} key(s) in {}",
+            flags.name,
+            flags.firmware_version,
+            keys.len(),
+            flags.out.display()
+        )
+    })
+}
+
+fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<ReleaseKey>> {
+    let load = |file: &PathBuf| {
+        let text = zeroize::Zeroizing::new(
+            std::fs::read_to_string(file)
+                .with_context(|| format!("read release key {}", file.display()))?,
+        );
+        ReleaseKey::from_pem(&text).with_context(|| format!("release key {}", file.display()))
+    };
+    files.iter().map(load).collect()
+}
+
+fn public(file: &Path) -> anyhow::Result<PublicKey> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("read public key {}", file.display()))?;
+    PublicKey::from_pem(&text).with_context(|| format!("public key {}", file.display()))
+}
+
+fn bytes(file: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(file).with_context(|| format!("read {}", file.display()))
+}
+
+/// A day (its end, UTC) or an RFC 3339 moment.
+fn day(flag: &str, text: &str) -> anyhow::Result<SystemTime> {
+    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
+        return Ok(moment.into());
+    }
+    let date: jiff::civil::Date = text.parse().with_context(|| {
+        format!("{flag} {text:?}: write it as 2027-01-31 or 2027-01-31T12:00:00Z")
+    })?;
+    let end = date
+        .at(23, 59, 59, 0)
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .with_context(|| format!("{flag} {text:?}"))?;
+    Ok(end.timestamp().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_ends_at_its_last_second() {
+        let end = day("--expires", "2027-01-31").unwrap();
+        assert_eq!(end, day("--expires", "2027-01-31T23:59:59Z").unwrap());
+        let error = day("--expires", "soon").unwrap_err().to_string();
+        assert!(
+            error.contains("--expires \"soon\"") && error.contains("2027-01-31"),
+            "{error}"
+        );
+    }
+}

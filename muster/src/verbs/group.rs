@@ -1,0 +1,85 @@
+//! `muster group …`.
+
+use super::{client, output};
+use crate::{
+    cli::{Global, Group},
+    client::{Client, encode},
+};
+use http::Method;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+pub(super) fn run(global: &Global, verb: Group) -> anyhow::Result<ExitCode> {
+    let client = client(global)?;
+    match verb {
+        Group::Create { name } => {
+            let made = client.call(Method::POST, &path(&name), Some(&json!({})))?;
+            output::answer(global, &made, |_| format!("group {name} made"))?;
+        }
+        Group::List => {
+            let groups = client.pages("/thing-groups?maxResults=250", "thingGroups")?;
+            output::answer(global, &json!({ "groups": groups }), |_| {
+                names(&groups, "groupName")
+            })?;
+        }
+        Group::Show { name } => show(global, &client, &name)?,
+        Group::Delete { name, yes } => {
+            output::confirm(yes, &format!("Delete group {name}? Its members stay."))?;
+            let gone = client.call(Method::DELETE, &path(&name), None)?;
+            output::answer(global, &gone, |_| format!("group {name} deleted"))?;
+        }
+        Group::Add { name, device } => {
+            let body = json!({ "thingGroupName": name, "thingName": device });
+            let added = client.call(
+                Method::PUT,
+                "/thing-groups/addThingToThingGroup",
+                Some(&body),
+            )?;
+            output::answer(global, &added, |_| format!("{device} is in group {name}"))?;
+        }
+        Group::Remove { name, device } => {
+            let body = json!({ "thingGroupName": name, "thingName": device });
+            let removed = client.call(
+                Method::PUT,
+                "/thing-groups/removeThingFromThingGroup",
+                Some(&body),
+            )?;
+            output::answer(global, &removed, |_| {
+                format!("{device} is not in group {name}")
+            })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(global: &Global, client: &Client, name: &str) -> anyhow::Result<()> {
+    let mut group = client.call(Method::GET, &path(name), None)?;
+    let members = client.pages(&format!("{}/things?maxResults=250", path(name)), "things")?;
+    let text = members
+        .iter()
+        .filter_map(Value::as_str)
+        .collect::<Vec<_>>()
+        .join("\n");
+    if let Some(fields) = group.as_object_mut() {
+        fields.insert("things".into(), Value::Array(members));
+    }
+    output::answer(global, &group, |_| {
+        if text.is_empty() {
+            format!("group {name} has no members")
+        } else {
+            text
+        }
+    })
+}
+
+fn path(name: &str) -> String {
+    format!("/thing-groups/{}", encode(name))
+}
+
+fn names(items: &[Value], key: &str) -> String {
+    items
+        .iter()
+        .map(|item| output::field(item, key))
+        .collect::<Vec<_>>()
+        .join("\n")
+}

@@ -1,0 +1,38 @@
+//! The operator's verbs: each a client of the server's API and of nothing else, but for those that say they need no
+//! server.
+
+mod device;
+mod device_files;
+mod firmware;
+mod firmware_offline;
+mod group;
+mod output;
+mod policy;
+mod rollout;
+mod status;
+
+use crate::{
+    cli::{Global, Verb},
+    client::Client,
+};
+use std::process::ExitCode;
+
+/// Runs a verb. `serve` is not one of them.
+pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
+    match command {
+        Verb::Status => status::run(global),
+        Verb::Device(verb) => device::run(global, verb),
+        Verb::Group(verb) => group::run(global, verb),
+        Verb::Policy(verb) => policy::run(global, verb),
+        Verb::Firmware(verb) => firmware::run(global, verb),
+        Verb::Rollout(verb) => rollout::run(global, verb),
+    }
+}
+
+/// The server a verb speaks to: the one named by `--server` or `--credentials`, or the one on `--data`.
+fn client(global: &Global) -> anyhow::Result<Client> {
+    match &global.credentials {
+        Some(credentials) => Client::remote(global.server.as_deref(), credentials),
+        None => Client::local(&global.data),
+    }
+}

@@ -1,0 +1,158 @@
+//! `muster policy …`.
+
+use super::{client, output};
+use crate::{
+    cli::{Global, Policy, PolicyTarget},
+    client::{Client, encode},
+};
+use anyhow::{Context as _, bail};
+use http::Method;
+use serde_json::{Value, json};
+use std::{path::Path, process::ExitCode};
+
+pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
+    match verb {
+        Policy::Test { file } => return test(global, &file),
+        Policy::Create { name, file } => {
+            let body = document(&file)?;
+            let made = client(global)?.call(Method::POST, &path(&name), Some(&body))?;
+            output::answer(global, &made, |_| format!("policy {name} made"))?;
+        }
+        Policy::Update { name, file } => {
+            let body = document(&file)?;
+            let changed = client(global)?.call(
+                Method::PUT,
+                &format!("/muster/v1{}", path(&name)),
+                Some(&body),
+            )?;
+            output::answer(global, &changed, |_| {
+                format!("policy {name} changed; live sessions have been told")
+            })?;
+        }
+        Policy::List => {
+            let policies = client(global)?.pages("/policies?pageSize=250", "policies")?;
+            let text = policies
+                .iter()
+                .map(|p| output::field(p, "policyName"))
+                .collect::<Vec<_>>()
+                .join("\n");
+            output::answer(global, &json!({ "policies": policies }), |_| text)?;
+        }
+        Policy::Show { name } => {
+            let policy = client(global)?.call(Method::GET, &path(&name), None)?;
+            output::answer(global, &policy, |p| {
+                output::field(p, "policyDocument").trim_end().to_owned()
+            })?;
+        }
+        Policy::Delete { name, yes } => {
+            output::confirm(yes, &format!("Delete policy {name}?"))?;
+            let gone = client(global)?.call(Method::DELETE, &path(&name), None)?;
+            output::answer(global, &gone, |_| format!("policy {name} deleted"))?;
+        }
+        Policy::Attach(target) => {
+            each_target(global, &target, Method::PUT)?;
+            report(global, &target, "attached to")?;
+        }
+        Policy::Detach(target) => {
+            each_target(global, &target, Method::POST)?;
+            report(global, &target, "detached from")?;
+        }
+        Policy::Explain {
+            device,
+            action,
+            topic,
+        } => {
+            let mut body = json!({ "thingName": device, "action": action });
+            if let (Some(topic), Some(fields)) = (topic, body.as_object_mut()) {
+                fields.insert("topic".into(), topic.into());
+            }
+            let told =
+                client(global)?.call(Method::POST, "/muster/v1/policies/explain", Some(&body))?;
+            output::answer(global, &told, |told| output::field(told, "text").to_owned())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn test(global: &Global, file: &Path) -> anyhow::Result<ExitCode> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let report = policy::vectors::run(&text)
+        .with_context(|| format!("policy test file {}", file.display()))?;
+    let (passed, total) = (report.passed, report.total);
+    output::answer(
+        global,
+        &json!({ "passed": passed, "total": total, "report": report.to_string() }),
+        |_| report.to_string().trim_end().to_owned(),
+    )?;
+    Ok(if passed == total {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn document(file: &Path) -> anyhow::Result<Value> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("read policy document {}", file.display()))?;
+    // Judged here too, so that the sentence names the file.
+    policy::Policy::parse(&text).with_context(|| format!("policy document {}", file.display()))?;
+    Ok(json!({ "policyDocument": text }))
+}
+
+fn path(name: &str) -> String {
+    format!("/policies/{}", encode(name))
+}
+
+/// A group is one target; a device is each of its certificates.
+fn each_target(global: &Global, target: &PolicyTarget, method: Method) -> anyhow::Result<()> {
+    let client = client(global)?;
+    for arn in arns(&client, target)? {
+        let path = format!("/target-policies/{}", encode(&target.name));
+        client.call(method.clone(), &path, Some(&json!({ "target": arn })))?;
+    }
+    Ok(())
+}
+
+fn arns(client: &Client, target: &PolicyTarget) -> anyhow::Result<Vec<String>> {
+    if let Some(group) = &target.group {
+        let found = client.call(
+            Method::GET,
+            &format!("/thing-groups/{}", encode(group)),
+            None,
+        )?;
+        return Ok(vec![output::field(&found, "thingGroupArn").to_owned()]);
+    }
+    let device = target
+        .device
+        .as_deref()
+        .context("name --device or --group")?;
+    let found = client.pages(
+        &format!("/things/{}/principals?maxResults=250", encode(device)),
+        "principals",
+    )?;
+    let arns: Vec<String> = found
+        .iter()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    if arns.is_empty() {
+        bail!(
+            "device {device} has no certificate to attach a policy to: give it one with `muster device replace {device}`"
+        );
+    }
+    Ok(arns)
+}
+
+fn report(global: &Global, target: &PolicyTarget, what: &str) -> anyhow::Result<()> {
+    let (kind, name) = match (&target.group, &target.device) {
+        (Some(group), _) => ("group", group),
+        (None, Some(device)) => ("device", device),
+        (None, None) => bail!("name --device or --group"),
+    };
+    let text = format!("policy {} {what} {kind} {name}", target.name);
+    output::answer(
+        global,
+        &json!({ "policyName": target.name, kind: name }),
+        |_| text,
+    )
+}
