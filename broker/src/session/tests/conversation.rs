@@ -246,7 +246,15 @@ fn sending_stops_at_the_smaller_bound_and_goes_on_with_an_acknowledgement() {
 
 #[test]
 fn packet_identifiers_wrap_around_those_in_use() {
+    let in_use = InFlight {
+        packet_id: id(1),
+        token: 9,
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        message: message(b"x"),
+    };
     let stored = Stored {
+        in_flight: vec![in_use],
         next_packet_id: PacketId::MAX,
         ..Stored::default()
     };
@@ -254,9 +262,10 @@ fn packet_identifiers_wrap_around_those_in_use() {
     again.clean_start = false;
     let (mut session, _) = open_with(again, &Settings::default(), Some(stored));
     let mut out = Vec::new();
+    session.resend(|_| true, NOW, &mut out);
     let mut send = |token| session.send(&message(b"x"), QOS_1, token, NOW, &mut out);
     assert_eq!(send(1), Sent::Written(Some(PacketId::MAX)));
-    assert_eq!(send(2), Sent::Written(Some(id(1))));
+    assert_eq!(send(2), Sent::Written(Some(id(2))));
 }
 
 #[test]

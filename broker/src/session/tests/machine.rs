@@ -131,7 +131,9 @@ impl World {
     }
 
     fn reconnect(self, receive_max: u16) -> Self {
-        let stored = self.session.close().stored;
+        let mut stored = self.session.close().stored;
+        // As if 65,535 messages had gone by: the identifiers in use are met again.
+        stored.next_packet_id = PacketId::MIN;
         let waiting = stored.in_flight.len();
         let mut connect = connect(self.version);
         connect.clean_start = false;
