@@ -26,5 +26,7 @@ pub use job::{ExecutionStatus, InstallDocument};
 pub use keys::{KeyId, PublicKey, ReleaseKey};
 pub use manifest::Manifest;
 pub use names::{FirmwareName, FirmwareVersion, HardwareId, JobId, MAX_NAME_BYTES, RolloutId};
+#[cfg(feature = "server")]
+pub use server::{DeviceRequest, Message, Ota, Publish};
 pub use signed::{MAX_SIGNATURES, co_sign};
 pub use trust::{Root, RootDraft, RootSpec};

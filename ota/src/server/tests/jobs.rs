@@ -1,0 +1,295 @@
+use super::*;
+use crate::JobId;
+use crate::job::ExecutionStatus;
+
+pub(super) fn request(targets: &[&str], document: &Value) -> CreateJob {
+    serde_json::from_value(json!({"targets": targets, "document": document.to_string()})).unwrap()
+}
+
+fn id(text: &str) -> JobId {
+    text.parse().unwrap()
+}
+
+fn words<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn a_job_reaches_the_things_and_groups_it_names() {
+    let mut house = House::with_lamps(3);
+    let now = SystemTime::now();
+    let group = "arn:aws:iot:eu-central-1:000000000000:thinggroup/lamps";
+    let job = house
+        .ota()
+        .create_job(
+            &id("j1"),
+            &request(&[group, "thing/lamp-0"], &json!({"do": "it"})),
+            now,
+        )
+        .unwrap();
+    assert_eq!(job.status, JobStatus::InProgress);
+    house.restart();
+    assert_eq!(house.ota().job(&id("j1")).unwrap(), job);
+    assert_eq!(house.ota().jobs(None, 10).unwrap(), [job]);
+    assert_eq!(house.ota().job_counts(&id("j1")).unwrap().queued, 3);
+    assert_eq!(
+        house
+            .ota()
+            .job_execution(&id("j1"), "lamp-2")
+            .unwrap()
+            .status,
+        ExecutionStatus::Queued
+    );
+    assert!(
+        words(house.ota().job_execution(&id("j1"), "lamp-9"))
+            .contains("`j1 on lamp-9` does not exist")
+    );
+    assert!(words(house.ota().job(&id("j9"))).contains("job `j9` does not exist"));
+    let again = house
+        .ota()
+        .create_job(&id("j1"), &request(&["lamp-0"], &json!({})), now);
+    assert!(words(again).contains("job `j1` exists already"));
+}
+
+#[test]
+fn executions_are_listed_page_by_page() {
+    let house = House::with_lamps(5);
+    house
+        .ota()
+        .create_job(
+            &id("j1"),
+            &request(&["thinggroup/lamps"], &json!({})),
+            SystemTime::now(),
+        )
+        .unwrap();
+    let mut seen = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = house
+            .ota()
+            .job_executions(&id("j1"), None, after.as_deref(), 2)
+            .unwrap();
+        assert!(page.executions.len() <= 2);
+        seen.extend(page.executions.into_iter().map(|e| e.thing));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["lamp-0", "lamp-1", "lamp-2", "lamp-3", "lamp-4"]);
+    house.accepted("lamp-3", "start-next", &json!({}));
+    let page = house
+        .ota()
+        .job_executions(&id("j1"), Some(ExecutionStatus::InProgress), None, 2)
+        .unwrap();
+    assert_eq!(page.executions.len(), 1);
+    assert_eq!(page.executions[0].thing, "lamp-3");
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_name() {
+    let house = House::with_lamps(1);
+    let create = |body: Value| {
+        let request: CreateJob = serde_json::from_value(body).unwrap();
+        words(
+            house
+                .ota()
+                .create_job(&id("j1"), &request, SystemTime::now()),
+        )
+    };
+    let with = |field: &str, value: Value| {
+        let mut body = json!({"targets": ["lamp-0"], "document": "{}"});
+        body[field] = value;
+        create(body)
+    };
+    assert!(
+        with("abortConfig", json!({})).contains("abortConfig: this release does not support it")
+    );
+    assert!(with("targetSelection", json!("CONTINUOUS")).contains("SNAPSHOT only"));
+    assert!(with("timeoutConfig", json!({"inProgressTimeoutInMinutes": 0})).contains("1 to 10080"));
+    assert!(
+        with(
+            "timeoutConfig",
+            json!({"inProgressTimeoutInMinutes": 10_081})
+        )
+        .contains("1 to 10080")
+    );
+    assert!(with("document", json!("{")).contains("document: it is not JSON"));
+    assert!(with("document", Value::Null).contains("a job needs one"));
+    assert!(
+        with("document", json!(format!("\"{}\"", "x".repeat(32 * 1024)))).contains("at most 32768")
+    );
+    assert!(
+        with(
+            "document",
+            json!(r#"{"operation":"muster.install-firmware"}"#)
+        )
+        .contains("rollout start")
+    );
+    assert!(
+        with("description", json!("x".repeat(MAX_DESCRIPTION_CHARS + 1))).contains("at most 2028")
+    );
+    assert!(with("targets", json!([])).contains("targets: 1 to 100"));
+    assert!(with("targets", json!(vec!["lamp-0"; MAX_TARGETS + 1])).contains("targets: 1 to 100"));
+    assert!(with("targets", json!(["lamp-7"])).contains("lamp-7"));
+    assert!(
+        with(
+            "targets",
+            json!(["arn:aws:iot:r:111111111111:thing/lamp-0"])
+        )
+        .contains("another account")
+    );
+    assert!(with("targets", json!(["arn:aws:s3:::bucket"])).contains("not the ARN"));
+    assert!(with("targets", json!(["thing/../x"])).contains("target `thing/../x`"));
+    assert!(
+        house.ota().jobs(None, 10).unwrap().is_empty(),
+        "nothing was made"
+    );
+    let document = format!("\"{}\"", "x".repeat(32 * 1024 - 2));
+    let at_bound: CreateJob =
+        serde_json::from_value(json!({"targets": ["lamp-0"], "document": document})).unwrap();
+    assert!(
+        house
+            .ota()
+            .create_job(&id("j1"), &at_bound, SystemTime::now())
+            .is_ok()
+    );
+}
+
+#[test]
+fn cancelling_ends_what_is_queued_and_by_force_the_rest() {
+    let house = House::with_lamps(3);
+    let now = SystemTime::now();
+    house
+        .ota()
+        .create_job(&id("j1"), &request(&["thinggroup/lamps"], &json!({})), now)
+        .unwrap();
+    house.accepted("lamp-1", "start-next", &json!({}));
+    let job = house
+        .ota()
+        .cancel_job(
+            &id("j1"),
+            false,
+            Some("WHY".into()),
+            Some("because".into()),
+            now,
+        )
+        .unwrap();
+    assert_eq!(
+        (job.status, job.reason_code.as_deref()),
+        (JobStatus::Canceled, Some("WHY"))
+    );
+    let counts = house.ota().job_counts(&id("j1")).unwrap();
+    assert_eq!((counts.canceled, counts.in_progress), (2, 1));
+    assert!(
+        words(house.ota().cancel_job(&id("j1"), false, None, None, now)).contains("is CANCELED")
+    );
+    house
+        .ota()
+        .cancel_job(&id("j1"), true, None, None, now)
+        .unwrap();
+    assert_eq!(house.ota().job_counts(&id("j1")).unwrap().canceled, 3);
+    assert!(
+        house
+            .ota()
+            .job_execution(&id("j1"), "lamp-1")
+            .unwrap()
+            .force_canceled
+    );
+    let rejected = house.rejected("lamp-1", "j1/update", &json!({"status": "SUCCEEDED"}));
+    assert_eq!(rejected["code"], "InvalidStateTransition");
+    assert_eq!(rejected["executionState"]["status"], "CANCELED");
+}
+
+#[test]
+fn a_cancelled_job_that_a_crash_interrupted_is_cancelled_at_the_next_start() {
+    let mut house = House::with_lamps(2);
+    let now = SystemTime::now();
+    house
+        .ota()
+        .create_job(&id("j1"), &request(&["thinggroup/lamps"], &json!({})), now)
+        .unwrap();
+    // The first half of a cancel is durable, the second never came.
+    house
+        .ota()
+        .change(now, |changes| {
+            let mut job = changes.job(&id("j1"))?.unwrap();
+            job.status = JobStatus::Canceled;
+            changes.rows.put(
+                records::key::cancelling(&job.id),
+                &records::JobRef {
+                    job: job.id.clone(),
+                },
+            )?;
+            changes.rows.put(records::key::job(&job.id), &job)
+        })
+        .unwrap();
+    house.restart();
+    assert_eq!(house.ota().job_counts(&id("j1")).unwrap().canceled, 2);
+}
+
+#[test]
+fn a_device_that_takes_too_long_times_out() {
+    let house = House::with_lamps(1);
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    let mut request = request(&["lamp-0"], &json!({}));
+    request.timeout_config = Some(TimeoutConfig {
+        in_progress_timeout_in_minutes: Some(1),
+    });
+    house
+        .ota()
+        .create_job(&id("j1"), &request, long_ago)
+        .unwrap();
+    // It began an hour ago and was never heard of again.
+    house
+        .ota()
+        .change(long_ago, |changes| {
+            let execution = changes.execution(&id("j1"), "lamp-0")?.unwrap();
+            changes.update(&execution, |execution| {
+                execution.status = ExecutionStatus::InProgress
+            })
+        })
+        .unwrap();
+    house.ota().inner.inbox.wake();
+    house.eventually(|ota| {
+        let execution = ota.job_execution(&id("j1"), "lamp-0").unwrap();
+        (execution.status == ExecutionStatus::TimedOut).then_some(())
+    });
+    assert_eq!(
+        house.ota().job(&id("j1")).unwrap().status,
+        JobStatus::Completed
+    );
+    let keys = transaction::Transaction::new(&house.ota().inner.table)
+        .keys(records::key::DUE, 10)
+        .unwrap();
+    assert!(keys.is_empty(), "{keys:?}");
+}
+
+#[test]
+fn a_thing_that_is_gone_has_nothing_to_do_any_more() {
+    let house = House::with_lamps(1);
+    let now = SystemTime::now();
+    house
+        .ota()
+        .create_job(&id("j1"), &request(&["lamp-0"], &json!({})), now)
+        .unwrap();
+    house
+        .ota()
+        .create_job(&id("j2"), &request(&["lamp-0"], &json!({})), now)
+        .unwrap();
+    house.ota().forget_thing("lamp-0", now).unwrap();
+    for job in ["j1", "j2"] {
+        assert_eq!(
+            house
+                .ota()
+                .job_execution(&id(job), "lamp-0")
+                .unwrap()
+                .status,
+            ExecutionStatus::Removed
+        );
+        assert_eq!(
+            house.ota().job(&id(job)).unwrap().status,
+            JobStatus::Completed
+        );
+    }
+}
