@@ -21,6 +21,11 @@ impl Answer {
             .map_err(|error| ApiError::internal(&error))
     }
 
+    /// Answers with JSON text as it is.
+    pub(crate) const fn raw_json(text: Vec<u8>) -> Self {
+        Self(text)
+    }
+
     /// Answers `{}`: an operation whose output has no members.
     pub(crate) fn empty_object() -> Result<Self, ApiError> {
         Ok(Self(b"{}".to_vec()))

@@ -1,4 +1,6 @@
-//! The registry's errors, and this room's own, under AWS's names.
+//! The errors of the rooms below, and this room's own, under AWS's names.
+
+use std::io::ErrorKind;
 
 use fleet::{FleetError, Kind};
 use http::StatusCode;
@@ -72,6 +74,39 @@ impl From<ControlError> for ApiError {
             | ControlError::Authority(_)
             | ControlError::Random
             | ControlError::System { .. } => Self::internal(&message),
+        }
+    }
+}
+
+impl From<ota::Error> for ApiError {
+    fn from(error: ota::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            ota::Error::NotFound { .. } => Self::not_found(message),
+            ota::Error::AlreadyExists { .. } => Self::new(
+                StatusCode::CONFLICT,
+                "ResourceAlreadyExistsException",
+                message,
+            ),
+            ota::Error::RolloutState { .. } => Self::new(
+                StatusCode::CONFLICT,
+                "InvalidStateTransitionException",
+                message,
+            ),
+            ota::Error::Fleet(error) => error.into(),
+            ota::Error::Store(_) => Self::internal(&message),
+            // What broke off or was another body than the one signed is the sender's.
+            ota::Error::Io { source, .. }
+                if matches!(
+                    source.kind(),
+                    ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::FileTooLarge
+                ) =>
+            {
+                Self::invalid(message)
+            }
+            ota::Error::Io { .. } => Self::internal(&message),
+            // The rest says what is wrong with a name, a document, a package or a rollout.
+            _ => Self::invalid(message),
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use broker::Broker;
 use ca::Authority;
 use fleet::Fleet;
+use ota::Ota;
 use rustls::ServerConfig;
 use tokio::runtime;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -14,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::listener::{Bounds, Listener};
 use crate::rooms::Rooms;
-use crate::{ControlError, Endpoints, Operators, dispatch, plain, upload};
+use crate::{ControlError, Endpoints, Operators, dispatch, firmware, plain, upload};
 
 /// Connections of the HTTPS listener: operators, and devices that fetch firmware.
 const HTTPS_BOUNDS: Bounds = Bounds {
@@ -33,6 +35,10 @@ const MAX_BLOCKING_THREADS: usize = 32;
 pub struct ControlParts {
     /// The registry.
     pub fleet: Fleet,
+    /// Firmware, jobs and rollouts.
+    pub ota: Ota,
+    /// Asked for its counters.
+    pub broker: Broker,
     /// The certificate authority.
     pub authority: Arc<Authority>,
     /// Who may use the API.
@@ -117,18 +123,21 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
     let plain = plain::router(&parts.fleet, &parts.authority);
     let rooms = Arc::new(Rooms {
         fleet: parts.fleet,
+        ota: parts.ota,
+        broker: parts.broker,
         authority: parts.authority,
         operators: parts.operators,
         endpoints: parts.endpoints,
         account: parts.account,
         region: parts.region,
+        started: SystemTime::now(),
         uploads: Arc::new(Semaphore::new(upload::MAX_UPLOADS)),
     });
     Ok([
         Listener {
             socket: socket(parts.https)?,
             tls: Some(TlsAcceptor::from(parts.tls)),
-            router: dispatch::router(&rooms),
+            router: dispatch::router(&rooms).merge(firmware::router(&rooms)),
             bounds: HTTPS_BOUNDS,
         },
         Listener {

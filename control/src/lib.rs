@@ -16,6 +16,7 @@ mod control;
 mod dispatch;
 mod endpoints;
 mod error;
+mod firmware;
 mod listener;
 mod operation;
 mod operations;

@@ -65,7 +65,7 @@ fn open_token(list: &str, token: &str) -> Result<String, ApiError> {
     let mut parts = text.splitn(3, '\0');
     match (parts.next(), parts.next(), parts.next()) {
         (Some(VERSION), Some(of), Some(last))
-            if of == list && !last.is_empty() && !last.contains(['\0', '/']) =>
+            if of == list && !last.is_empty() && !last.contains('\0') =>
         {
             Ok(last.to_owned())
         }

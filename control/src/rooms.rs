@@ -1,9 +1,12 @@
 //! What operations work with.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use broker::Broker;
 use ca::Authority;
 use fleet::Fleet;
+use ota::Ota;
 use tokio::sync::Semaphore;
 
 use crate::{Endpoints, Operators};
@@ -12,12 +15,16 @@ use crate::{Endpoints, Operators};
 pub(crate) struct Rooms {
     pub(crate) fleet: Fleet,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) ota: Ota,
+    pub(crate) broker: Broker,
     pub(crate) operators: Operators,
     pub(crate) endpoints: Endpoints,
     /// The account of every ARN.
     pub(crate) account: String,
     /// The region of ARNs in answers to requests that name none.
     pub(crate) region: String,
+    /// When this process started.
+    pub(crate) started: SystemTime,
     /// One permit per upload under way.
     pub(crate) uploads: Arc<Semaphore>,
 }

@@ -1,3 +1,4 @@
+use fleet::ThingName;
 use http::Method;
 
 use crate::answer::Answer;
@@ -18,8 +19,10 @@ pub(super) const OPERATION: Operation = Operation {
 };
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    let name: ThingName = call.path("thingName")?;
     rooms
         .fleet
-        .delete_thing(&call.path("thingName")?, call.query("expectedVersion")?)?;
+        .delete_thing(&name, call.query("expectedVersion")?)?;
+    rooms.ota.forget_thing(name.as_str(), call.now)?;
     Answer::empty_object()
 }

@@ -4,7 +4,9 @@ mod add_thing_to_thing_group;
 mod attach_policy;
 mod attach_thing_principal;
 mod attributes;
+mod cancel_job;
 mod create_certificate_from_csr;
+mod create_job;
 mod create_keys_and_certificate;
 mod create_policy;
 mod create_policy_version;
@@ -16,14 +18,18 @@ mod delete_thing;
 mod delete_thing_group;
 mod describe_certificate;
 mod describe_endpoint;
+mod describe_job;
+mod describe_job_execution;
 mod describe_thing;
 mod describe_thing_group;
 mod detach_policy;
 mod detach_thing_principal;
+mod get_job_document;
 mod get_policy;
 mod ids;
 mod list_attached_policies;
 mod list_certificates;
+mod list_job_executions_for_job;
 mod list_policies;
 mod list_thing_groups;
 mod list_thing_groups_for_thing;
@@ -48,7 +54,9 @@ static AWS: &[Operation] = &[
     add_thing_to_thing_group::OPERATION,
     attach_policy::OPERATION,
     attach_thing_principal::OPERATION,
+    cancel_job::OPERATION,
     create_certificate_from_csr::OPERATION,
+    create_job::OPERATION,
     create_keys_and_certificate::OPERATION,
     create_policy::OPERATION,
     create_policy_version::OPERATION,
@@ -60,13 +68,17 @@ static AWS: &[Operation] = &[
     delete_thing_group::OPERATION,
     describe_certificate::OPERATION,
     describe_endpoint::OPERATION,
+    describe_job::OPERATION,
+    describe_job_execution::OPERATION,
     describe_thing::OPERATION,
     describe_thing_group::OPERATION,
     detach_policy::OPERATION,
     detach_thing_principal::OPERATION,
+    get_job_document::OPERATION,
     get_policy::OPERATION,
     list_attached_policies::OPERATION,
     list_certificates::OPERATION,
+    list_job_executions_for_job::OPERATION,
     list_policies::OPERATION,
     list_thing_groups::OPERATION,
     list_thing_groups_for_thing::OPERATION,

@@ -1,5 +1,7 @@
 //! What AWS has no word for, under `/muster/v1`.
 
+mod add_package;
+mod command_rollout;
 mod create_device;
 mod create_operator;
 mod delete_device;
@@ -9,14 +11,24 @@ mod enrolled;
 mod explain_policy;
 mod list_devices;
 mod list_operators;
+mod list_packages;
+mod list_rollouts;
 mod replace_device;
 mod revoke_device;
+mod set_trust;
 mod show_device;
+mod show_package;
+mod show_rollout;
+mod show_trust;
+mod start_rollout;
+mod status;
 mod update_policy;
 
 use crate::operation::Operation;
 
 pub(super) static OPERATIONS: &[Operation] = &[
+    add_package::OPERATION,
+    command_rollout::OPERATION,
     create_device::OPERATION,
     create_operator::OPERATION,
     delete_device::OPERATION,
@@ -24,8 +36,16 @@ pub(super) static OPERATIONS: &[Operation] = &[
     explain_policy::OPERATION,
     list_devices::OPERATION,
     list_operators::OPERATION,
+    list_packages::OPERATION,
+    list_rollouts::OPERATION,
     replace_device::OPERATION,
     revoke_device::OPERATION,
+    set_trust::OPERATION,
     show_device::OPERATION,
+    show_package::OPERATION,
+    show_rollout::OPERATION,
+    show_trust::OPERATION,
+    start_rollout::OPERATION,
+    status::OPERATION,
     update_policy::OPERATION,
 ];

@@ -1,0 +1,165 @@
+//! Firmware for devices: under their own client certificate, judged by the registry at every
+//! request and at every piece, and only what a job of theirs installs.
+
+mod image;
+mod range;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Path};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use ca::Profile;
+use fleet::{Standing, ThingName};
+use http::{HeaderMap, HeaderValue, header};
+use ota::{FirmwareName, FirmwareVersion};
+
+use crate::api_error::ApiError;
+use crate::peer::Peer;
+use crate::rooms::Rooms;
+
+/// The routes for devices.
+pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
+    let (manifests, images, roots) = (rooms.clone(), rooms.clone(), rooms.clone());
+    Router::new()
+        .route(
+            "/firmware/{name}/{version}/manifest.json",
+            get(
+                async move |Extension(peer): Extension<Peer>, Path(wanted): Path<Wanted>| {
+                    answer(manifests, peer, move |rooms, device| {
+                        let (name, version) = device.may_fetch(rooms, &wanted)?;
+                        let manifest = rooms.ota.manifest(&name, &version)?;
+                        Ok(of_type("application/json", manifest))
+                    })
+                    .await
+                },
+            ),
+        )
+        .route(
+            "/firmware/{name}/{version}/image",
+            get(
+                async move |Extension(peer): Extension<Peer>,
+                            Path(wanted): Path<Wanted>,
+                            headers: HeaderMap| {
+                    answer(images, peer, move |rooms, device| {
+                        let (name, version) = device.may_fetch(rooms, &wanted)?;
+                        let (file, firmware) = rooms.ota.open_image(&name, &version)?;
+                        Ok(image::answer(file, &firmware, &headers, device.standing))
+                    })
+                    .await
+                },
+            ),
+        )
+        .route(
+            "/firmware/root/{file}",
+            get(
+                async move |Extension(peer): Extension<Peer>, Path(file): Path<String>| {
+                    answer(roots, peer, move |rooms, _device| root(rooms, &file)).await
+                },
+            ),
+        )
+}
+
+/// Name and version of the path, not yet checked.
+type Wanted = (String, String);
+
+/// A device that may act now.
+struct Device {
+    thing: ThingName,
+    standing: Arc<Standing>,
+}
+
+impl Device {
+    fn may_fetch(
+        &self,
+        rooms: &Rooms,
+        (name, version): &Wanted,
+    ) -> Result<(FirmwareName, FirmwareVersion), ApiError> {
+        let (name, version) = (name.parse()?, version.parse()?);
+        let thing = self.thing.as_str();
+        if rooms
+            .ota
+            .may_fetch(thing, &name, &version, SystemTime::now())?
+        {
+            return Ok((name, version));
+        }
+        // The same for what does not exist: a device learns of no firmware but its own.
+        Err(ApiError::forbidden(
+            "AccessDeniedException",
+            format!("thing {thing} has no job that installs firmware {name} {version}"),
+        ))
+    }
+}
+
+/// Answers a device that the registry vouches for, on a thread that may block.
+async fn answer(
+    rooms: Arc<Rooms>,
+    peer: Peer,
+    work: impl FnOnce(&Rooms, Device) -> Result<Response, ApiError> + Send + 'static,
+) -> Response {
+    let address = peer.address;
+    let done = tokio::task::spawn_blocking(move || {
+        let device = identify(&rooms, &peer)?;
+        work(&rooms, device)
+    })
+    .await
+    .map_err(|error| ApiError::internal(&error));
+    match done.flatten() {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::info!(peer = %address, code = error.code, message = ?error.message, "firmware refused");
+            error.into_response()
+        }
+    }
+}
+
+fn identify(rooms: &Rooms, peer: &Peer) -> Result<Device, ApiError> {
+    let denied = |why: &str| Err(ApiError::forbidden("AccessDeniedException", why));
+    let Some(certificate) = &peer.certificate else {
+        return denied("Firmware is handed out under a device's client certificate.");
+    };
+    if certificate.profile != Some(Profile::Device) {
+        return denied("The client certificate is not a device's.");
+    }
+    let standing = rooms.fleet.standing(&certificate.id)?;
+    let now = standing.now();
+    if !now.is_active(SystemTime::now()) {
+        return denied("The registry does not know this certificate as active.");
+    }
+    match &now.thing {
+        Some(thing) => Ok(Device {
+            thing: thing.clone(),
+            standing,
+        }),
+        None => denied("The certificate belongs to no thing."),
+    }
+}
+
+/// `/firmware/root/N.json`: trust root N, for devices that walk from the root they know to the
+/// newest.
+fn root(rooms: &Rooms, file: &str) -> Result<Response, ApiError> {
+    let version = file
+        .strip_suffix(".json")
+        .and_then(|number| number.parse().ok());
+    let Some(version) = version else {
+        return Err(ApiError::not_found(
+            "A trust root is at /firmware/root/NUMBER.json.",
+        ));
+    };
+    match rooms.ota.root(version)? {
+        Some(json) => Ok(of_type("application/json", json.into_bytes())),
+        None => Err(ApiError::not_found(format!(
+            "There is no trust root version {version}."
+        ))),
+    }
+}
+
+fn of_type(media: &'static str, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    response
+}

@@ -1,0 +1,82 @@
+use std::collections::BTreeMap;
+
+use fleet::ThingName;
+use http::Method;
+use ota::{ExecutionStatus, JobId};
+use serde::Serialize;
+
+use crate::answer::Answer;
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::rooms::Rooms;
+
+/// There is one execution of a job on a thing.
+pub(super) const EXECUTION_NUMBER: u64 = 1;
+
+pub(super) const OPERATION: Operation = Operation {
+    name: "DescribeJobExecution",
+    method: Method::GET,
+    path: "/things/{thingName}/jobs/{jobId}",
+    least: Role::Viewer,
+    query: &["executionNumber"],
+    undone: &[],
+    run: Run::Plain(run),
+};
+
+#[derive(Serialize)]
+struct Output {
+    execution: Execution,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Execution {
+    job_id: String,
+    status: ExecutionStatus,
+    force_canceled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_details: Option<StatusDetails>,
+    thing_arn: String,
+    queued_at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<u64>,
+    last_updated_at: u64,
+    execution_number: u64,
+    version_number: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusDetails {
+    details_map: BTreeMap<String, String>,
+}
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    let thing: ThingName = call.path("thingName")?;
+    let id: JobId = call.path("jobId")?;
+    let number: Option<u64> = call.query("executionNumber")?;
+    if number.is_some_and(|number| number != EXECUTION_NUMBER) {
+        return Err(ApiError::not_found(format!(
+            "job {id} has no execution of that number on thing {thing}"
+        )));
+    }
+    let execution = rooms.ota.job_execution(&id, thing.as_str())?;
+    Answer::json(&Output {
+        execution: Execution {
+            job_id: id.to_string(),
+            status: execution.status,
+            force_canceled: execution.force_canceled,
+            status_details: execution
+                .details
+                .map(|details_map| StatusDetails { details_map }),
+            thing_arn: call.arns(rooms).thing(&thing),
+            queued_at: execution.queued_at,
+            started_at: execution.started_at,
+            last_updated_at: execution.last_updated_at,
+            execution_number: EXECUTION_NUMBER,
+            version_number: execution.version_number,
+        },
+    })
+}

@@ -1,0 +1,38 @@
+use http::Method;
+use ota::RolloutId;
+use ota::rollout::Command;
+
+use crate::answer::Answer;
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::rooms::Rooms;
+
+pub(super) const OPERATION: Operation = Operation {
+    name: "CommandRollout",
+    method: Method::POST,
+    path: "/muster/v1/rollouts/{id}/{command}",
+    least: Role::ReleaseEngineer,
+    query: &[],
+    undone: &[],
+    run: Run::Plain(run),
+};
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    let id: RolloutId = call.path("id")?;
+    let command = match call.path::<String>("command")?.as_str() {
+        "pause" => Command::Pause,
+        "resume" => Command::Resume,
+        "abort" => Command::Abort,
+        "rollback" => Command::Rollback,
+        "approve" => return Err(ApiError::unsupported("approve")),
+        _ => {
+            return Err(ApiError::not_found(
+                "a rollout is told to pause, resume, abort or rollback",
+            ));
+        }
+    };
+    rooms.ota.command_rollout(&id, command, call.now)?;
+    Answer::json(&rooms.ota.rollout(&id)?)
+}

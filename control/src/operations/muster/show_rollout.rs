@@ -1,0 +1,22 @@
+use http::Method;
+
+use crate::answer::Answer;
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::rooms::Rooms;
+
+pub(super) const OPERATION: Operation = Operation {
+    name: "ShowRollout",
+    method: Method::GET,
+    path: "/muster/v1/rollouts/{id}",
+    least: Role::Viewer,
+    query: &[],
+    undone: &[],
+    run: Run::Plain(run),
+};
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    Answer::json(&rooms.ota.rollout(&call.path("id")?)?)
+}

@@ -1,0 +1,31 @@
+use http::Method;
+use ota::{RolloutId, StartRollout};
+use serde::Serialize;
+
+use crate::answer::Answer;
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::rooms::Rooms;
+
+pub(super) const OPERATION: Operation = Operation {
+    name: "StartRollout",
+    method: Method::POST,
+    path: "/muster/v1/rollouts",
+    least: Role::ReleaseEngineer,
+    query: &[],
+    undone: &[],
+    run: Run::WithBody(run),
+};
+
+#[derive(Serialize)]
+struct Output {
+    id: RolloutId,
+}
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    let body: StartRollout = call.body()?;
+    let id = rooms.ota.start_rollout(&body, call.now)?;
+    Answer::json(&Output { id })
+}

@@ -1,0 +1,46 @@
+use broker::Stats;
+use http::Method;
+use serde::Serialize;
+
+use crate::answer::{Answer, EpochSeconds};
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::rooms::Rooms;
+
+pub(super) const OPERATION: Operation = Operation {
+    name: "ShowStatus",
+    method: Method::GET,
+    path: "/muster/v1/status",
+    least: Role::Viewer,
+    query: &[],
+    undone: &[],
+    run: Run::Plain(run),
+};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Output<'a> {
+    version: &'static str,
+    account: &'a str,
+    region: &'a str,
+    started_at: EpochSeconds,
+    mqtt: String,
+    wss: String,
+    https: String,
+    broker: Stats,
+}
+
+fn run(rooms: &Rooms, _call: &Call) -> Result<Answer, ApiError> {
+    Answer::json(&Output {
+        version: env!("CARGO_PKG_VERSION"),
+        account: &rooms.account,
+        region: &rooms.region,
+        started_at: EpochSeconds(rooms.started),
+        mqtt: rooms.endpoints.mqtt.to_string(),
+        wss: rooms.endpoints.wss.to_string(),
+        https: rooms.endpoints.https.to_string(),
+        broker: rooms.broker.stats(),
+    })
+}
