@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use broker::Broker;
 use ca::Authority;
 use fleet::Fleet;
-use ota::Ota;
+use ota::server::Ota;
 use rustls::ServerConfig;
 use tokio::runtime;
 use tokio::sync::{Semaphore, oneshot, watch};

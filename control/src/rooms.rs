@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use broker::Broker;
 use ca::Authority;
 use fleet::Fleet;
-use ota::Ota;
+use ota::server::Ota;
 use tokio::sync::Semaphore;
 
 use crate::{Endpoints, Operators};

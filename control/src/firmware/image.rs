@@ -14,7 +14,7 @@ use bytes::Bytes;
 use fleet::Standing;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::body::{Frame, SizeHint};
-use ota::Firmware;
+use ota::server::Firmware;
 use tokio::task::JoinHandle;
 
 use super::range::{self, Part};
@@ -56,16 +56,10 @@ pub(super) fn answer(
     );
     let range = match part {
         Part::Whole => None,
-        Part::Bytes(start, end) => Some(format!(
-            "bytes {start}-{}/{size}",
-            end.saturating_sub(1)
-        )),
+        Part::Bytes(start, end) => Some(format!("bytes {start}-{}/{size}", end.saturating_sub(1))),
         Part::Unsatisfiable => Some(format!("bytes */{size}")),
     };
-    for (name, value) in [
-        (header::ETAG, Some(tag)),
-        (header::CONTENT_RANGE, range),
-    ] {
+    for (name, value) in [(header::ETAG, Some(tag)), (header::CONTENT_RANGE, range)] {
         // Digits, hex and quotes: always a header's value.
         if let Some(value) = value.and_then(|text| HeaderValue::try_from(text).ok()) {
             headers.insert(name, value);

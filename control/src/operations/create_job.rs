@@ -1,5 +1,6 @@
 use http::Method;
-use ota::{CreateJob, JobId};
+use ota::JobId;
+use ota::server::CreateJob;
 use serde::Serialize;
 
 use crate::answer::Answer;

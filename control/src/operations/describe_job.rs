@@ -1,5 +1,6 @@
 use http::Method;
-use ota::{Job, JobCounts, JobId};
+use ota::JobId;
+use ota::server::{Job, JobCounts};
 use serde::Serialize;
 
 use crate::answer::Answer;

@@ -83,5 +83,6 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
 
 fn read_status(text: &str) -> Result<ExecutionStatus, ApiError> {
     let word = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
-    ExecutionStatus::deserialize(word).map_err(|error| ApiError::invalid(format!("status: {error}")))
+    ExecutionStatus::deserialize(word)
+        .map_err(|error| ApiError::invalid(format!("status: {error}")))
 }

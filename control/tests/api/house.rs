@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
+use broker::tls::{ClientAuth, Protocol, server_config};
+use broker::{Broker, BrokerParts, Limits};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators, Role};
 use fleet::Fleet;
+use ota::server::Ota;
 use policy::Realm;
-use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -24,6 +26,7 @@ pub(crate) const ACCOUNT: &str = "000000000000";
 pub(crate) struct House {
     pub(crate) dir: TempDir,
     pub(crate) fleet: Fleet,
+    pub(crate) ota: Ota,
     pub(crate) authority: Arc<Authority>,
     pub(crate) operators: Operators,
     pub(crate) https: SocketAddr,
@@ -64,6 +67,16 @@ impl House {
         let store = store::Store::open(dir.path()).unwrap();
         let realm = Realm::live(ACCOUNT);
         let fleet = Fleet::open(&store, authority.clone(), realm, now).unwrap();
+        let (journal, replay) = store.journal("broker").unwrap();
+        let broker = Broker::new(BrokerParts {
+            fleet: fleet.clone(),
+            journal,
+            replay,
+            limits: Limits::default(),
+        })
+        .unwrap();
+        let messages = Arc::new(|_message| {});
+        let ota = Ota::open(&store, fleet.clone(), messages, dir.path()).unwrap();
         let at = |port| Endpoint {
             host: "localhost".into(),
             port,
@@ -77,6 +90,8 @@ impl House {
         let operators = Operators::open_or_create(dir.path(), &authority, address, now).unwrap();
         let control = Control::serve(ControlParts {
             fleet: fleet.clone(),
+            ota: ota.clone(),
+            broker,
             authority: authority.clone(),
             operators: operators.clone(),
             endpoints,
@@ -90,6 +105,7 @@ impl House {
         Self {
             dir,
             fleet,
+            ota,
             authority,
             operators,
             https: https_at,
@@ -309,17 +325,15 @@ fn tls(authority: &Authority, dir: &TempDir) -> Arc<ServerConfig> {
     let identity = authority
         .server_identity(&home, &names, SystemTime::now())
         .unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.root_der().clone()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-        .allow_unauthenticated()
-        .build()
-        .unwrap();
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(identity.chain(), identity.private_key())
-        .unwrap();
-    Arc::new(config)
+    server_config(
+        &[
+            authority.root_der().clone(),
+            authority.issuing_der().clone(),
+        ],
+        identity.chain(),
+        identity.private_key(),
+        ClientAuth::Optional,
+        Protocol::Http,
+    )
+    .unwrap()
 }

@@ -117,6 +117,8 @@ impl Server {
         )?;
         let control = Control::serve(ControlParts {
             fleet,
+            ota,
+            broker: broker.clone(),
             authority,
             operators,
             endpoints: endpoints.clone(),

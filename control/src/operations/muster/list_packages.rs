@@ -1,5 +1,5 @@
 use http::Method;
-use ota::Firmware;
+use ota::server::Firmware;
 use serde::Serialize;
 
 use crate::answer::Answer;

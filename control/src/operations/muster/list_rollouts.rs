@@ -1,5 +1,5 @@
 use http::Method;
-use ota::RolloutSummary;
+use ota::server::RolloutSummary;
 use serde::Serialize;
 
 use crate::answer::Answer;
@@ -34,7 +34,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         .rollouts(asked.after.as_deref(), asked.limit.saturating_add(1))?;
     let more = rollouts.len() > asked.limit;
     rollouts.truncate(asked.limit);
-    let next = rollouts.last().filter(|_| more).map(|one| one.id.to_string());
+    let next = rollouts
+        .last()
+        .filter(|_| more)
+        .map(|one| one.id.to_string());
     Answer::json(&Output {
         rollouts,
         next_token: asked.token(next),

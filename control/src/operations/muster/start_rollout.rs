@@ -1,5 +1,6 @@
 use http::Method;
-use ota::{RolloutId, StartRollout};
+use ota::RolloutId;
+use ota::server::StartRollout;
 use serde::Serialize;
 
 use crate::answer::Answer;
