@@ -123,6 +123,7 @@ impl Mailbox {
             inner.queued_bytes = queue.iter().map(|delivery| delivery.weight_bytes).sum();
             inner.queue = queue;
             inner.state = State::Parked;
+            mailbox.expect_owner(&inner);
         }
         mailbox
     }
@@ -299,6 +300,14 @@ impl Mailbox {
             }
         }
         inner.queue.shrink_to_fit();
+        self.expect_owner(&inner);
+    }
+
+    /// Leaves word for the next owner of what waits.
+    fn expect_owner(&self, inner: &Inner) {
+        if !inner.queue.is_empty() {
+            self.signals.fetch_or(Signal::MAIL.0, Ordering::AcqRel);
+        }
     }
 
     /// The session has ended. Returns what was still waiting.

@@ -247,3 +247,97 @@ fn take<T>(entries: &mut Vec<Entry<T>>, owner: u64) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::{self, TopicFilter, TopicName};
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn found(tree: &TopicTree<()>, topic: &str) -> Vec<u64> {
+        let mut owners = Vec::new();
+        tree.matches(topic, &mut |entry| owners.push(entry.owner));
+        owners.sort_unstable();
+        owners
+    }
+
+    #[test]
+    fn wildcards_below_a_plain_head_match() {
+        let tree = TopicTree::new();
+        tree.insert("dt/+/light", 1, ());
+        tree.insert("dt/sensor-1/light", 2, ());
+        tree.insert("dt/sensor-1/#", 3, ());
+        tree.insert("#", 4, ());
+        assert_eq!(found(&tree, "dt/sensor-1/light"), [1, 2, 3, 4]);
+        assert_eq!(found(&tree, "dt/sensor-1"), [3, 4]);
+        assert_eq!(found(&tree, "$aws/sensor-1"), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn a_stamp_lasts_until_something_that_matters_changes() {
+        let tree = TopicTree::new();
+        tree.insert("cmd/lamp-1/on", 1, ());
+        let stamp = tree.matches("cmd/lamp-1/on", &mut |_| {});
+        assert!(tree.is_current(&stamp));
+        tree.insert("cmd/lamp-1/off", 2, ());
+        assert!(!tree.is_current(&stamp));
+        let stamp = tree.matches("cmd/lamp-1/on", &mut |_| {});
+        tree.insert("+/lamp-1/on", 3, ());
+        assert!(!tree.is_current(&stamp));
+        let stamp = tree.matches("cmd/lamp-1/on", &mut |_| {});
+        assert!(!tree.remove("cmd/lamp-1/on", 9), "nothing to remove");
+        assert!(tree.is_current(&stamp));
+        assert!(tree.remove("cmd/lamp-1/on", 1));
+        assert!(!tree.is_current(&stamp));
+    }
+
+    #[test]
+    fn what_is_empty_is_given_back() {
+        let tree = TopicTree::new();
+        for filter in ["a/b/c/d", "a/+/c/#", "#"] {
+            assert!(!tree.insert(filter, 1, ()));
+            assert!(tree.insert(filter, 1, ()), "replaced");
+            assert!(tree.remove(filter, 1));
+            assert!(!tree.remove(filter, 1));
+        }
+        assert!(tree.wide.root.read().is_empty());
+        assert!(tree.narrow.iter().all(|shard| shard.root.read().is_empty()));
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_matching_one_by_one_finds(
+            filters in prop::collection::vec("((\\$?[ab]|\\+|)/){0,3}([ab]|\\+|#)", 0..12),
+            removed in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+            topics in prop::collection::vec("(\\$?[ab]?/){0,4}[ab]", 1..8),
+        ) {
+            let tree = TopicTree::new();
+            let mut alive: BTreeSet<(u64, String)> = BTreeSet::new();
+            for (owner, filter) in filters.iter().enumerate() {
+                let owner = owner as u64 % 5;
+                let replaced = tree.insert(filter, owner, ());
+                prop_assert_eq!(replaced, !alive.insert((owner, filter.clone())));
+            }
+            for at in removed {
+                if alive.is_empty() { break; }
+                let gone = alive.iter().nth(at.index(alive.len())).unwrap().clone();
+                prop_assert!(tree.remove(&gone.1, gone.0));
+                alive.remove(&gone);
+            }
+            for topic in &topics {
+                let name: TopicName = topic.parse().unwrap();
+                let mut expected: Vec<u64> = alive
+                    .iter()
+                    .filter(|(_, filter)| {
+                        let filter: TopicFilter = filter.parse().unwrap();
+                        topic::matches(&filter, &name)
+                    })
+                    .map(|(owner, _)| *owner)
+                    .collect();
+                expected.sort_unstable();
+                prop_assert_eq!(found(&tree, topic), expected);
+            }
+        }
+    }
+}

@@ -3,9 +3,18 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub
 )]
 
+mod authorisation;
 mod client;
+mod durable;
+mod hostile;
 mod house;
 mod mosquitto;
+mod rumqtt;
+mod sessions;
+mod standing;
+mod websocket;

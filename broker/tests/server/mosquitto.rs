@@ -6,8 +6,10 @@ use std::process::{Command, Stdio};
 use crate::house::{Device, House};
 
 fn mosquitto(program: &str, house: &House, device: &Device, version: &str) -> Command {
-    let mut command = Command::new(program);
+    // Line by line, or its words would come only when it ends.
+    let mut command = Command::new("stdbuf");
     command
+        .args(["-oL", program])
         .args(["-h", "localhost", "-p", &house.mqtt.port().to_string()])
         .args(["-V", version, "-i", &device.name])
         .arg("--cafile")
@@ -56,8 +58,9 @@ fn one_message(version: &str) {
         .output()
         .unwrap();
     assert!(published.status.success(), "{published:?}");
-    let received = lines.any(|line| line.unwrap() == "dt/sensor-1/light 21.5");
-    assert!(received);
+    let heard: Vec<String> = lines.map(Result::unwrap).collect();
+    let received = heard.iter().any(|line| line == "dt/sensor-1/light 21.5");
+    assert!(received, "{heard:?}, {:?}", house.broker.stats());
     assert!(subscriber.wait().unwrap().success());
 }
 

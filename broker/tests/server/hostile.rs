@@ -1,0 +1,157 @@
+//! A healthy client is served whatever the others do.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use broker::Limits;
+use broker::codec::{Qos, Version};
+use rand_like::Bytes as Noise;
+
+use crate::client::{Client, dial, tls};
+use crate::house::{EVERYTHING, House};
+
+/// Bytes that look like anything, the same every time.
+mod rand_like {
+    pub struct Bytes(pub u64);
+
+    impl Iterator for Bytes {
+        type Item = u8;
+
+        fn next(&mut self) -> Option<u8> {
+            // An xorshift generator is plenty for noise.
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            Some((self.0 >> 24) as u8)
+        }
+    }
+}
+
+fn round_trip(client: &mut Client) {
+    client.put("x", "ping", Qos::AtMostOnce, false);
+    assert_eq!(client.message().1, "ping");
+}
+
+#[test]
+fn a_reader_that_stops_does_not_stop_the_others_and_is_closed() {
+    let limits = Limits {
+        write_stall: Duration::from_secs(1),
+        session_qos0_messages: 100,
+        ..Limits::default()
+    };
+    let house = House::with(limits);
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut sleeper = Client::open(&house, &a, Version::V5);
+    sleeper.subscribe_with("flood", Qos::AtMostOnce);
+    let mut sender = Client::open(&house, &b, Version::V5);
+    sender.subscribe_with("x", Qos::AtMostOnce);
+    let payload = "x".repeat(64 * 1024);
+    // More than the sockets of both ends hold.
+    while house.broker.stats().dropped_qos0_full == 0 {
+        for _ in 0..20 {
+            sender.put("flood", &payload, Qos::AtMostOnce, false);
+        }
+        round_trip(&mut sender);
+    }
+    while house.broker.stats().stalled == 0 {
+        round_trip(&mut sender);
+    }
+    drop(sleeper);
+}
+
+#[test]
+fn noise_on_every_port_and_inside_tls_disturbs_nobody() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut healthy = Client::open(&house, &a, Version::V5);
+    healthy.subscribe("x");
+    let config = tls(&house, Some(&b));
+    for seed in 1..40_u64 {
+        let noise: Vec<u8> = Noise(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+            .take(3000)
+            .collect();
+        for port in [house.mqtt, house.wss] {
+            let mut socket = TcpStream::connect(port).unwrap();
+            // The server may close at any moment.
+            let _ = socket.write_all(&noise);
+            let mut stream = dial(port, config.clone());
+            let _ = stream.write_all(&noise);
+            let _ = stream.flush();
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest);
+        }
+        round_trip(&mut healthy);
+    }
+}
+
+#[test]
+fn half_open_handshakes_are_shed_and_given_up() {
+    let limits = Limits {
+        handshakes_in_flight: 50,
+        handshake_time: Duration::from_secs(2),
+        ..Limits::default()
+    };
+    let house = House::with(limits);
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut healthy = Client::open(&house, &a, Version::V5);
+    healthy.subscribe("x");
+    let half_open: Vec<TcpStream> = (0..300)
+        .map(|_| TcpStream::connect(house.mqtt).unwrap())
+        .collect();
+    while house.broker.stats().shed < 250 {
+        round_trip(&mut healthy);
+    }
+    while house.broker.stats().handshakes_failed < 50 {
+        round_trip(&mut healthy);
+    }
+    // There is room again, though the sockets are still open at the other end.
+    let mut newcomer = Client::open(&house, &b, Version::V5);
+    newcomer.settle();
+    drop(half_open);
+}
+
+#[test]
+fn a_client_that_sends_its_connect_never_is_given_up_too() {
+    let limits = Limits {
+        handshake_time: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let house = House::with(limits);
+    let a = house.device_may("a", EVERYTHING);
+    let mut stream = dial(house.mqtt, tls(&house, Some(&a)));
+    stream.flush().unwrap();
+    let mut rest = Vec::new();
+    // Closed by the server: an end or an error, not a time-out of ours.
+    let closed = stream.read_to_end(&mut rest);
+    assert!(!matches!(closed, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock));
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_full_house_closes_the_door() {
+    let limits = Limits {
+        connections: 2,
+        ..Limits::default()
+    };
+    let house = House::with(limits);
+    let devices = ["a", "b", "c"].map(|name| house.device_may(name, EVERYTHING));
+    let mut one = Client::open(&house, &devices[0], Version::V5);
+    let two = Client::open(&house, &devices[1], Version::V5);
+    let hello = crate::client::hello(&devices[2], Version::V5);
+    assert!(dial_refused(&house, &devices[2]));
+    two.leave();
+    while house.broker.connections() > 1 {
+        one.settle();
+    }
+    let third = Client::connect(&house, &devices[2], hello);
+    assert!(third.is_ok());
+}
+
+fn dial_refused(house: &House, device: &crate::house::Device) -> bool {
+    let mut stream = dial(house.mqtt, tls(house, Some(device)));
+    stream.flush().is_err() || stream.read(&mut [0]).is_err()
+}

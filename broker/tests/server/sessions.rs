@@ -1,0 +1,216 @@
+//! Ordinary life: both versions, QoS 0 and 1, retained messages, wills, takeover.
+
+use broker::codec::{Delivery, Qos, ReasonCode, Version};
+
+use crate::client::{Client, hello, lasting, tls, will};
+use crate::house::{EVERYTHING, House};
+
+#[test]
+fn versions_and_qualities_meet() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    for (one, two) in [(Version::V311, Version::V5), (Version::V5, Version::V311)] {
+        let mut sender = Client::open(&house, &a, one);
+        let mut receiver = Client::open(&house, &b, two);
+        receiver.subscribe("x/#");
+        for n in 0..50 {
+            assert_eq!(
+                sender.publish("x/1", &n.to_string()).0.reason,
+                ReasonCode::Success
+            );
+            sender.put("x/0", &n.to_string(), Qos::AtMostOnce, false);
+        }
+        for n in 0..50 {
+            assert_eq!(receiver.message(), ("x/1".into(), n.to_string()));
+            assert_eq!(receiver.message(), ("x/0".into(), n.to_string()));
+        }
+        receiver.unsubscribe("x/#");
+        sender.publish("x/1", "late");
+        receiver.settle();
+        sender.leave();
+        receiver.leave();
+    }
+}
+
+#[test]
+fn overlapping_subscriptions_give_one_copy_with_the_higher_quality() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let mut client = Client::open(&house, &a, Version::V311);
+    client.subscribe_with("x/#", Qos::AtMostOnce);
+    client.subscribe_with("x/+", Qos::AtLeastOnce);
+    client.put("x/y", "once", Qos::AtLeastOnce, false);
+    let mut copies = Vec::new();
+    for _ in 0..2 {
+        match client.receive().unwrap() {
+            broker::codec::Packet::Publish(publish) => copies.push(publish.delivery.qos()),
+            broker::codec::Packet::PubAck(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(copies, [Qos::AtLeastOnce]);
+    client.settle();
+}
+
+#[test]
+fn retained_messages_come_to_new_subscriptions_and_go_when_empty() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut sender = Client::open(&house, &a, Version::V5);
+    sender.retain("room/1", "warm");
+    sender.retain("room/2", "cold");
+    sender.retain("room/2", "");
+    let mut receiver = Client::open(&house, &b, Version::V311);
+    receiver.subscribe("room/+");
+    let publish = receiver.unacknowledged();
+    assert!(publish.retain);
+    assert_eq!(&publish.payload[..], b"warm");
+    receiver.acknowledge(&publish);
+    receiver.settle();
+    // A live message is not a retained one for who is subscribed already [MQTT-3.3.1-9].
+    sender.retain("room/1", "hot");
+    let live = receiver.unacknowledged();
+    assert!(!live.retain);
+    assert_eq!(&live.payload[..], b"hot");
+}
+
+#[test]
+fn a_will_is_published_when_the_connection_is_lost_and_not_after_a_goodbye() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut witness = Client::open(&house, &b, Version::V311);
+    witness.subscribe("will/#");
+    let mut connect = hello(&a, Version::V5);
+    connect.will = Some(will("will/a", "gone"));
+    let (polite, _) = Client::connect(&house, &a, connect.clone()).ok().unwrap();
+    polite.leave();
+    witness.settle();
+    let (lost, _) = Client::connect(&house, &a, connect).ok().unwrap();
+    drop(lost);
+    assert_eq!(witness.message(), ("will/a".into(), "gone".into()));
+}
+
+#[test]
+fn a_second_connection_takes_the_session_over() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let (mut first, _) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    first.subscribe("x");
+    let mut sender = Client::open(&house, &b, Version::V5);
+    sender.publish("x", "in flight");
+    let sent = first.unacknowledged();
+    let (mut second, present) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    assert!(present);
+    let end = first.end().unwrap();
+    assert_eq!(end.reason, ReasonCode::SessionTakenOver);
+    let again = second.unacknowledged();
+    match (sent.delivery, again.delivery) {
+        (
+            Delivery::AtLeastOnce {
+                packet_id,
+                dup: false,
+            },
+            Delivery::AtLeastOnce {
+                packet_id: same,
+                dup: true,
+            },
+        ) => assert_eq!(packet_id, same),
+        other => panic!("{other:?}"),
+    }
+    second.acknowledge(&again);
+    sender.publish("x", "next");
+    assert_eq!(second.message().1, "next");
+}
+
+#[test]
+fn a_storm_of_takeovers_leaves_one_connection_and_a_working_session() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let winners: Vec<Client> = std::thread::scope(|scope| {
+        let tries: Vec<_> = (0..12)
+            .map(|_| {
+                let hello = lasting(&a, Version::V5);
+                let (address, config) = (house.mqtt, tls(&house, Some(&a)));
+                scope.spawn(move || Client::connect_over(address, config, hello).ok())
+            })
+            .collect();
+        tries
+            .into_iter()
+            .filter_map(|tried| tried.join().unwrap())
+            .map(|(client, _)| client)
+            .collect()
+    });
+    assert!(!winners.is_empty());
+    let (mut last, present) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    assert!(present);
+    for mut other in winners {
+        // Told, or closed while it was still being told: gone either way.
+        other.end();
+    }
+    last.subscribe("x");
+    last.put("x", "alive", Qos::AtMostOnce, false);
+    assert_eq!(last.message().1, "alive");
+}
+
+#[test]
+fn the_same_client_id_of_another_thing_is_another_session() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let mut b = house.device_may("b", EVERYTHING);
+    b.name = "a".to_owned();
+    let mut one = Client::open(&house, &a, Version::V5);
+    let mut two = Client::open(&house, &b, Version::V5);
+    one.settle();
+    two.settle();
+    assert_eq!(house.broker.stats().taken_over, 0);
+}
+
+#[test]
+fn draining_tells_everybody_and_closes() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let mut client = Client::open(&house, &a, Version::V5);
+    let broker = house.broker.clone();
+    let drained = std::thread::spawn(move || broker.drain(crate::house::PATIENCE).unwrap());
+    let end = client.end().unwrap();
+    assert_eq!(end.reason, ReasonCode::ServerShuttingDown);
+    drop(client);
+    assert!(drained.join().unwrap());
+}
+
+#[test]
+fn what_the_window_held_back_comes_with_the_next_connection() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut narrow = lasting(&a, Version::V5);
+    narrow.receive_max = std::num::NonZeroU16::new(2).unwrap();
+    let (mut client, _) = Client::connect(&house, &a, narrow).ok().unwrap();
+    client.subscribe("x");
+    let mut sender = Client::open(&house, &b, Version::V5);
+    for n in 0..10 {
+        sender.publish("x", &n.to_string());
+    }
+    client.unacknowledged();
+    client.unacknowledged();
+    client.settle();
+    drop(client);
+    let (mut client, present) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    assert!(present);
+    for n in 0..10 {
+        assert_eq!(client.message().1, n.to_string());
+    }
+    client.settle();
+}

@@ -1,0 +1,149 @@
+//! Revocation and policy changes are felt by what is live, what is kept and what comes back.
+
+use std::time::{Duration, Instant};
+
+use broker::codec::{ReasonCode, Version};
+use fleet::CertificateStatus;
+
+use crate::client::{Client, dial, hello, lasting, tls, will};
+use crate::house::{EVERYTHING, House};
+
+#[test]
+fn revocation_ends_the_session_at_once_and_nothing_of_it_remains() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut witness = Client::open(&house, &b, Version::V5);
+    witness.subscribe("will");
+    let mut connect = lasting(&a, Version::V5);
+    connect.will = Some(will("will", "gone"));
+    let (mut client, _) = Client::connect(&house, &a, connect).ok().unwrap();
+    client.subscribe("x");
+    client.retain("state", "on");
+    house.revoke(&a);
+    let committed = Instant::now();
+    let end = client.end().unwrap();
+    assert_eq!(end.reason, ReasonCode::AdministrativeAction);
+    assert!(committed.elapsed() < Duration::from_secs(1));
+    // Neither the will nor what it retained.
+    witness.subscribe("state");
+    witness.settle();
+    assert!(Client::connect(&house, &a, lasting(&a, Version::V5)).is_err());
+    assert_eq!(house.broker.stats().revoked, 1);
+}
+
+#[test]
+fn a_parked_session_of_a_revoked_certificate_is_gone_with_its_queue_and_will() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut connect = lasting(&a, Version::V5);
+    let mut delayed = will("will", "gone");
+    delayed.delay_s = 3600;
+    connect.will = Some(delayed);
+    let (mut client, _) = Client::connect(&house, &a, connect).ok().unwrap();
+    client.subscribe("x");
+    drop(client);
+    let mut sender = Client::open(&house, &b, Version::V5);
+    sender.publish("x", "waits");
+    house
+        .fleet
+        .set_certificate_status(
+            &a.id,
+            CertificateStatus::Inactive,
+            ca::RevocationReason::Unspecified,
+            std::time::SystemTime::now(),
+        )
+        .unwrap();
+    assert!(Client::connect(&house, &a, lasting(&a, Version::V5)).is_err());
+    house
+        .fleet
+        .set_certificate_status(
+            &a.id,
+            CertificateStatus::Active,
+            ca::RevocationReason::Unspecified,
+            std::time::SystemTime::now(),
+        )
+        .unwrap();
+    let (mut back, present) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    assert!(!present, "the session must not survive");
+    back.settle();
+}
+
+#[test]
+fn a_narrowed_policy_is_felt_at_the_next_message() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut receiver = Client::open(&house, &a, Version::V5);
+    receiver.subscribe("x/#");
+    receiver.subscribe("y");
+    let mut sender = Client::open(&house, &b, Version::V5);
+    sender.publish("x/1", "before");
+    assert_eq!(receiver.message().1, "before");
+    house.device_may_now(
+        "a",
+        &[
+            "Allow Connect client/a",
+            "Allow Subscribe topicfilter/y",
+            "Allow Receive topic/y",
+        ],
+    );
+    sender.publish("x/1", "after");
+    sender.publish("y", "after");
+    assert_eq!(receiver.message(), ("y".into(), "after".into()));
+    // What may be published is decided anew too.
+    assert_eq!(
+        receiver.publish("x/1", "no").0.reason,
+        ReasonCode::NotAuthorized
+    );
+    // And losing Connect ends the session.
+    house.device_may_now("a", &["Allow Publish topic/y"]);
+    assert_eq!(receiver.end().unwrap().reason, ReasonCode::NotAuthorized);
+}
+
+#[test]
+fn a_resumed_tls_session_of_a_revoked_certificate_is_refused() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let config = tls(&house, Some(&a));
+    let connect = hello(&a, Version::V5);
+    for _ in 0..2 {
+        let (client, _) = Client::connect_over(house.mqtt, config.clone(), connect.clone())
+            .ok()
+            .unwrap();
+        client.leave();
+    }
+    house.revoke(&a);
+    let refused = Client::connect_over(house.mqtt, config.clone(), connect);
+    assert_eq!(refused.err(), Some(None));
+    // It was a resumption that was refused, not a full handshake.
+    let mut stream = dial(house.mqtt, config);
+    stream.conn.complete_io(&mut stream.sock).unwrap();
+    assert_eq!(
+        stream.conn.handshake_kind(),
+        Some(rustls::HandshakeKind::Resumed)
+    );
+}
+
+#[test]
+fn without_a_certificate_or_with_one_of_another_authority_there_is_no_session() {
+    let house = House::new();
+    let elsewhere = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let foreign = elsewhere.device_may("a", EVERYTHING);
+    let hello = hello(&a, Version::V5);
+    for config in [tls(&house, None), tls(&house, Some(&foreign))] {
+        let refused = Client::connect_over(house.mqtt, config, hello.clone());
+        assert_eq!(refused.err(), Some(None));
+    }
+    // Validly signed, and unknown to the registry.
+    house
+        .fleet
+        .decommission(&"a".parse().unwrap(), std::time::SystemTime::now())
+        .unwrap();
+    let refused = Client::connect_over(house.mqtt, tls(&house, Some(&a)), hello);
+    assert_eq!(refused.err(), Some(None));
+}

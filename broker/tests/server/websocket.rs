@@ -1,0 +1,113 @@
+//! MQTT in WebSocket frames goes the same way.
+
+use std::io::{Read, Write};
+
+use broker::codec::{self, Packet, ReasonCode, Version};
+use bytes::{Bytes, BytesMut};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
+
+use crate::client::{Client, dial, hello, tls};
+use crate::house::{Device, EVERYTHING, House};
+
+type Socket = WebSocket<rustls::StreamOwned<rustls::ClientConnection, std::net::TcpStream>>;
+
+fn upgrade(house: &House, device: &Device, protocol: &str) -> Option<Socket> {
+    let mut request = "wss://localhost/mqtt".into_client_request().unwrap();
+    request
+        .headers_mut()
+        .insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
+    let stream = dial(house.wss, tls(house, Some(device)));
+    client(request, stream).ok().map(|(socket, _)| socket)
+}
+
+fn send_connect(socket: &mut Socket, device: &Device) {
+    let mut out = Vec::new();
+    hello(device, Version::V5).encode(&mut out);
+    // A packet may span frames [MQTT-6.0.0-2].
+    let second = out.split_off(5);
+    socket.send(Message::Binary(out.into())).unwrap();
+    socket.send(Message::Binary(second.into())).unwrap();
+}
+
+fn receive(socket: &mut Socket, buffer: &mut BytesMut) -> Packet {
+    let limits = codec::Limits {
+        packet_max_bytes: u32::MAX,
+        user_properties_max: 10,
+        filters_max: 10,
+    };
+    loop {
+        if let Some(packet) = codec::decode(buffer, Version::V5, &limits).unwrap() {
+            return packet;
+        }
+        match socket.read().unwrap() {
+            Message::Binary(bytes) => buffer.extend_from_slice(&bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_message_comes_through_a_websocket() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut socket = upgrade(&house, &a, "mqtt").unwrap();
+    let mut buffer = BytesMut::new();
+    send_connect(&mut socket, &a);
+    match receive(&mut socket, &mut buffer) {
+        Packet::ConnAck(ack) => assert_eq!(ack.reason, ReasonCode::Success),
+        other => panic!("{other:?}"),
+    }
+    let subscribe = [0x82, 7, 0, 1, 0, 0, 1, b'x', 1];
+    socket
+        .send(Message::Binary(Bytes::copy_from_slice(&subscribe)))
+        .unwrap();
+    assert!(matches!(
+        receive(&mut socket, &mut buffer),
+        Packet::SubAck(_)
+    ));
+    Client::open(&house, &b, Version::V311).publish("x", "over WebSocket");
+    match receive(&mut socket, &mut buffer) {
+        Packet::Publish(publish) => assert_eq!(&publish.payload[..], b"over WebSocket"),
+        other => panic!("{other:?}"),
+    }
+    house.revoke(&a);
+    match receive(&mut socket, &mut buffer) {
+        Packet::Disconnect(end) => assert_eq!(end.reason, ReasonCode::AdministrativeAction),
+        other => panic!("{other:?}"),
+    }
+    assert!(refused(&house, &a), "no way back in");
+}
+
+fn refused(house: &House, device: &Device) -> bool {
+    upgrade(house, device, "mqtt").is_none()
+}
+
+#[test]
+fn text_frames_close_with_1003_and_other_protocols_are_refused() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    assert!(upgrade(&house, &a, "chat").is_none());
+    let mut socket = upgrade(&house, &a, "mqttv3.1, mqtt").unwrap();
+    socket.send(Message::text("hello")).unwrap();
+    match socket.read() {
+        Ok(Message::Close(Some(close))) => assert_eq!(close.code, CloseCode::Unsupported),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_no_upgrade_is_closed() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let mut stream = dial(house.wss, tls(&house, Some(&a)));
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    let mut said = Vec::new();
+    // It ends; how is the server's business.
+    let _ = stream.read_to_end(&mut said);
+    assert!(!String::from_utf8_lossy(&said).contains("101 Switching"));
+}
