@@ -275,11 +275,15 @@ impl Mailbox {
         self.signals.fetch_and(!signal.0, Ordering::AcqRel);
     }
 
-    /// The calling task owns the session from now on and is woken by `waker`.
+    /// The calling task owns the session from now on and is woken by `waker`. What waited for it,
+    /// recovered at the start or put back by the owner before, is mail.
     pub(crate) fn own(&self, waker: &Waker) {
         let mut inner = self.inner.lock();
         inner.owner = Some(waker.clone());
         inner.state = State::Live;
+        if !inner.queue.is_empty() {
+            self.signals.fetch_or(Signal::MAIL.0, Ordering::AcqRel);
+        }
     }
 
     /// The connection is gone, the session stays. `unsent` goes back to the front; payloads are
