@@ -192,8 +192,8 @@ class MosquittoSub:
     """mosquitto_sub that is subscribed when the constructor returns; a context manager."""
 
     def __init__(self, server, identity, topic, *arguments, **how):
-        command = mosquitto("mosquitto_sub", server, identity, "-t", topic, "-d", "-v", *arguments, **how)
-        # -d speaks of SUBACK on the same pipe, line-buffered.
+        command = mosquitto("mosquitto_sub", server, identity, "-t", topic, "-d", "-F", "heard %t %p", *arguments, **how)
+        # -d says when the SUBACK has come, on the same pipe.
         self.process = subprocess.Popen(["stdbuf", "-oL", *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, text=True)
         self.lines = queue.Queue()
@@ -205,6 +205,10 @@ class MosquittoSub:
         for line in self.process.stdout:
             self.lines.put(line.rstrip("\n"))
         self.lines.put(None)
+
+    def message(self):
+        """The next message, as `TOPIC PAYLOAD`."""
+        return self.wait_for("heard ").removeprefix("heard ")
 
     def wait_for(self, text):
         """The next line that holds `text`."""

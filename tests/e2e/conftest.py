@@ -74,15 +74,20 @@ def connect():
 
 # -- what a failure shows, and what a run prints
 
+SHOWN_LINES = 30
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
+    """A failure shows what the servers have said since the test began."""
     report = yield
+    if call.when == "setup":
+        item.logs_before = {server.home: len(server.stderr()) for server in Server.running}
     if report.failed:
-        for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, Server):
-                report.sections.append((f"server {value.home.name}", value.stderr()[-8000:]))
-        for server in Server.running:
-            report.sections.append((f"running server {server.home.name}", server.stderr()[-8000:]))
+        used = {value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Server)}
+        for server in used | Server.running:
+            said = server.stderr()[getattr(item, "logs_before", {}).get(server.home, 0):]
+            report.sections.append((f"server {server.home.name}", "\n".join(said.splitlines()[-SHOWN_LINES:])))
     return report
 
 
