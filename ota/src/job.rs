@@ -1,12 +1,15 @@
 //! AWS IoT Jobs as devices speak them: message shapes of `$aws/things/<thing>/jobs/…`, field for field,
 //! and the document of our own install jobs. Times are whole seconds since 1970.
 
+mod install;
+
 use std::collections::BTreeMap;
 
+pub use install::{INSTALL_OPERATION, InstallDocument};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Error, FirmwareName, FirmwareVersion, JobId, RolloutId};
+use crate::JobId;
 
 /// Largest job document.
 pub const MAX_DOCUMENT_BYTES: usize = 32 * 1024;
@@ -20,9 +23,6 @@ pub const MAX_DETAIL_VALUE_BYTES: usize = 1024;
 pub const MAX_CLIENT_TOKEN_BYTES: usize = 64;
 /// `stepTimeoutInMinutes` and a job's in-progress timeout: 1 minute to 7 days.
 pub const MAX_TIMEOUT_MINUTES: i64 = 10_080;
-/// The `operation` of our install jobs.
-pub const INSTALL_OPERATION: &str = "muster.install-firmware";
-
 /// Where one thing's part of a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -315,76 +315,6 @@ pub struct Rejected {
     pub execution_state: Option<JobExecutionState>,
 }
 
-/// The document of an install job. Unknown fields are passed over: it is a hint where to look, and every
-/// promise about the image is in the signed manifest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstallDocument {
-    /// [`INSTALL_OPERATION`].
-    pub operation: String,
-    /// The firmware.
-    pub name: FirmwareName,
-    /// Its version.
-    pub version: FirmwareVersion,
-    /// Path of the manifest on the server.
-    pub manifest: String,
-    /// Path of the image on the server.
-    pub image: String,
-    /// The rollout it belongs to.
-    pub rollout: RolloutId,
-    /// Whether this goes back to an earlier version.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub rollback: bool,
-}
-
-impl InstallDocument {
-    /// The document that installs `name` `version` for `rollout`.
-    #[must_use]
-    pub fn new(
-        name: FirmwareName,
-        version: FirmwareVersion,
-        rollout: RolloutId,
-        rollback: bool,
-    ) -> Self {
-        Self {
-            operation: INSTALL_OPERATION.into(),
-            manifest: format!("/firmware/{name}/{version}/manifest.json"),
-            image: format!("/firmware/{name}/{version}/image"),
-            name,
-            version,
-            rollout,
-            rollback,
-        }
-    }
-
-    /// Reads a job document; `None` where it is some other operation's. Its paths are not believed: they
-    /// must be those of the name and version it says.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] where it is an install job and not whole.
-    pub fn read(document: &Value) -> Result<Option<Self>, Error> {
-        let malformed = |why: String| Error::Malformed {
-            what: "install job",
-            why,
-        };
-        if document.get("operation").and_then(Value::as_str) != Some(INSTALL_OPERATION) {
-            return Ok(None);
-        }
-        let read = Self::deserialize(document).map_err(|error| malformed(error.to_string()))?;
-        let fresh = Self::new(
-            read.name.clone(),
-            read.version.clone(),
-            read.rollout.clone(),
-            read.rollback,
-        );
-        if read != fresh {
-            return Err(malformed(
-                "`manifest` or `image` is not the path of what it names".into(),
-            ));
-        }
-        Ok(Some(read))
-    }
-}
-
 /// Whether `details` keep their bounds; the error names the first that does not.
 ///
 /// # Errors
@@ -493,45 +423,6 @@ mod tests {
         assert_eq!(
             serde_json::to_value(&message).unwrap(),
             json!({"jobs": {"QUEUED": []}, "timestamp": 1})
-        );
-    }
-
-    #[test]
-    fn the_install_document_is_the_contracts() {
-        let document = InstallDocument::new(
-            "lamp".parse().unwrap(),
-            "2.0".parse().unwrap(),
-            "r1".parse().unwrap(),
-            false,
-        );
-        let value = serde_json::to_value(&document).unwrap();
-        assert_eq!(
-            value,
-            json!({
-                "operation": "muster.install-firmware", "name": "lamp", "version": "2.0",
-                "manifest": "/firmware/lamp/2.0/manifest.json", "image": "/firmware/lamp/2.0/image", "rollout": "r1"
-            })
-        );
-        assert_eq!(InstallDocument::read(&value).unwrap(), Some(document));
-        assert_eq!(
-            InstallDocument::read(&json!({"operation": "reboot"})).unwrap(),
-            None
-        );
-        let mut elsewhere = value.clone();
-        elsewhere["image"] = json!("/../secrets");
-        assert!(
-            InstallDocument::read(&elsewhere)
-                .unwrap_err()
-                .to_string()
-                .contains("path")
-        );
-        let mut climbing = value;
-        climbing["name"] = json!("../x");
-        assert!(
-            InstallDocument::read(&climbing)
-                .unwrap_err()
-                .to_string()
-                .contains("firmware name")
         );
     }
 

@@ -2,8 +2,8 @@
 //! it, and rollouts that move in waves and undo themselves.
 //! The pure half (always built) holds documents, keys, packages, job messages and the rollout planner: no
 //! sockets, no clock, no disk. `agent` and the offline signer use it.
-//! The `server` half keeps firmware and jobs in `store`, asks `fleet` who is in a group, and speaks to
-//! devices through `broker`. `control` and `muster` stand above it.
+//! The `server` half keeps firmware and jobs in `store` and asks `fleet` who is in a group. `muster` hands
+//! it what devices ask on reserved topics and takes its answers to `broker`; `control` is its API.
 
 mod digest;
 mod error;

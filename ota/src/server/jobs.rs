@@ -1,56 +1,21 @@
-//! Jobs as AWS IoT's API has them, as far as this release goes: what it does not do is refused by name.
+//! Jobs as AWS IoT's API has them: looking at them and cancelling them.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use fleet::{GroupName, ThingName};
-use serde::Deserialize;
-use serde_json::Value;
-
+use super::create_job::MAX_JOB_THINGS;
 use super::executions::{Changes, Now};
 use super::records::{Execution, Job, JobStatus, key};
 use super::transaction::Transaction;
 use super::{Ota, now};
-use crate::job::{ExecutionStatus, INSTALL_OPERATION, MAX_DOCUMENT_BYTES, MAX_TIMEOUT_MINUTES};
+use crate::job::ExecutionStatus;
 use crate::{Error, JobId};
 
-/// Most things one job is for.
-pub const MAX_JOB_THINGS: usize = 10_000;
-/// Most targets a request may name (AWS IoT: 100).
-pub const MAX_TARGETS: usize = 100;
 /// Longest description (AWS IoT: 2028 characters).
 pub const MAX_DESCRIPTION_CHARS: usize = 2028;
 /// Longest comment (AWS IoT: 2028 characters) and reason code (128).
 pub const MAX_REASON_CODE_CHARS: usize = 128;
 /// Executions cancelled in one go.
 const CANCEL_AT_ONCE: usize = 500;
-
-/// The body of AWS IoT's CreateJob.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CreateJob {
-    /// ARNs (or names) of things and thing groups.
-    pub targets: Vec<String>,
-    /// What devices are told: a JSON text.
-    pub document: Option<String>,
-    /// For people.
-    pub description: Option<String>,
-    /// `SNAPSHOT`, the only one of this release.
-    pub target_selection: Option<String>,
-    /// How long a device may be at it.
-    pub timeout_config: Option<TimeoutConfig>,
-    /// Everything else: refused by name.
-    #[serde(flatten)]
-    pub unsupported: BTreeMap<String, Value>,
-}
-
-/// AWS IoT's `timeoutConfig`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TimeoutConfig {
-    /// 1 to 10,080.
-    pub in_progress_timeout_in_minutes: Option<i64>,
-}
 
 /// Executions of a job by status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,198 +47,14 @@ pub struct ExecutionPage {
     pub next: Option<String>,
 }
 
-fn invalid<T>(field: &str, why: impl Into<String>) -> Result<T, Error> {
+pub(super) fn invalid<T>(field: &str, why: impl Into<String>) -> Result<T, Error> {
     Err(Error::Invalid {
         field: field.to_owned(),
         why: why.into(),
     })
 }
 
-impl CreateJob {
-    /// The fields of a job, checked.
-    fn check(&self) -> Result<(String, Option<u32>), Error> {
-        if let Some(field) = self.unsupported.keys().next() {
-            return invalid(field, "this release does not support it");
-        }
-        if self
-            .target_selection
-            .as_deref()
-            .is_some_and(|selection| selection != "SNAPSHOT")
-        {
-            return invalid("targetSelection", "this release supports SNAPSHOT only");
-        }
-        if self.targets.is_empty() || self.targets.len() > MAX_TARGETS {
-            return invalid("targets", format!("1 to {MAX_TARGETS} are possible"));
-        }
-        if self
-            .description
-            .as_ref()
-            .is_some_and(|text| text.chars().count() > MAX_DESCRIPTION_CHARS)
-        {
-            return invalid(
-                "description",
-                format!("at most {MAX_DESCRIPTION_CHARS} characters are possible"),
-            );
-        }
-        let Some(document) = &self.document else {
-            return invalid("document", "a job needs one");
-        };
-        if document.len() > MAX_DOCUMENT_BYTES {
-            return invalid(
-                "document",
-                format!(
-                    "it has {} bytes; at most {MAX_DOCUMENT_BYTES} are possible",
-                    document.len()
-                ),
-            );
-        }
-        let value: Value = match serde_json::from_str(document) {
-            Ok(value) => value,
-            Err(error) => return invalid("document", format!("it is not JSON: {error}")),
-        };
-        if value.get("operation").and_then(Value::as_str) == Some(INSTALL_OPERATION) {
-            return invalid(
-                "document",
-                "firmware is installed by a rollout, which can be stopped and undone: `muster rollout start`",
-            );
-        }
-        let minutes = self
-            .timeout_config
-            .as_ref()
-            .and_then(|config| config.in_progress_timeout_in_minutes);
-        let minutes = match minutes {
-            None => None,
-            Some(minutes) if (1..=MAX_TIMEOUT_MINUTES).contains(&minutes) => {
-                u32::try_from(minutes).ok()
-            }
-            Some(_) => {
-                return invalid(
-                    "inProgressTimeoutInMinutes",
-                    format!("1 to {MAX_TIMEOUT_MINUTES} are possible"),
-                );
-            }
-        };
-        Ok((document.clone(), minutes))
-    }
-}
-
 impl Ota {
-    /// Makes a job and queues it for its targets, all of it or nothing.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] naming the field, [`Error::NotFound`] for a target, [`Error::AlreadyExists`].
-    pub fn create_job(
-        &self,
-        id: &JobId,
-        request: &CreateJob,
-        at: SystemTime,
-    ) -> Result<Job, Error> {
-        let (document, timeout_minutes) = request.check()?;
-        let things = self.resolve(&request.targets)?;
-        let job = self.change(at, |changes| {
-            if changes.job(id)?.is_some() {
-                return Err(Error::AlreadyExists {
-                    kind: "job",
-                    name: id.to_string(),
-                    hint: "",
-                });
-            }
-            let mut job = Job {
-                id: id.clone(),
-                targets: request.targets.clone(),
-                document,
-                description: request.description.clone(),
-                status: JobStatus::InProgress,
-                timeout_minutes,
-                created_at: changes.now.seconds,
-                last_updated_at: changes.now.seconds,
-                completed_at: None,
-                reason_code: None,
-                comment: None,
-                force_canceled: false,
-                open: 0,
-                install: None,
-            };
-            // Before the notifications are written: they carry its document.
-            changes.rows.put(key::job(id), &job)?;
-            for thing in &things {
-                changes.queue(&mut job, thing, true)?;
-            }
-            if things.is_empty() {
-                job.status = JobStatus::Completed;
-                job.completed_at = Some(changes.now.seconds);
-            }
-            changes.rows.put(key::job(id), &job)?;
-            Ok(job)
-        })?;
-        Ok(job)
-    }
-
-    /// The things that `targets` mean now.
-    fn resolve(&self, targets: &[String]) -> Result<BTreeSet<String>, Error> {
-        let mut things = BTreeSet::new();
-        for target in targets {
-            let bad = |why: String| Error::Invalid {
-                field: format!("target `{}`", target.escape_debug()),
-                why,
-            };
-            let resource = match target.strip_prefix("arn:") {
-                None => target.as_str(),
-                Some(arn) => {
-                    // aws:iot:REGION:ACCOUNT:RESOURCE; any region is taken for ours.
-                    let parts: Vec<&str> = arn.splitn(5, ':').collect();
-                    let [_partition, "iot", _region, account, resource] = parts[..] else {
-                        return Err(bad("not the ARN of a thing or thing group".into()));
-                    };
-                    if account != &*self.inner.fleet.realm().account {
-                        return Err(bad("it belongs to another account".into()));
-                    }
-                    resource
-                }
-            };
-            if let Some(group) = resource.strip_prefix("thinggroup/") {
-                things.extend(self.members(group)?);
-            } else {
-                let thing = resource.strip_prefix("thing/").unwrap_or(resource);
-                let name: ThingName = thing
-                    .parse()
-                    .map_err(|error: fleet::NameError| bad(error.to_string()))?;
-                self.inner.fleet.thing(&name)?;
-                things.insert(name.to_string());
-            }
-            if things.len() > MAX_JOB_THINGS {
-                return invalid(
-                    "targets",
-                    format!("they are more than {MAX_JOB_THINGS} things; make several jobs"),
-                );
-            }
-        }
-        Ok(things)
-    }
-
-    /// The members of a group.
-    pub(super) fn members(&self, group: &str) -> Result<Vec<String>, Error> {
-        let name: GroupName = group
-            .parse()
-            .map_err(|error: fleet::NameError| Error::Invalid {
-                field: "group".into(),
-                why: error.to_string(),
-            })?;
-        let mut members = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page =
-                self.inner
-                    .fleet
-                    .members(&name, after.as_deref(), fleet::LIST_LIMIT_ITEMS)?;
-            members.extend(page.items.iter().map(ToString::to_string));
-            if page.next.is_none() || members.len() > crate::rollout::MAX_THINGS {
-                return Ok(members);
-            }
-            after = page.next;
-        }
-    }
-
     /// A job.
     ///
     /// # Errors
@@ -491,8 +272,14 @@ impl Ota {
                 };
                 if let Some(execution) = changes.execution(&job, thing)? {
                     changes.update(&execution, |execution| {
-                        execution.status = ExecutionStatus::Removed
+                        execution.status = ExecutionStatus::Removed;
                     })?;
+                }
+            }
+            // Another thing of that name later on is another thing.
+            for prefix in [key::runs_of(thing), key::fetches_of(thing)] {
+                for key in changes.rows.keys(&prefix, MAX_JOB_THINGS)? {
+                    changes.rows.delete(key);
                 }
             }
             Ok(())

@@ -4,6 +4,7 @@
 //! Every change of a job is made by whoever holds the turn, in one atomic batch, and told to the devices
 //! only once it is durable.
 
+mod create_job;
 mod device;
 mod executions;
 mod firmware;
@@ -21,11 +22,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fleet::Fleet;
 use store::{Blobs, Store, Table};
 
+pub use create_job::{CreateJob, MAX_JOB_THINGS, MAX_TARGETS, TimeoutConfig};
 pub use firmware::FETCH_GRACE_SECONDS;
-pub use jobs::{
-    CreateJob, ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_JOB_THINGS,
-    MAX_REASON_CODE_CHARS, MAX_TARGETS, TimeoutConfig,
-};
+pub use jobs::{ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_REASON_CODE_CHARS};
 pub use records::{Execution, Firmware, Job, JobStatus};
 pub use rollouts::{RolloutSummary, StartRollout};
 pub use worker::{DeviceRequest, MAX_QUEUED_REQUESTS};

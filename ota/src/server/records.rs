@@ -308,6 +308,12 @@ pub(super) mod key {
             parts.next()?,
         ))
     }
+    pub(in crate::server) fn runs_of(thing: &str) -> String {
+        format!("runs/{thing}/")
+    }
+    pub(in crate::server) fn fetches_of(thing: &str) -> String {
+        format!("fetch/{thing}/")
+    }
     pub(in crate::server) fn runs(thing: &str, name: &FirmwareName) -> String {
         format!("runs/{thing}/{name}")
     }

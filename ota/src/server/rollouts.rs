@@ -116,7 +116,11 @@ impl Ota {
             timeout_minutes: request.timeout_minutes.unwrap_or(DEFAULT_TIMEOUT_MINUTES),
             start_at: request.start_at,
         };
-        let rollout = Rollout::new(new_id()?, spec, assign(group, &request.waves, &named)?)?;
+        let rollout = Rollout::new(
+            new_id(seconds(at))?,
+            spec,
+            assign(group, &request.waves, &named)?,
+        )?;
         let row = RolloutRow {
             id: rollout.id.clone(),
             spec: rollout.spec.clone(),
@@ -483,10 +487,12 @@ fn install_job(
     Ok(job)
 }
 
-fn new_id() -> Result<RolloutId, Error> {
-    let mut bytes = [0; 8];
+/// In the order of time, so that a list of rollouts is their history; the random half keeps two of one
+/// second apart.
+fn new_id(now: u64) -> Result<RolloutId, Error> {
+    let mut bytes = [0; 4];
     rand::fill(&mut bytes).map_err(|_| Error::Rollout {
         why: "the system gave no randomness for its id".into(),
     })?;
-    format!("r-{}", HEXLOWER.encode(&bytes)).parse()
+    format!("r-{now:09x}-{}", HEXLOWER.encode(&bytes)).parse()
 }

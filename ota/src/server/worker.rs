@@ -19,7 +19,7 @@ use crate::{Error, RolloutId};
 /// Most requests of devices that wait; one more is answered `RequestThrottled`.
 pub const MAX_QUEUED_REQUESTS: usize = 16_384;
 /// Most requests that share one flush.
-const MAX_BATCH_REQUESTS: usize = 512;
+pub(super) const MAX_BATCH_REQUESTS: usize = 512;
 /// Most executions ended in one go because their time is up.
 const MAX_BATCH_TIMEOUTS: usize = 500;
 /// Longest wait, so that a clock that was set is noticed.

@@ -132,10 +132,10 @@ fn those_in_progress_come_before_those_queued() {
 fn notify_tells_of_ten_of_each_and_no_more() {
     let names: Vec<String> = (0..12).map(|i| format!("j{i:02}")).collect();
     let house = house_with_jobs(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    let last = (0..12)
-        .map(|_| house.notified("lamp-0", "notify"))
-        .last()
-        .unwrap();
+    for _ in 0..11 {
+        house.notified("lamp-0", "notify");
+    }
+    let last = house.notified("lamp-0", "notify");
     assert_eq!(
         last["jobs"]["QUEUED"].as_array().unwrap().len(),
         executions::MAX_NOTIFIED
@@ -324,6 +324,42 @@ fn many_devices_at_once_are_all_answered() {
     let job = house.ota().job(&"j1".parse().unwrap()).unwrap();
     assert_eq!((job.status, job.open), (JobStatus::Completed, 0));
     assert_eq!(house.ota().job_counts(&job.id).unwrap().succeeded, 200);
+}
+
+#[test]
+fn more_requests_than_wait_are_turned_away_and_the_others_answered() {
+    let house = house_with_jobs(&["j1"]);
+    let (tell, answers) = channel();
+    // While nothing can be changed, the thread holds one round of requests and the rest wait.
+    let turn = house.ota().turn();
+    let asked = MAX_QUEUED_REQUESTS + worker::MAX_BATCH_REQUESTS + 2;
+    for _ in 0..asked {
+        let tell = tell.clone();
+        house.ota().ask(DeviceRequest {
+            thing: Some("lamp-0".into()),
+            topic: "$aws/things/lamp-0/jobs/get".into(),
+            payload: Vec::new(),
+            reply: Box::new(move |message| drop(tell.send(message))),
+        });
+    }
+    drop(turn);
+    let answers: Vec<Message> = (0..asked)
+        .map(|_| answers.recv_timeout(PATIENCE).unwrap())
+        .collect();
+    let accepted = answers
+        .iter()
+        .filter(|a| a.topic.ends_with("/accepted"))
+        .count();
+    assert!(accepted >= MAX_QUEUED_REQUESTS, "{accepted}");
+    let refused: Value = serde_json::from_slice(
+        &answers
+            .iter()
+            .find(|a| a.topic.ends_with("/rejected"))
+            .unwrap()
+            .payload,
+    )
+    .unwrap();
+    assert_eq!(refused["code"], "RequestThrottled");
 }
 
 proptest! {

@@ -365,3 +365,33 @@ fn what_cannot_be_started_is_refused_in_words() {
         "{error}"
     );
 }
+
+#[test]
+fn a_new_thing_of_an_old_name_has_nothing_of_the_old_one() {
+    let yard = Yard::new(1);
+    let ota = yard.house.ota();
+    let may = || {
+        ota.may_fetch("lamp-0", &lamp(), &version("1.0"), SystemTime::now())
+            .unwrap()
+    };
+    assert!(may());
+    ota.forget_thing("lamp-0", SystemTime::now()).unwrap();
+    assert!(!may());
+    let id = yard.start(&json!({}));
+    assert_eq!(yard.view(&id).executions[0].version, None);
+}
+
+#[test]
+fn a_thing_that_left_the_registry_does_not_hold_its_wave() {
+    let yard = Yard::new(2);
+    let id = yard.start(&json!({"waves": ["50%", "100%"]}));
+    let view = yard.house.eventually(|ota| {
+        let view = ota.rollout(&id).unwrap();
+        (view.waves[0].queued == 1).then_some(view)
+    });
+    let gone: ThingName = view.executions[1].thing.parse().unwrap();
+    yard.house.room().fleet.delete_thing(&gone, None).unwrap();
+    yard.work(&view.executions[0].thing, true);
+    let view = yard.until(&id, RolloutState::Succeeded);
+    assert_eq!(view.executions[1].status, "REMOVED");
+}
