@@ -28,6 +28,10 @@ use crate::upload;
 pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Longest time such a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// Most of a refused request's body that is still taken in.
+const MAX_DISCARDED_BYTES: usize = 256 * 1024 * 1024;
+/// Longest time that takes.
+const DISCARD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The API's routes.
 pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
@@ -89,10 +93,11 @@ struct Asked {
 impl Asked {
     async fn answer(self, request: Request) -> Response {
         let (operation, peer) = (self.operation.name, self.peer.address);
-        let (head, body) = request.into_parts();
-        match self.judge(head, body).await {
+        let (head, mut body) = request.into_parts();
+        match self.judge(head, &mut body).await {
             Ok(answer) => answer.into_response(),
             Err(error) => {
+                discard(body).await;
                 tracing::info!(
                     operation,
                     %peer,
@@ -105,7 +110,7 @@ impl Asked {
         }
     }
 
-    async fn judge(self, head: Parts, body: Body) -> Result<Answer, ApiError> {
+    async fn judge(self, head: Parts, body: &mut Body) -> Result<Answer, ApiError> {
         check_path(&head)?;
         let now = SystemTime::now();
         let identified = Identified::read(&head, &self.peer, &self.rooms.operators, now)?;
@@ -179,7 +184,24 @@ fn check_path(head: &Parts) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn read_body(body: Body) -> Result<Bytes, ApiError> {
+/// Takes in what is left of a refused request's body, within bounds. A connection closed over
+/// unread bytes is reset, and the client would lose the answer that tells it why.
+async fn discard(mut body: Body) {
+    let mut left = MAX_DISCARDED_BYTES;
+    let rest = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // What comes in time is enough; the rest is the client's loss.
+    let _ = tokio::time::timeout(DISCARD_DEADLINE, rest).await;
+}
+
+async fn read_body(body: &mut Body) -> Result<Bytes, ApiError> {
     let whole = Limited::new(body, MAX_BODY_BYTES).collect();
     match tokio::time::timeout(BODY_DEADLINE, whole).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

@@ -38,7 +38,7 @@ pub(crate) async fn receive(
     call: Call,
     run: Upload,
     announced: Option<String>,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Answer, ApiError> {
     let slots = rooms.uploads.clone();
     let Ok(_slot) = slots.try_acquire() else {
@@ -66,7 +66,7 @@ pub(crate) async fn receive(
 
 /// Moves the body to the reader until its end, its limit, or the reader's loss of interest. Only
 /// a proper end is told as one.
-async fn pump(mut body: Body, sender: mpsc::Sender<Piece>) {
+async fn pump(body: &mut Body, sender: mpsc::Sender<Piece>) {
     while let Ok(frame) = tokio::time::timeout(IDLE_DEADLINE, body.frame()).await {
         let piece = match frame {
             None => Piece::End,

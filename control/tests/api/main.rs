@@ -2,5 +2,6 @@
 
 mod access;
 mod devices;
+mod firmware;
 mod house;
 mod registry;
