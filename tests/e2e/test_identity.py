@@ -100,8 +100,8 @@ def test_a_server_certificate_used_as_a_client(shared, tmp_path, door):
 
 
 def test_the_servers_own_certificate_used_as_a_client(shared):
-    chain = next(path for path in (shared.data / "tls").rglob("*.crt"))
-    own = Identity(chain, chain.with_suffix(".key"), shared.root, "localhost")
+    both = shared.data / "tls/server.pem"
+    own = Identity(both, both, shared.root, "localhost")
     assert "alert" in refusal(shared, own)
 
 
@@ -297,12 +297,17 @@ def test_kicking_oneself_in_turns_disturbs_only_oneself(shared, device, connect)
         client.close()
 
 
-def test_a_client_id_cannot_write_lines_into_the_log(shared, device):
-    with Wire(shared, device()) as client:
-        client.send(wire.connect("lamp\n2026-01-01T00:00:00Z ERROR forged: line\x1b[31m"))
+def test_a_client_cannot_write_lines_into_the_log(shared, device):
+    forged = "x\n2026-01-01T00:00:00Z ERROR forged: line\x1b[31m"
+    lamp = device()
+    with Wire(shared, lamp) as client:
+        client.send(wire.connect(forged))
+        client.reason_of_end()
+    with Wire(shared, lamp) as client:
+        assert client.open(lamp.name) == 0
+        client.send(wire.publish(forged, b"x", qos=1))
         client.reason_of_end()
     said = shared.stderr()
-    assert "forged" in said
     assert not [line for line in said.splitlines() if line.startswith("2026-01-01")]
     assert "\x1b" not in said
 

@@ -64,7 +64,12 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
         } => {
             let mut body = json!({ "thingName": device, "action": action });
             if let (Some(topic), Some(fields)) = (topic, body.as_object_mut()) {
-                fields.insert("topic".into(), topic.into());
+                // Connecting is judged by the client id; the flag is the same.
+                let connect = matches!(action.parse(), Ok(policy::Action::Connect));
+                fields.insert(
+                    if connect { "clientId" } else { "topic" }.into(),
+                    topic.into(),
+                );
             }
             let told =
                 client(global)?.call(Method::POST, "/muster/v1/policies/explain", Some(&body))?;
