@@ -6,7 +6,7 @@ use std::str::FromStr;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, ParsedPublicKey};
 use data_encoding::HEXLOWER;
-use pem::Pem;
+use pem::{EncodeConfig, LineEnding, Pem};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -78,7 +78,7 @@ impl PublicKey {
     /// # Errors
     /// [`Error::Key`] where the bytes are no point of the curve.
     pub fn to_pem(&self) -> Result<String, Error> {
-        Ok(pem::encode(&Pem::new(PUBLIC_LABEL, self.der()?)))
+        Ok(written(&Pem::new(PUBLIC_LABEL, self.der()?)))
     }
 
     /// The raw key in lower-case hex, as TUF's `keyval.public` carries it.
@@ -167,7 +167,7 @@ impl ReleaseKey {
     /// [`Error::Key`] where the key cannot be encoded.
     pub fn to_pem(&self) -> Result<Zeroizing<String>, Error> {
         let der: Pkcs8V1Der<'_> = self.pair.as_der().map_err(|_| not_ed25519())?;
-        Ok(Zeroizing::new(pem::encode(&Pem::new(
+        Ok(Zeroizing::new(written(&Pem::new(
             PRIVATE_LABEL,
             der.as_ref(),
         ))))
@@ -202,6 +202,11 @@ impl fmt::Debug for ReleaseKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ReleaseKey({})", self.public.to_hex())
     }
+}
+
+/// With the line ends that other tools write here.
+fn written(pem: &Pem) -> String {
+    pem::encode_config(pem, EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
 fn not_ed25519() -> Error {
@@ -254,6 +259,12 @@ mod tests {
         let public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
         let key = ReleaseKey::from_pem(private).unwrap();
         assert_eq!(key.public(), PublicKey::from_pem(public).unwrap());
+        assert_eq!(
+            key.public().to_pem().unwrap(),
+            public,
+            "written as others write it"
+        );
+        assert_eq!(key.to_pem().unwrap().as_str(), private);
         assert_eq!(
             key.public().to_hex(),
             "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1"
