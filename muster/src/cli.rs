@@ -398,11 +398,17 @@ pub(crate) enum Rollout {
         #[arg(long = "wave", value_name = "SPEC")]
         waves: Vec<String>,
         /// Stop and undo when this share of the finished in a wave has failed
-        #[arg(long, value_name = "PERCENT")]
-        abort_failed: Option<f64>,
+        #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+        abort_failed: Option<u8>,
         /// … once this many have finished
         #[arg(long, value_name = "N")]
         abort_min: Option<u32>,
+        /// How long a device may be at it, in whole minutes, as 90m or 2h; then it counts as failed
+        #[arg(long, value_name = "D")]
+        timeout: Option<String>,
+        /// Not before this moment, RFC 3339 [default: at once]
+        #[arg(long, value_name = "TIME")]
+        start: Option<String>,
     },
     /// List rollouts
     List,

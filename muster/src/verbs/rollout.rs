@@ -5,6 +5,7 @@ use crate::{
     cli::{Global, Rollout},
     client::{Client, encode},
 };
+use anyhow::Context as _;
 use http::Method;
 use serde_json::{Value, json};
 use std::{process::ExitCode, time::Duration};
@@ -22,19 +23,30 @@ pub(super) fn run(global: &Global, verb: Rollout) -> anyhow::Result<ExitCode> {
             waves,
             abort_failed,
             abort_min,
+            timeout,
+            start,
         } => {
             let mut body = json!({ "name": name, "version": version, "group": group });
-            if let Some(fields) = body.as_object_mut() {
-                if !waves.is_empty() {
-                    fields.insert("waves".into(), json!(waves));
+            let mut set = |key: &str, value: Option<Value>| {
+                if let (Some(value), Some(fields)) = (value, body.as_object_mut()) {
+                    fields.insert(key.to_owned(), value);
                 }
-                if let Some(percent) = abort_failed {
-                    fields.insert("abortFailed".into(), json!(percent));
-                }
-                if let Some(least) = abort_min {
-                    fields.insert("abortMin".into(), json!(least));
-                }
-            }
+            };
+            set("waves", (!waves.is_empty()).then(|| json!(waves)));
+            set("abortFailed", abort_failed.map(Value::from));
+            set("abortMin", abort_min.map(Value::from));
+            set(
+                "timeoutMinutes",
+                timeout
+                    .as_deref()
+                    .map(minutes)
+                    .transpose()?
+                    .map(Value::from),
+            );
+            set(
+                "startAt",
+                start.as_deref().map(moment).transpose()?.map(Value::from),
+            );
             let started = client.call(Method::POST, "/muster/v1/rollouts", Some(&body))?;
             output::answer(global, &started, |started| {
                 let id = output::field(started, "id");
@@ -120,6 +132,20 @@ fn watch(global: &Global, client: &Client, id: &str) -> anyhow::Result<()> {
     }
 }
 
+fn minutes(text: &str) -> anyhow::Result<i64> {
+    let duration: jiff::SignedDuration = text
+        .parse()
+        .with_context(|| format!("--timeout {text:?}: write it as 90m or 2h"))?;
+    Ok(duration.as_mins())
+}
+
+fn moment(text: &str) -> anyhow::Result<i64> {
+    let moment: jiff::Timestamp = text
+        .parse()
+        .with_context(|| format!("--start {text:?}: write it as 2027-01-31T12:00:00Z"))?;
+    Ok(moment.as_second())
+}
+
 fn path(id: &str) -> String {
     format!("/muster/v1/rollouts/{}", encode(id))
 }
@@ -160,4 +186,22 @@ fn described(rollout: &Value) -> String {
         waves(rollout),
         output::table(&["device", "wave", "status", "version", "reason"], &rows)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_or_refused_by_name() {
+        assert_eq!(minutes("2h").unwrap(), 120);
+        assert_eq!(moment("1970-01-01T00:01:00Z").unwrap(), 60);
+        assert!(
+            minutes("soon")
+                .unwrap_err()
+                .to_string()
+                .contains("--timeout")
+        );
+        assert!(moment("noon").unwrap_err().to_string().contains("--start"));
+    }
 }
