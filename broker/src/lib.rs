@@ -11,9 +11,9 @@ pub mod session;
 pub mod topic;
 
 #[cfg(feature = "server")]
-pub use server::tls;
-#[cfg(feature = "server")]
 pub use server::{
     ApplicationMessage, Broker, BrokerError, BrokerParts, DurableError, Limits, Listeners,
     Principal, RecoveryError, Reply, Request, ReservedTopics, Stats,
 };
+#[cfg(feature = "server")]
+pub use server::{bench, tls};

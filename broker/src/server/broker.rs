@@ -261,7 +261,8 @@ impl Broker {
         let gone = loop {
             // Again and again: a connection may have been on its way in when the flag went up.
             self.hub.sessions.signal_all(Signal::DRAIN);
-            if self.connections() == 0 {
+            // A handshake has nothing to lose.
+            if self.connections() <= self.hub.handshakes.load(Ordering::Acquire) {
                 break true;
             }
             if Instant::now() >= deadline {

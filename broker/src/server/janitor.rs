@@ -104,27 +104,32 @@ pub(crate) async fn run(hub: Arc<Hub>) {
     }
 }
 
-/// Publishes a will or ends a session, whichever is due.
+/// Ends a session or publishes its will, whichever is due.
 async fn attend(hub: &Hub, key: &SessionKey, number: u64) {
     let now = hub.clock.now();
-    let due = hub.sessions.with_parked(key, number, |parked| {
-        let due = parked.will.take_if(|(_, at)| *at <= now);
-        due.map(|(will, _)| (will, parked.identity.clone()))
-    });
-    if let Some(Some((will, identity))) = due {
-        hub.durable.delete_will(number);
-        hub.publish_will(&will, &identity, &key.client_id).await;
-    }
     let expired = hub.sessions.take_parked_if(key, number, |parked| {
         parked.expires_at.is_some_and(|at| at <= now)
     });
-    if let Some(parked) = expired {
-        // The session ends, so its will does not wait any longer [MQTT-3.1.3-9].
-        if let Some((will, _)) = &parked.will {
-            hub.publish_will(will, &parked.identity, &key.client_id)
-                .await;
+    let due = match expired {
+        Some(mut parked) => {
+            hub.discard(&parked);
+            // The session has ended, so its will does not wait any longer [MQTT-3.1.3-9].
+            let will = parked.will.take();
+            will.map(|(will, _)| (will, parked.identity))
         }
-        hub.discard(&parked);
+        None => hub
+            .sessions
+            .with_parked(key, number, |parked| {
+                let due = parked.will.take_if(|(_, at)| *at <= now);
+                due.map(|(will, _)| (will, parked.identity.clone()))
+            })
+            .flatten()
+            .inspect(|_| {
+                hub.durable.delete_will(number);
+            }),
+    };
+    if let Some((will, identity)) = due {
+        hub.publish_will(&will, &identity, &key.client_id).await;
     }
 }
 

@@ -31,3 +31,32 @@ pub use limits::Limits;
 pub use recovery::RecoveryError;
 pub use reserved::{Principal, Reply, Request, ReservedTopics};
 pub use stats::Stats;
+
+/// Inner parts for the benchmarks; no part of the interface.
+#[doc(hidden)]
+pub mod bench {
+    /// The topic tree with numbers for subscribers.
+    #[derive(Default)]
+    pub struct TopicTree(super::tree::TopicTree<()>);
+
+    impl TopicTree {
+        /// An empty tree.
+        #[must_use]
+        pub fn new() -> Self {
+            Self::default()
+        }
+
+        /// Adds a subscription.
+        pub fn insert(&self, filter: &str, owner: u64) {
+            self.0.insert(filter, owner, ());
+        }
+
+        /// How many subscriptions match.
+        #[must_use]
+        pub fn count(&self, topic: &str) -> usize {
+            let mut count = 0;
+            self.0.matches(topic, &mut |_| count += 1);
+            count
+        }
+    }
+}

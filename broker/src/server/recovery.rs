@@ -187,10 +187,9 @@ impl Found {
             };
             (will, due.max(now.plus_seconds(WILL_GRACE_S)))
         });
-        for due in [expires_at, will.as_ref().map(|(_, due)| *due)] {
-            if let Some(due) = due {
-                hub.deadlines.add(due, number, &key);
-            }
+        let will_due = will.as_ref().map(|(_, due)| *due);
+        for due in [expires_at, will_due].into_iter().flatten() {
+            hub.deadlines.add(due, number, &key);
         }
         let parked = Parked {
             _watch: identity.standing.watch(hub.deadlines.waker()),

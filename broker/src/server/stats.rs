@@ -54,6 +54,8 @@ counters! {
     bytes_in,
     /// Bytes of MQTT sent.
     bytes_out,
+    /// Times a publisher was not read because the journal was behind.
+    publishers_held,
     /// QoS 0 messages dropped: the receiver's mailbox was full.
     dropped_qos0_full,
     /// QoS 0 messages not kept: the receiver was offline.

@@ -74,6 +74,12 @@ impl<T> Default for Shard<T> {
     }
 }
 
+impl<T> Default for TopicTree<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> TopicTree<T> {
     /// An empty tree.
     pub(crate) fn new() -> Self {

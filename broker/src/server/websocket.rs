@@ -21,6 +21,9 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Bytes of frames encoded and not yet taken by the peer.
 const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 
+/// Payload of one frame sent; a longer packet spans frames [MQTT-6.0.0-2].
+const FRAME_BYTES: usize = 64 * 1024;
+
 /// Headers and padding that a frame may carry beside the largest MQTT packet.
 const FRAME_SLACK_BYTES: usize = 1024;
 
@@ -152,11 +155,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let inner = &mut self.get_mut().inner;
+        let frame = buf.get(..FRAME_BYTES).unwrap_or(buf);
         ready!(Pin::new(&mut *inner).poll_ready(cx)).map_err(into_io)?;
         Pin::new(inner)
-            .start_send(Message::Binary(Bytes::copy_from_slice(buf)))
+            .start_send(Message::Binary(Bytes::copy_from_slice(frame)))
             .map_err(into_io)?;
-        Poll::Ready(Ok(buf.len()))
+        Poll::Ready(Ok(frame.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

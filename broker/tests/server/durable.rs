@@ -167,3 +167,58 @@ fn a_delayed_will_is_cancelled_by_coming_back() {
     // Now it is not back in time.
     assert_eq!(witness.message(), ("will".into(), "gone".into()));
 }
+
+#[test]
+fn a_session_expires_and_its_will_with_it() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut witness = Client::open(&house, &b, Version::V5);
+    witness.subscribe("will");
+    let mut connect = lasting(&a, Version::V5);
+    connect.session_expiry_s = 1;
+    let mut late = will("will", "expired");
+    late.delay_s = 3600;
+    connect.will = Some(late);
+    let (mut lost, _) = Client::connect(&house, &a, connect.clone()).ok().unwrap();
+    lost.subscribe("x");
+    drop(lost);
+    // The will does not wait longer than the session lives [MQTT-3.1.3-9].
+    assert_eq!(witness.message(), ("will".into(), "expired".into()));
+    let (_, present) = Client::connect(&house, &a, connect).ok().unwrap();
+    assert!(!present);
+}
+
+#[test]
+fn a_publisher_waits_where_the_journal_is_behind_and_loses_nothing() {
+    let house = House::with_journal(store::journal::Options {
+        backlog_bytes_max: 8 * 1024,
+        ..store::journal::Options::default()
+    });
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let (mut parked, _) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    parked.subscribe("x");
+    drop(parked);
+    let mut sender = Client::open(&house, &b, Version::V5);
+    let payload = "x".repeat(3_000);
+    for _ in 0..10 {
+        for n in 0..20 {
+            sender.put("x", &format!("{n} {payload}"), Qos::AtLeastOnce, false);
+        }
+        for _ in 0..20 {
+            assert_eq!(sender.expect_ack().0.reason, ReasonCode::Success);
+        }
+    }
+    let (mut client, _) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    assert!(house.broker.stats().publishers_held > 0);
+    for _ in 0..10 {
+        for n in 0..20 {
+            assert!(client.message().1.starts_with(&format!("{n} ")));
+        }
+    }
+}

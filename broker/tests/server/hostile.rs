@@ -155,3 +155,20 @@ fn dial_refused(house: &House, device: &crate::house::Device) -> bool {
     let mut stream = dial(house.mqtt, tls(house, Some(device)));
     stream.flush().is_err() || stream.read(&mut [0]).is_err()
 }
+
+#[test]
+fn reading_that_was_held_back_goes_on_when_there_is_room() {
+    let limits = Limits {
+        output_bytes: 64,
+        ..Limits::default()
+    };
+    let house = House::with(limits);
+    let a = house.device_may("a", EVERYTHING);
+    let mut client = Client::open(&house, &a, Version::V311);
+    // Each PINGRESP takes two bytes of an output buffer of 64.
+    client.write(&[0xC0, 0].repeat(10_000));
+    for _ in 0..10_000 {
+        let answer = client.receive();
+        assert!(matches!(answer, Some(broker::codec::Packet::PingResp)));
+    }
+}

@@ -68,6 +68,14 @@ impl House {
     }
 
     pub fn with(limits: Limits) -> Self {
+        Self::build(limits, store::journal::Options::default())
+    }
+
+    pub fn with_journal(journal: store::journal::Options) -> Self {
+        Self::build(Limits::default(), journal)
+    }
+
+    fn build(limits: Limits, journal: store::journal::Options) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let now = SystemTime::now();
         let config = AuthorityConfig {
@@ -80,7 +88,13 @@ impl House {
             .server_identity(&dir.path().join("tls"), &names, now)
             .unwrap();
         std::fs::write(dir.path().join("root.crt"), authority.root_pem()).unwrap();
-        Self::open(dir, Arc::new(authority), Arc::new(identity), limits)
+        Self::open(
+            dir,
+            Arc::new(authority),
+            Arc::new(identity),
+            limits,
+            journal,
+        )
     }
 
     fn open(
@@ -88,11 +102,12 @@ impl House {
         authority: Arc<Authority>,
         identity: Arc<ServerIdentity>,
         limits: Limits,
+        options: store::journal::Options,
     ) -> Self {
         let store = Store::open(&dir.path().join("store")).unwrap();
         let realm = Realm::live(ACCOUNT);
         let fleet = Fleet::open(&store, authority, realm, SystemTime::now()).unwrap();
-        let (journal, replay) = store.journal("broker").unwrap();
+        let (journal, replay) = store.journal_with("broker", options).unwrap();
         let broker = Broker::new(BrokerParts {
             fleet: fleet.clone(),
             journal,
@@ -147,7 +162,13 @@ impl House {
         let limits = self.limits.clone();
         self.store.stop_watches();
         drop(self);
-        Self::open(dir, authority, identity, limits)
+        Self::open(
+            dir,
+            authority,
+            identity,
+            limits,
+            store::journal::Options::default(),
+        )
     }
 
     pub fn path(&self) -> &Path {

@@ -25,15 +25,13 @@ fn version_4_subscribes_publishes_and_receives() {
         .publish("x/y", rumqttc::QoS::AtLeastOnce, false, "hello")
         .unwrap();
     loop {
-        match connection.recv_timeout(PATIENCE).unwrap().unwrap() {
-            rumqttc::Event::Incoming(rumqttc::Packet::Publish(publish)) => {
-                assert_eq!(
-                    (publish.topic.as_str(), &publish.payload[..]),
-                    ("x/y", &b"hello"[..])
-                );
-                return;
-            }
-            _ => {}
+        let event = connection.recv_timeout(PATIENCE).unwrap().unwrap();
+        if let rumqttc::Event::Incoming(rumqttc::Packet::Publish(publish)) = event {
+            assert_eq!(
+                (publish.topic.as_str(), &publish.payload[..]),
+                ("x/y", &b"hello"[..])
+            );
+            return;
         }
     }
 }
@@ -54,15 +52,13 @@ fn version_5_subscribes_publishes_and_receives() {
         .publish("x/y", QoS::AtLeastOnce, false, "hello")
         .unwrap();
     loop {
-        match connection.recv_timeout(PATIENCE).unwrap().unwrap() {
-            Event::Incoming(Packet::Publish(publish)) => {
-                assert_eq!(
-                    (&publish.topic[..], &publish.payload[..]),
-                    (&b"x/y"[..], &b"hello"[..])
-                );
-                return;
-            }
-            _ => {}
+        let event = connection.recv_timeout(PATIENCE).unwrap().unwrap();
+        if let Event::Incoming(Packet::Publish(publish)) = event {
+            assert_eq!(
+                (&publish.topic[..], &publish.payload[..]),
+                (&b"x/y"[..], &b"hello"[..])
+            );
+            return;
         }
     }
 }

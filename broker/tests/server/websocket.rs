@@ -73,6 +73,13 @@ fn a_message_comes_through_a_websocket() {
         Packet::Publish(publish) => assert_eq!(&publish.payload[..], b"over WebSocket"),
         other => panic!("{other:?}"),
     }
+    // Longer than a frame, than the output buffer and than what the library holds.
+    let long = "x".repeat(900_000);
+    Client::open(&house, &b, Version::V311).publish("x", &long);
+    match receive(&mut socket, &mut buffer) {
+        Packet::Publish(publish) => assert_eq!(publish.payload, long),
+        other => panic!("{other:?}"),
+    }
     house.revoke(&a);
     match receive(&mut socket, &mut buffer) {
         Packet::Disconnect(end) => assert_eq!(end.reason, ReasonCode::AdministrativeAction),

@@ -79,12 +79,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Some(result) => result?,
             }
         }
+        self.held_back = !self.may_read();
         Ok(())
     }
 
     /// Whether another packet may be handled: the server is not behind, and the client reads what
     /// it is sent.
-    fn may_read(&self) -> bool {
+    pub(super) fn may_read(&self) -> bool {
         self.stalled.is_none()
             && self.session.may_receive()
             && self.unsent() < self.hub.limits.output_bytes

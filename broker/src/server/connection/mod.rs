@@ -67,6 +67,8 @@ pub(crate) struct Connection<S> {
     out: Vec<u8>,
     /// How much of `out` has been written.
     written: usize,
+    /// Whether reading stopped because something had to happen first.
+    held_back: bool,
     /// Since when the peer takes nothing.
     blocked_since: Option<Time>,
     /// Taken from the mailbox and not sent yet.
@@ -144,6 +146,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         self.settle(cx);
+        if self.held_back && self.may_read() {
+            // What held the reading back has happened in this very turn.
+            cx.waker().wake_by_ref();
+        }
         self.keep_time(cx)
     }
 

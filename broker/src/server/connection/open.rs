@@ -23,7 +23,7 @@ use crate::server::parked::Parked;
 use crate::server::record::SessionRecord;
 use crate::server::sessions::{Claim, Owner, SessionKey};
 use crate::server::stats::Counters;
-use crate::session::{InFlight, Proposal, Session, Stored, refuse};
+use crate::session::{InFlight, Proposal, Session, Stored, Token, refuse};
 use crate::topic::ClientId;
 
 /// Bytes read at once before the client is known.
@@ -124,6 +124,7 @@ where
         partial: buffer,
         out,
         written: 0,
+        held_back: false,
         blocked_since: None,
         staged: VecDeque::new(),
         backlog: VecDeque::new(),
@@ -254,7 +255,7 @@ struct Opened {
     admitted: Admitted,
     mailbox: Arc<Mailbox>,
     stored: Option<Stored<Message>>,
-    in_flight: Vec<(u64, BodyRef)>,
+    in_flight: Vec<(Token, BodyRef)>,
 }
 
 /// Claims the session and brings back what was kept of it.
@@ -287,10 +288,9 @@ async fn open(
         }
     };
     if let Some(kept) = &kept {
-        for due in [kept.expires_at, kept.will.as_ref().map(|will| will.1)] {
-            if let Some(due) = due {
-                hub.deadlines.remove(due, kept.mailbox.number());
-            }
+        let will_due = kept.will.as_ref().map(|will| will.1);
+        for due in [kept.expires_at, will_due].into_iter().flatten() {
+            hub.deadlines.remove(due, kept.mailbox.number());
         }
     }
     let (mailbox, stored, in_flight) = match kept {
@@ -354,12 +354,11 @@ async fn write_record(
     }
 }
 
+/// Mailbox, stored state, and the deliveries in flight with where their bodies are.
+type Resumed = (Arc<Mailbox>, Option<Stored<Message>>, Vec<(Token, BodyRef)>);
+
 /// Brings back a kept session. Subscriptions the policy no longer grants do not come back.
-fn resume(
-    hub: &Hub,
-    kept: Parked,
-    judge: &Judge,
-) -> (Arc<Mailbox>, Option<Stored<Message>>, Vec<(u64, BodyRef)>) {
+fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
     let mailbox = kept.mailbox;
     let mut subscriptions = kept.subscriptions;
     let lost: Vec<_> = subscriptions

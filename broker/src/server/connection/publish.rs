@@ -93,8 +93,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.asked = Some(next);
                 journal.wake_when_durable(next, cx.waker());
             }
-        } else if self.undigested {
-            cx.waker().wake_by_ref();
         }
         Ok(())
     }
@@ -113,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     return self.refuse(ReasonCode::QuotaExceeded, &full.to_string(), packet_id);
                 }
                 Err(RetainError::Behind(_)) => {
-                    self.stalled = Some(stalled);
+                    self.hold(stalled);
                     return Ok(());
                 }
             }
@@ -124,9 +122,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.answer_when(lsn, Answer::Publish(packet_id));
                 }
             }
-            Err(Behind::Full { .. } | Behind::TooLarge { .. }) => self.stalled = Some(stalled),
+            Err(Behind::Full { .. } | Behind::TooLarge { .. }) => self.hold(stalled),
         }
         Ok(())
+    }
+
+    fn hold(&mut self, stalled: Stalled) {
+        self.counters.publishers_held.add();
+        self.stalled = Some(stalled);
     }
 
     /// A request to a reserved topic. Its PUBACK follows when it has been answered.

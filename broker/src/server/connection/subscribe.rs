@@ -88,8 +88,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .mailbox
                     .deliver(&message, send, BodyRef::Inline, &self.counters)
                     .is_ok();
-            if !queued {
+            if queued {
+                continue;
+            }
+            // As many as there can be at all: more are copies, asked for again and again.
+            if self.backlog.len() < self.hub.limits.retained_messages {
                 self.backlog.push_back((message, send));
+            } else {
+                self.counters.dropped_queue_full.add();
             }
         }
     }
