@@ -134,6 +134,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.settle(cx);
         self.resume_stalled(cx)?;
         self.input(cx)?;
+        self.settle(cx);
+        // Nothing is put into the output below this: it would not be flushed.
         for round in 0.. {
             let more = self.pump();
             self.flush(cx)?;
@@ -145,7 +147,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 break;
             }
         }
-        self.settle(cx);
         if self.held_back && self.may_read() {
             // What held the reading back has happened in this very turn.
             cx.waker().wake_by_ref();
