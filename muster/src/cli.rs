@@ -432,7 +432,7 @@ pub(crate) enum Rollout {
         /// The rollout
         id: String,
     },
-    /// Stop and send those that took it back
+    /// Stop for good; devices that took it keep it
     Abort {
         /// The rollout
         id: String,
@@ -440,7 +440,7 @@ pub(crate) enum Rollout {
         #[arg(long)]
         yes: bool,
     },
-    /// Undo a finished rollout
+    /// Send the devices that took it back to the version each had
     Rollback {
         /// The rollout
         id: String,

@@ -79,14 +79,14 @@ pub(super) fn run(global: &Global, verb: Rollout) -> anyhow::Result<ExitCode> {
         Rollout::Abort { id, yes } => {
             output::confirm(
                 yes,
-                &format!("Stop rollout {id} and send back the devices that took it?"),
+                &format!("Stop rollout {id}? Devices that took it keep it; `muster rollout rollback` sends them back."),
             )?;
             act(
                 global,
                 &client,
                 &id,
                 "abort",
-                "stops; devices that took it go back",
+                "has stopped; devices that took it keep it",
             )?;
         }
         Rollout::Rollback { id, yes } => {
