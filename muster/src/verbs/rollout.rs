@@ -79,7 +79,9 @@ pub(super) fn run(global: &Global, verb: Rollout) -> anyhow::Result<ExitCode> {
         Rollout::Abort { id, yes } => {
             output::confirm(
                 yes,
-                &format!("Stop rollout {id}? Devices that took it keep it; `muster rollout rollback` sends them back."),
+                &format!(
+                    "Stop rollout {id}? Devices that took it keep it; `muster rollout rollback` sends them back."
+                ),
             )?;
             act(
                 global,
