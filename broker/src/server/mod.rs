@@ -8,6 +8,7 @@ mod durable;
 mod hub;
 mod identity;
 mod janitor;
+mod layout;
 mod limits;
 mod listener;
 mod mailbox;
@@ -26,7 +27,7 @@ mod tree;
 mod websocket;
 
 pub use broker::{ApplicationMessage, Broker, BrokerError, BrokerParts, Listeners};
-pub use durable::DurableError;
+pub use layout::DurableError;
 pub use limits::Limits;
 pub use recovery::RecoveryError;
 pub use reserved::{Principal, Reply, Request, ReservedTopics};

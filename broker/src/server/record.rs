@@ -4,7 +4,7 @@
 use ca::CertificateId;
 use serde::{Deserialize, Serialize};
 
-use super::durable::BodyRef;
+use super::layout::BodyRef;
 use crate::codec::PacketId;
 
 /// Version of the record; a newer one is refused, not guessed at.

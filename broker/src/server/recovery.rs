@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use fleet::FleetError;
 use store::Replay;
 
-use super::durable::{self, BodyRef, DurableError, QueueEntry, Record};
 use super::hub::Hub;
 use super::identity::Identity;
+use super::layout::{self, BodyRef, DurableError, QueueEntry, Record};
 use super::mailbox::{Delivery, Mailbox};
 use super::parked::Parked;
 use super::record::SessionRecord;
@@ -52,7 +52,7 @@ pub(crate) fn recover(hub: &Hub, replay: Replay) -> Result<(), RecoveryError> {
     let mut found = Found::default();
     for record in replay {
         let (key, value) = record.map_err(DurableError::from)?;
-        found.take(hub, durable::decode(&key, value)?);
+        found.take(hub, layout::decode(&key, value)?);
     }
     let highest_session = found.highest_session();
     hub.next_session

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use store::{Behind, Lsn};
 
-use super::durable::{BodyRef, Durable};
+use super::durable::Durable;
+use super::layout::BodyRef;
 use super::mailbox::Mailbox;
 use super::message::Message;
 use super::stats::Counters;

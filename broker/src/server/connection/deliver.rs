@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
-use crate::server::durable::BodyRef;
+use crate::server::layout::BodyRef;
 use crate::server::mailbox::{Delivery, Signal};
 use crate::server::message::Message;
 use crate::session::{DropReason, SendOptions, Sent, Token};

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Answer, Connection};
 use crate::codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
-use crate::server::durable::BodyRef;
+use crate::server::layout::BodyRef;
 use crate::session::{SubscribeRequests, UnsubscribeRequests};
 use crate::topic::TopicFilter;
 
