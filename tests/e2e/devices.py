@@ -189,13 +189,6 @@ class StolenServer:
         self.http.server_close()
 
 
-def order(name, version, rollout="by-hand"):
-    """The job document that makes an agent install a version."""
-    return json.dumps({
-        "operation": "muster.install-firmware", "name": name, "version": version, "rollout": rollout,
-        "manifest": f"/firmware/{name}/{version}/manifest.json", "image": f"/firmware/{name}/{version}/image"})
-
-
 def thing_arn(name):
     return f"arn:aws:iot:local:000000000000:thing/{name}"
 
@@ -206,7 +199,10 @@ TERMINAL = {"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "REMOVED
 def outcome(client, job, thing, limit=60):
     """How a job ended on a thing: status and what the device said."""
     def look():
-        execution = client.describe_job_execution(jobId=job, thingName=thing)["execution"]
+        try:
+            execution = client.describe_job_execution(jobId=job, thingName=thing)["execution"]
+        except client.exceptions.ResourceNotFoundException:
+            return None  # the wave has not begun
         return execution if execution["status"] in TERMINAL else None
 
     execution = eventually(look, f"job {job} to end on {thing}", limit)

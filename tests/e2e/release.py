@@ -79,7 +79,7 @@ def opened(package):
 
 def flipped(data, at=None):
     """One bit is another."""
-    at = len(data) // 2 if at is None else at
+    at = len(data) // 2 if at is None else at % len(data)
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
 
 

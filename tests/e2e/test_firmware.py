@@ -97,10 +97,8 @@ def test_a_root_the_first_did_not_sign_is_refused(team, server):
     said = server.refused("firmware", "trust", thief)
     assert "is not signed by the trusted root version 1" in said
     # Nor one that says it comes after it.
-    document = json.loads(thief.read_text())
-    document["signed"]["version"] = 2
-    thief.write_text(json.dumps(document))
-    assert "is not signed by the trusted root version 1" in server.refused("firmware", "trust", thief)
+    successor = team.root("thief", previous=thief)
+    assert "is not signed by the trusted root version 1" in server.refused("firmware", "trust", successor)
     server.restart()
     assert "is not trusted" in server.refused("firmware", "add", team.package("lamp", "1.0.0", b"light", "thief"))
     server.cli("firmware", "add", team.package("lamp", "1.0.0", b"light", "first"))

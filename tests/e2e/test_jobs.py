@@ -210,3 +210,11 @@ def test_awss_device_sdk_works_unmodified(shared, device, job):
         assert outcome(iot(shared), name, lamp.name)[0] == "SUCCEEDED"
     finally:
         connection.disconnect().result(WAIT_S)
+
+
+def test_firmware_is_installed_by_rollouts_only(shared, device):
+    """A bare job could not be stopped and undone."""
+    document = json.dumps({"operation": "muster.install-firmware", "name": "lamp", "version": "1.0.0"})
+    client = iot(shared)
+    with pytest.raises(client.exceptions.InvalidRequestException, match="rollout start"):
+        client.create_job(jobId="bare", targets=[thing_arn(device().name)], document=document)
