@@ -1,1 +1,31 @@
-//! x
+//! What runs on a device: connects with the device's own certificate, takes firmware jobs,
+//! installs into the idle one of two slots, tries the image and keeps it or falls back.
+//! `update` is the pure core (state and event in, next state and effects out); the other
+//! modules do what it asks: MQTT, HTTPS, files, the health command.
+//! Neighbours: only `ota`'s pure half (trust roots, manifests, job documents); no server room.
+
+mod agent;
+mod backoff;
+mod cancel;
+mod download;
+mod error;
+mod files;
+mod health;
+mod https;
+mod identity;
+mod install;
+mod jobs;
+mod link;
+mod slots;
+pub mod state;
+#[cfg(test)]
+mod testserver;
+mod tls;
+mod trust;
+pub mod update;
+
+pub use agent::{Agent, HEALTH_TIMEOUT_MAX, Settings};
+pub use error::AgentError;
+pub use files::{Disk, Files};
+pub use health::Health;
+pub use identity::Identity;

@@ -1,1 +1,145 @@
-fn main() {}
+//! `muster-agent`: the agent as a program.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use agent::{Agent, AgentError, Health, Identity, Settings, state};
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Runs on a device: keeps it connected, installs signed firmware, falls back when it is bad.
+#[derive(Parser)]
+#[command(
+    name = "muster-agent",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    run: Option<Run>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Says which image this device runs.
+    Status {
+        /// The agent's state directory.
+        #[arg(long, value_name = "DIR")]
+        state: PathBuf,
+        /// As one line of JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    /// What `muster device create` wrote: NAME.crt, NAME.key, root.crt.
+    #[arg(long, value_name = "DIR")]
+    identity: PathBuf,
+    /// The firmware trust root to begin with; else the identity's firmware-root.json, else the
+    /// server's first.
+    #[arg(long, value_name = "ROOT.json")]
+    trust: Option<PathBuf>,
+    /// The server's name, as its certificate has it.
+    #[arg(long, value_name = "HOST")]
+    server: String,
+    /// The server's MQTT port.
+    #[arg(long, value_name = "PORT", default_value_t = 8883, value_parser = clap::value_parser!(u16).range(1..))]
+    mqtt_port: u16,
+    /// The server's HTTPS port.
+    #[arg(long, value_name = "PORT", default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..))]
+    https_port: u16,
+    /// Where slots, downloads and the agent's memory are kept.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// What this device is, as firmware manifests name it.
+    #[arg(long, value_name = "ID")]
+    hardware: ota::HardwareId,
+    /// Run by `sh -c` with MUSTER_IMAGE, MUSTER_VERSION and MUSTER_STATE; exit 0 keeps the image.
+    #[arg(long, value_name = "CMD")]
+    health: String,
+    /// How many seconds the health command may take; then it is ended and the image falls back.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    health_timeout: u64,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_env_filter(
+            EnvFilter::try_from_env("MUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .init();
+    let done = match (cli.verb, cli.run) {
+        (Some(Verb::Status { state, json }), _) => status(&state, json),
+        (None, Some(run)) => start(run),
+        (None, None) => {
+            let _ = writeln!(std::io::stderr(), "nothing to do; try --help");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "muster-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn status(dir: &std::path::Path, json: bool) -> Result<(), AgentError> {
+    let status = state::Status::of(&state::read(dir)?);
+    let line = if json {
+        serde_json::to_string(&status).unwrap_or_default()
+    } else {
+        status.to_string()
+    };
+    let _ = writeln!(std::io::stdout(), "{line}");
+    Ok(())
+}
+
+fn start(run: Run) -> Result<(), AgentError> {
+    let settings = Settings {
+        identity: Identity::open(&run.identity, SystemTime::now())?,
+        trust: run.trust,
+        server: run.server,
+        mqtt_port: run.mqtt_port,
+        https_port: run.https_port,
+        state: run.state,
+        hardware: run.hardware,
+        health: Health {
+            command: run.health,
+            deadline: Duration::from_secs(run.health_timeout),
+        },
+    };
+    let agent = Agent::open(settings)?;
+    let system = |what| move |why| AgentError::System { what, why };
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(system("starting the runtime"))?
+        .block_on(async {
+            let mut terminate =
+                signal(SignalKind::terminate()).map_err(system("listening for SIGTERM"))?;
+            let mut interrupt =
+                signal(SignalKind::interrupt()).map_err(system("listening for SIGINT"))?;
+            agent
+                .run(async move {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                })
+                .await
+        })
+}

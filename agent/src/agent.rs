@@ -1,0 +1,461 @@
+//! The agent: feeds the machine with what comes from the server and the installer, and carries
+//! out what it says.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ota::HardwareId;
+use rustls::pki_types::ServerName;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::AgentError;
+use crate::backoff::{self, Backoff};
+use crate::cancel::Cancel;
+use crate::download::Patience;
+use crate::files::Disk;
+use crate::health::Health;
+use crate::https::{Client, Timeouts};
+use crate::identity::Identity;
+use crate::install::{Installer, Task};
+use crate::jobs::{self, Incoming};
+use crate::link::{Link, LinkEvent, Sender};
+use crate::state::StateDir;
+use crate::trust;
+use crate::update::{Effect, Event, Machine};
+
+/// The longest health deadline.
+pub const HEALTH_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// While something awaits an answer it is said again after the first of these, then ever more
+/// rarely up to the second.
+const REPEAT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+
+/// How often an idle agent asks by itself, lest a lost notification keep it waiting for ever.
+const IDLE_ASK: Duration = Duration::from_secs(1800);
+
+/// Asks in a row without any new work wait so long, the first of them nothing.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(300));
+
+/// Messages and events that may wait for the agent.
+const EVENTS_MAX: usize = 64;
+
+/// How long the installer may take to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long the goodbye to the server may take.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Everything the agent is started with.
+#[derive(Debug)]
+pub struct Settings {
+    /// Who the device is.
+    pub identity: Identity,
+    /// The firmware trust root given by hand; else the identity's, else the server's first.
+    pub trust: Option<PathBuf>,
+    /// The server's name.
+    pub server: String,
+    /// Its MQTT port.
+    pub mqtt_port: u16,
+    /// Its HTTPS port.
+    pub https_port: u16,
+    /// The state directory.
+    pub state: PathBuf,
+    /// What this device is, as manifests name it.
+    pub hardware: HardwareId,
+    /// The health command.
+    pub health: Health,
+}
+
+/// A started agent.
+pub struct Agent {
+    core: Core,
+    events: mpsc::Receiver<Event>,
+    link: Link,
+}
+
+impl Agent {
+    /// Takes the state directory, reads what is there and starts the installer.
+    ///
+    /// # Errors
+    /// [`AgentError`], each naming the flag or file and its mend.
+    pub fn open(settings: Settings) -> Result<Self, AgentError> {
+        check_server(&settings.server)?;
+        let deadline = settings.health.deadline;
+        if deadline < Duration::from_secs(1) || deadline > HEALTH_TIMEOUT_MAX {
+            return Err(AgentError::HealthTimeout {
+                given: deadline,
+                most: HEALTH_TIMEOUT_MAX,
+            });
+        }
+        let state = StateDir::open(&settings.state, Arc::new(Disk))?;
+        let machine = Machine::new(state.load()?);
+        let identity = &settings.identity;
+        trust::adopt(
+            &state,
+            settings.trust.as_deref().or(identity.firmware_root()),
+        )?;
+
+        let client = Client::new(
+            identity,
+            &settings.server,
+            settings.https_port,
+            Timeouts::default(),
+        );
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let tasks = Installer {
+            state: state.clone(),
+            client,
+            hardware: settings.hardware,
+            health: settings.health,
+            patience: Patience::default(),
+        }
+        .spawn(sender)
+        .map_err(|why| AgentError::System {
+            what: "starting a thread",
+            why,
+        })?;
+        let link = Link::new(identity, &settings.server, settings.mqtt_port);
+        let core = Core {
+            thing: identity.thing().to_string(),
+            state,
+            machine,
+            tasks,
+            session: None,
+            working: None,
+            asked: false,
+            ask: Backoff::new(ASK_AGAIN.0, ASK_AGAIN.1),
+            ask_at: None,
+            repeat: Backoff::new(REPEAT.0, REPEAT.1),
+            tick_in: IDLE_ASK,
+        };
+        Ok(Self { core, events, link })
+    }
+
+    /// Runs until `shutdown` is ready. Must be called inside a tokio runtime with time and I/O.
+    ///
+    /// # Errors
+    /// [`AgentError`] when the state cannot be kept: going on could do a job twice.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+        let Self {
+            mut core,
+            mut events,
+            link,
+        } = self;
+        core.feed(Event::Started)?;
+        let (sender, mut heard) = mpsc::channel(EVENTS_MAX);
+        let connection = tokio::spawn(link.run(sender));
+        let tick = tokio::time::sleep(core.tick_in);
+        tokio::pin!(shutdown, tick);
+        loop {
+            let ask_at = core.ask_at;
+            tokio::select! {
+                () = &mut shutdown => break,
+                event = events.recv() => core.feed(event.ok_or(AgentError::WorkerGone)?)?,
+                Some(event) = heard.recv() => core.linked(event)?,
+                () = tokio::time::sleep_until(ask_at.unwrap_or_else(Instant::now)),
+                    if ask_at.is_some() => core.ask_now(),
+                () = &mut tick => core.tick()?,
+            }
+            let due = Instant::now() + core.next_tick(tick.deadline());
+            if due < tick.deadline() || tick.is_elapsed() {
+                tick.as_mut().reset(due);
+            }
+        }
+        core.stop(&mut events, &mut heard).await?;
+        connection.abort();
+        Ok(())
+    }
+}
+
+/// The machine and the hands it has.
+struct Core {
+    thing: String,
+    state: StateDir,
+    machine: Machine,
+    tasks: std::sync::mpsc::Sender<Task>,
+    session: Option<Sender>,
+    working: Option<Cancel>,
+    /// Whether the answer to an ask is awaited.
+    asked: bool,
+    ask: Backoff,
+    /// When an ask that was put off is due.
+    ask_at: Option<Instant>,
+    repeat: Backoff,
+    tick_in: Duration,
+}
+
+impl Core {
+    fn feed(&mut self, event: Event) -> Result<(), AgentError> {
+        for effect in self.machine.handle(event) {
+            self.carry_out(effect)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Result<(), AgentError> {
+        match effect {
+            Effect::Save => self.state.save(self.machine.state())?,
+            Effect::Fetch { run, order } => {
+                self.ask.reset();
+                let cancel = self.begin_work();
+                let state = Box::new(self.machine.state().clone());
+                tracing::info!("job: install {} {}", order.name, order.version);
+                self.task(Task::Fetch {
+                    run,
+                    order,
+                    state,
+                    cancel,
+                })?;
+            }
+            Effect::Judge { run, image } => {
+                let cancel = self.begin_work();
+                self.task(Task::Judge { run, image, cancel })?;
+            }
+            Effect::StopFetch => {
+                tracing::info!("the job was cancelled; the download stops");
+                if let Some(working) = self.working.take() {
+                    working.cancel();
+                }
+            }
+            Effect::Report(report) => {
+                if let Some(ending) = report.ending {
+                    tracing::info!(
+                        "job {}: {ending:?} ({}) {}",
+                        report.job.id,
+                        report.step.as_str(),
+                        report.reason
+                    );
+                }
+                self.send(jobs::report(&self.thing, &report));
+            }
+            Effect::Ask if self.ask.attempts() == 0 => self.ask_now(),
+            Effect::Ask => {
+                // A server that offers the same finished job over and over is not answered at
+                // the speed of the network.
+                let wait = self.ask.next(backoff::random());
+                self.ask_at = Some(Instant::now() + wait);
+            }
+            Effect::Describe(job) => self.send(jobs::describe(&self.thing, &job)),
+        }
+        Ok(())
+    }
+
+    fn begin_work(&mut self) -> Cancel {
+        let cancel = Cancel::default();
+        self.working = Some(cancel.clone());
+        cancel
+    }
+
+    fn task(&self, task: Task) -> Result<(), AgentError> {
+        self.tasks.send(task).map_err(|_| AgentError::WorkerGone)
+    }
+
+    fn send(&self, request: jobs::Request) {
+        if let Some(session) = &self.session {
+            session.send(request);
+        }
+    }
+
+    fn ask_now(&mut self) {
+        self.ask_at = None;
+        if self.ask.attempts() == 0 {
+            self.ask.next(0);
+        }
+        if self.session.is_some() {
+            self.asked = true;
+            self.send(jobs::ask(&self.thing));
+        }
+    }
+
+    fn linked(&mut self, event: LinkEvent) -> Result<(), AgentError> {
+        match event {
+            LinkEvent::Up(session) => {
+                self.session = Some(session);
+                self.ask.reset();
+                self.repeat.reset();
+                self.feed(Event::Connected)
+            }
+            LinkEvent::Down => {
+                self.session = None;
+                self.asked = false;
+                self.ask_at = None;
+                Ok(())
+            }
+            LinkEvent::Message { topic, payload } => {
+                match jobs::read(&self.thing, &topic, &payload) {
+                    Some(incoming) => self.heard(incoming),
+                    None => {
+                        tracing::debug!("passed over a message on {topic}");
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, incoming: Incoming) -> Result<(), AgentError> {
+        let current = self
+            .machine
+            .state()
+            .current
+            .as_ref()
+            .map(|current| current.job.clone());
+        match incoming {
+            Incoming::Next(head) => match current {
+                // Ours may be gone; its own description says so.
+                Some(current) if head.as_ref() != Some(&current) => {
+                    self.carry_out(Effect::Describe(current))
+                }
+                None if head.is_some() && self.machine.is_idle() => {
+                    self.ask_now();
+                    Ok(())
+                }
+                _ => Ok(()),
+            },
+            Incoming::Started(execution) => {
+                self.asked = false;
+                match execution.filter(jobs::Execution::is_open) {
+                    Some(execution) => self.feed(Event::Offered(execution.job, execution.order)),
+                    None => Ok(()),
+                }
+            }
+            Incoming::Described(execution) => match current {
+                Some(current)
+                    if current.id == execution.job.id
+                        && (current != execution.job || !execution.is_open()) =>
+                {
+                    self.feed(Event::Withdrawn(current))
+                }
+                _ => Ok(()),
+            },
+            Incoming::Gone(id) => match current {
+                Some(current) if current.id == id => self.feed(Event::Withdrawn(current)),
+                _ => Ok(()),
+            },
+            Incoming::Taken { job, last: true } => self.feed(Event::Acknowledged(job)),
+            Incoming::Taken { last: false, .. } => Ok(()),
+            Incoming::Refused {
+                job,
+                last,
+                code,
+                message,
+            } => {
+                tracing::warn!(
+                    "the server refused a report of job {}: {code}: {message}",
+                    job.id
+                );
+                match (last, code.as_str()) {
+                    (true, code) if jobs::is_final_refusal(code) => {
+                        self.feed(Event::Acknowledged(job))
+                    }
+                    (
+                        false,
+                        "TerminalStateReached" | "ResourceNotFound" | "InvalidStateTransition",
+                    ) => self.feed(Event::Withdrawn(job)),
+                    _ => Ok(()),
+                }
+            }
+            Incoming::AskRefused { code, message } => {
+                tracing::warn!("the server refused a request for jobs: {code}: {message}");
+                Ok(())
+            }
+        }
+    }
+
+    /// Says again what awaits an answer, or asks when there is nothing to say.
+    fn tick(&mut self) -> Result<(), AgentError> {
+        if self.session.is_none() {
+            return Ok(());
+        }
+        self.ask.reset();
+        self.feed(Event::Connected)
+    }
+
+    /// How long until the next tick at the latest; `planned` is when it would come.
+    fn next_tick(&mut self, planned: Instant) -> Duration {
+        let left = planned.saturating_duration_since(Instant::now());
+        let awaiting = self.session.is_some() && (self.asked || !self.machine.is_idle());
+        if !awaiting {
+            self.repeat.reset();
+            return if left.is_zero() { IDLE_ASK } else { left };
+        }
+        if left.is_zero() || left > REPEAT.1 {
+            return self.repeat.next(backoff::random());
+        }
+        left
+    }
+
+    /// Stops the installer and says goodbye. A verdict that came in at the last moment counts.
+    async fn stop(
+        mut self,
+        events: &mut mpsc::Receiver<Event>,
+        heard: &mut mpsc::Receiver<LinkEvent>,
+    ) -> Result<(), AgentError> {
+        if let Some(working) = self.working.take() {
+            working.cancel();
+        }
+        // The installer ends when nobody can give it tasks any more.
+        let (tasks, _) = std::sync::mpsc::channel();
+        drop(std::mem::replace(&mut self.tasks, tasks));
+        let deadline = Instant::now() + STOP_WITHIN;
+        while let Ok(Some(event)) = tokio::time::timeout_at(deadline, events.recv()).await {
+            if matches!(event, Event::Judged(..)) {
+                self.feed(event)?;
+            }
+        }
+        if let Some(session) = self.session.take() {
+            session.disconnect();
+            let goodbye = async {
+                while let Some(event) = heard.recv().await {
+                    if matches!(event, LinkEvent::Down) {
+                        return;
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(GOODBYE_WITHIN, goodbye).await;
+        }
+        Ok(())
+    }
+}
+
+/// The name must be one that a certificate can carry and both clients can dial.
+fn check_server(server: &str) -> Result<(), AgentError> {
+    let fault = |what: &str| AgentError::Server {
+        server: server.into(),
+        what: what.into(),
+    };
+    match ServerName::try_from(server) {
+        Ok(ServerName::IpAddress(rustls::pki_types::IpAddr::V6(_))) => Err(fault(
+            "an IPv6 address cannot be dialled by number; give a host name",
+        )),
+        Ok(_) => Ok(()),
+        Err(_) => Err(fault(
+            "not a host name; give the name alone, without scheme, port or path (--mqtt-port and --https-port say the ports)",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_name_alone() {
+        for good in ["localhost", "muster.example", "192.0.2.7"] {
+            check_server(good).unwrap();
+        }
+        for bad in [
+            "",
+            "https://muster.example",
+            "muster.example:8883",
+            "::1",
+            "a b",
+        ] {
+            let said = check_server(bad).unwrap_err().to_string();
+            assert!(said.contains("--server"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Fetches an image as a stream: bounded by the size the signed manifest says, checked chunk by
+//! chunk as it arrives and as a whole at the end, resumable at any byte. Memory does not depend
+//! on the image's size.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ota::manifest::CHUNK_BYTES;
+use ota::{ImageCheck, Manifest};
+
+use crate::backoff::{self, Backoff};
+use crate::cancel::Cancel;
+use crate::files::{self, Files};
+use crate::https::{Client, HttpFault};
+
+/// One read from the network.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Where an image is kept while it is fetched: named by its hash, so that what is left of one
+/// image is never taken for the beginning of another.
+#[must_use]
+pub(crate) fn partial(dir: &Path, manifest: &Manifest) -> PathBuf {
+    dir.join(format!("{}.part", manifest.sha256))
+}
+
+/// How patient the download is. Attempts count anew after each so many bytes of progress.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// The first wait after a failed attempt.
+    pub first: Duration,
+    /// The longest wait.
+    pub most: Duration,
+    /// How many attempts in a row may fail without progress.
+    pub attempts: u32,
+    /// What counts as progress; less than this per connection would be a loop of handshakes.
+    pub progress_bytes: u64,
+}
+
+impl Default for Patience {
+    /// About ten minutes without a server.
+    fn default() -> Self {
+        Self {
+            first: Duration::from_millis(500),
+            most: Duration::from_secs(60),
+            attempts: 16,
+            progress_bytes: 64 * 1024,
+        }
+    }
+}
+
+impl Patience {
+    /// The backoff it stands for.
+    #[must_use]
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(self.first, self.most)
+    }
+}
+
+/// Why a download ended without the image.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DownloadFault {
+    /// Called off.
+    #[error("called off")]
+    Cancelled,
+    /// The server's data cannot be this image.
+    #[error("{0}")]
+    Wrong(String),
+    /// The disk said no.
+    #[error("the device's disk: {0}")]
+    Disk(#[from] io::Error),
+}
+
+fn wrong(words: impl Into<String>) -> DownloadFault {
+    DownloadFault::Wrong(words.into())
+}
+
+/// What has been checked so far, and how it stood at the end of the last correct chunk.
+struct Checked<'m> {
+    now: ImageCheck<'m>,
+    good: ImageCheck<'m>,
+}
+
+impl<'m> Checked<'m> {
+    fn new(manifest: &'m Manifest) -> Self {
+        Self {
+            now: ImageCheck::new(manifest),
+            good: ImageCheck::new(manifest),
+        }
+    }
+
+    fn offset(&self) -> u64 {
+        self.now.taken()
+    }
+
+    /// Takes the next bytes. After an error all is as at the end of the last correct chunk.
+    fn feed(&mut self, mut bytes: &[u8]) -> Result<(), ota::Error> {
+        while !bytes.is_empty() {
+            // Chunk by chunk, so that each correct one can be gone back to.
+            let room = CHUNK_BYTES - self.now.taken() % CHUNK_BYTES;
+            let room = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
+            let (next, rest) = bytes.split_at(room);
+            if let Err(error) = self.now.update(next) {
+                self.now = self.good.clone();
+                return Err(error);
+            }
+            if self.now.verified() == self.now.taken() {
+                self.good = self.now.clone();
+            }
+            bytes = rest;
+        }
+        Ok(())
+    }
+}
+
+/// Where bytes come from and how long to try.
+pub(crate) struct Download<'a> {
+    /// The server.
+    pub client: &'a Client,
+    /// The disk.
+    pub files: &'a dyn Files,
+    /// When to stop trying.
+    pub patience: Patience,
+    /// When to stop at all.
+    pub cancel: &'a Cancel,
+}
+
+impl Download<'_> {
+    /// Fetches the image at `path` into `partial`, going on from what lies there. On success the
+    /// file is complete, correct and durable.
+    ///
+    /// # Errors
+    /// [`DownloadFault`]; what was fetched and is correct stays for the next time, except when
+    /// the whole turned out wrong.
+    pub(crate) fn run(
+        &self,
+        path: &str,
+        manifest: &Manifest,
+        partial: &Path,
+    ) -> Result<(), DownloadFault> {
+        let size = manifest.size;
+        let mut file = files::private()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(partial)?;
+        let mut checked = Checked::new(manifest);
+        self.resume(&mut file, &mut checked, size)?;
+        let mut backoff = self.patience.backoff();
+        let mut mark = checked.offset();
+        while checked.offset() < size {
+            let words = match self.attempt(path, &mut file, &mut checked, size) {
+                Ok(None) => break,
+                Ok(Some(words)) => words,
+                Err(fault) => {
+                    // What went wrong may have left more in the file than was checked.
+                    self.files.truncate(&file, checked.offset())?;
+                    return Err(fault);
+                }
+            };
+            if checked.offset() - mark >= self.patience.progress_bytes {
+                mark = checked.offset();
+                backoff.reset();
+            }
+            if backoff.attempts() >= self.patience.attempts {
+                return Err(wrong(format!(
+                    "download stopped at byte {} of {size} and got no further in {} attempts: {words}",
+                    checked.offset(),
+                    self.patience.attempts
+                )));
+            }
+            let wait = backoff.next(backoff::random());
+            tracing::warn!(
+                "download of {path}: {words}; going on from byte {} in {wait:?}",
+                checked.offset()
+            );
+            if self.cancel.wait(wait) {
+                return Err(DownloadFault::Cancelled);
+            }
+        }
+        let good = checked.good.verified();
+        if let Err(error) = checked.now.finish() {
+            // The last chunk, or the manifest's own hash of the whole.
+            let wrong_whole = good == size;
+            self.files
+                .truncate(&file, if wrong_whole { 0 } else { good })?;
+            return Err(wrong(error.to_string()));
+        }
+        self.files.sync(partial)?;
+        Ok(())
+    }
+
+    /// Reads what lies there already; anything wrong or torn is cut off.
+    fn resume(
+        &self,
+        file: &mut File,
+        checked: &mut Checked<'_>,
+        size: u64,
+    ) -> Result<(), DownloadFault> {
+        let mut buffer = vec![0; READ_BYTES];
+        while checked.offset() < size {
+            let room = size - checked.offset();
+            let room = usize::try_from(room).unwrap_or(usize::MAX).min(READ_BYTES);
+            let read = file.read(buffer.get_mut(..room).unwrap_or_default())?;
+            if read == 0
+                || checked
+                    .feed(buffer.get(..read).unwrap_or_default())
+                    .is_err()
+            {
+                break;
+            }
+            if self.cancel.is_cancelled() {
+                return Err(DownloadFault::Cancelled);
+            }
+        }
+        // A last, shorter chunk is only known once it is whole: where it is not the signed one it
+        // goes too, to come again.
+        if checked.offset() == size && checked.now.clone().finish().is_err() {
+            checked.now = checked.good.clone();
+        }
+        self.files.truncate(file, checked.offset())?;
+        file.seek(SeekFrom::Start(checked.offset()))?;
+        Ok(())
+    }
+
+    /// One request. `Ok(None)`: the image is complete; `Ok(Some(words))`: it is not, worth
+    /// another request.
+    fn attempt(
+        &self,
+        path: &str,
+        file: &mut File,
+        checked: &mut Checked<'_>,
+        size: u64,
+    ) -> Result<Option<String>, DownloadFault> {
+        let mut answer = match self.client.image(path, checked.offset()) {
+            Ok(answer) => answer,
+            Err(HttpFault::Passing(words)) => return Ok(Some(words)),
+            Err(fault) => return Err(wrong(fault.words())),
+        };
+        if let Some(total) = answer.total
+            && total != size
+        {
+            return Err(wrong(format!(
+                "size mismatch: the server's image has {total} bytes, the signed manifest says {size}"
+            )));
+        }
+        // A server that sends from the start again: what is here already is read past.
+        let mut skip = checked.offset() - answer.start.min(checked.offset());
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            if self.cancel.is_cancelled() {
+                return Err(DownloadFault::Cancelled);
+            }
+            let read = match answer.body.read(&mut buffer) {
+                Ok(read) => read,
+                Err(error) if checked.offset() < size => {
+                    return Ok(Some(format!(
+                        "truncated: {}",
+                        self.client.read_words(&error)
+                    )));
+                }
+                // All of the image is here; how the connection ends does not matter.
+                Err(_) => return Ok(None),
+            };
+            if read == 0 {
+                let truncated = || "truncated: the server's answer ended early".to_string();
+                return Ok((checked.offset() < size).then(truncated));
+            }
+            let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(read);
+            skip -= skipped as u64;
+            let bytes = buffer.get(skipped..read).unwrap_or_default();
+            if bytes.len() as u64 > size - checked.offset() {
+                return Err(wrong(format!(
+                    "endless data: the server sends more than the {size} bytes the signed manifest says"
+                )));
+            }
+            self.files.append(file, bytes)?;
+            checked
+                .feed(bytes)
+                .map_err(|error| wrong(error.to_string()))?;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "download_tests.rs"]
+mod tests;

@@ -1,0 +1,292 @@
+//! Downloads from a small HTTPS server that lies in every way it can.
+
+use std::fs;
+use std::sync::Arc;
+
+use super::*;
+use crate::files::Disk;
+use crate::files::tests::PowerCut;
+use crate::https::Timeouts;
+use crate::identity::Identity;
+use crate::identity::tests::Ca;
+use crate::testserver::{Answer, Server};
+
+/// Two and a half chunks.
+const SIZE: usize = 5 * CHUNK_BYTES as usize / 2;
+const CHUNK: usize = CHUNK_BYTES as usize;
+
+fn image(size: usize) -> Vec<u8> {
+    (0..size).map(|n| (n * 31 % 251) as u8).collect()
+}
+
+fn manifest(image: &[u8]) -> Manifest {
+    let facts = ota::ImageFacts::measure(image).unwrap();
+    Manifest {
+        name: "lamp".parse().unwrap(),
+        version: "1.0.0".parse().unwrap(),
+        hardware: ["rev-a".parse().unwrap()].into(),
+        requires: None,
+        size: facts.size,
+        sha256: facts.sha256,
+        chunks: facts.chunks,
+        counter: 0,
+        expires: std::time::SystemTime::now() + Duration::from_secs(3600),
+        notes: None,
+    }
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    client: Client,
+    server: Server,
+    cancel: Cancel,
+}
+
+impl Bench {
+    fn new(answer: impl Fn(&str, u64) -> Answer + Send + Sync + 'static) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = Ca::new();
+        ca.write_identity(dir.path(), "lamp-1");
+        let server = Server::start(&ca, Arc::new(answer));
+        let identity = Identity::open(dir.path(), std::time::SystemTime::now()).unwrap();
+        let timeouts = Timeouts {
+            read: Duration::from_millis(500),
+            ..Timeouts::default()
+        };
+        let client = Client::new(&identity, "localhost", server.port, timeouts);
+        Self {
+            dir,
+            client,
+            server,
+            cancel: Cancel::default(),
+        }
+    }
+
+    fn run(&self, manifest: &Manifest) -> Result<(), String> {
+        self.run_on(&Disk, manifest)
+    }
+
+    fn run_on(&self, files: &dyn Files, manifest: &Manifest) -> Result<(), String> {
+        let patience = Patience {
+            first: Duration::from_millis(1),
+            most: Duration::from_millis(4),
+            attempts: 3,
+            progress_bytes: CHUNK_BYTES / 2,
+        };
+        let download = Download {
+            client: &self.client,
+            files,
+            patience,
+            cancel: &self.cancel,
+        };
+        download
+            .run(
+                "/firmware/lamp/1.0.0/image",
+                manifest,
+                &self.partial(manifest),
+            )
+            .map_err(|fault| fault.to_string())
+    }
+
+    fn partial(&self, manifest: &Manifest) -> PathBuf {
+        partial(self.dir.path(), manifest)
+    }
+}
+
+#[test]
+fn an_image_arrives_whole_and_a_torn_beginning_is_used() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let served = whole.clone();
+    let bench = Bench::new(move |_, from| Answer::range(&served, from));
+    bench.run(&manifest).unwrap();
+    assert_eq!(fs::read(bench.partial(&manifest)).unwrap(), whole);
+    assert_eq!(bench.server.requests(), [0]);
+
+    // Some good bytes, then rubbish: the good chunks are kept, the rest comes again.
+    let mut torn = whole[..2 * CHUNK + 100].to_vec();
+    torn[CHUNK + 9_000] ^= 1;
+    torn.extend_from_slice(&[0; 9_000]);
+    fs::write(bench.partial(&manifest), torn).unwrap();
+    bench.run(&manifest).unwrap();
+    assert_eq!(fs::read(bench.partial(&manifest)).unwrap(), whole);
+    assert_eq!(bench.server.requests(), [0, CHUNK_BYTES]);
+
+    // Complete already: nothing is asked for.
+    bench.run(&manifest).unwrap();
+    assert_eq!(bench.server.requests().len(), 2);
+}
+
+#[test]
+fn a_connection_that_breaks_again_and_again_still_ends_with_the_image() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let served = whole.clone();
+    let bench = Bench::new(move |_, from| Answer::range(&served, from).cut_after(400_001));
+    bench.run(&manifest).unwrap();
+    assert_eq!(fs::read(bench.partial(&manifest)).unwrap(), whole);
+    let requests = bench.server.requests();
+    assert!(requests.len() > 5, "{requests:?}");
+    assert!(
+        requests.windows(2).all(|pair| pair[0] < pair[1]),
+        "bytes were fetched twice"
+    );
+}
+
+#[test]
+fn a_server_that_ignores_ranges_is_read_past_what_is_here() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let served = whole.clone();
+    let bench = Bench::new(move |_, _| Answer::range(&served, 0));
+    fs::write(bench.partial(&manifest), &whole[..CHUNK + 5]).unwrap();
+    bench.run(&manifest).unwrap();
+    assert_eq!(fs::read(bench.partial(&manifest)).unwrap(), whole);
+}
+
+#[test]
+fn a_truncated_image_ends_in_words_after_the_last_attempt() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let served = whole.clone();
+    let bench = Bench::new(move |_, from| {
+        Answer::range(&served, from).cut_after(1_400_000usize.saturating_sub(from as usize))
+    });
+    let words = bench.run(&manifest).unwrap_err();
+    assert!(
+        words.contains("stopped at byte 1400000 of 2621440") && words.contains("truncated"),
+        "{words}"
+    );
+    assert!(
+        bench.server.requests().len() <= 6,
+        "{:?}",
+        bench.server.requests()
+    );
+    // What came is kept for the next time.
+    assert_eq!(
+        fs::metadata(bench.partial(&manifest)).unwrap().len(),
+        1_400_000
+    );
+}
+
+#[test]
+fn endless_data_is_cut_at_the_size_the_manifest_says() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let served = whole.clone();
+    let bench = Bench::new(move |_, _| Answer::endless(&served));
+    let words = bench.run(&manifest).unwrap_err();
+    assert!(
+        words.contains("endless data") && words.contains("2621440"),
+        "{words}"
+    );
+    assert!(fs::metadata(bench.partial(&manifest)).unwrap().len() <= SIZE as u64);
+    assert_eq!(bench.server.requests().len(), 1);
+}
+
+#[test]
+fn another_size_is_refused_before_a_byte_is_taken() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    for served in [image(SIZE + 1), image(SIZE - 1)] {
+        let bench = Bench::new(move |_, from| Answer::range(&served, from));
+        let words = bench.run(&manifest).unwrap_err();
+        assert!(words.contains("size mismatch"), "{words}");
+    }
+    let served = image(CHUNK);
+    let bench = Bench::new(move |_, from| Answer::range(&served, from));
+    fs::write(bench.partial(&manifest), &whole[..CHUNK + 12_000]).unwrap();
+    let words = bench.run(&manifest).unwrap_err();
+    assert!(
+        words.contains("size mismatch") && words.contains("ends at byte 1048576"),
+        "{words}"
+    );
+}
+
+#[test]
+fn a_flipped_bit_is_found_in_its_chunk() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let mut served = whole.clone();
+    served[CHUNK + 9_000] ^= 0x10;
+    let bench = Bench::new(move |_, from| Answer::range(&served, from));
+    let words = bench.run(&manifest).unwrap_err();
+    assert!(
+        words.contains("chunk 1 (bytes 1048576 to 2097152)"),
+        "{words}"
+    );
+    // The bad chunk is not kept.
+    assert_eq!(
+        fs::metadata(bench.partial(&manifest)).unwrap().len(),
+        CHUNK_BYTES
+    );
+}
+
+#[test]
+fn a_range_that_was_not_asked_for_is_refused() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let served = whole.clone();
+    let bench = Bench::new(move |_, from| Answer::range(&served, from + 1));
+    fs::write(bench.partial(&manifest), &whole[..CHUNK]).unwrap();
+    let words = bench.run(&manifest).unwrap_err();
+    assert!(words.contains("answers from byte 1048577"), "{words}");
+}
+
+#[test]
+fn a_server_that_says_no_is_final_and_one_that_is_down_is_not() {
+    let manifest = manifest(&image(SIZE));
+    let bench = Bench::new(|_, _| Answer::status(403));
+    assert!(bench.run(&manifest).unwrap_err().contains("403"));
+    assert_eq!(bench.server.requests().len(), 1);
+    let bench = Bench::new(|_, _| Answer::status(503));
+    assert!(bench.run(&manifest).unwrap_err().contains("503"));
+    assert_eq!(
+        bench.server.requests().len(),
+        4,
+        "the first, and three more attempts"
+    );
+}
+
+#[test]
+fn a_server_that_stalls_does_not_hold_the_device() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let bench = Bench::new(move |_, from| Answer::range(&whole, from).stall_after(1_500_000));
+    bench.run(&manifest).unwrap();
+    assert!(bench.server.requests().len() == 2);
+}
+
+#[test]
+fn a_call_off_ends_the_download() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let bench = Bench::new(move |_, from| Answer::range(&whole, from));
+    bench.cancel.cancel();
+    assert_eq!(bench.run(&manifest).unwrap_err(), "called off");
+}
+
+#[test]
+fn power_may_go_at_any_write_and_the_download_goes_on() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let served = whole.clone();
+    let bench = Bench::new(move |_, from| Answer::range(&served, from));
+    let mut cuts = 0;
+    for operations in (0..).step_by(5) {
+        if bench
+            .run_on(&PowerCut::after(operations), &manifest)
+            .is_ok()
+        {
+            break;
+        }
+        cuts += 1;
+        // After each third cut the device starts from nothing, else from what is there.
+        if operations % 15 == 0 {
+            let _ = fs::remove_file(bench.partial(&manifest));
+        }
+        assert!(operations < 400, "the download never ends");
+    }
+    assert!(cuts > 2);
+    assert_eq!(fs::read(bench.partial(&manifest)).unwrap(), whole);
+}

@@ -1,0 +1,426 @@
+//! Who this device is: the directory that `muster device create` wrote.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use ureq::tls::{Certificate, ClientCert, PrivateKey};
+use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
+
+use crate::AgentError;
+
+/// The largest certificate or key file that is read.
+const IDENTITY_BYTES_MAX: u64 = 64 * 1024;
+
+/// A device's certificate chain and key, checked against each other, and the root it trusts.
+pub struct Identity {
+    thing: String,
+    https: ClientCert,
+    root: CertificateDer<'static>,
+    tls: Arc<ClientConfig>,
+    firmware_root: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("thing", &self.thing)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Reads `NAME.crt` (leaf, then issuing), `NAME.key`, `root.crt` and, where there is one,
+    /// finds `firmware-root.json`.
+    ///
+    /// # Errors
+    /// Each names the file and the mend: missing, not PEM, key of another certificate, not
+    /// valid at `now`.
+    pub fn open(dir: &Path, now: SystemTime) -> Result<Self, AgentError> {
+        let name = certificate_name(dir)?;
+        let certificate = dir.join(format!("{name}.crt"));
+        let key_path = dir.join(format!("{name}.key"));
+        let root_path = dir.join("root.crt");
+
+        let chain = certificates(&certificate)?;
+        let root = certificates(&root_path)?
+            .into_iter()
+            .next()
+            .ok_or_else(|| {
+                content(
+                    &root_path,
+                    "holds no certificate; fetch the server's root.crt again",
+                )
+            })?;
+        let leaf = chain
+            .first()
+            .ok_or_else(|| content(&certificate, "holds no certificate in PEM"))?;
+        let thing = common_name(&certificate, leaf)?;
+        check_validity(&certificate, leaf, now)?;
+
+        let key_pem = read(&key_path)?;
+        let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| {
+            content(&key_path, &format!("holds no private key in PEM: {error}"))
+        })?;
+        warn_if_readable(&key_path);
+
+        let https = {
+            let key = PrivateKey::from_pem(&key_pem)
+                .map_err(|error| content(&key_path, &format!("cannot be used: {error}")))?;
+            let chain: Vec<_> = chain
+                .iter()
+                .map(|der| Certificate::from_der(der).to_owned())
+                .collect();
+            ClientCert::new_with_certs(&chain, key)
+        };
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(root.clone())
+            .map_err(|error| content(&root_path, &format!("is not a usable root: {error}")))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| content(&certificate, &error.to_string()))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => AgentError::KeyMismatch {
+                    key: key_path.clone(),
+                    certificate: certificate.clone(),
+                },
+                other => content(&key_path, &format!("cannot be used: {other}")),
+            })?;
+
+        let firmware_root = Some(dir.join("firmware-root.json")).filter(|path| path.exists());
+        Ok(Self {
+            thing,
+            https,
+            root,
+            tls: Arc::new(tls),
+            firmware_root,
+        })
+    }
+
+    /// The thing's name: the certificate's common name, and the MQTT client id.
+    #[must_use]
+    pub fn thing(&self) -> &str {
+        &self.thing
+    }
+
+    /// The TLS side of this identity.
+    #[must_use]
+    pub fn tls(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.tls)
+    }
+
+    /// Certificate and key as the HTTPS client takes them.
+    pub(crate) fn https(&self) -> &ClientCert {
+        &self.https
+    }
+
+    /// The root a server's certificate must lead to.
+    #[must_use]
+    pub fn root(&self) -> &CertificateDer<'static> {
+        &self.root
+    }
+
+    /// The firmware trust root that came with the identity.
+    #[must_use]
+    pub fn firmware_root(&self) -> Option<&Path> {
+        self.firmware_root.as_deref()
+    }
+}
+
+fn content(path: &Path, what: &str) -> AgentError {
+    AgentError::IdentityContent {
+        path: path.to_path_buf(),
+        what: what.to_string(),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, AgentError> {
+    let fault = |why| AgentError::IdentityFile {
+        path: path.to_path_buf(),
+        why,
+    };
+    let size = fs::metadata(path).map_err(fault)?.len();
+    if size > IDENTITY_BYTES_MAX {
+        return Err(content(
+            path,
+            &format!("has {size} bytes, more than {IDENTITY_BYTES_MAX}"),
+        ));
+    }
+    fs::read(path).map_err(fault)
+}
+
+/// The one `*.crt` that is not `root.crt`, without the ending.
+fn certificate_name(dir: &Path) -> Result<String, AgentError> {
+    let fault = |why| AgentError::IdentityFile {
+        path: dir.to_path_buf(),
+        why,
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(fault)? {
+        let file = entry.map_err(fault)?.file_name();
+        if let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".crt"))
+            && name != "root"
+        {
+            names.push(name.to_string());
+        }
+    }
+    names.sort();
+    let found = match names.len() {
+        1 => return Ok(names.remove(0)),
+        0 => "no device certificate".to_string(),
+        _ => format!("several certificates ({})", names.join(".crt, ") + ".crt"),
+    };
+    Err(AgentError::IdentityNames {
+        dir: dir.to_path_buf(),
+        found,
+    })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AgentError> {
+    CertificateDer::pem_slice_iter(&read(path)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| content(path, &format!("is not a certificate in PEM: {error}")))
+}
+
+fn parse<'a>(
+    path: &Path,
+    der: &'a CertificateDer<'static>,
+) -> Result<X509Certificate<'a>, AgentError> {
+    X509Certificate::from_der(der)
+        .map(|(_, certificate)| certificate)
+        .map_err(|error| content(path, &format!("is not an X.509 certificate: {error}")))
+}
+
+fn common_name(path: &Path, der: &CertificateDer<'static>) -> Result<String, AgentError> {
+    let certificate = parse(path, der)?;
+    let name = certificate
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|name| name.as_str().ok())
+        .unwrap_or_default();
+    // The name becomes a topic level; only what a thing may be called can.
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '-');
+    if name.is_empty() || name.len() > 128 || !name.chars().all(fits) {
+        return Err(content(
+            path,
+            &format!(
+                "its common name {name:?} is not a thing's name: is this a device certificate?"
+            ),
+        ));
+    }
+    Ok(name.to_string())
+}
+
+fn check_validity(
+    path: &Path,
+    der: &CertificateDer<'static>,
+    now: SystemTime,
+) -> Result<(), AgentError> {
+    let certificate = parse(path, der)?;
+    let seconds = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    let clock = ASN1Time::from_timestamp(seconds).map_or_else(
+        |_| format!("{seconds} seconds since 1970"),
+        |time| time.to_string(),
+    );
+    let (from, until) = (
+        certificate.validity().not_before,
+        certificate.validity().not_after,
+    );
+    let what = if seconds < from.timestamp() {
+        format!("is not valid before {from}, and this device's clock says {clock}: set the clock")
+    } else if seconds > until.timestamp() {
+        format!(
+            "was valid until {until}, and this device's clock says {clock}: set the clock, or, if it is right, give the device a new certificate with `muster device replace`"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(AgentError::Clock {
+        path: path.to_path_buf(),
+        what,
+    })
+}
+
+fn warn_if_readable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(facts) = fs::metadata(path) else {
+        return;
+    };
+    if facts.permissions().mode() & 0o077 != 0 {
+        tracing::warn!(
+            "{} can be read by other users of this device: chmod 600 it",
+            path.display()
+        );
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A root, and a way to write a device's identity and a server's certificate below it.
+    pub(crate) struct Ca {
+        certificate: rcgen::Certificate,
+        issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    }
+
+    impl Ca {
+        pub(crate) fn new() -> Self {
+            let mut params = rcgen::CertificateParams::default();
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, "test root");
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            Self {
+                certificate,
+                issuer: rcgen::Issuer::new(params, key),
+            }
+        }
+
+        /// Certificate and key in PEM.
+        pub(crate) fn issue(
+            &self,
+            common_name: &str,
+            names: &[&str],
+            from: SystemTime,
+            until: SystemTime,
+        ) -> (String, rcgen::KeyPair) {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            let mut params = rcgen::CertificateParams::new(names).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, common_name);
+            params.not_before = from.into();
+            params.not_after = until.into();
+            let key = rcgen::KeyPair::generate().unwrap();
+            (params.signed_by(&key, &self.issuer).unwrap().pem(), key)
+        }
+
+        pub(crate) fn write_identity(&self, dir: &Path, thing: &str) {
+            let now = SystemTime::now();
+            let (from, until) = (
+                now - Duration::from_secs(3600),
+                now + Duration::from_secs(3600),
+            );
+            let (pem, key) = self.issue(thing, &[], from, until);
+            fs::write(dir.join("root.crt"), self.root_pem()).unwrap();
+            fs::write(dir.join(format!("{thing}.crt")), pem).unwrap();
+            fs::write(dir.join(format!("{thing}.key")), key.serialize_pem()).unwrap();
+        }
+
+        pub(crate) fn root_pem(&self) -> String {
+            self.certificate.pem()
+        }
+
+        pub(crate) fn root_der(&self) -> CertificateDer<'static> {
+            self.certificate.der().clone()
+        }
+    }
+
+    fn written() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        Ca::new().write_identity(dir.path(), "lamp-1");
+        dir
+    }
+
+    fn refusal(dir: &Path) -> String {
+        Identity::open(dir, SystemTime::now())
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn what_device_create_wrote_is_understood() {
+        let dir = written();
+        let identity = Identity::open(dir.path(), SystemTime::now()).unwrap();
+        assert_eq!(identity.thing(), "lamp-1");
+        assert!(identity.firmware_root().is_none());
+        fs::write(dir.path().join("firmware-root.json"), "{}").unwrap();
+        let identity = Identity::open(dir.path(), SystemTime::now()).unwrap();
+        assert!(identity.firmware_root().is_some());
+        assert!(!format!("{identity:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn each_missing_or_foreign_file_is_named_with_its_mend() {
+        let dir = written();
+        let other = written();
+        fs::copy(
+            other.path().join("lamp-1.key"),
+            dir.path().join("lamp-1.key"),
+        )
+        .unwrap();
+        let said = refusal(dir.path());
+        assert!(said.contains("lamp-1.key is not the key of"), "{said}");
+        assert!(said.contains("device replace"), "{said}");
+
+        fs::write(dir.path().join("lamp-1.key"), "no key").unwrap();
+        assert!(refusal(dir.path()).contains("holds no private key in PEM"));
+        fs::remove_file(dir.path().join("lamp-1.key")).unwrap();
+        let said = refusal(dir.path());
+        assert!(
+            said.contains("lamp-1.key") && said.contains("device create"),
+            "{said}"
+        );
+
+        let dir = written();
+        fs::remove_file(dir.path().join("root.crt")).unwrap();
+        assert!(refusal(dir.path()).contains("root.crt"));
+
+        let dir = written();
+        fs::write(dir.path().join("lamp-2.crt"), "").unwrap();
+        assert!(refusal(dir.path()).contains("several certificates (lamp-1.crt, lamp-2.crt)"));
+
+        let empty = tempfile::tempdir().unwrap();
+        assert!(refusal(empty.path()).contains("no device certificate"));
+        assert!(refusal(&empty.path().join("nowhere")).contains("nowhere"));
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_blamed_by_name() {
+        let dir = written();
+        let said = Identity::open(dir.path(), UNIX_EPOCH)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            said.contains("is not valid before") && said.contains("1970"),
+            "{said}"
+        );
+        assert!(said.contains("set the clock"), "{said}");
+        let later = SystemTime::now() + Duration::from_secs(86_400);
+        let said = Identity::open(dir.path(), later).unwrap_err().to_string();
+        assert!(
+            said.contains("was valid until") && said.contains("clock says"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_certificate_that_is_no_devices_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = Ca::new();
+        ca.write_identity(dir.path(), "x");
+        let now = SystemTime::now();
+        let (pem, _) = ca.issue("a/+/b", &[], now, now + Duration::from_secs(60));
+        fs::write(dir.path().join("x.crt"), pem).unwrap();
+        let said = Identity::open(dir.path(), now + Duration::from_secs(2)).unwrap_err();
+        assert!(said.to_string().contains("is not a thing's name"), "{said}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Which release keys this device believes.
+//!
+//! The first trust root comes with the identity or `--trust`; where neither has one, once from
+//! the server. From then on only a successor that the known root's threshold signed is believed
+//! (TUF 1.0 §5.3), and the newest one is kept in the state directory. A server can keep a
+//! successor back, which ends when the root or the manifest expires; it cannot bring its own.
+
+use std::path::Path;
+
+use ota::Root;
+
+use crate::AgentError;
+use crate::files;
+use crate::https::{Client, HttpFault};
+use crate::state::StateDir;
+
+/// How many successors are followed at once (TUF 1.0 §5.3.3 asks for such a bound).
+pub(crate) const SUCCESSORS_MAX: u32 = 64;
+
+/// The largest trust root file given on the command line.
+const ROOT_BYTES_MAX: u64 = 1 << 20;
+
+/// Why there is no root to judge by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TrustFault {
+    /// Worth trying again.
+    Passing(String),
+    /// The server has none, or the disk will not keep it.
+    Unavailable(String),
+    /// What the server offers as the next root is not one.
+    Refused(String),
+}
+
+impl From<HttpFault> for TrustFault {
+    fn from(fault: HttpFault) -> Self {
+        match fault {
+            HttpFault::Passing(words) => Self::Passing(words),
+            HttpFault::NotFound(words) | HttpFault::Final(words) => Self::Unavailable(words),
+        }
+    }
+}
+
+/// Adopts the trust root given with the device, unless the device has one already. To be called
+/// at start, so that a bad file is known before any job.
+///
+/// # Errors
+/// [`AgentError::TrustRoot`] naming the file.
+pub(crate) fn adopt(state: &StateDir, given: Option<&Path>) -> Result<(), AgentError> {
+    let kept = kept(state)?;
+    let Some(path) = given else { return Ok(()) };
+    let fault = |what: String| AgentError::TrustRoot {
+        path: path.to_path_buf(),
+        what,
+    };
+    let size = std::fs::metadata(path)
+        .map_err(|error| fault(error.to_string()))?
+        .len();
+    if size > ROOT_BYTES_MAX {
+        return Err(fault(format!(
+            "has {size} bytes, more than {ROOT_BYTES_MAX}"
+        )));
+    }
+    let bytes = std::fs::read(path).map_err(|error| fault(error.to_string()))?;
+    let given = Root::read(&bytes).map_err(|error| fault(error.to_string()))?;
+    match kept {
+        None => keep(state, &bytes).map_err(fault),
+        Some(kept) if given.version() <= kept.version() => Ok(()),
+        Some(kept) => match kept.successor(&bytes) {
+            Ok(_) => keep(state, &bytes).map_err(fault),
+            Err(error) => Err(fault(format!(
+                "{error}. This device already trusts version {}, kept in {}; only what that one signed is believed",
+                kept.version(),
+                state.trust_root().display()
+            ))),
+        },
+    }
+}
+
+/// The newest root there is: the kept one, or the server's first, followed through all its
+/// successors on the server.
+///
+/// # Errors
+/// [`TrustFault`]; the roots believed up to there are kept.
+pub(crate) fn newest(state: &StateDir, client: &Client) -> Result<Root, TrustFault> {
+    let unavailable = |error: AgentError| TrustFault::Unavailable(error.to_string());
+    let mut root = match kept(state).map_err(unavailable)? {
+        Some(root) => root,
+        None => first(state, client)?,
+    };
+    for _ in 0..SUCCESSORS_MAX {
+        let bytes = match client.document(&path(root.version().saturating_add(1))) {
+            Ok(bytes) => bytes,
+            Err(HttpFault::NotFound(_)) => return Ok(root),
+            Err(fault) => return Err(fault.into()),
+        };
+        let next = root
+            .successor(&bytes)
+            .map_err(|error| TrustFault::Refused(error.to_string()))?;
+        keep(state, &bytes).map_err(TrustFault::Unavailable)?;
+        tracing::info!(
+            "trust root version {} follows version {}",
+            next.version(),
+            root.version()
+        );
+        root = next;
+    }
+    Ok(root)
+}
+
+fn first(state: &StateDir, client: &Client) -> Result<Root, TrustFault> {
+    let bytes = client.document(&path(1))?;
+    let root = Root::read(&bytes).map_err(|error| TrustFault::Refused(error.to_string()))?;
+    keep(state, &bytes).map_err(TrustFault::Unavailable)?;
+    tracing::warn!(
+        "this device had no firmware trust root: took version {} from the server, this once. From now on only its successors are believed",
+        root.version()
+    );
+    Ok(root)
+}
+
+fn path(version: u64) -> String {
+    format!("/firmware/root/{version}.json")
+}
+
+fn kept(state: &StateDir) -> Result<Option<Root>, AgentError> {
+    let path = state.trust_root();
+    let fault = |what: String| AgentError::TrustRoot {
+        path: path.clone(),
+        what,
+    };
+    match std::fs::read(&path) {
+        Ok(bytes) => Root::read(&bytes)
+            .map(Some)
+            .map_err(|error| fault(error.to_string())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(fault(error.to_string())),
+    }
+}
+
+fn keep(state: &StateDir, bytes: &[u8]) -> Result<(), String> {
+    files::replace(state.files(), &state.trust_root(), bytes)
+        .map_err(|error| format!("could not keep the trust root: {error}"))
+}
