@@ -4,6 +4,7 @@ A record is written before anything is sent (`sent`) and when the answer has com
 an answer may or may not have happened; what was acknowledged must have.
 """
 
+import collections
 import itertools
 import random
 import subprocess
@@ -17,6 +18,7 @@ from server import document, allow
 
 WINDOW = 20  # messages a publisher has unacknowledged, the server's default limit
 DRAIN_LIMIT_S = 30
+ATTACHED_MAX = 9  # policies on one certificate, beside its first; AWS's limit is 10
 
 PUBLISHER_POLICY = document(
     allow("Connect", "client/*"), allow(["Publish", "RetainPublish"], "topic/load/*", "topic/keep/*"))
@@ -170,6 +172,7 @@ class Operator:
         self.server, self.numbers = server, numbers
         self.client = iot(server)
         self.things, self.gone, self.policies, self.devices, self.revoked, self.attached = set(), set(), set(), {}, {}, set()
+        self.attachments = collections.Counter()
         self.doubtful = set()  # asked for, no answer: either way is right
 
     def api(self, record, over):
@@ -191,8 +194,9 @@ class Operator:
                     done(lambda: (self.things.discard(thing), self.gone.add(thing)))
                 client.create_policy(policyName=policy, policyDocument=text)
                 done(lambda: self.policies.add(policy))
-                if self.devices:
-                    target = random.choice([*self.devices.values()]).arn
+                target = next((d.arn for d in self.devices.values() if self.attachments[d.arn] < ATTACHED_MAX), None)
+                if target:
+                    self.attachments[target] += 1
                     client.attach_policy(policyName=policy, target=target)
                     done(lambda: self.attached.add((policy, target)))
             except (botocore.exceptions.HTTPClientError, botocore.exceptions.ConnectionError):

@@ -197,10 +197,12 @@ def test_kill_9_of_the_server_in_the_middle_of_a_wave(fleet):
 @pytest.mark.timeout(300)
 def test_kill_9_of_the_server_during_the_downloads(fleet):
     version, mark = fleet.add(size=3 << 20)
-    rollout = fleet.start(version, "--wave", "100%")
-    fleet.until(rollout, lambda r: "IN_PROGRESS" in status_of(r).values(), "the first download")
-    fleet.server.kill9()
-    fleet.server.start()
+    # One trial is held, so that the wave is not over however quick the downloads are.
+    with fleet.agents["lamp-0"].gate():
+        rollout = fleet.start(version, "--wave", "100%")
+        eventually(lambda: any(any((agent.state / "download").iterdir()) for agent in fleet.agents.values()), "the first download")
+        fleet.server.kill9()
+        fleet.server.start()
     shown = fleet.finish(rollout)
     assert shown["state"] == "succeeded" and set(status_of(shown).values()) == {"SUCCEEDED"}
     assert {agent.tried(version) for agent in fleet.agents.values()} == {1}
