@@ -2,6 +2,7 @@ use bytes::BytesMut;
 
 use super::*;
 
+mod acknowledgements;
 pub(crate) mod arbitrary;
 mod differential;
 pub(crate) mod properties;
