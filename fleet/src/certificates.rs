@@ -50,7 +50,7 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<(CertificateRecord, Issued, KeyPair), FleetError> {
         let key = KeyPair::generate()?;
-        let issued = self.mint(UNBOUND_COMMON_NAME, &key.public(), now)?;
+        let issued = self.mint(UNBOUND_COMMON_NAME, key.public(), now)?;
         let record = self.register(&issued, active, now)?;
         Ok((record, issued, key))
     }

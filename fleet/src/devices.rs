@@ -275,7 +275,7 @@ impl Fleet {
         match key {
             DeviceKey::Generate => {
                 let pair = KeyPair::generate()?;
-                let issued = self.mint(thing.as_str(), &pair.public(), now)?;
+                let issued = self.mint(thing.as_str(), pair.public(), now)?;
                 Ok((issued, Some(pair)))
             }
             DeviceKey::Csr(bytes) => Ok((
