@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 pub use blobs::{BlobWriter, Blobs};
 pub use envelope::Stored;
 pub use error::StoreError;
-pub use journal::{Behind, Health, Journal, Lsn, Replay};
+pub use journal::{Behind, Change, Health, Journal, Lsn, Replay};
 pub use table::{
     BATCH_WRITES_MAX, Event, Expect, KEY_BYTES_MAX, Row, Table, VALUE_BYTES_MAX, WATCH_CHANGES_MAX,
     WATCH_KEYS_MAX, Watch, WatchStop, Write,

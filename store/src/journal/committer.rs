@@ -79,7 +79,7 @@ fn close(shared: &Shared, opened_at: u64) -> bool {
         return false;
     }
     if let Some(body) = Body::new(Kind::Close, &[], &[]) {
-        state.append(Kind::Close, body);
+        state.append(body);
     }
     true
 }

@@ -67,6 +67,51 @@ impl Default for Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
+/// One change of a [`Journal::batch`].
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// See [`Journal::put`].
+    Put {
+        /// The key.
+        key: &'a [u8],
+        /// Its value is their concatenation.
+        parts: &'a [&'a [u8]],
+    },
+    /// See [`Journal::delete`].
+    Delete {
+        /// The key.
+        key: &'a [u8],
+    },
+}
+
+impl<'a> Change<'a> {
+    fn body(&self) -> Option<Body<'a>> {
+        match *self {
+            Change::Put { key, parts } => Body::new(Kind::Put, key, parts),
+            Change::Delete { key } => Body::new(Kind::Delete, key, &[]),
+        }
+    }
+
+    fn put_key(&self) -> Option<&'a [u8]> {
+        match *self {
+            Change::Put { key, .. } => Some(key),
+            Change::Delete { .. } => None,
+        }
+    }
+
+    /// Bytes of its record; saturates.
+    fn length(&self) -> usize {
+        let (key, parts) = match *self {
+            Change::Put { key, parts } => (key, parts),
+            Change::Delete { key } => (key, &[][..]),
+        };
+        parts
+            .iter()
+            .fold(key.len(), |sum, part| sum.saturating_add(part.len()))
+            .saturating_add(record::HEADER_BYTES)
+    }
+}
+
 /// A record was not taken; nothing of it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Behind {
@@ -159,7 +204,7 @@ impl Journal {
     /// # Errors
     /// [`Behind`].
     pub fn put(&self, key: &[u8], parts: &[&[u8]]) -> Result<Lsn, Behind> {
-        self.append(Kind::Put, key, parts)
+        self.batch(&[Change::Put { key, parts }])
     }
 
     /// Makes `key` not be. Of an absent key nothing is written; the position is then that of the
@@ -168,42 +213,54 @@ impl Journal {
     /// # Errors
     /// [`Behind`].
     pub fn delete(&self, key: &[u8]) -> Result<Lsn, Behind> {
-        self.append(Kind::Delete, key, &[])
+        self.batch(&[Change::Delete { key }])
     }
 
-    fn append(&self, kind: Kind, key: &[u8], parts: &[&[u8]]) -> Result<Lsn, Behind> {
+    /// Puts and deletes that become durable together or not at all, in their order.
+    ///
+    /// # Errors
+    /// [`Behind`]; then nothing of it was written. A batch must fit in one segment.
+    pub fn batch(&self, writes: &[Change<'_>]) -> Result<Lsn, Behind> {
         let shared = &self.handle.shared;
-        // The options never change; the length of a record that is too long saturates.
-        let too_large = |limit_bytes| {
-            let length = parts
-                .iter()
-                .fold(key.len(), |sum, part| sum.saturating_add(part.len()));
-            Behind::TooLarge {
-                length: length.saturating_add(record::HEADER_BYTES),
-                limit_bytes,
-            }
-        };
-        let body = Body::new(kind, key, parts);
+        // The costly part, before the lock is taken.
+        let bodies: Option<Vec<_>> = writes.iter().map(Change::body).collect();
         let mut state = shared.state.lock();
         let options = state.options;
         let limit_bytes = (options.segment_bytes - segment::HEADER_BYTES) as usize;
-        let body = body.ok_or_else(|| too_large(limit_bytes))?;
-        let length = body.length();
-        if length > limit_bytes {
-            return Err(too_large(limit_bytes));
-        }
+        let length = writes
+            .iter()
+            .fold(0_usize, |sum, write| sum.saturating_add(write.length()));
+        let mut bodies = match bodies {
+            Some(bodies) if length <= limit_bytes => bodies,
+            _ => {
+                return Err(Behind::TooLarge {
+                    length,
+                    limit_bytes,
+                });
+            }
+        };
         let (backlog_bytes, limit_bytes) = (state.backlog_bytes, options.backlog_bytes_max);
-        // A record larger than the bound goes alone.
+        // What is larger than the bound goes alone.
         if backlog_bytes > 0 && backlog_bytes.saturating_add(length) > limit_bytes {
             return Err(Behind::Full {
                 backlog_bytes,
                 limit_bytes,
             });
         }
-        if kind == Kind::Delete && !state.index.contains_key(key) {
-            return Ok(Lsn(state.next_sequence - 1));
-        }
-        let sequence = state.append(kind, body);
+        // A key put earlier in the batch may be deleted later in it.
+        let put: HashSet<&[u8]> = match writes {
+            [_] => HashSet::new(),
+            _ => writes.iter().filter_map(Change::put_key).collect(),
+        };
+        bodies.retain(|body| {
+            body.kind != Kind::Delete
+                || state.index.contains_key(body.key)
+                || put.contains(body.key)
+        });
+        let sequence = match state.append_batch(bodies) {
+            Some(sequence) => sequence,
+            None => return Ok(Lsn(state.next_sequence - 1)),
+        };
         drop(state);
         shared.work.notify_one();
         Ok(Lsn(sequence))

@@ -1,12 +1,13 @@
 //! The shape of a record on the disk; pure.
 //!
 //! ```text
-//! mark u32 | crc u32 | value length u32 | key length u16 | kind u8 | 0 u8 | synced u32 | sequence u64 | key | value
+//! mark u32 | crc u32 | value length u32 | key length u16 | kind u8 | more u8 | synced u32 | sequence u64 | key | value
 //! ```
 //! Numbers are little endian. `mark` is the segment's random number, so that no value chosen by a
 //! client passes for a record. `crc` (CRC-32/ISO-HDLC) covers key, value, then the header behind
 //! it. `synced` is how much of the segment was durable when the record was put: a sound record
 //! behind an unsound place vouches that the place was sound once, so it is damage, not a torn tail.
+//! `more` is 1 where the record counts only together with the one behind it: a batch.
 
 use crc32fast::Hasher;
 
@@ -36,7 +37,8 @@ impl Kind {
 /// Key and value of a record to be, checked and with their part of the checksum, which is the
 /// costly one and so made before the journal's lock is taken.
 pub(super) struct Body<'a> {
-    kind: Kind,
+    pub(super) kind: Kind,
+    more: bool,
     pub(super) key: &'a [u8],
     parts: &'a [&'a [u8]],
     pub(super) value_length: u32,
@@ -60,6 +62,7 @@ impl<'a> Body<'a> {
         }
         Some(Body {
             kind,
+            more: false,
             key,
             parts,
             value_length,
@@ -72,6 +75,11 @@ impl<'a> Body<'a> {
         length(self.key.len(), self.value_length)
     }
 
+    /// Says that the record counts only together with the next one.
+    pub(super) fn with_more(self, more: bool) -> Body<'a> {
+        Body { more, ..self }
+    }
+
     /// Appends the record to `bytes`.
     pub(super) fn write(self, mark: u32, synced: u32, sequence: u64, bytes: &mut Vec<u8>) {
         let key_length = u16::try_from(self.key.len()).unwrap_or(u16::MAX);
@@ -79,7 +87,7 @@ impl<'a> Body<'a> {
         let fields = [
             &self.value_length.to_le_bytes()[..],
             &key_length.to_le_bytes(),
-            &[self.kind.code(), 0],
+            &[self.kind.code(), u8::from(self.more)],
             &synced.to_le_bytes(),
             &sequence.to_le_bytes(),
         ];
@@ -107,6 +115,7 @@ pub(super) fn length(key_length: usize, value_length: u32) -> usize {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     pub(super) kind: Kind,
+    pub(super) more: bool,
     pub(super) synced: u32,
     pub(super) sequence: u64,
     pub(super) key: &'a [u8],
@@ -140,7 +149,7 @@ pub(super) fn read(mark: u32, bytes: &[u8]) -> Result<Record<'_>, Unsound> {
     let checked = rest.first_chunk::<{ HEADER_BYTES - 8 }>().ok_or(short)?;
     let value_length = u32::from_le_bytes(*take(&mut rest).ok_or(short)?);
     let key_length = u16::from_le_bytes(*take(&mut rest).ok_or(short)?);
-    let [kind, _] = *take::<2>(&mut rest).ok_or(short)?;
+    let [kind, more] = *take::<2>(&mut rest).ok_or(short)?;
     let synced = u32::from_le_bytes(*take(&mut rest).ok_or(short)?);
     let sequence = u64::from_le_bytes(*take(&mut rest).ok_or(short)?);
     if found != mark {
@@ -169,11 +178,17 @@ pub(super) fn read(mark: u32, bytes: &[u8]) -> Result<Record<'_>, Unsound> {
             ));
         }
     };
+    if more > 1 {
+        return Err(Unsound::Wrong(
+            "the record belongs to a batch of a kind unknown to this release",
+        ));
+    }
     let (key, value) = body
         .split_at_checked(key_length)
         .ok_or(Unsound::Short { length })?;
     Ok(Record {
         kind,
+        more: more == 1,
         synced,
         sequence,
         key,
@@ -218,7 +233,7 @@ mod tests {
             let value = [a, b].concat();
             let (mark, synced, sequence) = numbers;
             let expected =
-                Record { kind: Kind::Put, synced, sequence, key: &key, value: &value };
+                Record { kind: Kind::Put, more: false, synced, sequence, key: &key, value: &value };
             prop_assert_eq!(read(mark, &bytes), Ok(expected));
             for cut in 0..length {
                 let short = matches!(read(mark, &bytes[..cut]), Err(Unsound::Short { .. }));

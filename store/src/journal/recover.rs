@@ -96,10 +96,14 @@ fn read(
         return Ok(());
     };
     let mut offset = HEADER_BYTES;
+    // A batch that is not whole yet, and where it begins.
+    let mut batch: Vec<(record::Record<'_>, Location)> = Vec::new();
+    let mut begin = (offset, state.next_sequence);
     loop {
+        let (start, sequence) = begin;
         let rest = bytes.get(offset as usize..).unwrap_or_default();
-        if rest.is_empty() {
-            break;
+        if rest.is_empty() && batch.is_empty() {
+            return Ok(());
         }
         let damaged = |reason| StoreError::Damaged {
             file: path.to_path_buf(),
@@ -110,21 +114,40 @@ fn read(
             Ok(record) => record,
             Err(unsound) => {
                 let reason = match unsound {
+                    _ if rest.is_empty() => "a batch is cut",
                     Unsound::Short { .. } => "a record is cut",
                     Unsound::Wrong(reason) => reason,
                 };
-                if !last || vouched(mark, rest, offset, state.next_sequence) {
+                let next = sequence + batch.len() as u64;
+                if !last || vouched(mark, rest, offset, next) {
                     return Err(damaged(reason));
                 }
-                cut(state, number, path, offset, bytes.len())?;
-                break;
+                // With a batch goes all of it.
+                return cut(state, number, path, start, bytes.len());
             }
         };
-        if record.sequence != state.next_sequence {
+        if record.sequence != sequence + batch.len() as u64 {
             return Err(damaged("a record is out of its order"));
         }
+        let (more, length) = (record.more, record.length());
+        let location = Location {
+            segment: number,
+            offset,
+            value_length: u32::try_from(record.value.len()).unwrap_or(u32::MAX),
+        };
+        batch.push((record, location));
+        offset = offset.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
+        if !more {
+            apply(state, number, &mut batch);
+            begin = (offset, state.next_sequence);
+        }
+    }
+}
+
+/// Takes in records that are whole.
+fn apply(state: &mut State, number: u32, batch: &mut Vec<(record::Record<'_>, Location)>) {
+    for (record, location) in batch.drain(..) {
         state.next_sequence += 1;
-        let value_length = u32::try_from(record.value.len()).unwrap_or(u32::MAX);
         let length = u32::try_from(record.length()).unwrap_or(u32::MAX);
         // The segment must know its length so far: the index counts what is alive in it.
         state.disk_bytes += u64::from(length);
@@ -133,20 +156,11 @@ fn read(
             segment.durable = segment.length;
         }
         match record.kind {
-            Kind::Put => state.set(
-                record.key,
-                Location {
-                    segment: number,
-                    offset,
-                    value_length,
-                },
-            ),
+            Kind::Put => state.set(record.key, location),
             Kind::Delete => state.unset(record.key),
             Kind::Close => {}
         }
-        offset = offset.saturating_add(length);
     }
-    Ok(())
 }
 
 /// Whether a sound record behind the unsound one at `offset` (where `rest` begins) says that the

@@ -90,8 +90,22 @@ impl State {
         self.segments.get(number.checked_sub(first)? as usize)
     }
 
+    /// Appends records that count only together, in one segment, and returns the last one's sequence
+    /// number; `None` where there are none.
+    pub(super) fn append_batch(&mut self, bodies: Vec<Body<'_>>) -> Option<u64> {
+        let length = bodies.iter().map(Body::length).sum();
+        self.make_room(length, self.next_sequence);
+        let last = bodies.len().checked_sub(1)?;
+        let mut sequence = None;
+        for (at, body) in bodies.into_iter().enumerate() {
+            sequence = Some(self.append(body.with_more(at < last)));
+        }
+        sequence
+    }
+
     /// Appends a record and returns its sequence number.
-    pub(super) fn append(&mut self, kind: Kind, body: Body<'_>) -> u64 {
+    pub(super) fn append(&mut self, body: Body<'_>) -> u64 {
+        let kind = body.kind;
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let length = body.length();
@@ -125,10 +139,8 @@ impl State {
         sequence
     }
 
-    /// Takes room for a record in the last segment, or in a new one where it is full; tells the
-    /// segment's number, mark and durable length, and the record's offset.
-    fn place(&mut self, length: usize, sequence: u64) -> (u32, u32, u32, u32) {
-        // Segments are at most u32::MAX bytes long and records at most a segment.
+    /// Begins a new segment where the last one has no room for so many bytes.
+    fn make_room(&mut self, length: usize, sequence: u64) {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         let bound = self.options.segment_bytes;
         let next = match self.segments.back() {
@@ -141,6 +153,14 @@ impl State {
         if let Some(number) = next {
             self.add_segment(Segment::new(number, sequence));
         }
+    }
+
+    /// Takes room for a record in the last segment, or in a new one where it is full; tells the
+    /// segment's number, mark and durable length, and the record's offset.
+    fn place(&mut self, length: usize, sequence: u64) -> (u32, u32, u32, u32) {
+        self.make_room(length, sequence);
+        // Segments are at most u32::MAX bytes long and records at most a segment.
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
         self.disk_bytes += u64::from(length);
         match self.segments.back_mut() {
             Some(last) => {

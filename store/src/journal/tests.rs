@@ -432,3 +432,76 @@ fn open_with(directory: &Path, options: Options) -> Replay {
         .unwrap()
         .1
 }
+
+#[test]
+fn a_batch_cut_anywhere_is_gone_whole_and_the_record_before_it_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    settle(&journal, journal.put(b"before", &[b"1"]).unwrap());
+    let path = segments(dir.path()).pop().unwrap();
+    let begins = fs::metadata(&path).unwrap().len();
+    let writes = [
+        Change::Put {
+            key: b"a",
+            parts: &[b"2"],
+        },
+        Change::Delete { key: b"before" },
+        Change::Delete { key: b"absent" },
+        Change::Put {
+            key: b"b",
+            parts: &[b"3", b"4"],
+        },
+    ];
+    let lsn = journal.batch(&writes).unwrap();
+    settle(&journal, lsn);
+    let ends = fs::metadata(&path).unwrap().len();
+    let whole = snapshot(dir.path());
+    for cut in begins..=ends {
+        let torn = snapshot(whole.path());
+        let path = segments(torn.path()).pop().unwrap();
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.set_len(cut).unwrap();
+        let (again, replay) = open(torn.path());
+        let expected: Model = match cut == ends {
+            true => [
+                (b"a".to_vec(), b"2".to_vec()),
+                (b"b".to_vec(), b"34".to_vec()),
+            ]
+            .into(),
+            false => [(b"before".to_vec(), b"1".to_vec())].into(),
+        };
+        assert_eq!(replayed(replay), expected, "cut at {cut}");
+        // And it goes on from there.
+        settle(&again, again.put(b"after", &[b"5"]).unwrap());
+        drop(again);
+        let (_, replay) = open(torn.path());
+        assert_eq!(replayed(replay).len(), expected.len() + 1, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_batch_lies_in_one_segment_or_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let value = vec![7; 1500];
+    let parts: &[&[u8]] = &[&value];
+    settle(&journal, journal.put(b"first", parts).unwrap());
+    let two = [
+        Change::Put { key: b"a", parts },
+        Change::Put { key: b"b", parts },
+    ];
+    settle(&journal, journal.batch(&two).unwrap());
+    assert_eq!(
+        segments(dir.path()).len(),
+        2,
+        "no room for both in the first"
+    );
+    let three = [two[0], two[1], Change::Put { key: b"c", parts }];
+    let refused = journal.batch(&three);
+    assert!(
+        matches!(refused, Err(Behind::TooLarge { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(journal.get(b"c").unwrap(), None);
+    assert_eq!(journal.batch(&[]).unwrap(), journal.batch(&[]).unwrap());
+}

@@ -8,6 +8,8 @@ use super::*;
 enum Step {
     Put(u8, u16),
     Delete(u8),
+    /// Several at once; none is a delete.
+    Batch(Vec<(u8, Option<u16>)>),
     Wait,
     Reopen,
     /// Go on from what a crash would leave, with so much rubbish behind its last record.
@@ -18,6 +20,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0..12u8, 0..900u16).prop_map(|(key, length)| Step::Put(key, length)),
         5 => (0..12u8).prop_map(Step::Delete),
+        3 => prop::collection::vec((0..12u8, prop::option::of(0..400u16)), 0..6).prop_map(Step::Batch),
         2 => Just(Step::Wait),
         1 => Just(Step::Reopen),
         1 => any::<u16>().prop_map(Step::Crash),
@@ -46,6 +49,32 @@ proptest! {
                 Step::Delete(key) => {
                     let lsn = journal.delete(&[key]).unwrap();
                     model.remove(&[key][..]);
+                    states.push((lsn, model));
+                }
+                Step::Batch(changes) => {
+                    let owned: Vec<_> = changes
+                        .iter()
+                        .map(|(key, length)| {
+                            let value = length.map(|length| vec![key ^ 0xaa; length.into()]);
+                            ([*key], value)
+                        })
+                        .collect();
+                    for (key, value) in &owned {
+                        match value {
+                            Some(value) => model.insert(key.to_vec(), value.clone()),
+                            None => model.remove(&key[..]),
+                        };
+                    }
+                    let parts: Vec<_> = owned.iter().map(|(_, value)| value.as_deref()).collect();
+                    let writes: Vec<_> = owned
+                        .iter()
+                        .zip(&parts)
+                        .map(|((key, _), part)| match part {
+                            Some(part) => Change::Put { key, parts: std::slice::from_ref(part) },
+                            None => Change::Delete { key },
+                        })
+                        .collect();
+                    let lsn = journal.batch(&writes).unwrap();
                     states.push((lsn, model));
                 }
                 Step::Wait => {
