@@ -27,6 +27,8 @@ pub struct SubscriptionOptions {
     pub retain_as_published: bool,
     /// When retained messages are sent.
     pub retain_handling: RetainHandling,
+    /// Subscription Identifier of the SUBSCRIBE it came with; not part of the options byte.
+    pub id: Option<u32>,
 }
 
 /// SUBSCRIBE (§3.8).
@@ -53,6 +55,7 @@ impl SubscriptionOptions {
             no_local: false,
             retain_as_published: false,
             retain_handling: RetainHandling::Send,
+            id: None,
         }
     }
 
@@ -81,6 +84,7 @@ impl SubscriptionOptions {
                     ));
                 }
             },
+            id: None,
         };
         if options.no_local && filter.shared().is_some() {
             // [MQTT-3.8.3-4]

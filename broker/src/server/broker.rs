@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::clock::Clock;
 use super::durable::Durable;
+use super::groups::Groups;
 use super::hub::{Hub, RetainError};
 use super::janitor::{self, Deadlines};
 use super::limits::Limits;
@@ -125,6 +126,7 @@ impl Broker {
             fleet,
             durable: Arc::new(Durable::new(journal)),
             tree: TopicTree::new(),
+            groups: Groups::default(),
             retained: Retained::new(limits.retained_messages, limits.retained_bytes),
             sessions: Sessions::new(),
             deadlines: Deadlines::new(),

@@ -5,21 +5,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BufMut;
 use parking_lot::Mutex;
-use store::{Behind, Journal, Lsn, StoreError};
+use store::{Behind, Change, Journal, Lsn, StoreError};
 
 use super::layout::{
-    BodyRef, DurableError, QueueEntry, decode_message, encode_message, encode_options, key,
-    queue_key, retained_key, subscription_key, unreadable,
+    BodyRef, DurableError, RECEIVED, decode_entry, decode_message, encode_entry, encode_message,
+    encode_options, held_key, key, queue_key, retained_key, subscription_key, will_key,
 };
 use super::message::{Message, Origin};
 use super::record::{self, SessionRecord};
-use crate::codec::{SubscriptionOptions, Will};
-use crate::session::{Publication, Time, Token};
+use crate::codec::{PacketId, SubscriptionOptions, Will};
+use crate::session::{Publication, SendOptions, Time, Token};
 use crate::topic::TopicFilter;
 
 /// Deletions kept back while the journal is behind; what is beyond is delivered once more after a
 /// restart, which QoS 1 allows.
 const DEFERRED_DELETES_MAX: usize = 100_000;
+
+/// One queue that a message goes into.
+pub(crate) struct Entry<'a> {
+    pub(crate) session: u64,
+    pub(crate) token: Token,
+    pub(crate) options: &'a SendOptions,
+}
 
 /// The journal with the broker's layout.
 pub(crate) struct Durable {
@@ -93,7 +100,7 @@ impl Durable {
         head.put_u32(will.expiry_s.unwrap_or(0));
         let encoded = encode_message(&message);
         self.journal.put(
-            &key(b'w', number),
+            &will_key(number),
             &[&head, &encoded, &message.as_ref().payload],
         )
     }
@@ -103,29 +110,118 @@ impl Durable {
         &self,
         number: u64,
         token: Token,
-        entry: &QueueEntry,
+        options: &SendOptions,
+        body: BodyRef,
         message: &Message,
     ) -> Result<Lsn, Behind> {
-        let head = [entry.options.qos as u8, u8::from(entry.options.retain)];
+        let head = encode_entry(options, body);
         let key = queue_key(number, token);
-        match entry.body {
+        match body {
             BodyRef::Shared(body) => {
-                let lsn = self
-                    .journal
-                    .put(&key, &[&head, &[1], &body.to_be_bytes()])?;
+                let lsn = self.journal.put(&key, &[&head])?;
                 *self.bodies.lock().entry(body).or_default() += 1;
                 Ok(lsn)
             }
             BodyRef::Inline => self.journal.put(
                 &key,
-                &[
-                    &head,
-                    &[0],
-                    &encode_message(message),
-                    &message.as_ref().payload,
-                ],
+                &[&head, &encode_message(message), &message.as_ref().payload],
             ),
         }
+    }
+
+    /// Puts a message into several queues and deletes the record `settles`, all in one commit.
+    /// Returns where its body is.
+    pub(crate) fn put_together(
+        &self,
+        message: &Message,
+        entries: &[Entry<'_>],
+        settles: Option<&[u8]>,
+    ) -> Result<(Lsn, BodyRef), Behind> {
+        let encoded = encode_message(message);
+        let payload: &[u8] = &message.as_ref().payload;
+        let body = match entries {
+            [] | [_] => BodyRef::Inline,
+            _ => BodyRef::Shared(self.next_body.fetch_add(1, Ordering::Relaxed)),
+        };
+        let keys: Vec<Vec<u8>> = entries
+            .iter()
+            .map(|entry| queue_key(entry.session, entry.token))
+            .collect();
+        let heads: Vec<Vec<u8>> = entries
+            .iter()
+            .map(|entry| encode_entry(entry.options, body))
+            .collect();
+        let parts: Vec<[&[u8]; 3]> = heads
+            .iter()
+            .map(|head| match body {
+                BodyRef::Inline => [&head[..], &encoded[..], payload],
+                BodyRef::Shared(_) => [&head[..], &[], &[]],
+            })
+            .collect();
+        let body_parts = [&encoded[..], payload];
+        let body_key = match body {
+            BodyRef::Shared(number) => Some(key(b'b', number)),
+            BodyRef::Inline => None,
+        };
+        let of_body = body_key.iter().map(|key| Change::Put {
+            key,
+            parts: &body_parts,
+        });
+        let of_queues = keys
+            .iter()
+            .zip(&parts)
+            .map(|(key, parts)| Change::Put { key, parts });
+        let of_settled = settles.map(|key| Change::Delete { key });
+        let changes: Vec<Change<'_>> = of_body.chain(of_queues).chain(of_settled).collect();
+        let lsn = self.journal.batch(&changes)?;
+        if let BodyRef::Shared(number) = body {
+            self.bodies.lock().insert(number, entries.len());
+        }
+        Ok((lsn, body))
+    }
+
+    /// Deletes the record a message came from.
+    pub(crate) fn settle(&self, key: Vec<u8>) -> Option<Lsn> {
+        self.delete(key)
+    }
+
+    /// Notes that the client has a message of QoS 2; what was kept of the message goes.
+    pub(crate) fn put_received(
+        &self,
+        number: u64,
+        token: Token,
+        body: BodyRef,
+    ) -> Result<Lsn, Behind> {
+        let lsn = self.journal.put(&queue_key(number, token), &[&RECEIVED])?;
+        self.release_body(body);
+        Ok(lsn)
+    }
+
+    /// Keeps a message of QoS 2 until the client releases it.
+    pub(crate) fn put_held(
+        &self,
+        number: u64,
+        packet_id: PacketId,
+        message: &Message,
+    ) -> Result<Lsn, Behind> {
+        self.journal.put(
+            &held_key(number, packet_id),
+            &[&encode_message(message), &message.as_ref().payload],
+        )
+    }
+
+    /// Reads a held message again.
+    pub(crate) fn held(
+        &self,
+        number: u64,
+        packet_id: PacketId,
+    ) -> Result<Option<Message>, DurableError> {
+        let value = self.journal.get(&held_key(number, packet_id))?;
+        value.map(decode_message).transpose()
+    }
+
+    pub(crate) fn delete_held(&self, number: u64, packet_id: PacketId) -> Option<Lsn> {
+        self.delete(held_key(number, packet_id))
     }
 
     /// Keeps a message once, for several queues. The caller holds one reference until
@@ -174,14 +270,10 @@ impl Durable {
                 .get(&key(b'b', body))?
                 .map(decode_message)
                 .transpose(),
-            BodyRef::Inline => self
-                .journal
-                .get(&queue_key(number, token))?
-                .map(|value| match value.get(3..) {
-                    Some(_) => decode_message(value.slice(3..)),
-                    None => Err(unreadable("queued message", "too short")),
-                })
-                .transpose(),
+            BodyRef::Inline => match self.journal.get(&queue_key(number, token))? {
+                Some(value) => Ok(decode_entry(value)?.1),
+                None => Ok(None),
+            },
         }
     }
 
@@ -199,7 +291,7 @@ impl Durable {
     }
 
     pub(crate) fn delete_will(&self, number: u64) -> Option<Lsn> {
-        self.delete(key(b'w', number).to_vec())
+        self.delete(will_key(number))
     }
 
     pub(crate) fn put_retained(&self, message: &Message) -> Result<Lsn, Behind> {

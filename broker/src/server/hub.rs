@@ -12,14 +12,17 @@ use store::{Behind, Lsn};
 
 use super::clock::Clock;
 use super::durable::Durable;
+use super::groups::{Groups, Shared};
 use super::identity::Identity;
 use super::janitor::Deadlines;
+use super::layout::{BodyRef, will_key};
 use super::limits::Limits;
+use super::mailbox::{Delivery, Mailbox};
 use super::message::{Message, Origin};
 use super::parked::Parked;
 use super::reserved::ReservedTopics;
 use super::retained::{Full, Retained};
-use super::router::{self, Receiver, Routing, Subscriber};
+use super::router::{self, Receivers, Routing, Subscriber};
 use super::sampler::Sampler;
 use super::sessions::{Released, SessionKey, Sessions};
 use super::stats::Counters;
@@ -33,6 +36,7 @@ pub(crate) struct Hub {
     pub(crate) fleet: Fleet,
     pub(crate) durable: Arc<Durable>,
     pub(crate) tree: TopicTree<Subscriber>,
+    pub(crate) groups: Groups,
     pub(crate) retained: Retained,
     pub(crate) sessions: Sessions,
     pub(crate) deadlines: Deadlines,
@@ -65,7 +69,7 @@ impl Hub {
     }
 
     /// Who receives a topic.
-    pub(crate) fn receivers(&self, topic: &str, own: Option<u64>) -> (Stamp, Arc<[Receiver]>) {
+    pub(crate) fn receivers(&self, topic: &str, own: Option<u64>) -> (Stamp, Arc<Receivers>) {
         router::receivers(&self.tree, topic, own)
     }
 
@@ -132,7 +136,8 @@ impl Hub {
 
     /// Routes a message of the server or of a connection that has gone, waiting where the journal
     /// is behind.
-    pub(crate) async fn publish(&self, message: Message) {
+    /// `settles` is the record it comes from, if there is one.
+    pub(crate) async fn publish(&self, message: Message, settles: Option<Vec<u8>>) {
         let counters = self.own_counters();
         if message.retain() {
             while let Err(RetainError::Behind(_)) = self.retain(&message) {
@@ -141,13 +146,23 @@ impl Hub {
         }
         let (_, receivers) = self.receivers(message.topic(), None);
         let mut routing = Routing::new(message, receivers);
+        if let Some(key) = settles {
+            routing = routing.settling(key);
+        }
         while routing.run(&self.durable, counters).is_err() {
             self.next_commit().await;
         }
     }
 
-    /// Publishes the will of a session, if its principal may still do so at this moment.
-    pub(crate) async fn publish_will(&self, will: &Will, identity: &Identity, client: &ClientId) {
+    /// Publishes the will of a session, if its principal may still do so at this moment, and deletes
+    /// its record.
+    pub(crate) async fn publish_will(
+        &self,
+        number: u64,
+        will: &Will,
+        identity: &Identity,
+        client: &ClientId,
+    ) {
         let now = identity.standing.now();
         let time = self.clock.now();
         let grant = identity.grant(&self.fleet, &now, client);
@@ -164,12 +179,13 @@ impl Hub {
                     "will not published: no longer allowed"
                 );
             }
+            self.durable.delete_will(number);
             return;
         }
         let publication = Publication::of_will(will, time);
         let origin = Origin::Device(identity.certificate());
-        self.publish(Message::new(publication, will.qos, will.retain, origin))
-            .await;
+        let message = Message::new(publication, will.qos, will.retain, origin);
+        self.publish(message, Some(will_key(number))).await;
     }
 
     /// Completes at the journal's next commit.
@@ -208,16 +224,48 @@ impl Hub {
     /// Adds a session's subscription to the tree.
     pub(crate) fn subscribe(
         &self,
-        mailbox: &Arc<super::mailbox::Mailbox>,
+        mailbox: &Arc<Mailbox>,
         filter: &TopicFilter,
         options: SubscriptionOptions,
     ) {
-        let subscriber = Subscriber {
+        if filter.shared().is_some() {
+            let number = || self.session_number();
+            if let Some((number, group)) = self.groups.join(filter, mailbox, options, number) {
+                let subscriber = Subscriber::Group(group);
+                self.tree.insert(filter.pattern(), number, subscriber);
+            }
+            return;
+        }
+        let subscriber = Subscriber::Session {
             mailbox: Arc::clone(mailbox),
             options,
         };
         self.tree
             .insert(filter.pattern(), mailbox.number(), subscriber);
+    }
+
+    /// Takes a session's subscription out of the tree.
+    pub(crate) fn unsubscribe(&self, number: u64, filter: &TopicFilter) {
+        if filter.shared().is_none() {
+            self.tree.remove(filter.pattern(), number);
+        } else if let Some(group) = self.groups.leave(filter, number) {
+            self.tree.remove(filter.pattern(), group);
+        }
+    }
+
+    /// Gives a message of a shared subscription that session `by` will not have to the next one of
+    /// the group. Whether there was one.
+    pub(crate) fn pass_on(&self, message: &Message, mut shared: Box<Shared>, by: u64) -> bool {
+        shared.tried.push(by);
+        let Some(member) = shared.group.choose(&shared.tried, message.qos()) else {
+            return false;
+        };
+        let options = member.send_options(message);
+        let counters = self.own_counters();
+        let put = member
+            .mailbox
+            .deliver(message, options, Some(shared), BodyRef::Inline, counters);
+        put.is_ok()
     }
 
     /// Queues what is retained under a new subscription. QoS 1 goes through the mailbox like any
@@ -272,7 +320,10 @@ impl Hub {
         let mailbox = &parked.mailbox;
         self.unsubscribe_all(mailbox.number(), parked.subscriptions.keys());
         for flight in &parked.in_flight {
-            mailbox.forget_token(flight.token, flight.body);
+            mailbox.forget_token(flight.token, flight.body());
+        }
+        for packet_id in &parked.held {
+            self.durable.delete_held(mailbox.number(), *packet_id);
         }
         self.erase(mailbox);
     }
@@ -284,15 +335,34 @@ impl Hub {
         filters: impl Iterator<Item = &'a TopicFilter>,
     ) {
         for filter in filters {
-            self.tree.remove(filter.pattern(), number);
+            self.unsubscribe(number, filter);
             self.durable.delete_subscription(number, filter);
         }
     }
 
+    /// Of an ended session: a message of a shared subscription goes to another member.
+    pub(crate) fn drop_unsent(&self, mailbox: &Mailbox, mut delivery: Delivery) {
+        if let Some(shared) = delivery.shared.take() {
+            let number = mailbox.number();
+            let message = match delivery.message.take() {
+                Some(message) => Some(message),
+                // What cannot be read is lost to this session as well; it was said when it was met.
+                None => self
+                    .durable
+                    .queued(number, delivery.token, delivery.body)
+                    .unwrap_or_default(),
+            };
+            if let Some(message) = message {
+                self.pass_on(&message, shared, number);
+            }
+        }
+        mailbox.forget(&delivery);
+    }
+
     /// Closes a mailbox and deletes the session's records.
-    pub(crate) fn erase(&self, mailbox: &super::mailbox::Mailbox) {
+    pub(crate) fn erase(&self, mailbox: &Mailbox) {
         for delivery in mailbox.close() {
-            mailbox.forget(&delivery);
+            self.drop_unsent(mailbox, delivery);
         }
         if mailbox.is_durable() {
             self.durable.delete_will(mailbox.number());

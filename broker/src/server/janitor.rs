@@ -112,10 +112,13 @@ async fn attend(hub: &Hub, key: &SessionKey, number: u64) {
     });
     let due = match expired {
         Some(mut parked) => {
-            hub.discard(&parked);
             // The session has ended, so its will does not wait any longer [MQTT-3.1.3-9].
-            let will = parked.will.take();
-            will.map(|(will, _)| (will, parked.identity))
+            if let Some((will, _)) = parked.will.take() {
+                hub.publish_will(number, &will, &parked.identity, &key.client_id)
+                    .await;
+            }
+            hub.discard(&parked);
+            None
         }
         None => hub
             .sessions
@@ -123,13 +126,11 @@ async fn attend(hub: &Hub, key: &SessionKey, number: u64) {
                 let due = parked.will.take_if(|(_, at)| *at <= now);
                 due.map(|(will, _)| (will, parked.identity.clone()))
             })
-            .flatten()
-            .inspect(|_| {
-                hub.durable.delete_will(number);
-            }),
+            .flatten(),
     };
     if let Some((will, identity)) = due {
-        hub.publish_will(&will, &identity, &key.client_id).await;
+        hub.publish_will(number, &will, &identity, &key.client_id)
+            .await;
     }
 }
 

@@ -5,7 +5,8 @@
 //! | `s` session | the session's record (JSON with a version): owner, client id, expiry, in flight |
 //! | `f` session filter | subscription options, two bytes |
 //! | `w` session | will: delay, expiry, message |
-//! | `q` session token | a queued message: QoS, RETAIN, and the message or the number of its body |
+//! | `q` session token | a queued message: QoS, RETAIN, subscription identifiers, and the message or the number of its body; or, for QoS 2, that the client has it |
+//! | `i` session packet id | a message of QoS 2 that the client has not released yet |
 //! | `b` body | a message that waits for several sessions, kept once |
 //! | `r` topic | a retained message |
 //!
@@ -18,8 +19,8 @@ use store::StoreError;
 use super::message::{Message, Origin};
 use super::record::{self, SessionRecord};
 use crate::codec::{
-    self, Limits as DecodeLimits, Packet, Publish, Qos, RetainHandling, SubscriptionOptions,
-    Version, Will,
+    self, Limits as DecodeLimits, Packet, PacketId, Publish, Qos, RetainHandling,
+    SubscriptionOptions, Version, Will,
 };
 use crate::session::{Publication, SendOptions, Time, Token};
 use crate::topic::TopicFilter;
@@ -37,7 +38,7 @@ pub(crate) enum BodyRef {
 }
 
 /// What a queue entry says beside the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QueueEntry {
     pub(crate) options: SendOptions,
     pub(crate) body: BodyRef,
@@ -51,6 +52,10 @@ pub(crate) enum Record {
     Will(u64, Box<Will>),
     /// Session, token, entry, and the message where it is inline.
     Queued(u64, Token, QueueEntry, Option<Message>),
+    /// Session and token: QoS 2, PUBREC has come and PUBCOMP is awaited.
+    Received(u64, Token),
+    /// Session and packet identifier of the client's PUBLISH; the message is read when the client is back.
+    Held(u64, PacketId),
     Body(u64, Message),
     Retained(Message),
 }
@@ -90,6 +95,14 @@ pub(super) fn queue_key(session: u64, token: Token) -> Vec<u8> {
     [&key(b'q', session)[..], &token.to_be_bytes()].concat()
 }
 
+pub(super) fn will_key(session: u64) -> Vec<u8> {
+    key(b'w', session).to_vec()
+}
+
+pub(crate) fn held_key(session: u64, packet_id: PacketId) -> Vec<u8> {
+    [&key(b'i', session)[..], &packet_id.get().to_be_bytes()].concat()
+}
+
 pub(super) fn subscription_key(session: u64, filter: &TopicFilter) -> Vec<u8> {
     [&key(b'f', session)[..], filter.as_str().as_bytes()].concat()
 }
@@ -98,16 +111,24 @@ pub(super) fn retained_key(topic: &str) -> Vec<u8> {
     [&b"r"[..], topic.as_bytes()].concat()
 }
 
-pub(super) fn encode_options(options: &SubscriptionOptions) -> [u8; 2] {
+/// Layout byte of subscription options.
+const OPTIONS_LAYOUT: u8 = 1;
+
+pub(super) fn encode_options(options: &SubscriptionOptions) -> [u8; 6] {
     let flags = options.qos as u8
         | u8::from(options.no_local) << 2
         | u8::from(options.retain_as_published) << 3
         | (options.retain_handling as u8) << 4;
-    [1, flags]
+    // 0 is no identifier [MQTT-3.8.2.1.2].
+    let [a, b, c, d] = options.id.unwrap_or(0).to_be_bytes();
+    [OPTIONS_LAYOUT, flags, a, b, c, d]
 }
 
 fn decode_options(value: &[u8]) -> Option<SubscriptionOptions> {
-    let &[1, flags] = value else { return None };
+    let &[OPTIONS_LAYOUT, flags, ref id @ ..] = value else {
+        return None;
+    };
+    let id = u32::from_be_bytes(id.try_into().ok()?);
     Some(SubscriptionOptions {
         qos: Qos::from_bits(flags & 3)?,
         no_local: flags & 4 != 0,
@@ -118,6 +139,7 @@ fn decode_options(value: &[u8]) -> Option<SubscriptionOptions> {
             2 => RetainHandling::DoNotSend,
             _ => return None,
         },
+        id: (id != 0).then_some(id),
     })
 }
 
@@ -231,40 +253,76 @@ pub(crate) fn decode(key: &Bytes, value: Bytes) -> Result<Record, DurableError> 
         }
         b'w' => Ok(Record::Will(session()?, Box::new(decode_will(value)?))),
         b'q' => decode_queued(session()?, name.get(8..).unwrap_or_default(), value),
+        b'i' => {
+            let packet_id = name.get(8..).and_then(|id| id.try_into().ok());
+            let packet_id = packet_id.and_then(|id| PacketId::new(u16::from_be_bytes(id)));
+            let packet_id = packet_id.ok_or_else(|| unreadable("held message", "packet id"))?;
+            decode_message(value)?;
+            Ok(Record::Held(session()?, packet_id))
+        }
         b'b' => Ok(Record::Body(session()?, decode_message(value)?)),
         b'r' => Ok(Record::Retained(decode_message(value)?)),
         other => Err(unreadable("record", format!("unknown kind {other:#04x}"))),
     }
 }
 
-fn decode_queued(session: u64, token: &[u8], mut value: Bytes) -> Result<Record, DurableError> {
+fn decode_queued(session: u64, token: &[u8], value: Bytes) -> Result<Record, DurableError> {
+    let token = number(token).ok_or_else(|| unreadable("queued message", "key too short"))?;
+    if value[..] == RECEIVED {
+        return Ok(Record::Received(session, token));
+    }
+    let (entry, message) = decode_entry(value)?;
+    Ok(Record::Queued(session, token, entry, message))
+}
+
+/// The value of a queue record whose message the client has.
+pub(super) const RECEIVED: [u8; 1] = [0xff];
+
+/// What stands before the message, or before its body's number.
+pub(super) fn encode_entry(options: &SendOptions, body: BodyRef) -> Vec<u8> {
+    let ids = options.subscription_ids.as_deref().unwrap_or_default();
+    let mut out = Vec::with_capacity(4 + 4 * ids.len() + 8);
+    let shared = matches!(body, BodyRef::Shared(_));
+    out.put_u8(options.qos as u8 | u8::from(options.retain) << 2 | u8::from(shared) << 3);
+    // A session has far fewer subscriptions than that.
+    let count = u16::try_from(ids.len()).unwrap_or(u16::MAX);
+    out.put_u16(count);
+    for id in ids.iter().take(count.into()) {
+        out.put_u32(*id);
+    }
+    if let BodyRef::Shared(number) = body {
+        out.put_u64(number);
+    }
+    out
+}
+
+/// An entry of a queue, with its message where that is inline.
+pub(super) fn decode_entry(
+    mut value: Bytes,
+) -> Result<(QueueEntry, Option<Message>), DurableError> {
+    use bytes::Buf;
     let bad = |detail: &str| unreadable("queued message", detail);
-    let token = number(token).ok_or_else(|| bad("key too short"))?;
     if value.len() < 3 {
         return Err(bad("too short"));
     }
-    let head = value.split_to(3);
-    let &[qos, retain, shared] = &head[..] else {
-        return Err(bad("too short"));
-    };
-    let (body, message) = match shared {
-        0 => (BodyRef::Inline, Some(decode_message(value)?)),
-        1 => (
-            BodyRef::Shared(number(&value).ok_or_else(|| bad("body number"))?),
-            None,
-        ),
-        _ => return Err(bad("body")),
-    };
+    let flags = value.get_u8();
+    let count = usize::from(value.get_u16());
+    if flags > 0b1111 || value.len() < 4 * count {
+        return Err(bad("subscription identifiers"));
+    }
+    let ids: Vec<u32> = (0..count).map(|_| value.get_u32()).collect();
     let options = SendOptions {
-        qos: Qos::from_bits(qos).ok_or_else(|| bad("QoS"))?,
-        retain: retain != 0,
+        qos: Qos::from_bits(flags & 3).ok_or_else(|| bad("QoS"))?,
+        retain: flags & 0b100 != 0,
+        subscription_ids: (!ids.is_empty()).then(|| ids.into()),
     };
-    Ok(Record::Queued(
-        session,
-        token,
-        QueueEntry { options, body },
-        message,
-    ))
+    let (body, message) = if flags & 0b1000 == 0 {
+        (BodyRef::Inline, Some(decode_message(value)?))
+    } else {
+        let number = number(&value).ok_or_else(|| bad("body number"))?;
+        (BodyRef::Shared(number), None)
+    };
+    Ok((QueueEntry { options, body }, message))
 }
 
 fn decode_will(mut value: Bytes) -> Result<Will, DurableError> {
@@ -318,6 +376,33 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_entry_comes_back_as_it_was() {
+        for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
+            for ids in [None, Some(vec![7]), Some(vec![1, 268_435_455])] {
+                for body in [BodyRef::Inline, BodyRef::Shared(77)] {
+                    let options = SendOptions {
+                        qos,
+                        retain: ids.is_some(),
+                        subscription_ids: ids.clone().map(Into::into),
+                    };
+                    let mut value = encode_entry(&options, body);
+                    if body == BodyRef::Inline {
+                        value.extend(encode_message(&message()));
+                        value.extend_from_slice(&message().as_ref().payload);
+                    }
+                    let (entry, found) = decode_entry(value.clone().into()).unwrap();
+                    assert_eq!(entry, QueueEntry { options, body });
+                    assert_eq!(found.is_some(), body == BodyRef::Inline);
+                    for cut in 0..8 {
+                        let cut = value.get(..cut).unwrap().to_vec();
+                        assert!(decode_entry(cut.into()).is_err());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_layout_from_the_future_is_refused() {
         let mut value = encode_message(&message());
         *value.first_mut().unwrap() = MESSAGE_LAYOUT + 1;
@@ -327,13 +412,14 @@ mod tests {
 
     #[test]
     fn subscription_options_come_back_as_they_were() {
-        for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
+        for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
             for bits in 0..4_u8 {
                 let options = SubscriptionOptions {
                     qos,
                     no_local: bits & 1 != 0,
                     retain_as_published: bits & 2 != 0,
                     retain_handling: RetainHandling::SendIfNew,
+                    id: (bits & 1 != 0).then_some(268_435_455),
                 };
                 assert_eq!(decode_options(&encode_options(&options)), Some(options));
             }

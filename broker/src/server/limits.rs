@@ -21,7 +21,9 @@ pub struct Limits {
     pub topic_levels: usize,
     /// Subscriptions of one session.
     pub session_subscriptions: usize,
-    /// QoS 1 messages sent to a session and not yet acknowledged.
+    /// Bytes of QoS 2 messages a session has published and not released.
+    pub session_held_bytes: usize,
+    /// Messages of QoS 1 and 2 in flight each way.
     pub session_inflight_messages: u16,
     /// Messages waiting for one session.
     pub session_queue_messages: usize,
@@ -66,6 +68,7 @@ impl Default for Limits {
             connect_packet_bytes: 256 * 1024,
             topic_levels: 64,
             session_subscriptions: 20_000,
+            session_held_bytes: 32 * 1024 * 1024,
             session_inflight_messages: 20,
             session_queue_messages: 100_000,
             session_queue_bytes: 256 * 1024 * 1024,

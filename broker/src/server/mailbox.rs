@@ -8,14 +8,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 
 use parking_lot::Mutex;
 use store::{Behind, Lsn};
 
 use super::durable::Durable;
-use super::layout::{BodyRef, QueueEntry};
+use super::groups::Shared;
+use super::layout::BodyRef;
 use super::limits::Limits;
 use super::message::Message;
 use super::stats::Counters;
@@ -48,6 +49,8 @@ pub(crate) struct Delivery {
     pub(crate) token: u64,
     /// Where the journal keeps its body, for a durable one.
     pub(crate) body: BodyRef,
+    /// Of a shared subscription: who else can have it.
+    pub(crate) shared: Option<Box<Shared>>,
     pub(crate) weight_bytes: usize,
 }
 
@@ -57,6 +60,8 @@ pub(crate) struct Mailbox {
     durable: Option<Arc<Durable>>,
     next_token: AtomicU64,
     signals: AtomicU32,
+    /// As `State::Live`, for those who choose among mailboxes.
+    live: AtomicBool,
     bounds: Bounds,
     inner: Mutex<Inner>,
 }
@@ -101,6 +106,7 @@ impl Mailbox {
             durable,
             next_token: AtomicU64::new(1),
             signals: AtomicU32::new(0),
+            live: AtomicBool::new(true),
             bounds: Bounds {
                 queue_messages: limits.session_queue_messages,
                 queue_bytes: limits.session_queue_bytes,
@@ -127,6 +133,7 @@ impl Mailbox {
             inner.queued_bytes = queue.iter().map(|delivery| delivery.weight_bytes).sum();
             inner.queue = queue;
             inner.state = State::Parked;
+            mailbox.live.store(false, Ordering::Relaxed);
             mailbox.expect_owner(&inner);
         }
         mailbox
@@ -142,6 +149,19 @@ impl Mailbox {
         self.durable.is_some()
     }
 
+    /// Whether a connection owns it.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// The number for a delivery of this QoS: 0 where it is not kept.
+    pub(crate) fn token_for(&self, qos: Qos) -> u64 {
+        if qos == Qos::AtMostOnce || !self.is_durable() {
+            return 0;
+        }
+        self.next_token.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Puts a message in. Returns when it is safe, for a message that outlives the connection.
     ///
     /// # Errors
@@ -150,27 +170,26 @@ impl Mailbox {
         &self,
         message: &Message,
         options: SendOptions,
+        shared: Option<Box<Shared>>,
         body: BodyRef,
         counters: &Counters,
     ) -> Result<Option<Lsn>, Behind> {
-        let mut delivery = Delivery {
+        let token = self.token_for(options.qos);
+        let mut lsn = None;
+        if token != 0
+            && let Some(durable) = &self.durable
+        {
+            // In the journal before the owner can see it: its acknowledgement deletes the record.
+            lsn = Some(durable.put_queued(self.number, token, &options, body, message)?);
+        }
+        let delivery = Delivery {
             message: Some(message.clone()),
             options,
-            token: 0,
+            token,
             body,
+            shared,
             weight_bytes: message.weight_bytes(),
         };
-        if options.qos == Qos::AtMostOnce {
-            self.push_qos0(delivery, counters);
-            return Ok(None);
-        }
-        let mut lsn = None;
-        if let Some(durable) = &self.durable {
-            // In the journal before the owner can see it: its acknowledgement deletes the record.
-            delivery.token = self.next_token.fetch_add(1, Ordering::Relaxed);
-            let entry = QueueEntry { options, body };
-            lsn = Some(durable.put_queued(self.number, delivery.token, &entry, message)?);
-        }
         self.push(delivery, counters);
         Ok(lsn)
     }
@@ -182,6 +201,7 @@ impl Mailbox {
             options,
             token: 0,
             body: BodyRef::Inline,
+            shared: None,
             weight_bytes: message.weight_bytes(),
         };
         let mut inner = self.inner.lock();
@@ -216,7 +236,11 @@ impl Mailbox {
         self.notify(inner, Signal::MAIL);
     }
 
-    fn push(&self, mut delivery: Delivery, counters: &Counters) {
+    /// Puts in what is in the journal already, if it has a token.
+    pub(crate) fn push(&self, mut delivery: Delivery, counters: &Counters) {
+        if delivery.options.qos == Qos::AtMostOnce {
+            return self.push_qos0(delivery, counters);
+        }
         let mut inner = self.inner.lock();
         match inner.state {
             State::Closed => {
@@ -288,6 +312,7 @@ impl Mailbox {
         let mut inner = self.inner.lock();
         inner.owner = Some(waker.clone());
         inner.state = State::Live;
+        self.live.store(true, Ordering::Relaxed);
         if !inner.queue.is_empty() {
             self.signals.fetch_or(Signal::MAIL.0, Ordering::AcqRel);
         }
@@ -299,6 +324,7 @@ impl Mailbox {
         let mut inner = self.inner.lock();
         inner.owner = None;
         inner.state = State::Parked;
+        self.live.store(false, Ordering::Relaxed);
         inner.answered.clear();
         let waiting = std::mem::take(&mut inner.queue);
         inner.queued_bytes = 0;
@@ -326,6 +352,7 @@ impl Mailbox {
         let mut inner = self.inner.lock();
         inner.owner = None;
         inner.state = State::Closed;
+        self.live.store(false, Ordering::Relaxed);
         inner.queued_bytes = 0;
         inner.answered.clear();
         std::mem::take(&mut inner.queue)

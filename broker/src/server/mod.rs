@@ -5,6 +5,7 @@ mod clock;
 mod connection;
 mod delivery;
 mod durable;
+mod groups;
 mod hub;
 mod identity;
 mod janitor;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use fleet::WatchGuard;
 
 use super::identity::Identity;
+use super::layout::BodyRef;
 use super::mailbox::Mailbox;
-use super::record::{InFlightRecord, SessionRecord};
+use super::record::SessionRecord;
 use super::sessions::{Owner, SessionKey};
 use crate::codec::{PacketId, SubscriptionOptions, Will};
-use crate::session::Time;
+use crate::session::{SendOptions, Time, Token};
 use crate::topic::TopicFilter;
 
 /// A session between two connections. Messages are in the journal; here are only their numbers.
@@ -22,13 +23,42 @@ pub(crate) struct Parked {
     /// Wakes the janitor when the standing changes.
     pub(crate) _watch: WatchGuard,
     pub(crate) subscriptions: HashMap<TopicFilter, SubscriptionOptions>,
-    pub(crate) in_flight: Vec<InFlightRecord>,
+    /// Sent and not acknowledged, in the order of sending.
+    pub(crate) in_flight: Vec<ParkedFlight>,
+    /// Messages of QoS 2 that the client has not released.
+    pub(crate) held: Vec<PacketId>,
     pub(crate) next_packet_id: PacketId,
     pub(crate) expiry_s: u32,
     /// `None` never expires.
     pub(crate) expires_at: Option<Time>,
     /// The will and when it is due, unless the client is back before.
     pub(crate) will: Option<(Will, Time)>,
+}
+
+/// A delivery that waits for its acknowledgement.
+#[derive(Debug, Clone)]
+pub(crate) struct ParkedFlight {
+    pub(crate) token: Token,
+    pub(crate) progress: ParkedProgress,
+}
+
+/// How far it has come.
+#[derive(Debug, Clone)]
+pub(crate) enum ParkedProgress {
+    /// PUBLISH was sent.
+    Sent { options: SendOptions, body: BodyRef },
+    /// QoS 2: PUBREC has come.
+    Received,
+}
+
+impl ParkedFlight {
+    /// Where its message is.
+    pub(crate) fn body(&self) -> BodyRef {
+        match &self.progress {
+            ParkedProgress::Sent { body, .. } => *body,
+            ParkedProgress::Received => BodyRef::Inline,
+        }
+    }
 }
 
 impl Parked {
@@ -49,7 +79,7 @@ impl Parked {
         record.expires_at_ms = self.expires_at.map(Time::as_millis);
         record.will_at_ms = self.will.as_ref().map(|(_, due)| due.as_millis());
         record.next_packet_id = self.next_packet_id;
-        record.in_flight.clone_from(&self.in_flight);
+        record.in_flight = self.in_flight.iter().map(|flight| flight.token).collect();
         record
     }
 }

@@ -4,8 +4,8 @@
 use ca::CertificateId;
 use serde::{Deserialize, Serialize};
 
-use super::layout::BodyRef;
 use crate::codec::PacketId;
+use crate::session::Token;
 
 /// Version of the record; a newer one is refused, not guessed at.
 const VERSION: u32 = 1;
@@ -30,16 +30,8 @@ pub(crate) struct SessionRecord {
     /// Whether a connection held it when this was written.
     pub(crate) connected: bool,
     pub(crate) next_packet_id: PacketId,
-    pub(crate) in_flight: Vec<InFlightRecord>,
-}
-
-/// A message sent and not acknowledged when the connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct InFlightRecord {
-    pub(crate) packet_id: PacketId,
-    pub(crate) token: u64,
-    pub(crate) body: BodyRef,
-    pub(crate) retain: bool,
+    /// The tokens of what was sent and not acknowledged when the connection ended, in the order of sending.
+    pub(crate) in_flight: Vec<Token>,
 }
 
 /// Why a session record cannot be read.
@@ -103,12 +95,7 @@ mod tests {
             "lamp-1".to_owned(),
             60,
         );
-        record.in_flight.push(InFlightRecord {
-            packet_id: PacketId::MAX,
-            token: 7,
-            body: BodyRef::Shared(3),
-            retain: true,
-        });
+        record.in_flight.push(7);
         assert_eq!(decode(&encode(&record)).unwrap(), record);
         record.version += 1;
         assert!(matches!(

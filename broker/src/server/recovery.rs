@@ -1,7 +1,7 @@
 //! What the journal held when the broker starts: sessions are parked, their subscriptions go into
 //! the tree, retained messages into their index. Payloads of queued messages stay on disk.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,10 +12,10 @@ use super::hub::Hub;
 use super::identity::Identity;
 use super::layout::{self, BodyRef, DurableError, QueueEntry, Record};
 use super::mailbox::{Delivery, Mailbox};
-use super::parked::Parked;
+use super::parked::{Parked, ParkedFlight, ParkedProgress};
 use super::record::SessionRecord;
 use super::sessions::{Owner, SessionKey};
-use crate::codec::{SESSION_NEVER_EXPIRES, SubscriptionOptions, Will};
+use crate::codec::{PacketId, SESSION_NEVER_EXPIRES, SubscriptionOptions, Will};
 use crate::session::{Time, Token};
 use crate::topic::TopicFilter;
 
@@ -40,6 +40,8 @@ struct Found {
     subscriptions: HashMap<u64, HashMap<TopicFilter, SubscriptionOptions>>,
     wills: HashMap<u64, Will>,
     queues: HashMap<u64, BTreeMap<Token, (QueueEntry, usize)>>,
+    received: HashMap<u64, BTreeSet<Token>>,
+    held: HashMap<u64, Vec<PacketId>>,
     body_weights: HashMap<u64, usize>,
     body_uses: HashMap<u64, usize>,
 }
@@ -100,6 +102,12 @@ impl Found {
                 let queue = self.queues.entry(number).or_default();
                 queue.insert(token, (entry, weight));
             }
+            Record::Received(number, token) => {
+                self.received.entry(number).or_default().insert(token);
+            }
+            Record::Held(number, packet_id) => {
+                self.held.entry(number).or_default().push(packet_id);
+            }
             Record::Body(number, message) => {
                 self.body_weights.insert(number, message.weight_bytes());
             }
@@ -114,12 +122,14 @@ impl Found {
     fn highest_session(&self) -> u64 {
         let numbers = self.sessions.keys().chain(self.subscriptions.keys());
         let numbers = numbers.chain(self.wills.keys()).chain(self.queues.keys());
+        let numbers = numbers.chain(self.received.keys()).chain(self.held.keys());
         numbers.max().copied().unwrap_or(0)
     }
 
     fn strays(&self) -> Vec<u64> {
         let numbers = self.subscriptions.keys().chain(self.wills.keys());
-        let mut strays: Vec<u64> = numbers.chain(self.queues.keys()).copied().collect();
+        let numbers = numbers.chain(self.queues.keys()).chain(self.held.keys());
+        let mut strays: Vec<u64> = numbers.chain(self.received.keys()).copied().collect();
         strays.sort_unstable();
         strays.dedup();
         strays
@@ -148,10 +158,11 @@ impl Found {
         }
         let now = hub.clock.now();
         let key = SessionKey { owner, client_id };
-        let in_flight = record.in_flight;
         let mut queue = self.queues.remove(&number).unwrap_or_default();
-        let next_token = queue.keys().next_back().map_or(1, |token| token + 1);
-        queue.retain(|token, _| !in_flight.iter().any(|flight| flight.token == *token));
+        let received = self.received.remove(&number).unwrap_or_default();
+        let tokens = queue.keys().chain(&received);
+        let next_token = tokens.max().map_or(1, |token| token + 1);
+        let in_flight = in_flight(hub, &record, &mut queue, received);
         let deliveries: VecDeque<Delivery> = queue
             .into_iter()
             .map(|(token, (entry, weight))| Delivery {
@@ -159,6 +170,7 @@ impl Found {
                 options: entry.options,
                 token,
                 body: entry.body,
+                shared: None,
                 weight_bytes: match entry.body {
                     BodyRef::Inline => weight,
                     BodyRef::Shared(body) => self.body_weights.get(&body).copied().unwrap_or(0),
@@ -198,6 +210,7 @@ impl Found {
             generation,
             subscriptions,
             in_flight,
+            held: self.held.remove(&number).unwrap_or_default(),
             next_packet_id: record.next_packet_id,
             expiry_s: record.expiry_s,
             expires_at,
@@ -220,9 +233,48 @@ impl Found {
         for (token, (entry, _)) in self.queues.remove(&number).unwrap_or_default() {
             hub.durable.delete_queued(number, token, entry.body);
         }
+        for token in self.received.remove(&number).unwrap_or_default() {
+            hub.durable.delete_queued(number, token, BodyRef::Inline);
+        }
+        for packet_id in self.held.remove(&number).unwrap_or_default() {
+            hub.durable.delete_held(number, packet_id);
+        }
         if self.wills.remove(&number).is_some() {
             hub.durable.delete_will(number);
         }
         hub.durable.delete_session(number);
     }
+}
+
+/// Takes out of the queue what was, or after a crash may have been, sent and not acknowledged. It
+/// goes out again with DUP, under the same packet identifiers.
+fn in_flight(
+    hub: &Hub,
+    record: &SessionRecord,
+    queue: &mut BTreeMap<Token, (QueueEntry, usize)>,
+    received: BTreeSet<Token>,
+) -> Vec<ParkedFlight> {
+    let mut sent: BTreeSet<Token> = record.in_flight.iter().copied().collect();
+    if record.connected {
+        let most = usize::from(hub.settings.in_flight_max_messages.get());
+        let most = most.saturating_sub(received.len());
+        sent.extend(queue.keys().take(most));
+    }
+    let sent = sent.into_iter().filter_map(|token| {
+        let (entry, _) = queue.remove(&token)?;
+        Some(ParkedFlight {
+            token,
+            progress: ParkedProgress::Sent {
+                options: entry.options,
+                body: entry.body,
+            },
+        })
+    });
+    let mut flights: Vec<ParkedFlight> = sent.collect();
+    flights.extend(received.into_iter().map(|token| ParkedFlight {
+        token,
+        progress: ParkedProgress::Received,
+    }));
+    flights.sort_by_key(|flight| flight.token);
+    flights
 }

@@ -72,6 +72,7 @@ impl Reply {
         let options = SendOptions {
             qos: self.qos,
             retain: false,
+            subscription_ids: None,
         };
         self.mailbox.reply(&message, options);
     }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use store::{Behind, Lsn};
 
-use super::durable::Durable;
+use super::durable::{Durable, Entry};
+use super::groups::{Group, Shared};
 use super::layout::BodyRef;
-use super::mailbox::Mailbox;
+use super::mailbox::{Delivery, Mailbox};
 use super::message::Message;
 use super::stats::Counters;
 use super::tree::{Stamp, TopicTree};
@@ -14,17 +15,27 @@ use crate::codec::{Qos, SubscriptionOptions};
 use crate::session::SendOptions;
 
 /// A subscription in the tree.
-pub(crate) struct Subscriber {
-    pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) options: SubscriptionOptions,
+pub(crate) enum Subscriber {
+    Session {
+        mailbox: Arc<Mailbox>,
+        options: SubscriptionOptions,
+    },
+    Group(Arc<Group>),
+}
+
+/// Who receives a topic.
+#[derive(Default)]
+pub(crate) struct Receivers {
+    sessions: Vec<Receiver>,
+    groups: Vec<Arc<Group>>,
 }
 
 /// One session that receives a topic, its overlapping subscriptions merged into one copy.
-#[derive(Clone)]
-pub(crate) struct Receiver {
+struct Receiver {
     mailbox: Arc<Mailbox>,
     qos: Qos,
     retain_as_published: bool,
+    subscription_ids: Option<Arc<[u32]>>,
 }
 
 /// Who receives `topic` when session `own` publishes it, and what that is true of.
@@ -32,25 +43,26 @@ pub(crate) fn receivers(
     tree: &TopicTree<Subscriber>,
     topic: &str,
     own: Option<u64>,
-) -> (Stamp, Arc<[Receiver]>) {
-    let mut found: Vec<Receiver> = Vec::new();
-    let stamp = tree.matches(topic, &mut |entry| {
-        let Subscriber { mailbox, options } = &entry.value;
+) -> (Stamp, Arc<Receivers>) {
+    let mut sessions: Vec<Receiver> = Vec::new();
+    let mut groups = Vec::new();
+    let stamp = tree.matches(topic, &mut |entry| match &entry.value {
+        Subscriber::Group(group) => groups.push(Arc::clone(group)),
         // [MQTT-3.8.3-3]
-        if options.no_local && own == Some(entry.owner) {
-            return;
-        }
-        found.push(Receiver {
+        Subscriber::Session { options, .. } if options.no_local && own == Some(entry.owner) => {}
+        Subscriber::Session { mailbox, options } => sessions.push(Receiver {
             mailbox: Arc::clone(mailbox),
             qos: options.qos,
             retain_as_published: options.retain_as_published,
-        });
+            subscription_ids: options.id.map(|id| Arc::from([id])),
+        }),
     });
-    merge(&mut found);
-    (stamp, found.into())
+    merge(&mut sessions);
+    (stamp, Arc::new(Receivers { sessions, groups }))
 }
 
-/// One copy per session, with the highest QoS of its matching subscriptions [MQTT-3.3.4-2].
+/// One copy per session, with the highest QoS of its matching subscriptions [MQTT-3.3.4-2] and all
+/// their identifiers [MQTT-3.3.4-4].
 fn merge(found: &mut Vec<Receiver>) {
     if found.len() < 2 {
         return;
@@ -61,6 +73,11 @@ fn merge(found: &mut Vec<Receiver>) {
         if same {
             kept.qos = kept.qos.max(next.qos);
             kept.retain_as_published |= next.retain_as_published;
+            kept.subscription_ids =
+                match (kept.subscription_ids.take(), next.subscription_ids.take()) {
+                    (Some(kept), Some(next)) => Some([&kept[..], &next[..]].concat().into()),
+                    (kept, next) => kept.or(next),
+                };
         }
         same
     });
@@ -70,21 +87,42 @@ fn merge(found: &mut Vec<Receiver>) {
 /// stop it and it goes on where it was.
 pub(crate) struct Routing {
     message: Message,
-    receivers: Arc<[Receiver]>,
+    receivers: Arc<Receivers>,
+    /// A record that must go when the message has arrived: where it came from.
+    settles: Option<Vec<u8>>,
     next: usize,
     body: Option<BodyRef>,
+    together: Option<Vec<Target>>,
     safe: Option<Lsn>,
 }
 
+/// One mailbox the message goes to.
+struct Target {
+    mailbox: Arc<Mailbox>,
+    options: SendOptions,
+    shared: Option<Box<Shared>>,
+    /// In the session's durable queue; 0 where it is not kept.
+    token: u64,
+}
+
 impl Routing {
-    pub(crate) fn new(message: Message, receivers: Arc<[Receiver]>) -> Self {
+    pub(crate) fn new(message: Message, receivers: Arc<Receivers>) -> Self {
         Self {
             message,
             receivers,
+            settles: None,
             next: 0,
             body: None,
+            together: None,
             safe: None,
         }
+    }
+
+    /// The record under this key goes with the message's arrival: of QoS 2 in the very same commit,
+    /// so that no crash finds it both there and arrived.
+    pub(crate) fn settling(mut self, key: Vec<u8>) -> Self {
+        self.settles = Some(key);
+        self
     }
 
     /// The message.
@@ -107,6 +145,9 @@ impl Routing {
         durable: &Durable,
         counters: &Counters,
     ) -> Result<Option<Lsn>, Behind> {
+        if self.message.qos() == Qos::ExactlyOnce {
+            return self.run_together(durable, counters);
+        }
         let body = match self.body {
             Some(body) => body,
             None => {
@@ -115,24 +156,135 @@ impl Routing {
                 body
             }
         };
-        while let Some(receiver) = self.receivers.get(self.next) {
-            let options = SendOptions {
-                qos: self.message.qos().min(receiver.qos),
-                retain: self.message.retain() && receiver.retain_as_published,
-            };
-            match receiver
-                .mailbox
-                .deliver(&self.message, options, body, counters)
-            {
-                Ok(lsn) => self.safe = self.safe.max(lsn),
-                Err(Behind::TooLarge { .. }) => counters.dropped_too_large.add(),
-                Err(behind) => return Err(behind),
+        let receivers = Arc::clone(&self.receivers);
+        while let Some(receiver) = receivers.sessions.get(self.next) {
+            let options = receiver.send_options(&self.message);
+            let mailbox = &receiver.mailbox;
+            self.put(
+                mailbox.deliver(&self.message, options, None, body, counters),
+                counters,
+            )?;
+        }
+        let groups = self.next - receivers.sessions.len();
+        for group in receivers.groups.iter().skip(groups) {
+            match self.choose(group) {
+                Some((mailbox, options, shared)) => {
+                    let put = mailbox.deliver(&self.message, options, Some(shared), body, counters);
+                    self.put(put, counters)?;
+                }
+                None => self.next += 1,
             }
-            self.next += 1;
         }
         durable.release_body(body);
         self.body = Some(BodyRef::Inline);
+        if let Some(key) = self.settles.take() {
+            self.safe = self.safe.max(durable.settle(key));
+        }
         Ok(self.safe)
+    }
+
+    fn put(&mut self, put: Result<Option<Lsn>, Behind>, counters: &Counters) -> Result<(), Behind> {
+        match put {
+            Ok(lsn) => self.safe = self.safe.max(lsn),
+            Err(Behind::TooLarge { .. }) => counters.dropped_too_large.add(),
+            Err(behind) => return Err(behind),
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// QoS 2: into all durable queues in one commit, or none.
+    fn run_together(
+        &mut self,
+        durable: &Durable,
+        counters: &Counters,
+    ) -> Result<Option<Lsn>, Behind> {
+        let targets = match self.together.take() {
+            Some(targets) => targets,
+            None => self.targets(),
+        };
+        let entries: Vec<Entry<'_>> = targets
+            .iter()
+            .filter(|target| target.token != 0)
+            .map(|target| Entry {
+                session: target.mailbox.number(),
+                token: target.token,
+                options: &target.options,
+            })
+            .collect();
+        let mut body = BodyRef::Inline;
+        if !entries.is_empty() || self.settles.is_some() {
+            let settles = self.settles.as_deref();
+            match durable.put_together(&self.message, &entries, settles) {
+                Ok((lsn, shared)) => {
+                    self.safe = self.safe.max(Some(lsn));
+                    body = shared;
+                }
+                Err(behind @ Behind::Full { .. }) => {
+                    drop(entries);
+                    self.together = Some(targets);
+                    return Err(behind);
+                }
+                Err(Behind::TooLarge { .. }) => {
+                    counters.dropped_too_large.add();
+                    drop(entries);
+                    let unkept = targets.into_iter().filter(|target| target.token == 0);
+                    self.push(unkept, body, counters);
+                    if let Some(key) = self.settles.take() {
+                        self.safe = self.safe.max(durable.settle(key));
+                    }
+                    return Ok(self.safe);
+                }
+            }
+        }
+        drop(entries);
+        self.push(targets.into_iter(), body, counters);
+        Ok(self.safe)
+    }
+
+    fn push(&self, targets: impl Iterator<Item = Target>, body: BodyRef, counters: &Counters) {
+        for target in targets {
+            let delivery = Delivery {
+                message: Some(self.message.clone()),
+                options: target.options,
+                token: target.token,
+                body: match target.token {
+                    0 => BodyRef::Inline,
+                    _ => body,
+                },
+                shared: target.shared,
+                weight_bytes: self.message.weight_bytes(),
+            };
+            target.mailbox.push(delivery, counters);
+        }
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let target = |mailbox: &Arc<Mailbox>, options: SendOptions, shared| Target {
+            token: mailbox.token_for(options.qos),
+            mailbox: Arc::clone(mailbox),
+            options,
+            shared,
+        };
+        let sessions = self.receivers.sessions.iter().map(|receiver| {
+            let options = receiver.send_options(&self.message);
+            target(&receiver.mailbox, options, None)
+        });
+        let groups = self.receivers.groups.iter().filter_map(|group| {
+            let (mailbox, options, shared) = self.choose(group)?;
+            Some(target(&mailbox, options, Some(shared)))
+        });
+        sessions.chain(groups).collect()
+    }
+
+    fn choose(&self, group: &Arc<Group>) -> Option<(Arc<Mailbox>, SendOptions, Box<Shared>)> {
+        let member = group.choose(&[], self.message.qos())?;
+        let options = member.send_options(&self.message);
+        let shared = Shared {
+            group: Arc::clone(group),
+            tried: Vec::new(),
+        };
+        Some((member.mailbox, options, Box::new(shared)))
     }
 
     /// Gives up on the receivers not reached yet.
@@ -147,6 +299,7 @@ impl Routing {
         }
         let durable_receivers = self
             .receivers
+            .sessions
             .iter()
             .filter(|receiver| receiver.qos > Qos::AtMostOnce && receiver.mailbox.is_durable())
             .count();
@@ -157,6 +310,18 @@ impl Routing {
             Ok(number) => Ok(BodyRef::Shared(number)),
             Err(Behind::TooLarge { .. }) => Ok(BodyRef::Inline),
             Err(behind) => Err(behind),
+        }
+    }
+}
+
+impl Receiver {
+    /// The smaller QoS [MQTT-3.8.4-8]; RETAIN only if the subscription wants it as published
+    /// [MQTT-3.3.1-12, -13].
+    fn send_options(&self, message: &Message) -> SendOptions {
+        SendOptions {
+            qos: message.qos().min(self.qos),
+            retain: message.retain() && self.retain_as_published,
+            subscription_ids: self.subscription_ids.clone(),
         }
     }
 }

@@ -8,12 +8,21 @@ use crate::codec::{DecodeError, PacketId, Qos, ReasonCode};
 pub enum Event {
     /// Nothing.
     None,
-    /// Authorise and route it; answer QoS 1 with `published`.
+    /// Authorise it. QoS 0 and 1: route it; QoS 2: keep it for `Release`. Answer QoS 1 and 2 with `published`.
     Publish(Incoming),
+    /// The client has released a message of QoS 2: route it, answer with `completed`.
+    Release(PacketId),
     /// Authorise each; answer with `subscribed` before the next packet is handled, then send retained messages.
     Subscribe(SubscribeRequests),
     /// Answer with `unsubscribed` before the next packet is handled.
     Unsubscribe(UnsubscribeRequests),
+    /// The client has a message of QoS 2: keep the token, not the message; answer with `release`.
+    Received {
+        /// The shell's name for it.
+        token: Token,
+        /// To answer with.
+        packet_id: PacketId,
+    },
     /// The client has the message: forget it. There is room to send again.
     Acknowledged {
         /// The shell's name for it.

@@ -6,7 +6,8 @@
 //!    authorises [`Proposal::client_id`] and [`Proposal::will`], fetches what is stored, then calls
 //!    [`Proposal::open`] (CONNACK is written) or [`Proposal::refuse`].
 //! 2. For each packet: [`Session::handle`], at most one [`Event`]. The shell decides and answers it with
-//!    [`Session::published`], [`Session::subscribed`] or [`Session::unsubscribed`], now or later.
+//!    [`Session::published`], [`Session::completed`], [`Session::release`], [`Session::subscribed`] or
+//!    [`Session::unsubscribed`], now or later.
 //! 3. While [`Session::owes_resend`]: [`Session::resend`], after opening and after each [`Event::Acknowledged`].
 //!    Then, while [`Session::may_send`]: [`Session::send`].
 //! 4. [`Session::deadline`] says when to call [`Session::handle_timeout`].
@@ -14,6 +15,7 @@
 //!
 //! Everything is appended to one output buffer, which the shell flushes once per wake-up.
 
+mod aliases;
 mod event;
 mod incoming;
 mod outgoing;
@@ -33,7 +35,7 @@ pub use outgoing::{DropReason, SendOptions, Sent};
 pub use proposal::{Proposal, refuse};
 pub use publication::Publication;
 pub use settings::Settings;
-pub use stored::{Closed, InFlight, Stored, Token};
+pub use stored::{Closed, InFlight, Progress, Stored, Token};
 pub use subscriptions::{SubscribeRequest, SubscribeRequests, UnsubscribeRequests};
 pub use time::Time;
 
@@ -41,12 +43,11 @@ use std::collections::HashMap;
 
 use bytes_utils::Str;
 
-use crate::codec::{
-    self, Acknowledgement, Packet, PubComp, Qos, ReasonCode, SubscriptionOptions, Version, Will,
-};
+use crate::codec::{self, Packet, PacketId, Qos, ReasonCode, SubscriptionOptions, Version, Will};
 use crate::topic::{ClientId, TopicFilter};
-use incoming::PendingAcks;
-use outgoing::Outgoing;
+use aliases::{IncomingAliases, OutgoingAliases};
+use incoming::{Held, PendingAcks};
+use outgoing::{Outgoing, UNNUMBERED_FROM};
 
 /// Longest reason string sent, in bytes.
 pub const REASON_STRING_MAX_BYTES: usize = 1024;
@@ -64,6 +65,7 @@ pub struct Session<M> {
     // What survives the connection.
     subscriptions: HashMap<TopicFilter, SubscriptionOptions>,
     outgoing: Outgoing<M>,
+    held: Held,
     expiry_s: u32,
 
     // What belongs to it.
@@ -75,12 +77,23 @@ pub struct Session<M> {
     keep_alive_s: u16,
     last_heard: Time,
     pending_acks: PendingAcks,
+    aliases_in: IncomingAliases,
+    aliases_out: OutgoingAliases,
     will: Option<Will>,
     ended: bool,
 }
 
 impl<M: AsRef<Publication> + Clone> Session<M> {
-    fn open(proposal: Proposal, stored: Stored<M>, now: Time) -> Self {
+    fn open(proposal: Proposal, stored: Option<Stored<M>>, now: Time) -> Self {
+        let expiry_s = proposal.expiry_s();
+        let stored = stored.unwrap_or_else(|| Stored {
+            // A session that outlives its connection has tokens for what it keeps.
+            next_packet_id: match expiry_s {
+                0 => PacketId::MIN,
+                _ => UNNUMBERED_FROM,
+            },
+            ..Stored::default()
+        });
         let Proposal {
             connect,
             client_id,
@@ -99,7 +112,8 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
                 stored.next_packet_id,
                 connect.receive_max.min(settings.in_flight_max_messages),
             ),
-            expiry_s: connect.session_expiry_s.min(settings.session_expiry_max_s),
+            held: Held::resumed(stored.held),
+            expiry_s,
             version: connect.version,
             asked_for_no_expiry: connect.session_expiry_s == 0,
             request_problem_information: connect.request_problem_information,
@@ -110,6 +124,12 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             keep_alive_s,
             last_heard: now,
             pending_acks: PendingAcks::default(),
+            aliases_in: IncomingAliases::default(),
+            aliases_out: OutgoingAliases::new(
+                connect
+                    .topic_alias_max
+                    .min(settings.topic_alias_outgoing_max),
+            ),
             will: connect.will,
             ended: false,
         }
@@ -155,19 +175,15 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         }
         self.last_heard = now;
         match packet {
-            Packet::Publish(publish) => self.publish(publish, now),
-            Packet::PubAck(ack) => Ok(self.acknowledged(ack.0)),
+            Packet::Publish(publish) => self.publish(publish, now, out),
+            Packet::PubAck(ack) => self.puback(&ack.0),
+            Packet::PubRec(ack) => self.pubrec(&ack.0, out),
+            Packet::PubRel(release) => self.pubrel(release.0.packet_id, out),
+            Packet::PubComp(ack) => self.pubcomp_received(&ack.0),
             Packet::Subscribe(subscribe) => self.subscribe(subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
             Packet::PingReq => {
                 Packet::PingResp.encode(self.version, out); // [MQTT-3.12.4-1]
-                Ok(Event::None)
-            }
-            Packet::PubRel(release) => {
-                // No QoS 2 message is ever taken, so none is known by its identifier (§3.7.2.1).
-                let reason = ReasonCode::PacketIdentifierNotFound;
-                PubComp(Acknowledgement::new(release.0.packet_id, reason))
-                    .encode(self.version, out);
                 Ok(Event::None)
             }
             Packet::Disconnect(disconnect) => self.disconnected(&disconnect),
@@ -175,21 +191,10 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             Packet::Auth(_) => Err(protocol(
                 "AUTH came without an authentication method in CONNECT",
             )), // [MQTT-4.12.0-6]
-            Packet::PubRec(_) | Packet::PubComp(_) => Err(protocol("nothing was sent with QoS 2")),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(protocol("this packet is sent by servers only"))
             }
         }
-    }
-
-    fn acknowledged(&mut self, ack: Acknowledgement) -> Event {
-        // An unknown identifier is not an error: what was in flight may have been dropped since.
-        self.outgoing
-            .acknowledge(ack.packet_id)
-            .map_or(Event::None, |token| Event::Acknowledged {
-                token,
-                reason: ack.reason,
-            })
     }
 
     fn disconnected(&mut self, disconnect: &codec::Disconnect) -> Result<Event, Disconnect> {
@@ -213,10 +218,11 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
     }
 
     /// Whether [`Session::send`] may be called: for QoS 0 while the connection lasts; above it only with room in the
-    /// client's Receive Maximum [MQTT-3.3.4-9] and our own bound, and with nothing left to resend.
+    /// client's Receive Maximum [MQTT-3.3.4-9] and our own bound, with nothing left to resend, and with the packet
+    /// identifier free that belongs to the token.
     #[must_use]
-    pub fn may_send(&self, qos: Qos) -> bool {
-        !self.ended && (qos == Qos::AtMostOnce || self.outgoing.has_room())
+    pub fn may_send(&self, qos: Qos, token: Token) -> bool {
+        !self.ended && (qos == Qos::AtMostOnce || self.outgoing.has_room_for(token))
     }
 
     /// Whether messages of an earlier connection still wait for [`Session::resend`].
@@ -293,6 +299,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
                 subscriptions: self.subscriptions,
                 in_flight,
                 next_packet_id,
+                held: self.held.into_packet_ids(),
             },
         }
     }

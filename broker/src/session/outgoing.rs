@@ -1,38 +1,37 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
-use super::{InFlight, Publication, Session, Time, Token};
-use crate::codec::{Delivery, PacketId, PublishRef, Qos, SubscriptionOptions};
+use super::aliases::Naming;
+use super::{Disconnect, Event, InFlight, Progress, Publication, Session, Time, Token, protocol};
+use crate::codec::{
+    Acknowledgement, Delivery, PacketId, PubRel, PublishRef, Qos, ReasonCode, SubscriptionOptions,
+    Version,
+};
+
+/// Where the search begins for the packet identifiers of what has no token, in a session whose other identifiers
+/// follow from their tokens: far from those.
+pub(super) const UNNUMBERED_FROM: PacketId = PacketId::new(0x8000).unwrap();
 
 /// How one publication goes to one receiver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SendOptions {
     /// The smaller of the publication's and the subscription's.
     pub qos: Qos,
     /// RETAIN flag.
     pub retain: bool,
+    /// The identifiers of all subscriptions it is delivered for [MQTT-3.3.4-3], [MQTT-3.3.4-4].
+    pub subscription_ids: Option<Arc<[u32]>>,
 }
 
 impl SendOptions {
-    /// A publication as it happens: the smaller QoS [MQTT-3.8.4-8]; RETAIN only if the subscription wants it as
-    /// published [MQTT-3.3.1-12, -13]. `None` where it is the receiver's own and No Local is set [MQTT-3.8.3-3].
-    pub fn live(
-        published: Qos,
-        retain: bool,
-        own: bool,
-        subscription: &SubscriptionOptions,
-    ) -> Option<Self> {
-        (!(own && subscription.no_local)).then(|| Self {
-            qos: published.min(subscription.qos),
-            retain: retain && subscription.retain_as_published,
-        })
-    }
-
     /// A retained message for a new subscription: always with RETAIN [MQTT-3.3.1-8].
+    #[must_use]
     pub fn retained(published: Qos, subscription: &SubscriptionOptions) -> Self {
         Self {
             qos: published.min(subscription.qos),
             retain: true,
+            subscription_ids: subscription.id.map(|id| Arc::from([id])),
         }
     }
 }
@@ -59,7 +58,7 @@ pub enum DropReason {
     NoRoom,
 }
 
-/// What was sent with QoS 1 and is not acknowledged yet, in the order of sending.
+/// What was sent with QoS 1 or 2 and is not acknowledged yet, in the order of sending.
 #[derive(Debug)]
 pub(super) struct Outgoing<M> {
     in_flight: VecDeque<InFlight<M>>,
@@ -92,32 +91,40 @@ impl<M> Outgoing<M> {
         self.in_flight.len() - self.owed
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.owed == 0 && self.sent() < self.max_messages
+    pub(super) fn has_room_for(&self, token: Token) -> bool {
+        self.owed == 0
+            && self.sent() < self.max_messages
+            && packet_id_of(token).is_none_or(|packet_id| !self.uses(packet_id))
     }
 
-    /// Takes out what the client has. Nearly always the first, so the search is short.
-    pub(super) fn acknowledge(&mut self, packet_id: PacketId) -> Option<Token> {
-        let at = self
-            .in_flight
+    fn position(&self, packet_id: PacketId) -> Option<usize> {
+        // Nearly always the first, so the search is short.
+        self.in_flight
             .iter()
-            .position(|sent| sent.packet_id == packet_id)?;
+            .position(|sent| sent.packet_id == packet_id)
+    }
+
+    fn uses(&self, packet_id: PacketId) -> bool {
+        self.position(packet_id).is_some()
+    }
+
+    /// Takes out what the client has.
+    fn remove(&mut self, at: usize) -> Option<InFlight<M>> {
         if at >= self.sent() {
             // Not sent on this connection yet: it is no longer owed either.
             self.owed -= 1;
         }
-        self.in_flight.remove(at).map(|sent| sent.token)
+        self.in_flight.remove(at)
     }
 
     /// A packet identifier that is not in use [MQTT-2.2.1-4]. With room for one more there always is one, because at
     /// most 65,534 others are in flight.
-    fn free_packet_id(&self) -> PacketId {
+    fn packet_id_for(&self, token: Token) -> PacketId {
+        if let Some(packet_id) = packet_id_of(token) {
+            return packet_id;
+        }
         let mut packet_id = self.next_packet_id;
-        while self
-            .in_flight
-            .iter()
-            .any(|sent| sent.packet_id == packet_id)
-        {
+        while self.uses(packet_id) {
             packet_id = after(packet_id);
         }
         packet_id
@@ -133,47 +140,65 @@ fn after(packet_id: PacketId) -> PacketId {
     packet_id.checked_add(1).unwrap_or(PacketId::MIN)
 }
 
+/// The packet identifier of a delivery with a token: it follows from the token alone, so that after a crash the same
+/// message goes out under the same identifier although nothing was written when it was first sent. `None` for token 0,
+/// which no crash survives.
+pub(super) fn packet_id_of(token: Token) -> Option<PacketId> {
+    let ordinal = token.checked_sub(1)? % u64::from(u16::MAX);
+    u16::try_from(ordinal + 1).ok().and_then(PacketId::new)
+}
+
 impl<M: AsRef<Publication> + Clone> Session<M> {
     /// Sends a publication. `token` comes back in [`super::Event::Acknowledged`]; QoS 0 has none.
     pub fn send(
         &mut self,
         message: &M,
-        options: SendOptions,
+        options: &SendOptions,
         token: Token,
         now: Time,
         out: &mut Vec<u8>,
     ) -> Sent {
-        let qos = options.qos.min(Qos::AtLeastOnce);
-        if !self.may_send(qos) {
+        if !self.may_send(options.qos, token) {
             return Sent::Dropped(DropReason::NoRoom);
         }
-        let delivery = match qos {
+        if message.as_ref().is_expired(now) {
+            return Sent::Dropped(DropReason::Expired); // [MQTT-3.3.2-5]
+        }
+        let delivery = match options.qos {
             Qos::AtMostOnce => Delivery::AtMostOnce,
-            Qos::AtLeastOnce | Qos::ExactlyOnce => Delivery::AtLeastOnce {
-                packet_id: self.outgoing.free_packet_id(),
+            Qos::AtLeastOnce => Delivery::AtLeastOnce {
+                packet_id: self.outgoing.packet_id_for(token),
+                dup: false,
+            },
+            Qos::ExactlyOnce => Delivery::ExactlyOnce {
+                packet_id: self.outgoing.packet_id_for(token),
                 dup: false,
             },
         };
-        if let Err(reason) = self.write(message.as_ref(), delivery, options.retain, now, out) {
+        if let Err(reason) = self.write(message.as_ref(), delivery, options, now, out) {
             return Sent::Dropped(reason);
         }
         let packet_id = delivery.packet_id();
         if let Some(packet_id) = packet_id {
-            self.outgoing.next_packet_id = after(packet_id);
+            if token == 0 {
+                self.outgoing.next_packet_id = after(packet_id);
+            }
             self.outgoing.in_flight.push_back(InFlight {
                 packet_id,
                 token,
-                qos,
-                retain: options.retain,
-                message: message.clone(),
+                progress: Progress::Sent {
+                    options: options.clone(),
+                    message: message.clone(),
+                },
             });
         }
         Sent::Written(packet_id)
     }
 
-    /// Sends again what an earlier connection left unacknowledged, with DUP and the same packet identifiers
+    /// Sends again what an earlier connection left open, PUBLISH with DUP or PUBREL, under the same packet identifiers
     /// [MQTT-4.4.0-1], as far as the client's Receive Maximum goes. `allow` judges each delivery as if it were new.
-    /// Returns what is not to be delivered any more: refused by `allow`, expired, or too large for this client.
+    /// Returns what is not to be delivered any more: refused by `allow`, or too large for this client. Expiry does not
+    /// matter here: its delivery had begun.
     pub fn resend(
         &mut self,
         mut allow: impl FnMut(&M) -> bool,
@@ -186,17 +211,34 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             && self.outgoing.sent() < self.outgoing.max_messages
         {
             let at = self.outgoing.sent();
-            let Some(owed) = self.outgoing.in_flight.get(at) else {
+            let Some(owed) = self.outgoing.in_flight.get_mut(at) else {
                 break;
             };
-            let delivery = Delivery::AtLeastOnce {
-                packet_id: owed.packet_id,
-                dup: true,
-            };
-            let written = if allow(&owed.message) {
-                self.write(owed.message.as_ref(), delivery, owed.retain, now, out)
-            } else {
-                Err(DropReason::Refused)
+            let packet_id = owed.packet_id;
+            let written = match &mut owed.progress {
+                Progress::Sent { options, message } => {
+                    let (message, options) = (message.clone(), options.clone());
+                    let delivery = match options.qos {
+                        Qos::ExactlyOnce => Delivery::ExactlyOnce {
+                            packet_id,
+                            dup: true,
+                        },
+                        _ => Delivery::AtLeastOnce {
+                            packet_id,
+                            dup: true,
+                        },
+                    };
+                    if allow(&message) {
+                        self.write(message.as_ref(), delivery, &options, now, out)
+                    } else {
+                        Err(DropReason::Refused)
+                    }
+                }
+                Progress::Received { released } => {
+                    *released = true;
+                    pubrel(packet_id, ReasonCode::Success, self.version, out);
+                    Ok(())
+                }
             };
             self.outgoing.owed -= 1;
             if let Err(reason) = written {
@@ -207,24 +249,123 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         dropped
     }
 
+    /// PUBACK ends a delivery of QoS 1.
+    pub(super) fn puback(&mut self, ack: &Acknowledgement) -> Result<Event, Disconnect> {
+        // An unknown identifier is not an error: what was in flight may have been dropped since.
+        let Some(at) = self.outgoing.position(ack.packet_id) else {
+            return Ok(Event::None);
+        };
+        match self.progress(at) {
+            Some(Progress::Sent { options, .. }) if options.qos == Qos::AtLeastOnce => {
+                Ok(self.done(at, ack.reason))
+            }
+            _ => Err(protocol("PUBACK came for a message of QoS 2")),
+        }
+    }
+
+    /// PUBREC: the client has a message of QoS 2, or refuses it [MQTT-4.3.3-4].
+    pub(super) fn pubrec(
+        &mut self,
+        ack: &Acknowledgement,
+        out: &mut Vec<u8>,
+    ) -> Result<Event, Disconnect> {
+        let packet_id = ack.packet_id;
+        let Some(at) = self.outgoing.position(packet_id) else {
+            // §3.6.2.1: it may come from a session that was lost here.
+            let reason = ReasonCode::PacketIdentifierNotFound;
+            pubrel(packet_id, reason, self.version, out);
+            return Ok(Event::None);
+        };
+        let Some(flight) = self.outgoing.in_flight.get_mut(at) else {
+            return Ok(Event::None);
+        };
+        match &flight.progress {
+            Progress::Sent { options, .. } if options.qos == Qos::ExactlyOnce => {
+                if ack.reason.is_error() {
+                    return Ok(self.done(at, ack.reason));
+                }
+                // The message itself is not needed any more [MQTT-4.3.3-5].
+                flight.progress = Progress::Received { released: false };
+                Ok(Event::Received {
+                    token: flight.token,
+                    packet_id,
+                })
+            }
+            Progress::Sent { .. } => Err(protocol("PUBREC came for a message of QoS 1")),
+            Progress::Received { released: true } => {
+                pubrel(packet_id, ReasonCode::Success, self.version, out);
+                Ok(Event::None)
+            }
+            // Its PUBREL is on the way.
+            Progress::Received { released: false } => Ok(Event::None),
+        }
+    }
+
+    /// Answers an [`Event::Received`]: the PUBREL leaves [MQTT-4.3.3-4].
+    pub fn release(&mut self, packet_id: PacketId, out: &mut Vec<u8>) {
+        if self.ended {
+            return;
+        }
+        let flights = &mut self.outgoing.in_flight;
+        let flight = flights
+            .iter_mut()
+            .find(|flight| flight.packet_id == packet_id);
+        if let Some(Progress::Received { released }) = flight.map(|flight| &mut flight.progress)
+            && !std::mem::replace(released, true)
+        {
+            pubrel(packet_id, ReasonCode::Success, self.version, out);
+        }
+    }
+
+    /// PUBCOMP ends a delivery of QoS 2.
+    pub(super) fn pubcomp_received(&mut self, ack: &Acknowledgement) -> Result<Event, Disconnect> {
+        let Some(at) = self.outgoing.position(ack.packet_id) else {
+            return Ok(Event::None);
+        };
+        match self.progress(at) {
+            Some(Progress::Received { .. }) => Ok(self.done(at, ack.reason)),
+            _ => Err(protocol("PUBCOMP came before PUBREC")),
+        }
+    }
+
+    fn progress(&self, at: usize) -> Option<&Progress<M>> {
+        self.outgoing.in_flight.get(at).map(|sent| &sent.progress)
+    }
+
+    fn done(&mut self, at: usize, reason: ReasonCode) -> Event {
+        self.outgoing
+            .remove(at)
+            .map_or(Event::None, |sent| Event::Acknowledged {
+                token: sent.token,
+                reason,
+            })
+    }
+
     fn write(
-        &self,
+        &mut self,
         publication: &Publication,
         delivery: Delivery,
-        retain: bool,
+        options: &SendOptions,
         now: Time,
         out: &mut Vec<u8>,
     ) -> Result<(), DropReason> {
-        if publication.is_expired(now) {
-            return Err(DropReason::Expired); // [MQTT-3.3.2-5]
-        }
+        let topic = publication.topic.as_str();
+        let naming = match self.version {
+            Version::V5 => self.aliases_out.naming(topic),
+            Version::V311 => Naming::Plain,
+        };
+        let (name, topic_alias) = match naming {
+            Naming::Plain => (topic, None),
+            Naming::First(alias) => (topic, Some(alias)),
+            Naming::Known(alias) => ("", Some(alias)),
+        };
         let packet = PublishRef {
             delivery,
-            retain,
-            topic: publication.topic.as_str(),
-            topic_alias: None,
+            retain: options.retain,
+            topic: name,
+            topic_alias,
             expiry_s: publication.expires_at.map(|at| at.seconds_since(now)), // [MQTT-3.3.2-6]
-            subscription_ids: &[],
+            subscription_ids: options.subscription_ids.as_deref().unwrap_or_default(),
             properties: publication.properties.as_deref(),
             payload: &publication.payload,
         };
@@ -232,6 +373,24 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             return Err(DropReason::TooLarge); // [MQTT-3.1.2-24]
         }
         packet.encode(self.version, out);
+        self.aliases_out.written(topic, naming);
         Ok(())
+    }
+}
+
+fn pubrel(packet_id: PacketId, reason: ReasonCode, version: Version, out: &mut Vec<u8>) {
+    PubRel(Acknowledgement::new(packet_id, reason)).encode(version, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_follow_from_tokens_begin_at_one_and_wrap_before_zero() {
+        for (token, packet_id) in [(1, 1), (2, 2), (65_535, 65_535), (65_536, 1), (65_537, 2)] {
+            assert_eq!(packet_id_of(token), PacketId::new(packet_id), "{token}");
+        }
+        assert_eq!(packet_id_of(0), None);
     }
 }

@@ -2,7 +2,7 @@ use super::{
     Disconnect, Publication, Session, Settings, Stored, Time, WIRE_PACKET_MAX_BYTES, cut_reason,
     write_within,
 };
-use crate::codec::{ConnAck, Connect, Qos, ReasonCode, Version, Will};
+use crate::codec::{ConnAck, Connect, ReasonCode, Version, Will};
 use crate::topic::ClientId;
 
 /// A CONNECT that can be served as far as the protocol goes; what remains is whether this client may.
@@ -113,7 +113,7 @@ impl Proposal {
     ) -> Session<M> {
         let resumed = resumed.filter(|_| !self.clean_start());
         self.connack(resumed.is_some()).encode(self.version(), out); // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
-        Session::open(self, resumed.unwrap_or_default(), now)
+        Session::open(self, resumed, now)
     }
 
     /// Says what this server grants and what it does not have.
@@ -123,12 +123,10 @@ impl Proposal {
             session_expiry_s: Some(self.expiry_s())
                 .filter(|granted| *granted != self.connect.session_expiry_s),
             receive_max: settings.receive_max_messages,
-            qos_max: Qos::AtLeastOnce,
+            topic_alias_max: settings.topic_alias_max,
             packet_max_bytes: Some(settings.packet_max_bytes),
             assigned_client_id: self.assigned.then(|| self.client_id.clone()), // [MQTT-3.2.2-16]
-            subscription_ids_available: false,
-            shared_available: false,
-            server_keep_alive_s: settings.server_keep_alive_s(&self.connect), // [MQTT-3.2.2-21]
+            server_keep_alive_s: settings.server_keep_alive_s(&self.connect),  // [MQTT-3.2.2-21]
             ..ConnAck::new(ReasonCode::Success, session_present)
         }
     }
@@ -141,17 +139,6 @@ fn check(connect: &Connect) -> Result<(), Disconnect> {
         return Err(Disconnect::new(
             ReasonCode::BadAuthenticationMethod,
             "enhanced authentication is not served: the client certificate is the login",
-        ));
-    }
-    if connect
-        .will
-        .as_ref()
-        .is_some_and(|will| will.qos == Qos::ExactlyOnce)
-    {
-        // [MQTT-3.2.2-12]
-        return Err(Disconnect::new(
-            ReasonCode::QosNotSupported,
-            "QoS 2 is not served: give the will QoS 0 or 1",
         ));
     }
     if connect.version == Version::V311 && connect.client_id.is_none() && !connect.clean_start {

@@ -5,9 +5,9 @@ use crate::codec::{Connect, Limits, Version};
 /// What the server grants every client; announced in CONNACK where MQTT 5 can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// PUBLISH packets of QoS 1 held unacknowledged from a client (Receive Maximum).
+    /// PUBLISH packets of QoS 1 and 2 held unacknowledged from a client (Receive Maximum).
     pub receive_max_messages: NonZeroU16,
-    /// PUBLISH packets of QoS 1 in flight to a client, less where its own Receive Maximum is less.
+    /// PUBLISH packets of QoS 1 and 2 in flight to a client, less where its own Receive Maximum is less.
     pub in_flight_max_messages: NonZeroU16,
     /// Longest packet taken from a client, in bytes (Maximum Packet Size).
     pub packet_max_bytes: NonZeroU32,
@@ -18,6 +18,10 @@ pub struct Settings {
     pub session_expiry_max_s: u32,
     /// Subscriptions of one session.
     pub subscriptions_max: usize,
+    /// Highest topic alias a client may use (Topic Alias Maximum).
+    pub topic_alias_max: u16,
+    /// Highest topic alias used towards a client, less where its own Topic Alias Maximum is less.
+    pub topic_alias_outgoing_max: u16,
     /// Filters in one SUBSCRIBE or UNSUBSCRIBE.
     pub filters_max: usize,
     /// User properties in one packet.
@@ -34,6 +38,8 @@ impl Default for Settings {
             keep_alive_max_s: None,
             session_expiry_max_s: 7 * 24 * 3600,
             subscriptions_max: 20_000,
+            topic_alias_max: 10,
+            topic_alias_outgoing_max: 16,
             filters_max: 1_000,
             user_properties_max: 64,
         }

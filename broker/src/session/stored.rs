@@ -1,6 +1,8 @@
 use std::collections::HashMap;
 
-use crate::codec::{PacketId, Qos, SubscriptionOptions, Will};
+use super::SendOptions;
+use super::outgoing::packet_id_of;
+use crate::codec::{PacketId, SubscriptionOptions, Will};
 use crate::topic::TopicFilter;
 
 /// The shell's name for one delivery to one session: what its queue keeps until the client acknowledges.
@@ -13,12 +15,37 @@ pub struct InFlight<M> {
     pub packet_id: PacketId,
     /// The shell's name for it.
     pub token: Token,
-    /// QoS it was sent with.
-    pub qos: Qos,
-    /// RETAIN flag it was sent with.
-    pub retain: bool,
-    /// The message.
-    pub message: M,
+    /// How far it has come.
+    pub progress: Progress<M>,
+}
+
+impl<M> InFlight<M> {
+    /// The delivery with a token, under the packet identifier that belongs to it; `None` for token 0.
+    #[must_use]
+    pub fn numbered(token: Token, progress: Progress<M>) -> Option<Self> {
+        Some(Self {
+            packet_id: packet_id_of(token)?,
+            token,
+            progress,
+        })
+    }
+}
+
+/// How far a delivery has come.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress<M> {
+    /// PUBLISH was sent; PUBACK or PUBREC is awaited.
+    Sent {
+        /// How it was sent.
+        options: SendOptions,
+        /// The message.
+        message: M,
+    },
+    /// QoS 2: PUBREC has come; PUBCOMP is awaited.
+    Received {
+        /// PUBREL was sent on this connection.
+        released: bool,
+    },
 }
 
 /// What survives a connection (§4.1.0).
@@ -28,8 +55,10 @@ pub struct Stored<M> {
     pub subscriptions: HashMap<TopicFilter, SubscriptionOptions>,
     /// Sent and unacknowledged, in the order of sending.
     pub in_flight: Vec<InFlight<M>>,
-    /// Where the search for a free packet identifier goes on.
+    /// Where the search for a free packet identifier goes on, for what has no token.
     pub next_packet_id: PacketId,
+    /// Messages of QoS 2 of the client that were answered with PUBREC and wait for their PUBREL.
+    pub held: Vec<PacketId>,
 }
 
 impl<M> Default for Stored<M> {
@@ -38,6 +67,7 @@ impl<M> Default for Stored<M> {
             subscriptions: HashMap::new(),
             in_flight: Vec::new(),
             next_packet_id: PacketId::MIN,
+            held: Vec::new(),
         }
     }
 }

@@ -1,6 +1,6 @@
 use super::{Disconnect, Event, Publication, Session};
 use crate::codec::{
-    PacketId, Qos, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe,
+    PacketId, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe,
     UserProperties, Version,
 };
 use crate::topic::TopicFilter;
@@ -45,27 +45,18 @@ impl UnsubscribeRequests {
 
 impl<M: AsRef<Publication> + Clone> Session<M> {
     pub(super) fn subscribe(&self, subscribe: Subscribe) -> Result<Event, Disconnect> {
-        if subscribe.subscription_id.is_some() {
-            // §3.2.2.3.12: announced as not available.
-            return Err(Disconnect::new(
-                ReasonCode::SubscriptionIdentifiersNotSupported,
-                "subscription identifiers are not served: subscribe without one",
-            ));
-        }
         self.check_answer_fits(subscribe.filters.len())?;
         let mut new = 0;
         let requests = subscribe.filters.into_iter().map(|(filter, mut options)| {
-            options.qos = options.qos.min(Qos::AtLeastOnce); // [MQTT-3.8.4-8]: Maximum QoS 1
+            options.id = subscribe.subscription_id;
             let existed = self.subscriptions.contains_key(&filter);
-            let verdict = if filter.shared().is_some() {
-                ReasonCode::SharedSubscriptionsNotSupported
-            } else if !existed && self.subscriptions.len() + new >= self.settings.subscriptions_max
-            {
-                ReasonCode::QuotaExceeded
-            } else {
-                new += usize::from(!existed);
-                ReasonCode::granted(options.qos)
-            };
+            let verdict =
+                if !existed && self.subscriptions.len() + new >= self.settings.subscriptions_max {
+                    ReasonCode::QuotaExceeded
+                } else {
+                    new += usize::from(!existed);
+                    ReasonCode::granted(options.qos)
+                };
             SubscribeRequest {
                 filter,
                 options,

@@ -233,6 +233,7 @@ impl Client {
         let options = SubscriptionOptions {
             qos,
             no_local: false,
+            id: None,
             retain_as_published: false,
             retain_handling: RetainHandling::Send,
         };

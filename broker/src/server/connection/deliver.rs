@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Connection;
+use super::publish::Stalled;
+use super::{Answer, Connection};
+use crate::codec::PacketId;
+use crate::server::groups::Shared;
 use crate::server::layout::BodyRef;
 use crate::server::mailbox::{Delivery, Signal};
 use crate::server::message::Message;
@@ -34,7 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.release_requests(&mut answered);
             }
             if let Some(next) = self.staged.front() {
-                if !self.session.may_send(next.options.qos) {
+                if !self.session.may_send(next.options.qos, next.token) {
                     return false;
                 }
                 if let Some(next) = self.staged.pop_front() {
@@ -43,9 +46,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 continue;
             }
             match self.backlog.front() {
-                Some((_, options)) if self.session.may_send(options.qos) => {
+                Some((_, options)) if self.session.may_send(options.qos, 0) => {
                     if let Some((message, options)) = self.backlog.pop_front() {
-                        self.send(&message, options, 0, BodyRef::Inline);
+                        self.send(&message, &options, 0, BodyRef::Inline, None);
                     }
                 }
                 Some(_) => return false,
@@ -64,6 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             options,
             token,
             body,
+            shared,
             ..
         } = delivery;
         let message = match message {
@@ -78,10 +82,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             },
         };
-        self.send(&message, options, token, body);
+        self.send(&message, &options, token, body, shared);
     }
 
-    fn send(&mut self, message: &Message, options: SendOptions, token: Token, body: BodyRef) {
+    fn send(
+        &mut self,
+        message: &Message,
+        options: &SendOptions,
+        token: Token,
+        body: BodyRef,
+        shared: Option<Box<Shared>>,
+    ) {
         let sent = if self.judge.admit(message) {
             self.session
                 .send(message, options, token, self.now, &mut self.out)
@@ -97,6 +108,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Sent::Dropped(reason) => {
                 self.count_drop(reason);
+                if reason != DropReason::Expired
+                    && let Some(shared) = shared
+                {
+                    self.hub.pass_on(message, shared, self.mailbox.number());
+                }
                 self.mailbox.forget_token(token, body);
             }
         }
@@ -111,6 +127,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         for (token, reason) in dropped {
             self.count_drop(reason);
             self.forget_in_flight(token);
+        }
+    }
+
+    /// The client has a message of QoS 2: its PUBREL leaves when that is on the disk, so that no
+    /// crash sends the message again.
+    pub(super) fn received(&mut self, token: Token, packet_id: PacketId) {
+        let answer = Answer::Release(packet_id);
+        let Some((_, body)) = self.in_flight.iter_mut().find(|(t, _)| *t == token) else {
+            return self.answer(answer);
+        };
+        match self
+            .hub
+            .durable
+            .put_received(self.mailbox.number(), token, *body)
+        {
+            Ok(lsn) => {
+                *body = BodyRef::Inline;
+                self.answer_when(Some(lsn), answer);
+            }
+            Err(_) => self.hold(Stalled::Received { token, packet_id }),
         }
     }
 

@@ -9,9 +9,8 @@ use crate::codec::ReasonCode;
 use crate::codec::SESSION_NEVER_EXPIRES;
 use crate::server::identity::NotInGoodStanding;
 use crate::server::layout::BodyRef;
-use crate::server::parked::Parked;
-use crate::server::record::InFlightRecord;
-use crate::session::{Closed, Disconnect};
+use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
+use crate::session::{Closed, Disconnect, Progress};
 
 /// How long the last words may take, and how long we listen after them so that they are not lost
 /// to a reset.
@@ -102,6 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             generation,
             staged,
             in_flight,
+            held,
             ..
         } = self;
         let Closed {
@@ -116,11 +116,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut will_now = None;
         if end.forfeits() || expiry_s == 0 || !mailbox.is_durable() {
             hub.unsubscribe_all(mailbox.number(), stored.subscriptions.keys());
-            for delivery in &staged {
-                mailbox.forget(delivery);
+            for delivery in staged {
+                hub.drop_unsent(&mailbox, delivery);
             }
             for (token, body) in &in_flight {
                 mailbox.forget_token(*token, *body);
+            }
+            if mailbox.is_durable() {
+                for (packet_id, _) in &held {
+                    hub.durable.delete_held(mailbox.number(), *packet_id);
+                }
             }
             hub.erase(&mailbox);
             hub.sessions
@@ -154,26 +159,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .in_flight
                     .iter()
                     .filter(|flight| flight.token != 0)
-                    .map(|flight| InFlightRecord {
-                        packet_id: flight.packet_id,
+                    .map(|flight| ParkedFlight {
                         token: flight.token,
-                        body: body_of(flight.token),
-                        retain: flight.retain,
+                        progress: match &flight.progress {
+                            Progress::Sent { options, .. } => ParkedProgress::Sent {
+                                options: options.clone(),
+                                body: body_of(flight.token),
+                            },
+                            Progress::Received { .. } => ParkedProgress::Received,
+                        },
                     })
                     .collect(),
+                held: held.iter().map(|(packet_id, _)| *packet_id).collect(),
                 next_packet_id: stored.next_packet_id,
                 expiry_s,
                 expires_at: (expiry_s != SESSION_NEVER_EXPIRES).then(|| now.plus_seconds(expiry_s)),
                 will: later,
             };
-            if parked.will.is_none() {
+            if parked.will.is_none() && will_now.is_none() {
                 hub.durable.delete_will(mailbox.number());
             }
             hub.park(&key, Box::new(parked)).await;
         }
         let spoken = say(&mut io, &out, &end).await;
         if let Some(will) = will_now {
-            hub.publish_will(&will, &identity, &key.client_id).await;
+            hub.publish_will(mailbox.number(), &will, &identity, &key.client_id)
+                .await;
         }
         if spoken {
             listen(&mut io).await;

@@ -111,6 +111,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match event {
                 Event::None => {}
                 Event::Publish(incoming) => self.publish(incoming)?,
+                Event::Release(packet_id) => self.release(packet_id)?,
+                Event::Received { token, packet_id } => self.received(token, packet_id),
                 Event::Subscribe(requests) => self.subscribe(requests),
                 Event::Unsubscribe(requests) => self.unsubscribe(requests),
                 Event::Acknowledged { token, .. } => self.acknowledged(token),

@@ -77,12 +77,15 @@ pub(crate) struct Connection<S> {
     backlog: VecDeque<(Message, SendOptions)>,
     /// Deliveries in flight whose records go when they are acknowledged.
     in_flight: Vec<(Token, BodyRef)>,
+    /// Messages of QoS 2 that the client has not released, and those that are being routed.
+    held: Vec<(PacketId, Message)>,
+    held_bytes: usize,
     /// Answers that wait for the disk, in order.
     waiting: VecDeque<Waiting>,
     /// Up to where the journal has been asked to wake this task.
     asked: Option<Lsn>,
-    /// Requests to reserved topics whose PUBACK is owed.
-    requests: Vec<(u64, PacketId)>,
+    /// Requests to reserved topics whose answer is owed.
+    requests: Vec<(u64, Answer)>,
     next_request: u64,
     stalled: Option<Stalled>,
     timer: Timer,
@@ -96,7 +99,12 @@ struct Waiting {
 }
 
 enum Answer {
+    /// PUBACK, or PUBREC.
     Publish(PacketId),
+    /// PUBCOMP.
+    Complete(PacketId),
+    /// PUBREL.
+    Release(PacketId),
     Subscribe(SubscribeRequests, Vec<(TopicFilter, SubscriptionOptions)>),
     Unsubscribe(UnsubscribeRequests),
 }
@@ -193,6 +201,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 None,
                 &mut self.out,
             ),
+            Answer::Complete(packet_id) => self.session.completed(packet_id, &mut self.out),
+            Answer::Release(packet_id) => self.session.release(packet_id, &mut self.out),
             Answer::Subscribe(requests, granted) => self.answer_subscribe(requests, granted),
             Answer::Unsubscribe(requests) => self.session.unsubscribed(requests, &mut self.out),
         }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Connection;
 use super::routes::Routes;
 use super::timer::Timer;
-use crate::codec::{self, Connect, Qos, ReasonCode};
+use crate::codec::{self, Connect, PacketId, ReasonCode};
 use crate::server::clock::{Clock, time_of};
 use crate::server::delivery::Judge;
 use crate::server::hub::Hub;
@@ -19,11 +19,11 @@ use crate::server::identity::{self, Identity};
 use crate::server::layout::BodyRef;
 use crate::server::mailbox::Mailbox;
 use crate::server::message::{Message, Origin};
-use crate::server::parked::Parked;
+use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
 use crate::server::record::SessionRecord;
 use crate::server::sessions::{Claim, Owner, SessionKey};
 use crate::server::stats::Counters;
-use crate::session::{InFlight, Proposal, Session, Stored, Token, refuse};
+use crate::session::{InFlight, Progress, Proposal, Session, Stored, Token, refuse};
 use crate::topic::ClientId;
 
 /// Bytes read at once before the client is known.
@@ -106,6 +106,7 @@ where
         mailbox,
         stored,
         in_flight,
+        held,
     } = opened;
     let now = hub.clock.now();
     let session: Session<Message> = proposal.open(stored, now, &mut out);
@@ -129,6 +130,8 @@ where
         staged: VecDeque::new(),
         backlog: VecDeque::new(),
         in_flight,
+        held_bytes: held.iter().map(|(_, message)| message.weight_bytes()).sum(),
+        held,
         waiting: VecDeque::new(),
         asked: None,
         requests: Vec::new(),
@@ -256,6 +259,7 @@ struct Opened {
     mailbox: Arc<Mailbox>,
     stored: Option<Stored<Message>>,
     in_flight: Vec<(Token, BodyRef)>,
+    held: Vec<(PacketId, Message)>,
 }
 
 /// Claims the session and brings back what was kept of it.
@@ -293,27 +297,29 @@ async fn open(
             hub.deadlines.remove(due, kept.mailbox.number());
         }
     }
-    let (mailbox, stored, in_flight) = match kept {
+    let resumed = match kept {
         Some(mut kept) if clean => {
-            hub.discard(&kept);
             // The old session ends here, so its will does not wait any longer [MQTT-3.1.3-9].
             if let Some((will, _)) = kept.will.take() {
-                hub.publish_will(&will, &kept.identity, &key.client_id)
+                let number = kept.mailbox.number();
+                hub.publish_will(number, &will, &kept.identity, &key.client_id)
                     .await;
             }
-            (fresh, None, Vec::new())
+            hub.discard(&kept);
+            Resumed::fresh(fresh)
         }
         Some(kept) => resume(hub, *kept, &admitted.judge),
-        None => (fresh, None, Vec::new()),
+        None => Resumed::fresh(fresh),
     };
-    if mailbox.is_durable() {
-        write_record(hub, identity, proposal, key, &mailbox).await;
+    if resumed.mailbox.is_durable() {
+        write_record(hub, identity, proposal, key, &resumed.mailbox).await;
     }
     Ok(Opened {
         admitted,
-        mailbox,
-        stored,
-        in_flight,
+        mailbox: resumed.mailbox,
+        stored: resumed.stored,
+        in_flight: resumed.in_flight,
+        held: resumed.held,
     })
 }
 
@@ -354,8 +360,25 @@ async fn write_record(
     }
 }
 
-/// Mailbox, stored state, and the deliveries in flight with where their bodies are.
-type Resumed = (Arc<Mailbox>, Option<Stored<Message>>, Vec<(Token, BodyRef)>);
+/// What a connection begins with.
+struct Resumed {
+    mailbox: Arc<Mailbox>,
+    stored: Option<Stored<Message>>,
+    /// Deliveries in flight with where their bodies are.
+    in_flight: Vec<(Token, BodyRef)>,
+    held: Vec<(PacketId, Message)>,
+}
+
+impl Resumed {
+    fn fresh(mailbox: Arc<Mailbox>) -> Self {
+        Self {
+            mailbox,
+            stored: None,
+            in_flight: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+}
 
 /// Brings back a kept session. Subscriptions the policy no longer grants do not come back.
 fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
@@ -368,33 +391,51 @@ fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
         })
         .collect();
     hub.unsubscribe_all(mailbox.number(), lost.iter().map(|(filter, _)| filter));
+    let number = mailbox.number();
     let mut in_flight = Vec::new();
-    let mut messages = Vec::new();
-    for flight in kept.in_flight {
-        let read = hub
-            .durable
-            .queued(mailbox.number(), flight.token, flight.body);
-        match read {
-            Ok(Some(message)) => {
-                in_flight.push((flight.token, flight.body));
-                messages.push(InFlight {
-                    packet_id: flight.packet_id,
-                    token: flight.token,
-                    qos: Qos::AtLeastOnce,
-                    retain: flight.retain,
-                    message,
-                });
-            }
+    let mut flights = Vec::new();
+    for ParkedFlight { token, progress } in kept.in_flight {
+        let body = match &progress {
+            ParkedProgress::Sent { body, .. } => *body,
+            ParkedProgress::Received => BodyRef::Inline,
+        };
+        let progress = match progress {
+            ParkedProgress::Received => Progress::Received { released: false },
+            ParkedProgress::Sent { options, body } => match hub.durable.queued(number, token, body)
+            {
+                Ok(Some(message)) => Progress::Sent { options, message },
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "a message in flight cannot be read");
+                    continue;
+                }
+            },
+        };
+        in_flight.push((token, body));
+        flights.extend(InFlight::numbered(token, progress));
+    }
+    let mut held = Vec::new();
+    for packet_id in kept.held {
+        match hub.durable.held(number, packet_id) {
+            Ok(Some(message)) => held.push((packet_id, message)),
             Ok(None) => {}
-            Err(error) => tracing::error!(%error, "a message in flight cannot be read"),
+            Err(error) => {
+                tracing::error!(%error, "a message that waits for its PUBREL cannot be read")
+            }
         }
     }
     let stored = Stored {
         subscriptions,
-        in_flight: messages,
+        in_flight: flights,
         next_packet_id: kept.next_packet_id,
+        held: held.iter().map(|(packet_id, _)| *packet_id).collect(),
     };
-    (mailbox, Some(stored), in_flight)
+    Resumed {
+        mailbox,
+        stored: Some(stored),
+        in_flight,
+        held,
+    }
 }
 
 /// Says the last words and closes.

@@ -12,26 +12,39 @@ use super::{Answer, Connection, End};
 use crate::codec::{PacketId, Qos, ReasonCode, Version};
 use crate::server::durable::Durable;
 use crate::server::hub::RetainError;
+use crate::server::layout::held_key;
 use crate::server::message::{Message, Origin};
 use crate::server::reserved::{Principal, Reply, Request};
 use crate::server::router::Routing;
-use crate::session::{Incoming, Publication};
+use crate::session::{Incoming, Publication, Token};
 
 /// Payloads up to this are copied out of the read buffer, so that one small message that waits
 /// somewhere does not hold a whole buffer; longer ones share it.
 const COPIED_PAYLOAD_BYTES: usize = 16 * 1024;
 
-/// A PUBLISH stopped half-way because the journal is behind. The socket is not read meanwhile.
-pub(super) struct Stalled {
-    routing: Routing,
-    retain: bool,
-    packet_id: Option<PacketId>,
+/// Something stopped half-way because the journal is behind. The socket is not read meanwhile.
+pub(super) enum Stalled {
+    /// A message on its way to its receivers.
+    Routing {
+        routing: Box<Routing>,
+        retain: bool,
+        answer: Option<Answer>,
+    },
+    /// A message of QoS 2 that is to be kept.
+    Holding {
+        packet_id: PacketId,
+        message: Message,
+    },
+    /// A delivery of QoS 2 that the client has.
+    Received { token: Token, packet_id: PacketId },
 }
 
 impl Stalled {
     /// The connection ends before the message has reached everybody.
     pub(super) fn abandon(self, durable: &Durable) {
-        self.routing.abandon(durable);
+        if let Self::Routing { routing, .. } = self {
+            routing.abandon(durable);
+        }
     }
 }
 
@@ -55,8 +68,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match route.kind {
             Kind::Ordinary => {}
             Kind::Reserved if !incoming.retain => {
-                self.ask(route, incoming);
-                return Ok(());
+                if incoming.qos != Qos::ExactlyOnce {
+                    let answer = incoming.packet_id.map(Answer::Publish);
+                    self.request(kept(incoming.publication, &route), answer);
+                    return Ok(());
+                }
             }
             Kind::Reserved => {
                 let text = "a message to a reserved topic ($aws/…) cannot be retained";
@@ -73,18 +89,107 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             incoming.retain,
             Origin::Device(self.identity.certificate()),
         );
-        let routing = Routing::new(message, route.receivers);
-        self.route(Stalled {
-            routing,
-            retain: incoming.retain,
-            packet_id: incoming.packet_id,
-        })
+        match incoming.packet_id {
+            Some(packet_id) if incoming.qos == Qos::ExactlyOnce => self.keep(packet_id, message),
+            packet_id => self.route(
+                Box::new(Routing::new(message, route.receivers)),
+                incoming.retain,
+                packet_id.map(Answer::Publish),
+            ),
+        }
     }
 
-    /// Goes on with a PUBLISH that was stopped.
+    /// Keeps a message of QoS 2 for its PUBREL; its PUBREC follows when it is safe.
+    fn keep(&mut self, packet_id: PacketId, message: Message) -> Result<(), End> {
+        let weight = message.weight_bytes();
+        if self.held_bytes.saturating_add(weight) > self.hub.limits.session_held_bytes {
+            let text = "too many bytes wait for their PUBREL";
+            return self.refuse(ReasonCode::QuotaExceeded, text, Some(packet_id));
+        }
+        let mut safe = None;
+        if self.mailbox.is_durable() {
+            let number = self.mailbox.number();
+            match self.hub.durable.put_held(number, packet_id, &message) {
+                Ok(lsn) => safe = Some(lsn),
+                Err(Behind::TooLarge { .. }) => {
+                    let text = "the message is longer than what can be kept";
+                    return self.refuse(ReasonCode::QuotaExceeded, text, Some(packet_id));
+                }
+                Err(Behind::Full { .. }) => {
+                    self.hold(Stalled::Holding { packet_id, message });
+                    return Ok(());
+                }
+            }
+        }
+        self.held_bytes += weight;
+        self.held.push((packet_id, message));
+        self.answer_when(safe, Answer::Publish(packet_id));
+        Ok(())
+    }
+
+    /// The client has released a message of QoS 2: it goes on as if it had been published now, under
+    /// the policy of now.
+    pub(super) fn release(&mut self, packet_id: PacketId) -> Result<(), End> {
+        let answer = Answer::Complete(packet_id);
+        let found = self.held.iter().find(|(held, _)| *held == packet_id);
+        let Some(message) = found.map(|(_, message)| message.clone()) else {
+            self.answer(answer);
+            return Ok(());
+        };
+        let publication: &Publication = message.as_ref();
+        let own = self.mailbox.number();
+        let route = self
+            .routes
+            .find(&publication.topic, &self.hub, &self.judge, own);
+        if !route.may_publish || (message.retain() && !route.may_retain) {
+            self.counters.denied_publish.add();
+            self.forget_held(packet_id);
+            self.answer(answer);
+            return Ok(());
+        }
+        if route.kind == Kind::Reserved {
+            let publication = publication.clone();
+            self.forget_held(packet_id);
+            self.request(publication, Some(answer));
+            return Ok(());
+        }
+        let retain = message.retain();
+        let mut routing = Routing::new(message, route.receivers);
+        if self.mailbox.is_durable() {
+            routing = routing.settling(held_key(own, packet_id));
+        }
+        self.route(Box::new(routing), retain, Some(answer))
+    }
+
+    /// A held message is no longer this connection's to keep.
+    fn release_held(&mut self, packet_id: PacketId) {
+        if let Some(at) = self.held.iter().position(|(held, _)| *held == packet_id) {
+            let (_, message) = self.held.swap_remove(at);
+            self.held_bytes = self.held_bytes.saturating_sub(message.weight_bytes());
+        }
+    }
+
+    /// A held message goes nowhere.
+    fn forget_held(&mut self, packet_id: PacketId) {
+        self.release_held(packet_id);
+        if self.mailbox.is_durable() {
+            self.hub
+                .durable
+                .delete_held(self.mailbox.number(), packet_id);
+        }
+    }
+
+    /// Goes on with what was stopped.
     pub(super) fn resume_stalled(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        if let Some(stalled) = self.stalled.take() {
-            self.route(stalled)?;
+        match self.stalled.take() {
+            Some(Stalled::Routing {
+                routing,
+                retain,
+                answer,
+            }) => self.route(routing, retain, answer)?,
+            Some(Stalled::Holding { packet_id, message }) => self.keep(packet_id, message)?,
+            Some(Stalled::Received { token, packet_id }) => self.received(token, packet_id),
+            None => {}
         }
         if self.stalled.is_some() {
             let journal = self.hub.durable.journal();
@@ -97,54 +202,72 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    fn route(&mut self, mut stalled: Stalled) -> Result<(), End> {
-        if stalled.retain {
-            match self.hub.retain(stalled.routing.message()) {
+    fn route(
+        &mut self,
+        mut routing: Box<Routing>,
+        mut retain: bool,
+        answer: Option<Answer>,
+    ) -> Result<(), End> {
+        if retain {
+            match self.hub.retain(routing.message()) {
                 Ok(lsn) => {
-                    stalled.retain = false;
+                    retain = false;
                     if let Some(lsn) = lsn {
-                        stalled.routing.wait_for(lsn);
+                        routing.wait_for(lsn);
                     }
                 }
-                Err(RetainError::Full(full)) => {
-                    let packet_id = stalled.packet_id;
-                    return self.refuse(ReasonCode::QuotaExceeded, &full.to_string(), packet_id);
-                }
+                Err(RetainError::Full(full)) => match answer {
+                    Some(Answer::Publish(packet_id)) => {
+                        let text = full.to_string();
+                        return self.refuse(ReasonCode::QuotaExceeded, &text, Some(packet_id));
+                    }
+                    // Acknowledged already: it is delivered, and not retained.
+                    Some(_) => tracing::warn!("a message of QoS 2 is not retained: {full}"),
+                    None => return self.refuse(ReasonCode::QuotaExceeded, &full.to_string(), None),
+                },
                 Err(RetainError::Behind(_)) => {
-                    self.hold(stalled);
+                    self.hold(Stalled::Routing {
+                        routing,
+                        retain,
+                        answer,
+                    });
                     return Ok(());
                 }
             }
         }
-        match stalled.routing.run(&self.hub.durable, &self.counters) {
+        match routing.run(&self.hub.durable, &self.counters) {
             Ok(lsn) => {
-                if let Some(packet_id) = stalled.packet_id {
-                    self.answer_when(lsn, Answer::Publish(packet_id));
+                if let Some(Answer::Complete(packet_id)) = answer {
+                    self.release_held(packet_id);
+                }
+                if let Some(answer) = answer {
+                    self.answer_when(lsn, answer);
                 }
             }
-            Err(Behind::Full { .. } | Behind::TooLarge { .. }) => self.hold(stalled),
+            Err(Behind::Full { .. } | Behind::TooLarge { .. }) => self.hold(Stalled::Routing {
+                routing,
+                retain,
+                answer,
+            }),
         }
         Ok(())
     }
 
-    fn hold(&mut self, stalled: Stalled) {
+    pub(super) fn hold(&mut self, stalled: Stalled) {
         self.counters.publishers_held.add();
         self.stalled = Some(stalled);
     }
 
-    /// A request to a reserved topic. Its PUBACK follows when it has been answered.
-    fn ask(&mut self, route: Route, incoming: Incoming) {
+    /// A request to a reserved topic. Its acknowledgement follows when it has been answered.
+    fn request(&mut self, publication: Publication, answer: Option<Answer>) {
         let number = self.next_request;
         self.next_request += 1;
-        if let Some(packet_id) = incoming.packet_id {
-            self.requests.push((number, packet_id));
-        }
-        let pending = incoming.packet_id.map(|_| number);
+        let pending = answer.is_some().then_some(number);
+        self.requests.extend(answer.map(|answer| (number, answer)));
         let reply = Reply::new(self.mailbox.clone(), Qos::AtLeastOnce, pending);
         let Some(reserved) = self.hub.reserved.get() else {
             return;
         };
-        let publication = kept(incoming.publication, &route);
         reserved.request(Request {
             topic: publication.topic,
             payload: publication.payload,
@@ -161,9 +284,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn release_requests(&mut self, answered: &mut Vec<u64>) {
         for number in answered.drain(..) {
             if let Some(at) = self.requests.iter().position(|(n, _)| *n == number) {
-                let (_, packet_id) = self.requests.swap_remove(at);
-                self.session
-                    .published(packet_id, ReasonCode::Success, None, &mut self.out);
+                let (_, answer) = self.requests.swap_remove(at);
+                self.answer(answer);
             }
         }
     }

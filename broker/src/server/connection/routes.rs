@@ -7,7 +7,7 @@ use policy::Action;
 
 use crate::server::delivery::Judge;
 use crate::server::hub::Hub;
-use crate::server::router::Receiver;
+use crate::server::router::Receivers;
 use crate::server::tree::Stamp;
 use crate::topic::TopicName;
 
@@ -19,7 +19,7 @@ pub(super) struct Route {
     pub(super) kind: Kind,
     pub(super) may_publish: bool,
     pub(super) may_retain: bool,
-    pub(super) receivers: Arc<[Receiver]>,
+    pub(super) receivers: Arc<Receivers>,
 }
 
 /// What kind of topic it is.
@@ -81,7 +81,7 @@ impl Routes {
             receivers: match kind {
                 Kind::Ordinary => receivers,
                 // What a device says to the server no other session hears.
-                Kind::Reserved | Kind::Foreign => Arc::from([]),
+                Kind::Reserved | Kind::Foreign => Arc::default(),
             },
         };
         if self.known.len() >= self.topics_max {

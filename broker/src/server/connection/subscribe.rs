@@ -45,11 +45,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             self.hub.subscribe(&self.mailbox, filter, request.options);
+            // A shared subscription gets no retained messages (§4.8.2).
             let wanted = match request.options.retain_handling {
                 RetainHandling::Send => true,
                 RetainHandling::SendIfNew => !request.existed,
                 RetainHandling::DoNotSend => false,
-            };
+            } && filter.shared().is_none();
             if wanted {
                 with_retained.push((filter.clone(), request.options));
             }
@@ -78,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// What is retained goes the way of every delivery: QoS 1 of a durable session by its queue,
+    /// What is retained goes the way of every delivery: QoS 1 and 2 of a durable session by its queue,
     /// the rest by the connection's backlog, which shares the messages with the index.
     fn send_retained(&mut self, filter: &TopicFilter, options: &SubscriptionOptions) {
         for (message, send) in self.hub.retained_deliveries(filter, options, self.now) {
@@ -86,7 +87,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 && self.mailbox.is_durable()
                 && self
                     .mailbox
-                    .deliver(&message, send, BodyRef::Inline, &self.counters)
+                    .deliver(
+                        &message,
+                        send.clone(),
+                        None,
+                        BodyRef::Inline,
+                        &self.counters,
+                    )
                     .is_ok();
             if queued {
                 continue;
@@ -103,9 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn unsubscribe(&mut self, requests: UnsubscribeRequests) {
         let mut safe = None;
         for filter in requests.filters() {
-            self.hub
-                .tree
-                .remove(filter.pattern(), self.mailbox.number());
+            self.hub.unsubscribe(self.mailbox.number(), filter);
             if self.mailbox.is_durable() {
                 let number = self.mailbox.number();
                 safe = safe.max(self.hub.durable.delete_subscription(number, filter));

@@ -15,7 +15,11 @@ fn message(payload: &str) -> Message {
 }
 
 fn options(qos: Qos) -> SendOptions {
-    SendOptions { qos, retain: false }
+    SendOptions {
+        qos,
+        retain: false,
+        subscription_ids: None,
+    }
 }
 
 fn mailbox(limits: &Limits) -> Mailbox {
@@ -23,7 +27,13 @@ fn mailbox(limits: &Limits) -> Mailbox {
 }
 
 fn put(mailbox: &Mailbox, payload: &str, qos: Qos, counters: &Counters) {
-    let safe = mailbox.deliver(&message(payload), options(qos), BodyRef::Inline, counters);
+    let safe = mailbox.deliver(
+        &message(payload),
+        options(qos),
+        None,
+        BodyRef::Inline,
+        counters,
+    );
     assert_eq!(safe, Ok(None), "nothing here waits for a disk");
 }
 

@@ -73,21 +73,10 @@ fn what_is_not_served_is_refused_by_its_name() {
         change(&mut packet);
         Packet::Publish(packet)
     };
-    let qos_2 = |packet: &mut Publish| {
-        packet.delivery = Delivery::ExactlyOnce {
-            packet_id: id(1),
-            dup: false,
-        };
-    };
-    assert_eq!(refused(changed(qos_2)), ReasonCode::QosNotSupported);
-    let alias = changed(|packet| packet.topic_alias = NonZeroU16::new(1));
+    let alias = changed(|packet| packet.topic_alias = NonZeroU16::new(99));
     assert_eq!(refused(alias), ReasonCode::TopicAliasInvalid);
     let ids = changed(|packet| packet.subscription_ids = vec![1]);
     assert_eq!(refused(ids), ReasonCode::ProtocolError);
-    let mut subscribe = subscribe(&["a"]);
-    subscribe.subscription_id = Some(1);
-    let reason = refused(Packet::Subscribe(subscribe));
-    assert_eq!(reason, ReasonCode::SubscriptionIdentifiersNotSupported);
     let auth = Auth {
         reason: ReasonCode::Reauthenticate,
         authentication: None,
@@ -135,22 +124,20 @@ fn requests(session: &mut TestSession, filters: &[&str]) -> SubscribeRequests {
 
 #[test]
 fn subscriptions_are_granted_refused_replaced_and_given_back() {
-    for (version, refusals) in [(Version::V311, [0x80, 0x80]), (Version::V5, [0x9e, 0x87])] {
+    for (version, refusal) in [(Version::V311, 0x80), (Version::V5, 0x87)] {
         let mut session = open(version);
         let mut requests = requests(&mut session, &["a", "$share/g/a", "b/#"]);
-        // QoS 2 was asked for, QoS 1 is granted.
-        assert_eq!(requests.requests[0].verdict, ReasonCode::GrantedQos1);
-        assert_eq!(requests.requests[0].options.qos, Qos::AtLeastOnce);
+        assert_eq!(requests.requests[0].verdict, ReasonCode::GrantedQos2);
         requests.requests[2].verdict = ReasonCode::NotAuthorized;
         let mut out = Vec::new();
         session.subscribed(requests, Some("b/# is not granted"), &mut out);
-        assert_eq!(out[out.len() - 3..], [&[0x01], &refusals[..]].concat());
-        assert_eq!(session.subscriptions().len(), 1);
+        assert_eq!(out[out.len() - 3..], [2, 2, refusal]);
+        assert_eq!(session.subscriptions().len(), 2);
 
         let again = self::requests(&mut session, &["a"]);
         assert!(again.requests[0].existed);
         session.subscribed(again, None, &mut out);
-        assert_eq!(session.subscriptions().len(), 1);
+        assert_eq!(session.subscriptions().len(), 2);
 
         out.clear();
         let packet = Packet::Unsubscribe(Unsubscribe {
@@ -168,7 +155,7 @@ fn subscriptions_are_granted_refused_replaced_and_given_back() {
             Version::V5 => &[0xb0, 5, 0, 6, 0, 0, 0x11],
         };
         assert_eq!(out, expected);
-        assert_eq!(session.subscriptions().len(), 0);
+        assert_eq!(session.subscriptions().len(), 1);
     }
 }
 
@@ -185,7 +172,7 @@ fn subscriptions_end_at_their_bound() {
         .iter()
         .map(|request| request.verdict)
         .collect();
-    let granted = ReasonCode::GrantedQos1;
+    let granted = ReasonCode::GrantedQos2;
     assert_eq!(verdicts, [granted, granted, ReasonCode::QuotaExceeded]);
     session.subscribed(requests, None, &mut Vec::new());
     // What exists may be asked for again, what is new may not.
@@ -229,32 +216,29 @@ fn sending_stops_at_the_smaller_bound_and_goes_on_with_an_acknowledgement() {
         let (mut session, _) = open_with(connect, &Settings::default(), None);
         let mut out = Vec::new();
         for number in 1..=bound {
-            let sent = session.send(&message(b"x"), QOS_1, number.into(), NOW, &mut out);
+            let sent = session.send(&message(b"x"), &QOS_1, number.into(), NOW, &mut out);
             assert_eq!(sent, Sent::Written(Some(id(number))));
         }
-        assert!(!session.may_send(Qos::AtLeastOnce) && session.may_send(Qos::AtMostOnce));
-        let refused = session.send(&message(b"x"), QOS_1, 99, NOW, &mut out);
+        assert!(!session.may_send(Qos::AtLeastOnce, 99) && session.may_send(Qos::AtMostOnce, 0));
+        let refused = session.send(&message(b"x"), &QOS_1, 99, NOW, &mut out);
         assert_eq!(refused, Sent::Dropped(DropReason::NoRoom));
         let event = session.handle(puback(2), NOW, &mut out).unwrap();
         let reason = ReasonCode::Success;
         assert_eq!(event, Event::Acknowledged { token: 2, reason });
         assert_eq!(session.handle(puback(2), NOW, &mut out), Ok(Event::None));
-        assert!(session.may_send(Qos::AtLeastOnce));
+        assert!(session.may_send(Qos::AtLeastOnce, 99));
         assert_eq!(written(&out, Version::V5).len(), usize::from(bound));
     }
 }
 
 #[test]
 fn packet_identifiers_wrap_around_those_in_use() {
-    let in_use = InFlight {
-        packet_id: id(1),
-        token: 9,
-        qos: Qos::AtLeastOnce,
-        retain: false,
+    let progress = Progress::Sent {
+        options: QOS_1,
         message: message(b"x"),
     };
     let stored = Stored {
-        in_flight: vec![in_use],
+        in_flight: vec![InFlight::numbered(1, progress).unwrap()],
         next_packet_id: PacketId::MAX,
         ..Stored::default()
     };
@@ -263,9 +247,15 @@ fn packet_identifiers_wrap_around_those_in_use() {
     let (mut session, _) = open_with(again, &Settings::default(), Some(stored));
     let mut out = Vec::new();
     session.resend(|_| true, NOW, &mut out);
-    let mut send = |token| session.send(&message(b"x"), QOS_1, token, NOW, &mut out);
-    assert_eq!(send(1), Sent::Written(Some(PacketId::MAX)));
-    assert_eq!(send(2), Sent::Written(Some(id(2))));
+    let mut send = || session.send(&message(b"x"), &QOS_1, 0, NOW, &mut out);
+    assert_eq!(send(), Sent::Written(Some(PacketId::MAX)));
+    assert_eq!(send(), Sent::Written(Some(id(2))));
+    // An identifier that belongs to a token waits until it is free.
+    let again = u64::from(u16::MAX) + 1;
+    assert!(!session.may_send(Qos::AtLeastOnce, again));
+    session.handle(puback(1), NOW, &mut out).unwrap();
+    let sent = session.send(&message(b"x"), &QOS_1, again, NOW, &mut out);
+    assert_eq!(sent, Sent::Written(Some(id(1))));
 }
 
 #[test]
@@ -277,17 +267,17 @@ fn expiry_and_size_are_respected() {
     expiring.expires_at = Some(NOW.plus_millis(2_500));
     let expiring = Arc::new(expiring);
     let mut out = Vec::new();
-    session.send(&expiring, QOS_1, 1, NOW.plus_millis(1_000), &mut out);
+    session.send(&expiring, &QOS_1, 1, NOW.plus_millis(1_000), &mut out);
     let [Packet::Publish(packet)] = &written(&out, Version::V5)[..] else {
         panic!("not one PUBLISH");
     };
     assert_eq!(packet.expiry_s, Some(2));
     out.clear();
-    let late = session.send(&expiring, QOS_1, 2, NOW.plus_millis(2_500), &mut out);
+    let late = session.send(&expiring, &QOS_1, 2, NOW.plus_millis(2_500), &mut out);
     assert_eq!(late, Sent::Dropped(DropReason::Expired));
     // Two of the fixed header, twelve of the topic, two of the packet identifier, one of the properties.
     let mut exactly =
-        |payload: &'static [u8]| session.send(&message(payload), QOS_1, 3, NOW, &mut out);
+        |payload: &'static [u8]| session.send(&message(payload), &QOS_1, 0, NOW, &mut out);
     assert!(matches!(exactly(&[0; 43]), Sent::Written(_)));
     assert_eq!(exactly(&[0; 44]), Sent::Dropped(DropReason::TooLarge));
     assert_eq!(out.len(), 60);
@@ -311,7 +301,7 @@ fn properties_are_forwarded_to_mqtt_5_only() {
         (Version::V5, Some(Box::new(properties))),
     ] {
         let mut out = Vec::new();
-        open(version).send(&publication, QOS_1, 1, NOW, &mut out);
+        open(version).send(&publication, &QOS_1, 1, NOW, &mut out);
         let [Packet::Publish(packet)] = &written(&out, version)[..] else {
             panic!("not one PUBLISH");
         };
@@ -324,7 +314,7 @@ fn what_was_unacknowledged_is_sent_again_with_dup_as_far_as_there_is_room() {
     let mut session = open(Version::V5);
     let mut out = Vec::new();
     for (token, payload) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
-        session.send(&message(payload), QOS_1, token as u64 + 1, NOW, &mut out);
+        session.send(&message(payload), &QOS_1, token as u64 + 1, NOW, &mut out);
     }
     session.handle(puback(1), NOW, &mut out).unwrap();
     let stored = session.close().stored;
@@ -335,7 +325,7 @@ fn what_was_unacknowledged_is_sent_again_with_dup_as_far_as_there_is_room() {
     again.receive_max = NonZeroU16::new(1).unwrap();
     let (mut session, connack) = open_with(again, &Settings::default(), Some(stored));
     assert!(
-        connack.session_present && session.owes_resend() && !session.may_send(Qos::AtLeastOnce)
+        connack.session_present && session.owes_resend() && !session.may_send(Qos::AtLeastOnce, 9)
     );
     // "b" has lost its grant meanwhile, "c" is sent, "d" waits for room.
     out.clear();
@@ -362,25 +352,10 @@ fn what_was_unacknowledged_is_sent_again_with_dup_as_far_as_there_is_room() {
     assert!(session.resend(|_| true, NOW, &mut out).is_empty());
     expect(&out, 4, b"d");
     session.handle(puback(4), NOW, &mut out).unwrap();
-    assert!(!session.owes_resend() && session.may_send(Qos::AtLeastOnce));
+    assert!(!session.owes_resend() && session.may_send(Qos::AtLeastOnce, 9));
     // New ones go on after the old identifiers.
     assert_eq!(
-        session.send(&message(b"e"), QOS_1, 5, NOW, &mut out),
+        session.send(&message(b"e"), &QOS_1, 5, NOW, &mut out),
         Sent::Written(Some(id(5)))
     );
-}
-
-#[test]
-fn delivery_follows_the_subscription_options() {
-    let mut options = SubscriptionOptions::new(Qos::AtLeastOnce);
-    let live = |own, options: &SubscriptionOptions| {
-        SendOptions::live(Qos::ExactlyOnce, true, own, options)
-    };
-    assert_eq!(live(true, &options), Some(QOS_1));
-    options.retain_as_published = true;
-    assert!(live(true, &options).unwrap().retain);
-    options.no_local = true;
-    assert_eq!(live(true, &options), None);
-    assert!(live(false, &options).is_some());
-    assert!(SendOptions::retained(Qos::AtMostOnce, &options).retain);
 }

@@ -5,8 +5,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::codec::{
-    Acknowledgement, ConnAck, Connect, Delivery, Limits, PacketId, PubAck, Publish, Subscribe,
-    Unsubscribe, decode,
+    Acknowledgement, ConnAck, Connect, Delivery, Limits, PacketId, PubAck, PubComp, PubRec, PubRel,
+    Publish, Subscribe, Unsubscribe, decode,
 };
 
 mod conversation;
@@ -100,10 +100,15 @@ fn puback(number: u16) -> Packet {
     )))
 }
 
-const QOS_1: SendOptions = SendOptions {
-    qos: Qos::AtLeastOnce,
-    retain: false,
-};
+const fn with_qos(qos: Qos) -> SendOptions {
+    SendOptions {
+        qos,
+        retain: false,
+        subscription_ids: None,
+    }
+}
+
+const QOS_1: SendOptions = with_qos(Qos::AtLeastOnce);
 
 fn reason_of<T: std::fmt::Debug>(result: Result<T, Disconnect>) -> ReasonCode {
     result.unwrap_err().reason

@@ -23,31 +23,20 @@ fn will(qos: Qos) -> Will {
 }
 
 #[test]
-fn connack_says_what_is_not_served() {
+fn connack_says_what_is_granted() {
     let (session, connack) = open_with(connect(Version::V5), &Settings::default(), None);
     assert_eq!(connack.reason, ReasonCode::Success);
-    assert_eq!(connack.qos_max, Qos::AtLeastOnce);
+    assert_eq!(connack.qos_max, Qos::ExactlyOnce);
     assert_eq!(connack.receive_max.get(), 20);
-    assert_eq!(connack.topic_alias_max, 0);
-    assert!(
-        !connack.subscription_ids_available
-            && !connack.shared_available
-            && !connack.session_present
-    );
+    assert_eq!(connack.topic_alias_max, 10);
+    assert!(connack.subscription_ids_available && connack.shared_available);
+    assert!(!connack.session_present);
     assert!(connack.retain_available && connack.wildcard_available);
     assert_eq!(session.client_id().as_str(), "lamp-1");
 }
 
 #[test]
-fn qos_2_wills_and_enhanced_authentication_are_refused_by_their_names() {
-    for version in [Version::V311, Version::V5] {
-        let mut qos_2 = connect(version);
-        qos_2.will = Some(will(Qos::ExactlyOnce));
-        let (reason, packets) = refusal(qos_2);
-        assert_eq!(reason, ReasonCode::QosNotSupported);
-        // 3.1.1 has no return code for it: the connection is closed without CONNACK.
-        assert_eq!(packets.len(), usize::from(version == Version::V5));
-    }
+fn enhanced_authentication_is_refused_by_its_name() {
     let mut enhanced = connect(Version::V5);
     enhanced.authentication = Some(Authentication {
         method: Str::from("SCRAM-SHA-256"),
@@ -232,7 +221,7 @@ fn a_disconnect_of_the_server_is_written_once_and_in_mqtt_5_only() {
     let mut session = open(Version::V5);
     session.disconnect(ReasonCode::ServerShuttingDown, Some("bye"), &mut out);
     session.disconnect(ReasonCode::Unspecified, None, &mut out);
-    assert!(!session.may_send(Qos::AtMostOnce));
+    assert!(!session.may_send(Qos::AtMostOnce, 0));
     let packets = written(&out, Version::V5);
     assert!(matches!(
         &packets[..],
