@@ -71,8 +71,12 @@ struct FileLimits {
     handshakes_in_flight: Option<usize>,
     handshake_seconds: Option<u64>,
     packet_bytes: Option<usize>,
+    topic_bytes: Option<usize>,
     topic_levels: Option<usize>,
     session_subscriptions: Option<usize>,
+    topic_aliases: Option<u16>,
+    topic_aliases_outgoing: Option<u16>,
+    session_held_bytes: Option<usize>,
     session_inflight_messages: Option<u16>,
     session_queue_messages: Option<usize>,
     session_queue_bytes: Option<usize>,
@@ -114,11 +118,23 @@ impl FileLimits {
             self.handshake_seconds,
         )?;
         set(&mut to.packet_bytes, "packet_bytes", self.packet_bytes)?;
+        set(&mut to.topic_bytes, "topic_bytes", self.topic_bytes)?;
         set(&mut to.topic_levels, "topic_levels", self.topic_levels)?;
         set(
             &mut to.session_subscriptions,
             "session_subscriptions",
             self.session_subscriptions,
+        )?;
+        set(&mut to.topic_aliases, "topic_aliases", self.topic_aliases)?;
+        set(
+            &mut to.topic_aliases_outgoing,
+            "topic_aliases_outgoing",
+            self.topic_aliases_outgoing,
+        )?;
+        set(
+            &mut to.session_held_bytes,
+            "session_held_bytes",
+            self.session_held_bytes,
         )?;
         set(
             &mut to.session_inflight_messages,

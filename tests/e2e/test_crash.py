@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+import once
 from load import Load
-from server import NotReady, Server
+from server import EVERYTHING, NotReady, Server
 
 ROUNDS = int(os.environ.get("MUSTER_CRASH_ROUNDS", "20"))
 ROUND_LIMIT_S = 60
@@ -43,6 +44,50 @@ def test_what_was_acknowledged_survives_kill_9_at_any_moment(server, record_prop
     record_property(
         "measured", f"kill -9, {ROUNDS} rounds in {time.monotonic() - began:.0f} s (seed {SEED}): {load.figures()}; "
         f"restart to ready {min(restarts):.2f} to {max(restarts):.2f} s")
+
+
+@pytest.mark.timeout(120 + ROUNDS * ROUND_LIMIT_S)
+def test_qos_2_is_exactly_once_over_kill_9_at_any_moment(server, record_property):
+    chance = random.Random(SEED)
+    server.policy("all", EVERYTHING)
+    people = {name: server.device(name, "--policy", "all") for name in ("pub-0", "pub-1", "sub-0", "sub-1", "sub-2")}
+    publishers = [once.Publisher(server, people[f"pub-{i}"], 4 + i) for i in range(2)]
+    receivers = [once.Receiver(server, people[f"sub-{i}"], 5 - i % 2) for i in range(3)]
+    for receiver in receivers:
+        receiver.subscribe()
+    for round_number in range(ROUNDS):
+        online = [receiver for receiver in receivers if chance.random() < 0.7]
+        goal = sum(p.completed for p in publishers) + chance.randint(1, 400)
+        for client in publishers + online:
+            client.begin(lambda _: False)
+        deadline = time.monotonic() + ROUND_LIMIT_S
+        while sum(p.completed for p in publishers) < goal:
+            assert time.monotonic() < deadline and not any(c.fault for c in publishers + online), \
+                [c.fault for c in publishers + online]
+            time.sleep(0.001)
+        server.kill9()
+        for client in publishers + online:
+            client.end()
+        server.start()
+    # The last life: the publishers finish what they have begun, the receivers hear all of it.
+    for publisher in publishers:
+        publisher.begin(lambda _: True)
+    for publisher in publishers:
+        publisher.end()
+        assert not publisher.open
+    sent = {p.identity.name: list(range(1, p.next)) for p in publishers}
+    for receiver in receivers:
+        receiver.begin(lambda r: sum(map(len, r.heard.values())) >= sum(map(len, sent.values())))
+    for receiver in receivers:
+        receiver.end()
+        for name, numbers in sent.items():
+            heard = receiver.heard.get(name, [])
+            assert heard == numbers, f"{receiver.identity.name} heard {name} wrong from " \
+                f"{next((i for i, (h, s) in enumerate(zip(heard, numbers)) if h != s), min(len(heard), len(numbers)))} on: " \
+                f"{len(heard)} of {len(numbers)}, MUSTER_CRASH_SEED={SEED}"
+    record_property(
+        "measured", f"QoS 2 over {ROUNDS} kills: {sum(map(len, sent.values()))} messages to each of 3 sessions, each once and in order; "
+        f"{sum(r.again for r in receivers)} sent again and recognised")
 
 
 def test_sigterm_under_load_drains_in_time_and_loses_nothing(server, record_property):

@@ -1,6 +1,5 @@
-"""MQTT 3.1.1 and 5.0 as clients see them; what is not served yet is refused by its reason code."""
+"""MQTT 3.1.1 and 5.0 as clients see them."""
 
-import queue
 import socket
 import ssl
 import struct
@@ -11,7 +10,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 import wire
-from clients import MosquittoSub, Refused, mosquitto_pub, proves_silence, tls_context
+from clients import MosquittoSub, mosquitto_pub, proves_silence, tls_context
 from server import EVERYTHING
 from wire import Wire
 
@@ -33,7 +32,7 @@ def topic_of(client, leaf="x"):
 
 @VERSIONS
 @DOORS
-@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("qos", [0, 1, 2])
 def test_messages_go_both_ways(pair, version, websocket, qos):
     one, other = pair(version=version, websocket=websocket)
     for sender, receiver in ((one, other), (other, one)):
@@ -45,10 +44,10 @@ def test_messages_go_both_ways(pair, version, websocket, qos):
 
 
 @VERSIONS
-@pytest.mark.parametrize("sent, subscribed, heard", [(1, 0, 0), (0, 1, 0), (1, 1, 1), (1, 2, 1)])
+@pytest.mark.parametrize("sent, subscribed, heard", [(1, 0, 0), (0, 1, 0), (1, 1, 1), (1, 2, 1), (2, 1, 1), (2, 2, 2)])
 def test_a_delivery_has_the_lower_qos(pair, version, sent, subscribed, heard):
     sender, receiver = pair(version=version)
-    assert receiver.subscribe(topic_of(sender), qos=subscribed) == min(subscribed, 1)
+    assert receiver.subscribe(topic_of(sender), qos=subscribed) == subscribed
     sender.publish(topic_of(sender), b"x", qos=sent)
     assert receiver.message().qos == heard
 
@@ -139,7 +138,7 @@ def test_no_local_and_retain_as_published_are_kept(pair):
 # -- retained messages
 
 @VERSIONS
-@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("qos", [0, 1, 2])
 def test_the_last_retained_message_greets_a_new_subscription(pair, version, qos):
     sender, receiver = pair(version=version)
     topic = topic_of(sender)
@@ -396,8 +395,8 @@ def test_mosquitto_clients(shared, device, version, tls):
     receiver, sender = device("--policy", "everything"), device("--policy", "everything")
     topic = f"t/{sender.name}/x"
     flags = ("-V", version, "--tls-version", tls)
-    with MosquittoSub(shared, receiver, topic, "-q", "1", *flags) as heard:
-        for qos in "01":
+    with MosquittoSub(shared, receiver, topic, "-q", "2", *flags) as heard:
+        for qos in "012":
             done = mosquitto_pub(shared, sender, "-t", topic, "-m", f"qos{qos}", "-q", qos, *flags)
             assert done.returncode == 0, done.stderr
             assert heard.message() == f"{topic} qos{qos}"
@@ -428,61 +427,7 @@ def test_a_packet_may_be_spread_over_websecureframes(shared, device):
         assert client.packet()[0] == wire.CONNACK
 
 
-# -- what is not served yet is refused, never accepted and ignored
-
-def test_the_connack_says_what_is_not_served(shared, device, connect):
-    properties = connect(shared, device()).properties
-    assert properties.MaximumQoS == 1
-    assert properties.SharedSubscriptionAvailable == 0
-    assert properties.SubscriptionIdentifierAvailable == 0
-    assert getattr(properties, "TopicAliasMaximum", 0) == 0
-
-
-@pytest.mark.parametrize("version, reason", [(5, 0x9B), (4, None)])
-def test_qos_2_ends_the_connection(shared, device, version, reason):
-    identity = device()
-    with Wire(shared, identity) as client:
-        assert client.open(identity.name, version=version) == 0
-        client.send(wire.publish(f"dt/{identity.name}/x", b"x", qos=2, version=version))
-        assert client.reason_of_end() == reason
-
-
-def test_a_will_of_qos_2_is_refused(shared, device, connect):
-    identity = device()
-    with pytest.raises(Refused) as refused:
-        connect(shared, identity, will=(f"dt/{identity.name}/will", {"payload": b"x", "qos": 2}))
-    assert refused.value.reason == 0x9B
-
-
-def test_a_shared_subscription_is_refused(shared, device, connect):
-    assert connect(shared, device("--policy", "everything")).subscribe("$share/g/x") == 0x9E
-
-
-@pytest.mark.parametrize("filter", ["$share/g/x", "$share/g/#", "$share/g/dt/+"])
-def test_a_shared_subscription_is_no_back_door_in_3_1_1(shared, device, connect, filter):
-    assert connect(shared, device("--policy", "everything"), version=4).subscribe(filter) == 0x80
-
-
-def test_a_subscription_identifier_is_refused(shared, device, connect):
-    properties = Properties(PacketTypes.SUBSCRIBE)
-    properties.SubscriptionIdentifier = 7
-    client = connect(shared, device("--policy", "everything"))
-    client.client.subscribe("x", options=None, qos=0, properties=properties)
-    # The standard leaves open whether the SUBACK or a DISCONNECT says so.
-    try:
-        _, reasons, _ = client.subscribed.get(timeout=2)
-        assert reasons[0].value == 0xA1
-    except queue.Empty:
-        assert client.end().reason == 0xA1
-
-
-def test_a_topic_alias_is_refused(shared, device):
-    identity = device()
-    with Wire(shared, identity) as client:
-        assert client.open(identity.name) == 0
-        client.send(wire.publish(f"dt/{identity.name}/x", b"x", properties=b"\x23\x00\x01"))
-        assert client.reason_of_end() == 0x94
-
+# -- authentication beside the certificate is refused
 
 def test_enhanced_authentication_is_refused(shared, device):
     identity = device()

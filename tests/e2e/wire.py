@@ -8,7 +8,8 @@ import struct
 
 from clients import WAIT_S, tls_context
 
-CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 13, 14
+CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 1, 2, 3, 4, 5, 6, 7
+SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = 8, 9, 12, 13, 14
 
 
 def length(number):
@@ -52,6 +53,11 @@ def subscribe(topic, qos=0, packet_id=1, version=5, properties=b""):
     if version == 5:
         body += length(len(properties)) + properties
     return packet(SUBSCRIBE, body + string(topic) + bytes([qos]), flags=2)
+
+
+def answer(kind, packet_id):
+    """PUBACK, PUBREC, PUBREL or PUBCOMP, with success."""
+    return packet(kind, struct.pack(">H", packet_id), flags=2 if kind == PUBREL else 0)
 
 
 PING = packet(PINGREQ, b"")

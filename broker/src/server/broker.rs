@@ -329,6 +329,10 @@ fn settings(limits: &Limits) -> Settings {
         keep_alive_max_s: NonZeroU16::new(sixteen(limits.keep_alive.as_secs())),
         session_expiry_max_s: u32::try_from(limits.session_expiry.as_secs()).unwrap_or(u32::MAX),
         subscriptions_max: limits.session_subscriptions,
+        topic_max_bytes: limits.topic_bytes,
+        topic_levels_max: limits.topic_levels,
+        topic_alias_max: limits.topic_aliases,
+        topic_alias_outgoing_max: limits.topic_aliases_outgoing,
         ..Settings::default()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::topic::{TOPIC_MAX_BYTES, TOPIC_MAX_LEVELS};
+
 /// The bounds a broker keeps. [`Limits::default`] is what `muster serve` uses where the
 /// configuration names nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,10 +19,16 @@ pub struct Limits {
     pub packet_bytes: usize,
     /// Bytes of the first packet, which comes before anybody is known by client id.
     pub connect_packet_bytes: usize,
+    /// Bytes of a topic name or filter.
+    pub topic_bytes: usize,
     /// Levels of a topic name or filter.
     pub topic_levels: usize,
     /// Subscriptions of one session.
     pub session_subscriptions: usize,
+    /// Highest topic alias a client may use.
+    pub topic_aliases: u16,
+    /// Highest topic alias used towards a client that allows any.
+    pub topic_aliases_outgoing: u16,
     /// Bytes of QoS 2 messages a session has published and not released.
     pub session_held_bytes: usize,
     /// Messages of QoS 1 and 2 in flight each way.
@@ -66,8 +74,11 @@ impl Default for Limits {
             handshake_time: Duration::from_secs(10),
             packet_bytes: 1024 * 1024,
             connect_packet_bytes: 256 * 1024,
-            topic_levels: 64,
+            topic_bytes: TOPIC_MAX_BYTES,
+            topic_levels: TOPIC_MAX_LEVELS,
             session_subscriptions: 20_000,
+            topic_aliases: 10,
+            topic_aliases_outgoing: 16,
             session_held_bytes: 32 * 1024 * 1024,
             session_inflight_messages: 20,
             session_queue_messages: 100_000,

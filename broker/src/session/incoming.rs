@@ -130,6 +130,12 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
                 .topic
                 .ok_or_else(|| protocol("the topic is empty"))?,
         };
+        if !self.settings.takes_topic(topic.as_str()) {
+            return Err(Disconnect::new(
+                ReasonCode::TopicNameInvalid,
+                self.settings.topic_bounds(),
+            ));
+        }
         if !publish.subscription_ids.is_empty() {
             // [MQTT-3.3.4-6]
             return Err(protocol(

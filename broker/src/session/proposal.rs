@@ -25,7 +25,7 @@ impl Proposal {
         assign: impl FnOnce() -> ClientId,
         out: &mut Vec<u8>,
     ) -> Result<Self, Disconnect> {
-        if let Err(refusal) = check(&connect) {
+        if let Err(refusal) = check(&connect, settings) {
             let text = Some(&*refusal.text);
             refuse_within(
                 connect.version,
@@ -133,12 +133,20 @@ impl Proposal {
 }
 
 /// What is refused whoever asks.
-fn check(connect: &Connect) -> Result<(), Disconnect> {
+fn check(connect: &Connect, settings: &Settings) -> Result<(), Disconnect> {
     if connect.authentication.is_some() {
         // [MQTT-4.12.0-1]
         return Err(Disconnect::new(
             ReasonCode::BadAuthenticationMethod,
             "enhanced authentication is not served: the client certificate is the login",
+        ));
+    }
+    if let Some(will) = &connect.will
+        && !settings.takes_topic(will.topic.as_str())
+    {
+        return Err(Disconnect::new(
+            ReasonCode::TopicNameInvalid,
+            settings.topic_bounds(),
         ));
     }
     if connect.version == Version::V311 && connect.client_id.is_none() && !connect.clean_start {

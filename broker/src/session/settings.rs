@@ -1,6 +1,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use crate::codec::{Connect, Limits, Version};
+use crate::topic::{TOPIC_MAX_BYTES, TOPIC_MAX_LEVELS};
 
 /// What the server grants every client; announced in CONNACK where MQTT 5 can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,10 @@ pub struct Settings {
     pub topic_alias_max: u16,
     /// Highest topic alias used towards a client, less where its own Topic Alias Maximum is less.
     pub topic_alias_outgoing_max: u16,
+    /// Bytes of a topic name or filter.
+    pub topic_max_bytes: usize,
+    /// Levels of a topic name or filter, `$share/NAME/` not counted.
+    pub topic_levels_max: usize,
     /// Filters in one SUBSCRIBE or UNSUBSCRIBE.
     pub filters_max: usize,
     /// User properties in one packet.
@@ -40,6 +45,8 @@ impl Default for Settings {
             subscriptions_max: 20_000,
             topic_alias_max: 10,
             topic_alias_outgoing_max: 16,
+            topic_max_bytes: TOPIC_MAX_BYTES,
+            topic_levels_max: TOPIC_MAX_LEVELS,
             filters_max: 1_000,
             user_properties_max: 64,
         }
@@ -53,6 +60,22 @@ impl Settings {
         let told = connect.version == Version::V5
             && (connect.keep_alive_s == 0 || connect.keep_alive_s > max);
         told.then_some(max)
+    }
+
+    /// The bounds on topics in words.
+    pub(super) fn topic_bounds(&self) -> String {
+        format!(
+            "a topic has at most {} bytes and {} levels here",
+            self.topic_max_bytes, self.topic_levels_max
+        )
+    }
+
+    /// Whether a topic name or filter is within the bounds.
+    pub(super) fn takes_topic(&self, text: &str) -> bool {
+        text.len() <= self.topic_max_bytes
+            // A text shorter than the bound has fewer levels than it.
+            && (text.len() < self.topic_levels_max
+                || text.split('/').count() <= self.topic_levels_max)
     }
 
     /// What the decoder holds a client to.

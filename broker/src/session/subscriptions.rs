@@ -50,13 +50,15 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         let requests = subscribe.filters.into_iter().map(|(filter, mut options)| {
             options.id = subscribe.subscription_id;
             let existed = self.subscriptions.contains_key(&filter);
-            let verdict =
-                if !existed && self.subscriptions.len() + new >= self.settings.subscriptions_max {
-                    ReasonCode::QuotaExceeded
-                } else {
-                    new += usize::from(!existed);
-                    ReasonCode::granted(options.qos)
-                };
+            let verdict = if !self.settings.takes_topic(filter.pattern()) {
+                ReasonCode::TopicFilterInvalid
+            } else if !existed && self.subscriptions.len() + new >= self.settings.subscriptions_max
+            {
+                ReasonCode::QuotaExceeded
+            } else {
+                new += usize::from(!existed);
+                ReasonCode::granted(options.qos)
+            };
             SubscribeRequest {
                 filter,
                 options,

@@ -359,3 +359,47 @@ fn what_was_unacknowledged_is_sent_again_with_dup_as_far_as_there_is_room() {
         Sent::Written(Some(id(5)))
     );
 }
+
+#[test]
+fn topics_hold_at_their_bounds_and_not_past_them() {
+    let settings = Settings {
+        topic_max_bytes: 12,
+        topic_levels_max: 3,
+        ..Settings::default()
+    };
+    for (topic, taken) in [
+        ("dt/lamp-1/ab", true),
+        ("dt/lamp-1/abc", false),
+        ("a/b/c", true),
+        ("a/b/c/d", false),
+        ("///", false),
+    ] {
+        let (mut session, _) = open_with(connect(Version::V5), &settings, None);
+        let Packet::Publish(mut packet) = publish(None) else {
+            unreachable!()
+        };
+        packet.topic = Some(topic.parse().unwrap());
+        let published = session.handle(Packet::Publish(packet), NOW, &mut Vec::new());
+        assert_eq!(published.is_ok(), taken, "{topic}");
+
+        let (mut session, _) = open_with(connect(Version::V5), &settings, None);
+        let shared = format!("$share/group/{topic}");
+        let requests = requests(&mut session, &[topic, &shared]);
+        for request in requests.requests {
+            assert_eq!(!request.verdict.is_error(), taken, "{topic}");
+        }
+
+        let mut with_will = connect(Version::V5);
+        with_will.will = Some(Will {
+            topic: topic.parse().unwrap(),
+            payload: Bytes::new(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            delay_s: 0,
+            expiry_s: None,
+            properties: None,
+        });
+        let proposed = propose(with_will, &settings, &mut Vec::new());
+        assert_eq!(proposed.is_ok(), taken, "{topic}");
+    }
+}
