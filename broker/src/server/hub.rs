@@ -28,7 +28,7 @@ use super::sessions::{Released, SessionKey, Sessions};
 use super::stats::Counters;
 use super::tree::{Stamp, TopicTree};
 use crate::codec::{SubscriptionOptions, Will};
-use crate::session::{Publication, SendOptions, Settings, Time};
+use crate::session::{Publication, SendOptions, Settings, Time, Token};
 use crate::topic::{ClientId, TopicFilter};
 
 /// See the module. Nothing in it is locked across an await.
@@ -320,7 +320,8 @@ impl Hub {
         let mailbox = &parked.mailbox;
         self.unsubscribe_all(mailbox.number(), parked.subscriptions.keys());
         for flight in &parked.in_flight {
-            mailbox.forget_token(flight.token, flight.body());
+            // §4.8.2: what was sent with QoS 1 and not acknowledged may go to another; QoS 2 may not.
+            self.drop_kept(mailbox, flight.token, flight.body(), flight.shared.clone());
         }
         for packet_id in &parked.held {
             self.durable.delete_held(mailbox.number(), *packet_id);
@@ -342,21 +343,35 @@ impl Hub {
 
     /// Of an ended session: a message of a shared subscription goes to another member.
     pub(crate) fn drop_unsent(&self, mailbox: &Mailbox, mut delivery: Delivery) {
-        if let Some(shared) = delivery.shared.take() {
+        let shared = delivery.shared.take();
+        match (delivery.message.take(), shared) {
+            (Some(message), Some(shared)) => {
+                self.pass_on(&message, shared, mailbox.number());
+                mailbox.forget(&delivery);
+            }
+            (_, shared) => self.drop_kept(mailbox, delivery.token, delivery.body, shared),
+        }
+    }
+
+    /// As [`Hub::drop_unsent`], of a message that only the journal has.
+    fn drop_kept(
+        &self,
+        mailbox: &Mailbox,
+        token: Token,
+        body: BodyRef,
+        shared: Option<Box<Shared>>,
+    ) {
+        if let Some(shared) = shared {
             let number = mailbox.number();
-            let message = match delivery.message.take() {
-                Some(message) => Some(message),
-                // What cannot be read is lost to this session as well; it was said when it was met.
-                None => self
-                    .durable
-                    .queued(number, delivery.token, delivery.body)
-                    .unwrap_or_default(),
-            };
-            if let Some(message) = message {
-                self.pass_on(&message, shared, number);
+            match self.durable.queued(number, token, body) {
+                Ok(Some(message)) => {
+                    self.pass_on(&message, shared, number);
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "a message of a shared subscription is lost"),
             }
         }
-        mailbox.forget(&delivery);
+        mailbox.forget_token(token, body);
     }
 
     /// Closes a mailbox and deletes the session's records.

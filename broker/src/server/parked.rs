@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use fleet::WatchGuard;
 
+use super::groups::Shared;
 use super::identity::Identity;
 use super::layout::BodyRef;
 use super::mailbox::Mailbox;
@@ -40,6 +41,8 @@ pub(crate) struct Parked {
 pub(crate) struct ParkedFlight {
     pub(crate) token: Token,
     pub(crate) progress: ParkedProgress,
+    /// Of QoS 1 by a shared subscription: who else can have it.
+    pub(crate) shared: Option<Box<Shared>>,
 }
 
 /// How far it has come.

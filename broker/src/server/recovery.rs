@@ -268,12 +268,14 @@ fn in_flight(
                 options: entry.options,
                 body: entry.body,
             },
+            shared: None,
         })
     });
     let mut flights: Vec<ParkedFlight> = sent.collect();
     flights.extend(received.into_iter().map(|token| ParkedFlight {
         token,
         progress: ParkedProgress::Received,
+        shared: None,
     }));
     flights.sort_by_key(|flight| flight.token);
     flights

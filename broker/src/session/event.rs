@@ -27,6 +27,8 @@ pub enum Event {
     Acknowledged {
         /// The shell's name for it.
         token: Token,
+        /// Under which it was sent.
+        packet_id: PacketId,
         /// What the client said of it; an error is an acknowledgement too (§4.3.2).
         reason: ReasonCode,
     },

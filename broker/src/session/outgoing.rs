@@ -337,6 +337,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             .remove(at)
             .map_or(Event::None, |sent| Event::Acknowledged {
                 token: sent.token,
+                packet_id: sent.packet_id,
                 reason,
             })
     }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::publish::Stalled;
 use super::{Answer, Connection};
-use crate::codec::PacketId;
+use crate::codec::{PacketId, Qos};
 use crate::server::groups::Shared;
 use crate::server::layout::BodyRef;
 use crate::server::mailbox::{Delivery, Signal};
@@ -102,8 +102,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match sent {
             Sent::Written(packet_id) => {
                 self.counters.messages_out.add();
-                if packet_id.is_some() && token != 0 {
-                    self.in_flight.push((token, body));
+                if let Some(packet_id) = packet_id {
+                    if token != 0 {
+                        self.in_flight.push((token, body));
+                    }
+                    if let Some(shared) = shared
+                        && options.qos == Qos::AtLeastOnce
+                    {
+                        self.lent.push((packet_id, shared));
+                    }
                 }
             }
             Sent::Dropped(reason) => {
@@ -151,8 +158,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// The client has a message.
-    pub(super) fn acknowledged(&mut self, token: Token) {
+    pub(super) fn acknowledged(&mut self, token: Token, packet_id: PacketId) {
         self.forget_in_flight(token);
+        if let Some(at) = self.lent.iter().position(|(lent, _)| *lent == packet_id) {
+            self.lent.swap_remove(at);
+        }
     }
 
     fn forget_in_flight(&mut self, token: Token) {

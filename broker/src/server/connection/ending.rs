@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Connection;
-use crate::codec::ReasonCode;
-use crate::codec::SESSION_NEVER_EXPIRES;
+use crate::codec::{PacketId, ReasonCode, SESSION_NEVER_EXPIRES};
+use crate::server::groups::Shared;
 use crate::server::identity::NotInGoodStanding;
 use crate::server::layout::BodyRef;
 use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
@@ -101,6 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             generation,
             staged,
             in_flight,
+            mut lent,
             held,
             ..
         } = self;
@@ -118,6 +119,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             hub.unsubscribe_all(mailbox.number(), stored.subscriptions.keys());
             for delivery in staged {
                 hub.drop_unsent(&mailbox, delivery);
+            }
+            for flight in stored.in_flight {
+                if let Progress::Sent { message, .. } = flight.progress
+                    && let Some(shared) = take_lent(&mut lent, flight.packet_id)
+                {
+                    hub.pass_on(&message, shared, mailbox.number());
+                }
             }
             for (token, body) in &in_flight {
                 mailbox.forget_token(*token, *body);
@@ -168,6 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                             },
                             Progress::Received { .. } => ParkedProgress::Received,
                         },
+                        shared: take_lent(&mut lent, flight.packet_id),
                     })
                     .collect(),
                 held: held.iter().map(|(packet_id, _)| *packet_id).collect(),
@@ -206,6 +215,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             _ => tracing::info!(owner = %self.key.owner, client_id, "disconnected: {end}"),
         }
     }
+}
+
+fn take_lent(lent: &mut Vec<(PacketId, Box<Shared>)>, packet_id: PacketId) -> Option<Box<Shared>> {
+    let at = lent.iter().position(|(lent, _)| *lent == packet_id)?;
+    Some(lent.swap_remove(at).1)
 }
 
 /// Writes the last words. Whether the peer may have heard them.

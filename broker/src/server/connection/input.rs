@@ -115,7 +115,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Event::Received { token, packet_id } => self.received(token, packet_id),
                 Event::Subscribe(requests) => self.subscribe(requests),
                 Event::Unsubscribe(requests) => self.unsubscribe(requests),
-                Event::Acknowledged { token, .. } => self.acknowledged(token),
+                Event::Acknowledged {
+                    token, packet_id, ..
+                } => self.acknowledged(token, packet_id),
                 Event::Disconnect => return Err(End::Left),
             }
         }

@@ -31,6 +31,7 @@ use self::publish::Stalled;
 use self::routes::Routes;
 use self::timer::Timer;
 use super::delivery::Judge;
+use super::groups::Shared;
 use super::hub::Hub;
 use super::identity::Identity;
 use super::layout::BodyRef;
@@ -77,6 +78,8 @@ pub(crate) struct Connection<S> {
     backlog: VecDeque<(Message, SendOptions)>,
     /// Deliveries in flight whose records go when they are acknowledged.
     in_flight: Vec<(Token, BodyRef)>,
+    /// Of those of QoS 1 that came by a shared subscription: who else can have them.
+    lent: Vec<(PacketId, Box<Shared>)>,
     /// Messages of QoS 2 that the client has not released, and those that are being routed.
     held: Vec<(PacketId, Message)>,
     held_bytes: usize,

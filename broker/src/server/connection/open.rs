@@ -14,6 +14,7 @@ use super::timer::Timer;
 use crate::codec::{self, Connect, PacketId, ReasonCode};
 use crate::server::clock::{Clock, time_of};
 use crate::server::delivery::Judge;
+use crate::server::groups::Shared;
 use crate::server::hub::Hub;
 use crate::server::identity::{self, Identity};
 use crate::server::layout::BodyRef;
@@ -106,6 +107,7 @@ where
         mailbox,
         stored,
         in_flight,
+        lent,
         held,
     } = opened;
     let now = hub.clock.now();
@@ -130,6 +132,7 @@ where
         staged: VecDeque::new(),
         backlog: VecDeque::new(),
         in_flight,
+        lent,
         held_bytes: held.iter().map(|(_, message)| message.weight_bytes()).sum(),
         held,
         waiting: VecDeque::new(),
@@ -259,6 +262,7 @@ struct Opened {
     mailbox: Arc<Mailbox>,
     stored: Option<Stored<Message>>,
     in_flight: Vec<(Token, BodyRef)>,
+    lent: Vec<(PacketId, Box<Shared>)>,
     held: Vec<(PacketId, Message)>,
 }
 
@@ -319,6 +323,7 @@ async fn open(
         mailbox: resumed.mailbox,
         stored: resumed.stored,
         in_flight: resumed.in_flight,
+        lent: resumed.lent,
         held: resumed.held,
     })
 }
@@ -366,6 +371,7 @@ struct Resumed {
     stored: Option<Stored<Message>>,
     /// Deliveries in flight with where their bodies are.
     in_flight: Vec<(Token, BodyRef)>,
+    lent: Vec<(PacketId, Box<Shared>)>,
     held: Vec<(PacketId, Message)>,
 }
 
@@ -375,6 +381,7 @@ impl Resumed {
             mailbox,
             stored: None,
             in_flight: Vec::new(),
+            lent: Vec::new(),
             held: Vec::new(),
         }
     }
@@ -393,8 +400,14 @@ fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
     hub.unsubscribe_all(mailbox.number(), lost.iter().map(|(filter, _)| filter));
     let number = mailbox.number();
     let mut in_flight = Vec::new();
-    let mut flights = Vec::new();
-    for ParkedFlight { token, progress } in kept.in_flight {
+    let mut lent = Vec::new();
+    let mut flights: Vec<InFlight<Message>> = Vec::new();
+    for flight in kept.in_flight {
+        let ParkedFlight {
+            token,
+            progress,
+            shared,
+        } = flight;
         let body = match &progress {
             ParkedProgress::Sent { body, .. } => *body,
             ParkedProgress::Received => BodyRef::Inline,
@@ -411,8 +424,12 @@ fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
                 }
             },
         };
+        let Some(flight) = InFlight::numbered(token, progress) else {
+            continue;
+        };
         in_flight.push((token, body));
-        flights.extend(InFlight::numbered(token, progress));
+        lent.extend(shared.map(|shared| (flight.packet_id, shared)));
+        flights.push(flight);
     }
     let mut held = Vec::new();
     for packet_id in kept.held {
@@ -434,6 +451,7 @@ fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
         mailbox,
         stored: Some(stored),
         in_flight,
+        lent,
         held,
     }
 }

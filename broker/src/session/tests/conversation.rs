@@ -224,7 +224,15 @@ fn sending_stops_at_the_smaller_bound_and_goes_on_with_an_acknowledgement() {
         assert_eq!(refused, Sent::Dropped(DropReason::NoRoom));
         let event = session.handle(puback(2), NOW, &mut out).unwrap();
         let reason = ReasonCode::Success;
-        assert_eq!(event, Event::Acknowledged { token: 2, reason });
+        let (token, packet_id) = (2, id(2));
+        assert_eq!(
+            event,
+            Event::Acknowledged {
+                token,
+                packet_id,
+                reason
+            }
+        );
         assert_eq!(session.handle(puback(2), NOW, &mut out), Ok(Event::None));
         assert!(session.may_send(Qos::AtLeastOnce, 99));
         assert_eq!(written(&out, Version::V5).len(), usize::from(bound));
