@@ -51,6 +51,9 @@ pub(crate) struct Delivery {
     pub(crate) body: BodyRef,
     /// Of a shared subscription: who else can have it.
     pub(crate) shared: Option<Box<Shared>>,
+    /// Not to be sent before the journal is durable up to here. Of QoS 2: were it sent and its record
+    /// lost, another message could come under its packet identifier, or itself a second time.
+    pub(crate) after: Option<Lsn>,
     pub(crate) weight_bytes: usize,
 }
 
@@ -174,7 +177,8 @@ impl Mailbox {
         body: BodyRef,
         counters: &Counters,
     ) -> Result<Option<Lsn>, Behind> {
-        let token = self.token_for(options.qos);
+        let qos = options.qos;
+        let token = self.token_for(qos);
         let mut lsn = None;
         if token != 0
             && let Some(durable) = &self.durable
@@ -188,6 +192,7 @@ impl Mailbox {
             token,
             body,
             shared,
+            after: lsn.filter(|_| qos == Qos::ExactlyOnce),
             weight_bytes: message.weight_bytes(),
         };
         self.push(delivery, counters);
@@ -202,6 +207,7 @@ impl Mailbox {
             token: 0,
             body: BodyRef::Inline,
             shared: None,
+            after: None,
             weight_bytes: message.weight_bytes(),
         };
         let mut inner = self.inner.lock();

@@ -171,6 +171,7 @@ impl Found {
                 token,
                 body: entry.body,
                 shared: None,
+                after: None,
                 weight_bytes: match entry.body {
                     BodyRef::Inline => weight,
                     BodyRef::Shared(body) => self.body_weights.get(&body).copied().unwrap_or(0),

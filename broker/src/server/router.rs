@@ -244,6 +244,7 @@ impl Routing {
 
     fn push(&self, targets: impl Iterator<Item = Target>, body: BodyRef, counters: &Counters) {
         for target in targets {
+            let qos = target.options.qos;
             let delivery = Delivery {
                 message: Some(self.message.clone()),
                 options: target.options,
@@ -253,6 +254,10 @@ impl Routing {
                     _ => body,
                 },
                 shared: target.shared,
+                after: match (target.token, qos) {
+                    (1.., Qos::ExactlyOnce) => self.safe,
+                    _ => None,
+                },
                 weight_bytes: self.message.weight_bytes(),
             };
             target.mailbox.push(delivery, counters);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use store::Lsn;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::publish::Stalled;
@@ -37,7 +38,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.release_requests(&mut answered);
             }
             if let Some(next) = self.staged.front() {
-                if !self.session.may_send(next.options.qos, next.token) {
+                if !self.session.may_send(next.options.qos, next.token)
+                    || self.awaited_delivery().is_some()
+                {
                     return false;
                 }
                 if let Some(next) = self.staged.pop_front() {
@@ -59,6 +62,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.staged = VecDeque::new();
         }
         false
+    }
+
+    /// What the journal must be durable up to before the next delivery may be sent.
+    pub(super) fn awaited_delivery(&self) -> Option<Lsn> {
+        let after = self.staged.front()?.after?;
+        (!self.hub.durable.is_durable(after)).then_some(after)
     }
 
     fn deliver(&mut self, delivery: Delivery) {

@@ -158,6 +158,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 break;
             }
         }
+        if let Some(lsn) = self.awaited_delivery() {
+            self.wake_when_durable(lsn, cx);
+        }
         if self.held_back && self.may_read() {
             // What held the reading back has happened in this very turn.
             cx.waker().wake_by_ref();
@@ -170,19 +173,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while let Some(front) = self.waiting.front() {
             let lsn = front.lsn;
             if !self.hub.durable.is_durable(lsn) {
-                if self.asked != Some(lsn) {
-                    self.asked = Some(lsn);
-                    self.hub
-                        .durable
-                        .journal()
-                        .wake_when_durable(lsn, cx.waker());
-                }
-                return;
+                return self.wake_when_durable(lsn, cx);
             }
             self.asked = None;
             if let Some(Waiting { answer, .. }) = self.waiting.pop_front() {
                 self.answer(answer);
             }
+        }
+    }
+
+    /// A task is registered for one position at a time, so whoever asks last asks anew.
+    fn wake_when_durable(&mut self, lsn: Lsn, cx: &Context<'_>) {
+        if self.asked != Some(lsn) {
+            self.asked = Some(lsn);
+            let journal = self.hub.durable.journal();
+            journal.wake_when_durable(lsn, cx.waker());
         }
     }
 

@@ -194,10 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.stalled.is_some() {
             let journal = self.hub.durable.journal();
             let next = Lsn(journal.durable().0.saturating_add(1));
-            if self.asked != Some(next) {
-                self.asked = Some(next);
-                journal.wake_when_durable(next, cx.waker());
-            }
+            self.wake_when_durable(next, cx);
         }
         Ok(())
     }

@@ -36,8 +36,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.check_standing()?;
         }
         loop {
-            let look = (!self.waiting.is_empty() || self.stalled.is_some())
-                .then(|| self.now.plus_millis(JOURNAL_LOOK.as_millis() as u64));
+            let look = (!self.waiting.is_empty()
+                || self.stalled.is_some()
+                || self.awaited_delivery().is_some())
+            .then(|| self.now.plus_millis(JOURNAL_LOOK.as_millis() as u64));
             let due = [
                 self.session.deadline(),
                 self.stall_due(),
