@@ -62,6 +62,17 @@ pub enum AgentError {
         /// What is wrong with it.
         what: String,
     },
+    /// A TUF repository that is not believed, or cannot be asked.
+    #[error(transparent)]
+    Tuf(#[from] ota::tuf::TufError),
+    /// An option that a verb cannot do without.
+    #[error("`{verb}` needs {option}")]
+    Option {
+        /// What was asked for.
+        verb: &'static str,
+        /// What it lacks.
+        option: &'static str,
+    },
     /// Another agent runs on the state directory.
     #[error("state: {} is in use by another muster-agent: stop that one, or give this one its own --state directory", dir.display())]
     StateInUse {

@@ -22,6 +22,7 @@ pub mod state;
 mod testserver;
 mod tls;
 mod trust;
+pub mod tuf;
 pub mod update;
 
 pub use agent::{Agent, HEALTH_TIMEOUT_MAX, Settings};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use agent::{Agent, AgentError, Health, Identity, Settings, state};
+use agent::{Agent, AgentError, Health, Identity, Settings, state, tuf};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -36,6 +36,46 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Verifies a TUF repository and gets targets from it; needs no identity and no server.
+    Tuf(Tuf),
+}
+
+#[derive(Args)]
+struct Tuf {
+    /// Where trusted metadata is kept.
+    #[arg(long, value_name = "DIR")]
+    metadata_dir: PathBuf,
+    /// The repository's metadata.
+    #[arg(long, value_name = "URL")]
+    metadata_url: Option<String>,
+    /// A target's path, as the repository has it; may be given more than once.
+    #[arg(long, value_name = "PATH")]
+    target_name: Vec<String>,
+    /// The repository's targets.
+    #[arg(long, value_name = "URL")]
+    target_base_url: Option<String>,
+    /// Where targets are put.
+    #[arg(long, value_name = "DIR")]
+    target_dir: Option<PathBuf>,
+    /// Certificates that an https:// repository is known by.
+    #[arg(long, value_name = "PEM")]
+    ca: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: TufVerb,
+}
+
+#[derive(Subcommand)]
+enum TufVerb {
+    /// Trusts a root from now on.
+    Init {
+        /// Root metadata believed for a reason of its own.
+        #[arg(value_name = "ROOT")]
+        root: PathBuf,
+    },
+    /// Brings the trusted metadata up to date.
+    Refresh,
+    /// Brings the trusted metadata up to date and gets targets; prints where each lies.
+    Download,
 }
 
 #[derive(Args)]
@@ -81,6 +121,7 @@ fn main() -> ExitCode {
         .init();
     let done = match (cli.verb, cli.run) {
         (Some(Verb::Status { state, json }), _) => status(&state, json),
+        (Some(Verb::Tuf(asked)), _) => verify(asked),
         (None, Some(run)) => start(run),
         (None, None) => {
             let _ = writeln!(std::io::stderr(), "nothing to do; try --help");
@@ -105,6 +146,35 @@ fn status(dir: &std::path::Path, json: bool) -> Result<(), AgentError> {
     };
     let _ = writeln!(std::io::stdout(), "{line}");
     Ok(())
+}
+
+fn verify(asked: Tuf) -> Result<(), AgentError> {
+    let verb = match asked.verb {
+        TufVerb::Init { root } => return tuf::init(&asked.metadata_dir, &root),
+        TufVerb::Refresh => "refresh",
+        TufVerb::Download => "download",
+    };
+    let lacks = |option| move || AgentError::Option { verb, option };
+    let source = tuf::Source {
+        metadata_dir: asked.metadata_dir,
+        metadata_url: asked.metadata_url.ok_or_else(lacks("--metadata-url"))?,
+        ca: asked.ca,
+    };
+    let now = SystemTime::now();
+    if verb == "refresh" {
+        return tuf::refresh(&source, now);
+    }
+    if asked.target_name.is_empty() {
+        return Err(lacks("--target-name")());
+    }
+    let wanted = tuf::Wanted {
+        names: asked.target_name,
+        base_url: asked.target_base_url.ok_or_else(lacks("--target-base-url"))?,
+        dir: asked.target_dir.ok_or_else(lacks("--target-dir"))?,
+    };
+    tuf::download(&source, &wanted, now, |_, path| {
+        let _ = writeln!(std::io::stdout(), "{}", path.display());
+    })
 }
 
 fn start(run: Run) -> Result<(), AgentError> {

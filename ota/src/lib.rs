@@ -18,6 +18,7 @@ pub mod rollout;
 pub mod server;
 mod signed;
 pub mod trust;
+pub mod tuf;
 
 pub use digest::{Hasher, Sha256, sha256};
 pub use error::Error;

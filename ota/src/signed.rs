@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::SystemTime;
 
-use data_encoding::HEXLOWER;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use jiff::Timestamp;
 use olpc_cjson::CanonicalFormatter;
 use serde::{Deserialize, Serialize};
@@ -36,12 +36,23 @@ pub(crate) struct Quorum {
     pub(crate) threshold: NonZeroU32,
 }
 
+/// A key that can judge a signature. Two that compare equal are one key, whatever its ids.
+pub(crate) trait Verifier: Ord {
+    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool;
+}
+
+impl Verifier for PublicKey {
+    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        Self::verifies(self, message, signature)
+    }
+}
+
 /// What the signatures of a document came to.
 pub(crate) struct Tally {
     /// Distinct trusted keys whose signature verifies.
     pub(crate) have: u32,
-    /// A trusted key whose signature does not verify.
-    altered: Option<KeyId>,
+    /// The id of a trusted key whose signature does not verify.
+    altered: Option<String>,
     /// A key id that is none of the quorum's.
     stranger: Option<String>,
 }
@@ -118,6 +129,14 @@ impl Document {
     /// Counts distinct keys of `quorum` that signed: a signature given twice, or one key under two ids,
     /// counts once; keys that are not the quorum's count nothing.
     pub(crate) fn tally(&self, quorum: &Quorum) -> Result<Tally, Error> {
+        self.tally_by(|id| quorum.keys.get(&id.parse::<KeyId>().ok()?))
+    }
+
+    /// As [`Document::tally`], where `find` knows the trusted keys by their ids.
+    pub(crate) fn tally_by<'k, K: Verifier + 'k>(
+        &self,
+        find: impl Fn(&str) -> Option<&'k K>,
+    ) -> Result<Tally, Error> {
         let message = canonical(&self.signed)?;
         let mut signers = BTreeSet::new();
         let mut tally = Tally {
@@ -126,27 +145,30 @@ impl Document {
             stranger: None,
         };
         for signature in &self.signatures {
-            let known = signature
-                .keyid
-                .parse::<KeyId>()
-                .ok()
-                .and_then(|id| Some((id, quorum.keys.get(&id)?)));
-            let Some((id, key)) = known else {
-                tally
-                    .stranger
-                    .get_or_insert_with(|| signature.keyid.chars().take(64).collect());
+            let brief = || signature.keyid.chars().take(64).collect();
+            let Some(key) = find(&signature.keyid) else {
+                tally.stranger.get_or_insert_with(brief);
                 continue;
             };
-            let verifies = HEXLOWER
+            let verifies = HEXLOWER_PERMISSIVE
                 .decode(signature.sig.as_bytes())
                 .is_ok_and(|sig| key.verifies(&message, &sig));
             if !verifies {
-                tally.altered.get_or_insert(id);
-            } else if signers.insert(*key) {
+                tally.altered.get_or_insert_with(brief);
+            } else if signers.insert(key) {
                 tally.have += 1;
             }
         }
         Ok(tally)
+    }
+
+    /// A key id that stands more than once among the signatures.
+    pub(crate) fn repeated(&self) -> Option<&str> {
+        let mut seen = BTreeSet::new();
+        self.signatures
+            .iter()
+            .map(|signature| signature.keyid.as_str())
+            .find(|id| !seen.insert(*id))
     }
 
     /// Refuses a document that `quorum` (of trust root version `root`) did not sign to its threshold, in
@@ -164,7 +186,7 @@ impl Document {
                 altered: Some(key), ..
             } => Err(Error::Altered {
                 what: what(),
-                key: key.to_string(),
+                key,
             }),
             Tally {
                 have: 0, stranger, ..
