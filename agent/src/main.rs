@@ -169,7 +169,9 @@ fn verify(asked: Tuf) -> Result<(), AgentError> {
     }
     let wanted = tuf::Wanted {
         names: asked.target_name,
-        base_url: asked.target_base_url.ok_or_else(lacks("--target-base-url"))?,
+        base_url: asked
+            .target_base_url
+            .ok_or_else(lacks("--target-base-url"))?,
         dir: asked.target_dir.ok_or_else(lacks("--target-dir"))?,
     };
     tuf::download(&source, &wanted, now, |_, path| {

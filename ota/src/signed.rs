@@ -184,10 +184,7 @@ impl Document {
             Tally { have, .. } if have >= need => Ok(()),
             Tally {
                 altered: Some(key), ..
-            } => Err(Error::Altered {
-                what: what(),
-                key,
-            }),
+            } => Err(Error::Altered { what: what(), key }),
             Tally {
                 have: 0, stranger, ..
             } => Err(Error::KeyNotTrusted {

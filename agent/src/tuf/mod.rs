@@ -4,16 +4,19 @@
 mod remote;
 mod trusted;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use ota::tuf::{Client, Datastore as _, MAX_ROOT_BYTES, Target, TufError, file_name, verify_root};
+use ota::tuf::{
+    Client, Datastore as _, MAX_ROOT_BYTES, Target, TargetCheck, TufError, file_name, verify_root,
+};
 
 use crate::AgentError;
 use remote::Remote;
-use trusted::TrustedFiles;
+use trusted::{TrustedFiles, store};
 
 /// Bytes of a target that are held at once.
 const CHUNK: usize = 64 * 1024;
@@ -98,7 +101,10 @@ pub fn download(
     let mut remote = Remote::new(&wanted.base_url, source.ca.as_deref())?;
     for name in &wanted.names {
         let target = client.target(name)?;
-        let path = wanted.dir.join(local_path(target.path()));
+        let local = local_path(target.path()).ok_or_else(|| TufError::Store {
+            why: format!("target `{name}` has no name that a file can have"),
+        })?;
+        let path = wanted.dir.join(local);
         if !is_there(&target, &path)? {
             fetch(&target, &mut remote, &path)?;
         }
@@ -117,18 +123,16 @@ fn fresh(source: &Source, now: SystemTime) -> Result<Client<Remote, TrustedFiles
 
 /// Where below the target directory a target is put: at its path, and where that would lead elsewhere, in
 /// a file named by the whole path, percent-encoded.
-fn local_path(path: &str) -> PathBuf {
-    let plain = |part: &str| {
-        let mut components = Path::new(part).components();
-        matches!(components.next(), Some(Component::Normal(name)) if name == part)
-            && components.next().is_none()
-            && !part.contains('\0')
-    };
+fn local_path(path: &str) -> Option<PathBuf> {
+    let plain = |part: &str| !["", ".", ".."].contains(&part) && !part.contains('\0');
     if path.split('/').all(plain) {
-        return PathBuf::from(path);
+        return Some(PathBuf::from(path));
     }
     let encoded = file_name(path);
-    PathBuf::from(encoded.strip_suffix(".json").unwrap_or(&encoded))
+    encoded
+        .strip_suffix(".json")
+        .filter(|name| plain(name))
+        .map(PathBuf::from)
 }
 
 /// Whether the target lies at `path` already, whole.
@@ -136,65 +140,72 @@ fn is_there(target: &Target, path: &Path) -> Result<bool, TufError> {
     if !fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == target.length()) {
         return Ok(false);
     }
+    let Ok(mut file) = File::open(path) else {
+        return Ok(false);
+    };
     let mut check = target.check()?;
-    let read = File::open(path).and_then(|mut file| {
-        pump(&mut file, |bytes| check.update(bytes).map_err(io::Error::other))
-    });
+    let read = pump(&mut file, store(path), |bytes| check.update(bytes));
     Ok(read.is_ok() && check.finish().is_ok())
 }
 
 /// Gets the target beside its place and moves it there when all of it is right.
 fn fetch(target: &Target, remote: &mut Remote, path: &Path) -> Result<(), TufError> {
-    let store = |error: io::Error| TufError::Store {
-        why: format!("{}: {error}", path.display()),
-    };
-    let mut check = target.check()?;
+    let check = target.check()?;
     let mut body = remote.target(&target.remote_path())?;
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(store)?;
+        fs::create_dir_all(parent).map_err(store(parent))?;
     }
-    let mut name = std::ffi::OsString::from(".");
+    let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".part");
     let part = path.with_file_name(name);
-    let mut fault = None;
-    let written = File::create(&part).and_then(|mut file| {
-        pump(&mut body, |bytes| {
-            check.update(bytes).map_err(|error| {
-                fault = Some(error);
-                io::Error::other("not what was signed")
-            })?;
-            file.write_all(bytes)
-        })?;
-        file.sync_all()
-    });
-    let done = match (fault, written) {
-        (Some(error), _) => Err(error),
-        (None, Err(error)) => Err(store(error)),
-        (None, Ok(())) => check
-            .finish()
-            .and_then(|()| fs::rename(&part, path).map_err(store)),
-    };
+    let done = write(target, &mut body, check, &part)
+        .and_then(|()| fs::rename(&part, path).map_err(store(path)));
     if done.is_err() {
         let _ = fs::remove_file(&part);
     }
     done
 }
 
-fn pump(from: &mut dyn Read, mut to: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+fn write(
+    target: &Target,
+    body: &mut dyn Read,
+    mut check: TargetCheck,
+    part: &Path,
+) -> Result<(), TufError> {
+    let broken = |error: io::Error| TufError::Fetch {
+        why: format!("target `{}`: {error}", target.path()),
+    };
+    let mut file = File::create(part).map_err(store(part))?;
+    pump(body, broken, |bytes| {
+        check.update(bytes)?;
+        file.write_all(bytes).map_err(store(part))
+    })?;
+    check.finish()?;
+    file.sync_all().map_err(store(part))
+}
+
+/// Gives all that is read to `to`; a failed read becomes `fault`.
+fn pump(
+    from: &mut dyn Read,
+    fault: impl Fn(io::Error) -> TufError,
+    mut to: impl FnMut(&[u8]) -> Result<(), TufError>,
+) -> Result<(), TufError> {
     let mut buffer = vec![0; CHUNK];
     loop {
         match from.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(count) => to(buffer.get(..count).unwrap_or_default())?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(fault(error)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Component;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -211,18 +222,22 @@ mod tests {
             ("a//b", "a%2F%2Fb"),
             ("./a", ".%2Fa"),
             ("a/", "a%2F"),
-            ("", ""),
+            ("a\0", "a%00"),
         ] {
-            assert_eq!(local_path(path), Path::new(local), "{path}");
+            assert_eq!(local_path(path).unwrap(), Path::new(local), "{path}");
+        }
+        for path in ["", ".", ".."] {
+            assert_eq!(local_path(path), None, "{path}");
         }
     }
 
     proptest! {
         #[test]
         fn no_target_leaves_its_directory(path in "[a./\\\\%\0]{0,12}|.{0,12}") {
-            let local = local_path(&path);
-            prop_assert!(local.components().all(|part| matches!(part, Component::Normal(_))) || local == Path::new(".") || local == Path::new(".."), "{local:?}");
-            prop_assert!(!local.is_absolute());
+            if let Some(local) = local_path(&path) {
+                prop_assert!(local.components().next().is_some(), "{local:?}");
+                prop_assert!(local.components().all(|part| matches!(part, Component::Normal(_))), "{local:?}");
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct TrustedFiles {
 impl TrustedFiles {
     /// Makes the directory where there is none.
     pub(super) fn open(dir: &Path) -> Result<Self, TufError> {
-        Disk.create_dir(dir).map_err(|error| store(dir, &error))?;
+        Disk.create_dir(dir).map_err(store(dir))?;
         Ok(Self {
             dir: dir.to_path_buf(),
         })
@@ -30,14 +30,14 @@ impl Datastore for TrustedFiles {
 
     fn keep(&mut self, file: &str, bytes: &[u8]) -> Result<(), TufError> {
         let path = self.dir.join(file);
-        files::replace(&Disk, &path, bytes).map_err(|error| store(&path, &error))
+        files::replace(&Disk, &path, bytes).map_err(store(&path))
     }
 
     fn forget(&mut self, file: &str) -> Result<(), TufError> {
         let path = self.dir.join(file);
         Disk.remove(&path)
             .and_then(|()| Disk.sync_dir(&self.dir))
-            .map_err(|error| store(&path, &error))
+            .map_err(store(&path))
     }
 }
 
@@ -46,12 +46,12 @@ pub(super) fn read(path: &Path, bound: u64) -> Result<Option<Vec<u8>>, TufError>
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(store(path, &error)),
+        Err(error) => return Err(store(path)(error)),
     };
     let mut bytes = Vec::new();
     file.take(bound.saturating_add(1))
         .read_to_end(&mut bytes)
-        .map_err(|error| store(path, &error))?;
+        .map_err(store(path))?;
     if bytes.len() as u64 > bound {
         return Err(TufError::TooLarge {
             what: path.display().to_string(),
@@ -61,8 +61,9 @@ pub(super) fn read(path: &Path, bound: u64) -> Result<Option<Vec<u8>>, TufError>
     Ok(Some(bytes))
 }
 
-fn store(path: &Path, error: &io::Error) -> TufError {
-    TufError::Store {
+/// Puts the system's word on a file in an error.
+pub(super) fn store(path: &Path) -> impl Fn(io::Error) -> TufError + '_ {
+    move |error| TufError::Store {
         why: format!("{}: {error}", path.display()),
     }
 }

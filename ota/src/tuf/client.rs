@@ -73,10 +73,7 @@ fn first_root(bytes: &[u8]) -> Result<Metadata<Root>, TufError> {
 }
 
 /// Checks metadata of a top-level role against the root's keys for it.
-fn signed_by_root<T: Kind>(
-    metadata: &Metadata<T>,
-    root: &Metadata<Root>,
-) -> Result<(), TufError> {
+fn signed_by_root<T: Kind>(metadata: &Metadata<T>, root: &Metadata<Root>) -> Result<(), TufError> {
     metadata.signed_by(
         root.body.role(T::TYPE),
         root.body.keys(),
@@ -86,6 +83,12 @@ fn signed_by_root<T: Kind>(
 
 /// How a targets role was reached: `targets`, then each delegated role down to it.
 type Way = Vec<String>;
+
+/// Metadata that is kept, and its bytes.
+struct Kept<T> {
+    metadata: Metadata<T>,
+    bytes: Vec<u8>,
+}
 
 /// One update cycle.
 pub struct Client<R, D> {
@@ -149,7 +152,7 @@ impl<R: Repository, D: Datastore> Client<R, D> {
             if visited.contains(&role) {
                 continue;
             }
-            if visited.len() >= MAX_ROLES {
+            if visited.len() > MAX_ROLES {
                 return Err(TufError::TooManyRoles {
                     path: path.into(),
                     most: MAX_ROLES,
@@ -220,7 +223,7 @@ impl<R: Repository, D: Datastore> Client<R, D> {
         let file = file_name("timestamp");
         let trusted = self
             .kept::<Timestamp>(MAX_TIMESTAMP_BYTES)?
-            .map(|(metadata, _)| metadata);
+            .map(|kept| kept.metadata);
         // 5.4.1
         let bytes = self
             .repository
@@ -257,7 +260,7 @@ impl<R: Repository, D: Datastore> Client<R, D> {
         let trusted = self.kept::<Snapshot>(MAX_SNAPSHOT_BYTES)?;
         let trusted = match trusted {
             // What is kept already is the announced one: nothing to fetch.
-            Some((metadata, bytes))
+            Some(Kept { metadata, bytes })
                 if metadata.version == announced.version
                     && announced.fits("snapshot", &bytes).is_ok()
                     && metadata.fresh(self.now).is_ok() =>
@@ -265,7 +268,7 @@ impl<R: Repository, D: Datastore> Client<R, D> {
                 self.snapshot = Some(metadata);
                 return Ok(());
             }
-            trusted => trusted.map(|(metadata, _)| metadata),
+            trusted => trusted.map(|kept| kept.metadata),
         };
         // 5.5.1
         let file = self.remote_name("snapshot", announced.version);
@@ -283,9 +286,11 @@ impl<R: Repository, D: Datastore> Client<R, D> {
         new.is_version(announced.version)?;
         // 5.5.5: no targets role goes back, and none is withdrawn.
         for (file, trusted) in trusted.iter().flat_map(|trusted| &trusted.body.meta) {
-            let new = new.body.meta.get(file).ok_or_else(|| TufError::Withdrawn {
-                file: file.clone(),
-            })?;
+            let new = new
+                .body
+                .meta
+                .get(file)
+                .ok_or_else(|| TufError::Withdrawn { file: file.clone() })?;
             no_rollback(&format!("`{file}`"), new.version, trusted.version)?;
         }
         // 5.5.6
@@ -303,9 +308,9 @@ impl<R: Repository, D: Datastore> Client<R, D> {
             let metadata = self.update_targets(way)?;
             self.targets.insert(way.clone(), metadata);
         }
-        self.targets.get(way).ok_or_else(|| TufError::NotInSnapshot {
-            role: way.concat(),
-        })
+        self.targets
+            .get(way)
+            .ok_or_else(|| TufError::NotInSnapshot { role: way.concat() })
     }
 
     fn update_targets(&mut self, way: &Way) -> Result<Metadata<Targets>, TufError> {
@@ -347,11 +352,7 @@ impl<R: Repository, D: Datastore> Client<R, D> {
         Ok(metadata)
     }
 
-    fn signed_by_delegator(
-        &self,
-        metadata: &Metadata<Targets>,
-        way: &Way,
-    ) -> Result<(), TufError> {
+    fn signed_by_delegator(&self, metadata: &Metadata<Targets>, way: &Way) -> Result<(), TufError> {
         let Some((role, [.., delegator])) = way.split_last() else {
             return signed_by_root(metadata, &self.root);
         };
@@ -369,10 +370,7 @@ impl<R: Repository, D: Datastore> Client<R, D> {
 
     /// Kept metadata of a top-level role. What the present root's keys do not verify is as good as not
     /// there; whether it has expired does not matter for what it is needed for.
-    fn kept<T: Kind>(
-        &mut self,
-        bound: u64,
-    ) -> Result<Option<(Metadata<T>, Vec<u8>)>, TufError> {
+    fn kept<T: Kind>(&mut self, bound: u64) -> Result<Option<Kept<T>>, TufError> {
         let bytes = match self.datastore.load(&file_name(T::TYPE), bound) {
             Ok(Some(bytes)) => bytes,
             Ok(None) | Err(TufError::TooLarge { .. }) => return Ok(None),
@@ -380,7 +378,7 @@ impl<R: Repository, D: Datastore> Client<R, D> {
         };
         let metadata = Metadata::<T>::read(T::TYPE, &bytes)
             .and_then(|metadata| signed_by_root(&metadata, &self.root).map(|()| metadata));
-        Ok(metadata.ok().map(|metadata| (metadata, bytes)))
+        Ok(metadata.ok().map(|metadata| Kept { metadata, bytes }))
     }
 
     /// A role's file in the repository: with consistent snapshots its version stands before the name

@@ -125,7 +125,12 @@ impl DelegatedRole {
             .iter()
             .flatten()
             .any(|prefix| hex.starts_with(prefix.as_str()));
-        prefixed || self.paths.iter().flatten().any(|pattern| matches(pattern, path))
+        prefixed
+            || self
+                .paths
+                .iter()
+                .flatten()
+                .any(|pattern| matches(pattern, path))
     }
 }
 
@@ -133,10 +138,7 @@ impl SuccinctRoles {
     fn check(&self) -> Result<(), String> {
         self.by.check(&self.name_prefix)?;
         if !(1..=32).contains(&self.bit_length) {
-            return Err(format!(
-                "`bit_length` is {}, not 1 to 32",
-                self.bit_length
-            ));
+            return Err(format!("`bit_length` is {}, not 1 to 32", self.bit_length));
         }
         if self.name_prefix.is_empty() {
             return Err("`name_prefix` is empty".into());
@@ -156,7 +158,11 @@ impl SuccinctRoles {
             .take(4)
             .fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
         let number = first >> 32_u32.saturating_sub(self.bit_length);
-        format!("{}-{number:0width$x}", self.name_prefix, width = self.digits())
+        format!(
+            "{}-{number:0width$x}",
+            self.name_prefix,
+            width = self.digits()
+        )
     }
 
     fn has(&self, name: &str) -> bool {
@@ -257,7 +263,9 @@ mod tests {
         let whole = json!({"keys": {}, "roles": [role("a", &paths), role("b", &paths)]});
         read(whole).check().unwrap();
         let succinct = json!({"keyids": [], "threshold": 1, "bit_length": 8, "name_prefix": "bin"});
-        read(json!({"keys": {}, "succinct_roles": succinct})).check().unwrap();
+        read(json!({"keys": {}, "succinct_roles": succinct}))
+            .check()
+            .unwrap();
         for bad in [
             json!({"keys": {}}),
             json!({"keys": {}, "roles": [], "succinct_roles": succinct}),
@@ -295,7 +303,9 @@ mod tests {
         }
         let five = read(json!({"keys": {}, "succinct_roles":
             {"keyids": [], "threshold": 1, "bit_length": 5, "name_prefix": "bin"}}));
-        for no in ["bin-20", "bin-7", "bin-007", "bin-1F", "bin-+1", "bin17", "bin-"] {
+        for no in [
+            "bin-20", "bin-7", "bin-007", "bin-1F", "bin-+1", "bin17", "bin-",
+        ] {
             assert!(five.role(no).is_none(), "{no}");
         }
     }

@@ -110,7 +110,9 @@ pub enum TufError {
         path: String,
     },
     /// The search for a target went through too many roles.
-    #[error("target `{path}` was not found in the first {most} roles, and no more are asked")]
+    #[error(
+        "target `{path}` was not found in the first {most} delegated roles, and no more are asked"
+    )]
     TooManyRoles {
         /// The target's path.
         path: String,

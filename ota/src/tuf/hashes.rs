@@ -125,7 +125,10 @@ mod tests {
             (Some(3), &[("blake9", ABC_256)]),
             (Some(3), &[]),
         ] {
-            assert!(judge(b"abc", length, hashes).is_err(), "{length:?} {hashes:?}");
+            assert!(
+                judge(b"abc", length, hashes).is_err(),
+                "{length:?} {hashes:?}"
+            );
         }
     }
 

@@ -172,9 +172,7 @@ impl Kind for Targets {
     const TYPE: &'static str = "targets";
 
     fn check(&self) -> Result<(), String> {
-        self.delegations
-            .as_ref()
-            .map_or(Ok(()), Delegations::check)
+        self.delegations.as_ref().map_or(Ok(()), Delegations::check)
     }
 }
 
@@ -242,7 +240,8 @@ impl<T: Kind> Metadata<T> {
         }
         let expires =
             read_time(T::TYPE, &common.expires).map_err(|error| malformed(words(error)))?;
-        let body = T::deserialize(&document.signed).map_err(|error| malformed(error.to_string()))?;
+        let body =
+            T::deserialize(&document.signed).map_err(|error| malformed(error.to_string()))?;
         body.check().map_err(malformed)?;
         Ok(Self {
             role: role.to_owned(),

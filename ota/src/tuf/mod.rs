@@ -22,7 +22,7 @@ pub use target::{Target, TargetCheck};
 
 /// Most successors of a root that are followed in one go (TUF 1.0 §5.3.3, its Y).
 pub const MAX_ROOTS: u64 = 256;
-/// Most roles that are asked for one target (TUF 1.0 §5.6.7.1).
+/// Most delegated roles that are asked for one target (TUF 1.0 §5.6.7.1).
 pub const MAX_ROLES: usize = 32;
 /// Largest root metadata read (TUF 1.0 §5.3.3, its W).
 pub const MAX_ROOT_BYTES: u64 = 512_000;
