@@ -9,8 +9,8 @@ import pytest
 
 from api import iot
 from devices import Agent, StolenServer, eventually, outcome, thing_arn
-from release import Team, edited, flipped, opened, unsigned
-from server import AGENT, Server
+from release import HARDWARE, Team, edited, flipped, opened, unsigned
+from server import AGENT, Server, muster
 
 IMAGE = b"light" * 1000
 BIG = os.urandom(5 << 20)
@@ -143,6 +143,59 @@ def test_a_device_refuses_a_root_that_its_first_did_not_sign(team, stolen, agent
     lamp.stop()
     done = subprocess.run([*lamp.command[:-2], "--trust", str(forged)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
     assert done.returncode != 0 and "only what that one signed is believed" in done.stderr, done.stderr
+
+
+def test_every_key_on_the_server_together_makes_no_image_acceptable(house, team, stolen, agent, install):
+    root = team.root(more=["--online", house.server.data / "firmware/online.pub"])
+    lamp = agent("--trust", root, source=stolen)
+    file, signed = team.home / "own-image", []
+    file.write_bytes(b"the thief's own")
+    for path in sorted(house.server.data.rglob("*")):
+        if not path.is_file() or b"PRIVATE KEY" not in path.read_bytes():
+            continue
+        out = team.home / f"by-{path.name}"
+        done = muster("firmware", "sign", file, "--name", "lamp", "--version", "1.0.0", "--hardware", HARDWARE,
+                      "--key", path, "--out", out)
+        if done.returncode == 0:
+            signed.append(path.name)
+            stolen.serve("lamp", "1.0.0", *opened(out))
+            status, said = install(lamp, "lamp", "1.0.0")
+            assert status == "REJECTED" and "which is not trusted" in said["reason"], f"{path.name}: {status} {said}"
+    assert "online.key" in signed, "the one that the trust root names, for what is newest"
+    assert lamp.trials() == []
+
+
+def test_a_frozen_view_of_the_past_ends_with_what_was_signed_offline(team, stolen, agent, install):
+    lamp = agent("--trust", team.root(), source=stolen)
+
+    def signed_ago(days):
+        """Signed that long ago, with the expiry a signature has when nobody says otherwise."""
+        file, out = team.home / "frozen-image", team.home / f"signed-{days}-days-ago"
+        file.write_bytes(IMAGE)
+        done = muster("firmware", "sign", file, "--name", "lamp", "--version", "1.0.0", "--hardware", HARDWARE,
+                      "--key", team.key(), "--out", out, wrapper=["faketime", f"{days} days ago"])
+        assert done.returncode == 0, done.stderr
+        return opened(out)
+
+    stolen.serve("lamp", "1.0.0", *signed_ago(91))
+    status, said = install(lamp, "lamp", "1.0.0")
+    assert status == "REJECTED" and "expired at" in said["reason"], said
+    stolen.serve("lamp", "1.0.0", *signed_ago(89))
+    assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED"
+
+
+def test_a_thief_may_choose_among_what_the_team_signed_with_one_counter(team, stolen, agent, install):
+    """The limit of what is defended, as SECURITY.md states it."""
+    lamp = agent("--trust", team.root(), source=stolen)
+    for version in ("1.0.0", "2.0.0", "1.0.0"):
+        stolen.serve("lamp", version, *opened(team.package("lamp", version, version.encode() * 1000)))
+        assert install(lamp, "lamp", version)[0] == "SUCCEEDED"
+        assert lamp.status()["version"] == version
+    stolen.serve("lamp", "3.0.0", *opened(team.package("lamp", "3.0.0", IMAGE, more=["--counter", "1"])))
+    assert install(lamp, "lamp", "3.0.0")[0] == "SUCCEEDED"
+    stolen.serve("lamp", "2.0.0", *opened(team.package("lamp", "2.0.0", IMAGE)))
+    status, said = install(lamp, "lamp", "2.0.0")
+    assert status == "REJECTED" and "its security counter 0 is lower than 1" in said["reason"], said
 
 
 def test_a_device_follows_a_successor_that_its_root_signed(team, stolen, agent, install):
