@@ -25,6 +25,7 @@ use super::limits::Limits;
 use super::listener::{self, Core, Transport};
 use super::mailbox::Signal;
 use super::message::{Message, Origin};
+use super::pace;
 use super::recovery::{self, RecoveryError};
 use super::reserved::ReservedTopics;
 use super::retained::Retained;
@@ -168,6 +169,7 @@ impl Broker {
         for (number, counters) in self.hub.counters.iter().take(blocks).enumerate() {
             let (core, stop, thread) =
                 start_core(number, Arc::clone(counters)).map_err(BrokerError::Start)?;
+            core.handle.spawn(pace::moderate(Arc::clone(&self.hub)));
             cores.push(core);
             threads.push((stop, thread));
         }
@@ -303,6 +305,8 @@ fn start_core(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        .on_thread_park(pace::park)
+        .on_thread_unpark(pace::unpark)
         .build()?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel::<()>();

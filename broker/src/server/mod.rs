@@ -14,6 +14,7 @@ mod limits;
 mod listener;
 mod mailbox;
 mod message;
+mod pace;
 mod parked;
 mod record;
 mod recovery;

@@ -78,7 +78,7 @@ impl End {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Settles the session first, so that whoever waits for it need not wait for this peer, then
     /// says goodbye.
-    pub(super) async fn finish(mut self, end: End) {
+    pub(super) async fn finish(mut self: Box<Self>, end: End) {
         self.counters.disconnected.add();
         self.log(&end);
         self.borrow_output();
@@ -104,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             mut lent,
             held,
             ..
-        } = self;
+        } = *self;
         let Closed {
             will,
             expiry_s,

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::{Connection, End};
 use crate::codec;
+use crate::server::pace;
 use crate::session::Event;
 
 thread_local! {
@@ -37,6 +38,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.partial = partial;
             result?;
         }
+        if self.rests_until.is_some_and(|until| self.now < until) {
+            return Ok(());
+        }
+        self.rests_until = None;
         let share = self.hub.limits.read_share_bytes;
         let mut taken = 0;
         while self.may_read() {
@@ -78,6 +83,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 None => break,
                 Some(result) => result?,
             }
+        }
+        if taken > 0 {
+            self.rests_until = pace::after_read(self.now, cx.waker());
         }
         self.held_back = !self.may_read();
         Ok(())

@@ -70,6 +70,8 @@ pub(crate) struct Connection<S> {
     written: usize,
     /// Whether reading stopped because something had to happen first.
     held_back: bool,
+    /// Not to be read before; its core is saturated.
+    rests_until: Option<Time>,
     /// Since when the peer takes nothing.
     blocked_since: Option<Time>,
     /// Taken from the mailbox and not sent yet.
@@ -113,10 +115,11 @@ enum Answer {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Serves the connection to its end.
-    pub(crate) async fn run(mut self) {
+    /// Serves the connection to its end. Boxed, as its last steps are, so that the task of an idle
+    /// connection is as small as the connection itself.
+    pub(crate) async fn run(mut self: Box<Self>) {
         let end = poll_fn(|cx| self.poll(cx)).await;
-        self.finish(end).await;
+        Box::pin(self.finish(end)).await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {

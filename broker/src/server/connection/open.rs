@@ -56,7 +56,7 @@ pub(crate) async fn connect<S>(
     counters: Arc<Counters>,
     identity: Identity,
     deadline: Instant,
-) -> Option<Connection<S>>
+) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -112,7 +112,7 @@ where
     } = opened;
     let now = hub.clock.now();
     let session: Session<Message> = proposal.open(stored, now, &mut out);
-    Some(Connection {
+    Some(Box::new(Connection {
         io,
         session,
         key: admitted.key,
@@ -124,10 +124,15 @@ where
         judge: admitted.judge,
         routes: Routes::new(hub.limits.route_cache_topics),
         undigested: !buffer.is_empty(),
-        partial: buffer,
+        // An empty one is given back: an idle connection holds no buffer.
+        partial: match buffer.is_empty() {
+            true => BytesMut::new(),
+            false => buffer,
+        },
         out,
         written: 0,
         held_back: false,
+        rests_until: None,
         blocked_since: None,
         staged: VecDeque::new(),
         backlog: VecDeque::new(),
@@ -144,7 +149,7 @@ where
         now,
         hub,
         counters,
-    })
+    }))
 }
 
 async fn first_packet<S: AsyncRead + Unpin>(

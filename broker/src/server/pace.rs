@@ -1,0 +1,195 @@
+//! Moderation: on a core that has no rest, a connection that has just been read is not read again
+//! for a few milliseconds.
+//!
+//! At saturation each read would find one message and cause one write, and almost all of a
+//! message's cost is system calls. A connection that rests meanwhile finds several, and they leave
+//! in one record and one write. The price is the rest itself in latency, far less than the queues
+//! of a saturated core cost otherwise; a core that still finds time to park pays nothing, because
+//! nothing rests there.
+//!
+//! One of these per core, for the connections of its thread; a thread that never called
+//! [`moderate`] never lets anything rest.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::hub::Hub;
+use crate::session::Time;
+
+/// A core that waited for so long had nothing to do. At saturation it parks as well, but finds the next events at once.
+const IDLE: Duration = Duration::from_micros(50);
+
+/// A core that has not been idle for so long, in milliseconds, is saturated.
+const SATURATED_AFTER_MS: u64 = 2;
+
+/// How long a connection rests after it was read on a saturated core, in milliseconds.
+const REST_MS: u64 = 4;
+
+thread_local! {
+    static CORE: Core = const { Core::new() };
+}
+
+/// The law and the queue of one core. All rests are equally long, so who began first ends first.
+struct Core {
+    moderating: Cell<bool>,
+    busy_since: Cell<Option<Time>>,
+    parked_at: Cell<Option<Instant>>,
+    resting: RefCell<VecDeque<(Time, Waker)>>,
+    attendant: RefCell<Option<Waker>>,
+}
+
+impl Core {
+    const fn new() -> Self {
+        Self {
+            moderating: Cell::new(false),
+            busy_since: Cell::new(None),
+            parked_at: Cell::new(None),
+            resting: RefCell::new(VecDeque::new()),
+            attendant: RefCell::new(None),
+        }
+    }
+
+    fn is_saturated(&self, now: Time) -> bool {
+        let since = self.busy_since.get().unwrap_or(now);
+        self.busy_since.set(Some(since));
+        self.moderating.get() && now.millis_since(since) >= SATURATED_AFTER_MS
+    }
+
+    fn rest(&self, now: Time, waker: &Waker) -> Option<Time> {
+        if !self.is_saturated(now) {
+            return None;
+        }
+        let until = now.plus_millis(REST_MS);
+        self.resting.borrow_mut().push_back((until, waker.clone()));
+        if let Some(attendant) = self.attendant.take() {
+            attendant.wake();
+        }
+        Some(until)
+    }
+
+    /// When the next rest ends; pending while nothing rests.
+    fn next_end(&self, cx: &Context<'_>) -> Poll<Time> {
+        if let Some((until, _)) = self.resting.borrow().front() {
+            return Poll::Ready(*until);
+        }
+        self.attendant.replace(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    fn wake_rested(&self, now: Time) {
+        loop {
+            let rested = {
+                let mut resting = self.resting.borrow_mut();
+                resting.pop_front_if(|(until, _)| *until <= now)
+            };
+            let Some((_, waker)) = rested else { return };
+            waker.wake();
+        }
+    }
+}
+
+/// To be called as this thread's runtime parks: nothing is ready to run.
+pub(crate) fn park() {
+    CORE.with(|core| core.parked_at.set(Some(Instant::now())));
+}
+
+/// To be called as it goes on. A core that had to wait for something to do is not saturated; one
+/// that finds the next events at once is.
+pub(crate) fn unpark() {
+    CORE.with(|core| {
+        let waited = core.parked_at.take().map(|at| at.elapsed());
+        if waited.is_some_and(|waited| waited >= IDLE) {
+            core.busy_since.set(None);
+        }
+    });
+}
+
+/// A connection of this thread has been read. Until when it is to be left alone, if it is: `waker`
+/// is woken then.
+pub(crate) fn after_read(now: Time, waker: &Waker) -> Option<Time> {
+    CORE.with(|core| core.rest(now, waker))
+}
+
+/// Wakes the rested connections of this thread; runs until the task is dropped.
+pub(crate) async fn moderate(hub: Arc<Hub>) {
+    CORE.with(|core| core.moderating.set(true));
+    loop {
+        let end = poll_fn(|cx| CORE.with(|core| core.next_end(cx))).await;
+        tokio::time::sleep_until(hub.clock.instant(end).into()).await;
+        CORE.with(|core| core.wake_rested(hub.clock.now()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(1_000_000 + millis)
+    }
+
+    fn core() -> Core {
+        let core = Core::new();
+        core.moderating.set(true);
+        core
+    }
+
+    #[test]
+    fn nothing_rests_on_a_core_that_parks() {
+        let core = core();
+        for millis in 0..100 {
+            assert_eq!(core.rest(at(millis), Waker::noop()), None);
+            if millis % 2 == 1 {
+                core.busy_since.set(None);
+            }
+        }
+    }
+
+    #[test]
+    fn on_a_saturated_core_each_rests_as_long_and_is_woken_once_at_its_end() {
+        let (core, count) = (core(), Arc::new(Count::default()));
+        let waker = Waker::from(Arc::clone(&count));
+        let woken = || count.0.load(Ordering::Relaxed);
+        assert_eq!(core.rest(at(0), &waker), None);
+        assert_eq!(core.rest(at(2), &waker), Some(at(6)));
+        assert_eq!(core.rest(at(3), &waker), Some(at(7)));
+        for (now, expected) in [(5, 0), (6, 1), (6, 1), (9, 2), (20, 2)] {
+            core.wake_rested(at(now));
+            assert_eq!(woken(), expected, "at {now}");
+        }
+    }
+
+    #[test]
+    fn the_attendant_is_woken_when_there_is_something_to_wait_for() {
+        let (core, count) = (core(), Arc::new(Count::default()));
+        let waker = Waker::from(Arc::clone(&count));
+        let cx = Context::from_waker(&waker);
+        assert!(core.next_end(&cx).is_pending());
+        core.rest(at(0), Waker::noop());
+        core.rest(at(5), Waker::noop());
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert_eq!(core.next_end(&cx), Poll::Ready(at(9)));
+    }
+
+    #[test]
+    fn a_thread_that_does_not_moderate_lets_nothing_rest() {
+        let core = Core::new();
+        assert_eq!(core.rest(at(0), Waker::noop()), None);
+        assert_eq!(core.rest(at(1_000), Waker::noop()), None);
+    }
+}
