@@ -17,6 +17,7 @@ mod message;
 mod parked;
 mod record;
 mod recovery;
+mod refusal;
 mod reserved;
 mod retained;
 mod router;
