@@ -191,6 +191,17 @@ def test_a_second_server_on_the_same_directory_is_refused(server, connect):
     assert connect(server, lamp).publish("dt/lamp-1/x") == 0
 
 
+def test_endpoints_json_of_a_killed_server_does_not_outlive_the_next_start(server):
+    """Who waits for the file must not read ports that nobody answers on."""
+    server.kill9()
+    endpoints = server.data / "run/endpoints.json"
+    assert endpoints.exists()
+    (server.data / "ca/issuing.crt").write_bytes(b"")
+    with pytest.raises(NotReady):
+        server.start()
+    assert not endpoints.exists()
+
+
 def test_status_says_whether_the_server_answers(server):
     assert server.cli("status").strip() == "running"
     server.terminate()

@@ -57,6 +57,8 @@ impl Server {
         let now = SystemTime::now();
         let first_start = !data.join("ca").exists();
         let store = Store::open(data)?;
+        // One left behind by a crash names ports that nobody answers on; who waits for the file must not read that.
+        run_file::remove(data);
         let host = settings
             .names
             .first()
