@@ -9,6 +9,7 @@ mod client;
 mod config;
 mod credentials;
 mod serve;
+mod shell;
 mod verbs;
 
 use clap::Parser as _;

@@ -28,13 +28,29 @@ def test_the_first_start_says_how_to_connect_a_first_device(server):
     assert str(server.data) in text
 
 
-def test_the_lines_of_the_first_start_work_as_printed(server):
+@pytest.mark.parametrize("place", ["data", "my data's"])
+def test_the_lines_of_the_first_start_work_as_printed(make_server, place):
+    server = make_server(start=False)
+    server.data = server.home / place
+    server.start()
     commands = [line.strip() for line in server.first_words if " device create " in line or " policy explain " in line]
     assert len(commands) == 2, server.first_words
     for command in commands:
         done = subprocess.run(["sh", "-c", command], cwd=server.home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     assert "lamp-1" in done.stdout
+
+
+def test_a_first_start_that_failed_is_not_the_first(make_server):
+    """Who mends a flag is greeted all the same."""
+    server = make_server("--name", "*.example.org", start=False)
+    with pytest.raises(NotReady) as refused:
+        server.start()
+    assert "*.example.org" in refused.value.stderr
+    server.flags = [flag for flag in server.flags if flag != "*.example.org"]
+    server.flags.remove("--name")
+    server.start()
+    assert any("device create lamp-1" in line for line in server.first_words), server.first_words
 
 
 def test_later_starts_print_only_the_ready_line(server):

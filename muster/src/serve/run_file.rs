@@ -21,6 +21,11 @@ pub(super) fn write(data: &Path, endpoints: &Endpoints, http: &Endpoint) -> anyh
         .with_context(|| format!("write {}", path.display()))
 }
 
+/// Whether any start has come this far: the directory stays when the file goes.
+pub(super) fn was_written(data: &Path) -> bool {
+    path(data).parent().is_some_and(Path::exists)
+}
+
 /// A verb that finds no file says that no server runs.
 pub(super) fn remove(data: &Path) {
     match std::fs::remove_file(path(data)) {

@@ -1,6 +1,7 @@
 //! What a device needs on disk, and the line that tries it.
 
 use super::output::field;
+use crate::shell::quote;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -121,16 +122,6 @@ fn write(
     how: fn(&Path, &[u8]) -> Result<(), store::StoreError>,
 ) -> anyhow::Result<()> {
     how(path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
-}
-
-/// As a POSIX shell reads it back whole.
-fn quote(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }
 
 #[cfg(test)]
