@@ -172,7 +172,7 @@ impl Commit {
         self.fail(&mut self.state.lock(), error);
     }
 
-    fn check(&self) -> Result<(), StoreError> {
+    pub(super) fn check(&self) -> Result<(), StoreError> {
         match &self.state.lock().failed {
             Some(reason) => Err(StoreError::Failed {
                 reason: reason.clone(),

@@ -226,6 +226,14 @@ pub struct Table {
 }
 
 impl Table {
+    /// Whether changes can still be made; a failed commit (disk full, mostly) ends that until the next start.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] with what failed.
+    pub fn writable(&self) -> Result<(), StoreError> {
+        self.shared.commit.check()
+    }
+
     /// The row of this key. Waits where its newest change is still on its way to the disk.
     ///
     /// # Errors
