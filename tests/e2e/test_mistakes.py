@@ -100,7 +100,7 @@ def test_a_name_the_certificate_lacks_is_named_by_the_command_line(shared):
 def test_a_wrong_cafile(shared, device, tmp_path):
     lamp = device()
     other = pki.Signer.foreign()
-    foreign = pki.save(tmp_path, "root", other.certificate, [], other.key, lamp.root)
+    foreign = pki.save(tmp_path, "root", other.certificate, [], other.key)
     done = mosquitto_pub(shared, lamp, "-t", f"dt/{lamp.name}/x", "-m", "1", cafile=foreign.certificate)
     assert done.returncode != 0
     assert said(shared, "TLS handshake failed", "--cafile", "ca/root.crt")
