@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use broker::tls::{Sampler, explain};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -54,6 +55,7 @@ impl Listener {
     pub(crate) async fn serve(self, mut stopping: watch::Receiver<bool>) {
         let slots = Arc::new(Semaphore::new(self.bounds.max_connections));
         let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let lines = Arc::new(Sampler::new());
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -83,6 +85,7 @@ impl Listener {
                 tls: self.tls.clone(),
                 router: self.router.clone(),
                 idle: self.bounds.idle,
+                lines: lines.clone(),
                 stopping: stopping.clone(),
             };
             connections.spawn(async move {
@@ -100,6 +103,7 @@ struct Connection {
     tls: Option<TlsAcceptor>,
     router: Router,
     idle: Duration,
+    lines: Arc<Sampler>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -119,7 +123,12 @@ impl Connection {
         let stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                tracing::debug!(peer = %address, %error, "handshake failed");
+                match explain(&error) {
+                    Some(mend) if self.lines.take() => {
+                        tracing::warn!(peer = %address, "TLS handshake failed ({error}): {mend}");
+                    }
+                    _ => tracing::debug!(peer = %address, %error, "TLS handshake failed"),
+                }
                 return;
             }
             Err(_) => {

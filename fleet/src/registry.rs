@@ -68,6 +68,14 @@ impl Fleet {
         &self.inner.authority
     }
 
+    /// Whether the registry can still be changed.
+    ///
+    /// # Errors
+    /// [`FleetError::Store`] with what failed; only a restart on a mended disk ends it.
+    pub fn writable(&self) -> Result<(), FleetError> {
+        Ok(self.inner.table.writable()?)
+    }
+
     /// The account (and region, `None` for any) that ARNs in policies must carry.
     pub fn realm(&self) -> &Arc<Realm> {
         &self.inner.realm

@@ -347,6 +347,16 @@ fn answer(status: StatusCode, error_type: Option<String>, bytes: &[u8]) -> anyho
         .find_map(|key| body.get(*key)?.as_str())
         .unwrap_or("no reason given");
     match error_type {
+        Some(kind)
+            if matches!(
+                &*kind,
+                "UnrecognizedClientException" | "SignatureDoesNotMatch"
+            ) =>
+        {
+            bail!(
+                "{message} ({kind}): these are not this server's credentials; use its own, DIR/operators/admin.credentials of its data directory"
+            )
+        }
         Some(kind) => bail!("{message} ({kind})"),
         None => bail!("{message} (HTTP {status})"),
     }

@@ -1,10 +1,15 @@
-//! The program. `muster serve` wires the rooms together; every other verb is the operator's command line.
+//! The program. `muster serve` opens the rooms from the bottom up, wires them, says `ready` and drains them again.
+//! Every other verb is the operator's command line: a client of the HTTPS API that `control` answers and of nothing
+//! else, or, where no server is needed, a call into the pure halves of `policy` and `ota`.
+//! Top of the house: it may use every room below it, and nothing uses it. What devices ask on reserved topics
+//! it hands from `broker` to `ota`, since neither may know the other's job.
 
 mod cli;
 mod client;
 mod config;
 mod credentials;
 mod serve;
+mod shell;
 mod verbs;
 
 use clap::Parser as _;

@@ -32,14 +32,14 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Any other failed system call.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {cause}", path.display())]
     Io {
         /// What was tried, as a verb.
         what: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
+        /// What the operating system said; part of the message, so not told again as its source.
+        cause: io::Error,
     },
     /// A write's expectation did not hold; nothing of the batch was written.
     #[error("the row {key:?} is not as expected: it was changed meanwhile, read it again")]
@@ -137,6 +137,21 @@ pub enum StoreError {
         /// What is wrong there.
         reason: &'static str,
     },
+    /// The database lacks what was acknowledged.
+    #[error(
+        "the database {} holds changes up to {found}, but {acknowledged} were acknowledged: it was emptied or cut. Restore the data directory from a backup; to go on with what is left, remove {}",
+        database.display(), mark.display()
+    )]
+    Lost {
+        /// The database.
+        database: PathBuf,
+        /// The newest revision in it.
+        found: u64,
+        /// The least that was durable once.
+        acknowledged: u64,
+        /// The file that says so.
+        mark: PathBuf,
+    },
     /// A journal of this name has a live handle already.
     #[error("the journal {name:?} is open already: drop its handle first")]
     JournalOpen {
@@ -159,14 +174,14 @@ pub enum StoreError {
 
 impl StoreError {
     /// A failed system call on `path`; `what` is the verb for the sentence.
-    pub(crate) fn io(what: &'static str, path: &Path, source: io::Error) -> StoreError {
+    pub(crate) fn io(what: &'static str, path: &Path, cause: io::Error) -> StoreError {
         let path = path.to_path_buf();
-        match source.kind() {
+        match cause.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 StoreError::Permission { what, path }
             }
             io::ErrorKind::NotADirectory => StoreError::NotADirectory { path },
-            _ => StoreError::Io { what, path, source },
+            _ => StoreError::Io { what, path, cause },
         }
     }
 

@@ -70,14 +70,15 @@ def forge(directory, name, signer, root, **how):
     return save(directory, name, certificate, chain, key, root)
 
 
-def save(directory, name, certificate, chain, key, root):
+def save(directory, name, certificate, chain, key, root=None):
+    """An identity on disk; without `root` it trusts itself, as an authority does."""
     place = directory / f"forged-{next(NUMBERS)}"
     place.mkdir()
     pem = b"".join(c.public_bytes(serialization.Encoding.PEM) for c in [certificate, *chain])
     (place / "device.crt").write_bytes(pem)
     (place / "device.key").write_bytes(key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    return Identity(place / "device.crt", place / "device.key", root, name)
+    return Identity(place / "device.crt", place / "device.key", root or place / "device.crt", name)
 
 
 def csr(directory, name):

@@ -98,6 +98,7 @@ def test_certificates_and_attachments(iot, fresh_name):
     keys = iot.create_keys_and_certificate(setAsActive=True)
     der = base64.b64decode("".join(keys["certificatePem"].split("-----")[2].split()))
     assert hashlib.sha256(der).hexdigest() == keys["certificateId"]
+    assert not [pem for pem in (keys["certificatePem"], *keys["keyPair"].values()) if "\r" in pem]
     described = iot.describe_certificate(certificateId=keys["certificateId"])["certificateDescription"]
     assert described["status"] == "ACTIVE"
     assert described["validity"]["notBefore"].timestamp() < time.time() < described["validity"]["notAfter"].timestamp()

@@ -28,13 +28,29 @@ def test_the_first_start_says_how_to_connect_a_first_device(server):
     assert str(server.data) in text
 
 
-def test_the_lines_of_the_first_start_work_as_printed(server):
+@pytest.mark.parametrize("place", ["data", "my data's"])
+def test_the_lines_of_the_first_start_work_as_printed(make_server, place):
+    server = make_server(start=False)
+    server.data = server.home / place
+    server.start()
     commands = [line.strip() for line in server.first_words if " device create " in line or " policy explain " in line]
     assert len(commands) == 2, server.first_words
     for command in commands:
         done = subprocess.run(["sh", "-c", command], cwd=server.home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     assert "lamp-1" in done.stdout
+
+
+def test_a_first_start_that_failed_is_not_the_first(make_server):
+    """Who mends a flag is greeted all the same."""
+    server = make_server("--name", "*.example.org", start=False)
+    with pytest.raises(NotReady) as refused:
+        server.start()
+    assert "*.example.org" in refused.value.stderr
+    server.flags = [flag for flag in server.flags if flag != "*.example.org"]
+    server.flags.remove("--name")
+    server.start()
+    assert any("device create lamp-1" in line for line in server.first_words), server.first_words
 
 
 def test_later_starts_print_only_the_ready_line(server):
@@ -189,6 +205,17 @@ def test_a_second_server_on_the_same_directory_is_refused(server, connect):
     assert "in use by another server" in refused.value.stderr and str(server.data) in refused.value.stderr
     assert json.loads((server.data / "run/endpoints.json").read_text()) == server.endpoints
     assert connect(server, lamp).publish("dt/lamp-1/x") == 0
+
+
+def test_endpoints_json_of_a_killed_server_does_not_outlive_the_next_start(server):
+    """Who waits for the file must not read ports that nobody answers on."""
+    server.kill9()
+    endpoints = server.data / "run/endpoints.json"
+    assert endpoints.exists()
+    (server.data / "ca/issuing.crt").write_bytes(b"")
+    with pytest.raises(NotReady):
+        server.start()
+    assert not endpoints.exists()
 
 
 def test_status_says_whether_the_server_answers(server):

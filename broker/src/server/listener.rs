@@ -21,6 +21,7 @@ use super::clock::Clock;
 use super::connection;
 use super::hub::Hub;
 use super::identity::{self, Identity};
+use super::refusal::explain;
 use super::stats::Counters;
 use super::websocket;
 
@@ -136,7 +137,7 @@ async fn handshake(
     place: Place,
 ) {
     let deadline = Instant::now() + hub.limits.handshake_time;
-    let Some(tls) = secure(socket, acceptor, deadline).await else {
+    let Some(tls) = secure(socket, acceptor, &hub, deadline).await else {
         counters.handshakes_failed.add();
         return;
     };
@@ -168,9 +169,11 @@ async fn handshake(
 async fn secure(
     socket: TcpStream,
     acceptor: TlsAcceptor,
+    hub: &Hub,
     deadline: Instant,
 ) -> Option<TlsStream<tokio::net::TcpStream>> {
     socket.set_nonblocking(true).ok()?;
+    let peer = socket.peer_addr().ok()?;
     // Before the handshake: its last flight must not wait for a delayed acknowledgement.
     socket.set_nodelay(true).ok()?;
     let socket = tokio::net::TcpStream::from_std(socket).ok()?;
@@ -178,7 +181,12 @@ async fn secure(
     match Box::pin(timeout_at(deadline, accept)).await {
         Ok(Ok(tls)) => Some(tls),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "TLS handshake failed");
+            match explain(&error) {
+                Some(mend) if hub.denials.take() => {
+                    tracing::warn!(%peer, "TLS handshake failed ({error}): {mend}");
+                }
+                _ => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            }
             None
         }
         Err(_) => None,

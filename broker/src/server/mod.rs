@@ -18,6 +18,7 @@ mod pace;
 mod parked;
 mod record;
 mod recovery;
+mod refusal;
 mod reserved;
 mod retained;
 mod router;

@@ -7,14 +7,23 @@ use std::time::Instant;
 const LINES_PER_SECOND: u64 = 20;
 
 /// Says whether one more line may be written. Shared by all cores, without a lock.
-pub(crate) struct Sampler {
+#[derive(Debug)]
+pub struct Sampler {
     started: Instant,
     // The second since the start, times 2^16, plus the lines written in it.
     state: AtomicU64,
 }
 
+impl Default for Sampler {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Sampler {
-    pub(crate) fn new() -> Self {
+    /// With a whole second's share.
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             started: Instant::now(),
             state: AtomicU64::new(0),
@@ -22,7 +31,7 @@ impl Sampler {
     }
 
     /// Takes one line's worth of this second's share.
-    pub(crate) fn take(&self) -> bool {
+    pub fn take(&self) -> bool {
         self.take_at(self.started.elapsed().as_secs())
     }
 

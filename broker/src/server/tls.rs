@@ -5,8 +5,13 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::refusal::Named;
+pub use super::refusal::explain;
+pub use super::sampler::Sampler;
 
 /// Sessions of TLS 1.2 clients that know no tickets; a bound on memory, not a promise to resume.
 const RESUMABLE_SESSIONS_WITHOUT_TICKET: usize = 1024;
@@ -81,12 +86,12 @@ pub fn server_config(
         ClientAuth::Optional => verifier.allow_unauthenticated(),
     }
     .build()?;
+    let identity = CertifiedKey::from_der(chain, key, &provider).map_err(TlsError::Identity)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Provider)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(TlsError::Identity)?;
+        .with_cert_resolver(Arc::new(Named::new(identity)));
     config.alpn_protocols = match protocol {
         Protocol::Mqtt => vec![b"mqtt".to_vec(), b"x-amzn-mqtt-ca".to_vec()],
         Protocol::Http => vec![b"http/1.1".to_vec()],

@@ -42,7 +42,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         certificate_id: record.id.to_string(),
         certificate_pem: &issued.pem,
         key_pair: Keys {
-            public_key: pem::encode(&pem::Pem::new("PUBLIC KEY", pair.public().der())),
+            public_key: pem::encode_config(
+                &pem::Pem::new("PUBLIC KEY", pair.public().der()),
+                pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
+            ),
             private_key: &pair.to_pem(),
         },
     })

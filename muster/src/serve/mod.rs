@@ -55,8 +55,11 @@ struct Server {
 impl Server {
     fn open(data: &Path, settings: &Settings, sockets: Sockets) -> anyhow::Result<Self> {
         let now = SystemTime::now();
-        let first_start = !data.join("ca").exists();
+        // Written when the first start has come so far as to say `ready`.
+        let first_start = !run_file::was_written(data);
         let store = Store::open(data)?;
+        // One left behind by a crash names ports that nobody answers on; who waits for the file must not read that.
+        run_file::remove(data);
         let host = settings
             .names
             .first()

@@ -21,9 +21,17 @@ pub(super) fn write(data: &Path, endpoints: &Endpoints, http: &Endpoint) -> anyh
         .with_context(|| format!("write {}", path.display()))
 }
 
-/// A verb that finds no file says that no server runs. One left behind by a crash is overwritten at the next start.
+/// Whether any start has come this far: the directory stays when the file goes.
+pub(super) fn was_written(data: &Path) -> bool {
+    path(data).parent().is_some_and(Path::exists)
+}
+
+/// A verb that finds no file says that no server runs.
 pub(super) fn remove(data: &Path) {
-    if let Err(error) = std::fs::remove_file(path(data)) {
-        tracing::warn!(%error, "endpoints.json could not be removed");
+    match std::fs::remove_file(path(data)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "endpoints.json could not be removed");
+        }
+        _ => {}
     }
 }

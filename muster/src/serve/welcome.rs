@@ -1,5 +1,6 @@
 //! What the first start tells a newcomer.
 
+use crate::shell::quote;
 use control::Endpoints;
 use std::path::Path;
 
@@ -11,11 +12,11 @@ fn program() -> String {
 }
 
 pub(super) fn text(data: &Path, endpoints: &Endpoints) -> String {
-    let (program, data) = (program(), data.display());
-    let at = if data.to_string() == "./muster-data" {
+    let (program, data) = (quote(&program()), data.display().to_string());
+    let at = if data == "./muster-data" {
         String::new()
     } else {
-        format!(" --data {data}")
+        format!(" --data {}", quote(&data))
     };
     format!(
         "This is the first start on {data}: a certificate authority, an operator and a store have been made.\n\

@@ -63,7 +63,9 @@ fn create(global: &Global, create: DeviceCreate) -> anyhow::Result<()> {
     }
     let client = client(global)?;
     let files = DeviceFiles::prepare(create.out, &create.name, with_csr)?;
-    let answer = client.call(Method::POST, "/muster/v1/devices", Some(&body))?;
+    let answer = client
+        .call(Method::POST, "/muster/v1/devices", Some(&body))
+        .inspect_err(|_| files.withdraw())?;
     written(global, &files, &answer)
 }
 
@@ -85,11 +87,13 @@ fn replace(
     )?;
     let client = client(global)?;
     let files = DeviceFiles::prepare(out, name, with_csr)?;
-    let answer = client.call(
-        Method::POST,
-        &format!("{}/replace", path(name)),
-        Some(&body),
-    )?;
+    let answer = client
+        .call(
+            Method::POST,
+            &format!("{}/replace", path(name)),
+            Some(&body),
+        )
+        .inspect_err(|_| files.withdraw())?;
     written(global, &files, &answer)
 }
 

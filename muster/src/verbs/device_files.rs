@@ -1,6 +1,7 @@
 //! What a device needs on disk, and the line that tries it.
 
 use super::output::field;
+use crate::shell::quote;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct DeviceFiles {
     directory: PathBuf,
     name: String,
+    /// Whether the directory is there for this device only.
+    made: bool,
 }
 
 impl DeviceFiles {
@@ -20,6 +23,7 @@ impl DeviceFiles {
     ) -> anyhow::Result<Self> {
         let directory = directory.unwrap_or_else(|| PathBuf::from(".").join(name));
         let files = DeviceFiles {
+            made: !directory.exists(),
             directory,
             name: name.to_owned(),
         };
@@ -32,6 +36,14 @@ impl DeviceFiles {
         std::fs::create_dir_all(&files.directory)
             .with_context(|| format!("make directory {}", files.directory.display()))?;
         Ok(files)
+    }
+
+    /// After the server said no: a directory made for nothing is taken away again.
+    pub(super) fn withdraw(&self) {
+        if self.made {
+            // Only an empty one goes; one that stays harms nobody.
+            let _ = std::fs::remove_dir(&self.directory);
+        }
     }
 
     fn path(&self, extension: &str) -> PathBuf {
@@ -112,16 +124,6 @@ fn write(
     how(path, text.as_bytes()).with_context(|| format!("write {}", path.display()))
 }
 
-/// As a POSIX shell reads it back whole.
-fn quote(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,10 +152,23 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_device_leaves_no_directory_and_takes_none_away() {
+        let home = tempfile::tempdir().unwrap();
+        let out = home.path().join("lamp-1");
+        let prepare = || DeviceFiles::prepare(Some(out.clone()), "lamp-1", false).unwrap();
+        prepare().withdraw();
+        assert!(!out.exists());
+        std::fs::create_dir(&out).unwrap();
+        prepare().withdraw();
+        assert!(out.exists());
+    }
+
+    #[test]
     fn the_line_to_try_survives_a_shell() {
         let files = DeviceFiles {
             directory: "my dir".into(),
             name: "lamp-1".into(),
+            made: false,
         };
         let line = files.try_line(&answer());
         assert!(

@@ -29,7 +29,10 @@ pub(super) fn online_key(dir: &Path) -> Result<(), Error> {
     let io = |what| move |source| Error::Io { what, source };
     std::fs::create_dir_all(dir).map_err(io("making the firmware directory"))?;
     let key = match std::fs::read_to_string(&private) {
-        Ok(pem) => ReleaseKey::from_pem(&pem)?,
+        Ok(pem) => ReleaseKey::from_pem(&pem).map_err(|error| Error::Malformed {
+            what: "firmware/online.key",
+            why: error.to_string(),
+        })?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = ReleaseKey::generate()?;
             files::write_private(&private, key.to_pem()?.as_bytes())?;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::mark::Mark;
 use super::spill::Spilled;
 use super::watch::{Change, Hub};
 use crate::error::StoreError;
@@ -25,6 +26,8 @@ pub(super) struct Commit {
     file: File,
     /// Only the leader takes it.
     spilled: Mutex<Spilled>,
+    /// Only the leader takes it, and who closes.
+    mark: Mutex<Mark>,
     db: sled::Db,
 }
 
@@ -37,7 +40,12 @@ struct State {
 }
 
 impl Commit {
-    pub(super) fn new(db: sled::Db, path: &Path, revision: u64) -> Result<Commit, StoreError> {
+    pub(super) fn new(
+        db: sled::Db,
+        path: &Path,
+        revision: u64,
+        mark: Mark,
+    ) -> Result<Commit, StoreError> {
         let file = path.join("db");
         let file = File::open(&file).map_err(|e| StoreError::io("open", &file, e))?;
         Ok(Commit {
@@ -52,6 +60,7 @@ impl Commit {
             durable: AtomicU64::new(revision),
             file,
             spilled: Mutex::new(Spilled::new(path)),
+            mark: Mutex::new(mark),
             db,
         })
     }
@@ -127,7 +136,7 @@ impl Commit {
             let target = state.applied;
             let changes = std::mem::take(&mut state.changes);
             drop(state);
-            let flushed = self.flush();
+            let flushed = self.flush().and_then(|()| self.mark.lock().reached(target));
             state = self.state.lock();
             state.leading = false;
             match flushed {
@@ -151,12 +160,19 @@ impl Commit {
             .map_err(|e| StoreError::io("sync", Path::new("the database"), e))
     }
 
+    /// At the end: what is durable now is what the next start must find.
+    pub(super) fn close(&self) {
+        if let Err(error) = self.mark.lock().note(self.durable()) {
+            tracing::warn!(%error, "the mark of the tables could not be brought up to date");
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn fail_for_test(&self, error: &StoreError) {
         self.fail(&mut self.state.lock(), error);
     }
 
-    fn check(&self) -> Result<(), StoreError> {
+    pub(super) fn check(&self) -> Result<(), StoreError> {
         match &self.state.lock().failed {
             Some(reason) => Err(StoreError::Failed {
                 reason: reason.clone(),

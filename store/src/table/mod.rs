@@ -3,6 +3,7 @@
 //! disk, and a read that meets a row still on its way there waits for it.
 
 mod commit;
+mod mark;
 mod rewrite;
 mod spill;
 mod watch;
@@ -19,6 +20,7 @@ use crate::envelope::{self, Stored};
 use crate::error::StoreError;
 use crate::lock::DirectoryLock;
 use commit::Commit;
+use mark::Mark;
 use watch::Hub;
 pub use watch::{Event, WATCH_CHANGES_MAX, WATCH_KEYS_MAX, Watch, WatchStop};
 
@@ -158,7 +160,8 @@ impl Database {
                 .map_err(StoreError::database("read"))?;
             revision = revision.max(newest.as_deref().and_then(read_revision).unwrap_or(0));
         }
-        let commit = Commit::new(db, &path, revision)?;
+        let mark = Mark::check(directory, &path, revision)?;
+        let commit = Commit::new(db, &path, revision, mark)?;
         let tables = Mutex::default();
         Ok(Database {
             shared: Arc::new(Shared {
@@ -210,6 +213,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.stop_watches();
+        self.commit.close();
     }
 }
 
@@ -222,6 +226,14 @@ pub struct Table {
 }
 
 impl Table {
+    /// Whether changes can still be made; a failed commit (disk full, mostly) ends that until the next start.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] with what failed.
+    pub fn writable(&self) -> Result<(), StoreError> {
+        self.shared.commit.check()
+    }
+
     /// The row of this key. Waits where its newest change is still on its way to the disk.
     ///
     /// # Errors

@@ -300,7 +300,9 @@ fn a_failed_commit_is_for_good_and_durable_rows_stay_readable() {
         Path::new("db"),
         std::io::ErrorKind::StorageFull.into(),
     );
+    table.writable().unwrap();
     table.shared.commit.fail_for_test(&error);
+    assert!(matches!(table.writable(), Err(StoreError::Failed { .. })));
     let refused = table.batch(&[put("k", b"2", Expect::Any)]);
     assert!(matches!(refused, Err(StoreError::Failed { .. })));
     assert_eq!(table.get("k").unwrap().unwrap().value, b"1");

@@ -33,6 +33,8 @@ struct Output<'a> {
 }
 
 fn run(rooms: &Rooms, _call: &Call) -> Result<Answer, ApiError> {
+    // A server that cannot keep a change (a revocation, say) is not well, whatever its sockets do.
+    rooms.fleet.writable()?;
     Answer::json(&Output {
         version: env!("CARGO_PKG_VERSION"),
         account: &rooms.account,

@@ -1,0 +1,238 @@
+"""Ten mistakes a newcomer makes. Each gets a sentence that names what is wrong and what mends it."""
+
+import os
+import subprocess
+import time
+
+import pytest
+
+import pki
+from clients import WAIT_S, Refused, mosquitto_pub
+from server import NotReady, Server, muster
+from wire import Closed, Wire
+
+NOBODY = 65534
+
+
+def clock(offset):
+    """Runs a program with its wall clock wrong; its timers run as they should, and signals reach it itself."""
+    library = subprocess.run(["faketime", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD"], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return ("env", f"LD_PRELOAD={library}", f"FAKETIME={offset}", "DONT_FAKE_MONOTONIC=1")
+
+
+TOMORROW, YESTERDAY = clock("+25h"), clock("-25h")
+
+
+def said(server, *words):
+    """Waits until the server's log has a line with all these words; returns it."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        for line in server.stderr().splitlines():
+            if all(word in line for word in words):
+                return line
+        assert time.monotonic() < deadline, f"no line with {words} in\n{server.stderr()}"
+        time.sleep(0.02)
+
+
+def not_ready(make_server, *flags, wrapper=(), data=None):
+    """What a server that cannot start says."""
+    server = make_server(*flags, start=False, wrapper=wrapper)
+    if data is not None:
+        server.data = data
+    with pytest.raises(NotReady) as refused:
+        server.start()
+    assert refused.value.code not in (0, 101), refused.value
+    assert "panicked" not in refused.value.stderr
+    return refused.value.stderr
+
+
+@pytest.mark.parametrize("listener", ["mqtt", "wss", "https", "http"])
+def test_a_port_that_is_taken(make_server, server, listener):
+    port = server.port(listener)
+    text = not_ready(make_server, f"--{listener}", f"127.0.0.1:{port}")
+    assert f"port {port} is taken" in text and f"--{listener} ADDR:PORT" in text
+
+
+def test_a_data_directory_that_is_not_writable(make_server, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    wrapper = ()
+    if os.geteuid() == 0:
+        # Root may write anywhere: be somebody else, who can still reach the place.
+        wrapper = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+        for place in [tmp_path, *tmp_path.parents]:
+            if not place.stat().st_mode & 0o001:
+                place.chmod(place.stat().st_mode | 0o011)
+    text = not_ready(make_server, wrapper=wrapper, data=closed / "data")
+    assert str(closed / "data") in text
+    assert "no permission" in text and "another --data directory" in text, text
+
+
+def test_a_data_directory_that_is_a_file(make_server, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    text = not_ready(make_server, data=file)
+    assert f"{file} is not a directory" in text and "--data" in text, text
+    assert file.read_text() == "mine"
+
+
+def test_a_name_the_certificate_lacks_is_named_by_the_server(shared, device):
+    """The client refuses, as it must; the server, which alone can mend it, says how."""
+    with pytest.raises(Closed, match="(?i)hostname mismatch"):
+        Wire(shared, device(), name="broker.example")
+    assert said(shared, "dials broker.example", "--name broker.example")
+
+
+def test_an_address_the_certificate_lacks_is_named_by_the_server(shared, device):
+    """An address is not told in the handshake, so the sentence speaks of the name dialled."""
+    lamp = device()
+    assert mosquitto_pub(shared, lamp, "-t", f"dt/{lamp.name}/x", "-m", "1", host="127.0.0.1").returncode != 0
+    assert said(shared, "TLS handshake failed", "--name HOST")
+
+
+def test_a_name_the_certificate_lacks_is_named_by_the_command_line(shared):
+    credentials = shared.data / "operators/admin.credentials"
+    done = muster("status", "--server", f"https://127.0.0.1:{shared.port('https')}", "--credentials", credentials)
+    assert done.returncode == 1
+    assert "does not carry the name 127.0.0.1" in done.stderr and "--name 127.0.0.1" in done.stderr
+
+
+def test_a_wrong_cafile(shared, device, tmp_path):
+    lamp = device()
+    other = pki.Signer.foreign()
+    foreign = pki.save(tmp_path, "root", other.certificate, [], other.key)
+    done = mosquitto_pub(shared, lamp, "-t", f"dt/{lamp.name}/x", "-m", "1", cafile=foreign.certificate)
+    assert done.returncode != 0
+    assert said(shared, "TLS handshake failed", "--cafile", "ca/root.crt")
+
+
+@pytest.mark.parametrize("version", [4, 5], ids=["3.1.1", "5.0"])
+def test_a_client_id_that_is_not_the_things_name(shared, device, connect, version):
+    lamp = device()
+    with pytest.raises(Refused) as refused:
+        connect(shared, lamp, version=version, client_id=f"my-{lamp.name}")
+    if version == 5:
+        assert refused.value.reason == 0x87
+        assert lamp.name in refused.value.text and "client id" in refused.value.text, refused.value.text
+    else:
+        assert refused.value.reason == 0x87 or refused.value.reason == 5
+    assert said(shared, f"my-{lamp.name}", lamp.name, "client id")
+    explained = shared.cli("policy", "explain", "--device", lamp.name, "--action", "connect", "--topic", f"my-{lamp.name}")
+    assert lamp.name in explained and "iot:Connect" in explained
+
+
+def test_a_topic_outside_the_policy_in_5_0(shared, device, connect):
+    lamp = device()
+    client = connect(shared, lamp)
+    topic = f"lamps/{lamp.name}/light"
+    assert client.publish(topic, "on") == 0x87
+    assert "iot:Publish" in client.puback_text and topic in client.puback_text, client.puback_text
+    assert said(shared, "iot:Publish", topic, lamp.name)
+
+
+def test_a_topic_outside_the_policy_in_3_1_1(shared, device, connect):
+    lamp = device()
+    client = connect(shared, lamp, version=4)
+    topic = f"lamps/{lamp.name}/light"
+    client.client.publish(topic, "on", 1)
+    assert client.end().reason is None
+    assert said(shared, "iot:Publish", topic, lamp.name)
+    explained = shared.cli("policy", "explain", "--device", lamp.name, "--action", "publish", "--topic", topic)
+    assert "iot:Publish" in explained and topic in explained and "missing grant" in explained, explained
+
+
+def test_a_devices_clock_that_is_a_day_behind(shared, device):
+    """It finds the server's certificate not valid yet."""
+    lamp = device()
+    done = mosquitto_pub(shared, lamp, "-t", f"dt/{lamp.name}/x", "-m", "1", wrapper=YESTERDAY)
+    assert done.returncode != 0
+    assert said(shared, "TLS handshake failed", "clock")
+
+
+def test_a_servers_clock_that_is_a_day_behind(make_server):
+    """It finds the device's certificate not valid yet."""
+    server = make_server()
+    server.terminate()
+    ahead = Server(server.home, start=False, wrapper=TOMORROW, names=())
+    ahead.data, ahead.flags = server.data, [*server.flags]
+    ahead.start()
+    try:
+        made = muster("device", "create", "lamp-1", "--data", ahead.data, "--out", server.home / "lamp-1", wrapper=TOMORROW)
+        assert made.returncode == 0, made.stderr
+    finally:
+        ahead.stop()
+    server.start()
+    lamp = pki.Identity(server.home / "lamp-1/lamp-1.crt", server.home / "lamp-1/lamp-1.key", server.root, "lamp-1")
+    assert mosquitto_pub(server, lamp, "-t", "dt/lamp-1/x", "-m", "1").returncode != 0
+    assert said(server, "not valid yet", "clock")
+
+
+def test_a_servers_clock_before_its_own_authority(make_server):
+    """It would issue what nobody believes: it says so instead."""
+    server = make_server()
+    server.terminate()
+    server.wrapper = [*YESTERDAY]
+    with pytest.raises(NotReady) as refused:
+        server.start()
+    assert "clock" in refused.value.stderr and "panicked" not in refused.value.stderr, refused.value.stderr
+
+
+@pytest.mark.parametrize("wrapper", [TOMORROW, YESTERDAY], ids=["ahead", "behind"])
+def test_an_operators_clock_that_is_wrong_by_a_day(shared, wrapper):
+    done = muster("device", "list", "--data", shared.data, wrapper=wrapper)
+    assert done.returncode == 1
+    assert "clock" in done.stderr, done.stderr
+
+
+def test_a_device_that_is_created_twice(shared, device, tmp_path):
+    lamp = device()
+    text = shared.refused("device", "create", lamp.name, "--out", str(tmp_path / "again"))
+    assert f"{lamp.name} exists already" in text, text
+    assert "device replace" in text, text
+    assert not (tmp_path / "again").exists(), "nothing may look like an identity"
+
+
+def test_a_device_that_is_created_twice_in_one_place(shared, device):
+    lamp = device()
+    key = lamp.key.read_bytes()
+    text = shared.refused("device", "create", lamp.name, "--out", str(lamp.key.parent))
+    assert "already" in text and "--out" in text, text
+    assert lamp.key.read_bytes() == key
+
+
+def test_the_command_line_without_a_server(tmp_path):
+    done = muster("device", "list", "--data", tmp_path / "data")
+    assert done.returncode == 1
+    assert "no server runs" in done.stderr and "muster serve --data" in done.stderr and "--server" in done.stderr
+
+
+def test_the_command_line_after_its_server_was_killed(server):
+    server.kill9()
+    text = server.refused("device", "list")
+    assert "no server answers" in text and "muster serve" in text, text
+
+
+def test_the_credentials_of_another_server(shared, server):
+    """They are known by the root they trust: nothing is sent to a server that is not theirs."""
+    credentials = server.data / "operators/admin.credentials"
+    done = muster("device", "list", "--server", f"https://localhost:{shared.port('https')}", "--credentials", credentials)
+    assert done.returncode == 1
+    assert "is not the one these credentials are for" in done.stderr and "credentials file of that server" in done.stderr
+
+
+def test_the_key_of_another_operator_store(shared, server, tmp_path):
+    """The right root, but an access key the server never gave."""
+    text = (shared.data / "operators/admin.credentials").read_text()
+    foreign = (server.data / "operators/admin.credentials").read_text()
+
+    def taken(source, key):
+        return next(line for line in source.splitlines() if line.split("=")[0].strip() == key)
+
+    for key in ("aws_access_key_id", "aws_secret_access_key"):
+        text = text.replace(taken(text, key), taken(foreign, key))
+    mixed = tmp_path / "mixed.credentials"
+    mixed.write_text(text)
+    done = muster("device", "list", "--credentials", mixed)
+    assert done.returncode == 1
+    assert "admin.credentials" in done.stderr and "UnrecognizedClientException" in done.stderr, done.stderr
+    assert taken(foreign, "aws_secret_access_key").split("=", 1)[1].strip() not in done.stderr
