@@ -119,11 +119,11 @@ class Paho:
         return self.unsubscribed.get(timeout=WAIT_S)
 
     def publish(self, topic, payload=b"", qos=1, retain=False, properties=None):
-        """Publishes; for QoS 1 returns the PUBACK's reason code and reason string."""
+        """Publishes; from QoS 1 on returns the reason code of a refusal, 0 for none (0x10, no subscriber, is none)."""
         self.client.publish(topic, payload, qos, retain, properties)
         _, reason, answer = self.published.get(timeout=WAIT_S)
         self.puback_text = getattr(answer, "ReasonString", "")
-        return reason.value
+        return reason.value if reason.is_failure else 0
 
     def message(self):
         """The next message that comes."""

@@ -206,3 +206,36 @@ def test_the_connack_says_what_is_granted(everything):
     assert not hasattr(properties, "SharedSubscriptionAvailable")
     assert not hasattr(properties, "SubscriptionIdentifierAvailable")
     assert (properties.ReceiveMaximum, properties.TopicAliasMaximum) == (20, 10)
+
+
+# -- what else MQTT 5 tells
+
+@pytest.mark.parametrize("qos, kind", [(1, wire.PUBACK), (2, wire.PUBREC)])
+def test_a_publisher_hears_that_nobody_listens(shared, device, everything, qos, kind):
+    identity = device("--policy", "everything")
+    with Wire(shared, identity) as client:
+        assert client.open(identity.name) == 0
+        topic = f"t/{identity.name}/x"
+        client.send(wire.publish(topic, b"x", qos=qos, packet_id=1))
+        assert client.packet() == (kind, 0, b"\x00\x01\x10")
+        reader = everything()
+        reader.subscribe(topic)
+        client.send(wire.publish(topic, b"x", qos=qos, packet_id=2))
+        assert client.packet() == (kind, 0, b"\x00\x02")
+
+
+def test_dollar_topics_but_the_servers_own_are_the_policys_to_allow(shared, device, everything):
+    identity, wide, narrow = device("--policy", "everything"), everything(), everything()
+    name = identity.name
+    narrow.subscribe(f"${name}/x")
+    wide.subscribe("+/x")
+    wide.subscribe(f"{name}/marker")
+    sender = everything()
+    assert sender.publish(f"${name}/x", b"x") == 0
+    assert narrow.payload() == b"x"
+    proves_silence(sender, f"{name}/marker", wide)
+    for own in ("$SYS/x", "$share/x", "$aws"):
+        with Wire(shared, identity) as client:
+            assert client.open(name) == 0
+            client.send(wire.publish(own, b"x"))
+            assert client.reason_of_end() == 0x90, own

@@ -11,7 +11,7 @@ use super::mailbox::{Delivery, Mailbox};
 use super::message::Message;
 use super::stats::Counters;
 use super::tree::{Stamp, TopicTree};
-use crate::codec::{Qos, SubscriptionOptions};
+use crate::codec::{Qos, ReasonCode, SubscriptionOptions};
 use crate::session::SendOptions;
 
 /// A subscription in the tree.
@@ -28,6 +28,17 @@ pub(crate) enum Subscriber {
 pub(crate) struct Receivers {
     sessions: Vec<Receiver>,
     groups: Vec<Arc<Group>>,
+}
+
+impl Receivers {
+    /// What the publisher is told of an accepted message.
+    pub(crate) fn accepted(&self) -> ReasonCode {
+        if self.sessions.is_empty() && self.groups.is_empty() {
+            ReasonCode::NoMatchingSubscribers // §3.4.2.1
+        } else {
+            ReasonCode::Success
+        }
+    }
 }
 
 /// One session that receives a topic, its overlapping subscriptions merged into one copy.

@@ -21,7 +21,7 @@ fn a_denied_publish_is_named_and_the_session_lives_or_ends_by_version() {
     );
     assert_eq!(
         client.publish("dt/lamp-1/x", "yes").0.reason,
-        ReasonCode::Success
+        ReasonCode::NoMatchingSubscribers
     );
     client.put("dt/lamp-2/x", "no", Qos::AtMostOnce, false);
     let end = client.end().unwrap();
@@ -40,7 +40,7 @@ fn retaining_needs_a_grant_of_its_own() {
     let statements = ["Allow Connect client/a", "Allow Publish topic/x"];
     let device = house.device_may("a", &statements);
     let mut client = Client::open(&house, &device, Version::V5);
-    assert_eq!(client.publish("x", "1").0.reason, ReasonCode::Success);
+    assert!(!client.publish("x", "1").0.reason.is_error());
     assert_eq!(client.retain("x", "1").0.reason, ReasonCode::NotAuthorized);
 }
 

@@ -39,7 +39,7 @@ use super::mailbox::{Delivery, Mailbox, Signal};
 use super::message::Message;
 use super::sessions::SessionKey;
 use super::stats::Counters;
-use crate::codec::{PacketId, SubscriptionOptions};
+use crate::codec::{PacketId, ReasonCode, SubscriptionOptions};
 use crate::session::{SendOptions, Session, SubscribeRequests, Time, Token, UnsubscribeRequests};
 use crate::topic::TopicFilter;
 
@@ -105,7 +105,7 @@ struct Waiting {
 
 enum Answer {
     /// PUBACK, or PUBREC.
-    Publish(PacketId),
+    Publish(PacketId, ReasonCode),
     /// PUBCOMP.
     Complete(PacketId),
     /// PUBREL.
@@ -206,12 +206,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Publish(packet_id) => self.session.published(
-                packet_id,
-                crate::codec::ReasonCode::Success,
-                None,
-                &mut self.out,
-            ),
+            Answer::Publish(packet_id, reason) => {
+                self.session
+                    .published(packet_id, reason, None, &mut self.out);
+            }
             Answer::Complete(packet_id) => self.session.completed(packet_id, &mut self.out),
             Answer::Release(packet_id) => self.session.release(packet_id, &mut self.out),
             Answer::Subscribe(requests, granted) => self.answer_subscribe(requests, granted),

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::Connection;
-use super::routes::Routes;
+use super::routes::{Kind, Routes};
 use super::timer::Timer;
 use crate::codec::{self, Connect, PacketId, ReasonCode};
 use crate::server::clock::{Clock, time_of};
@@ -247,10 +247,10 @@ fn admit(
                 ));
             }
         }
-        if topic.starts_with('$') {
+        if Kind::of(topic) != Kind::Ordinary {
             return Err(Refusal::new(
                 ReasonCode::TopicNameInvalid,
-                "a will cannot be published to a topic that begins with $",
+                "a will cannot be published to a topic of the server ($aws, $SYS, $share)",
             ));
         }
     }

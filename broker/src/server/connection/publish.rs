@@ -34,6 +34,8 @@ pub(super) enum Stalled {
     Holding {
         packet_id: PacketId,
         message: Message,
+        /// Of the PUBREC.
+        reason: ReasonCode,
     },
     /// A delivery of QoS 2 that the client has.
     Received { token: Token, packet_id: PacketId },
@@ -69,7 +71,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Kind::Ordinary => {}
             Kind::Reserved if !incoming.retain => {
                 if incoming.qos != Qos::ExactlyOnce {
-                    let answer = incoming.packet_id.map(Answer::Publish);
+                    let answer = incoming
+                        .packet_id
+                        .map(|packet_id| Answer::Publish(packet_id, ReasonCode::Success));
                     self.request(kept(incoming.publication, &route), answer);
                     return Ok(());
                 }
@@ -79,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return self.refuse(ReasonCode::RetainNotSupported, text, incoming.packet_id);
             }
             Kind::Foreign => {
-                let text = "topics that begin with $ are the server's; only $aws/… takes requests";
+                let text = "topics below $SYS, $share and $aws are the server's; only $aws/… takes requests";
                 return self.refuse(ReasonCode::TopicNameInvalid, text, incoming.packet_id);
             }
         }
@@ -90,17 +94,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Origin::Device(self.identity.certificate()),
         );
         match incoming.packet_id {
-            Some(packet_id) if incoming.qos == Qos::ExactlyOnce => self.keep(packet_id, message),
-            packet_id => self.route(
-                Box::new(Routing::new(message, route.receivers)),
-                incoming.retain,
-                packet_id.map(Answer::Publish),
-            ),
+            Some(packet_id) if incoming.qos == Qos::ExactlyOnce => {
+                self.keep(packet_id, message, route.receivers.accepted())
+            }
+            packet_id => {
+                let reason = route.receivers.accepted();
+                self.route(
+                    Box::new(Routing::new(message, route.receivers)),
+                    incoming.retain,
+                    packet_id.map(|packet_id| Answer::Publish(packet_id, reason)),
+                )
+            }
         }
     }
 
     /// Keeps a message of QoS 2 for its PUBREL; its PUBREC follows when it is safe.
-    fn keep(&mut self, packet_id: PacketId, message: Message) -> Result<(), End> {
+    fn keep(
+        &mut self,
+        packet_id: PacketId,
+        message: Message,
+        reason: ReasonCode,
+    ) -> Result<(), End> {
         let weight = message.weight_bytes();
         if self.held_bytes.saturating_add(weight) > self.hub.limits.session_held_bytes {
             let text = "too many bytes wait for their PUBREL";
@@ -116,14 +130,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     return self.refuse(ReasonCode::QuotaExceeded, text, Some(packet_id));
                 }
                 Err(Behind::Full { .. }) => {
-                    self.hold(Stalled::Holding { packet_id, message });
+                    self.hold(Stalled::Holding {
+                        packet_id,
+                        message,
+                        reason,
+                    });
                     return Ok(());
                 }
             }
         }
         self.held_bytes += weight;
         self.held.push((packet_id, message));
-        self.answer_when(safe, Answer::Publish(packet_id));
+        self.answer_when(safe, Answer::Publish(packet_id, reason));
         Ok(())
     }
 
@@ -187,7 +205,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 retain,
                 answer,
             }) => self.route(routing, retain, answer)?,
-            Some(Stalled::Holding { packet_id, message }) => self.keep(packet_id, message)?,
+            Some(Stalled::Holding {
+                packet_id,
+                message,
+                reason,
+            }) => self.keep(packet_id, message, reason)?,
             Some(Stalled::Received { token, packet_id }) => self.received(token, packet_id),
             None => {}
         }
@@ -214,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
                 Err(RetainError::Full(full)) => match answer {
-                    Some(Answer::Publish(packet_id)) => {
+                    Some(Answer::Publish(packet_id, _)) => {
                         let text = full.to_string();
                         return self.refuse(ReasonCode::QuotaExceeded, &text, Some(packet_id));
                     }

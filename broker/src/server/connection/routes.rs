@@ -29,16 +29,19 @@ pub(super) enum Kind {
     Ordinary,
     /// `$aws/…`: a request to the server.
     Reserved,
-    /// Any other `$…`: nothing a device may publish to.
+    /// `$SYS/…` and the like: the server's own, nothing a device may publish to.
     Foreign,
 }
 
 impl Kind {
-    fn of(topic: &str) -> Self {
+    pub(super) fn of(topic: &str) -> Self {
         match topic.strip_prefix('$') {
-            None => Self::Ordinary,
             Some(rest) if rest.starts_with("aws/") => Self::Reserved,
-            Some(_) => Self::Foreign,
+            Some(rest) if matches!(rest.split('/').next(), Some("aws" | "SYS" | "share")) => {
+                Self::Foreign
+            }
+            // MQTT 5 §4.7.2 leaves the other `$` topics to the server, and so to the policy.
+            _ => Self::Ordinary,
         }
     }
 }
@@ -102,10 +105,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_aws_is_reserved_and_other_dollars_are_foreign() {
-        assert_eq!(Kind::of("dt/a"), Kind::Ordinary);
+    fn aws_is_reserved_and_the_servers_own_is_foreign() {
+        for ordinary in ["dt/a", "$dt/a", "$SYSTEM/a", "$awsx/a"] {
+            assert_eq!(Kind::of(ordinary), Kind::Ordinary, "{ordinary}");
+        }
         assert_eq!(Kind::of("$aws/things/a/jobs/get"), Kind::Reserved);
-        for foreign in ["$aws", "$awsx/a", "$SYS/broker", "$"] {
+        for foreign in ["$aws", "$SYS", "$SYS/broker", "$share/g/a"] {
             assert_eq!(Kind::of(foreign), Kind::Foreign, "{foreign}");
         }
     }
