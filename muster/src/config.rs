@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) region: String,
     /// The broker's bounds.
     pub(crate) limits: Limits,
+    /// AWS IoT's deviations from the MQTT standards.
+    pub(crate) aws: bool,
 }
 
 /// Default ports.
@@ -61,6 +63,16 @@ struct File {
     region: Option<String>,
     #[serde(default)]
     limits: FileLimits,
+    #[serde(default)]
+    compat: FileCompat,
+}
+
+/// `[compat]`: ways of others that devices may count on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileCompat {
+    #[serde(default)]
+    aws: bool,
 }
 
 /// `[limits]`, one key per bound of the broker; units stand in the names.
@@ -231,6 +243,7 @@ impl Settings {
             account,
             region,
             limits,
+            aws: file.compat.aws,
         })
     }
 }
@@ -287,6 +300,8 @@ mod tests {
             ("[limits]\nconections = 1", "conections"),
             ("[limits]\nconnections = 0", "limits.connections"),
             ("mqtt = 5", "mqtt"),
+            ("[compat]\naws = 1", "aws"),
+            ("[compat]\nazure = true", "azure"),
             ("account = \"1\"", "account"),
             ("region = \"EU\"", "region"),
             ("mqtt = \"127.0.0.1:2\"\n[lim", "configuration file"),

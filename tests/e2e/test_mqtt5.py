@@ -239,3 +239,20 @@ def test_dollar_topics_but_the_servers_own_are_the_policys_to_allow(shared, devi
             assert client.open(name) == 0
             client.send(wire.publish(own, b"x"))
             assert client.reason_of_end() == 0x90, own
+
+
+def test_aws_ways_are_a_configuration_away(make_server, connect, tmp_path):
+    config = tmp_path / "aws.toml"
+    config.write_text("[compat]\naws = true\n")
+    server = make_server("--config", str(config))
+    server.policy("all", EVERYTHING)
+    sender = connect(server, server.device("sender", "--policy", "all"))
+    reader = connect(server, server.device("reader", "--policy", "all"))
+    assert (reader.properties.MaximumQoS, reader.properties.SubscriptionIdentifierAvailable) == (1, 0)
+    sender.publish("t/x", b"kept", retain=True)
+    assert reader.subscribe("t/x/#", qos=2) == 1
+    assert reader.subscribe("t/+") == 1
+    sender.publish("t/x", b"live")
+    assert reader.payload() == b"live"  # nothing retained for a wildcard; once, not for t/x/# too
+    reader.subscribe("t/x")
+    assert reader.payload() == b"kept"

@@ -51,6 +51,9 @@ pub struct BrokerParts {
     pub replay: Replay,
     /// The bounds to keep.
     pub limits: Limits,
+    /// AWS IoT's deviations from the standard: see [`crate::session::Settings::aws`]; also, `a/#` does not match `a`,
+    /// and a subscription with a wildcard gets no retained messages.
+    pub aws: bool,
 }
 
 /// Open sockets and the TLS settings of each. The sockets must be listening.
@@ -121,17 +124,21 @@ impl Broker {
             journal,
             replay,
             limits,
+            aws,
         } = parts;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hub = Hub {
             fleet,
             durable: Arc::new(Durable::new(journal)),
-            tree: TopicTree::new(),
+            tree: TopicTree::with_parents(!aws),
             groups: Groups::default(),
             retained: Retained::new(limits.retained_messages, limits.retained_bytes),
             sessions: Sessions::new(),
             deadlines: Deadlines::new(),
-            settings: settings(&limits),
+            settings: Settings {
+                aws,
+                ..settings(&limits)
+            },
             limits,
             clock: Clock::start(),
             denials: Sampler::new(),

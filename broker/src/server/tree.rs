@@ -17,6 +17,8 @@ const SHARDS: usize = 64;
 
 /// Subscriptions by topic filter. `T` is what a subscriber is; `owner` numbers tell sessions apart.
 pub(crate) struct TopicTree<T> {
+    /// Whether `a/#` matches `a`, as the standard has it and AWS IoT has not.
+    parents: bool,
     hasher: DefaultHashBuilder,
     narrow: Box<[Shard<T>]>,
     wide: Shard<T>,
@@ -83,7 +85,13 @@ impl<T> Default for TopicTree<T> {
 impl<T> TopicTree<T> {
     /// An empty tree.
     pub(crate) fn new() -> Self {
+        Self::with_parents(true)
+    }
+
+    /// An empty tree; whether `a/#` matches `a` in it.
+    pub(crate) fn with_parents(parents: bool) -> Self {
         Self {
+            parents,
             hasher: DefaultHashBuilder::default(),
             narrow: (0..SHARDS).map(|_| Shard::default()).collect(),
             wide: Shard::default(),
@@ -128,11 +136,11 @@ impl<T> TopicTree<T> {
         let plain = !topic.starts_with('$');
         let narrow = self.narrow.get(shard).map_or(0, |narrow| {
             let root = narrow.root.read();
-            root.visit(Some(topic), plain, visit);
+            root.visit(Some(topic), plain, self.parents, visit);
             narrow.generation.load(Ordering::Acquire)
         });
         let root = self.wide.root.read();
-        root.visit(Some(topic), plain, visit);
+        root.visit(Some(topic), plain, self.parents, visit);
         let wide = self.wide.generation.load(Ordering::Acquire);
         Stamp {
             shard,
@@ -222,8 +230,14 @@ impl<T> Node<T> {
 
     /// `rest` is what of the topic lies below this node; `None` when the topic ends here.
     /// As deep as the topic has levels, which `Limits::topic_levels` bounds.
-    fn visit(&self, rest: Option<&str>, wildcards: bool, visit: &mut impl FnMut(&Entry<T>)) {
-        if wildcards {
+    fn visit(
+        &self,
+        rest: Option<&str>,
+        wildcards: bool,
+        parents: bool,
+        visit: &mut impl FnMut(&Entry<T>),
+    ) {
+        if wildcards && (parents || rest.is_some()) {
             self.below.iter().for_each(&mut *visit);
         }
         let Some(rest) = rest else {
@@ -235,10 +249,10 @@ impl<T> Node<T> {
             None => (rest, None),
         };
         if wildcards && let Some(plus) = &self.plus {
-            plus.visit(rest, true, visit);
+            plus.visit(rest, true, parents, visit);
         }
         if let Some(child) = self.children.get(level) {
-            child.visit(rest, true, visit);
+            child.visit(rest, true, parents, visit);
         }
     }
 }
@@ -278,6 +292,17 @@ mod tests {
         assert_eq!(found(&tree, "dt/sensor-1/light"), [1, 2, 3, 4]);
         assert_eq!(found(&tree, "dt/sensor-1"), [3, 4]);
         assert_eq!(found(&tree, "$aws/sensor-1"), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn without_parents_the_long_wildcard_needs_a_level() {
+        let tree = TopicTree::with_parents(false);
+        for (owner, filter) in [(1, "a/#"), (2, "a/b/#"), (3, "+/#"), (4, "#")] {
+            tree.insert(filter, owner, ());
+        }
+        assert_eq!(found(&tree, "a"), [4]);
+        assert_eq!(found(&tree, "a/b"), [1, 3, 4]);
+        assert_eq!(found(&tree, "a/b/c"), [1, 2, 3, 4]);
     }
 
     #[test]

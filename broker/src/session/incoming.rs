@@ -143,6 +143,13 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             ));
         }
         let qos = publish.delivery.qos();
+        if qos > self.settings.qos_max() {
+            // [MQTT-3.2.2-11]
+            return Err(Disconnect::new(
+                ReasonCode::QosNotSupported,
+                "QoS 2 is not served here: publish with QoS 0 or 1",
+            ));
+        }
         let (packet_id, dup) = match publish.delivery {
             Delivery::AtMostOnce => (None, false),
             Delivery::AtLeastOnce { packet_id, dup } => {

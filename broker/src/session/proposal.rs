@@ -123,10 +123,12 @@ impl Proposal {
             session_expiry_s: Some(self.expiry_s())
                 .filter(|granted| *granted != self.connect.session_expiry_s),
             receive_max: settings.receive_max_messages,
+            qos_max: settings.qos_max(),
             topic_alias_max: settings.topic_alias_max,
             packet_max_bytes: Some(settings.packet_max_bytes),
             assigned_client_id: self.assigned.then(|| self.client_id.clone()), // [MQTT-3.2.2-16]
-            server_keep_alive_s: settings.server_keep_alive_s(&self.connect),  // [MQTT-3.2.2-21]
+            subscription_ids_available: !settings.aws,
+            server_keep_alive_s: settings.server_keep_alive_s(&self.connect), // [MQTT-3.2.2-21]
             ..ConnAck::new(ReasonCode::Success, session_present)
         }
     }
@@ -139,6 +141,17 @@ fn check(connect: &Connect, settings: &Settings) -> Result<(), Disconnect> {
         return Err(Disconnect::new(
             ReasonCode::BadAuthenticationMethod,
             "enhanced authentication is not served: the client certificate is the login",
+        ));
+    }
+    if connect
+        .will
+        .as_ref()
+        .is_some_and(|will| will.qos > settings.qos_max())
+    {
+        // [MQTT-3.2.2-12]
+        return Err(Disconnect::new(
+            ReasonCode::QosNotSupported,
+            "QoS 2 is not served here: give the will QoS 0 or 1",
         ));
     }
     if let Some(will) = &connect.will

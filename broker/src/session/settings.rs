@@ -1,7 +1,11 @@
 use std::num::{NonZeroU16, NonZeroU32};
+use std::ops::RangeInclusive;
 
-use crate::codec::{Connect, Limits, Version};
+use crate::codec::{Connect, Limits, Qos, Version};
 use crate::topic::{TOPIC_MAX_BYTES, TOPIC_MAX_LEVELS};
+
+/// Keep alive AWS IoT serves, in seconds; 0 is the longest.
+const AWS_KEEP_ALIVE_S: RangeInclusive<u16> = 30..=1200;
 
 /// What the server grants every client; announced in CONNACK where MQTT 5 can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,9 @@ pub struct Settings {
     pub filters_max: usize,
     /// User properties in one packet.
     pub user_properties_max: usize,
+    /// AWS IoT's deviations from the standard where its device SDKs may count on them: no QoS 2, no subscription
+    /// identifiers, keep alive of 30 to 1,200 seconds.
+    pub aws: bool,
 }
 
 impl Default for Settings {
@@ -49,13 +56,31 @@ impl Default for Settings {
             topic_levels_max: TOPIC_MAX_LEVELS,
             filters_max: 1_000,
             user_properties_max: 64,
+            aws: false,
         }
     }
 }
 
 impl Settings {
+    /// Highest QoS served.
+    pub(super) const fn qos_max(&self) -> Qos {
+        if self.aws {
+            Qos::AtLeastOnce
+        } else {
+            Qos::ExactlyOnce
+        }
+    }
+
     /// The Server Keep Alive that this client must be told, if any.
     pub(super) fn server_keep_alive_s(&self, connect: &Connect) -> Option<u16> {
+        if self.aws {
+            // In 3.1.1 too, although it cannot be told there.
+            let served = match connect.keep_alive_s {
+                0 => *AWS_KEEP_ALIVE_S.end(),
+                asked => asked.clamp(*AWS_KEEP_ALIVE_S.start(), *AWS_KEEP_ALIVE_S.end()),
+            };
+            return (served != connect.keep_alive_s).then_some(served);
+        }
         let max = self.keep_alive_max_s?.get();
         let told = connect.version == Version::V5
             && (connect.keep_alive_s == 0 || connect.keep_alive_s > max);

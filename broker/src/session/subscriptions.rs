@@ -45,10 +45,18 @@ impl UnsubscribeRequests {
 
 impl<M: AsRef<Publication> + Clone> Session<M> {
     pub(super) fn subscribe(&self, subscribe: Subscribe) -> Result<Event, Disconnect> {
+        if self.settings.aws && subscribe.subscription_id.is_some() {
+            // §3.2.2.3.12: announced as not available.
+            return Err(Disconnect::new(
+                ReasonCode::SubscriptionIdentifiersNotSupported,
+                "subscription identifiers are not served here: subscribe without one",
+            ));
+        }
         self.check_answer_fits(subscribe.filters.len())?;
         let mut new = 0;
         let requests = subscribe.filters.into_iter().map(|(filter, mut options)| {
             options.id = subscribe.subscription_id;
+            options.qos = options.qos.min(self.settings.qos_max()); // [MQTT-3.8.4-8]
             let existed = self.subscriptions.contains_key(&filter);
             let verdict = if !self.settings.takes_topic(filter.pattern()) {
                 ReasonCode::TopicFilterInvalid

@@ -113,6 +113,7 @@ impl House {
             journal,
             replay,
             limits: limits.clone(),
+            aws: false,
         })
         .unwrap();
         let listen = || TcpListener::bind("127.0.0.1:0").unwrap();

@@ -73,6 +73,7 @@ impl House {
             journal,
             replay,
             limits: Limits::default(),
+            aws: false,
         })
         .unwrap();
         let messages = Arc::new(|_message| {});

@@ -106,6 +106,7 @@ impl Server {
             journal,
             replay,
             limits: settings.limits.clone(),
+            aws: settings.aws,
         })?;
         let ota = Ota::open(&store, fleet.clone(), notifications(broker.clone()), data)?;
         let tls = ServerTls::of(&authority, &data.join("tls"), &settings.names, now)?;

@@ -50,7 +50,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 RetainHandling::Send => true,
                 RetainHandling::SendIfNew => !request.existed,
                 RetainHandling::DoNotSend => false,
-            } && filter.shared().is_none();
+            } && filter.shared().is_none()
+                && !(self.hub.settings.aws && filter.has_wildcard());
             if wanted {
                 with_retained.push((filter.clone(), request.options));
             }

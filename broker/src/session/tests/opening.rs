@@ -229,3 +229,59 @@ fn a_disconnect_of_the_server_is_written_once_and_in_mqtt_5_only() {
             if packet.reason == ReasonCode::ServerShuttingDown && packet.reason_string.as_deref() == Some("bye")
     ));
 }
+
+#[test]
+fn aws_has_no_qos_2_no_subscription_identifiers_and_its_own_keep_alive() {
+    let settings = Settings {
+        aws: true,
+        ..Settings::default()
+    };
+    for version in [Version::V311, Version::V5] {
+        for (asked, served) in [(0, 1200), (29, 30), (30, 30), (1200, 1200), (1201, 1200)] {
+            let mut connect = connect(version);
+            connect.keep_alive_s = asked;
+            let (session, connack) = open_with(connect, &settings, None);
+            let after = NOW.plus_millis(u64::from(served) * 1500);
+            assert_eq!(session.deadline(), Some(after));
+            if version == Version::V5 {
+                assert_eq!(connack.qos_max, Qos::AtLeastOnce);
+                assert!(!connack.subscription_ids_available && connack.shared_available);
+                let told = (asked != served).then_some(served);
+                assert_eq!(connack.server_keep_alive_s, told);
+            }
+        }
+        let mut with_will = connect(version);
+        with_will.will = Some(will(Qos::ExactlyOnce));
+        let refused = propose(with_will, &settings, &mut Vec::new());
+        assert_eq!(reason_of(refused), ReasonCode::QosNotSupported);
+    }
+    let session = || open_with(connect(Version::V5), &settings, None).0;
+    let Packet::Publish(mut twice) = publish(None) else {
+        unreachable!()
+    };
+    twice.delivery = Delivery::ExactlyOnce {
+        packet_id: id(1),
+        dup: false,
+    };
+    let refused = session().handle(Packet::Publish(twice), NOW, &mut Vec::new());
+    assert_eq!(reason_of(refused), ReasonCode::QosNotSupported);
+    let mut subscribe = Subscribe {
+        packet_id: id(1),
+        filters: vec![(
+            "a".parse().unwrap(),
+            SubscriptionOptions::new(Qos::ExactlyOnce),
+        )],
+        subscription_id: None,
+        user: Vec::new(),
+    };
+    match session().handle(Packet::Subscribe(subscribe.clone()), NOW, &mut Vec::new()) {
+        Ok(Event::Subscribe(requests)) => {
+            assert_eq!(requests.requests[0].verdict, ReasonCode::GrantedQos1);
+        }
+        other => panic!("{other:?}"),
+    }
+    subscribe.subscription_id = Some(1);
+    let refused = session().handle(Packet::Subscribe(subscribe), NOW, &mut Vec::new());
+    let reason = ReasonCode::SubscriptionIdentifiersNotSupported;
+    assert_eq!(reason_of(refused), reason);
+}
