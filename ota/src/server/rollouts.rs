@@ -335,14 +335,19 @@ impl Ota {
         }
         let mut next = rollout.clone();
         next.apply(action);
+        let planned = next.state;
         let recorded = self.change(at, |changes| {
             let mut row: RolloutRow = changes
                 .rows
                 .get(&key::rollout(&id))?
                 .ok_or_else(|| missing(&id))?;
-            if row.state != state {
+            // Paused after its devices had been queued: the wave runs, and is watched like any other.
+            let paused =
+                matches!(action, Action::StartWave { .. }) && row.state == RolloutState::Paused;
+            if row.state != state && !paused {
                 return Ok(false);
             }
+            next.state = if paused { row.state } else { planned };
             row.follow(&next);
             changes.rows.put(key::rollout(&id), &row)?;
             Ok(true)
