@@ -140,7 +140,7 @@ impl Ota {
         }
     }
 
-    fn answer(&self, requests: Vec<DeviceRequest>) -> Result<(), (Error, Vec<DeviceRequest>)> {
+    fn answer(&self, requests: Vec<DeviceRequest>) -> Result<(), (Box<Error>, Vec<DeviceRequest>)> {
         let _turn = self.turn();
         let mut changes = Changes::new(Transaction::new(&self.inner.table), now(SystemTime::now()));
         let mut answers = Vec::with_capacity(requests.len());
@@ -148,7 +148,7 @@ impl Ota {
             let thing = request.thing.as_deref();
             match device::handle(&mut changes, thing, &request.topic, &request.payload) {
                 Ok(answer) => answers.push(answer),
-                Err(error) => return Err((error, requests)),
+                Err(error) => return Err((Box::new(error), requests)),
             }
         }
         let mut waiting = Some(requests);
@@ -158,7 +158,7 @@ impl Ota {
             }
         };
         self.settle(changes, answer)
-            .map_err(|error| (error, waiting.unwrap_or_default()))
+            .map_err(|error| (Box::new(error), waiting.unwrap_or_default()))
     }
 
     /// Ends what has timed out, carries rollouts on; how long nothing will happen by itself.
