@@ -60,7 +60,8 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         let mut new: HashSet<TopicFilter> = HashSet::new();
         let requests = subscribe.filters.into_iter().map(|(filter, mut options)| {
             options.id = subscribe.subscription_id;
-            options.qos = options.qos.min(self.settings.qos_max()); // [MQTT-3.8.4-8]
+            // Never refused for its QoS [MQTT-3.2.2-10, 3.8.4-8].
+            options.qos = options.qos.min(self.settings.qos_max());
             let existed = self.subscriptions.contains_key(&filter) || new.contains(&filter);
             let verdict = if !self.settings.takes_topic(filter.pattern()) {
                 ReasonCode::TopicFilterInvalid
