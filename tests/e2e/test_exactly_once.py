@@ -40,6 +40,7 @@ def people(server, connect):
     return server.device("sender", "--policy", "all"), server.device("receiver", "--policy", "all")
 
 
+# [MQTT-4.3.3-8, -10, -11, -12] [MQTT311-4.3.3-2]
 @VERSIONS
 def test_the_four_packets_of_a_publisher(shared, device, connect, version):
     identity = device("--policy", "everything")
@@ -63,6 +64,7 @@ def test_the_four_packets_of_a_publisher(shared, device, connect, version):
     assert [reader.payload(), reader.payload()] == [b"once", b"end"]
 
 
+# [MQTT-4.3.3-1, -2, -4] [MQTT311-4.3.3-1]
 @VERSIONS
 def test_the_four_packets_of_a_receiver_and_numbers_from_one(shared, device, connect, version):
     identity, sender = device("--policy", "everything"), connect(shared, device("--policy", "everything"))
@@ -97,6 +99,7 @@ def test_the_wrong_acknowledgement_ends_the_connection(shared, device, connect, 
         assert client.reason_of_end() == 0x82
 
 
+# [MQTT-4.3.3-10, -11] [MQTT311-4.3.3-2]
 @VERSIONS
 @pytest.mark.parametrize("crash", [False, True], ids=["reconnect", "kill -9"])
 def test_a_publisher_goes_on_between_pubrec_and_pubrel(server, people, connect, version, crash):
@@ -139,6 +142,7 @@ def test_a_publisher_goes_on_between_pubrec_and_pubrel(server, people, connect, 
         assert payloads == [b"once", b"end"]
 
 
+# [MQTT-4.3.3-3, -5, -6, 4.4.0-1, 4.6.0-1] [MQTT311-4.3.3-1, 4.4.0-1, 4.6.0-1]
 @VERSIONS
 @pytest.mark.parametrize("crash", [False, True], ids=["reconnect", "kill -9"])
 def test_a_delivery_goes_on_under_its_number(server, people, connect, version, crash):
@@ -208,6 +212,7 @@ def test_a_refused_message_of_qos_2_is_refused_by_its_pubrec(shared, device):
         assert client.packet()[2] == b"\x00\x03\x92"
 
 
+# [MQTT-3.3.4-7]
 def test_more_than_the_receive_maximum_ends_the_connection(shared, device):
     identity = device("--policy", "everything")
     with Wire(shared, identity) as client:

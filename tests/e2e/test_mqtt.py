@@ -30,6 +30,7 @@ def topic_of(client, leaf="x"):
 
 # -- messages
 
+# [MQTT-3.3.4-1, 4.2.0-1] [MQTT311-3.3.4-1, 7.0.0-2, 7.1.1-1]
 @VERSIONS
 @DOORS
 @pytest.mark.parametrize("qos", [0, 1, 2])
@@ -43,6 +44,7 @@ def test_messages_go_both_ways(pair, version, websocket, qos):
         assert (message.topic, message.payload, message.qos, message.retain) == (topic, b"payload \x00\xff", qos, False)
 
 
+# [MQTT-3.8.4-8] [MQTT311-3.8.4-6]
 @VERSIONS
 @pytest.mark.parametrize("sent, subscribed, heard", [(1, 0, 0), (0, 1, 0), (1, 1, 1), (1, 2, 1), (2, 1, 1), (2, 2, 2)])
 def test_a_delivery_has_the_lower_qos(pair, version, sent, subscribed, heard):
@@ -93,6 +95,7 @@ def test_a_message_that_matches_twice_comes_for_a_reason_and_unsubscribing_ends_
     proves_silence(sender, topic_of(sender, "marker"), receiver)
 
 
+# [MQTT-4.6.0-5, -6]
 def test_messages_keep_their_order(pair):
     sender, receiver = pair()
     receiver.subscribe(topic_of(sender))
@@ -109,6 +112,7 @@ def test_a_payload_of_the_largest_size_arrives_whole(pair):
     assert receiver.payload() == payload
 
 
+# [MQTT-3.3.2-4, -15, -16, -17, -18, -20]
 def test_properties_travel_with_the_message(pair):
     sender, receiver = pair()
     receiver.subscribe(topic_of(sender))
@@ -124,6 +128,7 @@ def test_properties_travel_with_the_message(pair):
     assert got.UserProperty == [("a", "1"), ("a", "2")]
 
 
+# [MQTT-3.3.1-13, 3.8.3-3]
 def test_no_local_and_retain_as_published_are_kept(pair):
     sender, receiver = pair()
     sender.subscribe(topic_of(sender), options={"noLocal": True})
@@ -137,6 +142,7 @@ def test_no_local_and_retain_as_published_are_kept(pair):
 
 # -- retained messages
 
+# [MQTT-3.3.1-5, -12] [MQTT311-3.3.1-5, -6, -7, -8, -9]
 @VERSIONS
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_the_last_retained_message_greets_a_new_subscription(pair, version, qos):
@@ -154,6 +160,7 @@ def test_the_last_retained_message_greets_a_new_subscription(pair, version, qos)
     assert (message.payload, message.retain) == (b"live", False)
 
 
+# [MQTT-3.3.1-6, -7] [MQTT311-3.3.1-10, -11]
 @VERSIONS
 def test_an_empty_retained_message_clears_it(pair, version):
     sender, receiver = pair(version=version)
@@ -186,6 +193,7 @@ def test_retained_messages_survive_a_restart(server, connect):
 
 # -- wills
 
+# [MQTT-3.1.2-8] [MQTT311-3.1.2-8]
 @VERSIONS
 @DOORS
 def test_a_will_is_published_when_the_connection_is_lost(shared, device, connect, version, websocket):
@@ -198,6 +206,7 @@ def test_a_will_is_published_when_the_connection_is_lost(shared, device, connect
     assert heir.payload() == b"gone"
 
 
+# [MQTT-3.14.4-3] [MQTT311-3.14.4-3]
 @VERSIONS
 def test_a_goodbye_takes_the_will_back(shared, device, connect, version):
     heir = connect(shared, device("--policy", "everything"))
@@ -208,6 +217,7 @@ def test_a_goodbye_takes_the_will_back(shared, device, connect, version):
     proves_silence(heir, topic, heir)
 
 
+# [MQTT-3.1.2-15]
 def test_a_retained_will_is_retained(shared, device, connect):
     identity, reader = device("--policy", "everything"), connect(shared, device("--policy", "everything"))
     topic = f"will/{identity.name}"
@@ -222,6 +232,7 @@ def test_a_retained_will_is_retained(shared, device, connect):
 
 # -- keep alive
 
+# [MQTT-3.1.2-20, -22] [MQTT311-3.1.2-23, -24]
 @VERSIONS
 def test_silence_of_one_and_a_half_keep_alives_ends_the_connection(shared, device, version):
     identity = device()
@@ -244,6 +255,7 @@ def test_a_ping_is_answered_and_counts_as_life(shared, device):
 
 # -- sessions
 
+# [MQTT-3.1.2-5, -23] [MQTT311-3.1.2-4, -5]
 @VERSIONS
 def test_a_persistent_session_keeps_what_came_while_it_was_away(shared, device, connect, version):
     sender, identity = connect(shared, device("--policy", "everything")), device("--policy", "everything")
@@ -261,6 +273,7 @@ def test_a_persistent_session_keeps_what_came_while_it_was_away(shared, device, 
     assert back.payload() == b"live"
 
 
+# [MQTT-3.1.2-4, 3.2.2-2] [MQTT311-3.1.2-6, 3.2.2-1]
 @VERSIONS
 def test_a_clean_start_finds_nothing(shared, device, connect, version):
     sender, identity = connect(shared, device("--policy", "everything")), device("--policy", "everything")
@@ -284,6 +297,7 @@ def test_a_session_of_version_5_ends_with_its_expiry_of_zero(shared, device, con
     assert not connect(shared, identity, clean=False, expiry=0).session_present
 
 
+# [MQTT-3.3.1-1, 4.4.0-1]
 def test_what_was_sent_and_not_acknowledged_comes_again_marked_as_duplicate(shared, device, connect):
     sender, identity = connect(shared, device("--policy", "everything")), device("--policy", "everything")
     expiry = b"\x11" + struct.pack(">I", 300)
@@ -315,6 +329,7 @@ def test_a_persistent_session_survives_a_kill(server, connect):
     assert back.payload() == b"kept"
 
 
+# [MQTT-3.1.4-3]
 def test_the_same_client_takes_its_session_over(shared, device, connect):
     identity = device()
     first = connect(shared, identity)
@@ -410,6 +425,7 @@ def test_any_websecurepath_is_taken(shared, device, connect):
         assert connect(shared, identity, websocket=True, path=path).publish(f"dt/{identity.name}/x") == 0
 
 
+# [MQTT-6.0.0-3, -4] [MQTT311-6.0.0-3, -4]
 def test_the_websecuresubprotocol_is_mqtt_and_no_other(shared, device):
     with wire.WebSocket(shared, device()) as good:
         assert good.answer.startswith("HTTP/1.1 101") and "sec-websocket-protocol: mqtt" in good.answer.lower()
@@ -418,6 +434,7 @@ def test_the_websecuresubprotocol_is_mqtt_and_no_other(shared, device):
             assert bad.answer.startswith("HTTP/1.1 400"), bad.answer
 
 
+# [MQTT-6.0.0-2] [MQTT311-6.0.0-2]
 def test_a_packet_may_be_spread_over_websecureframes(shared, device):
     identity = device()
     with wire.WebSocket(shared, identity) as client:
@@ -429,12 +446,14 @@ def test_a_packet_may_be_spread_over_websecureframes(shared, device):
 
 # -- authentication beside the certificate is refused
 
+# [MQTT-4.12.0-1]
 def test_enhanced_authentication_is_refused(shared, device):
     identity = device()
     with Wire(shared, identity) as client:
         assert client.open(identity.name, properties=b"\x15" + wire.string("SCRAM")) == 0x8C
 
 
+# [MQTT-4.12.0-7]
 def test_auth_packets_are_refused(shared, device):
     identity = device()
     with Wire(shared, identity) as client:

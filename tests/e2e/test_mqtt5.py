@@ -103,6 +103,7 @@ def test_what_waits_for_a_member_that_ends_goes_to_another(server, connect):
     assert sorted(int(able.payload()) for _ in range(3)) == [0, 1, 2]
 
 
+# [MQTT-3.8.3-4]
 def test_no_local_on_a_shared_subscription_is_a_protocol_error(shared, device):
     identity = device("--policy", "everything")
     with Wire(shared, identity) as client:
@@ -119,6 +120,7 @@ def subscribe(client, topic, identifier, qos=1):
     assert client.subscribe(topic, qos=qos, properties=properties) == qos
 
 
+# [MQTT-3.3.4-2, -3, -4, 3.8.4-3]
 def test_overlapping_subscriptions_give_one_copy_with_all_identifiers(everything):
     sender, reader = everything(), everything()
     name = sender.identity.name
@@ -155,6 +157,7 @@ def test_identifiers_come_with_retained_queued_and_kept_messages(server, connect
 
 # -- topic aliases
 
+# [MQTT-3.2.2-17, 3.3.2-9, -12]
 def test_a_client_may_name_ten_topics(shared, device, everything):
     identity, reader = device("--policy", "everything"), everything()
     reader.subscribe(f"t/{identity.name}/#")
@@ -182,6 +185,7 @@ def test_an_alias_that_means_nothing_ends_the_connection(shared, device, propert
         assert client.reason_of_end() == reason
 
 
+# [MQTT-3.1.2-26, 3.3.2-11]
 def test_a_client_that_takes_aliases_gets_them_from_the_first_message(shared, device, everything):
     identity, sender = device("--policy", "everything"), everything()
     with Wire(shared, identity) as client:

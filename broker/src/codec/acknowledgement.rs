@@ -7,7 +7,7 @@ use super::{DecodeError, Limits, PacketId, ReasonCode, UserProperties, Version, 
 /// What PUBACK, PUBREC, PUBREL and PUBCOMP carry; they differ in their type and reason codes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledgement {
-    /// The message that is meant.
+    /// The message that is meant [MQTT-2.2.1-5] [MQTT311-2.3.1-6].
     pub packet_id: PacketId,
     /// Reason code; always success in 3.1.1.
     pub reason: ReasonCode,

@@ -208,7 +208,7 @@ impl ConnAck {
             },
         };
         writer::packet(out, 0x20, |out| {
-            out.extend([u8::from(self.session_present), code]);
+            out.extend([u8::from(self.session_present), code]); // [MQTT-3.2.2-1]
             writer::properties(out, version, |out| self.put_properties(out));
         });
     }

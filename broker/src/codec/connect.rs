@@ -116,6 +116,7 @@ impl Connect {
         }
     }
 
+    /// [MQTT-3.1.4-1] [MQTT311-3.1.4-1]: what is malformed has no return code in 3.1.1, so nothing is answered there.
     pub(super) fn read(mut body: Reader, limits: &Limits) -> Result<Self> {
         let version = read_version(&mut body)?;
         Self::read_for(version, body, limits).map_err(|error| error.answered_in(version))
@@ -135,6 +136,7 @@ impl Connect {
             }
             Version::V311 => {}
         }
+        // [MQTT-3.1.3-1, -3, -4] [MQTT311-3.1.3-1, -3, -4]
         let client_id = body.string()?;
         if !client_id.is_empty() {
             let parsed = client_id.parse().map_err(|error| {
@@ -143,12 +145,15 @@ impl Connect {
             });
             connect.client_id = Some(parsed?);
         }
+        // [MQTT-3.1.2-9] [MQTT311-3.1.2-9, -11]
         if flags & flag::WILL != 0 {
             connect.will = Some(Will::read(&mut body, version, flags, limits)?);
         }
+        // [MQTT-3.1.2-16, -17, 3.1.3-12] [MQTT311-3.1.2-18, -19, 3.1.3-11]
         if flags & flag::USER_NAME != 0 {
             connect.user_name = Some(body.string()?);
         }
+        // [MQTT-3.1.2-18, -19] [MQTT311-3.1.2-20, -21]
         if flags & flag::PASSWORD != 0 {
             connect.password = Some(body.secret()?);
         }
@@ -262,7 +267,7 @@ fn read_version(body: &mut Reader) -> Result<Version> {
     match (name.as_bytes(), level) {
         (b"MQTT", 4) => Ok(Version::V311),
         (b"MQTT", 5) => Ok(Version::V5),
-        // 3.1.1 [MQTT-3.1.2-2]: return code 1, which every older client understands.
+        // [MQTT311-3.1.2-2]: return code 1, which every older client understands.
         (b"MQIsdp", _) | (b"MQTT", 0..=3) => {
             unsupported("MQTT 3.1 is not served: use 3.1.1 or 5.0", Version::V311)
         }
@@ -271,7 +276,7 @@ fn read_version(body: &mut Reader) -> Result<Version> {
             "this protocol version is not served: use 3.1.1 or 5.0",
             Version::V5,
         ),
-        // [MQTT-3.1.2-1]: not MQTT at all, so nothing is answered.
+        // [MQTT-3.1.2-1] [MQTT311-3.1.2-1]: not MQTT at all, so nothing is answered.
         _ => Err(DecodeError::new(
             ReasonCode::UnsupportedProtocolVersion,
             "the protocol name is not `MQTT`",
@@ -281,19 +286,19 @@ fn read_version(body: &mut Reader) -> Result<Version> {
 
 fn check_flags(version: Version, flags: u8) -> Result<()> {
     if flags & flag::RESERVED != 0 {
-        return Err(DecodeError::malformed("the reserved CONNECT flag is set")); // [MQTT-3.1.2-3]
+        return Err(DecodeError::malformed("the reserved CONNECT flag is set")); // [MQTT-3.1.2-3] [MQTT311-3.1.2-3]
     }
     if flags & flag::WILL_QOS == flag::WILL_QOS {
-        return Err(DecodeError::malformed("the will's QoS is 3: use 0, 1 or 2")); // [MQTT-3.1.2-12]
+        return Err(DecodeError::malformed("the will's QoS is 3: use 0, 1 or 2")); // [MQTT-3.1.2-12] [MQTT311-3.1.2-14]
     }
     if flags & flag::WILL == 0 && flags & (flag::WILL_QOS | flag::WILL_RETAIN) != 0 {
-        // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
+        // [MQTT-3.1.2-11, -13] [MQTT311-3.1.2-11, -13, -15]
         return Err(DecodeError::malformed(
             "will QoS or will retain is set without a will",
         ));
     }
     if version == Version::V311 && flags & flag::PASSWORD != 0 && flags & flag::USER_NAME == 0 {
-        // 3.1.1 [MQTT-3.1.2-22]
+        // [MQTT311-3.1.2-22]
         return Err(DecodeError::malformed(
             "a password without a user name is not allowed in MQTT 3.1.1",
         ));
@@ -315,9 +320,10 @@ impl Will {
                 id::MESSAGE_EXPIRY => property::set(&mut expiry_s, reader.u32()?),
                 _ => properties.take(id, reader),
             })?;
-            properties.user = user;
+            properties.user = user; // [MQTT-3.1.3-10]
         }
         Ok(Self {
+            // [MQTT-3.1.3-11] [MQTT311-3.1.3-10]
             topic: body.topic_name()?,
             payload: body.binary()?,
             qos: Reader::qos((flags & flag::WILL_QOS) >> 3)?,

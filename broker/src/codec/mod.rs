@@ -51,7 +51,7 @@ pub use unsubscribe::Unsubscribe;
 /// Longest remaining length of a packet, in bytes (§2.1.4).
 pub const REMAINING_MAX_BYTES: usize = 268_435_455;
 
-/// A packet identifier: never zero [MQTT-2.2.1-3].
+/// A packet identifier: never zero [MQTT-2.2.1-3] [MQTT311-2.3.1-1].
 pub type PacketId = std::num::NonZeroU16;
 
 /// The protocol version a client states in its CONNECT.

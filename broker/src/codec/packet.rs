@@ -108,7 +108,7 @@ pub fn decode(
     Ok(Some(packet))
 }
 
-/// Takes the CONNECT that every connection begins with [MQTT-3.1.0-1]; `None` until it is whole. Anything else is
+/// Takes the CONNECT that every connection begins with [MQTT-3.1.0-1] [MQTT311-3.1.0-1]; `None` until it is whole. Anything else is
 /// refused at its first byte, before more of it is read.
 ///
 /// # Errors
@@ -146,7 +146,7 @@ impl Frame {
         let Some((remaining, len)) = varint(rest)? else {
             return Ok(None);
         };
-        // Said before the body is waited for, so that a large claim costs nothing.
+        // Said before the body is waited for, so that a large claim costs nothing [MQTT-3.2.2-15].
         let total = 1 + len + remaining as usize;
         if total > limits.packet_max_bytes as usize {
             return Err(DecodeError::new(
@@ -172,7 +172,8 @@ impl Frame {
     }
 }
 
-/// Packet type and its reserved flags (§2.1.2, §2.1.3 [MQTT-2.1.3-1]).
+/// Packet type and its reserved flags (§2.1.2, §2.1.3) [MQTT-2.1.3-1, 3.14.1-1, 3.15.1-1]
+/// [MQTT311-2.2.2-1, -2, 3.14.1-1].
 fn check_first(first: u8, version: Version) -> Result<(), DecodeError> {
     let flags = first & 0x0f;
     let expected = match first >> 4 {
@@ -183,14 +184,16 @@ fn check_first(first: u8, version: Version) -> Result<(), DecodeError> {
             ));
         }
         3 => {
+            // [MQTT-3.3.1-4] [MQTT311-3.3.1-4]
             let qos = Reader::qos((flags >> 1) & 0b11)?;
             if qos == Qos::AtMostOnce && flags & 0b1000 != 0 {
-                // [MQTT-3.3.1-2]
+                // [MQTT-3.3.1-2] [MQTT311-3.3.1-2]
                 return Err(DecodeError::malformed("DUP is set on a PUBLISH of QoS 0"));
             }
             return Ok(());
         }
-        6 | 8 | 10 => 0b0010, // [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1]
+        // [MQTT-3.6.1-1, 3.8.1-1, 3.10.1-1] [MQTT311-3.6.1-1, 3.8.1-1, 3.10.1-1]
+        6 | 8 | 10 => 0b0010,
         _ => 0,
     };
     if flags == expected {

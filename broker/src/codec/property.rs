@@ -52,8 +52,7 @@ pub enum PayloadFormat {
     Utf8 = 1,
 }
 
-/// What travels unchanged from publisher to receiver [MQTT-3.3.2-4], [MQTT-3.3.2-15] to [MQTT-3.3.2-18],
-/// [MQTT-3.3.2-20].
+/// What travels unchanged from publisher to receiver [MQTT-3.3.2-4, -15, -16, -17, -18, -20].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MessageProperties {
     /// Payload Format Indicator.
@@ -76,7 +75,7 @@ pub(super) fn read(
     user: &mut UserProperties,
     mut each: impl FnMut(u8, &mut Reader) -> Result<bool>,
 ) -> Result<()> {
-    let len = reader.varint()?;
+    let len = reader.varint()?; // [MQTT-2.2.2-1]
     if len == 0 {
         return Ok(());
     }
@@ -94,6 +93,7 @@ pub(super) fn read(
                     ),
                 ));
             }
+            // [MQTT-1.5.7-1]
             user.push((reader.string()?, reader.string()?));
             continue;
         }
@@ -198,7 +198,9 @@ impl MessageProperties {
                 };
                 set(&mut self.payload_format, format)
             }
+            // [MQTT-3.3.2-19]
             id::CONTENT_TYPE => set(&mut self.content_type, reader.string()?),
+            // [MQTT-3.3.2-13, -14]
             id::RESPONSE_TOPIC => set(&mut self.response_topic, reader.topic_name()?),
             id::CORRELATION_DATA => set(&mut self.correlation_data, reader.binary()?),
             _ => Ok(false),

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::topic::TopicName;
 
-/// QoS with what belongs to it: a packet identifier from QoS 1 on [MQTT-2.2.1-2], and DUP only there [MQTT-3.3.1-2].
+/// QoS with what belongs to it: a packet identifier from QoS 1 on [MQTT-2.2.1-2] [MQTT311-2.3.1-5], and DUP only there
+/// [MQTT-3.3.1-2, 4.3.1-1] [MQTT311-3.3.1-2, 4.3.1-1].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     /// QoS 0.
@@ -85,6 +86,7 @@ impl Publish {
         version: Version,
         limits: &Limits,
     ) -> Result<Self> {
+        // [MQTT-3.3.2-1] [MQTT311-3.3.2-1]
         let topic = body.binary()?;
         let dup = first & 0b1000 != 0;
         let delivery = match Reader::qos((first >> 1) & 0b11)? {
@@ -114,7 +116,7 @@ impl Publish {
         if !topic.is_empty() {
             publish.topic = Some(Reader::topic_name_of(topic)?);
         } else if version == Version::V311 {
-            return Err(DecodeError::malformed("the topic is empty")); // 3.1.1 [MQTT-4.7.3-1]
+            return Err(DecodeError::malformed("the topic is empty")); // [MQTT-4.7.3-1] [MQTT311-4.7.3-1]
         } else if publish.topic_alias.is_none() {
             // §3.3.2.1
             return Err(DecodeError::protocol(

@@ -62,7 +62,7 @@ impl Reader {
         Ok(value)
     }
 
-    /// [MQTT-2.2.1-3]
+    /// [MQTT-2.2.1-3] [MQTT311-2.3.1-1]
     pub(super) fn packet_id(&mut self) -> Result<PacketId> {
         PacketId::new(self.u16()?)
             .ok_or_else(|| DecodeError::protocol("the packet identifier is 0: use 1 to 65535"))
@@ -78,7 +78,7 @@ impl Reader {
         self.binary().map(Secret)
     }
 
-    /// UTF-8 Encoded String [MQTT-1.5.4-1], [MQTT-1.5.4-2].
+    /// UTF-8 Encoded String, nothing of it skipped [MQTT-1.5.4-1, -2, -3] [MQTT311-1.5.3-1, -2, -3].
     pub(super) fn string(&mut self) -> Result<Str> {
         let text = Str::from_inner(self.binary()?)
             .map_err(|_| DecodeError::malformed("a string is not UTF-8"))?;
@@ -155,6 +155,7 @@ pub(super) fn varint(bytes: &[u8]) -> Result<Option<(u32, usize)>> {
 mod tests {
     use super::*;
 
+    /// [MQTT-1.5.5-1]
     #[test]
     fn lengths_hold_at_their_bounds_and_no_longer_form_is_taken() {
         for (bytes, expected) in [

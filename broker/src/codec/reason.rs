@@ -122,7 +122,7 @@ impl ReasonCode {
     }
 
     /// The CONNACK return code of 3.1.1 (its §3.2.2.3), or `None` where it has no word: then the connection is closed
-    /// without a CONNACK (3.1.1 [MQTT-3.2.2-6]).
+    /// without a CONNACK ([MQTT311-3.2.2-6]).
     #[must_use]
     pub const fn return_code_v311(self) -> Option<u8> {
         match self {

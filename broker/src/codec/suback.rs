@@ -4,10 +4,11 @@ use super::reader::Reader;
 use super::writer::{self, put_u16};
 use super::{DecodeError, Limits, PacketId, ReasonCode, UserProperties, Version, property};
 
-/// SUBACK (§3.9): one reason per filter of the SUBSCRIBE, in its order [MQTT-3.9.3-1].
+/// SUBACK (§3.9): one reason per filter of the SUBSCRIBE, in its order [MQTT-3.8.4-6, 3.9.3-1]
+/// [MQTT311-3.8.4-5, 3.9.3-1].
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubAck {
-    /// That of the SUBSCRIBE [MQTT-3.8.4-2].
+    /// That of the SUBSCRIBE [MQTT-2.2.1-6, 3.8.4-2] [MQTT311-2.3.1-7, 3.8.4-2].
     pub packet_id: PacketId,
     /// Granted QoS or failure; every failure is 0x80 in 3.1.1.
     pub reasons: Vec<ReasonCode>,
@@ -36,7 +37,7 @@ const REASONS: &[ReasonCode] = {
     ]
 };
 
-/// 3.1.1 [MQTT-3.9.3-2]
+/// [MQTT311-3.9.3-2]
 const REASONS_V311: &[ReasonCode] = &[
     ReasonCode::Success,
     ReasonCode::GrantedQos1,

@@ -61,7 +61,7 @@ impl SubscriptionOptions {
 
     fn read(byte: u8, version: Version, filter: &TopicFilter) -> Result<Self> {
         let reserved = match version {
-            Version::V311 => 0xfc, // 3.1.1 [MQTT-3.8.3-4]
+            Version::V311 => 0xfc, // [MQTT311-3.8.3-4]
             Version::V5 => 0xc0,   // [MQTT-3.8.3-5]
         };
         if byte & reserved != 0 {
@@ -70,6 +70,7 @@ impl SubscriptionOptions {
             ));
         }
         let options = Self {
+            // [MQTT311-3.8.3-4]
             qos: Reader::qos(byte & 0b11)?,
             no_local: byte & 0b100 != 0,
             retain_as_published: byte & 0b1000 != 0,
@@ -134,12 +135,13 @@ impl Subscribe {
             )?;
         }
         if body.is_empty() {
-            return Err(DecodeError::protocol("SUBSCRIBE has no topic filter")); // [MQTT-3.8.3-2]
+            return Err(DecodeError::protocol("SUBSCRIBE has no topic filter")); // [MQTT-3.8.3-2] [MQTT311-3.8.3-3]
         }
         while !body.is_empty() {
             if subscribe.filters.len() >= limits.filters_max {
                 return Err(too_many(limits));
             }
+            // [MQTT-3.8.3-1] [MQTT311-3.8.3-1]
             let filter = body.topic_filter()?;
             let options = SubscriptionOptions::read(body.u8()?, version, &filter)?;
             subscribe.filters.push((filter, options));

@@ -4,10 +4,10 @@ use super::reader::Reader;
 use super::writer::{self, put_u16};
 use super::{DecodeError, Limits, PacketId, ReasonCode, UserProperties, Version, property};
 
-/// UNSUBACK (§3.11): one reason per filter of the UNSUBSCRIBE, in its order; none in 3.1.1.
+/// UNSUBACK (§3.11): one reason per filter of the UNSUBSCRIBE, in its order [MQTT-3.11.3-1]; none in 3.1.1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnsubAck {
-    /// That of the UNSUBSCRIBE [MQTT-3.10.4-5].
+    /// That of the UNSUBSCRIBE [MQTT-2.2.1-6, 3.10.4-5] [MQTT311-2.3.1-7, 3.10.4-4].
     pub packet_id: PacketId,
     /// Empty in 3.1.1.
     pub reasons: Vec<ReasonCode>,

@@ -29,12 +29,13 @@ impl Unsubscribe {
             property::read(&mut body, limits, &mut unsubscribe.user, |_, _| Ok(false))?;
         }
         if body.is_empty() {
-            return Err(DecodeError::protocol("UNSUBSCRIBE has no topic filter")); // [MQTT-3.10.3-2]
+            return Err(DecodeError::protocol("UNSUBSCRIBE has no topic filter")); // [MQTT-3.10.3-2] [MQTT311-3.10.3-2]
         }
         while !body.is_empty() {
             if unsubscribe.filters.len() >= limits.filters_max {
                 return Err(too_many(limits));
             }
+            // [MQTT-3.10.3-1] [MQTT311-3.10.3-1]
             unsubscribe.filters.push(body.topic_filter()?);
         }
         Ok(unsubscribe)

@@ -3,7 +3,7 @@ use bytes_utils::Str;
 use super::property::{id, put_user};
 use super::{UserProperties, Version};
 
-/// How many bytes a Variable Byte Integer takes.
+/// How many bytes a Variable Byte Integer takes [MQTT-1.5.5-1].
 pub(super) const fn varint_len(value: usize) -> usize {
     match value {
         0..=0x7f => 1,
@@ -42,7 +42,7 @@ pub(super) fn packet(out: &mut Vec<u8>, first: u8, body: impl FnOnce(&mut Vec<u8
     prefix_len(out, body);
 }
 
-/// The properties with their length; nothing in 3.1.1.
+/// The properties with their length, which is 0 where there are none [MQTT-2.2.2-1]; nothing in 3.1.1.
 pub(super) fn properties(out: &mut Vec<u8>, version: Version, write: impl FnOnce(&mut Vec<u8>)) {
     if version == Version::V5 {
         prefix_len(out, write);
@@ -82,6 +82,7 @@ mod tests {
     use super::super::REMAINING_MAX_BYTES;
     use super::*;
 
+    /// [MQTT-1.5.5-1]
     #[test]
     fn what_is_written_is_read_back() {
         for value in [

@@ -38,7 +38,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// How it gets a message [MQTT-4.8.2-3].
+    /// How it gets a message [MQTT-4.8.2-3], with an identifier of its own [MQTT-3.3.4-5].
     pub(crate) fn send_options(&self, message: &Message) -> SendOptions {
         SendOptions {
             qos: message.qos().min(self.options.qos),

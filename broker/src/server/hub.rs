@@ -79,6 +79,7 @@ impl Hub {
     /// [`RetainError::Full`] for good, [`RetainError::Behind`] for now.
     pub(crate) fn retain(&self, message: &Message) -> Result<Option<Lsn>, RetainError> {
         let publication: &Publication = message.as_ref();
+        // [MQTT-3.3.1-6, -7] [MQTT311-3.3.1-10, -11]
         if publication.payload.is_empty() {
             return Ok(self.forget_retained(message.topic()));
         }
@@ -136,15 +137,20 @@ impl Hub {
 
     /// Routes a message of the server or of a connection that has gone, waiting where the journal
     /// is behind.
-    /// `settles` is the record it comes from, if there is one.
-    pub(crate) async fn publish(&self, message: Message, settles: Option<Vec<u8>>) {
+    /// `own` is the session it was published by, if any; `settles` the record it comes from, if there is one.
+    pub(crate) async fn publish(
+        &self,
+        message: Message,
+        own: Option<u64>,
+        settles: Option<Vec<u8>>,
+    ) {
         let counters = self.own_counters();
         if message.retain() {
             while let Err(RetainError::Behind(_)) = self.retain(&message) {
                 self.next_commit().await;
             }
         }
-        let (_, receivers) = self.receivers(message.topic(), None);
+        let (_, receivers) = self.receivers(message.topic(), own);
         let mut routing = Routing::new(message, receivers);
         if let Some(key) = settles {
             routing = routing.settling(key);
@@ -155,7 +161,7 @@ impl Hub {
     }
 
     /// Publishes the will of a session, if its principal may still do so at this moment, and deletes
-    /// its record.
+    /// its record [MQTT-3.1.2-8, -10, -14, -15] [MQTT311-3.1.2-8, -10, -12, -16, -17].
     pub(crate) async fn publish_will(
         &self,
         number: u64,
@@ -185,7 +191,9 @@ impl Hub {
         let publication = Publication::of_will(will, time);
         let origin = Origin::Device(identity.certificate());
         let message = Message::new(publication, will.qos, will.retain, origin);
-        self.publish(message, Some(will_key(number))).await;
+        // It is the session's own message for No Local too [MQTT-3.8.3-3].
+        self.publish(message, Some(number), Some(will_key(number)))
+            .await;
     }
 
     /// Completes at the journal's next commit.

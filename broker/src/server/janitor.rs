@@ -104,7 +104,7 @@ pub(crate) async fn run(hub: Arc<Hub>) {
     }
 }
 
-/// Ends a session or publishes its will, whichever is due.
+/// Ends a session [MQTT-4.1.0-2] or publishes its will, whichever is due.
 async fn attend(hub: &Hub, key: &SessionKey, number: u64) {
     let now = hub.clock.now();
     let expired = hub.sessions.take_parked_if(key, number, |parked| {
@@ -112,7 +112,7 @@ async fn attend(hub: &Hub, key: &SessionKey, number: u64) {
     });
     let due = match expired {
         Some(mut parked) => {
-            // The session has ended, so its will does not wait any longer [MQTT-3.1.3-9].
+            // The session has ended, so its will does not wait any longer [MQTT-3.1.2-8].
             if let Some((will, _)) = parked.will.take() {
                 hub.publish_will(number, &will, &parked.identity, &key.client_id)
                     .await;

@@ -119,7 +119,7 @@ pub(super) fn encode_options(options: &SubscriptionOptions) -> [u8; 6] {
         | u8::from(options.no_local) << 2
         | u8::from(options.retain_as_published) << 3
         | (options.retain_handling as u8) << 4;
-    // 0 is no identifier [MQTT-3.8.2.1.2].
+    // 0 is no identifier §3.8.2.1.2.
     let [a, b, c, d] = options.id.unwrap_or(0).to_be_bytes();
     [OPTIONS_LAYOUT, flags, a, b, c, d]
 }

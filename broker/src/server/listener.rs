@@ -31,7 +31,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Plaintext rustls may hold for a peer that does not read, beside our own output buffer.
 const TLS_BUFFER_BYTES: usize = 64 * 1024;
 
-/// What a port speaks inside TLS.
+/// What a port speaks inside TLS: an ordered stream of bytes [MQTT-4.2.0-1] [MQTT311-7.1.1-1] and nothing beyond the
+/// standards [MQTT311-7.0.0-2].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     Mqtt,

@@ -325,7 +325,7 @@ impl Mailbox {
     }
 
     /// The connection is gone, the session stays. `unsent` goes back to the front; payloads are
-    /// let go of, the journal has them.
+    /// let go of, the journal has them [MQTT311-3.1.2-5].
     pub(crate) fn park(&self, unsent: VecDeque<Delivery>) {
         let mut inner = self.inner.lock();
         inner.owner = None;
@@ -400,6 +400,7 @@ impl Inner {
         if delivery.message.is_some() {
             self.resident_bytes += delivery.weight_bytes;
         }
+        // In the order in which they come [MQTT-4.6.0-5, -6] [MQTT311-4.6.0-5, -6].
         self.queue.push_back(delivery);
     }
 

@@ -42,7 +42,8 @@ impl Retained {
         }
     }
 
-    /// Keeps a message under its topic, in place of the one before [MQTT-3.3.1-5].
+    /// Keeps a message under its topic, in place of the one before [MQTT-3.3.1-5]
+    /// [MQTT311-3.3.1-5, -7].
     ///
     /// # Errors
     /// [`Full`]; the one before stays.
@@ -135,7 +136,7 @@ impl Node {
         removed
     }
 
-    /// `hide_dollar`: [MQTT-4.7.2-1] at the first level.
+    /// `hide_dollar`: [MQTT-4.7.2-1] [MQTT311-4.7.2-1] at the first level.
     fn collect(&self, levels: &[&str], hide_dollar: bool, found: &mut impl FnMut(&Message)) {
         let Some((level, rest)) = levels.split_first() else {
             if let Some(message) = &self.message {
@@ -213,6 +214,7 @@ mod tests {
     }
 
     proptest! {
+        /// [MQTT-3.3.2-3, 4.7.2-1] [MQTT311-3.3.2-3, 4.7.2-1]
         #[test]
         fn finds_what_matching_one_by_one_finds(
             topics in prop::collection::hash_set("(\\$?[ab]/){0,3}[ab$]", 0..12),

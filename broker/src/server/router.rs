@@ -72,7 +72,7 @@ pub(crate) fn receivers(
     (stamp, Arc::new(Receivers { sessions, groups }))
 }
 
-/// One copy per session, with the highest QoS of its matching subscriptions [MQTT-3.3.4-2] and all
+/// One copy per session, with the highest QoS of its matching subscriptions [MQTT-3.3.4-2] [MQTT311-3.3.5-1] and all
 /// their identifiers [MQTT-3.3.4-4].
 fn merge(found: &mut Vec<Receiver>) {
     if found.len() < 2 {
@@ -146,7 +146,8 @@ impl Routing {
         self.safe = self.safe.max(Some(lsn));
     }
 
-    /// Puts the message into every mailbox it has not been put into yet. Returns when it is safe
+    /// Puts the message into every mailbox it has not been put into yet [MQTT-4.5.0-1]
+    /// [MQTT311-4.5.0-1]. Returns when it is safe
     /// for all its durable receivers; `None` when it waits for no disk.
     ///
     /// # Errors
@@ -331,8 +332,8 @@ impl Routing {
 }
 
 impl Receiver {
-    /// The smaller QoS [MQTT-3.8.4-8]; RETAIN only if the subscription wants it as published
-    /// [MQTT-3.3.1-12, -13].
+    /// The smaller QoS [MQTT-3.8.4-8] [MQTT311-3.8.4-6]; RETAIN only if the subscription wants it as published
+    /// [MQTT-3.3.1-12, -13] [MQTT311-3.3.1-9].
     fn send_options(&self, message: &Message) -> SendOptions {
         SendOptions {
             qos: message.qos().min(self.qos),

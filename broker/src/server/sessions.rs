@@ -30,7 +30,7 @@ pub(crate) enum Owner {
     Certificate(CertificateId),
 }
 
-/// What names a session.
+/// What names a session [MQTT-3.1.3-2] [MQTT311-3.1.3-2].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionKey {
     pub(crate) owner: Owner,
@@ -114,6 +114,7 @@ impl Sessions {
                         clean,
                         sender,
                     });
+                    // [MQTT-3.1.4-3] [MQTT311-3.1.4-2]
                     mailbox.signal(Signal::TAKEOVER);
                     Claim::Wait(receiver)
                 }
@@ -194,7 +195,7 @@ impl Sessions {
             .insert(key.clone(), Slot::Parked(parked));
     }
 
-    /// Takes a parked session out if it is still the one with this number and `wanted` agrees.
+    /// Takes a parked session out (never a live one [MQTT-4.1.0-1] [MQTT311-4.1.0-2]) if it is still the one with this number and `wanted` agrees.
     pub(crate) fn take_parked_if(
         &self,
         key: &SessionKey,

@@ -129,10 +129,11 @@ impl<T> TopicTree<T> {
         removed
     }
 
-    /// Shows `visit` every subscription that matches `topic` and returns what the match was true of.
+    /// Shows `visit` every subscription that matches `topic`, and no other [MQTT-3.3.2-3] [MQTT311-3.3.2-3], and returns
+    /// what the match was true of.
     pub(crate) fn matches(&self, topic: &str, visit: &mut impl FnMut(&Entry<T>)) -> Stamp {
         let shard = self.shard_of(topic);
-        // [MQTT-4.7.2-1]: a filter that begins with a wildcard does not match a `$` topic.
+        // [MQTT-4.7.2-1] [MQTT311-4.7.2-1]: a filter that begins with a wildcard does not match a `$` topic.
         let plain = !topic.starts_with('$');
         let narrow = self.narrow.get(shard).map_or(0, |narrow| {
             let root = narrow.root.read();
@@ -337,6 +338,7 @@ mod tests {
     }
 
     proptest! {
+        /// [MQTT-3.3.2-3, 4.7.2-1] [MQTT311-3.3.2-3, 4.7.2-1]
         #[test]
         fn finds_what_matching_one_by_one_finds(
             filters in prop::collection::vec("((\\$?[ab]|\\+|)/){0,3}([ab]|\\+|#)", 0..12),

@@ -1,4 +1,4 @@
-//! MQTT inside WebSocket (RFC 6455, [MQTT-6.0.0]): an adaptor that reads and writes bytes, so that
+//! MQTT inside WebSocket (RFC 6455, MQTT 5 §6): an adaptor that reads and writes bytes, so that
 //! the very same connection code runs over it.
 
 use std::io;
@@ -21,13 +21,14 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Bytes of frames encoded and not yet taken by the peer.
 const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Payload of one frame sent; a longer packet spans frames [MQTT-6.0.0-2].
+/// Payload of one frame sent; a longer packet spans frames [MQTT-6.0.0-2] [MQTT311-6.0.0-2].
 const FRAME_BYTES: usize = 64 * 1024;
 
 /// Headers and padding that a frame may carry beside the largest MQTT packet.
 const FRAME_SLACK_BYTES: usize = 1024;
 
-/// Does the HTTP upgrade. Any path is taken; the subprotocol must be `mqtt` [MQTT-6.0.0-3].
+/// Does the HTTP upgrade. Any path is taken; the subprotocol must be `mqtt` [MQTT-6.0.0-3]
+/// [MQTT311-6.0.0-3].
 ///
 /// # Errors
 /// When the request is not a WebSocket upgrade or offers another subprotocol only.
@@ -72,6 +73,7 @@ fn choose_mqtt(request: &Request, mut response: Response) -> Result<Response, Er
     }
     response.headers_mut().insert(
         header::SEC_WEBSOCKET_PROTOCOL,
+        // [MQTT-6.0.0-4] [MQTT311-6.0.0-4]
         HeaderValue::from_static("mqtt"),
     );
     Ok(response)
@@ -85,7 +87,7 @@ pub(crate) struct WebSocket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// [MQTT-6.0.0-1]: a data frame that is not binary closes the connection, with code 1003.
+    /// [MQTT-6.0.0-1] [MQTT311-6.0.0-1]: a data frame that is not binary closes the connection, with code 1003.
     fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if !self.refused {
             self.refused = true;

@@ -17,7 +17,7 @@ impl IncomingAliases {
     /// The topic of a PUBLISH: its own, which `alias` means from now on, or the one `alias` means.
     ///
     /// # Errors
-    /// The alias is above `max` [MQTT-3.2.2-18], or means nothing yet.
+    /// The alias is above `max`, or means nothing yet.
     pub(super) fn resolve(
         &mut self,
         topic: Option<TopicName>,
@@ -26,11 +26,12 @@ impl IncomingAliases {
     ) -> Result<TopicName, Disconnect> {
         let invalid = |text| Disconnect::new(ReasonCode::TopicAliasInvalid, text);
         if alias.get() > max {
-            // [MQTT-3.3.2-9]
+            // [MQTT-3.2.2-17, -18, 3.3.2-9]
             return Err(invalid(format!(
                 "topic alias {alias} is above the Topic Alias Maximum of {max}"
             )));
         }
+        // [MQTT-3.3.2-12]
         let at = usize::from(alias.get() - 1);
         if let Some(topic) = topic {
             if self.names.len() <= at {
@@ -124,6 +125,7 @@ mod tests {
         assert!(aliases.resolve(None, alias(1), 3).is_err(), "a gap below");
     }
 
+    /// [MQTT-3.2.2-17, -18, 3.3.2-9]
     #[test]
     fn the_maximum_holds_at_the_bound_and_not_past_it() {
         let mut aliases = IncomingAliases::default();
@@ -134,6 +136,7 @@ mod tests {
         assert_eq!(error.reason, ReasonCode::TopicAliasInvalid);
     }
 
+    /// [MQTT-3.1.2-26, -27, 3.3.2-11]
     #[test]
     fn outgoing_aliases_go_to_the_first_topics_and_stay_with_them() {
         let mut aliases = OutgoingAliases::new(2);

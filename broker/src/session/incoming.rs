@@ -51,7 +51,7 @@ impl PendingAcks {
         }
     }
 
-    /// The next PUBACK or PUBREC that may leave [MQTT-4.6.0-2], [MQTT-4.6.0-3].
+    /// The next PUBACK or PUBREC that may leave [MQTT-4.6.0-2, -3] [MQTT311-4.6.0-2, -3].
     fn pop(&mut self) -> Option<(PacketId, Qos, Answer)> {
         let pending = self
             .queue
@@ -142,6 +142,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
                 "a client's PUBLISH has no subscription identifier",
             ));
         }
+        // [MQTT-3.3.4-1] [MQTT311-3.3.4-1]
         let qos = publish.delivery.qos();
         if qos > self.settings.qos_max() {
             // [MQTT-3.2.2-11]
@@ -152,6 +153,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         }
         let (packet_id, dup) = match publish.delivery {
             Delivery::AtMostOnce => (None, false),
+            // A new message each time, whatever DUP says [MQTT-4.3.2-5] [MQTT311-4.3.2-2].
             Delivery::AtLeastOnce { packet_id, dup } => {
                 self.await_answer(packet_id, qos)?;
                 (Some(packet_id), dup)
@@ -179,7 +181,8 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         }))
     }
 
-    /// A PUBLISH of QoS 2 whose identifier is in use: the message is here already [MQTT-4.3.3-10].
+    /// A PUBLISH of QoS 2 whose identifier is in use: the message is here already [MQTT-4.3.3-10]
+    /// [MQTT311-4.3.3-2].
     fn sent_again(
         &self,
         packet_id: PacketId,
@@ -225,11 +228,11 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
     }
 
     /// Answers an [`Event::Publish`] of QoS 1 or 2, in any order; the PUBACKs and PUBRECs leave in the order in which
-    /// the PUBLISH packets came [MQTT-4.6.0-2], [MQTT-4.6.0-3]. A message of QoS 2 is the shell's to keep from now on,
+    /// the PUBLISH packets came [MQTT-4.6.0-2, -3] [MQTT311-4.6.0-2, -3]. A message of QoS 2 is the shell's to keep from now on,
     /// until its [`Event::Release`]; one that was refused is forgotten.
     ///
     /// An answer of 3.1.1 cannot say no: there, a message that is refused must end the connection with
-    /// [`Session::disconnect`] instead, or be acknowledged and dropped (3.1.1 [MQTT-3.3.5-2]).
+    /// [`Session::disconnect`] instead, or be acknowledged and dropped ([MQTT311-3.3.5-2]).
     pub fn published(
         &mut self,
         packet_id: PacketId,
@@ -253,11 +256,12 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         while let Some((packet_id, qos, (reason, reason_string))) = self.pending_acks.pop() {
             if qos == Qos::ExactlyOnce {
                 if reason.is_error() {
-                    self.held.remove(packet_id);
+                    self.held.remove(packet_id); // [MQTT-4.3.3-9]
                 } else {
                     self.held.set(packet_id, Stage::Received);
                 }
             }
+            // [MQTT-4.3.2-4, 4.3.3-8] [MQTT311-4.3.2-2, 4.3.3-2]
             let mut ack = Acknowledgement::new(packet_id, reason);
             ack.reason_string = reason_string;
             self.write_within(out, |out, with_string| {
@@ -279,6 +283,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         out: &mut Vec<u8>,
     ) -> Result<Event, Disconnect> {
         match self.held.stage(packet_id) {
+            // Whether it has expired meanwhile does not matter [MQTT-4.3.3-13].
             Some(Stage::Received) => {
                 self.held.set(packet_id, Stage::Released);
                 Ok(Event::Release(packet_id))
@@ -294,7 +299,8 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         }
     }
 
-    /// Answers an [`Event::Release`]: the message is on its way, and its identifier is free again [MQTT-4.3.3-11].
+    /// Answers an [`Event::Release`]: the message is on its way, and its identifier is free again
+    /// [MQTT-4.3.3-11, -12] [MQTT311-4.3.3-2].
     pub fn completed(&mut self, packet_id: PacketId, out: &mut Vec<u8>) {
         if self.held.remove(packet_id) && !self.ended {
             self.pubcomp(packet_id, ReasonCode::Success, out);

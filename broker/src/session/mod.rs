@@ -100,6 +100,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             settings,
             ..
         } = proposal;
+        // [MQTT-3.1.2-21, 3.2.2-21, -22]
         let keep_alive_s = settings
             .server_keep_alive_s(&connect)
             .unwrap_or(connect.keep_alive_s);
@@ -110,6 +111,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             outgoing: Outgoing::new(
                 stored.in_flight,
                 stored.next_packet_id,
+                // [MQTT-4.9.0-1]
                 connect.receive_max.min(settings.in_flight_max_messages),
             ),
             held: Held::resumed(stored.held),
@@ -124,9 +126,10 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             keep_alive_s,
             last_heard: now,
             pending_acks: PendingAcks::default(),
-            aliases_in: IncomingAliases::default(),
+            aliases_in: IncomingAliases::default(), // [MQTT-3.3.2-7]
             aliases_out: OutgoingAliases::new(
                 connect
+                    // [MQTT-3.3.2-11]
                     .topic_alias_max
                     .min(settings.topic_alias_outgoing_max),
             ),
@@ -170,10 +173,11 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         out: &mut Vec<u8>,
     ) -> Result<Event, Disconnect> {
         if self.ended {
-            // [MQTT-3.14.4-1]: nothing after DISCONNECT.
+            // [MQTT-3.14.4-1] [MQTT311-3.14.4-2]: nothing after DISCONNECT.
             return Ok(Event::Disconnect);
         }
         self.last_heard = now;
+        // However full the window is, what comes is answered [MQTT-3.3.4-10, 4.9.0-3].
         match packet {
             Packet::Publish(publish) => self.publish(publish, now, out),
             Packet::PubAck(ack) => self.puback(&ack.0),
@@ -183,14 +187,14 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             Packet::Subscribe(subscribe) => self.subscribe(subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
             Packet::PingReq => {
-                Packet::PingResp.encode(self.version, out); // [MQTT-3.12.4-1]
+                Packet::PingResp.encode(self.version, out); // [MQTT-3.12.4-1] [MQTT311-3.12.4-1]
                 Ok(Event::None)
             }
             Packet::Disconnect(disconnect) => self.disconnected(&disconnect),
-            Packet::Connect(_) => Err(protocol("a second CONNECT came")), // [MQTT-3.1.0-2]
+            Packet::Connect(_) => Err(protocol("a second CONNECT came")), // [MQTT-3.1.0-2, 3.2.0-2] [MQTT311-3.1.0-2]
             Packet::Auth(_) => Err(protocol(
                 "AUTH came without an authentication method in CONNECT",
-            )), // [MQTT-4.12.0-6]
+            )), // [MQTT-4.12.0-7, 4.12.1-2]
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(protocol("this packet is sent by servers only"))
             }
@@ -211,14 +215,14 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             self.expiry_s = seconds.min(self.settings.session_expiry_max_s);
         }
         if disconnect.reason == ReasonCode::Success {
-            self.will = None; // [MQTT-3.14.4-3]
+            self.will = None; // [MQTT-3.1.2-10, 3.14.4-3] [MQTT311-3.1.2-10, 3.14.4-3]
         }
         self.ended = true;
         Ok(Event::Disconnect)
     }
 
     /// Whether [`Session::send`] may be called: for QoS 0 while the connection lasts; above it only with room in the
-    /// client's Receive Maximum [MQTT-3.3.4-9] and our own bound, with nothing left to resend, and with the packet
+    /// client's Receive Maximum [MQTT-3.3.4-9, 4.9.0-2] and our own bound, with nothing left to resend, and with the packet
     /// identifier free that belongs to the token.
     #[must_use]
     pub fn may_send(&self, qos: Qos, token: Token) -> bool {
@@ -234,7 +238,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
     /// When [`Session::handle_timeout`] is due; `None` without keep alive. It moves with every packet handled.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        // [MQTT-3.1.2-22]: one and a half times the keep alive.
+        // [MQTT-3.1.2-20, -22] [MQTT311-3.1.2-23, -24]: one and a half times the keep alive.
         (self.keep_alive_s != 0).then(|| {
             self.last_heard
                 .plus_millis(u64::from(self.keep_alive_s) * 1500)
@@ -259,7 +263,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
     }
 
     /// Tells the client why its connection ends; nothing is written in 3.1.1, nor to a client that has said DISCONNECT
-    /// itself. The will stands.
+    /// itself. The will stands. It says no session expiry [MQTT-3.14.2-2], and nothing follows it [MQTT-3.14.4-1].
     pub fn disconnect(
         &mut self,
         reason: ReasonCode,
@@ -311,7 +315,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
     }
 
     /// Writes a packet with its reason string, or without where it would be longer than the client takes
-    /// [MQTT-3.4.2-2], [MQTT-3.9.2-1], [MQTT-3.14.2-3].
+    /// [MQTT-3.2.2-19, 3.4.2-2, 3.5.2-2, 3.9.2-1, 3.14.2-3].
     fn write_within(&self, out: &mut Vec<u8>, write: impl FnMut(&mut Vec<u8>, bool)) {
         write_within(self.packet_max_bytes, out, write);
     }

@@ -25,7 +25,7 @@ pub struct SendOptions {
 }
 
 impl SendOptions {
-    /// A retained message for a new subscription: always with RETAIN [MQTT-3.3.1-8].
+    /// A retained message for a new subscription: always with RETAIN (§3.3.1.3) [MQTT311-3.3.1-8].
     #[must_use]
     pub fn retained(published: Qos, subscription: &SubscriptionOptions) -> Self {
         Self {
@@ -117,7 +117,7 @@ impl<M> Outgoing<M> {
         self.in_flight.remove(at)
     }
 
-    /// A packet identifier that is not in use [MQTT-2.2.1-4]. With room for one more there always is one, because at
+    /// A packet identifier that is not in use [MQTT-2.2.1-4, 4.3.2-1, 4.3.3-1] [MQTT311-2.3.1-4]. With room for one more there always is one, because at
     /// most 65,534 others are in flight.
     fn packet_id_for(&self, token: Token) -> PacketId {
         if let Some(packet_id) = packet_id_of(token) {
@@ -164,6 +164,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         if message.as_ref().is_expired(now) {
             return Sent::Dropped(DropReason::Expired); // [MQTT-3.3.2-5]
         }
+        // DUP is about this sending only [MQTT-3.3.1-3, 4.3.2-2, 4.3.3-2] [MQTT311-3.3.1-3].
         let delivery = match options.qos {
             Qos::AtMostOnce => Delivery::AtMostOnce,
             Qos::AtLeastOnce => Delivery::AtLeastOnce {
@@ -183,6 +184,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             if token == 0 {
                 self.outgoing.next_packet_id = after(packet_id);
             }
+            // [MQTT-4.3.2-3, 4.3.3-3] [MQTT311-4.3.2-1, 4.3.3-1]
             self.outgoing.in_flight.push_back(InFlight {
                 packet_id,
                 token,
@@ -196,9 +198,9 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
     }
 
     /// Sends again what an earlier connection left open, PUBLISH with DUP or PUBREL, under the same packet identifiers
-    /// [MQTT-4.4.0-1], as far as the client's Receive Maximum goes. `allow` judges each delivery as if it were new.
+    /// [MQTT-3.3.1-1, 4.4.0-1, 4.6.0-1] [MQTT311-3.3.1-1, 4.4.0-1, 4.6.0-1], as far as the client's Receive Maximum goes. `allow` judges each delivery as if it were new.
     /// Returns what is not to be delivered any more: refused by `allow`, or too large for this client. Expiry does not
-    /// matter here: its delivery had begun.
+    /// matter here: its delivery had begun [MQTT-4.3.3-7].
     pub fn resend(
         &mut self,
         mut allow: impl FnMut(&M) -> bool,
@@ -263,7 +265,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         }
     }
 
-    /// PUBREC: the client has a message of QoS 2, or refuses it [MQTT-4.3.3-4].
+    /// PUBREC: the client has a message of QoS 2, or refuses it [MQTT-4.3.3-4] [MQTT311-4.3.3-1].
     pub(super) fn pubrec(
         &mut self,
         ack: &Acknowledgement,
@@ -284,7 +286,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
                 if ack.reason.is_error() {
                     return Ok(self.done(at, ack.reason));
                 }
-                // The message itself is not needed any more [MQTT-4.3.3-5].
+                // The message itself is not needed any more [MQTT-4.3.3-5, -6].
                 flight.progress = Progress::Received { released: false };
                 Ok(Event::Received {
                     token: flight.token,
@@ -332,6 +334,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         self.outgoing.in_flight.get(at).map(|sent| &sent.progress)
     }
 
+    /// A refusal acknowledges like any other word [MQTT-4.4.0-2].
     fn done(&mut self, at: usize, reason: ReasonCode) -> Event {
         self.outgoing
             .remove(at)

@@ -38,6 +38,7 @@ impl Proposal {
         }
         let assigned = connect.client_id.is_none();
         let proposal = Self {
+            // [MQTT-3.1.3-6, -7] [MQTT311-3.1.3-6]
             client_id: connect.client_id.clone().unwrap_or_else(assign),
             connect: Box::new(connect),
             settings: *settings,
@@ -111,8 +112,10 @@ impl Proposal {
         now: Time,
         out: &mut Vec<u8>,
     ) -> Session<M> {
+        // [MQTT-3.1.2-4, -5, -6, 3.1.4-4] [MQTT311-3.1.2-4, -6, 3.1.4-3]
         let resumed = resumed.filter(|_| !self.clean_start());
-        self.connack(resumed.is_some()).encode(self.version(), out); // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
+        // [MQTT-3.1.4-5, 3.2.2-2, -3] [MQTT311-3.1.4-4, 3.2.2-1, -2, -3]
+        self.connack(resumed.is_some()).encode(self.version(), out);
         Session::open(self, resumed, now)
     }
 
@@ -123,12 +126,13 @@ impl Proposal {
             session_expiry_s: Some(self.expiry_s())
                 .filter(|granted| *granted != self.connect.session_expiry_s),
             receive_max: settings.receive_max_messages,
-            qos_max: settings.qos_max(),
+            qos_max: settings.qos_max(), // [MQTT-3.2.2-9]
             topic_alias_max: settings.topic_alias_max,
             packet_max_bytes: Some(settings.packet_max_bytes),
             assigned_client_id: self.assigned.then(|| self.client_id.clone()), // [MQTT-3.2.2-16]
             subscription_ids_available: !settings.aws,
             server_keep_alive_s: settings.server_keep_alive_s(&self.connect), // [MQTT-3.2.2-21]
+            // No response information [MQTT-3.1.2-28], no authentication method [MQTT-4.12.0-6].
             ..ConnAck::new(ReasonCode::Success, session_present)
         }
     }
@@ -137,7 +141,7 @@ impl Proposal {
 /// What is refused whoever asks.
 fn check(connect: &Connect, settings: &Settings) -> Result<(), Disconnect> {
     if connect.authentication.is_some() {
-        // [MQTT-4.12.0-1]
+        // [MQTT-4.12.0-1, -4]
         return Err(Disconnect::new(
             ReasonCode::BadAuthenticationMethod,
             "enhanced authentication is not served: the client certificate is the login",
@@ -163,7 +167,7 @@ fn check(connect: &Connect, settings: &Settings) -> Result<(), Disconnect> {
         ));
     }
     if connect.version == Version::V311 && connect.client_id.is_none() && !connect.clean_start {
-        // 3.1.1 [MQTT-3.1.3-8]
+        // [MQTT311-3.1.3-7, -8]
         return Err(Disconnect::new(
             ReasonCode::ClientIdentifierNotValid,
             "a client without an identifier has no session to resume: set Clean Session or an identifier",
@@ -197,12 +201,13 @@ fn refuse_within(
     reason_string: Option<&str>,
     out: &mut Vec<u8>,
 ) {
+    // [MQTT-3.2.2-8]
     let reason = if ConnAck::allows(reason) && reason.is_error() {
         reason
     } else {
         ReasonCode::Unspecified
     };
-    let mut connack = ConnAck::new(reason, false); // [MQTT-3.2.2-6]
+    let mut connack = ConnAck::new(reason, false); // [MQTT-3.2.2-6] [MQTT311-3.2.2-4]
     connack.reason_string = reason_string.map(cut_reason);
     write_within(max_bytes, out, |out, with_string| {
         if !with_string {

@@ -76,7 +76,7 @@ impl<M> Default for Stored<M> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Closed<M> {
     /// The will that is to be published, after [`Will::delay_s`] (already cut to the session's expiry
-    /// [MQTT-3.1.3-9]) unless the client is back before.
+    /// [MQTT-3.1.2-8]) unless the client is back before.
     pub will: Option<Will>,
     /// Seconds for which `stored` is to be kept: 0 not at all, `SESSION_NEVER_EXPIRES` for ever.
     pub expiry_s: u32,

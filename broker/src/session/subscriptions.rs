@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use super::{Disconnect, Event, Publication, Session};
 use crate::codec::{
     PacketId, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe,
@@ -53,18 +55,24 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             ));
         }
         self.check_answer_fits(subscribe.filters.len())?;
-        let mut new = 0;
+        // As if each filter came in a packet of its own [MQTT-3.8.4-5] [MQTT311-3.8.4-4]: the same one a second time finds
+        // the subscription of the first.
+        let mut new: HashSet<TopicFilter> = HashSet::new();
         let requests = subscribe.filters.into_iter().map(|(filter, mut options)| {
             options.id = subscribe.subscription_id;
-            options.qos = options.qos.min(self.settings.qos_max()); // [MQTT-3.8.4-8]
-            let existed = self.subscriptions.contains_key(&filter);
+            // Never refused for its QoS [MQTT-3.2.2-10, 3.8.4-8].
+            options.qos = options.qos.min(self.settings.qos_max());
+            let existed = self.subscriptions.contains_key(&filter) || new.contains(&filter);
             let verdict = if !self.settings.takes_topic(filter.pattern()) {
                 ReasonCode::TopicFilterInvalid
-            } else if !existed && self.subscriptions.len() + new >= self.settings.subscriptions_max
+            } else if !existed
+                && self.subscriptions.len() + new.len() >= self.settings.subscriptions_max
             {
                 ReasonCode::QuotaExceeded
             } else {
-                new += usize::from(!existed);
+                if !existed {
+                    new.insert(filter.clone());
+                }
                 ReasonCode::granted(options.qos)
             };
             SubscribeRequest {
@@ -82,8 +90,11 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
 
     pub(super) fn unsubscribe(&self, unsubscribe: Unsubscribe) -> Result<Event, Disconnect> {
         self.check_answer_fits(unsubscribe.filters.len())?;
+        // As if each filter came in a packet of its own [MQTT-3.10.4-6] [MQTT311-3.10.4-6].
+        let mut gone: HashSet<TopicFilter> = HashSet::new();
         let requests = unsubscribe.filters.into_iter().map(|filter| {
-            let reason = if self.subscriptions.contains_key(&filter) {
+            let there = self.subscriptions.contains_key(&filter) && gone.insert(filter.clone());
+            let reason = if there {
                 ReasonCode::Success
             } else {
                 ReasonCode::NoSubscriptionExisted
@@ -110,7 +121,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
     }
 
     /// Answers an [`Event::Subscribe`]: what is still granted in it is now a subscription of the session
-    /// [MQTT-3.8.4-3]. One reason string speaks for all refusals.
+    /// [MQTT-3.8.4-1, -3, -7] [MQTT311-3.8.4-1, -3, -5]. One reason string speaks for all refusals.
     pub fn subscribed(
         &mut self,
         requests: SubscribeRequests,
@@ -149,7 +160,8 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         });
     }
 
-    /// Answers an [`Event::Unsubscribe`]: what is in it is no longer a subscription of the session [MQTT-3.10.4-1].
+    /// Answers an [`Event::Unsubscribe`]: what is in it is no longer a subscription of the session [MQTT-3.10.4-1]
+    /// [MQTT311-3.10.4-1]; what is in flight stays so.
     pub fn unsubscribed(&mut self, requests: UnsubscribeRequests, out: &mut Vec<u8>) {
         let UnsubscribeRequests {
             packet_id,
@@ -168,7 +180,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             }
         }
         if !self.ended {
-            unsuback.encode(self.version, out); // [MQTT-3.10.4-4], [MQTT-3.10.4-5]
+            unsuback.encode(self.version, out); // [MQTT-3.10.4-4, -5] [MQTT311-3.10.4-4, -5]
         }
     }
 

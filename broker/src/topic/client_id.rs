@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{TopicError, check_text};
 
-/// Longest client identifier in bytes. The standard asks for 23 at least; this is what AWS IoT takes.
+/// Longest client identifier in bytes. The standard asks for 23 at least [MQTT-3.1.3-5] [MQTT311-3.1.3-5]; this is what
+/// AWS IoT takes.
 pub const CLIENT_ID_MAX_BYTES: usize = 128;
 
 /// A client identifier, never empty: where a client sends none, one is assigned before anything else is decided.
@@ -50,9 +51,16 @@ impl fmt::Debug for ClientId {
 mod tests {
     use super::*;
 
+    /// [MQTT-3.1.3-5] [MQTT311-3.1.3-5]
     #[test]
     fn identifiers_are_printable_and_bounded() {
-        assert!("lamp-1".parse::<ClientId>().is_ok());
+        let alphabet = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        for len in 1..=23 {
+            for start in 0..=alphabet.len() - len {
+                let text = &alphabet[start..start + len];
+                assert_eq!(text.parse::<ClientId>().unwrap().as_str(), text);
+            }
+        }
         assert!("a".repeat(CLIENT_ID_MAX_BYTES).parse::<ClientId>().is_ok());
         assert!(
             "a".repeat(CLIENT_ID_MAX_BYTES + 1)

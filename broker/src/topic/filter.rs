@@ -63,7 +63,7 @@ impl FromStr for TopicFilter {
             None => (0, text),
             Some(rest) => {
                 let (name, pattern) = rest.split_once('/').ok_or(TopicError::Share)?;
-                // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+                // [MQTT-4.8.2-1, -2]
                 if name.is_empty() || name.contains(['+', '#']) || pattern.is_empty() {
                     return Err(TopicError::Share);
                 }
@@ -74,7 +74,7 @@ impl FromStr for TopicFilter {
         let mut levels = pattern.split('/').peekable();
         while let Some(level) = levels.next() {
             let alone = matches!(level, "+" | "#");
-            // [MQTT-4.7.1-1], [MQTT-4.7.1-2]: alone in its level, `#` only in the last one.
+            // [MQTT-4.7.1-1, -2] [MQTT311-4.7.1-2, -3]: alone in its level, `#` only in the last one.
             if (!alone && level.contains(['+', '#'])) || (level == "#" && levels.peek().is_some()) {
                 return Err(TopicError::WildcardMisplaced);
             }
@@ -113,6 +113,7 @@ mod tests {
         text.parse()
     }
 
+    /// [MQTT-4.7.1-1, -2, 4.7.3-1] [MQTT311-4.7.1-2, -3, 4.7.3-1]
     #[test]
     fn wildcards_stand_alone_and_the_long_one_last() {
         for good in [
@@ -137,6 +138,7 @@ mod tests {
         assert_eq!(parse(""), Err(TopicError::Empty));
     }
 
+    /// [MQTT-4.8.2-1, -2]
     #[test]
     fn a_share_has_a_name_and_a_filter() {
         let filter = parse("$share/g/a/+").unwrap();
@@ -157,6 +159,7 @@ mod tests {
         }
     }
 
+    /// [MQTT-4.7.3-3] [MQTT311-4.7.3-3]
     #[test]
     fn depth_holds_at_the_bound_and_not_past_it() {
         assert!(parse(&"/".repeat(TOPIC_MAX_LEVELS - 1)).is_ok());

@@ -5,7 +5,7 @@ use super::{TopicFilter, TopicName};
 /// The share name of a shared subscription plays no part.
 #[must_use]
 pub fn matches(filter: &TopicFilter, name: &TopicName) -> bool {
-    // [MQTT-4.7.2-1]: a filter that begins with a wildcard takes no topic that begins with `$`.
+    // [MQTT-4.7.2-1] [MQTT311-4.7.2-1]: a filter that begins with a wildcard takes no topic that begins with `$`.
     if name.as_str().starts_with('$') && filter.pattern().starts_with(['+', '#']) {
         return false;
     }
@@ -15,6 +15,7 @@ pub fn matches(filter: &TopicFilter, name: &TopicName) -> bool {
             // `a/#` takes `a` too (§4.7.1.2), so nothing left to compare is also a match.
             ("#", _) => return true,
             ("+", Some(_)) => {}
+            // Byte by byte [MQTT-4.7.3-4] [MQTT311-4.7.3-4].
             (wanted, Some(level)) if wanted == level => {}
             _ => return false,
         }
@@ -26,6 +27,7 @@ pub fn matches(filter: &TopicFilter, name: &TopicName) -> bool {
 mod tests {
     use super::*;
 
+    /// [MQTT-3.3.2-3, 4.7.2-1, 4.7.3-4] [MQTT311-3.3.2-3, 4.7.2-1, 4.7.3-4]
     #[test]
     fn the_examples_of_the_standard_hold() {
         for (filter, name, expected) in [
@@ -55,6 +57,9 @@ mod tests {
             ("$SYS/monitor/+", "$SYS/monitor/Clients", true),
             ("a", "a", true),
             ("a", "A", false),
+            ("\u{e9}", "\u{e9}", true),
+            ("\u{e9}", "e\u{301}", false),
+            ("\u{feff}a", "a", false),
             ("a", "a/", false),
             ("a/b", "a", false),
             ("$share/g/a/#", "a/x", true),

@@ -10,7 +10,7 @@ pub use filter::TopicFilter;
 pub use matching::matches;
 pub use name::TopicName;
 
-/// Longest topic name or filter in bytes: what the wire's two length bytes can say [MQTT-4.7.3-3].
+/// Longest topic name or filter in bytes: what the wire's two length bytes can say [MQTT-4.7.3-3] [MQTT311-4.7.3-3].
 pub const TOPIC_MAX_BYTES: usize = 65_535;
 
 /// Most levels of a topic name or filter. The standard sets none; thirty thousand levels are an attack on the tree.
@@ -19,7 +19,7 @@ pub const TOPIC_MAX_LEVELS: usize = 128;
 /// Why a text is no topic name, topic filter or client identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
-    /// [MQTT-4.7.3-1]
+    /// [MQTT-4.7.3-1] [MQTT311-4.7.3-1]
     #[error("it is empty: give it at least one character")]
     Empty,
     /// [MQTT-4.7.3-3], and the bound on client identifiers.
@@ -33,22 +33,22 @@ pub enum TopicError {
     /// [`TOPIC_MAX_LEVELS`]
     #[error("it has more than {TOPIC_MAX_LEVELS} levels: use fewer `/`")]
     TooDeep,
-    /// [MQTT-1.5.4-1]
+    /// [MQTT-1.5.4-1] [MQTT311-1.5.3-1]
     #[error("it is not UTF-8")]
     NotUtf8,
-    /// [MQTT-1.5.4-2], [MQTT-4.7.3-2]
+    /// [MQTT-1.5.4-2, 4.7.3-2] [MQTT311-1.5.3-2, 4.7.3-2]
     #[error("it holds U+0000")]
     Nul,
     /// MQTT 5 §1.5.4, MQTT 3.1.1 §1.5.3: control characters and non-characters may be refused, and are.
     #[error("it holds the control or non-character U+{:04X}", *.0 as u32)]
     Unprintable(char),
-    /// [MQTT-3.3.2-2], [MQTT-4.7.1-1]
+    /// [MQTT-3.3.2-2, 4.7.0-1] [MQTT311-3.3.2-2, 4.7.1-1]
     #[error("a topic name has no wildcards: remove `+` and `#`")]
     WildcardInName,
-    /// [MQTT-4.7.1-1], [MQTT-4.7.1-2]
+    /// [MQTT-4.7.1-1, -2] [MQTT311-4.7.1-2, -3]
     #[error("a wildcard stands alone in its level, and `#` only in the last")]
     WildcardMisplaced,
-    /// [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+    /// [MQTT-4.8.2-1, -2]
     #[error("a shared subscription is `$share/NAME/FILTER`, NAME without `/`, `+`, `#`")]
     Share,
 }
@@ -93,6 +93,7 @@ fn check_levels(text: &str) -> Result<(), TopicError> {
 mod tests {
     use super::*;
 
+    /// [MQTT-4.7.3-2] [MQTT311-4.7.3-2]
     #[test]
     fn control_and_non_characters_are_refused_and_ordinary_text_is_not() {
         for (text, error) in [

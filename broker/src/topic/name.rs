@@ -81,6 +81,7 @@ mod tests {
         text.parse()
     }
 
+    /// [MQTT-3.3.2-2, 4.7.0-1, 4.7.3-1] [MQTT311-3.3.2-2, 4.7.1-1, 4.7.3-1]
     #[test]
     fn names_follow_the_standard() {
         for good in ["a", "/", "/a", "a/", "a//b", "$aws/things/x", "a b", "ü/ß"] {
@@ -96,6 +97,7 @@ mod tests {
         );
     }
 
+    /// [MQTT-4.7.3-3] [MQTT311-4.7.3-3]
     #[test]
     fn length_and_depth_hold_at_the_bound_and_not_past_it() {
         assert!(parse(&"a".repeat(TOPIC_MAX_BYTES)).is_ok());

@@ -7,6 +7,7 @@ use broker::codec::{Qos, ReasonCode, Version};
 use crate::client::{Client, hello, lasting, will};
 use crate::house::{EVERYTHING, House, PATIENCE};
 
+/// [MQTT311-3.3.5-2]
 #[test]
 fn a_denied_publish_is_named_and_the_session_lives_or_ends_by_version() {
     let house = House::new();
@@ -63,6 +64,7 @@ fn denied_subscriptions_are_refused_one_by_one() {
     }
 }
 
+/// [MQTT-3.1.4-2]
 #[test]
 fn a_client_id_that_is_not_the_thing_is_refused_in_both_versions() {
     let house = House::new();

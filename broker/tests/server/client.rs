@@ -6,8 +6,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use broker::codec::{
-    self, Connect, Delivery, Disconnect, Packet, PacketId, PubAck, Publish, Qos, ReasonCode,
-    RetainHandling, SubAck, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
+    self, ConnAck, Connect, Delivery, Disconnect, Packet, PacketId, PubAck, Publish, Qos,
+    ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, Unsubscribe, Version, Will,
 };
 use bytes::{Bytes, BytesMut};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -138,6 +138,33 @@ impl Client {
             None => Err(None),
             Some(other) => panic!("{other:?} instead of a CONNACK"),
         }
+    }
+
+    /// A connection that has said nothing yet.
+    pub fn dial(house: &House, device: &Device, version: Version) -> Self {
+        Self {
+            stream: dial(house.mqtt, tls(house, Some(device))),
+            buffer: BytesMut::new(),
+            version,
+            next_id: 0,
+        }
+    }
+
+    /// Connects and expects to be let in; what the CONNACK says.
+    pub fn open_with(house: &House, device: &Device, connect: &Connect) -> (Self, ConnAck) {
+        let mut client = Self::dial(house, device, connect.version);
+        client.say(&Packet::Connect(Box::new(connect.clone())));
+        match client.receive() {
+            Some(Packet::ConnAck(ack)) if ack.reason == ReasonCode::Success => (client, *ack),
+            other => panic!("{other:?} instead of a CONNACK"),
+        }
+    }
+
+    /// Sends a packet.
+    pub fn say(&mut self, packet: &Packet) {
+        let mut out = Vec::new();
+        packet.encode(self.version, &mut out);
+        self.write(&out);
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {

@@ -5,6 +5,7 @@ use broker::codec::{Delivery, Qos, ReasonCode, Version};
 use crate::client::{Client, hello, lasting, will};
 use crate::house::{EVERYTHING, House};
 
+/// [MQTT-3.2.0-1] [MQTT311-3.1.2-4, -5, 3.2.0-1, 3.3.1-1, 4.1.0-1, 4.4.0-1, 4.5.0-1, 4.6.0-1, -6]
 #[test]
 fn a_session_its_queue_and_what_was_in_flight_survive_a_restart() {
     let house = House::new();
@@ -73,6 +74,7 @@ fn a_session_its_queue_and_what_was_in_flight_survive_a_restart() {
     assert_eq!(client.message().0, "x/3");
 }
 
+/// [MQTT-3.1.2-5, -23, 4.5.0-1]
 #[test]
 fn one_message_for_many_parked_sessions_reaches_each_after_a_restart() {
     let house = House::new();
@@ -120,6 +122,7 @@ fn retained_messages_survive_and_deleted_ones_stay_deleted() {
     client.settle();
 }
 
+/// [MQTT-3.1.2-4, -6, 3.1.4-4]
 #[test]
 fn a_clean_start_ends_the_kept_session() {
     let house = House::new();
@@ -147,6 +150,7 @@ fn a_clean_start_ends_the_kept_session() {
     client.settle();
 }
 
+/// [MQTT-3.1.2-7, -8, 3.1.3-9]
 #[test]
 fn a_delayed_will_is_cancelled_by_coming_back() {
     let house = House::new();
@@ -168,6 +172,7 @@ fn a_delayed_will_is_cancelled_by_coming_back() {
     assert_eq!(witness.message(), ("will".into(), "gone".into()));
 }
 
+/// [MQTT-3.1.2-8, 4.1.0-2]
 #[test]
 fn a_session_expires_and_its_will_with_it() {
     let house = House::new();
@@ -183,7 +188,7 @@ fn a_session_expires_and_its_will_with_it() {
     let (mut lost, _) = Client::connect(&house, &a, connect.clone()).ok().unwrap();
     lost.subscribe("x");
     drop(lost);
-    // The will does not wait longer than the session lives [MQTT-3.1.3-9].
+    // The will does not wait longer than the session lives.
     assert_eq!(witness.message(), ("will".into(), "expired".into()));
     let (_, present) = Client::connect(&house, &a, connect).ok().unwrap();
     assert!(!present);

@@ -10,11 +10,14 @@
 
 mod authorisation;
 mod client;
+mod deliveries;
 mod durable;
 mod hostile;
 mod house;
 mod mosquitto;
+mod refusals;
 mod rumqtt;
 mod sessions;
+mod sharing;
 mod standing;
 mod websocket;

@@ -64,11 +64,13 @@ fn one_message(version: &str) {
     assert!(subscriber.wait().unwrap().success());
 }
 
+/// [MQTT311-7.0.0-2, 7.1.1-1]
 #[test]
 fn a_message_passes_in_3_1_1() {
     one_message("mqttv311");
 }
 
+/// [MQTT-4.2.0-1]
 #[test]
 fn a_message_passes_in_5() {
     one_message("mqttv5");

@@ -10,6 +10,7 @@ fn transport(house: &House, device: &Device) -> rumqttc::TlsConfiguration {
     rumqttc::TlsConfiguration::Rustls(Arc::clone(&tls(house, Some(device))))
 }
 
+/// [MQTT311-7.0.0-2]
 #[test]
 fn version_4_subscribes_publishes_and_receives() {
     let house = House::new();

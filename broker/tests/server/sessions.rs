@@ -5,6 +5,7 @@ use broker::codec::{Delivery, Qos, ReasonCode, Version};
 use crate::client::{Client, hello, lasting, tls, will};
 use crate::house::{EVERYTHING, House};
 
+/// [MQTT-3.10.4-2, 4.6.0-5, -6] [MQTT311-3.10.4-2, 4.6.0-5, -6]
 #[test]
 fn versions_and_qualities_meet() {
     let house = House::new();
@@ -33,6 +34,7 @@ fn versions_and_qualities_meet() {
     }
 }
 
+/// [MQTT311-3.3.5-1]
 #[test]
 fn overlapping_subscriptions_give_one_copy_with_the_higher_quality() {
     let house = House::new();
@@ -69,13 +71,15 @@ fn retained_messages_come_to_new_subscriptions_and_go_when_empty() {
     assert_eq!(&publish.payload[..], b"warm");
     receiver.acknowledge(&publish);
     receiver.settle();
-    // A live message is not a retained one for who is subscribed already [MQTT-3.3.1-9].
+    // A live message is not a retained one for who is subscribed already
+    // [MQTT-3.3.1-12] [MQTT311-3.3.1-9].
     sender.retain("room/1", "hot");
     let live = receiver.unacknowledged();
     assert!(!live.retain);
     assert_eq!(&live.payload[..], b"hot");
 }
 
+/// [MQTT-3.1.2-8, 3.14.4-3]
 #[test]
 fn a_will_is_published_when_the_connection_is_lost_and_not_after_a_goodbye() {
     let house = House::new();
@@ -93,6 +97,7 @@ fn a_will_is_published_when_the_connection_is_lost_and_not_after_a_goodbye() {
     assert_eq!(witness.message(), ("will/a".into(), "gone".into()));
 }
 
+/// [MQTT-3.1.4-3, 4.13.2-1]
 #[test]
 fn a_second_connection_takes_the_session_over() {
     let house = House::new();
@@ -128,6 +133,25 @@ fn a_second_connection_takes_the_session_over() {
     second.acknowledge(&again);
     sender.publish("x", "next");
     assert_eq!(second.message().1, "next");
+}
+
+/// [MQTT311-3.1.4-2, 3.2.2-2]
+#[test]
+fn in_3_1_1_the_older_connection_is_just_closed() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let connect = || {
+        Client::connect(&house, &a, lasting(&a, Version::V311))
+            .ok()
+            .unwrap()
+    };
+    let (mut first, _) = connect();
+    first.subscribe("x");
+    let (mut second, present) = connect();
+    assert!(present);
+    assert!(first.receive().is_none());
+    second.put("x", "heard", Qos::AtMostOnce, false);
+    assert_eq!(second.message().1, "heard");
 }
 
 #[test]

@@ -19,13 +19,15 @@ fn upgrade(house: &House, device: &Device, protocol: &str) -> Option<Socket> {
         .headers_mut()
         .insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
     let stream = dial(house.wss, tls(house, Some(device)));
-    client(request, stream).ok().map(|(socket, _)| socket)
+    let (socket, response) = client(request, stream).ok()?;
+    assert_eq!(response.headers()["Sec-WebSocket-Protocol"], "mqtt");
+    Some(socket)
 }
 
 fn send_connect(socket: &mut Socket, device: &Device) {
     let mut out = Vec::new();
     hello(device, Version::V5).encode(&mut out);
-    // A packet may span frames [MQTT-6.0.0-2].
+    // A packet may span frames.
     let second = out.split_off(5);
     socket.send(Message::Binary(out.into())).unwrap();
     socket.send(Message::Binary(second.into())).unwrap();
@@ -48,6 +50,7 @@ fn receive(socket: &mut Socket, buffer: &mut BytesMut) -> Packet {
     }
 }
 
+/// [MQTT-6.0.0-2] [MQTT311-6.0.0-2]
 #[test]
 fn a_message_comes_through_a_websocket() {
     let house = House::new();
@@ -92,6 +95,7 @@ fn refused(house: &House, device: &Device) -> bool {
     upgrade(house, device, "mqtt").is_none()
 }
 
+/// [MQTT-6.0.0-1, -3, -4] [MQTT311-6.0.0-1, -3, -4]
 #[test]
 fn text_frames_close_with_1003_and_other_protocols_are_refused() {
     let house = House::new();

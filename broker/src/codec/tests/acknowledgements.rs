@@ -6,7 +6,7 @@ use super::super::{
 use super::{decode_all, error_of};
 
 struct Kind {
-    /// Type and flags [MQTT-2.1.3-1].
+    /// Type and flags.
     first: u8,
     /// The same type with flags it may not have.
     wrong_flags: u8,
@@ -22,31 +22,32 @@ const KINDS: [Kind; 4] = [
         wrong_flags: 0x42,
         make: |ack| Packet::PubAck(PubAck(ack)),
         reason: ReasonCode::NotAuthorized,
-        forbidden: 0x92, // [MQTT-3.4.2-1]
+        forbidden: 0x92,
     },
     Kind {
         first: 0x50,
         wrong_flags: 0x52,
         make: |ack| Packet::PubRec(PubRec(ack)),
         reason: ReasonCode::NotAuthorized,
-        forbidden: 0x92, // [MQTT-3.5.2-1]
+        forbidden: 0x92,
     },
     Kind {
         first: 0x62,
         wrong_flags: 0x60,
         make: |ack| Packet::PubRel(PubRel(ack)),
         reason: ReasonCode::PacketIdentifierNotFound,
-        forbidden: 0x10, // [MQTT-3.6.2-1]
+        forbidden: 0x10,
     },
     Kind {
         first: 0x70,
         wrong_flags: 0x72,
         make: |ack| Packet::PubComp(PubComp(ack)),
         reason: ReasonCode::PacketIdentifierNotFound,
-        forbidden: 0x10, // [MQTT-3.7.2-1]
+        forbidden: 0x10,
     },
 ];
 
+/// [MQTT-2.2.1-5] [MQTT311-2.3.1-6]
 #[test]
 fn the_short_forms_are_read_and_written() {
     let id = PacketId::new(0x0102).unwrap();
@@ -76,6 +77,7 @@ fn the_short_forms_are_read_and_written() {
     }
 }
 
+/// [MQTT-2.1.3-1, 3.4.2-1, 3.5.2-1, 3.6.1-1, 3.6.2-1, 3.7.2-1] [MQTT311-2.2.2-1, 3.6.1-1]
 #[test]
 fn what_the_standard_forbids_is_refused() {
     use ReasonCode::{MalformedPacket, ProtocolError};
@@ -87,7 +89,7 @@ fn what_the_standard_forbids_is_refused() {
     } in KINDS
     {
         for version in [Version::V311, Version::V5] {
-            assert_eq!(error_of(&[first, 2, 0, 0], version), ProtocolError); // [MQTT-2.2.1-3]
+            assert_eq!(error_of(&[first, 2, 0, 0], version), ProtocolError);
             assert_eq!(error_of(&[first, 1, 1], version), MalformedPacket);
             assert_eq!(error_of(&[wrong_flags, 2, 0, 1], version), MalformedPacket); // [MQTT-2.1.3-1]
         }

@@ -5,6 +5,7 @@ use super::*;
 mod acknowledgements;
 pub(crate) mod arbitrary;
 mod differential;
+mod fields;
 pub(crate) mod properties;
 mod strict;
 

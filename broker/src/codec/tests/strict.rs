@@ -15,6 +15,7 @@ fn taken(version: Version, bytes: &[u8]) -> Packet {
     decode_all(bytes, version).unwrap()
 }
 
+/// [MQTT311-2.2.2-1, -2, 3.8.1-1, 3.10.1-1, 3.14.1-1]
 #[test]
 fn fixed_headers() {
     for version in [V311, V5] {
@@ -32,6 +33,7 @@ fn fixed_headers() {
     assert!(matches!(taken(V5, &[0xf0, 0]), Packet::Auth(_)));
 }
 
+/// [MQTT-3.2.2-15]
 #[test]
 fn a_large_claim_is_refused_before_its_body_and_the_bound_itself_is_not() {
     let limits = Limits {
@@ -70,6 +72,7 @@ fn a_large_claim_is_refused_before_its_body_and_the_bound_itself_is_not() {
     );
 }
 
+/// [MQTT-4.7.3-1] [MQTT311-3.3.1-2, -4, 3.3.2-2, 4.7.3-1]
 #[test]
 fn publish() {
     for version in [V311, V5] {
@@ -142,7 +145,7 @@ fn subscribe_and_unsubscribe() {
         };
         taken(version, &packet(0x82, 1, &[0, 1, b'a', 1]));
         refused(version, ProtocolError, &packet(0x82, 0, &[0, 1, b'a', 1])); // [MQTT-2.2.1-3]
-        refused(version, ProtocolError, &packet(0x82, 1, &[])); // [MQTT-3.8.3-2]
+        refused(version, ProtocolError, &packet(0x82, 1, &[])); // [MQTT-3.8.3-2] [MQTT311-3.8.3-3]
         refused(version, MalformedPacket, &packet(0x82, 1, &[0, 1, b'a', 3])); // QoS 3
         refused(
             version,
@@ -156,7 +159,7 @@ fn subscribe_and_unsubscribe() {
             &packet(0x82, 1, &[0, 2, b'a', b'#', 0]),
         ); // [MQTT-4.7.1-1]
         refused(version, TopicFilterInvalid, &packet(0x82, 1, &[0, 0, 0])); // [MQTT-4.7.3-1]
-        refused(version, ProtocolError, &packet(0xa2, 1, &[])); // [MQTT-3.10.3-2]
+        refused(version, ProtocolError, &packet(0xa2, 1, &[])); // [MQTT-3.10.3-2] [MQTT311-3.10.3-2]
         refused(version, ProtocolError, &packet(0xa2, 0, &[0, 1, b'a']));
         let many = |count: usize, one: &[u8]| one.repeat(count);
         taken(
@@ -178,7 +181,7 @@ fn subscribe_and_unsubscribe() {
             &packet(0xa2, 1, &many(LIMITS.filters_max + 1, &[0, 1, b'a'])),
         );
     }
-    refused(V311, MalformedPacket, &[0x82, 6, 0, 1, 0, 1, b'a', 4]); // 3.1.1 [MQTT-3.8.3-4]
+    refused(V311, MalformedPacket, &[0x82, 6, 0, 1, 0, 1, b'a', 4]); // [MQTT311-3.8.3-4]
     refused(V5, ProtocolError, &[0x82, 7, 0, 1, 0, 0, 1, b'a', 0x30]); // retain handling 3
     refused(
         V5,
@@ -197,6 +200,7 @@ fn subscribe_and_unsubscribe() {
     refused(V5, ProtocolError, &no_local); // [MQTT-3.8.3-4]
 }
 
+/// [MQTT-3.14.2-1, 3.15.2-1]
 #[test]
 fn disconnect_and_auth() {
     assert_eq!(taken(V311, &[0xe0, 0]), taken(V5, &[0xe0, 0]));
@@ -232,6 +236,7 @@ fn first_error(bytes: &[u8]) -> (ReasonCode, Option<Version>) {
     (error.reason, error.version)
 }
 
+/// [MQTT311-3.1.2-3, -11, -13, -14, -15]
 #[test]
 fn connect_flags_and_payload() {
     let id = &[0, 1, b'a'];
@@ -258,7 +263,7 @@ fn connect_flags_and_payload() {
             (ReasonCode::ClientIdentifierNotValid, Some(version))
         );
     }
-    // 3.1.1 [MQTT-3.1.2-22]; MQTT 5 allows it.
+    // [MQTT311-3.1.2-22]; MQTT 5 allows it.
     let password = &[0, 1, b'a', 0, 1, b'p'];
     assert_eq!(
         first_error(&connect(4, 0x42, &[], password)),
@@ -291,6 +296,7 @@ fn connect_flags_and_payload() {
     );
 }
 
+/// [MQTT-3.1.2-1, -2] [MQTT311-3.1.2-1, -2]
 #[test]
 fn other_protocols_are_told_what_to_speak_or_nothing() {
     let unsupported = |version| (ReasonCode::UnsupportedProtocolVersion, version);
@@ -311,12 +317,13 @@ fn other_protocols_are_told_what_to_speak_or_nothing() {
     assert_eq!(first_error(&[0x11]), (MalformedPacket, None));
 }
 
+/// [MQTT311-3.2.2-6]
 #[test]
 fn connack_suback_and_unsuback() {
     refused(V5, MalformedPacket, &[0x20, 3, 2, 0, 0]); // [MQTT-3.2.2-1]
     refused(V5, ProtocolError, &[0x20, 3, 1, 0x87, 0]); // [MQTT-3.2.2-6]
     refused(V311, ProtocolError, &[0x20, 2, 0, 6]);
-    refused(V311, ProtocolError, &[0x90, 3, 0, 1, 0x87]); // 3.1.1 [MQTT-3.9.3-2]
+    refused(V311, ProtocolError, &[0x90, 3, 0, 1, 0x87]); // [MQTT311-3.9.3-2]
     taken(V5, &[0x90, 4, 0, 1, 0, 0x87]);
     refused(V5, ProtocolError, &[0x90, 3, 0, 1, 0]);
     refused(V311, MalformedPacket, &[0xb0, 3, 0, 1, 0]);

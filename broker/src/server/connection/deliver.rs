@@ -116,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         self.in_flight.push((token, body));
                     }
                     if let Some(shared) = shared
+                        // Of QoS 2 nobody else may have it any more [MQTT-4.8.2-4, -5].
                         && options.qos == Qos::AtLeastOnce
                     {
                         self.lent.push((packet_id, shared));
@@ -151,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn received(&mut self, token: Token, packet_id: PacketId) {
         let answer = Answer::Release(packet_id);
         let Some((_, body)) = self.in_flight.iter_mut().find(|(t, _)| *t == token) else {
-            return self.answer(answer);
+            return self.answer_when(None, answer);
         };
         match self
             .hub
@@ -166,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// The client has a message.
+    /// The client has a message, or has refused it: then too nobody else gets it [MQTT-4.8.2-6].
     pub(super) fn acknowledged(&mut self, token: Token, packet_id: PacketId) {
         self.forget_in_flight(token);
         if let Some(at) = self.lent.iter().position(|(lent, _)| *lent == packet_id) {

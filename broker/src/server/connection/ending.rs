@@ -115,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             found.map_or(BodyRef::Inline, |(_, body)| *body)
         };
         let mut will_now = None;
+        // [MQTT-3.1.2-23, 4.1.0-2] [MQTT311-3.1.2-4, -6, 4.1.0-1]
         if end.forfeits() || expiry_s == 0 || !mailbox.is_durable() {
             hub.unsubscribe_all(mailbox.number(), stored.subscriptions.keys());
             for delivery in staged {
@@ -139,6 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             hub.sessions
                 .release(&key, &mailbox, None, hub.limits.parked_sessions);
             if end.forfeits() {
+                // Only then: what a session retained outlives it otherwise [MQTT311-3.1.2-7].
                 hub.forget_retained_of(identity.certificate());
             } else {
                 will_now = will;
@@ -222,7 +224,8 @@ fn take_lent(lent: &mut Vec<(PacketId, Box<Shared>)>, packet_id: PacketId) -> Op
     Some(lent.swap_remove(at).1)
 }
 
-/// Writes the last words. Whether the peer may have heard them.
+/// Writes the last words and closes [MQTT-3.1.4-3, 3.14.4-2, 4.13.1-1, 4.13.2-1] [MQTT311-3.14.4-1, 4.8.0-1, -2].
+/// Whether the peer may have heard them.
 async fn say(io: &mut (impl AsyncWrite + Unpin), out: &[u8], end: &End) -> bool {
     if matches!(end, End::Lost) {
         return false;

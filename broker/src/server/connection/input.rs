@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::{Connection, End};
+use super::{Answer, Connection, End};
 use crate::codec;
 use crate::server::pace;
 use crate::session::Event;
@@ -91,12 +91,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Whether another packet may be handled: the server is not behind, and the client reads what
-    /// it is sent.
+    /// Whether another packet may be handled: the server is not behind, the client reads what it is
+    /// sent, and its subscriptions are as it last asked for.
     pub(super) fn may_read(&self) -> bool {
         self.stalled.is_none()
+            && !self.is_subscribing()
             && self.session.may_receive()
             && self.unsent() < self.hub.limits.output_bytes
+    }
+
+    /// Whether a SUBACK or UNSUBACK waits for the disk. Until then the session has the subscriptions of before, and the
+    /// next packet would be judged by them: an UNSUBSCRIBE would miss what it is for [MQTT-3.10.4-1].
+    fn is_subscribing(&self) -> bool {
+        let mut answers = self.waiting.iter().map(|waiting| &waiting.answer);
+        answers.any(|answer| matches!(answer, Answer::Subscribe(..) | Answer::Unsubscribe(_)))
     }
 
     fn digest(&mut self, buffer: &mut BytesMut) -> Result<(), End> {
@@ -110,6 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let packet = match codec::decode(buffer, self.session.version(), &limits) {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return Ok(()),
+                // [MQTT-4.13.1-1] [MQTT311-4.8.0-1]
                 Err(error) => return Err(End::Broke(error.into())),
             };
             let event = self

@@ -194,13 +194,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Answers now, or when the journal has come to `lsn`. Answers keep their order.
+    /// Answers now, or when the journal has come to `lsn`. Answers keep their order, PUBRELs among them [MQTT-4.6.0-4]
+    /// [MQTT311-4.6.0-4]; of PUBACKs and PUBRECs the session keeps it.
     fn answer_when(&mut self, lsn: Option<Lsn>, answer: Answer) {
-        let lsn = match lsn {
-            Some(lsn) if !self.hub.durable.is_durable(lsn) => lsn,
-            // PUBACKs leave in the order of their PUBLISHes whatever the order of answering.
-            _ => return self.answer(answer),
-        };
+        let safe = lsn.is_none_or(|lsn| self.hub.durable.is_durable(lsn));
+        let in_turn = self.waiting.is_empty() || matches!(answer, Answer::Publish(..));
+        if safe && in_turn {
+            return self.answer(answer);
+        }
+        let lsn = lsn.unwrap_or(Lsn(0));
         self.waiting.push_back(Waiting { lsn, answer });
     }
 

@@ -96,6 +96,7 @@ where
                 tracing::warn!(certificate = %identity.certificate(),
                     client_id = proposal.client_id().as_str(), "CONNECT refused: {}", refusal.log);
             }
+            // [MQTT-3.1.3-8, 3.1.4-2] [MQTT311-3.1.3-9]
             proposal.refuse(refusal.reason, Some(&refusal.text), &mut out);
             close(io, &out, deadline).await;
             return None;
@@ -111,6 +112,7 @@ where
         held,
     } = opened;
     let now = hub.clock.now();
+    // The first word that is written [MQTT-3.2.0-1, 3.14.0-1] [MQTT311-3.2.0-1].
     let session: Session<Message> = proposal.open(stored, now, &mut out);
     Some(Box::new(Connection {
         io,
@@ -180,7 +182,8 @@ async fn first_packet<S: AsyncRead + Unpin>(
     }
 }
 
-/// An identifier for a client that sent none, used by nobody else [MQTT-3.1.3-6].
+/// An identifier for a client that sent none, used by nobody else [MQTT-3.1.3-6, 3.2.2-16]
+/// [MQTT311-3.1.3-6].
 fn assigned(hub: &Hub, number: u64) -> ClientId {
     let text = format!("auto-{:x}-{number:x}", hub.clock.now().as_millis());
     #[expect(
@@ -303,12 +306,13 @@ async fn open(
     if let Some(kept) = &kept {
         let will_due = kept.will.as_ref().map(|will| will.1);
         for due in [kept.expires_at, will_due].into_iter().flatten() {
+            // A will that waits is taken back with it [MQTT-3.1.3-9].
             hub.deadlines.remove(due, kept.mailbox.number());
         }
     }
     let resumed = match kept {
         Some(mut kept) if clean => {
-            // The old session ends here, so its will does not wait any longer [MQTT-3.1.3-9].
+            // The old session ends here, so its will does not wait any longer [MQTT-3.1.2-8].
             if let Some((will, _)) = kept.will.take() {
                 let number = kept.mailbox.number();
                 hub.publish_will(number, &will, &kept.identity, &key.client_id)
@@ -353,6 +357,7 @@ async fn write_record(
     );
     record.common_name = identity.common_name.as_deref().map(str::to_owned);
     let number = mailbox.number();
+    // [MQTT-3.1.2-7] [MQTT311-3.1.2-8]
     let mut safe = match proposal.will() {
         Some(will) => {
             let origin = Origin::Device(identity.certificate());
@@ -461,7 +466,8 @@ fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
     }
 }
 
-/// Says the last words and closes.
+/// Says the last words and closes [MQTT-3.1.2-2, 3.2.2-7, 4.13.2-1] [MQTT311-3.1.2-2, 3.2.2-5]. What the client sent
+/// behind its CONNECT is thrown away [MQTT-3.1.2-30, 3.1.4-6] [MQTT311-3.1.4-5].
 async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut io: S, out: &[u8], deadline: Instant) {
     let words = async {
         io.write_all(out).await?;

@@ -228,6 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         answer: Option<Answer>,
     ) -> Result<(), End> {
         if retain {
+            // [MQTT-3.3.1-5, -8] [MQTT311-3.3.1-5, -7, -12]
             match self.hub.retain(routing.message()) {
                 Ok(lsn) => {
                     retain = false;
@@ -309,7 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Policy says no. MQTT 5 can say so; in 3.1.1 the only word is to close.
+    /// Policy says no. MQTT 5 can say so; in 3.1.1 the only word is to close [MQTT311-3.3.5-2].
     fn deny(
         &mut self,
         action: Action,
@@ -337,6 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .published(packet_id, reason, Some(text), &mut self.out);
                 Ok(())
             }
+            // [MQTT311-4.8.0-2]
             _ => Err(End::Denied(reason, text.to_owned())),
         }
     }

@@ -45,7 +45,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             self.hub.subscribe(&self.mailbox, filter, request.options);
-            // A shared subscription gets no retained messages (§4.8.2).
+            // [MQTT-3.3.1-9, -10, -11, 3.8.4-4] [MQTT311-3.3.1-6, 3.8.4-3]. A shared subscription gets
+            // no retained messages (§4.8.2).
             let wanted = match request.options.retain_handling {
                 RetainHandling::Send => true,
                 RetainHandling::SendIfNew => !request.existed,
@@ -111,6 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn unsubscribe(&mut self, requests: UnsubscribeRequests) {
         let mut safe = None;
         for filter in requests.filters() {
+            // What is sent already is not called back [MQTT-3.10.4-2, -3] [MQTT311-3.10.4-2, -3].
             self.hub.unsubscribe(self.mailbox.number(), filter);
             if self.mailbox.is_durable() {
                 let number = self.mailbox.number();

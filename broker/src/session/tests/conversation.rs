@@ -3,6 +3,7 @@
 use super::*;
 use crate::codec::{Auth, MessageProperties, PubRel, Str};
 
+/// [MQTT-4.6.0-2] [MQTT311-4.6.0-2]
 #[test]
 fn pubacks_leave_in_the_order_of_the_publishes() {
     for version in [Version::V311, Version::V5] {
@@ -27,6 +28,7 @@ fn pubacks_leave_in_the_order_of_the_publishes() {
     }
 }
 
+/// [MQTT-3.3.4-7]
 #[test]
 fn receive_maximum_holds_at_the_bound_and_not_past_it() {
     let mut session = open(Version::V5);
@@ -62,6 +64,7 @@ fn receive_maximum_holds_at_the_bound_and_not_past_it() {
     assert_eq!(reason_of(past), ReasonCode::ReceiveMaximumExceeded);
 }
 
+/// [MQTT-3.1.0-2, 3.3.4-6, 4.12.0-7, 4.12.1-2]
 #[test]
 fn what_is_not_served_is_refused_by_its_name() {
     let refused =
@@ -122,6 +125,7 @@ fn requests(session: &mut TestSession, filters: &[&str]) -> SubscribeRequests {
     }
 }
 
+/// [MQTT-3.8.4-6, -7, 3.9.3-1, 3.10.4-1, -4, 3.11.3-1] [MQTT311-3.8.4-5, 3.9.3-1, -2, 3.10.4-1, -4]
 #[test]
 fn subscriptions_are_granted_refused_replaced_and_given_back() {
     for (version, refusal) in [(Version::V311, 0x80), (Version::V5, 0x87)] {
@@ -208,6 +212,7 @@ fn reason_strings_go_to_those_who_ask_and_have_room() {
     assert_eq!(puback_with(|_| {}, &long), Some(REASON_STRING_MAX_BYTES));
 }
 
+/// [MQTT-3.3.4-9, 4.9.0-1, -2]
 #[test]
 fn sending_stops_at_the_smaller_bound_and_goes_on_with_an_acknowledgement() {
     for (client, bound) in [(3, 3), (50, 20)] {
@@ -239,6 +244,7 @@ fn sending_stops_at_the_smaller_bound_and_goes_on_with_an_acknowledgement() {
     }
 }
 
+/// [MQTT-2.2.1-4, 4.3.2-1] [MQTT311-2.3.1-4]
 #[test]
 fn packet_identifiers_wrap_around_those_in_use() {
     let progress = Progress::Sent {
@@ -266,6 +272,7 @@ fn packet_identifiers_wrap_around_those_in_use() {
     assert_eq!(sent, Sent::Written(Some(id(1))));
 }
 
+/// [MQTT-3.1.2-24, 3.3.2-5, -6]
 #[test]
 fn expiry_and_size_are_respected() {
     let mut small = connect(Version::V5);
@@ -291,6 +298,7 @@ fn expiry_and_size_are_respected() {
     assert_eq!(out.len(), 60);
 }
 
+/// [MQTT-3.3.2-17, -18, -20]
 #[test]
 fn properties_are_forwarded_to_mqtt_5_only() {
     let properties = MessageProperties {
@@ -317,6 +325,7 @@ fn properties_are_forwarded_to_mqtt_5_only() {
     }
 }
 
+/// [MQTT-3.3.1-1, 4.4.0-1, 4.6.0-1]
 #[test]
 fn what_was_unacknowledged_is_sent_again_with_dup_as_far_as_there_is_room() {
     let mut session = open(Version::V5);

@@ -53,6 +53,25 @@ enum Known {
     Released,
 }
 
+/// The server has no user properties of its own, and reason strings only where it can leave them out.
+fn assert_plain(packet: &Packet) {
+    let (user, reason_string) = match packet {
+        Packet::PubAck(PubAck(ack)) | Packet::PubRec(PubRec(ack)) => (&ack.user, None),
+        Packet::PubRel(PubRel(ack)) | Packet::PubComp(PubComp(ack)) => {
+            (&ack.user, ack.reason_string.as_ref())
+        }
+        Packet::SubAck(packet) => (&packet.user, None),
+        Packet::UnsubAck(packet) => (&packet.user, packet.reason_string.as_ref()),
+        Packet::Disconnect(packet) => {
+            assert_eq!(packet.session_expiry_s, None);
+            (&packet.user, None)
+        }
+        Packet::Publish(_) | Packet::PingResp => return,
+        other => panic!("the server wrote {other:?}"),
+    };
+    assert!(user.is_empty() && reason_string.is_none(), "{packet:?}");
+}
+
 /// The shell and the client around the machine, and what they may expect of it.
 struct World {
     session: TestSession,
@@ -91,13 +110,14 @@ impl World {
     }
 
     fn answered(&mut self, packet_id: PacketId, taken: bool) {
-        // [MQTT-4.6.0-2], [MQTT-4.6.0-3]: in the order of their PUBLISH packets.
+        // In the order of their PUBLISH packets.
         assert_eq!(self.arrived.pop_front(), Some((packet_id, Some(taken))));
     }
 
     /// The client reads what was written.
     fn read(&mut self, out: &[u8]) {
         for packet in written(out, self.version) {
+            assert_plain(&packet);
             match packet {
                 Packet::PubAck(ack) => {
                     let taken = !ack.0.reason.is_error() || self.version == Version::V311;
@@ -138,7 +158,6 @@ impl World {
                 _ => {}
             }
         }
-        // [MQTT-3.3.4-9]
         assert!(self.on_the_wire.len() <= self.bound);
     }
 
@@ -148,7 +167,6 @@ impl World {
             Delivery::AtLeastOnce { packet_id, dup } => (packet_id, Known::AtLeastOnce, dup),
             Delivery::ExactlyOnce { packet_id, dup } => (packet_id, Known::ExactlyOnce, dup),
         };
-        // [MQTT-2.2.1-4]
         let used = self.on_the_wire.iter().any(|(sent, _)| *sent == packet_id);
         assert!(!used, "{packet_id} is used twice");
         if known == Known::ExactlyOnce && !dup {
@@ -236,7 +254,6 @@ impl World {
         let mut out = Vec::new();
         world.session.resend(|_| true, world.now, &mut out);
         world.read(&out);
-        // [MQTT-4.4.0-1]
         if world.version == Version::V5 {
             assert_eq!(world.on_the_wire.len(), waiting.min(bound));
         }
@@ -346,6 +363,10 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
+    /// Answers in the order of their PUBLISH packets, identifiers that are free, no more than the window, repetitions whole
+    /// [MQTT-2.2.1-4, 3.3.4-9, 4.4.0-1, 4.6.0-2, -3, 4.9.0-2] [MQTT311-2.3.1-4, 4.4.0-1, 4.6.0-2, -3]; no user properties
+    /// and no reason strings where the server has none of its own
+    /// [MQTT-3.4.2-3, 3.5.2-3, 3.6.2-2, -3, 3.7.2-2, -3, 3.9.2-2, 3.11.2-1, -2, 3.14.2-2, -4, 3.15.2-2, -3].
     #[test]
     fn promises_hold_after_every_step(
         (version, steps) in arbitrary::version().prop_flat_map(|v| (Just(v), vec(step(v), 1..80))),

@@ -9,7 +9,9 @@ use crate::codec::{
     Publish, Subscribe, Unsubscribe, decode,
 };
 
+mod answers;
 mod conversation;
+mod delivery;
 mod machine;
 mod opening;
 

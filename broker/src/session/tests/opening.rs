@@ -35,6 +35,7 @@ fn connack_says_what_is_granted() {
     assert_eq!(session.client_id().as_str(), "lamp-1");
 }
 
+/// [MQTT-4.12.0-1]
 #[test]
 fn enhanced_authentication_is_refused_by_its_name() {
     let mut enhanced = connect(Version::V5);
@@ -47,6 +48,7 @@ fn enhanced_authentication_is_refused_by_its_name() {
     assert!(matches!(&packets[..], [Packet::ConnAck(connack)] if connack.reason == reason));
 }
 
+/// [MQTT-3.1.3-6, -7] [MQTT311-3.1.3-6, -7, -8]
 #[test]
 fn an_empty_identifier_is_assigned_one_but_resumes_nothing_in_3_1_1() {
     let (session, connack) = open_with(Connect::new(Version::V5, None), &Settings::default(), None);
@@ -89,6 +91,7 @@ fn refusals_are_written_in_the_words_of_each_version() {
     assert_eq!(out, [0x20, 2, 0, 1]);
 }
 
+/// [MQTT-3.1.2-24]
 #[test]
 fn a_client_that_takes_no_connack_gets_none() {
     let mut tiny = connect(Version::V5);
@@ -113,6 +116,7 @@ fn expiry_is_clipped_and_told() {
     assert_eq!(open_with(short, &settings, None).1.session_expiry_s, None);
 }
 
+/// [MQTT-3.1.2-4, -5, -6, 3.1.4-4, -5, 3.2.2-2, -3] [MQTT311-3.1.2-4, -6, 3.1.4-3, -4, 3.2.2-1, -2, -3]
 #[test]
 fn a_stored_session_is_resumed_unless_the_start_is_clean() {
     for version in [Version::V311, Version::V5] {
@@ -125,12 +129,20 @@ fn a_stored_session_is_resumed_unless_the_start_is_clean() {
                 SubscriptionOptions::new(Qos::AtLeastOnce),
             );
             let (session, connack) = open_with(again, &Settings::default(), Some(stored));
+            assert_eq!(connack.reason, ReasonCode::Success);
             assert_eq!(connack.session_present, !clean);
             assert_eq!(session.subscriptions().len(), usize::from(!clean));
+            // Where nothing is stored a new one begins.
+            let mut first = connect(version);
+            first.clean_start = clean;
+            let (session, connack) = open_with(first, &Settings::default(), None);
+            assert_eq!(connack.reason, ReasonCode::Success);
+            assert!(!connack.session_present && session.subscriptions().len() == 0);
         }
     }
 }
 
+/// [MQTT-3.1.2-20, -22, 3.12.4-1] [MQTT311-3.1.2-23, -24, 3.12.4-1]
 #[test]
 fn keep_alive_ends_after_one_and_a_half_times_and_any_packet_starts_it_anew() {
     let mut alive = connect(Version::V311);
@@ -151,6 +163,7 @@ fn keep_alive_ends_after_one_and_a_half_times_and_any_packet_starts_it_anew() {
     assert_eq!(open(Version::V311).deadline(), None);
 }
 
+/// [MQTT-3.1.2-21, 3.2.2-21, -22]
 #[test]
 fn server_keep_alive_is_told_where_it_differs() {
     let settings = Settings {
@@ -171,6 +184,7 @@ fn server_keep_alive_is_told_where_it_differs() {
     }
 }
 
+/// [MQTT-3.1.2-8, 3.14.4-3]
 #[test]
 fn the_will_stands_until_an_ordinary_disconnect() {
     let session = |reason: Option<ReasonCode>| {
@@ -213,6 +227,7 @@ fn disconnect_changes_the_expiry_but_not_from_nothing() {
     );
 }
 
+/// [MQTT-3.14.2-2, 3.14.4-1]
 #[test]
 fn a_disconnect_of_the_server_is_written_once_and_in_mqtt_5_only() {
     let mut out = Vec::new();
@@ -226,10 +241,13 @@ fn a_disconnect_of_the_server_is_written_once_and_in_mqtt_5_only() {
     assert!(matches!(
         &packets[..],
         [Packet::Disconnect(packet)]
-            if packet.reason == ReasonCode::ServerShuttingDown && packet.reason_string.as_deref() == Some("bye")
+            if packet.reason == ReasonCode::ServerShuttingDown
+                && packet.reason_string.as_deref() == Some("bye")
+                && packet.session_expiry_s.is_none()
     ));
 }
 
+/// [MQTT-3.2.2-9, -10, -11, -12]
 #[test]
 fn aws_has_no_qos_2_no_subscription_identifiers_and_its_own_keep_alive() {
     let settings = Settings {

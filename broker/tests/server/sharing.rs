@@ -1,0 +1,156 @@
+//! Shared subscriptions: who is chosen for a message, and who never is.
+
+use broker::codec::{
+    Acknowledgement, Delivery, Packet, PacketId, PubAck, PubComp, PubRec, PubRel, Publish, Qos,
+    ReasonCode, SubscriptionOptions, Version,
+};
+use bytes::Bytes;
+
+use crate::client::{Client, hello, lasting};
+use crate::deliveries::{answer, subscribe};
+use crate::house::{EVERYTHING, House};
+
+/// Publishes at QoS 2 and goes through with it.
+fn publish(sender: &mut Client, payload: &str) {
+    let packet_id = PacketId::new(77).unwrap();
+    sender.send(&Publish {
+        delivery: Delivery::ExactlyOnce {
+            packet_id,
+            dup: false,
+        },
+        retain: false,
+        topic: Some("x".parse().unwrap()),
+        topic_alias: None,
+        expiry_s: None,
+        subscription_ids: Vec::new(),
+        properties: None,
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+    });
+    assert!(matches!(sender.receive(), Some(Packet::PubRec(_))));
+    sender.say(&Packet::PubRel(PubRel(answer(packet_id))));
+    assert!(matches!(sender.receive(), Some(Packet::PubComp(_))));
+}
+
+fn join(client: &mut Client, qos: Qos) {
+    subscribe(client, "$share/g/x", SubscriptionOptions::new(qos), None);
+}
+
+/// [MQTT-4.8.2-3]
+#[test]
+fn each_member_gets_what_it_was_granted() {
+    let house = House::new();
+    let devices = ["a", "b", "c"].map(|name| house.device_may(name, EVERYTHING));
+    let mut sender = Client::open(&house, &devices[2], Version::V5);
+    let mut low = Client::open(&house, &devices[0], Version::V5);
+    let mut high = Client::open(&house, &devices[1], Version::V5);
+    join(&mut low, Qos::AtMostOnce);
+    join(&mut high, Qos::AtLeastOnce);
+    for _ in 0..4 {
+        publish(&mut sender, "!");
+    }
+    for _ in 0..2 {
+        assert_eq!(low.unacknowledged().delivery.qos(), Qos::AtMostOnce);
+        let publish = high.unacknowledged();
+        assert_eq!(publish.delivery.qos(), Qos::AtLeastOnce);
+        high.acknowledge(&publish);
+    }
+    low.settle();
+    high.settle();
+}
+
+/// [MQTT-4.8.2-4]
+#[test]
+fn a_delivery_of_qos_2_is_completed_with_the_member_it_began_with() {
+    let house = House::new();
+    let devices = ["a", "b", "c"].map(|name| house.device_may(name, EVERYTHING));
+    let [a, b, c] = &devices;
+    let mut sender = Client::open(&house, c, Version::V5);
+    let (mut chosen, _) = Client::connect(&house, a, lasting(a, Version::V5))
+        .ok()
+        .unwrap();
+    join(&mut chosen, Qos::ExactlyOnce);
+    publish(&mut sender, "its");
+    let sent = chosen.unacknowledged();
+    let mut other = Client::open(&house, b, Version::V5);
+    join(&mut other, Qos::ExactlyOnce);
+    drop(chosen);
+    let (mut chosen, _) = Client::connect(&house, a, lasting(a, Version::V5))
+        .ok()
+        .unwrap();
+    let again = chosen.unacknowledged();
+    assert_eq!(again.payload, sent.payload);
+    let packet_id = again.delivery.packet_id().unwrap();
+    assert_eq!(sent.delivery.packet_id(), Some(packet_id));
+    chosen.say(&Packet::PubRec(PubRec(answer(packet_id))));
+    assert!(matches!(chosen.receive(), Some(Packet::PubRel(_))));
+    chosen.say(&Packet::PubComp(PubComp(answer(packet_id))));
+    chosen.settle();
+    other.settle();
+}
+
+/// [MQTT-4.8.2-5]
+#[test]
+fn a_delivery_of_qos_2_that_began_ends_with_its_session() {
+    let house = House::new();
+    let devices = ["a", "b", "c"].map(|name| house.device_may(name, EVERYTHING));
+    let [a, b, c] = &devices;
+    let mut sender = Client::open(&house, c, Version::V5);
+    let (mut chosen, _) = Client::connect(&house, a, lasting(a, Version::V5))
+        .ok()
+        .unwrap();
+    join(&mut chosen, Qos::ExactlyOnce);
+    publish(&mut sender, "begun");
+    chosen.unacknowledged();
+    let mut other = Client::open(&house, b, Version::V5);
+    join(&mut other, Qos::ExactlyOnce);
+    drop(chosen);
+    // A clean start ends it for good.
+    let (clean, present) = Client::connect(&house, a, hello(a, Version::V5))
+        .ok()
+        .unwrap();
+    assert!(!present);
+    clean.leave();
+    other.settle();
+    publish(&mut sender, "next");
+    let next = other.unacknowledged();
+    assert_eq!(next.payload, "next");
+}
+
+/// [MQTT-4.4.0-2, 4.8.2-6]
+#[test]
+fn what_a_member_refuses_is_offered_to_nobody_else() {
+    let house = House::new();
+    let devices = ["a", "b", "c"].map(|name| house.device_may(name, EVERYTHING));
+    let [a, b, c] = &devices;
+    let mut sender = Client::open(&house, c, Version::V5);
+    for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        let (mut chosen, _) = Client::connect(&house, a, lasting(a, Version::V5))
+            .ok()
+            .unwrap();
+        join(&mut chosen, qos);
+        publish(&mut sender, "unwanted");
+        let packet_id = chosen.unacknowledged().delivery.packet_id().unwrap();
+        let mut other = Client::open(&house, b, Version::V5);
+        join(&mut other, qos);
+        let no = Acknowledgement::new(packet_id, ReasonCode::NotAuthorized);
+        chosen.say(&match qos {
+            Qos::ExactlyOnce => Packet::PubRec(PubRec(no)),
+            _ => Packet::PubAck(PubAck(no)),
+        });
+        chosen.settle();
+        drop(chosen);
+        // Nor does it come back to the one who refused it.
+        let (mut chosen, present) = Client::connect(&house, a, lasting(a, Version::V5))
+            .ok()
+            .unwrap();
+        assert!(present);
+        chosen.settle();
+        chosen.leave();
+        let (gone, _) = Client::connect(&house, a, hello(a, Version::V5))
+            .ok()
+            .unwrap();
+        gone.leave();
+        other.settle();
+        other.leave();
+    }
+}
