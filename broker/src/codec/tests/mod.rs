@@ -6,6 +6,7 @@ mod acknowledgements;
 pub(crate) mod arbitrary;
 mod differential;
 pub(crate) mod properties;
+mod second_opinion;
 mod strict;
 
 pub(super) const LIMITS: Limits = Limits {
