@@ -209,6 +209,11 @@ impl Database {
         })
     }
 
+    pub(crate) fn close(&self) {
+        self.shared.stop_watches();
+        self.shared.commit.close();
+    }
+
     pub(crate) fn stop_watches(&self) {
         self.shared.stop_watches();
     }
