@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 
 use fleet::{FleetError, Kind};
 use http::StatusCode;
+use store::StoreError;
 
 use crate::ControlError;
 use crate::api_error::ApiError;
@@ -44,9 +45,18 @@ impl From<FleetError> for ApiError {
             FleetError::MalformedPolicy(_) => {
                 Self::new(StatusCode::BAD_REQUEST, "MalformedPolicyException", message)
             }
-            FleetError::Authority(_) | FleetError::Store(_) | FleetError::Thread(_) => {
-                Self::internal(&message)
-            }
+            FleetError::Store(error) => error.into(),
+            FleetError::Authority(_) | FleetError::Thread(_) => Self::internal(&message),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // The operator's to mend, and then to be asked again.
+            StoreError::Full { .. } => Self::unavailable(&error.to_string()),
+            error => Self::internal(&error),
         }
     }
 }
@@ -68,9 +78,9 @@ impl From<ControlError> for ApiError {
                 Self::new(StatusCode::GONE, "LimitExceededException", message)
             }
             ControlError::Name(_) | ControlError::Role(_) => Self::invalid(message),
+            ControlError::Store(error) => error.into(),
             ControlError::Read { .. }
             | ControlError::Registry { .. }
-            | ControlError::Store(_)
             | ControlError::Authority(_)
             | ControlError::Random
             | ControlError::System { .. } => Self::internal(&message),
@@ -94,7 +104,7 @@ impl From<ota::Error> for ApiError {
                 message,
             ),
             ota::Error::Fleet(error) => error.into(),
-            ota::Error::Store(_) => Self::internal(&message),
+            ota::Error::Store(error) => error.into(),
             // What broke off or was another body than the one signed is the sender's.
             ota::Error::Io { source, .. }
                 if matches!(

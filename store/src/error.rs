@@ -121,6 +121,19 @@ pub enum StoreError {
         /// Why.
         source: sled::Error,
     },
+    /// The disk is nearly full; nothing of the change was made.
+    #[error(
+        "the disk that holds {} has {free_bytes} bytes left and the change needs {needed_bytes}: make room and try again",
+        directory.display()
+    )]
+    Full {
+        /// The data directory.
+        directory: PathBuf,
+        /// Left for this user, in bytes.
+        free_bytes: u64,
+        /// Must be left, in bytes.
+        needed_bytes: u64,
+    },
     /// An earlier commit could not be made durable; nothing after it is acknowledged.
     #[error("an earlier commit could not be made durable ({reason}): mend the disk and restart")]
     Failed {
@@ -177,9 +190,7 @@ impl StoreError {
     pub(crate) fn io(what: &'static str, path: &Path, cause: io::Error) -> StoreError {
         let path = path.to_path_buf();
         match cause.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                StoreError::Permission { what, path }
-            }
+            io::ErrorKind::PermissionDenied => StoreError::Permission { what, path },
             io::ErrorKind::NotADirectory => StoreError::NotADirectory { path },
             _ => StoreError::Io { what, path, cause },
         }

@@ -6,7 +6,6 @@ import random
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 import time
 
@@ -378,51 +377,6 @@ def test_a_configuration_that_is_not_understood_whole_stops_the_start(make_serve
         server.start()
     assert refused.value.code == 1 and word in refused.value.stderr, refused.value
     assert not (server.data / "ca").exists(), "nothing was made under a configuration that was not understood"
-
-
-# -- a full disk
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own, 24 MB; only root may make one."""
-    place = tmp_path / "small"
-    place.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
-def test_a_full_disk_is_said_loses_nothing_and_is_over_after_a_restart(small_disk, tmp_path, connect):
-    from server import EVERYTHING, Server
-
-    server = Server(tmp_path, start=False)
-    server.data = small_disk / "data"
-    server.start()
-    try:
-        server.policy("everything", EVERYTHING)
-        lamp, other = server.device("lamp", "--policy", "everything"), server.device("other", "--policy", "everything")
-        sender, receiver = connect(server, lamp), connect(server, other, clean=False, expiry=3600)
-        assert receiver.subscribe("t", 1) == 1
-        assert sender.publish("t", b"before") == 0 and receiver.payload() == b"before"
-        with open(small_disk / "filler", "wb", buffering=0) as filler, contextlib.suppress(OSError):
-            while True:
-                filler.write(bytes(4096))
-        assert "its log says why" in server.refused("device", "create", "late", "--out", str(tmp_path / "late"))
-        assert "No space left" in server.stderr()
-        server.refused("status")
-        assert sender.publish("live", b"x", qos=0) == 0 and sender.alive(), "who is live and needs no disk is served"
-        (small_disk / "filler").unlink()
-        server.kill9()
-        server.start()
-        assert {device["thingName"] for device in server.json("device", "list")["devices"]} == {"lamp", "other"}
-        assert server.cli("status").strip() == "running"
-        again = connect(server, other, clean=False, expiry=3600)
-        assert again.session_present
-        assert connect(server, lamp).publish("t", b"after") == 0
-        assert again.payload() == b"after"
-    finally:
-        server.stop()
 
 
 # -- WebSocket frames

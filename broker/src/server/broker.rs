@@ -289,6 +289,7 @@ impl Broker {
             }
         }
         self.hub.durable.sync()?;
+        self.hub.durable.journal().close();
         Ok(gone)
     }
 

@@ -36,9 +36,11 @@ pub use recovery::RecoveryError;
 pub use reserved::{Principal, Reply, Request, ReservedTopics};
 pub use stats::Stats;
 
-/// Inner parts for the benchmarks; no part of the interface.
+/// Inner parts for benchmarks and fuzzing; no part of the interface.
 #[doc(hidden)]
 pub mod bench {
+    use tokio::io::{AsyncRead, AsyncWrite};
+
     /// The topic tree with numbers for subscribers.
     #[derive(Default)]
     pub struct TopicTree(super::tree::TopicTree<()>);
@@ -62,5 +64,13 @@ pub mod bench {
             self.0.matches(topic, &mut |_| count += 1);
             count
         }
+    }
+
+    /// MQTT's bytes out of a stream of WebSocket frames, after the upgrade; `None` where that is refused.
+    pub async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(
+        stream: S,
+        packet_bytes: usize,
+    ) -> Option<impl AsyncRead + AsyncWrite + Unpin> {
+        super::websocket::accept(stream, packet_bytes).await.ok()
     }
 }

@@ -164,7 +164,7 @@ impl Server {
         if !(requests && sessions) {
             tracing::warn!(limit = ?DRAIN_LIMIT, requests, sessions, "some did not end in time and were cut off");
         }
-        self.store.stop_watches();
+        self.store.close();
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::compact::Compaction;
+use super::mark::Mark;
 use super::record::{Body, Kind};
 use super::segment;
 use super::state::Chunk;
@@ -44,6 +45,16 @@ pub(super) fn run(shared: &Shared, dead: usize, opened_at: u64) {
         };
         if group.is_empty() {
             if stop && !close(shared, opened_at) {
+                let newest = shared.state.lock().segments.back().map(|last| last.number);
+                let mark = Mark {
+                    sequence: shared.durable.load(Ordering::Acquire),
+                    segment: newest.unwrap_or(0),
+                };
+                if shared.closed.load(Ordering::Acquire)
+                    && let Err(error) = mark.note(&shared.directory)
+                {
+                    tracing::warn!(%error, "the journal's mark could not be brought up to date");
+                }
                 return;
             }
             continue;
@@ -123,10 +134,10 @@ fn sync(shared: &Shared, number: u32, file: &File) -> Result<(), StoreError> {
 /// The file of a segment, made with its header where it is not there yet.
 fn open(shared: &Shared, number: u32) -> Result<Arc<File>, StoreError> {
     let path = segment::path(&shared.directory, number);
-    let header = match shared.state.lock().segment(number) {
+    let (header, before) = match shared.state.lock().segment(number) {
         Some(segment) => match &segment.file {
             Some(file) => return Ok(Arc::clone(file)),
-            None => segment.header(),
+            None => (segment.header(), segment.first_sequence - 1),
         },
         None => {
             return Err(StoreError::io(
@@ -147,6 +158,11 @@ fn open(shared: &Shared, number: u32) -> Result<Arc<File>, StoreError> {
         .map_err(|e| StoreError::io("write", &path, e))?;
     sync(shared, number, &file)?;
     sync_directory(&shared.directory)?;
+    Mark {
+        sequence: before,
+        segment: number,
+    }
+    .note(&shared.directory)?;
     if let Some(segment) = shared.state.lock().segment_mut(number) {
         segment.file = Some(Arc::clone(&file));
     }

@@ -7,6 +7,7 @@
 
 mod committer;
 mod compact;
+mod mark;
 mod record;
 mod recover;
 mod replay;
@@ -181,19 +182,31 @@ struct Shared {
 /// Ends the committer with the last clone of the journal.
 struct Handle {
     shared: Arc<Shared>,
-    committer: Option<JoinHandle<()>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
+impl Handle {
+    fn close(&self) {
         self.shared.state.lock().stop = true;
         self.shared.work.notify_all();
-        if let Some(committer) = self.committer.take() {
+        let committer = self.committer.lock().take();
+        if let Some(committer) = committer {
             // A waker called by the committer may have dropped the last clone.
             if committer.thread().id() != thread::current().id() && committer.join().is_err() {
                 tracing::error!("the journal's thread ended with a panic");
             }
         }
+        // Nobody writes any more: who waits must not wait for ever.
+        let mut state = self.shared.state.lock();
+        state.failed.get_or_insert_with(|| "it was closed".into());
+        drop(state);
+        self.shared.committed.notify_all();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -344,6 +357,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Makes everything durable and ends the journal in order, as dropping the last clone does:
+    /// for who cannot know that no other is left. What is put afterwards is lost.
+    pub fn close(&self) {
+        self.handle.close();
+    }
+
     /// Whether writes reach the disk.
     #[must_use]
     pub fn health(&self) -> Health {
@@ -440,7 +459,7 @@ fn open_on(
         .map_err(|e| StoreError::io("start the thread of", directory, e))?;
     let handle = Arc::new(Handle {
         shared,
-        committer: Some(committer),
+        committer: Mutex::new(Some(committer)),
     });
     Ok((Journal { handle }, replay))
 }

@@ -1,6 +1,7 @@
 //! Reading a journal back. Every record of every segment is checked. A torn tail of the last
 //! segment, which only holds what was never acknowledged, is cut; any other unsound place is
-//! damage, and the journal refuses to open rather than forget what it had promised to keep.
+//! damage, and the journal refuses to open rather than forget what it had promised to keep. So is an
+//! end before what is known to have been durable (`mark`).
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Options;
+use super::mark::Mark;
 use super::record::{self, Kind, Unsound};
 use super::segment::{self, Disk, HEADER_BYTES, Segment};
 use super::state::{Location, State};
@@ -21,6 +23,7 @@ pub(super) fn recover(
     disk: &dyn Disk,
 ) -> Result<State, StoreError> {
     let mut state = State::new(options);
+    let noted = Mark::read(directory)?;
     let paths = list(directory)?;
     let mut bytes = Vec::new();
     let mut expected: Option<u32> = None;
@@ -44,6 +47,7 @@ pub(super) fn recover(
             .map_err(|e| StoreError::io("read", path, e))?;
         // Its header becomes durable before a record is written behind it.
         if last
+            && *number > noted.segment
             && bytes.len() <= HEADER_BYTES as usize
             && Segment::read(*number, path, &bytes).is_err()
         {
@@ -65,7 +69,16 @@ pub(super) fn recover(
         }
         segment.file = Some(Arc::new(file));
         state.add_segment(segment);
-        read(&mut state, *number, path, &bytes, last)?;
+        let torn = last.then_some(noted.sequence);
+        read(&mut state, *number, path, &bytes, torn)?;
+    }
+    let newest = state.segments.back().map_or(0, |last| last.number);
+    if state.next_sequence <= noted.sequence || newest < noted.segment {
+        return Err(StoreError::Damaged {
+            file: directory.to_path_buf(),
+            offset: 0,
+            reason: "its newest records, which were durable, are missing",
+        });
     }
     Ok(state)
 }
@@ -84,13 +97,13 @@ fn list(directory: &Path) -> Result<Vec<(u32, PathBuf)>, StoreError> {
     Ok(paths)
 }
 
-/// Takes in the records of one segment.
+/// Takes in the records of one segment. `torn`: for the last one, whose tail may be torn, up to where it must not be.
 fn read(
     state: &mut State,
     number: u32,
     path: &Path,
     bytes: &[u8],
-    last: bool,
+    torn: Option<u64>,
 ) -> Result<(), StoreError> {
     let Some(mark) = state.segment(number).map(|segment| segment.mark) else {
         return Ok(());
@@ -119,7 +132,8 @@ fn read(
                     Unsound::Wrong(reason) => reason,
                 };
                 let next = sequence + batch.len() as u64;
-                if !last || vouched(mark, rest, offset, next) {
+                let durable = torn.is_none_or(|durable| sequence <= durable);
+                if durable || vouched(mark, rest, offset, next) {
                     return Err(damaged(reason));
                 }
                 // With a batch goes all of it.

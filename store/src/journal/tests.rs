@@ -505,3 +505,69 @@ fn a_batch_lies_in_one_segment_or_is_refused() {
     assert_eq!(journal.get(b"c").unwrap(), None);
     assert_eq!(journal.batch(&[]).unwrap(), journal.batch(&[]).unwrap());
 }
+
+#[test]
+fn a_closed_journal_cut_anywhere_or_without_its_newest_segment_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    history(dir.path());
+    let paths = segments(dir.path());
+    let last = paths.last().unwrap();
+    let whole = fs::read(last).unwrap();
+    for cut in (0..whole.len()).step_by(13) {
+        fs::write(last, &whole[..cut]).unwrap();
+        let opened = try_open(dir.path(), Box::new(RealDisk));
+        assert!(
+            matches!(opened, Err(StoreError::Damaged { .. })),
+            "cut at {cut}"
+        );
+        assert_eq!(fs::metadata(last).unwrap().len(), cut as u64);
+    }
+    fs::remove_file(last).unwrap();
+    let opened = try_open(dir.path(), Box::new(RealDisk));
+    assert!(matches!(opened, Err(StoreError::Damaged { .. })));
+    fs::write(last, &whole).unwrap();
+    open(dir.path());
+}
+
+#[test]
+fn after_a_crash_a_segment_that_was_begun_must_be_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    for n in 0..20_u8 {
+        settle(&journal, journal.put(&[n], &[&[n; 1000]]).unwrap());
+    }
+    // What the directory holds now is what a crash would leave.
+    let (mark, crashed) = (dir.path().join("journals/queue.mark"), snapshot(dir.path()));
+    fs::copy(mark, crashed.path().join("journals/queue.mark")).unwrap();
+    let newest = segments(crashed.path()).pop().unwrap();
+    let whole = fs::read(&newest).unwrap();
+    // Of its records nobody can tell; its header was durable.
+    fs::write(&newest, &whole[..31]).unwrap();
+    let opened = try_open(crashed.path(), Box::new(RealDisk));
+    assert!(matches!(opened, Err(StoreError::Damaged { .. })));
+    fs::remove_file(&newest).unwrap();
+    let opened = try_open(crashed.path(), Box::new(RealDisk));
+    assert!(matches!(opened, Err(StoreError::Damaged { .. })));
+    fs::write(&newest, &whole[..32]).unwrap();
+    open(crashed.path());
+}
+
+#[test]
+fn a_journal_that_was_closed_is_whole_though_a_clone_lives_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let leaked = journal.clone();
+    journal.put(b"a", &[b"1"]).unwrap();
+    journal.close();
+    let before = leaked.durable();
+    let lost = leaked.put(b"b", &[b"2"]).unwrap();
+    assert!(matches!(
+        leaked.wait_durable(lost),
+        Err(StoreError::Failed { .. })
+    ));
+    assert_eq!(leaked.durable(), before);
+    let closed = snapshot(dir.path());
+    let whole = fs::metadata(&segments(closed.path())[0]).unwrap().len();
+    assert!(whole > 32 + 28, "the record and the one that closes");
+    assert_eq!(replayed(open(closed.path()).1)[&b"a"[..]], b"1");
+}

@@ -5,12 +5,13 @@
 mod commit;
 mod mark;
 mod rewrite;
+mod room;
 mod spill;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -115,6 +116,15 @@ impl Write {
         key
     }
 
+    /// Bytes of its key and value.
+    fn bytes(&self) -> usize {
+        let value = match self {
+            Write::Put { value, .. } => value.len(),
+            Write::Check { .. } | Write::Delete { .. } => 0,
+        };
+        self.key().len() + value
+    }
+
     fn expect(&self) -> Expect {
         let (Write::Put { expect, .. }
         | Write::Check { expect, .. }
@@ -129,6 +139,7 @@ pub(crate) struct Database {
 }
 
 struct Shared {
+    directory: PathBuf,
     tables: Mutex<HashMap<String, Arc<Opened>>>,
     commit: Commit,
     /// The revision at open: every later change of a table is told to its hub.
@@ -165,6 +176,7 @@ impl Database {
         let tables = Mutex::default();
         Ok(Database {
             shared: Arc::new(Shared {
+                directory: directory.to_path_buf(),
                 tables,
                 commit,
                 opened_at: revision,
@@ -195,6 +207,11 @@ impl Database {
             opened,
             shared: Arc::clone(&self.shared),
         })
+    }
+
+    pub(crate) fn close(&self) {
+        self.shared.stop_watches();
+        self.shared.commit.close();
     }
 
     pub(crate) fn stop_watches(&self) {
@@ -336,13 +353,17 @@ impl Table {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] where an expectation did not hold, a bound's error for a key,
-    /// value or batch past it (each: nothing was written); [`StoreError::Failed`] and
+    /// value or batch past it, [`StoreError::Full`] (each: nothing was written); [`StoreError::Failed`] and
     /// [`StoreError::Database`] where the outcome is known at the next start only.
     pub fn batch(&self, writes: &[Write]) -> Result<u64, StoreError> {
         check(writes)?;
         if writes.is_empty() {
             return Ok(self.shared.commit.durable());
         }
+        room::check(
+            &self.shared.directory,
+            writes.iter().map(Write::bytes).sum(),
+        )?;
         let Opened {
             tree,
             rows,

@@ -7,6 +7,7 @@ pub(crate) mod arbitrary;
 mod differential;
 mod fields;
 pub(crate) mod properties;
+mod second_opinion;
 mod strict;
 
 pub(super) const LIMITS: Limits = Limits {

@@ -1,0 +1,55 @@
+//! What was durable, noted beside the segments: where the newest segment was cut short, or is missing, it would
+//! otherwise be taken for the torn tail of a crash. Noted when a segment is begun and when the journal is closed.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::StoreError;
+use crate::files::write_private;
+
+/// A lower bound of what a journal must hold; all zero where nothing was noted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    /// The sequence number up to which records were durable.
+    pub(super) sequence: u64,
+    /// The newest segment whose header was durable.
+    pub(super) segment: u32,
+}
+
+/// `NAME.mark` beside the journal's directory: the two numbers, in decimal.
+fn path(directory: &Path) -> PathBuf {
+    let mut name = OsString::from(directory);
+    name.push(".mark");
+    name.into()
+}
+
+impl Mark {
+    pub(super) fn read(directory: &Path) -> Result<Mark, StoreError> {
+        let path = path(directory);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Mark::default());
+            }
+            Err(error) => return Err(StoreError::io("read", &path, error)),
+        };
+        let numbers = text.trim().split_once(' ');
+        let mark = numbers.and_then(|(sequence, segment)| {
+            Some(Mark {
+                sequence: sequence.parse().ok()?,
+                segment: segment.parse().ok()?,
+            })
+        });
+        mark.ok_or(StoreError::Damaged {
+            file: path,
+            offset: 0,
+            reason: "it is not a sequence number and a segment's",
+        })
+    }
+
+    pub(super) fn note(self, directory: &Path) -> Result<(), StoreError> {
+        let text = format!("{} {}\n", self.sequence, self.segment);
+        write_private(&path(directory), text.as_bytes())
+    }
+}

@@ -1,0 +1,47 @@
+//! Room on the disk. sled gives up, until the next start, at the first write that fails; so none is begun where the
+//! disk might fill meanwhile, and once there is room again changes are taken again.
+
+use std::path::Path;
+
+use crate::error::StoreError;
+
+/// Bytes that must be free beside those of the batch: sled writes whole log segments and, now and then, a snapshot of
+/// its page table.
+const SPARE_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of log for each byte of a row: the row's page may be written anew.
+const LOG_FACTOR: u64 = 4;
+
+/// Refuses a batch of so many bytes where the disk that holds `directory` is nearly full.
+pub(super) fn check(directory: &Path, batch_bytes: usize) -> Result<(), StoreError> {
+    let disk = rustix::fs::statvfs(directory)
+        .map_err(|errno| StoreError::io("look for room in", directory, errno.into()))?;
+    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let needed_bytes = (batch_bytes as u64)
+        .saturating_mul(LOG_FACTOR)
+        .saturating_add(SPARE_BYTES);
+    if free_bytes >= needed_bytes {
+        return Ok(());
+    }
+    Err(StoreError::Full {
+        directory: directory.to_path_buf(),
+        free_bytes,
+        needed_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_batch_has_room_and_one_larger_than_any_disk_has_not() {
+        let dir = tempfile::tempdir().unwrap();
+        check(dir.path(), 1000).unwrap();
+        let error = check(dir.path(), usize::MAX).unwrap_err();
+        let StoreError::Full { needed_bytes, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(needed_bytes, u64::MAX);
+        assert!(error.to_string().contains(&*dir.path().to_string_lossy()));
+    }
+}

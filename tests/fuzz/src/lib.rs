@@ -1,0 +1,42 @@
+//! What holds of `broker` whatever bytes come: codec, session machine, topics, WebSocket framing.
+//! Each target is a function that panics where it does not hold; the programs under `bin` let libFuzzer look for such
+//! bytes (`run.sh`), `tests/kept.rs` gives the targets what was found interesting before (`corpus`).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a harness tells by a panic"
+)]
+
+mod codec;
+mod differential;
+mod session;
+mod topics;
+mod websocket;
+
+pub use codec::codec;
+pub use differential::differential;
+pub use session::session;
+pub use topics::topics;
+pub use websocket::websocket;
+
+use broker::codec::{Limits, Version};
+
+/// What the decoder is held to: little, so that the bounds are met.
+pub(crate) const LIMITS: Limits = Limits {
+    packet_max_bytes: 64 * 1024,
+    user_properties_max: 8,
+    filters_max: 8,
+};
+
+/// The first byte chooses the version.
+fn version(bytes: &[u8]) -> Option<(Version, u8, &[u8])> {
+    let (first, rest) = bytes.split_first()?;
+    let version = match first & 1 {
+        0 => Version::V311,
+        _ => Version::V5,
+    };
+    Some((version, first >> 1, rest))
+}
