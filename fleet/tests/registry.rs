@@ -14,14 +14,15 @@ use fleet::{
 use policy::{Action, Decision, Grant, PolicyName, Realm, Variables};
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Wake, Waker},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
-use store::Store;
+use store::{Store, StoreError};
 
 const ACCOUNT: &str = "000000000000";
 
@@ -30,8 +31,19 @@ struct House {
     fleet: Fleet,
 }
 
+/// A fleet that was dropped lets go of its store once its watching thread has looked up.
+fn open_store(directory: &Path) -> Store {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match Store::open(directory) {
+            Err(StoreError::InUse { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 fn open(directory: &tempfile::TempDir) -> Fleet {
-    let store = Store::open(&directory.path().join("store")).unwrap();
+    let store = open_store(&directory.path().join("store"));
     let config = AuthorityConfig {
         name: "test".into(),
         public_url: "http://localhost:8880".into(),
