@@ -14,6 +14,9 @@ pub struct Thing {
     pub name: ThingName,
     /// Searchable attributes.
     pub attributes: BTreeMap<String, String>,
+    /// Its thing type.
+    #[serde(default)]
+    pub type_name: Option<String>,
     /// Rises by one with each change of the thing itself; starts at 1.
     pub version: u64,
     /// When it was made.

@@ -106,6 +106,16 @@ impl Field {
         Field::IpAddress,
     ];
 
+    /// The field of this name, with or without `AlternativeName.`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let known = |field: &Field| {
+            let known = field.name();
+            known == name || known.strip_prefix("AlternativeName.") == Some(name)
+        };
+        Field::ALL.into_iter().find(known)
+    }
+
     /// The name as it stands behind `iot:Certificate.Subject.`.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -188,7 +188,7 @@ impl Certificate {
         ] {
             for (name, values) in names.iter().flatten() {
                 // What AWS has no variable for, no policy can ask for.
-                let Some(field) = field(name) else {
+                let Some(field) = Field::named(name) else {
                     continue;
                 };
                 let values = match values {
@@ -208,15 +208,6 @@ impl Certificate {
             fields,
         }
     }
-}
-
-/// A field by its name, with or without `AlternativeName.`.
-fn field(name: &str) -> Option<Field> {
-    let known = |field: &Field| {
-        let known = field.name();
-        known == name || known.strip_prefix("AlternativeName.") == Some(name)
-    };
-    Field::ALL.into_iter().find(known)
 }
 
 impl Facts {
