@@ -174,6 +174,24 @@ impl fmt::Display for Target {
     }
 }
 
+impl FromStr for Target {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, name) = text.split_once(':').unwrap_or_default();
+        match kind {
+            "cert" => name
+                .parse()
+                .map(Target::Certificate)
+                .map_err(|e: ca::InvalidIdentifier| e.to_string()),
+            "group" => name
+                .parse()
+                .map(Target::Group)
+                .map_err(|e: crate::NameError| e.to_string()),
+            _ => Err(format!("{text:?} is no target of a policy")),
+        }
+    }
+}
+
 /// The value of a row whose key says it all.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Present;

@@ -516,6 +516,120 @@ mod tests {
     }
 
     #[test]
+    fn conditions_are_refused_with_place_reason_and_nearest_word() {
+        let with = |condition: &str| {
+            let condition = format!("\"Sid\":\"Mine\",\"Condition\":{condition},\"Action\"");
+            document(&STATEMENT.replace("\"Action\"", &condition))
+        };
+        for (condition, expected) in [
+            (
+                r#"{"StringEqual":{}}"#,
+                "column 81: operator \"StringEqual\" is not known",
+            ),
+            (r#"{"StringEqual":{}}"#, "did you mean \"StringEquals\"?"),
+            (
+                r#"{"ForAnyValues:StringLike":{}}"#,
+                "did you mean \"ForAnyValue:StringLike\"?",
+            ),
+            (r#"{"NullIfExists":{}}"#, "is not known"),
+            (
+                r#"{"Bool":{"iot:Connection.Thing.IsAtached":"true"}}"#,
+                "did you mean \"iot:Connection.Thing.IsAttached\"?",
+            ),
+            (
+                r#"{"Bool":{"iot:Connection.Thing.IsAttached":"yes"}}"#,
+                "Bool takes true or false, not \"yes\" (statement 1, Sid \"Mine\")",
+            ),
+            (
+                r#"{"IpAddress":{"aws:SourceIp":"10.0.0.0/40"}}"#,
+                "IpAddress takes an address",
+            ),
+            (
+                r#"{"NumericEquals":{"iot:ClientId":["1","x"]}}"#,
+                "NumericEquals takes a whole or decimal number, not \"x\"",
+            ),
+            (
+                r#"{"DateEquals":{"aws:CurrentTime":"soon"}}"#,
+                "DateEquals takes a date",
+            ),
+            (
+                r#"{"StringLike":{"aws:CurrentTime":"2026*"}}"#,
+                "compare it by a Date operator",
+            ),
+            (
+                r#"{"BinaryEquals":{"iot:ClientId":"?"}}"#,
+                "BinaryEquals takes base64",
+            ),
+            (
+                r#"{"ArnLike":{"iot:LastWillTopic":"topic/x"}}"#,
+                "an ARN of six fields",
+            ),
+            (
+                r#"{"Null":{"iot:ClientId":"maybe"}}"#,
+                "Null takes true (the key is absent)",
+            ),
+            (
+                r#"{"StringEquals":{"iot:ClientId":{}}}"#,
+                "is an object, but must be a string",
+            ),
+            (
+                r#"{"StringEquals":{"iot:ClientId":null}}"#,
+                "is null, but must be a string",
+            ),
+            (
+                r#"{"StringEquals":{"iot:ClientId":"a","IOT:CLIENTID":"b"}}"#,
+                "\"IOT:CLIENTID\" stands twice",
+            ),
+            (
+                r#"{"StringEquals":{},"StringEquals":{}}"#,
+                "\"StringEquals\" stands twice in Condition",
+            ),
+            (
+                r#"{"StringEquals":{"iot:ClientId":"${iot:ClientI}"}}"#,
+                "did you mean \"iot:ClientId\"?",
+            ),
+        ] {
+            let message = message(&with(condition));
+            assert!(message.contains(expected), "{condition}\n{message}");
+        }
+    }
+
+    /// What is far too large or too deep is refused by a bound, not by exhaustion.
+    #[test]
+    fn monsters_are_refused() {
+        let wide = Limits {
+            document_max_bytes: 64 * 1024 * 1024,
+            document_max_visible_chars: 64 * 1024 * 1024,
+        };
+        let megabyte = document(&STATEMENT.replace('*', &"a".repeat(1 << 20)));
+        let many = document(&format!("[{}]", vec![STATEMENT; 100_000].join(",")));
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        let deep = [
+            document(&deep),
+            document(&STATEMENT.replace("\"*\"", &deep)),
+        ];
+        for text in [&megabyte, &many] {
+            assert!(message(text).contains("are the limit"));
+        }
+        for text in &deep {
+            assert!(
+                message(text).starts_with("line 1, column "),
+                "refused at its place"
+            );
+        }
+        assert!(Policy::parse_within(&many, &wide).is_ok());
+        let variables = (0..3_000).map(|n| format!("${{iot:Connection.Thing.Attributes[{n}]}}"));
+        let crowded = STATEMENT.replace(
+            "\"*\"",
+            &format!(
+                "\"arn:aws:iot:*:1:topic/{}\"",
+                variables.collect::<String>()
+            ),
+        );
+        assert!(Policy::parse_within(&document(&crowded), &wide).is_ok());
+    }
+
+    #[test]
     fn lines_and_columns_count_from_one_in_characters() {
         let text = document(STATEMENT).replace("\"Action\"", "\n  \"Sid\": \"é\", \"Actoin\"");
         let error = Policy::parse(&text).unwrap_err();

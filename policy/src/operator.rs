@@ -144,6 +144,13 @@ impl Operator {
     }
 }
 
+impl Operator {
+    /// Whether it compares values and does not say how several count.
+    pub(crate) fn wants_quantifier(self) -> bool {
+        self.quantifier.is_none() && self.family != Family::Null
+    }
+}
+
 impl fmt::Display for Operator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.quantifier {

@@ -104,10 +104,11 @@ fn decide(
             && statement.resources.iter().any(|resource| {
                 let fields = resource.splitn(6, ':').collect::<Vec<_>>();
                 resource == "*"
-                    || (realm
-                        .region
-                        .as_deref()
-                        .is_none_or(|region| field(fields[3], region))
+                    || (action.kind() != Kind::Everything
+                        && realm
+                            .region
+                            .as_deref()
+                            .is_none_or(|region| field(fields[3], region))
                         && field(fields[4], &realm.account)
                         && last_field(
                             fields[5],
