@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{GeneralName, KeyUsage};
+use x509_parser::der_parser::{Oid, oid};
+use x509_parser::extensions::{GeneralName, KeyUsage, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
@@ -56,6 +57,18 @@ impl fmt::Display for CertificateName {
     }
 }
 
+/// One value of a name in a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameValue {
+    /// Whether the issuer's, otherwise the subject's.
+    pub of_issuer: bool,
+    /// The field, as AWS IoT's policy variables call it: `CommonName`,
+    /// `AlternativeName.DNSName`.
+    pub field: &'static str,
+    /// The value as text.
+    pub value: String,
+}
+
 /// The facts of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
@@ -79,6 +92,8 @@ pub struct CertificateFacts {
     pub key_usages: KeyUsages,
     /// Subject alternative names.
     pub names: Vec<CertificateName>,
+    /// Every value of the subject's and the issuer's names, alternative names behind the others.
+    pub values: Vec<NameValue>,
     /// Attributes in the subject, of any kind.
     subject_attributes: usize,
 }
@@ -116,6 +131,7 @@ impl CertificateFacts {
                 .is_some_and(|constraints| constraints.value.ca),
             key_usages: usages(certificate)?,
             names: names(certificate)?,
+            values: values(certificate),
             subject_attributes: subject.iter_attributes().count(),
         })
     }
@@ -251,6 +267,72 @@ fn names(certificate: &X509Certificate<'_>) -> Result<Vec<CertificateName>, CaEr
     };
     Ok(extension.value.general_names.iter().map(name).collect())
 }
+
+/// What a policy can ask of the names. A value that is no text, or a field nobody has a word for,
+/// is left out.
+fn values(certificate: &X509Certificate<'_>) -> Vec<NameValue> {
+    let mut values = Vec::new();
+    for (of_issuer, name) in [(false, certificate.subject()), (true, certificate.issuer())] {
+        for attribute in name.iter_attributes() {
+            let field = FIELDS.iter().find(|(oid, _)| oid == attribute.attr_type());
+            if let (Some((_, field)), Ok(value)) = (field, attribute.as_str()) {
+                values.push(NameValue {
+                    of_issuer,
+                    field,
+                    value: value.to_owned(),
+                });
+            }
+        }
+    }
+    for extension in certificate.extensions() {
+        let (of_issuer, names) = match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(san) => (false, &san.general_names),
+            ParsedExtension::IssuerAlternativeName(ian) => (true, &ian.general_names),
+            _ => continue,
+        };
+        for name in names {
+            let (field, value) = match name {
+                GeneralName::RFC822Name(name) => ("AlternativeName.RFC822Name", (*name).to_owned()),
+                GeneralName::DNSName(name) => ("AlternativeName.DNSName", (*name).to_owned()),
+                GeneralName::URI(uri) => (
+                    "AlternativeName.UniformResourceIdentifier",
+                    (*uri).to_owned(),
+                ),
+                GeneralName::DirectoryName(name) => {
+                    ("AlternativeName.DirectoryName", name_text(name))
+                }
+                GeneralName::IPAddress(octets) => match address(octets) {
+                    Some(address) => ("AlternativeName.IPAddress", address.to_string()),
+                    None => continue,
+                },
+                _ => continue,
+            };
+            values.push(NameValue {
+                of_issuer,
+                field,
+                value,
+            });
+        }
+    }
+    values
+}
+
+/// Fields of a name by their object identifier (X.520, RFC 5280 appendix A).
+static FIELDS: [(Oid<'static>, &str); 13] = [
+    (oid!(2.5.4.3), "CommonName"),
+    (oid!(2.5.4.4), "Surname"),
+    (oid!(2.5.4.5), "SerialNumber"),
+    (oid!(2.5.4.6), "Country"),
+    (oid!(2.5.4.8), "State"),
+    (oid!(2.5.4.10), "Organization"),
+    (oid!(2.5.4.11), "OrganizationalUnit"),
+    (oid!(2.5.4.12), "Title"),
+    (oid!(2.5.4.42), "GivenName"),
+    (oid!(2.5.4.43), "Initials"),
+    (oid!(2.5.4.44), "GenerationQualifier"),
+    (oid!(2.5.4.46), "DistinguishedNameQualifier"),
+    (oid!(2.5.4.65), "Pseudonym"),
+];
 
 fn address(octets: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(octets)

@@ -115,6 +115,26 @@ impl Serial {
         (significant.len() + sign_octet <= MAX_SERIAL_BYTES).then(|| Self(significant.into()))
     }
 
+    /// As a decimal number, the form in which AWS IoT's policies compare it.
+    #[must_use]
+    pub fn to_decimal(&self) -> String {
+        // Digits from the last to the first: each octet multiplies what is there and adds itself.
+        let mut digits = vec![0u8];
+        for octet in &self.0 {
+            let mut carry = u32::from(*octet);
+            for digit in &mut digits {
+                carry += u32::from(*digit) * 256;
+                *digit = (carry % 10) as u8;
+                carry /= 10;
+            }
+            while carry > 0 {
+                digits.push((carry % 10) as u8);
+                carry /= 10;
+            }
+        }
+        digits.iter().rev().map(|d| char::from(b'0' + d)).collect()
+    }
+
     /// Big-endian octets without leading zeros.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -174,6 +194,19 @@ serde_as_text!(Serial);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_serial_number_is_written_in_decimal_as_aws_documents_it() {
+        for (hex, decimal) in [
+            ("921285cbb7a5e086", "10525622389124227206"),
+            ("01", "1"),
+            ("0100", "256"),
+            ("ff", "255"),
+        ] {
+            let serial: Serial = hex.parse().unwrap();
+            assert_eq!(serial.to_decimal(), decimal);
+        }
+    }
 
     #[test]
     fn id_is_the_hash_in_lower_case_hex() {

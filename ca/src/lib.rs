@@ -26,7 +26,7 @@ pub use authority::{Authority, AuthorityConfig, Issued};
 pub use crl::{MAX_CRL_ENTRIES, RevocationReason, RevokedEntry};
 pub use csr::{Csr, CsrError, MAX_CSR_BYTES};
 pub use error::CaError;
-pub use facts::{CertificateFacts, CertificateName, KeyUsages, MAX_CERTIFICATE_BYTES};
+pub use facts::{CertificateFacts, CertificateName, KeyUsages, MAX_CERTIFICATE_BYTES, NameValue};
 pub use identifier::{CertificateId, InvalidIdentifier, Serial};
 pub use key_pair::KeyPair;
 pub use profile::{

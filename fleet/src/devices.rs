@@ -101,6 +101,7 @@ impl Fleet {
             let thing = Thing {
                 name: name.clone(),
                 attributes: enrolment.attributes.clone(),
+                type_name: None,
                 version: 1,
                 created: now,
             };

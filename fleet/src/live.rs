@@ -2,12 +2,12 @@
 //! its own follows the watch; operations wait here until their own change has been applied.
 
 use crate::{
-    CertificateRecord, FleetError, GroupName, PolicyRecord, Standing, StandingNow, Target,
+    CertificateRecord, FleetError, GroupName, PolicyRecord, Standing, StandingNow, Target, Thing,
     ThingName, keys,
 };
 use ca::CertificateId;
 use parking_lot::{Condvar, Mutex};
-use policy::{NamedPolicy, Policy, PolicyName};
+use policy::{CertificateValues, Field, Holder, NamedPolicy, Policy, PolicyName, ThingFacts};
 use std::{
     collections::{BTreeSet, HashMap},
     str::FromStr,
@@ -106,7 +106,7 @@ impl Live {
 
     fn refresh(&self, standing: &Standing) -> Result<(), StoreError> {
         let _one_reader = standing.refresh.lock();
-        standing.set(self.read(standing.id())?);
+        standing.set(self.read(standing.id(), &standing.now())?);
         Ok(())
     }
 
@@ -118,7 +118,7 @@ impl Live {
         }
     }
 
-    fn read(&self, id: &CertificateId) -> Result<StandingNow, StoreError> {
+    fn read(&self, id: &CertificateId, before: &StandingNow) -> Result<StandingNow, StoreError> {
         let Some(record) = self
             .table
             .get_as::<CertificateRecord>(&keys::certificate(id))?
@@ -130,6 +130,16 @@ impl Live {
             .table
             .get_as::<ThingName>(&keys::bound(id))?
             .map(|row| row.value);
+        let facts = match &thing {
+            Some(name) => self.table.get_as::<Thing>(&keys::thing(name))?,
+            None => None,
+        };
+        let facts = facts.map(|row| Arc::new(thing_facts(row.value)));
+        // The id is a digest of the certificate: what was read of it once stays true.
+        let certificate = match &before.certificate.id {
+            Some(_) => Arc::clone(&before.certificate),
+            None => Arc::new(certificate_values(id, &record)?),
+        };
         let groups: Vec<GroupName> = match &thing {
             Some(name) => self.names(&keys::groups_of(name))?,
             None => Vec::new(),
@@ -150,6 +160,8 @@ impl Live {
         Ok(StandingNow {
             status: Some(record.status),
             thing,
+            thing_facts: facts,
+            certificate,
             groups: groups.into(),
             policies: policies.into(),
             not_before: record.not_before,
@@ -242,6 +254,43 @@ impl Live {
         self.applied.lock().ended = true;
         self.advanced.notify_all();
     }
+}
+
+fn thing_facts(thing: Thing) -> ThingFacts {
+    let attributes = thing.attributes.into_iter();
+    ThingFacts {
+        name: thing.name.as_str().into(),
+        type_name: thing.type_name.map(Into::into),
+        attributes: attributes
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
+    }
+}
+
+fn certificate_values(
+    id: &CertificateId,
+    record: &CertificateRecord,
+) -> Result<CertificateValues, StoreError> {
+    let unreadable = |reason: String| StoreError::Decode {
+        key: keys::certificate(id),
+        reason,
+    };
+    let der = pem::parse(&record.pem).map_err(|error| unreadable(error.to_string()))?;
+    let facts = ca::CertificateFacts::read(der.contents())
+        .map_err(|error| unreadable(error.to_string()))?;
+    let fields = facts.values.into_iter().filter_map(|value| {
+        let holder = if value.of_issuer {
+            Holder::Issuer
+        } else {
+            Holder::Subject
+        };
+        Some((holder, Field::named(value.field)?, value.value.into()))
+    });
+    Ok(CertificateValues {
+        id: Some(id.to_string().into()),
+        serial_number: Some(facts.serial.to_decimal().into()),
+        fields: fields.collect(),
+    })
 }
 
 fn follow(mut watch: Watch, live: &Weak<Live>) {

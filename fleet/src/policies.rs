@@ -42,6 +42,19 @@ fn first_version(name: &PolicyName, document: &str, now: SystemTime) -> PolicyRe
     }
 }
 
+impl PolicyRecord {
+    /// One of its versions.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub fn version(&self, number: u32) -> Result<&PolicyVersion, FleetError> {
+        let found = self.versions.iter().find(|v| v.number == number);
+        found.ok_or_else(|| {
+            FleetError::not_found(Kind::Policy, format!("{} version {number}", self.name))
+        })
+    }
+}
+
 impl Fleet {
     /// Makes a policy.
     ///
@@ -136,6 +149,62 @@ impl Fleet {
             t.put(keys::policy(name), &record)?;
             Ok(version)
         })
+    }
+
+    /// Lets another version decide, for live sessions too.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`] for either.
+    pub fn set_default_version(&self, name: &PolicyName, number: u32) -> Result<(), FleetError> {
+        self.transact(|t| {
+            let mut record: PolicyRecord = t
+                .get(&keys::policy(name))?
+                .ok_or_else(|| FleetError::not_found(Kind::Policy, name))?;
+            record.version(number)?;
+            if record.default_version == number {
+                return Ok(());
+            }
+            record.default_version = number;
+            t.put(keys::policy(name), &record)
+        })
+    }
+
+    /// Deletes a version that does not decide.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`] for either, [`FleetError::DeleteConflict`] for the default version.
+    pub fn delete_policy_version(&self, name: &PolicyName, number: u32) -> Result<(), FleetError> {
+        self.transact(|t| {
+            let mut record: PolicyRecord = t
+                .get(&keys::policy(name))?
+                .ok_or_else(|| FleetError::not_found(Kind::Policy, name))?;
+            record.version(number)?;
+            if record.default_version == number {
+                return Err(FleetError::DeleteConflict {
+                    kind: Kind::Policy,
+                    name: name.to_string(),
+                    reason: format!(
+                        "version {number} is the default; make another one that (SetDefaultPolicyVersion), or delete the policy"
+                    ),
+                });
+            }
+            record.versions.retain(|version| version.number != number);
+            t.put(keys::policy(name), &record)
+        })
+    }
+
+    /// What a policy is attached to, in order.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub fn targets_of(
+        &self,
+        name: &PolicyName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<Target>, FleetError> {
+        self.policy(name)?;
+        self.page_of_names(&keys::targets(name), after, limit)
     }
 
     /// Reads a policy with its versions.

@@ -14,6 +14,9 @@ pub struct Thing {
     pub name: ThingName,
     /// Searchable attributes.
     pub attributes: BTreeMap<String, String>,
+    /// Its thing type.
+    #[serde(default)]
+    pub type_name: Option<String>,
     /// Rises by one with each change of the thing itself; starts at 1.
     pub version: u64,
     /// When it was made.
@@ -167,6 +170,24 @@ impl fmt::Display for Target {
         match self {
             Target::Certificate(id) => write!(f, "cert:{id}"),
             Target::Group(name) => write!(f, "group:{name}"),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, name) = text.split_once(':').unwrap_or_default();
+        match kind {
+            "cert" => name
+                .parse()
+                .map(Target::Certificate)
+                .map_err(|e: ca::InvalidIdentifier| e.to_string()),
+            "group" => name
+                .parse()
+                .map(Target::Group)
+                .map_err(|e: crate::NameError| e.to_string()),
+            _ => Err(format!("{text:?} is no target of a policy")),
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::{CertificateStatus, GroupName, ThingName};
 use arc_swap::ArcSwap;
 use ca::CertificateId;
 use parking_lot::Mutex;
-use policy::NamedPolicy;
+use policy::{CertificateValues, NamedPolicy, ThingFacts};
 use std::{
     collections::HashMap,
     sync::{
@@ -22,6 +22,10 @@ pub struct StandingNow {
     pub status: Option<CertificateStatus>,
     /// The thing it belongs to.
     pub thing: Option<ThingName>,
+    /// What policies can ask of that thing.
+    pub thing_facts: Option<Arc<ThingFacts>>,
+    /// What policies can ask of the certificate.
+    pub certificate: Arc<CertificateValues>,
     /// The groups of that thing.
     pub groups: Arc<[GroupName]>,
     /// Every policy that counts: of the certificate and of the groups. One that cannot be read counts for nothing.
@@ -40,10 +44,25 @@ impl StandingNow {
             && now <= self.not_after
     }
 
+    /// What is known of a connection that speaks for this certificate as `client_id`; the caller
+    /// adds what only the connection knows.
+    pub fn context(&self, client_id: &str, now: SystemTime) -> policy::Context {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH);
+        policy::Context {
+            client_id: client_id.into(),
+            thing: self.thing_facts.clone(),
+            certificate: Arc::clone(&self.certificate),
+            now: since.ok().and_then(|since| since.as_secs().try_into().ok()),
+            ..policy::Context::default()
+        }
+    }
+
     pub(crate) fn unknown() -> Self {
         StandingNow {
             status: None,
             thing: None,
+            thing_facts: None,
+            certificate: Arc::default(),
             groups: Arc::from([]),
             policies: Arc::from([]),
             not_before: SystemTime::UNIX_EPOCH,

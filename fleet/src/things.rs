@@ -33,6 +33,7 @@ impl Fleet {
             let thing = Thing {
                 name: name.clone(),
                 attributes: attributes.clone(),
+                type_name: None,
                 version: 1,
                 created: now,
             };

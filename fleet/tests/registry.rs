@@ -11,7 +11,7 @@ use fleet::{
     CertificateStatus, DeviceKey, Enrolled, Enrolment, Fleet, FleetError, GroupName, Kind, Target,
     ThingName,
 };
-use policy::{Action, Decision, Grant, PolicyName, Realm, Variables};
+use policy::{Action, Decision, Grant, PolicyName, Realm};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -100,15 +100,10 @@ impl House {
 
     fn decide(&self, id: &CertificateId, client: &str, action: Action, on: &str) -> Decision {
         let now = self.fleet.standing(id).unwrap().now();
-        let variables = Variables {
-            client_id: client.into(),
-            thing_name: now.thing.as_ref().map(|t| t.as_str().into()),
-            certificate_common_name: None,
-        };
         Grant::new(
             Arc::clone(self.fleet.realm()),
             Arc::clone(&now.policies),
-            variables,
+            now.context(client, SystemTime::now()),
         )
         .decide(action, on)
     }

@@ -252,6 +252,16 @@ pub(crate) enum Policy {
     Test {
         /// The test file
         file: PathBuf,
+        /// What a Deny does whose variable has no value: open (as in AWS) or closed; wins over
+        /// what the file says
+        #[arg(long, value_name = "open|closed")]
+        unresolved_deny: Option<String>,
+    },
+    /// Warn of what a policy says and its author seldom means; needs no server
+    Lint {
+        /// Policy documents
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
     /// Say why a device may or may not do something
     Explain {

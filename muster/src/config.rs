@@ -4,6 +4,7 @@
 use crate::cli::Serve;
 use anyhow::{Context as _, bail};
 use broker::Limits;
+use policy::UnresolvedDeny;
 use serde::Deserialize;
 use std::{
     net::{Ipv6Addr, SocketAddr},
@@ -32,8 +33,11 @@ pub(crate) struct Settings {
     pub(crate) region: String,
     /// The broker's bounds.
     pub(crate) limits: Limits,
-    /// AWS IoT's deviations from the MQTT standards.
+    /// AWS IoT's deviations from the MQTT standards; subscriptions are then judged by their text
+    /// alone.
     pub(crate) aws: bool,
+    /// What a Deny does whose variable has no value.
+    pub(crate) unresolved_deny: UnresolvedDeny,
 }
 
 /// Default ports.
@@ -64,7 +68,18 @@ struct File {
     #[serde(default)]
     limits: FileLimits,
     #[serde(default)]
+    policy: FilePolicy,
+    #[serde(default)]
     compat: FileCompat,
+}
+
+/// `[policy]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilePolicy {
+    /// `"open"`, as AWS has it, or `"closed"`.
+    #[serde(default)]
+    unresolved_deny: UnresolvedDeny,
 }
 
 /// `[compat]`: ways of others that devices may count on.
@@ -244,6 +259,7 @@ impl Settings {
             region,
             limits,
             aws: file.compat.aws,
+            unresolved_deny: file.policy.unresolved_deny,
         })
     }
 }
@@ -290,6 +306,10 @@ mod tests {
         assert_eq!(settings.wss.port(), 3);
         assert_eq!(settings.https, "[::]:8443".parse().unwrap());
         assert_eq!(settings.limits.connections, 7);
+        assert_eq!(settings.unresolved_deny, UnresolvedDeny::Open);
+        let closed = "[policy]\nunresolved_deny = \"closed\"\n";
+        let closed = resolve(closed, Serve::default()).unwrap();
+        assert_eq!(closed.unresolved_deny, UnresolvedDeny::Closed);
         assert_eq!(settings.limits.packet_bytes, Limits::default().packet_bytes);
     }
 
@@ -302,6 +322,7 @@ mod tests {
             ("mqtt = 5", "mqtt"),
             ("[compat]\naws = 1", "aws"),
             ("[compat]\nazure = true", "azure"),
+            ("[policy]\nunresolved_deny = \"shut\"", "shut"),
             ("account = \"1\"", "account"),
             ("region = \"EU\"", "region"),
             ("mqtt = \"127.0.0.1:2\"\n[lim", "configuration file"),

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use policy::{Action, Grant, NamedPolicy, Policy, Realm, Variables, device_default_text};
+use policy::{Action, Context, Grant, NamedPolicy, Policy, Realm, device_default_text};
 
 const ACCOUNT: &str = "000000000000";
 const NAME_MAX_BYTES: usize = 65_535;
@@ -15,15 +15,10 @@ fn grant(document: &str, client_id: &str) -> Result<Grant, Box<dyn std::error::E
         name: "bench".parse()?,
         policy: Arc::new(Policy::parse(document)?),
     };
-    let variables = Variables {
-        client_id: client_id.into(),
-        thing_name: Some("lamp-1".into()),
-        certificate_common_name: None,
-    };
     Ok(Grant::new(
         Arc::new(Realm::live(ACCOUNT)),
         Arc::from([named]),
-        variables,
+        Context::of(client_id, Some("lamp-1"), None),
     ))
 }
 

@@ -20,6 +20,30 @@ pub enum Action {
     Receive,
     /// Publish to a topic with the retain flag (asked besides [`Action::Publish`]).
     RetainPublish,
+    /// Read a retained message over HTTPS.
+    GetRetainedMessage,
+    /// List the retained messages over HTTPS.
+    ListRetainedMessages,
+    /// Read a thing's shadow over HTTPS, as the next three.
+    GetThingShadow,
+    /// Change a thing's shadow.
+    UpdateThingShadow,
+    /// Delete a thing's shadow.
+    DeleteThingShadow,
+    /// List a thing's named shadows.
+    ListNamedShadowsForThing,
+    /// Read a job execution over HTTPS, as the next three.
+    DescribeJobExecution,
+    /// List the jobs that wait for a thing.
+    GetPendingJobExecutions,
+    /// Take the next job.
+    StartNextPendingJobExecution,
+    /// Report on a job.
+    UpdateJobExecution,
+    /// Get credentials for a role.
+    AssumeRoleWithCertificate,
+    /// End a client's connection over HTTPS.
+    DeleteConnection,
 }
 
 /// The kind of resource that an action acts on, as the first word of an ARN's last field.
@@ -28,10 +52,23 @@ pub(crate) enum Kind {
     Client,
     Topic,
     TopicFilter,
+    Thing,
+    RoleAlias,
+    /// The whole field of an ARN of any other kind.
+    Other,
+    /// No ARN but `*`, of actions that act on everything.
+    Everything,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 3] = [Kind::Client, Kind::Topic, Kind::TopicFilter];
+    /// The kinds that an ARN names.
+    pub(crate) const NAMED: [Kind; 5] = [
+        Kind::Client,
+        Kind::Topic,
+        Kind::TopicFilter,
+        Kind::Thing,
+        Kind::RoleAlias,
+    ];
 
     /// What stands before the name in an ARN's last field.
     pub(crate) fn prefix(self) -> &'static str {
@@ -39,6 +76,9 @@ impl Kind {
             Kind::Client => "client/",
             Kind::Topic => "topic/",
             Kind::TopicFilter => "topicfilter/",
+            Kind::Thing => "thing/",
+            Kind::RoleAlias => "rolealias/",
+            Kind::Other | Kind::Everything => "",
         }
     }
 
@@ -49,12 +89,24 @@ impl Kind {
 
 impl Action {
     /// Every action of the language.
-    pub const ALL: [Action; 5] = [
+    pub const ALL: [Action; 17] = [
         Action::Connect,
         Action::Publish,
         Action::Subscribe,
         Action::Receive,
         Action::RetainPublish,
+        Action::GetRetainedMessage,
+        Action::ListRetainedMessages,
+        Action::GetThingShadow,
+        Action::UpdateThingShadow,
+        Action::DeleteThingShadow,
+        Action::ListNamedShadowsForThing,
+        Action::DescribeJobExecution,
+        Action::GetPendingJobExecutions,
+        Action::StartNextPendingJobExecution,
+        Action::UpdateJobExecution,
+        Action::AssumeRoleWithCertificate,
+        Action::DeleteConnection,
     ];
 
     /// The name without the service, as in `Publish`.
@@ -70,19 +122,44 @@ impl Action {
             Action::Subscribe => "iot:Subscribe",
             Action::Receive => "iot:Receive",
             Action::RetainPublish => "iot:RetainPublish",
+            Action::GetRetainedMessage => "iot:GetRetainedMessage",
+            Action::ListRetainedMessages => "iot:ListRetainedMessages",
+            Action::GetThingShadow => "iot:GetThingShadow",
+            Action::UpdateThingShadow => "iot:UpdateThingShadow",
+            Action::DeleteThingShadow => "iot:DeleteThingShadow",
+            Action::ListNamedShadowsForThing => "iot:ListNamedShadowsForThing",
+            Action::DescribeJobExecution => "iot:DescribeJobExecution",
+            Action::GetPendingJobExecutions => "iot:GetPendingJobExecutions",
+            Action::StartNextPendingJobExecution => "iot:StartNextPendingJobExecution",
+            Action::UpdateJobExecution => "iot:UpdateJobExecution",
+            Action::AssumeRoleWithCertificate => "iot:AssumeRoleWithCertificate",
+            Action::DeleteConnection => "iot:DeleteConnection",
         }
     }
 
     pub(crate) fn kind(self) -> Kind {
         match self {
-            Action::Connect => Kind::Client,
-            Action::Publish | Action::Receive | Action::RetainPublish => Kind::Topic,
+            Action::Connect | Action::DeleteConnection => Kind::Client,
+            Action::Publish
+            | Action::Receive
+            | Action::RetainPublish
+            | Action::GetRetainedMessage => Kind::Topic,
             Action::Subscribe => Kind::TopicFilter,
+            Action::ListRetainedMessages => Kind::Everything,
+            Action::AssumeRoleWithCertificate => Kind::RoleAlias,
+            Action::GetThingShadow
+            | Action::UpdateThingShadow
+            | Action::DeleteThingShadow
+            | Action::ListNamedShadowsForThing
+            | Action::DescribeJobExecution
+            | Action::GetPendingJobExecutions
+            | Action::StartNextPendingJobExecution
+            | Action::UpdateJobExecution => Kind::Thing,
         }
     }
 
-    fn bit(self) -> u8 {
-        1 << self as u8
+    fn bit(self) -> u32 {
+        1 << self as u32
     }
 }
 
@@ -101,7 +178,7 @@ impl Serialize for Action {
 /// A word that is no action of the language.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{word:?} is no action: use iot:Connect, iot:Publish, iot:Subscribe, iot:Receive or iot:RetainPublish{}",
+    "{word:?} is no action of a device: use iot:Connect, iot:Publish, iot:Subscribe, iot:Receive, iot:RetainPublish or one of those over HTTPS{}",
     did_you_mean(.nearest)
 )]
 pub struct UnknownAction {
@@ -109,8 +186,10 @@ pub struct UnknownAction {
     nearest: Option<&'static str>,
 }
 
-pub(crate) fn did_you_mean(nearest: &Option<&'static str>) -> String {
-    nearest.map_or_else(String::new, |word| format!("; did you mean {word:?}?"))
+pub(crate) fn did_you_mean(nearest: &Option<impl AsRef<str>>) -> String {
+    nearest.as_ref().map_or_else(String::new, |word| {
+        format!("; did you mean {:?}?", word.as_ref())
+    })
 }
 
 pub(crate) fn nearest_action(word: &str) -> Option<&'static str> {
@@ -145,7 +224,7 @@ impl FromStr for Action {
 
 /// A set of actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct ActionSet(u8);
+pub(crate) struct ActionSet(u32);
 
 impl ActionSet {
     pub(crate) fn contains(self, action: Action) -> bool {
@@ -154,6 +233,12 @@ impl ActionSet {
 
     pub(crate) fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Every action that is not in the set.
+    pub(crate) fn complement(self) -> Self {
+        let all = Action::ALL.iter().fold(0, |set, action| set | action.bit());
+        Self(all & !self.0)
     }
 
     pub(crate) fn is_empty(self) -> bool {
@@ -243,7 +328,7 @@ mod tests {
             "Publish",
             "iot:Publish ",
             "s3:*",
-            "iot:Get*",
+            "iot:Gat*",
             "iot:Publishx",
         ] {
             assert_eq!(names(none), [], "{none:?}");

@@ -5,11 +5,12 @@
 //! the topic `x:client/a`.
 
 use crate::action::{Kind, glob};
-use crate::document::Version;
+use crate::document::Dialect;
 use crate::error::{PolicyError, Problem};
 use crate::json::Text;
-use crate::pattern::{Pattern, Token, Variable, VariableSet};
+use crate::pattern::{Pattern, Token, Values};
 use crate::shown::{WORD_MAX_CHARS, nearest, shown};
+use crate::tokens::{Variable, tokens};
 
 /// One `Resource` of a statement.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,15 +19,15 @@ pub(crate) struct Resource {
     pub(crate) text: Box<str>,
     region: Field,
     account: Field,
-    /// Variables that must have a value before this resource matches anything.
-    pub(crate) variables: VariableSet,
+    /// Variables that must have a value before this resource matches anything, by number.
+    pub(crate) variables: Box<[u16]>,
     /// What is left of the pattern once it has eaten the kind of resource. A wildcard in the
     /// kind (`top*`) leaves several.
     names: Box<[(KindSet, Pattern)]>,
 }
 
 /// A field of the ARN that names the realm.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Field {
     Any,
     Literal(Box<str>),
@@ -57,15 +58,19 @@ impl Field {
 
 impl Resource {
     /// Reads one `Resource` string.
-    pub(crate) fn read(text: &Text<'_>, version: Version) -> Result<Self, PolicyError> {
+    pub(crate) fn read(
+        text: &Text<'_>,
+        dialect: Dialect,
+        variables: &mut Vec<Variable>,
+    ) -> Result<Self, PolicyError> {
         let value = text.value.as_str();
         if !value.is_empty() && value.bytes().all(|b| b == b'*') {
             return Ok(Self {
                 text: value.into(),
                 region: Field::Any,
                 account: Field::Any,
-                variables: VariableSet::default(),
-                names: residues(&[Token::Star]),
+                variables: Box::default(),
+                names: Box::new([(KindSet::MAX, Pattern::compile(&[Token::Star]))]),
             });
         }
         let not_an_arn = || {
@@ -88,52 +93,109 @@ impl Resource {
                 expected,
             })
         };
-        if !glob(partition, "aws") {
-            return Err(field_error("partition", partition, "aws"));
-        }
-        if !glob(service, "iot") {
-            return Err(field_error("service", service, "iot"));
-        }
-        let spelt = |field: &str, allowed: fn(u8) -> bool| {
-            !field.is_empty() && field.bytes().all(|b| allowed(b) || b == b'*' || b == b'?')
-        };
-        if !spelt(region, |b| {
-            b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'
-        }) {
-            return Err(field_error("region", region, "one like us-east-1 or local"));
-        }
-        if !spelt(account, |b| b.is_ascii_digit()) {
-            return Err(field_error(
-                "account",
-                account,
-                "the digits of an account id",
-            ));
+        if !dialect.lenient {
+            if !glob(partition, "aws") {
+                return Err(field_error("partition", partition, "aws"));
+            }
+            if !glob(service, "iot") {
+                return Err(field_error("service", service, "iot"));
+            }
+            let spelt = |field: &str, allowed: fn(u8) -> bool| {
+                !field.is_empty() && field.bytes().all(|b| allowed(b) || b == b'*' || b == b'?')
+            };
+            if !spelt(region, |b| {
+                b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'
+            }) {
+                return Err(field_error("region", region, "one like us-east-1 or local"));
+            }
+            if !spelt(account, |b| b.is_ascii_digit()) {
+                return Err(field_error(
+                    "account",
+                    account,
+                    "the digits of an account id",
+                ));
+            }
         }
         let name_start = value.len() - name.len();
-        let tokens = tokens(text, name_start, version)?;
-        let names = residues(&tokens);
-        if names.is_empty() {
+        let mut tokens = tokens(text, name_start, dialect, variables)?;
+        // Stars side by side are one: `residues` relies on it for its bound.
+        tokens.dedup_by(|next, last| *next == Token::Star && *last == Token::Star);
+        let kind_end = tokens.iter().position(|token| *token == Token::Char('/'));
+        let in_kind = tokens
+            .get(..kind_end.unwrap_or(tokens.len()))
+            .unwrap_or_default();
+        let variable_in_kind = in_kind.iter().any(|t| matches!(t, Token::Variable(_)));
+        if variable_in_kind && !dialect.lenient {
+            let at = name_start + name.find("${").unwrap_or_default();
+            return Err(text.error_at(at, Problem::VariableInKind));
+        }
+        let foreign = !glob(partition, "aws") || !glob(service, "iot");
+        let names = if variable_in_kind || foreign {
+            Box::default()
+        } else {
+            residues(&tokens)
+        };
+        if names.is_empty() && !dialect.lenient {
             let kind = name.split_once('/').map_or(name, |(kind, _)| kind);
-            let nearest = nearest(kind, &["client", "topic", "topicfilter"]);
+            let known = Kind::NAMED.map(|kind| kind.prefix().trim_end_matches('/'));
+            let nearest = nearest(kind, &known);
             let found = shown(name, WORD_MAX_CHARS);
             return Err(text.error_at(name_start, Problem::UnknownKind { found, nearest }));
         }
-        let variables = tokens.iter().filter_map(|token| match token {
-            Token::Variable(variable) => Some(*variable),
-            _ => None,
-        });
+        let mut names = names.into_vec();
+        let open = in_kind.iter().any(|t| !matches!(t, Token::Char(_)));
+        if dialect.lenient && !foreign && (names.is_empty() || open) {
+            names.push((Kind::Other.bit(), Pattern::compile(&tokens)));
+        }
+        let mut held = Vec::new();
+        for token in &tokens {
+            if let Token::Variable(variable) = token
+                && !held.contains(variable)
+            {
+                held.push(*variable);
+            }
+        }
         Ok(Self {
             text: value.into(),
             region: Field::new(region),
             account: Field::new(account),
-            variables: variables.collect(),
-            names,
+            variables: held.into(),
+            names: names.into(),
         })
     }
 
     /// Whether the ARN's region and account are these; no region stands for any.
     pub(crate) fn is_in(&self, region: Option<&str>, account: &str) -> bool {
         self.account.matches(account) && region.is_none_or(|region| self.region.matches(region))
+    }
+
+    /// Whether each of its variables has a value.
+    pub(crate) fn is_resolved(&self, values: Values<'_>) -> bool {
+        self.values(values).all(|value| value.is_some())
+    }
+
+    /// Whether a value in it would be a wildcard to MQTT.
+    pub(crate) fn holds_mqtt_wild(&self, values: Values<'_>) -> bool {
+        self.values(values)
+            .flatten()
+            .any(|value| value.contains(['+', '#']))
+    }
+
+    fn values<'v>(&self, values: Values<'v>) -> impl Iterator<Item = Option<&'v str>> {
+        let value = move |variable: &u16| values.get(usize::from(*variable))?.as_deref();
+        self.variables.iter().map(value)
+    }
+
+    /// The same resource with a star for each variable that has no value.
+    pub(crate) fn opened(&self, values: Values<'_>) -> Self {
+        let opened = |(kinds, pattern): &(KindSet, Pattern)| (*kinds, pattern.opened(values));
+        Self {
+            text: self.text.clone(),
+            region: self.region.clone(),
+            account: self.account.clone(),
+            variables: self.variables.clone(),
+            names: self.names.iter().map(opened).collect(),
+        }
     }
 
     /// What the name of a resource of this kind must match (any one of them).
@@ -145,51 +207,12 @@ impl Resource {
     }
 }
 
-/// Takes the ARN's last field apart.
-fn tokens(text: &Text<'_>, start: usize, version: Version) -> Result<Vec<Token>, PolicyError> {
-    let mut tokens = Vec::new();
-    let mut kind_ended = false;
-    let mut rest = text.value.get(start..).unwrap_or_default();
-    while let Some(c) = rest.chars().next() {
-        let here = text.value.len() - rest.len();
-        let mut after = rest.get(c.len_utf8()..).unwrap_or_default();
-        let token = match c {
-            '*' => Token::Star,
-            '?' => Token::One,
-            '$' if after.starts_with('{') && version == Version::WithVariables => {
-                let Some((reference, behind)) = rest.split_once('}') else {
-                    return Err(text.error_at(here, Problem::UnclosedVariable));
-                };
-                let name = reference.strip_prefix("${").unwrap_or(reference);
-                let Some(variable) = Variable::named(name) else {
-                    let found = shown(&format!("{reference}}}"), WORD_MAX_CHARS);
-                    let nearest = Variable::nearest(name);
-                    return Err(text.error_at(here, Problem::UnknownVariable { found, nearest }));
-                };
-                if !kind_ended {
-                    return Err(text.error_at(here, Problem::VariableInKind));
-                }
-                after = behind;
-                Token::Variable(variable)
-            }
-            c => Token::Char(c),
-        };
-        // Stars side by side are one: `residues` relies on it for its bound.
-        if token != Token::Star || tokens.last() != Some(&Token::Star) {
-            tokens.push(token);
-        }
-        kind_ended |= c == '/';
-        rest = after;
-    }
-    Ok(tokens)
-}
-
 /// What each kind's `client/`, `topic/`, `topicfilter/` leaves of the pattern: the positions a
 /// pattern can be in after matching that prefix, simulated all at once. At each of its dozen
 /// characters at most one token and one star are passed, so the positions are few.
 fn residues(tokens: &[Token]) -> Box<[(KindSet, Pattern)]> {
     let mut residues: Vec<(usize, KindSet)> = Vec::new();
-    for kind in Kind::ALL {
+    for kind in Kind::NAMED {
         let mut positions = vec![0];
         for c in kind.prefix().chars() {
             let mut next = Vec::new();
@@ -202,7 +225,7 @@ fn residues(tokens: &[Token]) -> Box<[(KindSet, Pattern)]> {
                 match tokens.get(position) {
                     Some(Token::One) => insert(&mut next, position + 1),
                     Some(Token::Char(t)) if *t == c => insert(&mut next, position + 1),
-                    // A variable never stands before the prefix's "/" (`tokens` refuses it).
+                    // A variable never stands before the prefix's "/" (`read` refuses it).
                     _ => {}
                 }
             }
@@ -233,6 +256,7 @@ fn insert(positions: &mut Vec<usize>, position: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::Version;
     use crate::json::Node;
 
     fn read(resource: &str) -> Result<Resource, PolicyError> {
@@ -240,7 +264,11 @@ mod tests {
         let node = Node::read(&document).unwrap();
         Resource::read(
             &node.text("Resource", "a string").unwrap(),
-            Version::WithVariables,
+            Dialect {
+                version: Version::WithVariables,
+                lenient: false,
+            },
+            &mut Vec::new(),
         )
     }
 
@@ -280,8 +308,8 @@ mod tests {
                 "account \"<account>\"",
             ),
             (
-                "arn:aws:iot:local:1:thing/a",
-                "column 22: \"thing/a\" is no client/…",
+                "arn:aws:iot:local:1:job/a",
+                "column 22: \"job/a\" is no client/…",
             ),
             ("arn:aws:iot:local:1:topics/a", "did you mean \"topic\"?"),
             ("arn:aws:iot:local:1:Topic/a", "did you mean \"topic\"?"),
@@ -291,12 +319,12 @@ mod tests {
                 "column 28: a variable begins",
             ),
             (
-                "arn:aws:iot:local:1:topic/${iot:clientid}",
+                "arn:aws:iot:local:1:topic/${iot:clientidd}",
                 "did you mean \"iot:ClientId\"?",
             ),
             (
-                "arn:aws:iot:local:1:topic/a${*}",
-                "column 29: variable \"${*}\" is not known",
+                "arn:aws:iot:local:1:topic/a${+}",
+                "column 29: variable \"${+}\" is not known",
             ),
             (
                 "arn:aws:iot:local:1:topic/${${iot:ClientId}}",
@@ -316,7 +344,8 @@ mod tests {
     fn a_wildcard_in_the_kind_leaves_every_name_it_could() {
         let kinds = |resource: &str| {
             let resource = read(&format!("arn:aws:iot:local:1:{resource}")).unwrap();
-            Kind::ALL.map(|kind| resource.patterns(kind).count() > 0)
+            [Kind::Client, Kind::Topic, Kind::TopicFilter]
+                .map(|kind| resource.patterns(kind).count() > 0)
         };
         assert_eq!(kinds("*"), [true, true, true]);
         assert_eq!(kinds("topic/x"), [false, true, false]);
@@ -324,6 +353,10 @@ mod tests {
         // The "?" is the slash: this is the topic "/x".
         assert_eq!(kinds("topic?/x"), [false, true, false]);
         assert!(read("arn:aws:iot:local:1:t?/x").is_err());
+        assert!(read("*").unwrap().patterns(Kind::Everything).count() > 0);
+        let all = read("arn:aws:iot:local:1:*").unwrap();
+        assert_eq!(all.patterns(Kind::Everything).count(), 0);
+        assert!(all.patterns(Kind::Thing).count() > 0);
     }
 
     #[test]

@@ -129,6 +129,7 @@ pub fn device_default(account: &str) -> Result<Policy, PolicyError> {
             line: 1,
             column: 1,
             problem,
+            statement: None,
         });
     }
     Policy::parse(&device_default_text(account))
@@ -139,7 +140,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{Grant, NamedPolicy, Realm, Variables};
+    use crate::{Context, Grant, NamedPolicy, Realm};
 
     fn device(client_id: &str, thing: Option<&str>) -> Grant {
         let policy = Arc::new(device_default("123456789012").unwrap());
@@ -147,15 +148,10 @@ mod tests {
             name: DEVICE_DEFAULT.parse().unwrap(),
             policy,
         };
-        let variables = Variables {
-            client_id: client_id.into(),
-            thing_name: thing.map(Into::into),
-            certificate_common_name: thing.map(Into::into),
-        };
         Grant::new(
             Arc::new(Realm::live("123456789012")),
             Arc::from([named]),
-            variables,
+            Context::of(client_id, thing, thing),
         )
     }
 
@@ -167,6 +163,7 @@ mod tests {
             Action::Subscribe => 's',
             Action::Receive => 'r',
             Action::RetainPublish => 't',
+            _ => '?',
         };
         Action::ALL
             .iter()

@@ -6,9 +6,11 @@ use serde::Serialize;
 
 use crate::action::{ActionSet, nearest_action};
 use crate::arn::Resource;
+use crate::condition::{self, Condition};
 use crate::error::{PolicyError, Problem};
 use crate::json::{Member, Node, at};
 use crate::shown::{WORD_MAX_CHARS, nearest, shown};
+use crate::tokens::Variable;
 
 /// Characters besides white space that AWS takes in one document.
 pub const AWS_DOCUMENT_MAX_VISIBLE_CHARS: usize = 2048;
@@ -45,18 +47,33 @@ pub enum Effect {
 /// A policy document that was understood whole, compiled.
 ///
 /// Share one between all who hold it (`Arc`): it does not know whom it judges.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Policy {
     text: Box<str>,
     statements: Box<[Statement]>,
+    /// The variables of all resources, each once.
+    variables: Box<[Variable]>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Statement {
+    /// The byte of the document at which it begins.
+    pub(crate) offset: usize,
     pub(crate) sid: Option<Box<str>>,
     pub(crate) effect: Effect,
     pub(crate) actions: ActionSet,
+    /// Whether it speaks of all but its resources (`NotResource`).
+    pub(crate) but: bool,
     pub(crate) resources: Box<[Resource]>,
+    pub(crate) conditions: Box<[Condition]>,
+}
+
+/// How a document is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dialect {
+    pub(crate) version: Version,
+    /// Takes actions, keys and resources of other services, as AWS does; they match nothing.
+    pub(crate) lenient: bool,
 }
 
 /// Which of the language's versions a document is written in.
@@ -82,10 +99,22 @@ impl Policy {
     /// # Errors
     /// As [`Policy::parse`].
     pub fn parse_within(text: &str, limits: &Limits) -> Result<Self, PolicyError> {
+        Self::read(text, limits, false)
+    }
+
+    /// Reads a document as AWS does: what is of another service matches nothing.
+    pub(crate) fn parse_leniently(text: &str) -> Result<Self, PolicyError> {
+        Self::read(text, &Limits::default(), true)
+    }
+
+    fn read(text: &str, limits: &Limits, lenient: bool) -> Result<Self, PolicyError> {
         check_size(text, limits)?;
+        let mut variables = Vec::new();
+        let statements = read_document(&Node::read(text)?, lenient, &mut variables)?;
         Ok(Self {
             text: text.into(),
-            statements: read_document(&Node::read(text)?)?,
+            statements,
+            variables: variables.into(),
         })
     }
 
@@ -97,6 +126,10 @@ impl Policy {
 
     pub(crate) fn statements(&self) -> &[Statement] {
         &self.statements
+    }
+
+    pub(crate) fn variables(&self) -> &[Variable] {
+        &self.variables
     }
 }
 
@@ -164,7 +197,11 @@ fn unknown_key(
     })
 }
 
-fn read_document(document: &Node<'_>) -> Result<Box<[Statement]>, PolicyError> {
+fn read_document(
+    document: &Node<'_>,
+    lenient: bool,
+    variables: &mut Vec<Variable>,
+) -> Result<Box<[Statement]>, PolicyError> {
     const OF: &str = "the document";
     let (mut version, mut id, mut statement) = (None, None, None);
     for member in document.members(OF, "an object with Version and Statement")? {
@@ -184,7 +221,13 @@ fn read_document(document: &Node<'_>) -> Result<Box<[Statement]>, PolicyError> {
         }
     }
     let missing = |key| document.error(Problem::MissingKey { of: OF, key });
-    let version = read_version(&version.ok_or_else(|| missing("Version"))?)?;
+    let version = match version {
+        Some(version) => read_version(&version)?,
+        // IAM's default.
+        None if lenient => Version::WithoutVariables,
+        None => return Err(missing("Version")),
+    };
+    let dialect = Dialect { version, lenient };
     if let Some(id) = id {
         id.text("Id", "a string")?;
     }
@@ -192,7 +235,15 @@ fn read_document(document: &Node<'_>) -> Result<Box<[Statement]>, PolicyError> {
         .ok_or_else(|| missing("Statement"))?
         .one_or_many("Statement")?
         .iter()
-        .map(|node| read_statement(node, version))
+        .enumerate()
+        .map(|(index, node)| {
+            let mut sid = None;
+            read_statement(node, dialect, variables, &mut sid).map_err(|mut error| {
+                let sid = sid.map(|sid: Box<str>| shown(&sid, WORD_MAX_CHARS));
+                error.statement = Some((index + 1, sid));
+                error
+            })
+        })
         .collect()
 }
 
@@ -207,46 +258,85 @@ fn read_version(node: &Node<'_>) -> Result<Version, PolicyError> {
     }
 }
 
-fn read_statement(node: &Node<'_>, version: Version) -> Result<Statement, PolicyError> {
+fn read_statement(
+    node: &Node<'_>,
+    dialect: Dialect,
+    variables: &mut Vec<Variable>,
+    sid: &mut Option<Box<str>>,
+) -> Result<Statement, PolicyError> {
     const OF: &str = "a statement";
-    let (mut sid, mut effect, mut action, mut resource) = (None, None, None, None);
-    for member in node.members(OF, "an object with Effect, Action and Resource")? {
+    const WORDS: [&str; 7] = [
+        "Sid",
+        "Effect",
+        "Action",
+        "NotAction",
+        "Resource",
+        "NotResource",
+        "Condition",
+    ];
+    let [mut name, mut effect, mut action, mut not_action] = [None; 4];
+    let [mut resource, mut not_resource, mut condition] = [None; 3];
+    let members = node.members(OF, "an object with Effect, Action and Resource")?;
+    // Read first, so that errors in the others can name it.
+    if let Some(named) = members.iter().find(|member| member.key == "Sid") {
+        let text = named.value.text("Sid", "a string")?;
+        *sid = Some(text.value.into_boxed_str());
+    }
+    for member in members {
         match member.key.as_str() {
-            "Sid" => fill(&mut sid, member, OF)?,
+            "Sid" => fill(&mut name, member, OF)?,
             "Effect" => fill(&mut effect, member, OF)?,
             "Action" => fill(&mut action, member, OF)?,
+            "NotAction" => fill(&mut not_action, member, OF)?,
             "Resource" => fill(&mut resource, member, OF)?,
+            "NotResource" => fill(&mut not_resource, member, OF)?,
+            "Condition" => fill(&mut condition, member, OF)?,
             _ => {
-                let words = ["Sid", "Effect", "Action", "Resource"];
-                return Err(unknown_key(
-                    &member,
-                    OF,
-                    "Sid, Effect, Action and Resource",
-                    &words,
-                ));
+                let known = "Sid, Effect, Action or NotAction, Resource or NotResource, Condition";
+                return Err(unknown_key(&member, OF, known, &WORDS));
             }
         }
     }
     let missing = |key| node.error(Problem::MissingKey { of: OF, key });
-    let sid = match sid {
-        Some(sid) => Some(sid.text("Sid", "a string")?.value.into_boxed_str()),
-        None => None,
+    let effect = read_effect(&effect.ok_or_else(|| missing("Effect"))?)?;
+    let actions = match (action, not_action) {
+        (Some(action), None) => read_actions(&action, "Action", dialect)?,
+        (None, Some(but)) => read_actions(&but, "NotAction", dialect)?.complement(),
+        (None, None) => return Err(missing("Action")),
+        (Some(_), Some(but)) => {
+            let (one, other) = ("Action", "NotAction");
+            return Err(but.error(Problem::Both { one, other }));
+        }
+    };
+    let (of, but, resources) = match (resource, not_resource) {
+        (Some(resource), None) => ("Resource", false, resource),
+        (None, Some(but)) => ("NotResource", true, but),
+        (None, None) => return Err(missing("Resource")),
+        (Some(_), Some(but)) => {
+            let (one, other) = ("Resource", "NotResource");
+            return Err(but.error(Problem::Both { one, other }));
+        }
+    };
+    let resources = resources
+        .one_or_many(of)?
+        .iter()
+        .map(|node| {
+            let text = node.text(of, "a string or a list of strings")?;
+            Resource::read(&text, dialect, variables)
+        })
+        .collect::<Result<_, _>>()?;
+    let conditions = match condition {
+        Some(condition) => condition::read(&condition, dialect)?,
+        None => Box::default(),
     };
     Ok(Statement {
-        sid,
-        effect: read_effect(&effect.ok_or_else(|| missing("Effect"))?)?,
-        actions: read_actions(&action.ok_or_else(|| missing("Action"))?)?,
-        resources: resource
-            .ok_or_else(|| missing("Resource"))?
-            .one_or_many("Resource")?
-            .iter()
-            .map(|node| {
-                Resource::read(
-                    &node.text("Resource", "a string or a list of strings")?,
-                    version,
-                )
-            })
-            .collect::<Result<_, _>>()?,
+        offset: node.offset(),
+        sid: sid.clone(),
+        effect,
+        actions,
+        but,
+        resources,
+        conditions,
     })
 }
 
@@ -265,12 +355,16 @@ fn read_effect(node: &Node<'_>) -> Result<Effect, PolicyError> {
     }
 }
 
-fn read_actions(node: &Node<'_>) -> Result<ActionSet, PolicyError> {
+fn read_actions(
+    node: &Node<'_>,
+    of: &'static str,
+    dialect: Dialect,
+) -> Result<ActionSet, PolicyError> {
     let mut actions = ActionSet::default();
-    for node in node.one_or_many("Action")? {
-        let text = node.text("Action", "a string or a list of strings")?;
+    for node in node.one_or_many(of)? {
+        let text = node.text(of, "a string or a list of strings")?;
         let named = ActionSet::named_by(&text.value);
-        if named.is_empty() {
+        if named.is_empty() && !dialect.lenient {
             let nearest = nearest_action(&text.value);
             return Err(text.error(Problem::UnknownAction {
                 found: text.shown(),
@@ -348,16 +442,16 @@ mod tests {
             ),
             (document("{}"), "column 37: a statement has no \"Effect\""),
             (
-                with("\"Condition\":{}"),
-                &format!("column 55: \"Condition\" {unknown}"),
+                with("\"Condition\":[]"),
+                "column 67: Condition is a list, but must be an object of operators (statement 1)",
             ),
             (
                 with("\"NotAction\":\"*\""),
-                &format!("\"NotAction\" {unknown}"),
+                "has both \"Action\" and \"NotAction\"",
             ),
             (
-                with("\"NotResource\":\"*\""),
-                &format!("\"NotResource\" {unknown}"),
+                with("\"Sid\":\"s\",\"NotResource\":\"*\""),
+                "has both \"Resource\" and \"NotResource\": write one of them (statement 1, Sid \"s\")",
             ),
             (
                 with("\"Principal\":\"*\""),
@@ -388,7 +482,7 @@ mod tests {
                 "did you mean \"iot:Publish\"",
             ),
             (
-                document(&STATEMENT.replace("iot:Publish", "iot:GetRetained*")),
+                document(&STATEMENT.replace("iot:Publish", "iot:GetRetained")),
                 "names none of",
             ),
             (
@@ -419,6 +513,120 @@ mod tests {
             let message = message(&text);
             assert!(message.contains(expected), "{text}\n{message}\n{expected}");
         }
+    }
+
+    #[test]
+    fn conditions_are_refused_with_place_reason_and_nearest_word() {
+        let with = |condition: &str| {
+            let condition = format!("\"Sid\":\"Mine\",\"Condition\":{condition},\"Action\"");
+            document(&STATEMENT.replace("\"Action\"", &condition))
+        };
+        for (condition, expected) in [
+            (
+                r#"{"StringEqual":{}}"#,
+                "column 81: operator \"StringEqual\" is not known",
+            ),
+            (r#"{"StringEqual":{}}"#, "did you mean \"StringEquals\"?"),
+            (
+                r#"{"ForAnyValues:StringLike":{}}"#,
+                "did you mean \"ForAnyValue:StringLike\"?",
+            ),
+            (r#"{"NullIfExists":{}}"#, "is not known"),
+            (
+                r#"{"Bool":{"iot:Connection.Thing.IsAtached":"true"}}"#,
+                "did you mean \"iot:Connection.Thing.IsAttached\"?",
+            ),
+            (
+                r#"{"Bool":{"iot:Connection.Thing.IsAttached":"yes"}}"#,
+                "Bool takes true or false, not \"yes\" (statement 1, Sid \"Mine\")",
+            ),
+            (
+                r#"{"IpAddress":{"aws:SourceIp":"10.0.0.0/40"}}"#,
+                "IpAddress takes an address",
+            ),
+            (
+                r#"{"NumericEquals":{"iot:ClientId":["1","x"]}}"#,
+                "NumericEquals takes a whole or decimal number, not \"x\"",
+            ),
+            (
+                r#"{"DateEquals":{"aws:CurrentTime":"soon"}}"#,
+                "DateEquals takes a date",
+            ),
+            (
+                r#"{"StringLike":{"aws:CurrentTime":"2026*"}}"#,
+                "compare it by a Date operator",
+            ),
+            (
+                r#"{"BinaryEquals":{"iot:ClientId":"?"}}"#,
+                "BinaryEquals takes base64",
+            ),
+            (
+                r#"{"ArnLike":{"iot:LastWillTopic":"topic/x"}}"#,
+                "an ARN of six fields",
+            ),
+            (
+                r#"{"Null":{"iot:ClientId":"maybe"}}"#,
+                "Null takes true (the key is absent)",
+            ),
+            (
+                r#"{"StringEquals":{"iot:ClientId":{}}}"#,
+                "is an object, but must be a string",
+            ),
+            (
+                r#"{"StringEquals":{"iot:ClientId":null}}"#,
+                "is null, but must be a string",
+            ),
+            (
+                r#"{"StringEquals":{"iot:ClientId":"a","IOT:CLIENTID":"b"}}"#,
+                "\"IOT:CLIENTID\" stands twice",
+            ),
+            (
+                r#"{"StringEquals":{},"StringEquals":{}}"#,
+                "\"StringEquals\" stands twice in Condition",
+            ),
+            (
+                r#"{"StringEquals":{"iot:ClientId":"${iot:ClientI}"}}"#,
+                "did you mean \"iot:ClientId\"?",
+            ),
+        ] {
+            let message = message(&with(condition));
+            assert!(message.contains(expected), "{condition}\n{message}");
+        }
+    }
+
+    /// What is far too large or too deep is refused by a bound, not by exhaustion.
+    #[test]
+    fn monsters_are_refused() {
+        let wide = Limits {
+            document_max_bytes: 64 * 1024 * 1024,
+            document_max_visible_chars: 64 * 1024 * 1024,
+        };
+        let megabyte = document(&STATEMENT.replace('*', &"a".repeat(1 << 20)));
+        let many = document(&format!("[{}]", vec![STATEMENT; 100_000].join(",")));
+        let deep = "[".repeat(10_000) + &"]".repeat(10_000);
+        let deep = [
+            document(&deep),
+            document(&STATEMENT.replace("\"*\"", &deep)),
+        ];
+        for text in [&megabyte, &many] {
+            assert!(message(text).contains("are the limit"));
+        }
+        for text in &deep {
+            assert!(
+                message(text).starts_with("line 1, column "),
+                "refused at its place"
+            );
+        }
+        assert!(Policy::parse_within(&many, &wide).is_ok());
+        let variables = (0..3_000).map(|n| format!("${{iot:Connection.Thing.Attributes[{n}]}}"));
+        let crowded = STATEMENT.replace(
+            "\"*\"",
+            &format!(
+                "\"arn:aws:iot:*:1:topic/{}\"",
+                variables.collect::<String>()
+            ),
+        );
+        assert!(Policy::parse_within(&document(&crowded), &wide).is_ok());
     }
 
     #[test]

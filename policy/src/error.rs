@@ -4,7 +4,7 @@ use crate::action::did_you_mean;
 
 /// A document refused, and where. The place counts from 1, columns in characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}, column {column}: {problem}")]
+#[error("line {line}, column {column}: {problem}{}", within(.statement))]
 pub struct PolicyError {
     /// Line of the word that is at fault.
     pub line: usize,
@@ -12,6 +12,16 @@ pub struct PolicyError {
     pub column: usize,
     /// What is wrong there.
     pub problem: Problem,
+    /// The statement it stands in: its number from 1 and its `Sid`.
+    pub statement: Option<(usize, Option<String>)>,
+}
+
+fn within(statement: &Option<(usize, Option<String>)>) -> String {
+    match statement {
+        Some((number, Some(sid))) => format!(" (statement {number}, Sid {sid:?})"),
+        Some((number, None)) => format!(" (statement {number})"),
+        None => String::new(),
+    }
 }
 
 /// What is wrong with a document. Words quoted from it are escaped and cut short.
@@ -49,6 +59,11 @@ pub enum Problem {
         known: &'static str,
         nearest: Option<&'static str>,
     },
+    #[error("a statement has both {one:?} and {other:?}: write one of them")]
+    Both {
+        one: &'static str,
+        other: &'static str,
+    },
     #[error("{of} is an empty list: name at least one, or leave the statement out")]
     EmptyList { of: &'static str },
     #[error("version {found:?} is not known: write \"2012-10-17\"")]
@@ -59,7 +74,7 @@ pub enum Problem {
         nearest: Option<&'static str>,
     },
     #[error(
-        "action {found:?} names none of iot:Connect, iot:Publish, iot:Subscribe, iot:Receive, iot:RetainPublish{}",
+        "action {found:?} names none of the actions of a device, such as iot:Connect, iot:Publish, iot:Subscribe, iot:Receive, iot:RetainPublish{}",
         did_you_mean(.nearest)
     )]
     UnknownAction {
@@ -67,21 +82,47 @@ pub enum Problem {
         nearest: Option<&'static str>,
     },
     #[error(
-        "variable {found:?} is not known: there are ${{iot:Connection.Thing.ThingName}}, ${{iot:ClientId}} and ${{iot:Certificate.Subject.CommonName}}{}",
+        "variable {found:?} is not known: there are those of AWS IoT, such as ${{iot:Connection.Thing.ThingName}}, ${{iot:ClientId}} and ${{iot:Certificate.Subject.CommonName}}, and ${{*}}, ${{?}}, ${{$}}{}",
         did_you_mean(.nearest)
     )]
     UnknownVariable {
         found: String,
-        nearest: Option<&'static str>,
+        nearest: Option<String>,
     },
+    #[error("the document has more than {max} different variables: split it into several policies")]
+    TooManyVariables { max: u16 },
+    #[error(
+        "operator {found:?} is not known: there are those of IAM, such as StringEquals, StringLike, IpAddress, Bool, Null, with ForAllValues: or ForAnyValue: before and IfExists behind{}",
+        did_you_mean(.nearest)
+    )]
+    UnknownOperator {
+        found: String,
+        nearest: Option<String>,
+    },
+    #[error(
+        "condition key {found:?} is not known: there are those of AWS IoT, such as iot:ClientId, aws:SourceIp, iot:Connection.Thing.Attributes[NAME]{}",
+        did_you_mean(.nearest)
+    )]
+    UnknownConditionKey {
+        found: String,
+        nearest: Option<String>,
+    },
+    #[error("{operator} takes {expected}, not {found:?}")]
+    ConditionValue {
+        operator: String,
+        found: String,
+        expected: &'static str,
+    },
+    #[error("{key} is a moment: compare it by a Date operator, such as DateLessThan")]
+    TimeAsText { key: String },
     #[error("a variable begins with \"${{\" here and has no \"}}\"")]
     UnclosedVariable,
     #[error(
-        "a variable stands before the \"/\" that ends client/, topic/ or topicfilter/: write the kind of resource out"
+        "a variable stands before the \"/\" that ends client/, topic/, topicfilter/, thing/ or rolealias/: write the kind of resource out"
     )]
     VariableInKind,
     #[error(
-        "resource {found:?} is not understood: write \"*\" or arn:aws:iot:REGION:ACCOUNT:client/…, …:topic/… or …:topicfilter/… (wildcards stay within their field)"
+        "resource {found:?} is not understood: write \"*\" or arn:aws:iot:REGION:ACCOUNT:client/…, …:topic/…, …:topicfilter/… or …:thing/… (wildcards stay within their field)"
     )]
     NotAnArn { found: String },
     #[error("{field} {found:?} in the ARN is not understood: write {expected}, or wildcards")]
@@ -91,7 +132,7 @@ pub enum Problem {
         expected: &'static str,
     },
     #[error(
-        "{found:?} is no client/…, topic/… or topicfilter/…, the resources that devices' actions act on{}",
+        "{found:?} is no client/…, topic/…, topicfilter/…, thing/… or rolealias/…, the resources that devices' actions act on{}",
         did_you_mean(.nearest)
     )]
     UnknownKind {

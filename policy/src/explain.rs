@@ -6,12 +6,14 @@ use serde::Serialize;
 
 use crate::action::{Action, Kind};
 use crate::arn::Resource;
+use crate::condition::Condition;
 use crate::default::GrantText;
 use crate::document::{Effect, Statement};
-use crate::grant::{Decision, Grant, NamedPolicy};
+use crate::grant::{Bound, Decision, Grant, NamedPolicy};
+use crate::key::Key;
 use crate::name::PolicyName;
-use crate::pattern::Variable;
 use crate::shown::{NAME_MAX_CHARS, WORD_MAX_CHARS, misleads, shown};
+use crate::tokens::Variable;
 
 /// Bytes of the longest [`Explanation::reason`]; it travels in an MQTT reason string.
 pub const REASON_MAX_BYTES: usize = 199;
@@ -66,8 +68,8 @@ pub struct StatementRef {
 #[serde(rename_all = "camelCase")]
 pub struct VariableValue {
     /// The name, as in `iot:ClientId`.
-    pub name: &'static str,
-    /// The value, also where it is not fit to be substituted.
+    pub name: String,
+    /// The value, or the values, also where it is not fit to be substituted.
     pub value: Option<String>,
     /// Whether resources with this variable can match.
     pub resolved: bool,
@@ -84,16 +86,20 @@ impl Grant {
     pub(crate) fn explain_as(&self, action: Action, kind: Kind, name: &str) -> Explanation {
         let decision = self.decide_as(action, kind, name);
         let (mut statements, mut passed_over) = (Vec::new(), Vec::new());
-        for named in self.policies.iter() {
-            for (index, statement) in named.policy.statements().iter().enumerate() {
-                if let Some(resource) = self.speaks(statement, action, kind, name) {
-                    statements.push(StatementRef::new(named, index, statement, resource, None));
-                } else if let Some((resource, reason)) =
-                    self.why_silent(statement, action, kind, name)
-                {
-                    let reason = Some(reason);
-                    passed_over.push(StatementRef::new(named, index, statement, resource, reason));
-                }
+        let mut at: Option<(&NamedPolicy, usize)> = None;
+        for (named, bound) in self.statements() {
+            let index = match at {
+                Some((last, index)) if std::ptr::eq(last, named) => index + 1,
+                _ => 0,
+            };
+            at = Some((named, index));
+            if let Some(resource) = self.speaks(bound, action, kind, name) {
+                let statement = bound.statement;
+                statements.push(StatementRef::new(named, index, statement, resource, None));
+            } else if let Some((resource, reason)) = self.why_silent(bound, action, kind, name) {
+                let statement = bound.statement;
+                let reason = Some(reason);
+                passed_over.push(StatementRef::new(named, index, statement, resource, reason));
             }
         }
         let allowed = statements.iter().any(|s| s.effect == Effect::Allow);
@@ -108,10 +114,11 @@ impl Grant {
                 .collect(),
             statements,
             passed_over,
-            variables: Variable::ALL
-                .map(|variable| self.variable_value(variable))
-                .into(),
+            variables: self.variable_values(),
             missing_grant: (!allowed).then(|| {
+                if kind == Kind::Everything {
+                    return GrantText::allow(action, "*".to_owned());
+                }
                 let region = self.realm.region.as_deref().unwrap_or("*");
                 let name = as_pattern(name);
                 let account = &self.realm.account;
@@ -130,51 +137,107 @@ impl Grant {
     /// Why a statement of this action does not speak, where a person might think it does.
     fn why_silent<'s>(
         &self,
-        statement: &'s Statement,
+        bound: Bound<'s>,
         action: Action,
         kind: Kind,
         name: &str,
     ) -> Option<(&'s Resource, String)> {
+        let statement = bound.statement;
         if !statement.actions.contains(action) {
+            return None;
+        }
+        if !bound.met {
+            let near = |resource: &&Resource| {
+                let lacking = !resource.is_resolved(bound.values);
+                lacking || self.name_matches(bound, resource, kind, name) != statement.but
+            };
+            let resource = statement.resources.iter().find(near)?;
+            return Some((resource, self.unmet(statement)?));
+        }
+        if statement.but {
             return None;
         }
         statement.resources.iter().find_map(|resource| {
             resource.patterns(kind).next()?;
-            if let Some(variable) = Variable::ALL
-                .into_iter()
-                .find(|v| resource.variables.contains(*v) && !self.resolves(*v))
+            let variables = self.variables_of(bound, resource);
+            if let Some(variable) = variables.into_iter().find(|v| v.value(self.context()).is_none())
             {
-                let absent = self.variables.value(variable).is_none_or(str::is_empty);
-                let why = if absent {
+                let values = self.context().values(&variable.key);
+                let why = if values.iter().all(|value| value.is_empty()) {
                     "has no value here"
                 } else {
                     "has a value that is never substituted"
                 };
-                return Some((resource, format!("${{{}}} {why}", variable.name())));
+                return Some((resource, format!("${{{}}} {why}", variable.key)));
             }
-            if !self.name_matches(resource, kind, name) {
+            if !self.name_matches(bound, resource, kind, name) {
                 return None;
             }
-            let reason = if resource.is_in(self.realm.region.as_deref(), &self.realm.account) {
-                "the thing name or client id holds + or #, which would be a wildcard in the filter"
-                    .to_owned()
-            } else {
+            let reason = if !resource.is_in(self.realm.region.as_deref(), &self.realm.account) {
                 let region = self.realm.region.as_deref().unwrap_or("any");
                 format!(
                     "its ARN is not of this server (account {}, region {region})",
                     self.realm.account
                 )
+            } else if resource.holds_mqtt_wild(bound.values) {
+                "the value of a variable in it holds + or #, which would be a wildcard in the filter"
+                    .to_owned()
+            } else {
+                "a ? in it stands for one character, and the filter's wildcard for many".to_owned()
             };
             Some((resource, reason))
         })
     }
 
-    fn variable_value(&self, variable: Variable) -> VariableValue {
-        VariableValue {
-            name: variable.name(),
-            value: self.variables.value(variable).map(str::to_owned),
-            resolved: self.resolves(variable),
+    /// The first condition that is not met, with what is there instead.
+    fn unmet(&self, statement: &Statement) -> Option<String> {
+        let any_region = self.realm.region.is_none();
+        let unmet = |condition: &&Condition| !condition.holds(self.context(), any_region);
+        let condition = statement.conditions.iter().find(unmet)?;
+        let values = self.context().values(&condition.key);
+        let values = values.iter().map(|value| format!("{value:?}"));
+        let values = values.collect::<Vec<_>>().join(", ");
+        let values = if values.is_empty() {
+            "absent".to_owned()
+        } else {
+            shown(&values, NAME_MAX_CHARS)
+        };
+        Some(format!(
+            "its condition {condition} is not met, the key being {values}"
+        ))
+    }
+
+    fn variables_of<'g>(&'g self, bound: Bound<'g>, resource: &Resource) -> Vec<&'g Variable> {
+        let table = bound.variables;
+        let numbers = resource.variables.iter();
+        numbers
+            .filter_map(|number| table.get(usize::from(*number)))
+            .collect()
+    }
+
+    /// The client id, the thing's name and every other key that the policies speak of.
+    fn variable_values(&self) -> Vec<VariableValue> {
+        let mut keys = vec![&Key::ThingName, &Key::ClientId];
+        for named in self.policies.iter() {
+            let held = named.policy.variables().iter().map(|v| &v.key);
+            let statements = named.policy.statements().iter();
+            let asked = statements.flat_map(|statement| &statement.conditions);
+            let asked = asked.flat_map(|c| std::iter::once(&c.key).chain(c.variables()));
+            for key in held.chain(asked) {
+                if !keys.contains(&key) {
+                    keys.push(key);
+                }
+            }
         }
+        let value = |key: &Key| {
+            let values = self.context().values(key);
+            VariableValue {
+                name: key.to_string(),
+                value: (!values.is_empty()).then(|| values.join(", ")),
+                resolved: self.context().substitute(key).is_some(),
+            }
+        };
+        keys.into_iter().map(value).collect()
     }
 
     fn summary(&self, explanation: &Explanation, name: &str) -> String {
@@ -215,7 +278,7 @@ impl Grant {
         {
             text.push_str(&format!("; {silent} does not count: {reason}"));
         }
-        if let Some(thing) = self.variables.thing_name.as_deref()
+        if let Some(thing) = self.context().thing.as_ref().map(|thing| &*thing.name)
             && *action == Action::Connect
             && thing != name
             && *decision == Decision::ImplicitDeny
@@ -250,7 +313,11 @@ impl StatementRef {
             statement: index + 1,
             sid: statement.sid.as_deref().map(str::to_owned),
             effect: statement.effect,
-            resource: resource.text.to_string(),
+            resource: if statement.but {
+                format!("all but {}", resource.text)
+            } else {
+                resource.text.to_string()
+            },
             reason,
         }
     }
@@ -281,10 +348,16 @@ fn listed(statements: &[StatementRef], effect: Effect) -> String {
     names.join(" and ")
 }
 
-/// The narrowest pattern that matches `name`. The language has no way to write a literal `*`,
-/// `?` or `${`: a `?` stands there, which matches any one character.
+/// The pattern that matches `name` and nothing else.
 fn as_pattern(name: &str) -> String {
-    name.replace("${", "?{").replace('*', "?")
+    let mut pattern = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '*' | '?' | '$' => pattern.extend(["${", c.encode_utf8(&mut [0; 4]), "}"]),
+            c => pattern.push(c),
+        }
+    }
+    pattern
 }
 
 impl Explanation {
@@ -345,22 +418,17 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{Policy, Realm, Variables, device_default};
+    use crate::{Context, Policy, Realm, device_default};
 
     fn grant(policies: &[(&str, Policy)], client_id: &str, thing: Option<&str>) -> Grant {
         let named = policies.iter().map(|(name, policy)| NamedPolicy {
             name: name.parse().unwrap(),
             policy: Arc::new(Policy::parse(policy.text()).unwrap()),
         });
-        let variables = Variables {
-            client_id: client_id.into(),
-            thing_name: thing.map(Into::into),
-            certificate_common_name: None,
-        };
         Grant::new(
             Arc::new(Realm::live("000000000000")),
             named.collect(),
-            variables,
+            Context::of(client_id, thing, None),
         )
     }
 
@@ -386,7 +454,8 @@ mod tests {
         assert_eq!(json["decision"], "ImplicitDeny");
         assert_eq!(json["missingGrant"]["Action"], "iot:Publish");
         assert_eq!(json["variables"][0]["value"], "lamp-1");
-        assert_eq!(json["variables"][2]["resolved"], false);
+        assert_eq!(json["variables"][1]["name"], "iot:ClientId");
+        assert_eq!(json["variables"][1]["resolved"], true);
         assert_eq!(json["summary"], explanation.to_string());
     }
 

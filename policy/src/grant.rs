@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Kind};
 use crate::arn::Resource;
+use crate::context::Context;
+use crate::coverage;
 use crate::document::{Effect, Policy, Statement};
 use crate::name::PolicyName;
-use crate::pattern::{Values, Variable, VariableSet};
-
-/// Characters of the longest certificate value that stands for a variable, as in AWS.
-pub const VARIABLE_MAX_CHARS: usize = 1024;
+use crate::pattern::Values;
+use crate::tokens::Variable;
 
 /// What an ARN must carry to speak of this server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,23 @@ pub struct Realm {
     pub region: Option<Box<str>>,
     /// The account id.
     pub account: Box<str>,
+    /// What a Deny does whose variable has no value.
+    pub unresolved_deny: UnresolvedDeny,
+    /// Whether a subscription is judged by the text of its filter alone, as AWS does, and a Deny
+    /// inside it is left to [`Action::Receive`].
+    pub textual_subscriptions: bool,
+}
+
+/// What a Deny does whose variable has no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnresolvedDeny {
+    /// It matches nothing, as in AWS: the Deny fails open.
+    #[default]
+    Open,
+    /// It denies as if the variable could stand for anything. A `NotResource` of an Allow then
+    /// spares as much.
+    Closed,
 }
 
 impl Realm {
@@ -30,6 +47,8 @@ impl Realm {
         Self {
             region: None,
             account: account.into(),
+            unresolved_deny: UnresolvedDeny::Open,
+            textual_subscriptions: false,
         }
     }
 
@@ -39,6 +58,8 @@ impl Realm {
         Self {
             region: Some(region.into()),
             account: account.into(),
+            unresolved_deny: UnresolvedDeny::Open,
+            textual_subscriptions: true,
         }
     }
 }
@@ -50,40 +71,6 @@ pub struct NamedPolicy {
     pub name: PolicyName,
     /// The compiled document, shared by all who hold it.
     pub policy: Arc<Policy>,
-}
-
-/// The values of a connection's variables. An absent or empty value leaves the variable
-/// unresolved: a resource that holds it matches nothing.
-///
-/// Values are text: a `*` or `?` in one is no wildcard. Two things are held back besides:
-/// - A certificate value with `*`, `$`, `+`, `?` or `#` in it or of more than
-///   [`VARIABLE_MAX_CHARS`] stays unresolved, as in AWS.
-/// - In a live realm ([`Realm::region`] is `None`) a thing name or client id with `+` or `#` in
-///   it opens no topic filter: as part of a filter it would be a wildcard to MQTT, so a client
-///   that names itself `+` would read everybody's topics. A Deny still takes it literally.
-///   An exact realm decides as AWS documents, which lets that client through.
-///
-/// A `/` in a client id is text like any other: `dt/${iot:ClientId}/*` for client `a/b` opens
-/// `dt/a/b/…`, which also lies under `dt/a/`. Thing names cannot hold one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Variables {
-    /// `${iot:ClientId}`.
-    pub client_id: Box<str>,
-    /// `${iot:Connection.Thing.ThingName}`: the thing that the certificate is attached to,
-    /// where this connection speaks as that thing.
-    pub thing_name: Option<Box<str>>,
-    /// `${iot:Certificate.Subject.CommonName}`: the first one of the subject.
-    pub certificate_common_name: Option<Box<str>>,
-}
-
-impl Variables {
-    pub(crate) fn value(&self, variable: Variable) -> Option<&str> {
-        match variable {
-            Variable::ClientId => Some(&self.client_id),
-            Variable::ThingName => self.thing_name.as_deref(),
-            Variable::CommonName => self.certificate_common_name.as_deref(),
-        }
-    }
 }
 
 /// Outcome of a decision. Only [`Decision::Allow`] allows.
@@ -116,44 +103,157 @@ impl fmt::Display for Decision {
     }
 }
 
-/// All that one connection is granted. Cheap to clone but for the variables' values.
+/// All that one connection is granted. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Grant {
     pub(crate) realm: Arc<Realm>,
     pub(crate) policies: Arc<[NamedPolicy]>,
-    pub(crate) variables: Variables,
-    /// Variables that have a value fit to stand in a resource.
-    resolved: VariableSet,
-    /// Variables whose value would be a wildcard to MQTT and must open no filter.
-    mqtt_wild: VariableSet,
+    /// The values of each policy's variables, one policy behind the other.
+    values: Arc<[Option<Arc<str>>]>,
+    /// Of each statement, one policy behind the other, whether its conditions are met.
+    met: Arc<[bool]>,
+    seldom: Arc<Seldom>,
+    /// Whether a value would be a wildcard to MQTT.
+    mqtt_wild: bool,
+    has_opened: bool,
+}
+
+/// What an ordinary decision does not look at.
+#[derive(Debug)]
+struct Seldom {
+    context: Context,
+    /// By statement, the resources that stand in for those with an unresolved variable.
+    opened: Box<[(usize, Resource)]>,
+    turns_at: Option<i64>,
+}
+
+/// A statement with what belongs to it in one connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Bound<'g> {
+    pub(crate) statement: &'g Statement,
+    pub(crate) values: Values<'g>,
+    /// What the values are of.
+    pub(crate) variables: &'g [Variable],
+    /// Whether its conditions are.
+    pub(crate) met: bool,
+    number: usize,
+}
+
+/// The statements of a grant in their order.
+pub(crate) struct Statements<'g> {
+    policies: std::slice::Iter<'g, NamedPolicy>,
+    /// The policy at hand with its statements that are left and its values.
+    current: Option<(&'g NamedPolicy, std::slice::Iter<'g, Statement>, Values<'g>)>,
+    /// Of the policies behind it.
+    values: Values<'g>,
+    met: std::iter::Enumerate<std::slice::Iter<'g, bool>>,
+}
+
+impl<'g> Iterator for Statements<'g> {
+    type Item = (&'g NamedPolicy, Bound<'g>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((named, statements, values)) = &mut self.current
+                && let Some(statement) = statements.next()
+            {
+                let (number, met) = self.met.next()?;
+                let bound = Bound {
+                    statement,
+                    values,
+                    variables: named.policy.variables(),
+                    met: *met,
+                    number,
+                };
+                return Some((named, bound));
+            }
+            let named = self.policies.next()?;
+            let count = named.policy.variables().len();
+            let (own, rest) = self.values.split_at_checked(count)?;
+            self.values = rest;
+            self.current = Some((named, named.policy.statements().iter(), own));
+        }
+    }
 }
 
 impl Grant {
-    /// Joins the policies of a connection with its values.
+    /// Joins the policies of a connection with what is known of it. Conditions are judged here,
+    /// once; those on time until [`Grant::turns_at`].
     #[must_use]
-    pub fn new(realm: Arc<Realm>, policies: Arc<[NamedPolicy]>, variables: Variables) -> Self {
-        let value = |variable| variables.value(variable).unwrap_or_default();
-        let fit = |variable: &Variable| match variable {
-            Variable::CommonName => fit_certificate_value(value(*variable)),
-            Variable::ThingName | Variable::ClientId => !value(*variable).is_empty(),
-        };
-        let wild =
-            |variable: &Variable| realm.region.is_none() && value(*variable).contains(['+', '#']);
+    pub fn new(realm: Arc<Realm>, policies: Arc<[NamedPolicy]>, context: Context) -> Self {
+        let closed = realm.unresolved_deny == UnresolvedDeny::Closed;
+        let any_region = realm.region.is_none();
+        let variables = policies.iter().flat_map(|named| named.policy.variables());
+        let values: Arc<[_]> = variables.map(|v| v.value(&context)).collect();
+        let wild = |value: &Arc<str>| value.contains(['+', '#']);
+        let mqtt_wild = any_region && values.iter().flatten().any(wild);
+        let statements = || policies.iter().flat_map(|named| named.policy.statements());
+        let met = statements().map(|statement| {
+            let fails_closed = closed && statement.effect == Effect::Deny;
+            statement.conditions.iter().all(|condition| {
+                condition.holds(&context, any_region)
+                    || fails_closed && condition.is_unresolved(&context)
+            })
+        });
+        let turns_at = context.now.and_then(|now| {
+            let conditions = statements().flat_map(|statement| &statement.conditions);
+            conditions
+                .filter_map(|condition| condition.turns(now))
+                .min()
+        });
+        let mut opened = Vec::new();
+        if closed && values.iter().any(Option::is_none) {
+            let (mut number, mut first) = (0, 0);
+            for named in policies.iter() {
+                let count = named.policy.variables().len();
+                let values = values.get(first..first + count).unwrap_or_default();
+                for statement in named.policy.statements() {
+                    // What a Deny names and what an Allow spares.
+                    if (statement.effect == Effect::Deny) != statement.but {
+                        let resources = statement.resources.iter();
+                        let lacking = resources.filter(|r| !r.is_resolved(values));
+                        opened.extend(lacking.map(|r| (number, r.opened(values))));
+                    }
+                    number += 1;
+                }
+                first += count;
+            }
+        }
         Self {
-            resolved: Variable::ALL.into_iter().filter(fit).collect(),
-            mqtt_wild: Variable::ALL.into_iter().filter(wild).collect(),
+            met: met.collect(),
+            values,
+            has_opened: !opened.is_empty(),
+            seldom: Arc::new(Seldom {
+                context,
+                opened: opened.into(),
+                turns_at,
+            }),
+            mqtt_wild,
             realm,
             policies,
-            variables,
         }
+    }
+
+    /// The second since 1970 from which on the grant must be made anew, because a condition on
+    /// time may come out otherwise.
+    #[must_use]
+    pub fn turns_at(&self) -> Option<i64> {
+        self.seldom.turns_at
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.seldom.context
     }
 
     /// Decides on an action; `name` is the client id, topic or topic filter, without an ARN.
     ///
-    /// Allocates nothing, takes no lock and does not recurse. Time is bounded by the sum over
-    /// the statements' resources of `name × pattern` byte comparisons, where a pattern counts
-    /// with its variables' values; resources whose stars stand around plain text (nearly all)
-    /// cost `name + pattern`.
+    /// On a live server a subscription needs an Allow of its whole filter, and no Deny may reach
+    /// into it (see the `coverage` module); unless [`Realm::textual_subscriptions`].
+    ///
+    /// Takes no lock and does not recurse; allocates nothing but for the coverage of a filter with
+    /// wildcards. Time is bounded by the sum over the statements' resources of `name × pattern`
+    /// byte comparisons, where a pattern counts with its variables' values; resources whose stars
+    /// stand around plain text (nearly all) cost `name + pattern`.
     pub fn decide(&self, action: Action, name: &str) -> Decision {
         self.decide_as(action, action.kind(), name)
     }
@@ -161,16 +261,12 @@ impl Grant {
     /// Decides on an action and a resource of a kind that is not necessarily the action's own.
     pub(crate) fn decide_as(&self, action: Action, kind: Kind, name: &str) -> Decision {
         let mut decision = Decision::ImplicitDeny;
-        for statement in self
-            .policies
-            .iter()
-            .flat_map(|named| named.policy.statements())
-        {
-            let settled = decision.is_allow() && statement.effect == Effect::Allow;
-            if settled || self.speaks(statement, action, kind, name).is_none() {
+        for (_, bound) in self.statements() {
+            let settled = decision.is_allow() && bound.statement.effect == Effect::Allow;
+            if settled || self.speaks(bound, action, kind, name).is_none() {
                 continue;
             }
-            match statement.effect {
+            match bound.statement.effect {
                 Effect::Allow => decision = Decision::Allow,
                 Effect::Deny => return Decision::ExplicitDeny,
             }
@@ -178,68 +274,104 @@ impl Grant {
         decision
     }
 
-    /// The resource by which a statement speaks of this, if it does.
+    /// Every statement, with its policy.
+    pub(crate) fn statements(&self) -> Statements<'_> {
+        Statements {
+            policies: self.policies.iter(),
+            current: None,
+            values: &self.values,
+            met: self.met.iter().enumerate(),
+        }
+    }
+
+    /// The resource by which a statement speaks of this, if it does; of one that names what it
+    /// does not speak of, the first.
     pub(crate) fn speaks<'s>(
         &self,
-        statement: &'s Statement,
+        bound: Bound<'s>,
         action: Action,
         kind: Kind,
         name: &str,
     ) -> Option<&'s Resource> {
-        if !statement.actions.contains(action) {
+        let statement = bound.statement;
+        if !bound.met || !statement.actions.contains(action) {
             return None;
         }
-        let opens_filter = statement.effect == Effect::Allow && kind == Kind::TopicFilter;
-        statement.resources.iter().find(|resource| {
-            resource.variables.is_within(self.resolved)
-                && !(opens_filter && resource.variables.meets(self.mqtt_wild))
-                && resource.is_in(self.realm.region.as_deref(), &self.realm.account)
-                && self.name_matches(resource, kind, name)
-        })
+        if !statement.but {
+            let named = |resource: &&Resource| self.reaches(bound, resource, kind, name);
+            return statement.resources.iter().find(named).or_else(|| {
+                let opened = self.opened_of(bound);
+                let found = opened.clone().any(|r| self.reaches(bound, r, kind, name));
+                found.then(|| statement.resources.first()).flatten()
+            });
+        }
+        let mut spared = statement.resources.iter().chain(self.opened_of(bound));
+        let is_spared = spared.any(|resource| self.reaches(bound, resource, kind, name));
+        if is_spared {
+            None
+        } else {
+            statement.resources.first()
+        }
+    }
+
+    fn opened_of<'g>(&'g self, bound: Bound<'_>) -> impl Iterator<Item = &'g Resource> + Clone {
+        let opened = if self.has_opened {
+            &*self.seldom.opened
+        } else {
+            &[]
+        };
+        let opened = opened.iter();
+        opened
+            .filter(move |(number, _)| *number == bound.number)
+            .map(|(_, resource)| resource)
+    }
+
+    /// Whether the resource's ARN is the realm's and its name matches. What is granted must be
+    /// covered whole; what is denied or spared needs only to be touched.
+    fn reaches(&self, bound: Bound<'_>, resource: &Resource, kind: Kind, name: &str) -> bool {
+        if !resource.is_in(self.realm.region.as_deref(), &self.realm.account) {
+            return false;
+        }
+        if kind == Kind::TopicFilter {
+            let grants = (bound.statement.effect == Effect::Allow) != bound.statement.but;
+            if grants && self.mqtt_wild && resource.holds_mqtt_wild(bound.values) {
+                return false;
+            }
+            if !self.realm.textual_subscriptions && coverage::is_wild(name) {
+                let mut patterns = resource.patterns(kind);
+                return if grants {
+                    patterns.any(|p| coverage::covers(p, bound.values, name))
+                } else {
+                    patterns.any(|p| coverage::touches(p, bound.values, name))
+                };
+            }
+        }
+        self.name_matches(bound, resource, kind, name)
     }
 
     /// Whether the resource's last field matches, its variables having values.
-    pub(crate) fn name_matches(&self, resource: &Resource, kind: Kind, name: &str) -> bool {
-        let values = Values {
-            thing_name: self.variables.thing_name.as_deref().unwrap_or_default(),
-            client_id: &self.variables.client_id,
-            common_name: self
-                .variables
-                .certificate_common_name
-                .as_deref()
-                .unwrap_or_default(),
-        };
-        resource
-            .patterns(kind)
-            .any(|pattern| pattern.matches(name, &values))
+    pub(crate) fn name_matches(
+        &self,
+        bound: Bound<'_>,
+        resource: &Resource,
+        kind: Kind,
+        name: &str,
+    ) -> bool {
+        let mut patterns = resource.patterns(kind);
+        patterns.any(|pattern| pattern.matches(name, bound.values))
     }
-
-    /// Whether the variable stands for its value in this connection.
-    pub(crate) fn resolves(&self, variable: Variable) -> bool {
-        self.resolved.contains(variable)
-    }
-}
-
-/// Whether a certificate's value may stand in a resource; AWS's rule.
-fn fit_certificate_value(value: &str) -> bool {
-    !value.is_empty()
-        && !value.contains(['*', '$', '+', '?', '#'])
-        && value.chars().nth(VARIABLE_MAX_CHARS).is_none()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::VARIABLE_MAX_CHARS;
 
-    fn variables(client_id: &str, thing: Option<&str>, common_name: Option<&str>) -> Variables {
-        Variables {
-            client_id: client_id.into(),
-            thing_name: thing.map(Into::into),
-            certificate_common_name: common_name.map(Into::into),
-        }
+    fn variables(client_id: &str, thing: Option<&str>, common_name: Option<&str>) -> Context {
+        Context::of(client_id, thing, common_name)
     }
 
-    fn grant_in(realm: Realm, statements: &str, variables: Variables) -> Grant {
+    fn grant_in(realm: Realm, statements: &str, variables: Context) -> Grant {
         let text = format!("{{\"Version\":\"2012-10-17\",\"Statement\":[{statements}]}}");
         let policy = Arc::new(Policy::parse(&text).unwrap());
         let named = NamedPolicy {
@@ -249,7 +381,7 @@ mod tests {
         Grant::new(Arc::new(realm), Arc::from([named]), variables)
     }
 
-    fn grant(statements: &str, variables: Variables) -> Grant {
+    fn grant(statements: &str, variables: Context) -> Grant {
         grant_in(Realm::live("1"), statements, variables)
     }
 

@@ -58,7 +58,8 @@ impl<'t> Node<'t> {
         at(self.document, self.offset(), problem)
     }
 
-    fn offset(&self) -> usize {
+    /// The byte of the document at which it begins.
+    pub(crate) fn offset(&self) -> usize {
         self.raw
             .as_ptr()
             .addr()
@@ -132,6 +133,33 @@ impl<'t> Node<'t> {
         Ok(items.0.into_iter().map(|raw| self.child(raw)).collect())
     }
 
+    /// The items of a list, none included; any other value is a list of itself.
+    pub(crate) fn any_number(&self) -> Result<Vec<Node<'t>>, PolicyError> {
+        let empty = self.is_list()
+            && self
+                .raw
+                .get(1..)
+                .is_some_and(|rest| rest.trim_start().starts_with(']'));
+        if empty {
+            return Ok(Vec::new());
+        }
+        self.one_or_many("a list")
+    }
+
+    /// The text of a string, of a number or of true or false.
+    pub(crate) fn scalar(&self, of: &'static str) -> Result<Text<'t>, PolicyError> {
+        if self.raw.starts_with(['{', '[', 'n']) {
+            return Err(self.wrong_type(of, "a string, a number, true or false"));
+        }
+        if self.raw.starts_with('"') {
+            return self.text(of, "a string");
+        }
+        Ok(Text {
+            value: self.raw.to_owned(),
+            node: *self,
+        })
+    }
+
     /// The text of a string.
     pub(crate) fn text(
         &self,
@@ -183,6 +211,7 @@ pub(crate) fn at(document: &str, offset: usize, problem: Problem) -> PolicyError
         line: before.bytes().filter(|b| *b == b'\n').count() + 1,
         column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
         problem,
+        statement: None,
     }
 }
 

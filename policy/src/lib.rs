@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use policy::{Action, Decision, Grant, NamedPolicy, Realm, Variables, device_default};
+//! use policy::{Action, Context, Decision, Grant, NamedPolicy, Realm, device_default};
 //!
 //! let account = "000000000000";
 //! let grant = Grant::new(
@@ -17,11 +17,7 @@
 //!         name: "device-default".parse()?,
 //!         policy: Arc::new(device_default(account)?),
 //!     }]),
-//!     Variables {
-//!         client_id: "lamp-1".into(),
-//!         thing_name: Some("lamp-1".into()),
-//!         certificate_common_name: None,
-//!     },
+//!     Context::of("lamp-1", Some("lamp-1"), None),
 //! );
 //! assert_eq!(grant.decide(Action::Publish, "dt/lamp-1/light"), Decision::Allow);
 //! assert_eq!(grant.decide(Action::Publish, "dt/lamp-2/light"), Decision::ImplicitDeny);
@@ -30,24 +26,39 @@
 
 mod action;
 mod arn;
+mod condition;
+mod context;
+mod coverage;
 mod default;
 mod document;
 mod error;
 mod explain;
 mod grant;
 mod json;
+mod key;
+mod lint;
 mod name;
+mod operator;
 mod pattern;
 mod shown;
+mod tokens;
+mod values;
 pub mod vectors;
 
+#[cfg(test)]
+mod letter;
 #[cfg(test)]
 mod reference;
 
 pub use action::{Action, UnknownAction};
+pub use context::{
+    CertificateValues, ConnectAttributes, Context, FIELD_MAX_VALUES, ThingFacts, VARIABLE_MAX_CHARS,
+};
 pub use default::{DEVICE_DEFAULT, GrantText, device_default, device_default_text};
 pub use document::{AWS_DOCUMENT_MAX_VISIBLE_CHARS, Effect, Limits, Policy};
 pub use error::{PolicyError, Problem};
 pub use explain::{Explanation, REASON_MAX_BYTES, StatementRef, VariableValue};
-pub use grant::{Decision, Grant, NamedPolicy, Realm, VARIABLE_MAX_CHARS, Variables};
+pub use grant::{Decision, Grant, NamedPolicy, Realm, UnresolvedDeny};
+pub use key::{Field, Holder};
+pub use lint::{Finding, FindingKind};
 pub use name::{InvalidPolicyName, PolicyName};

@@ -7,96 +7,13 @@
 //! a piece with `?` or variables inside is compared at each place where its first character
 //! stands, at worst `name × piece` bytes compared, at the pace of `memcmp`.
 //!
-//! A variable's value is text. Nothing in it is a wildcard here.
+//! A variable's value is text. Nothing in it is a wildcard here. Where one has no value, nothing
+//! matches.
 
-/// A variable of the language.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Variable {
-    ThingName,
-    ClientId,
-    CommonName,
-}
+use std::sync::Arc;
 
-impl Variable {
-    pub(crate) const ALL: [Variable; 3] = [
-        Variable::ThingName,
-        Variable::ClientId,
-        Variable::CommonName,
-    ];
-
-    /// The name as it stands between `${` and `}`.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Variable::ThingName => "iot:Connection.Thing.ThingName",
-            Variable::ClientId => "iot:ClientId",
-            Variable::CommonName => "iot:Certificate.Subject.CommonName",
-        }
-    }
-
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|variable| variable.name() == name)
-    }
-
-    pub(crate) fn nearest(name: &str) -> Option<&'static str> {
-        crate::shown::nearest(name, &Self::ALL.map(Self::name))
-    }
-
-    fn bit(self) -> u8 {
-        1 << self as u8
-    }
-}
-
-/// A set of variables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct VariableSet(u8);
-
-impl VariableSet {
-    pub(crate) fn insert(&mut self, variable: Variable) {
-        self.0 |= variable.bit();
-    }
-
-    pub(crate) fn contains(self, variable: Variable) -> bool {
-        self.0 & variable.bit() != 0
-    }
-
-    pub(crate) fn is_within(self, other: Self) -> bool {
-        self.0 & !other.0 == 0
-    }
-
-    pub(crate) fn meets(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-}
-
-impl FromIterator<Variable> for VariableSet {
-    fn from_iter<I: IntoIterator<Item = Variable>>(variables: I) -> Self {
-        let mut set = Self::default();
-        variables
-            .into_iter()
-            .for_each(|variable| set.insert(variable));
-        set
-    }
-}
-
-/// The values of the variables during one decision; a variable that a pattern holds has one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Values<'v> {
-    pub(crate) thing_name: &'v str,
-    pub(crate) client_id: &'v str,
-    pub(crate) common_name: &'v str,
-}
-
-impl<'v> Values<'v> {
-    fn of(&self, variable: Variable) -> &'v str {
-        match variable {
-            Variable::ThingName => self.thing_name,
-            Variable::ClientId => self.client_id,
-            Variable::CommonName => self.common_name,
-        }
-    }
-}
+/// The values of a document's variables in one connection, by their number.
+pub(crate) type Values<'v> = &'v [Option<Arc<str>>];
 
 /// A pattern, character by character, as it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +21,8 @@ pub(crate) enum Token {
     Char(char),
     One,
     Star,
-    Variable(Variable),
+    /// By its number among the document's variables.
+    Variable(u16),
 }
 
 /// A piece of a compiled pattern.
@@ -113,7 +31,7 @@ enum Segment {
     Literal(Box<str>),
     One,
     Star,
-    Variable(Variable),
+    Variable(u16),
 }
 
 /// A compiled pattern. No two literals or stars stand side by side, and no `?` behind a star
@@ -158,8 +76,42 @@ impl Pattern {
         Self(segments.into())
     }
 
+    /// The pattern taken apart again, with the values of its variables; `None` where one has
+    /// none.
+    pub(crate) fn tokens(&self, values: Values<'_>) -> Option<Vec<Token>> {
+        self.expand(|variable, tokens| {
+            tokens.extend(value(values, variable)?.chars().map(Token::Char));
+            Some(())
+        })
+    }
+
+    /// The same pattern with a star for each variable that has no value.
+    pub(crate) fn opened(&self, values: Values<'_>) -> Self {
+        let tokens = self.expand(|variable, tokens| {
+            tokens.push(match value(values, variable) {
+                Some(_) => Token::Variable(variable),
+                None => Token::Star,
+            });
+            Some(())
+        });
+        Self::compile(&tokens.unwrap_or_default())
+    }
+
+    fn expand(&self, variable: impl Fn(u16, &mut Vec<Token>) -> Option<()>) -> Option<Vec<Token>> {
+        let mut tokens = Vec::new();
+        for segment in &self.0 {
+            match segment {
+                Segment::Literal(literal) => tokens.extend(literal.chars().map(Token::Char)),
+                Segment::One => tokens.push(Token::One),
+                Segment::Star => tokens.push(Token::Star),
+                Segment::Variable(number) => variable(*number, &mut tokens)?,
+            }
+        }
+        Some(tokens)
+    }
+
     /// Whether the whole of `name` matches.
-    pub(crate) fn matches(&self, name: &str, values: &Values<'_>) -> bool {
+    pub(crate) fn matches(&self, name: &str, values: Values<'_>) -> bool {
         let is_star = |segment: &Segment| *segment == Segment::Star;
         let mut pieces = self.0.split(is_star);
         let Some(mut left) = pieces
@@ -186,11 +138,15 @@ impl Pattern {
     }
 }
 
+fn value<'v>(values: Values<'v>, variable: u16) -> Option<&'v str> {
+    values.get(usize::from(variable))?.as_deref()
+}
+
 /// What is left of `text` behind `piece`, which must begin it.
-fn strip_start<'t>(text: &'t str, piece: &[Segment], values: &Values<'_>) -> Option<&'t str> {
+fn strip_start<'t>(text: &'t str, piece: &[Segment], values: Values<'_>) -> Option<&'t str> {
     piece.iter().try_fold(text, |left, segment| match segment {
         Segment::Literal(literal) => left.strip_prefix(&**literal),
-        Segment::Variable(variable) => left.strip_prefix(values.of(*variable)),
+        Segment::Variable(variable) => left.strip_prefix(value(values, *variable)?),
         Segment::One => {
             let mut chars = left.chars();
             chars.next().map(|_| chars.as_str())
@@ -200,13 +156,13 @@ fn strip_start<'t>(text: &'t str, piece: &[Segment], values: &Values<'_>) -> Opt
 }
 
 /// What is left of `text` before `piece`, which must end it.
-fn strip_end<'t>(text: &'t str, piece: &[Segment], values: &Values<'_>) -> Option<&'t str> {
+fn strip_end<'t>(text: &'t str, piece: &[Segment], values: Values<'_>) -> Option<&'t str> {
     piece
         .iter()
         .rev()
         .try_fold(text, |left, segment| match segment {
             Segment::Literal(literal) => left.strip_suffix(&**literal),
-            Segment::Variable(variable) => left.strip_suffix(values.of(*variable)),
+            Segment::Variable(variable) => left.strip_suffix(value(values, *variable)?),
             Segment::One => {
                 let mut chars = left.chars();
                 chars.next_back().map(|_| chars.as_str())
@@ -216,10 +172,10 @@ fn strip_end<'t>(text: &'t str, piece: &[Segment], values: &Values<'_>) -> Optio
 }
 
 /// What is left of `text` behind the first place where `piece` stands.
-fn find<'t>(text: &'t str, piece: &[Segment], values: &Values<'_>) -> Option<&'t str> {
+fn find<'t>(text: &'t str, piece: &[Segment], values: Values<'_>) -> Option<&'t str> {
     let first = match piece.first()? {
         Segment::Literal(literal) => &**literal,
-        Segment::Variable(variable) => values.of(*variable),
+        Segment::Variable(variable) => value(values, *variable)?,
         // `compile` puts no `?` and no star behind a star.
         Segment::One | Segment::Star => return None,
     };
@@ -248,19 +204,14 @@ mod tests {
         let tokens = text.chars().map(|c| match c {
             '*' => Token::Star,
             '?' => Token::One,
-            '$' => Token::Variable(Variable::ClientId),
+            '$' => Token::Variable(0),
             c => Token::Char(c),
         });
         Pattern::compile(&tokens.collect::<Vec<_>>())
     }
 
     fn matches_for(client_id: &str, text: &str, name: &str) -> bool {
-        let values = Values {
-            thing_name: "",
-            client_id,
-            common_name: "",
-        };
-        pattern(text).matches(name, &values)
+        pattern(text).matches(name, &[Some(client_id.into())])
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Policy test files: decisions with what they should be, judged as strictly as AWS does, so
 //! that a user's policies have unit tests.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,9 +9,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::action::{Action, Kind};
+use crate::context::{CertificateValues, ConnectAttributes, Context, ThingFacts};
 use crate::document::Policy;
-use crate::grant::{Decision, Grant, NamedPolicy, Realm, Variables};
+use crate::grant::{Decision, Grant, NamedPolicy, Realm, UnresolvedDeny};
+use crate::key::{Field, Holder};
 use crate::shown::{NAME_MAX_CHARS, shown};
+use crate::values::date;
 
 /// Bytes of the largest test file.
 pub const FILE_MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -102,6 +106,9 @@ struct File<'t> {
     _region: String,
     #[serde(rename = "account")]
     _account: String,
+    /// The server's setting of the same name.
+    #[serde(default, alias = "unresolved_deny", rename = "unresolvedDeny")]
+    unresolved_deny: Option<UnresolvedDeny>,
     #[serde(borrow)]
     vectors: Vec<Vector<'t>>,
 }
@@ -112,70 +119,153 @@ struct Vector<'t> {
     #[serde(borrow)]
     policies: Vec<&'t RawValue>,
     #[serde(default)]
-    context: Context,
+    context: Facts,
     action: String,
     resource: String,
     expect: Decision,
+    #[serde(default, alias = "unresolved_deny", rename = "unresolvedDeny")]
+    unresolved_deny: Option<UnresolvedDeny>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Context {
-    client_id: String,
+struct Facts {
+    client_id: Option<String>,
     thing: Option<Thing>,
-    certificate: Certificate,
+    certificate: Option<Certificate>,
+    source_ip: Option<String>,
+    domain_name: Option<String>,
+    connect_attributes: Option<Vec<String>>,
+    last_will_topic_arn: Option<String>,
+    now: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Thing {
     name: String,
+    #[serde(default, rename = "type")]
+    type_name: Option<String>,
+    #[serde(default)]
+    attributes: Option<BTreeMap<String, String>>,
     #[serde(default)]
     is_attached: bool,
     #[serde(default)]
-    attachment: String,
+    attachment: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct Certificate {
-    subject: Subject,
+    id: Option<String>,
+    serial_number: Option<String>,
+    subject: Option<Names>,
+    issuer: Option<Names>,
+    san: Option<Names>,
+    #[serde(alias = "ian", alias = "issuerAlternativeName")]
+    issuer_san: Option<Names>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Subject {
-    #[serde(rename = "CommonName")]
-    common_name: Vec<String>,
+/// Fields with their values.
+type Names = BTreeMap<String, OneOrMany>;
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
 }
 
-impl Context {
-    /// As AWS resolves them: the thing speaks only through a certificate attached to it, and
-    /// unless that attachment is exclusive, only under its own name.
-    fn variables(&self) -> Variables {
-        let speaks = |thing: &&Thing| {
-            let exclusive = thing.attachment == "EXCLUSIVE_THING";
-            thing.is_attached && (exclusive || thing.name == self.client_id)
-        };
-        let thing = self.thing.as_ref().filter(speaks);
-        Variables {
-            client_id: self.client_id.as_str().into(),
-            thing_name: thing.map(|thing| thing.name.as_str().into()),
-            certificate_common_name: self
-                .certificate
-                .subject
-                .common_name
-                .first()
-                .map(|name| name.as_str().into()),
+impl Certificate {
+    fn values(&self) -> CertificateValues {
+        let text = |text: &Option<String>| text.as_deref().map(Arc::from);
+        let mut fields = Vec::new();
+        for (holder, names) in [
+            (Holder::Subject, &self.subject),
+            (Holder::Subject, &self.san),
+            (Holder::Issuer, &self.issuer),
+            (Holder::Issuer, &self.issuer_san),
+        ] {
+            for (name, values) in names.iter().flatten() {
+                // What AWS has no variable for, no policy can ask for.
+                let Some(field) = Field::named(name) else {
+                    continue;
+                };
+                let values = match values {
+                    OneOrMany::One(value) => std::slice::from_ref(value),
+                    OneOrMany::Many(values) => values,
+                };
+                fields.extend(
+                    values
+                        .iter()
+                        .map(|v| (holder, field, Arc::from(v.as_str()))),
+                );
+            }
+        }
+        CertificateValues {
+            id: text(&self.id),
+            serial_number: text(&self.serial_number),
+            fields,
         }
     }
 }
 
-/// Runs a test file.
+impl Facts {
+    /// As AWS resolves them: the thing speaks only through a certificate attached to it, and
+    /// unless that attachment is exclusive, only under its own name.
+    fn context(&self) -> Result<Context, String> {
+        let client_id = self.client_id.as_deref().unwrap_or_default();
+        let speaks = |thing: &&Thing| {
+            let exclusive = thing.attachment.as_deref() == Some("EXCLUSIVE_THING");
+            thing.is_attached && (exclusive || thing.name == client_id)
+        };
+        let facts = |thing: &Thing| {
+            let attributes = thing.attributes.iter().flatten();
+            Arc::new(ThingFacts {
+                name: thing.name.as_str().into(),
+                type_name: thing.type_name.as_deref().map(Into::into),
+                attributes: attributes
+                    .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+                    .collect(),
+            })
+        };
+        let has = |word| {
+            let mut words = self.connect_attributes.iter().flatten();
+            words.any(|attribute| attribute == word)
+        };
+        let will = self.last_will_topic_arn.as_deref();
+        let certificate = self.certificate.as_ref().map(Certificate::values);
+        let seconds = |text: &String| {
+            let moment = date(text).ok_or_else(|| format!("now: {text:?} is no moment"))?;
+            i64::try_from(moment.div_euclid(1_000_000_000)).map_err(|error| error.to_string())
+        };
+        Ok(Context {
+            client_id: client_id.into(),
+            thing: self.thing.as_ref().filter(speaks).map(facts),
+            certificate: certificate.unwrap_or_default().into(),
+            source_ip: match &self.source_ip {
+                Some(ip) => Some(
+                    ip.parse()
+                        .map_err(|_| format!("sourceIp: {ip:?} is no address"))?,
+                ),
+                None => None,
+            },
+            domain_name: self.domain_name.as_deref().map(Into::into),
+            connect: ConnectAttributes {
+                persistent: has("PersistentConnect"),
+                last_will: (has("LastWill") || will.is_some())
+                    .then(|| will.unwrap_or_default().into()),
+            },
+            now: self.now.as_ref().map(seconds).transpose()?,
+        })
+    }
+}
+
+/// Runs a test file. `unresolved_deny` wins over what the file says of it.
 ///
 /// # Errors
 /// When the file itself is not understood; a policy in it that is not is a failing case.
-pub fn run(json: &str) -> Result<Report, VectorError> {
+pub fn run(json: &str, unresolved_deny: Option<UnresolvedDeny>) -> Result<Report, VectorError> {
     if json.len() > FILE_MAX_BYTES {
         return Err(VectorError::TooLarge { bytes: json.len() });
     }
@@ -183,10 +273,12 @@ pub fn run(json: &str) -> Result<Report, VectorError> {
     if file.vectors.is_empty() {
         return Err(VectorError::Empty);
     }
-    let failures = file
-        .vectors
-        .iter()
-        .filter_map(|vector| vector.judge().err());
+    let failures = file.vectors.iter().filter_map(|vector| {
+        let setting = unresolved_deny
+            .or(vector.unresolved_deny)
+            .or(file.unresolved_deny);
+        vector.judge(setting.unwrap_or_default()).err()
+    });
     let failures = failures.collect::<Vec<_>>();
     let total = file.vectors.len();
     Ok(Report {
@@ -197,14 +289,16 @@ pub fn run(json: &str) -> Result<Report, VectorError> {
 }
 
 impl Vector<'_> {
-    fn judge(&self) -> Result<(), Failure> {
+    fn judge(&self, unresolved_deny: UnresolvedDeny) -> Result<(), Failure> {
         let failure = |got, why| Failure {
             id: self.id.clone(),
             expected: self.expect,
             got,
             why,
         };
-        let explanation = self.explain().map_err(|why| failure(None, why))?;
+        let explanation = self
+            .explain(unresolved_deny)
+            .map_err(|why| failure(None, why))?;
         if explanation.0 == self.expect {
             Ok(())
         } else {
@@ -213,12 +307,12 @@ impl Vector<'_> {
     }
 
     /// The decision and its grounds, or the refusal.
-    fn explain(&self) -> Result<(Decision, String), String> {
+    fn explain(&self, unresolved_deny: UnresolvedDeny) -> Result<(Decision, String), String> {
         let mut policies = Vec::with_capacity(self.policies.len());
         for (index, document) in self.policies.iter().enumerate() {
             let name = format!("policy-{}", index + 1);
-            let policy =
-                Policy::parse(document.get()).map_err(|error| format!("{name}: {error}"))?;
+            let policy = Policy::parse_leniently(document.get())
+                .map_err(|error| format!("{name}: {error}"))?;
             let name = name.parse().map_err(|error| format!("{error}"))?;
             policies.push(NamedPolicy {
                 name,
@@ -226,13 +320,14 @@ impl Vector<'_> {
             });
         }
         let action: Action = self.action.parse().map_err(|error| format!("{error}"))?;
-        let (realm, kind, name) = request(&self.resource).ok_or_else(|| {
+        let (mut realm, kind, name) = request(&self.resource).ok_or_else(|| {
             let resource = shown(&self.resource, NAME_MAX_CHARS);
             format!(
-                "resource {resource:?} is no arn:aws:iot:REGION:ACCOUNT:client/…, topic/… or topicfilter/…"
+                "resource {resource:?} is no arn:aws:iot:REGION:ACCOUNT:client/…, topic/…, topicfilter/… or thing/…, and not \"*\""
             )
         })?;
-        let grant = Grant::new(Arc::new(realm), policies.into(), self.context.variables());
+        realm.unresolved_deny = unresolved_deny;
+        let grant = Grant::new(Arc::new(realm), policies.into(), self.context.context()?);
         let explanation = grant.explain_as(action, kind, name);
         Ok((explanation.decision, explanation.summary))
     }
@@ -240,12 +335,16 @@ impl Vector<'_> {
 
 /// Takes the ARN of a request apart.
 fn request(arn: &str) -> Option<(Realm, Kind, &str)> {
+    if arn == "*" {
+        return Some((Realm::exact("", ""), Kind::Everything, arn));
+    }
     let (region, rest) = arn.strip_prefix("arn:aws:iot:")?.split_once(':')?;
     let (account, resource) = rest.split_once(':')?;
-    Kind::ALL.into_iter().find_map(|kind| {
-        let name = resource.strip_prefix(kind.prefix())?;
-        Some((Realm::exact(region, account), kind, name))
-    })
+    let (kind, name) = Kind::NAMED
+        .into_iter()
+        .find_map(|kind| Some((kind, resource.strip_prefix(kind.prefix())?)))
+        .unwrap_or((Kind::Other, resource));
+    Some((Realm::exact(region, account), kind, name))
 }
 
 #[cfg(test)]
@@ -284,7 +383,11 @@ mod tests {
         ] {
             let context = context(client_id, attached, attachment);
             let expect = format!("{expected:?}");
-            let report = run(&file(&case("c", OWN, &context, "topic/pump/x", &expect))).unwrap();
+            let report = run(
+                &file(&case("c", OWN, &context, "topic/pump/x", &expect)),
+                None,
+            )
+            .unwrap();
             assert!(
                 report.is_pass(),
                 "{client_id} {attached} {attachment}: {report}"
@@ -296,31 +399,35 @@ mod tests {
     #[test]
     fn a_failing_case_is_one_line_with_its_grounds() {
         let context = context("pump", true, "");
-        let condition = OWN.replace("\"Action\"", "\"Condition\":{},\"Action\"");
-        let report = run(&file(
-            &[
-                case("right", OWN, &context, "topic/pump/x", "Allow"),
-                case("wrong", OWN, &context, "topic/pump/x", "ImplicitDeny"),
-                case("foreign", OWN, &context, "topic/pump/y", "Allow"),
-                case(
-                    "refused",
-                    &condition,
-                    &context,
-                    "topic/pump/x",
-                    "ImplicitDeny",
-                ),
-                case("kind", OWN, &context, "thing/pump", "ImplicitDeny"),
-            ]
-            .join(","),
-        ))
+        let condition = OWN.replace("\"Action\"", "\"Condition\":[],\"Action\"");
+        let report = run(
+            &file(
+                &[
+                    case("right", OWN, &context, "topic/pump/x", "Allow"),
+                    case("wrong", OWN, &context, "topic/pump/x", "ImplicitDeny"),
+                    case("foreign", OWN, &context, "topic/pump/y", "Allow"),
+                    case(
+                        "refused",
+                        &condition,
+                        &context,
+                        "topic/pump/x",
+                        "ImplicitDeny",
+                    ),
+                    case("kind", OWN, &context, "topic/x", "ImplicitDeny")
+                        .replace("arn:aws:iot:eu-west-1:42:topic/x", "topic/x"),
+                ]
+                .join(","),
+            ),
+            None,
+        )
         .unwrap();
         let text = report.to_string();
         let lines = text.lines().collect::<Vec<_>>();
         let begins = [
             "wrong: expected ImplicitDeny, got Allow: allow: statement 1 of policy policy-1",
             "foreign: expected Allow, got ImplicitDeny: implicit deny: no statement allows",
-            "refused: expected ImplicitDeny, got a refusal: policy-1: line 1, column 55: \"Condition\"",
-            "kind: expected ImplicitDeny, got a refusal: resource \"arn:aws:iot:eu-west-1:42:thing/pump\"",
+            "refused: expected ImplicitDeny, got a refusal: policy-1: line 1, column 67: Condition is a list",
+            "kind: expected ImplicitDeny, got a refusal: resource \"topic/x\"",
             "PASS 1 of 5",
         ];
         assert_eq!(lines.len(), begins.len(), "{text}");
@@ -337,19 +444,19 @@ mod tests {
             OWN.replace(":42:", ":43:"),
         ] {
             let vector = case("c", &foreign, &context, "topic/pump/x", "ImplicitDeny");
-            assert!(run(&file(&vector)).unwrap().is_pass());
+            assert!(run(&file(&vector), None).unwrap().is_pass());
         }
     }
 
     #[test]
     fn a_file_that_tests_nothing_or_is_not_understood_is_an_error() {
-        assert!(matches!(run(&file("")), Err(VectorError::Empty)));
+        assert!(matches!(run(&file(""), None), Err(VectorError::Empty)));
         let vector = case("c", OWN, "{}", "topic/x", "Alow");
-        let error = run(&file(&vector)).unwrap_err().to_string();
+        let error = run(&file(&vector), None).unwrap_err().to_string();
         assert!(error.contains("unknown variant `Alow`"), "{error}");
-        assert!(matches!(run("{}"), Err(VectorError::Format(_))));
+        assert!(matches!(run("{}", None), Err(VectorError::Format(_))));
         assert!(matches!(
-            run(&" ".repeat(FILE_MAX_BYTES + 1)),
+            run(&" ".repeat(FILE_MAX_BYTES + 1), None),
             Err(VectorError::TooLarge { .. })
         ));
     }

@@ -171,7 +171,7 @@ impl Hub {
     ) {
         let now = identity.standing.now();
         let time = self.clock.now();
-        let grant = identity.grant(&self.fleet, &now, client);
+        let grant = identity.grant(&self.fleet, &now, client, Clock::wall(time));
         let topic = will.topic.as_str();
         let allowed = super::identity::check(&now, Clock::wall(time)).is_ok()
             && grant.decide(Action::Publish, topic).is_allow()

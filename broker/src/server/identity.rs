@@ -1,19 +1,28 @@
 //! Who a connection or a kept session is, and what that identity may do now.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ca::CertificateId;
 use fleet::{CertificateStatus, Fleet, FleetError, Standing, StandingNow};
-use policy::{Grant, Variables};
+use policy::{ConnectAttributes, Context, Grant};
 
 use super::sessions::{Owner, SessionKey};
+use crate::codec::Will;
+use crate::session::Proposal;
 use crate::topic::ClientId;
 
 /// A certificate with its standing.
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) standing: Arc<Standing>,
+    /// Where the peer is, while there is one.
+    pub(crate) source_ip: Option<IpAddr>,
+    /// The server name it asked for.
+    pub(crate) domain_name: Option<Arc<str>>,
+    /// What its CONNECT asked for.
+    pub(crate) connect: ConnectAttributes,
     pub(crate) common_name: Option<Box<str>>,
 }
 
@@ -39,6 +48,20 @@ fn name(status: CertificateStatus) -> &'static str {
     }
 }
 
+/// When the registry's word must be heard again although nothing changed: at the certificate's
+/// end, or when a condition on time turns.
+pub(crate) fn good_until(now: &StandingNow, grant: &Grant) -> SystemTime {
+    let turn = grant
+        .turns_at()
+        .and_then(|second| u64::try_from(second).ok());
+    let turn = turn.and_then(|second| {
+        // The connection looks again after this moment, not at it.
+        let before = Duration::from_secs(second).saturating_sub(Duration::from_millis(1));
+        SystemTime::UNIX_EPOCH.checked_add(before)
+    });
+    turn.map_or(now.not_after, |turn| turn.min(now.not_after))
+}
+
 /// Whether a certificate may act at `at`.
 pub(crate) fn check(now: &StandingNow, at: SystemTime) -> Result<(), NotInGoodStanding> {
     match now.status {
@@ -61,6 +84,9 @@ impl Identity {
     ) -> Result<Self, FleetError> {
         Ok(Self {
             standing: fleet.standing(id)?,
+            source_ip: None,
+            domain_name: None,
+            connect: ConnectAttributes::default(),
             common_name,
         })
     }
@@ -75,16 +101,36 @@ impl Identity {
     }
 
     /// What it may do when it is connected as `client_id`.
-    pub(crate) fn grant(&self, fleet: &Fleet, now: &StandingNow, client_id: &ClientId) -> Grant {
+    pub(crate) fn grant(
+        &self,
+        fleet: &Fleet,
+        now: &StandingNow,
+        client_id: &ClientId,
+        at: SystemTime,
+    ) -> Grant {
         Grant::new(
             Arc::clone(fleet.realm()),
             Arc::clone(&now.policies),
-            Variables {
-                client_id: client_id.as_str().into(),
-                thing_name: now.thing.as_ref().map(|thing| thing.as_str().into()),
-                certificate_common_name: self.common_name.clone(),
+            Context {
+                source_ip: self.source_ip,
+                domain_name: self.domain_name.clone(),
+                connect: self.connect.clone(),
+                ..now.context(client_id.as_str(), at)
             },
         )
+    }
+
+    /// Notes what the client asked for, for conditions on it. The region in the will's ARN is
+    /// left out: a server takes any for its own.
+    pub(crate) fn asked_for(&mut self, fleet: &Fleet, proposal: &Proposal) {
+        let arn = |will: &Will| {
+            let account = &fleet.realm().account;
+            format!("arn:aws:iot::{account}:topic/{}", will.topic.as_str()).into()
+        };
+        self.connect = ConnectAttributes {
+            persistent: proposal.expiry_s() > 0,
+            last_will: proposal.will().map(arn),
+        };
     }
 
     /// Whose sessions its connections are.

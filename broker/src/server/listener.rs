@@ -195,8 +195,8 @@ async fn secure(
 }
 
 /// Who the peer is, if it may be here at all.
-fn identify<T>(hub: &Hub, tls: &TlsStream<T>) -> Result<Identity, String> {
-    let (_, connection) = tls.get_ref();
+fn identify(hub: &Hub, tls: &TlsStream<tokio::net::TcpStream>) -> Result<Identity, String> {
+    let (socket, connection) = tls.get_ref();
     let leaf = connection
         .peer_certificates()
         .and_then(|chain| chain.first())
@@ -205,8 +205,10 @@ fn identify<T>(hub: &Hub, tls: &TlsStream<T>) -> Result<Identity, String> {
     let common_name = facts.subject_common_names.first();
     let common_name = common_name.map(|name| name.as_str().into());
     let id = CertificateId::of(leaf);
-    let identity =
+    let mut identity =
         Identity::find(&hub.fleet, &id, common_name).map_err(|error| error.to_string())?;
+    identity.source_ip = socket.peer_addr().ok().map(|peer| peer.ip());
+    identity.domain_name = connection.server_name().map(Into::into);
     identity::check(&identity.standing.now(), Clock::wall(hub.clock.now()))
         .map_err(|error| format!("certificate {id}: {error}"))?;
     Ok(identity)

@@ -14,6 +14,7 @@ mod create_thing;
 mod create_thing_group;
 mod delete_certificate;
 mod delete_policy;
+mod delete_policy_version;
 mod delete_thing;
 mod delete_thing_group;
 mod describe_certificate;
@@ -24,13 +25,17 @@ mod describe_thing;
 mod describe_thing_group;
 mod detach_policy;
 mod detach_thing_principal;
+mod get_effective_policies;
 mod get_job_document;
 mod get_policy;
+mod get_policy_version;
 mod ids;
 mod list_attached_policies;
 mod list_certificates;
 mod list_job_executions_for_job;
 mod list_policies;
+mod list_policy_versions;
+mod list_targets_for_policy;
 mod list_thing_groups;
 mod list_thing_groups_for_thing;
 mod list_thing_principals;
@@ -39,7 +44,9 @@ mod list_things_in_thing_group;
 mod membership;
 mod muster;
 mod remove_thing_from_thing_group;
+mod set_default_policy_version;
 mod slice;
+mod test_authorization;
 mod update_certificate;
 
 use crate::operation::Operation;
@@ -86,6 +93,13 @@ static AWS: &[Operation] = &[
     list_things::OPERATION,
     list_things_in_thing_group::OPERATION,
     remove_thing_from_thing_group::OPERATION,
+    delete_policy_version::OPERATION,
+    get_effective_policies::OPERATION,
+    get_policy_version::OPERATION,
+    list_policy_versions::OPERATION,
+    list_targets_for_policy::OPERATION,
+    set_default_policy_version::OPERATION,
+    test_authorization::OPERATION,
     update_certificate::OPERATION,
 ];
 
@@ -109,12 +123,19 @@ mod tests {
         }
     }
 
-    /// A viewer changes nothing: what a viewer may do is read by GET, or is one of the two that
+    /// A viewer changes nothing: what a viewer may do is read by GET, or is one of those that
     /// AWS's and our own shape make a POST of a question.
     #[test]
     fn who_may_only_look_cannot_change() {
         for operation in all().filter(|operation| operation.least == Role::Viewer) {
-            let asks = ["ListAttachedPolicies", "ExplainPolicy"].contains(&operation.name);
+            let asks = [
+                "ListAttachedPolicies",
+                "ListTargetsForPolicy",
+                "GetEffectivePolicies",
+                "TestAuthorization",
+                "ExplainPolicy",
+            ]
+            .contains(&operation.name);
             assert!(
                 operation.method == Method::GET || asks,
                 "{}",

@@ -97,7 +97,11 @@ impl Server {
         let fleet = Fleet::open(
             &store,
             Arc::clone(&authority),
-            Realm::live(&settings.account),
+            Realm {
+                unresolved_deny: settings.unresolved_deny,
+                textual_subscriptions: settings.aws,
+                ..Realm::live(&settings.account)
+            },
             now,
         )?;
         let (journal, replay) = store.journal(JOURNAL)?;

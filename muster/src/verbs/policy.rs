@@ -8,11 +8,18 @@ use crate::{
 use anyhow::{Context as _, bail};
 use http::Method;
 use serde_json::{Value, json};
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
     match verb {
-        Policy::Test { file } => return test(global, &file),
+        Policy::Test {
+            file,
+            unresolved_deny,
+        } => return test(global, &file, unresolved_deny.as_deref()),
+        Policy::Lint { files } => return lint(global, &files),
         Policy::Create { name, file } => {
             let body = document(&file)?;
             let made = client(global)?.call(Method::POST, &path(&name), Some(&body))?;
@@ -79,9 +86,41 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn test(global: &Global, file: &Path) -> anyhow::Result<ExitCode> {
+/// Warns of what is allowed by the language and seldom meant.
+fn lint(global: &Global, files: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let (mut found, mut lines) = (Vec::new(), Vec::new());
+    for file in files {
+        let name = file.display();
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("read policy document {name}"))?;
+        let policy =
+            policy::Policy::parse(&text).with_context(|| format!("policy document {name}"))?;
+        for finding in policy.lint() {
+            lines.push(format!("{name}: {finding}"));
+            found.push(json!({ "file": file, "finding": finding }));
+        }
+    }
+    if lines.is_empty() {
+        lines.push("nothing found".to_owned());
+    }
+    let clean = found.is_empty();
+    output::answer(global, &json!({ "findings": found }), |_| lines.join("\n"))?;
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn test(global: &Global, file: &Path, unresolved_deny: Option<&str>) -> anyhow::Result<ExitCode> {
+    let unresolved_deny = match unresolved_deny {
+        None => None,
+        Some("open") => Some(policy::UnresolvedDeny::Open),
+        Some("closed") => Some(policy::UnresolvedDeny::Closed),
+        Some(other) => bail!("--unresolved-deny {other}: open or closed"),
+    };
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let report = policy::vectors::run(&text)
+    let report = policy::vectors::run(&text, unresolved_deny)
         .with_context(|| format!("policy test file {}", file.display()))?;
     let (passed, total) = (report.passed, report.total);
     output::answer(

@@ -54,7 +54,7 @@ pub(crate) async fn connect<S>(
     mut io: S,
     hub: Arc<Hub>,
     counters: Arc<Counters>,
-    identity: Identity,
+    mut identity: Identity,
     deadline: Instant,
 ) -> Option<Box<Connection<S>>>
 where
@@ -79,6 +79,7 @@ where
             return None;
         }
     };
+    identity.asked_for(&hub.fleet, &proposal);
     let admitted = admit(&hub, &identity, &proposal, &counters);
     let opened = match admitted {
         Ok(admitted) => {
@@ -214,7 +215,12 @@ fn admit(
     identity::check(&standing, Clock::wall(hub.clock.now()))
         .map_err(|error| Refusal::new(ReasonCode::NotAuthorized, error))?;
     let client_id = proposal.client_id();
-    let grant = identity.grant(&hub.fleet, &standing, client_id);
+    let grant = identity.grant(
+        &hub.fleet,
+        &standing,
+        client_id,
+        Clock::wall(hub.clock.now()),
+    );
     let key = identity.session_key(&standing, client_id);
     if !grant.decide(Action::Connect, client_id.as_str()).is_allow() {
         counters.denied_connect.add();
@@ -257,11 +263,12 @@ fn admit(
             ));
         }
     }
+    let not_after = identity::good_until(&standing, &grant);
     Ok(Admitted {
         key,
         judge: Judge::new(grant, hub.limits.route_cache_topics),
         generation,
-        not_after: standing.not_after,
+        not_after,
     })
 }
 

@@ -24,10 +24,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.identity.session_key(&standing, &self.key.client_id) != self.key {
             return Err(End::Moved);
         }
-        self.not_after = time_of(standing.not_after);
-        let grant = self
-            .identity
-            .grant(&self.hub.fleet, &standing, &self.key.client_id);
+        let grant = self.identity.grant(
+            &self.hub.fleet,
+            &standing,
+            &self.key.client_id,
+            Clock::wall(self.now),
+        );
+        self.not_after = time_of(identity::good_until(&standing, &grant));
         let client_id = self.key.client_id.as_str();
         if !grant.decide(Action::Connect, client_id).is_allow() {
             self.counters.denied_connect.add();

@@ -1,7 +1,7 @@
-use ca::{CertificateFacts, CertificateId};
+use ca::CertificateId;
 use fleet::{CertificateStatus, ThingName};
 use http::Method;
-use policy::{Action, Explanation, Grant, Variables};
+use policy::{Action, Explanation, Grant};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
@@ -80,23 +80,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
 
     let (certificate, status) = deciding_certificate(rooms, &body.thing_name)?;
     let standing = rooms.fleet.standing(&certificate)?.now();
-    let record = rooms.fleet.certificate(&certificate)?;
-    let der = pem::parse(&record.pem).map_err(|error| ApiError::internal(&error))?;
-    let facts =
-        CertificateFacts::read(der.contents()).map_err(|error| ApiError::internal(&error))?;
-    let variables = Variables {
-        client_id: client_id.into(),
-        thing_name: Some(body.thing_name.as_str().into()),
-        certificate_common_name: facts
-            .subject_common_names
-            .into_iter()
-            .next()
-            .map(Into::into),
-    };
     let grant = Grant::new(
         rooms.fleet.realm().clone(),
         standing.policies.clone(),
-        variables,
+        standing.context(&client_id, call.now),
     );
     let explanation = grant.explain(action, &name);
     Answer::json(&Output {

@@ -1,0 +1,26 @@
+use http::Method;
+use policy::PolicyName;
+
+use crate::answer::Answer;
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::rooms::Rooms;
+
+pub(super) const OPERATION: Operation = Operation {
+    name: "SetDefaultPolicyVersion",
+    method: Method::PATCH,
+    path: "/policies/{policyName}/version/{policyVersionId}",
+    least: Role::Admin,
+    query: &[],
+    undone: &[],
+    run: Run::Plain(run),
+};
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    let name: PolicyName = call.path("policyName")?;
+    let version = call.path("policyVersionId")?;
+    rooms.fleet.set_default_version(&name, version)?;
+    Answer::nothing()
+}

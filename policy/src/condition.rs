@@ -1,0 +1,303 @@
+//! The `Condition` of a statement: what must hold of a connection for the statement to count.
+//!
+//! Everything a condition asks is known when a connection's grant is made, so conditions are
+//! judged then and cost a message nothing. Only time goes on: [`Condition::turns`] says when a
+//! condition on it may come out otherwise.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::context::Context;
+use crate::document::Dialect;
+use crate::error::{PolicyError, Problem};
+use crate::json::{Node, Text};
+use crate::key::Key;
+use crate::operator::{Family, OPERATORS, Operator, Quantifier};
+use crate::shown::{WORD_MAX_CHARS, nearest, shown};
+use crate::values::{Comparison, Network, Number, Template, date, number};
+
+/// One operator on one key with its values.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Condition {
+    pub(crate) operator: Operator,
+    pub(crate) key: Key,
+    values: Values,
+}
+
+#[derive(Debug, PartialEq)]
+enum Values {
+    Texts(Box<[Template]>),
+    /// Six fields each, or one star for any.
+    Arns(Box<[Box<[Template]>]>),
+    Numbers(Box<[Number]>),
+    /// Nanoseconds since 1970.
+    Dates(Box<[i128]>),
+    Bytes(Box<[Box<[u8]>]>),
+    Networks(Box<[Network]>),
+    Flags(Box<[bool]>),
+}
+
+/// Reads a `Condition` element.
+pub(crate) fn read(node: &Node<'_>, dialect: Dialect) -> Result<Box<[Condition]>, PolicyError> {
+    const OF: &str = "Condition";
+    let mut conditions = Vec::new();
+    let mut seen = Vec::new();
+    for member in node.members(OF, "an object of operators")? {
+        let operator = Operator::named(&member.key).ok_or_else(|| {
+            member.key_node.error(Problem::UnknownOperator {
+                found: shown(&member.key, WORD_MAX_CHARS),
+                nearest: nearest_operator(&member.key),
+            })
+        })?;
+        if seen.contains(&member.key) {
+            let key = shown(&member.key, WORD_MAX_CHARS);
+            return Err(member.key_node.error(Problem::DuplicateKey { of: OF, key }));
+        }
+        seen.push(member.key);
+        let mut keys = Vec::new();
+        for member in member
+            .value
+            .members("an operator of Condition", "an object of condition keys")?
+        {
+            let foreign = || (dialect.lenient).then(|| Key::Foreign(member.key.as_str().into()));
+            let key = Key::named(&member.key).or_else(foreign).ok_or_else(|| {
+                member.key_node.error(Problem::UnknownConditionKey {
+                    found: shown(&member.key, WORD_MAX_CHARS),
+                    nearest: Key::nearest(&member.key),
+                })
+            })?;
+            if keys.contains(&key) {
+                let key = shown(&member.key, WORD_MAX_CHARS);
+                let of = "an operator of Condition";
+                return Err(member.key_node.error(Problem::DuplicateKey { of, key }));
+            }
+            let timeless = !matches!(
+                operator.family,
+                Family::Date(_) | Family::Numeric(_) | Family::Null
+            );
+            if matches!(key, Key::CurrentTime | Key::EpochTime) && timeless && !dialect.lenient {
+                let key = key.to_string();
+                return Err(member.key_node.error(Problem::TimeAsText { key }));
+            }
+            let values = Values::read(operator, &member.value, dialect)?;
+            conditions.push(Condition {
+                operator,
+                key: key.clone(),
+                values,
+            });
+            keys.push(key);
+        }
+    }
+    Ok(conditions.into())
+}
+
+fn nearest_operator(word: &str) -> Option<String> {
+    let (quantifier, rest) = match word.split_once(':') {
+        Some((quantifier, rest)) => {
+            let quantifier = nearest(quantifier, &["ForAllValues", "ForAnyValue"])?;
+            (format!("{quantifier}:"), rest)
+        }
+        None => (String::new(), word),
+    };
+    let (base, suffix) = match rest.len().checked_sub("IfExists".len()) {
+        Some(at) if rest.is_char_boundary(at) => {
+            let (base, suffix) = rest.split_at(at);
+            if suffix.eq_ignore_ascii_case("IfExists") {
+                (base, "IfExists")
+            } else {
+                (rest, "")
+            }
+        }
+        _ => (rest, ""),
+    };
+    let base = nearest(base, &OPERATORS.map(|(name, ..)| name))?;
+    Some(format!("{quantifier}{base}{suffix}"))
+}
+
+impl Values {
+    fn read(operator: Operator, node: &Node<'_>, dialect: Dialect) -> Result<Self, PolicyError> {
+        let texts = node
+            .any_number()?
+            .iter()
+            .map(|node| node.scalar("a value of Condition"))
+            .collect::<Result<Vec<_>, _>>()?;
+        let wrong = |text: &Text<'_>, expected| {
+            let found = text.shown();
+            text.error(Problem::ConditionValue {
+                operator: operator.to_string(),
+                found,
+                expected,
+            })
+        };
+        fn all<T>(
+            texts: &[Text<'_>],
+            read: impl Fn(&Text<'_>) -> Result<T, PolicyError>,
+        ) -> Result<Box<[T]>, PolicyError> {
+            texts.iter().map(read).collect()
+        }
+        Ok(match operator.family {
+            Family::Text(comparison) => Self::Texts(all(&texts, |text| {
+                Template::read(text, comparison, dialect)
+            })?),
+            Family::Bool => Self::Texts(all(&texts, |text| {
+                let template = Template::read(text, Comparison::IgnoringCase, dialect)?;
+                let flag = |word: &str| text.value.eq_ignore_ascii_case(word);
+                if template.is_fixed() && !flag("true") && !flag("false") && !dialect.lenient {
+                    return Err(wrong(text, "true or false"));
+                }
+                Ok(template)
+            })?),
+            Family::Arn => Self::Arns(all(&texts, |text| {
+                let fields = text.value.splitn(6, ':').count();
+                if text.value != "*" && fields != 6 && !dialect.lenient {
+                    return Err(wrong(
+                        text,
+                        "an ARN of six fields, arn:aws:iot:REGION:ACCOUNT:…",
+                    ));
+                }
+                Template::read_fields(text, dialect)
+            })?),
+            Family::Numeric(_) => Self::Numbers(all(&texts, |text| {
+                number(&text.value).ok_or_else(|| wrong(text, "a whole or decimal number"))
+            })?),
+            Family::Date(_) => Self::Dates(all(&texts, |text| {
+                date(&text.value).ok_or_else(|| {
+                    wrong(
+                        text,
+                        "a date like 2026-01-31T23:59:59Z or seconds since 1970",
+                    )
+                })
+            })?),
+            Family::Binary => Self::Bytes(all(&texts, |text| {
+                data_encoding::BASE64
+                    .decode(text.value.as_bytes())
+                    .map(Vec::into_boxed_slice)
+                    .map_err(|_| wrong(text, "base64"))
+            })?),
+            Family::Address => Self::Networks(all(&texts, |text| {
+                Network::read(&text.value)
+                    .ok_or_else(|| wrong(text, "an address or a network like 10.1.0.0/16"))
+            })?),
+            Family::Null => Self::Flags(all(&texts, |text| {
+                match text.value.to_ascii_lowercase().as_str() {
+                    "true" => Ok(true),
+                    "false" => Ok(false),
+                    _ => Err(wrong(
+                        text,
+                        "true (the key is absent) or false (it is there)",
+                    )),
+                }
+            })?),
+        })
+    }
+}
+
+impl Condition {
+    /// Whether it is met. In a server of any region (`any_region`) the region of an ARN is its
+    /// own.
+    pub(crate) fn holds(&self, context: &Context, any_region: bool) -> bool {
+        let mut values = context.values(&self.key);
+        if let Values::Flags(flags) = &self.values {
+            return flags.contains(&values.is_empty());
+        }
+        let negated = self.operator.negated;
+        let agrees = |value: &Arc<str>| self.agrees(value, context, any_region) != negated;
+        if self.operator.quantifier.is_some() {
+            // An empty text is an empty set.
+            values.retain(|value| !value.is_empty());
+        }
+        let absent = values.is_empty();
+        match self.operator.quantifier {
+            Some(Quantifier::ForAllValues) => values.iter().all(agrees),
+            Some(Quantifier::ForAnyValue) if absent => self.operator.if_exists,
+            Some(Quantifier::ForAnyValue) => values.iter().any(agrees),
+            None if absent => negated || self.operator.if_exists,
+            None if negated => values.iter().all(agrees),
+            None => values.iter().any(agrees),
+        }
+    }
+
+    /// Whether a value of the connection is one of the condition's, negation aside.
+    fn agrees(&self, value: &str, context: &Context, any_region: bool) -> bool {
+        match (&self.values, self.operator.family) {
+            (Values::Texts(texts), _) => texts.iter().any(|text| text.matches(value, context)),
+            (Values::Arns(arns), _) => {
+                let fields: Vec<&str> = value.splitn(6, ':').collect();
+                arns.iter().any(|arn| match &**arn {
+                    [any] => any.matches(value, context) && fields.len() == 6,
+                    arn => {
+                        arn.len() == fields.len()
+                            && arn.iter().zip(&fields).enumerate().all(|(at, (want, is))| {
+                                at == REGION_FIELD && any_region || want.matches(is, context)
+                            })
+                    }
+                })
+            }
+            (Values::Numbers(numbers), Family::Numeric(order)) => {
+                number(value).is_some_and(|value| {
+                    numbers
+                        .iter()
+                        .any(|limit| order.holds(value.compare(*limit)))
+                })
+            }
+            (Values::Dates(dates), Family::Date(order)) => date(value).is_some_and(|value| {
+                dates
+                    .iter()
+                    .any(|limit| order.holds(Some(value.cmp(limit))))
+            }),
+            (Values::Bytes(all), _) => all.iter().any(|bytes| **bytes == *value.as_bytes()),
+            (Values::Networks(networks), _) => value
+                .parse()
+                .is_ok_and(|address| networks.iter().any(|network| network.contains(address))),
+            _ => false,
+        }
+    }
+
+    /// Whether one of its values holds a variable that stands for nothing here.
+    pub(crate) fn is_unresolved(&self, context: &Context) -> bool {
+        let lacks = |text: &Template| text.is_unresolved(context);
+        match &self.values {
+            Values::Texts(texts) => texts.iter().any(lacks),
+            Values::Arns(arns) => arns.iter().flatten().any(lacks),
+            _ => false,
+        }
+    }
+
+    /// The first second after `now` at which it may come out otherwise; only time moves.
+    pub(crate) fn turns(&self, now: i64) -> Option<i64> {
+        const NANOS: i128 = 1_000_000_000;
+        if !matches!(self.key, Key::CurrentTime | Key::EpochTime) {
+            return None;
+        }
+        let seconds: Vec<i128> = match &self.values {
+            Values::Dates(dates) => dates.iter().map(|date| date.div_euclid(NANOS)).collect(),
+            Values::Numbers(numbers) => numbers.iter().map(|number| number.floor()).collect(),
+            _ => return None,
+        };
+        seconds
+            .into_iter()
+            .flat_map(|second| [second, second.saturating_add(1)])
+            .filter(|second| *second > i128::from(now))
+            .min()
+            .and_then(|second| i64::try_from(second).ok())
+    }
+
+    /// The variables in its values.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = &Key> {
+        let texts: Box<dyn Iterator<Item = &Template>> = match &self.values {
+            Values::Texts(texts) => Box::new(texts.iter()),
+            Values::Arns(arns) => Box::new(arns.iter().flatten()),
+            _ => Box::new(std::iter::empty()),
+        };
+        texts.flat_map(Template::keys)
+    }
+}
+
+/// Where an ARN holds its region.
+const REGION_FIELD: usize = 3;
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.operator, shown(&self.key.to_string(), 256))
+    }
+}

@@ -1,0 +1,147 @@
+"""The policy language on live connections: what a condition asks is what the connection is."""
+
+import json
+import subprocess
+import time
+
+import pytest
+
+from api import iot
+from clients import Refused
+from server import MUSTER
+
+ALL = {"Effect": "Allow", "Action": "iot:*", "Resource": "*"}
+NOT_AUTHORIZED = 0x87
+
+
+def document(*statements):
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def when(condition, effect="Allow", action="iot:Connect", resource="*"):
+    return {"Effect": effect, "Action": action, "Resource": resource, "Condition": condition}
+
+
+CONDITIONS = [
+    ({"StringEquals": {"iot:Connection.Thing.Attributes[room]": "kitchen"}}, True),
+    ({"StringEquals": {"iot:Connection.Thing.Attributes[room]": "hall"}}, False),
+    ({"Bool": {"iot:Connection.Thing.IsAttached": "true"}}, True),
+    ({"StringEquals": {"iot:Certificate.Subject.CommonName": "${iot:ClientId}"}}, True),
+    ({"StringLike": {"iot:Certificate.Issuer.CommonName": "*"}}, True),
+    ({"Null": {"iot:Certificate.SerialNumber": "false"}}, True),
+    ({"Null": {"iot:Certificate.Subject.Title": "false"}}, False),
+    ({"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}, True),
+    ({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, False),
+    ({"StringEquals": {"iot:DomainName": "localhost"}}, True),
+    ({"StringEquals": {"iot:DomainName": "other.example"}}, False),
+    ({"ForAnyValue:StringEquals": {"iot:ConnectAttributes": "PersistentConnect"}}, False),
+    ({"ForAllValues:StringEquals": {"iot:ConnectAttributes": []}}, True),
+    ({"DateLessThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}, False),
+    ({"DateGreaterThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}, True),
+]
+
+
+@pytest.mark.parametrize("condition,met", CONDITIONS)
+def test_a_condition_is_judged_by_the_live_connection(shared, fresh_name, connect, condition, met):
+    name, policy = fresh_name(), fresh_name("when")
+    shared.policy(policy, document(when(condition)))
+    identity = shared.device(name, "--policy", policy, "--attribute", "room=kitchen")
+    if met:
+        connect(shared, identity)
+    else:
+        with pytest.raises(Refused) as refused:
+            connect(shared, identity)
+        assert refused.value.reason == NOT_AUTHORIZED
+
+
+def test_persistent_sessions_and_wills_can_be_forbidden(shared, fresh_name, connect):
+    policy = fresh_name("plain")
+    shared.policy(policy, document(
+        when({"ForAllValues:StringEquals": {"iot:ConnectAttributes": ["LastWill"]}}),
+        when({"ArnNotLike": {"iot:LastWillTopic": "arn:aws:iot:us-east-1:000000000000:topic/will/*"}},
+             effect="Deny"),
+        {"Effect": "Allow", "Action": "iot:Publish", "Resource": "*"},
+    ))
+    identity = shared.device(fresh_name(), "--policy", policy)
+    connect(shared, identity, will=("will/a", {"payload": b"x"})).close()
+    for how in ({"expiry": 60, "will": ("will/a", {"payload": b"x"})}, {"will": ("other", {"payload": b"x"})}):
+        with pytest.raises(Refused) as refused:
+            connect(shared, identity, **how)
+        assert refused.value.reason == NOT_AUTHORIZED
+
+
+def test_a_moment_in_a_policy_ends_a_live_connection(shared, fresh_name, connect):
+    policy = fresh_name("until")
+    end = int(time.time()) + 4
+    shared.policy(policy, document(when({"DateLessThan": {"aws:EpochTime": str(end)}})))
+    client = connect(shared, shared.device(fresh_name(), "--policy", policy))
+    ended = client.ended.get(timeout=30)
+    assert ended.reason == NOT_AUTHORIZED
+    assert time.time() >= end
+
+
+def test_a_subscription_is_granted_whole_or_not_at_all(shared, fresh_name, connect):
+    policy = fresh_name("part")
+    shared.policy(policy, document(
+        {"Effect": "Allow", "Action": "iot:Connect", "Resource": "*"},
+        {"Effect": "Allow", "Action": "iot:Subscribe", "Resource": [
+            "arn:aws:iot:*:*:topicfilter/a/*", "arn:aws:iot:*:*:topicfilter/b/?"]},
+        {"Effect": "Deny", "Action": "iot:Subscribe", "Resource": "arn:aws:iot:*:*:topicfilter/a/secret/*"},
+    ))
+    client = connect(shared, shared.device(fresh_name(), "--policy", policy))
+    granted = {topic: client.subscribe(topic) for topic in ("a/#", "a/+/x", "a/+", "a/open/#", "a/secret/x", "b/c", "b/+", "b/#")}
+    assert {topic: code == 1 for topic, code in granted.items()} == {
+        "a/#": False, "a/+/x": False, "a/+": True, "a/open/#": True, "a/secret/x": False,
+        "b/c": True, "b/+": False, "b/#": False}
+
+
+def test_versions_targets_and_test_authorization(shared, fresh_name, connect):
+    aws, name, group = iot(shared), fresh_name("versions"), fresh_name("group")
+    statements = [ALL, {"Effect": "Deny", "Action": "iot:Publish", "Resource": "arn:aws:iot:*:*:topic/no"}]
+    aws.create_policy(policyName=name, policyDocument=json.dumps(document(ALL)))
+    made = aws.create_policy_version(policyName=name, policyDocument=json.dumps(document(*statements)))
+    assert (made["policyVersionId"], made["isDefaultVersion"]) == ("2", False)
+    for _ in range(3):
+        aws.create_policy_version(policyName=name, policyDocument=json.dumps(document(ALL)))
+    with pytest.raises(aws.exceptions.VersionsLimitExceededException):
+        aws.create_policy_version(policyName=name, policyDocument=json.dumps(document(ALL)))
+    with pytest.raises(aws.exceptions.DeleteConflictException):
+        aws.delete_policy_version(policyName=name, policyVersionId="1")
+    listed = aws.list_policy_versions(policyName=name)["policyVersions"]
+    assert [(v["versionId"], v["isDefaultVersion"]) for v in listed] == [
+        ("1", True), ("2", False), ("3", False), ("4", False), ("5", False)]
+
+    arn = aws.create_thing_group(thingGroupName=group)["thingGroupArn"]
+    aws.attach_policy(policyName=name, target=arn)
+    assert aws.list_targets_for_policy(policyName=name)["targets"] == [arn]
+    identity = shared.device(fresh_name(), "--group", group)
+    principal = aws.list_thing_principals(thingName=identity.name)["principals"][0]
+    effective = aws.get_effective_policies(principal=principal)["effectivePolicies"]
+    assert sorted(p["policyName"] for p in effective) == sorted([name, "device-default"])
+
+    client = connect(shared, identity)
+    assert client.publish("no") in (0, 0x10)
+    question = {
+        "principal": principal, "clientId": identity.name,
+        "authInfos": [{"actionType": "PUBLISH", "resources": [f"arn:aws:iot:eu-central-1:000000000000:topic/{topic}"]}
+                      for topic in ("no", "yes")],
+    }
+    decide = lambda **more: [r["authDecision"] for r in aws.test_authorization(**question, **more)["authResults"]]
+    assert decide() == ["ALLOWED", "ALLOWED"]
+    assert decide(policyNamesToSkip=[name]) == ["IMPLICIT_DENY", "IMPLICIT_DENY"]
+    aws.set_default_policy_version(policyName=name, policyVersionId="2")
+    assert decide() == ["EXPLICIT_DENY", "ALLOWED"]
+    assert client.publish("no") == NOT_AUTHORIZED
+    assert aws.get_policy_version(policyName=name, policyVersionId="2")["isDefaultVersion"]
+    aws.delete_policy_version(policyName=name, policyVersionId="1")
+    with pytest.raises(aws.exceptions.ResourceNotFoundException):
+        aws.get_policy_version(policyName=name, policyVersionId="1")
+
+
+def test_lint_names_what_is_seldom_meant(tmp_path):
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(document(
+        {"Sid": "Wide", "Effect": "Allow", "Action": "iot:Publish", "Resource": "arn:aws:iot:*:*:topic/*"}), indent=1))
+    run = subprocess.run([MUSTER, "policy", "lint", str(file)], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert 'line 4, statement 1 "Wide"' in run.stdout and "any topic" in run.stdout
