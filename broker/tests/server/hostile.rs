@@ -102,12 +102,15 @@ fn half_open_handshakes_are_shed_and_given_up() {
     let half_open: Vec<TcpStream> = (0..300)
         .map(|_| TcpStream::connect(house.mqtt).unwrap())
         .collect();
-    while house.broker.stats().shed < 250 {
+    // Each is closed as it comes or given up; how many of which depends on how fast they come.
+    let ended = || {
+        let stats = house.broker.stats();
+        stats.shed + stats.handshakes_failed
+    };
+    while ended() < 300 {
         round_trip(&mut healthy);
     }
-    while house.broker.stats().handshakes_failed < 50 {
-        round_trip(&mut healthy);
-    }
+    assert!(house.broker.stats().shed > 0);
     // There is room again, though the sockets are still open at the other end.
     let mut newcomer = Client::open(&house, &b, Version::V5);
     newcomer.settle();

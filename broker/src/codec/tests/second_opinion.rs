@@ -15,6 +15,10 @@ const WE_REFUSE: &[(&str, &str)] = &[
         "a length is encoded in more bytes than it needs",
         "MQTT-1.5.5-1",
     ),
+    (
+        "a length has more than four bytes",
+        "MQTT-1.5.5-1: it takes a subscription identifier of any length",
+    ),
     ("PINGREQ and PINGRESP have no body", "§3.12.2, §3.13.2"),
     (
         "bytes are left after the end of the packet",
