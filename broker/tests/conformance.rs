@@ -410,9 +410,14 @@ fn every_statement_has_code_and_a_test_and_the_document_says_so() {
         faults.len()
     );
     let written = std::fs::read_to_string(&path).unwrap_or_default();
+    // The first line that differs says enough.
+    let mut lines = document
+        .lines()
+        .zip(written.lines().chain(std::iter::repeat("")));
+    let differs = lines.find(|(now, then)| now != then);
     assert!(
         written == document,
-        "{DOCUMENT} is stale; write it anew: {WRITE}"
+        "{DOCUMENT} is stale; write it anew: {WRITE}\nnow and then: {differs:#?}"
     );
 }
 

@@ -78,6 +78,7 @@ macro_rules! tasks {
                 }
             }
 
+            // [MQTT311-7.0.0-2]
             #[test]
             fn messages_of_each_qos_and_retained_ones() {
                 let house = House::new();
@@ -173,7 +174,6 @@ tasks! {
         use rumqttc::v5::{Client, Connection, Event, MqttOptions};
 }
 
-/// [MQTT311-7.0.0-2]
 #[test]
 fn a_request_and_its_response() {
     use rumqttc::v5::mqttbytes::QoS;
