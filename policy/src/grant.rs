@@ -116,6 +116,8 @@ pub struct Grant {
     /// Whether a value would be a wildcard to MQTT.
     mqtt_wild: bool,
     has_opened: bool,
+    /// Whether any Deny could speak; without one the first Allow decides.
+    denies: bool,
 }
 
 /// What an ordinary decision does not look at.
@@ -222,6 +224,7 @@ impl Grant {
         Self {
             met: met.collect(),
             values,
+            denies: statements().any(|statement| statement.effect == Effect::Deny),
             has_opened: !opened.is_empty(),
             seldom: Arc::new(Seldom {
                 context,
@@ -267,6 +270,7 @@ impl Grant {
                 continue;
             }
             match bound.statement.effect {
+                Effect::Allow if !self.denies => return Decision::Allow,
                 Effect::Allow => decision = Decision::Allow,
                 Effect::Deny => return Decision::ExplicitDeny,
             }
