@@ -4,19 +4,32 @@
 //! be seen in the rollout ([`Rollout::apply`]) or in the devices, and names everything it makes
 //! deterministically, so doing it again after a crash makes nothing twice.
 
+mod command;
+mod device;
+mod forecast;
+mod offer;
+mod plan;
 mod show;
 mod spec;
 mod waves;
-
-use std::collections::BTreeMap;
+mod window;
 
 use serde::{Deserialize, Serialize};
 
-pub use show::{RolloutView, ShownExecution, ShownWave};
-pub use spec::{DEFAULT_TIMEOUT_MINUTES, RolloutSpec};
+pub use command::Command;
+pub(crate) use device::Counts;
+pub use device::{Device, Devices, Part};
+pub use forecast::{Forecast, ForecastThing, ForecastWave};
+pub use plan::Plan;
+pub use show::{RolloutView, ShownExecution, ShownRollback, ShownWave};
+pub use spec::{
+    DEFAULT_TIMEOUT_MINUTES, MAX_APPROVERS, MAX_RETRIES, MAX_SOAK_SECONDS, RolloutSpec, Rules,
+    WavePlan,
+};
 pub use waves::{MAX_THINGS, MAX_WAVES, WaveSpec, assign};
+pub use window::{Opening, Window, zone};
 
-use crate::{Error, ExecutionStatus, FirmwareVersion, JobId, RolloutId, sha256};
+use crate::{Error, FirmwareVersion, JobId, RolloutId, sha256};
 
 /// Longest rollout id, so that the ids of its jobs fit a job id.
 pub const MAX_ROLLOUT_ID_BYTES: usize = 48;
@@ -29,9 +42,11 @@ pub enum RolloutState {
     Scheduled,
     /// Waves are going out.
     Running,
-    /// No new wave begins; the devices at work go on, and the abort rule holds.
+    /// No further device is told; the devices at work go on, and the abort rule holds.
     Paused,
-    /// Every wave is done.
+    /// The next wave needs people to approve it.
+    WaitingApproval,
+    /// Every wave is done; with `--success`, devices that were not waited for still get it.
     Succeeded,
     /// The devices that took it are going back.
     RollingBack,
@@ -49,6 +64,7 @@ impl RolloutState {
             Self::Scheduled => "scheduled",
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::WaitingApproval => "waiting-approval",
             Self::Succeeded => "succeeded",
             Self::RollingBack => "rolling-back",
             Self::RolledBack => "rolled-back",
@@ -71,7 +87,7 @@ pub enum WaveState {
     Waiting,
     /// Its job is out.
     Running,
-    /// Every device of it has finished.
+    /// It is good: every device of it has finished, or as many have succeeded as were asked for.
     Done,
     /// Stopped by the abort rule or a person.
     Aborted,
@@ -86,6 +102,20 @@ pub struct Wave {
     pub state: WaveState,
     /// Its things, in the order of their hashes.
     pub things: Vec<String>,
+    /// Not before this time (seconds since 1970).
+    pub start_at: Option<u64>,
+    /// What it lives by.
+    pub rules: Rules,
+    /// When it was found good (seconds since 1970).
+    pub done_at: Option<u64>,
+    /// Who has approved it.
+    pub approved_by: Vec<String>,
+}
+
+impl Wave {
+    fn is_approved(&self) -> bool {
+        self.approved_by.len() as u64 >= u64::from(self.rules.approvers)
+    }
 }
 
 /// A rollout: the specification and how far it has come.
@@ -101,45 +131,49 @@ pub struct Rollout {
     pub waves: Vec<Wave>,
     /// Why it was aborted or rolled back.
     pub reason: Option<String>,
+    /// How often it was turned round: 1 is its rollback, 2 the rollback of that, and so on.
+    pub undone: u32,
 }
 
-/// How one device of a rollout stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Device {
-    /// Its install execution; `None` before its wave.
-    pub install: Option<ExecutionStatus>,
-    /// Its rollback execution.
-    pub rollback: Option<ExecutionStatus>,
-    /// The version it had when its install was queued.
-    pub before: Option<FirmwareVersion>,
-    /// The version it is known to run now.
-    pub current: Option<FirmwareVersion>,
-    /// What the device said about its last failure.
-    pub reason: Option<String>,
+/// What one device is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The thing.
+    pub thing: String,
+    /// Which try this is, from 1. One that was made is not made again; one that was shut is open again.
+    pub attempt: u32,
+    /// Until when it may begin (seconds since 1970).
+    pub until: Option<u64>,
 }
-
-/// The devices of a rollout by thing name; one not in here is as if it had no execution.
-pub type Devices = BTreeMap<String, Device>;
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The time has come.
     Begin,
-    /// Make the wave's job and queue it for its things.
+    /// From now on the wave's devices are told.
     StartWave {
+        /// Index of the wave.
+        wave: usize,
+    },
+    /// Make the wave's job, where it is not there yet, and queue it for these things.
+    Install {
         /// Index of the wave.
         wave: usize,
         /// The job's id.
         job: JobId,
         /// For whom.
-        things: Vec<String>,
+        offers: Vec<Offer>,
     },
-    /// The wave is over.
+    /// The wave is good.
     FinishWave {
         /// Index of the wave.
         wave: usize,
+        /// Now.
+        at: u64,
     },
+    /// Wait until people approve the next wave.
+    AwaitApproval,
     /// The wave failed; from now on the rollout goes back.
     Abort {
         /// Index of the wave.
@@ -147,9 +181,9 @@ pub enum Action {
         /// The rule and the numbers.
         why: String,
     },
-    /// Cancel these install executions if they are still queued; those in progress go on to their end.
+    /// Cancel these executions if they are still queued; those in progress go on to their end.
     CancelQueued {
-        /// The wave's job.
+        /// The job.
         job: JobId,
         /// Whose.
         things: Vec<String>,
@@ -161,7 +195,7 @@ pub enum Action {
         /// The version they had.
         version: FirmwareVersion,
         /// For whom.
-        things: Vec<String>,
+        offers: Vec<Offer>,
     },
     /// The rollout is over.
     Finish {
@@ -170,88 +204,42 @@ pub enum Action {
     },
 }
 
-/// What an operator may tell a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Begin no further wave.
-    Pause,
-    /// Go on.
-    Resume,
-    /// Stop for good; devices stay as they are.
-    Abort,
-    /// Stop for good and go back.
-    Rollback,
-}
-
-/// The devices of a wave, counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) total: usize,
-    pub(crate) succeeded: usize,
-    pub(crate) failed: usize,
-    pub(crate) in_progress: usize,
-    pub(crate) queued: usize,
-    ended: usize,
-}
-
-impl Counts {
-    pub(crate) fn of(things: &[String], devices: &Devices) -> Self {
-        let mut counts = Self {
-            total: things.len(),
-            ..Self::default()
-        };
-        for status in things
-            .iter()
-            .filter_map(|thing| devices.get(thing)?.install)
-        {
-            match status {
-                ExecutionStatus::Succeeded => counts.succeeded += 1,
-                ExecutionStatus::InProgress => counts.in_progress += 1,
-                ExecutionStatus::Queued => counts.queued += 1,
-                status if status.is_failure() => counts.failed += 1,
-                _ => {}
-            }
-            counts.ended += usize::from(status.is_terminal());
-        }
-        counts
-    }
-
-    /// What the abort rule divides by: executions that were cancelled or removed tell nothing.
-    const fn finished(&self) -> usize {
-        self.succeeded + self.failed
-    }
-}
-
 impl Rollout {
-    /// A rollout that has not begun.
+    /// A rollout that has not begun. Each wave comes with its things.
     ///
     /// # Errors
-    /// [`Error::Rollout`] where the specification means nothing.
+    /// [`Error::Rollout`] where the specification means nothing or could never come true after `now`.
     pub fn new(
         id: RolloutId,
         spec: RolloutSpec,
-        waves: Vec<(String, Vec<String>)>,
+        waves: Vec<(WavePlan, Vec<String>)>,
+        now: u64,
     ) -> Result<Self, Error> {
-        spec.check()?;
+        spec.rules.check(now)?;
         if id.as_str().len() > MAX_ROLLOUT_ID_BYTES {
             return Err(Error::Rollout {
                 why: format!("its id has more than {MAX_ROLLOUT_ID_BYTES} bytes"),
             });
         }
-        let waves = waves
-            .into_iter()
-            .map(|(name, things)| Wave {
-                name,
+        let wave = |(plan, things): (WavePlan, _)| {
+            plan.rules.check(now)?;
+            Ok(Wave {
+                name: plan.size.to_string(),
                 state: WaveState::Waiting,
                 things,
+                start_at: plan.start_at,
+                rules: plan.rules,
+                done_at: None,
+                approved_by: Vec::new(),
             })
-            .collect();
+        };
         Ok(Self {
             id,
             spec,
             state: RolloutState::Scheduled,
-            waves,
+            waves: waves.into_iter().map(wave).collect::<Result<_, Error>>()?,
             reason: None,
+            undone: 0,
         })
     }
 
@@ -263,158 +251,52 @@ impl Rollout {
         format!("{}-wave-{}", self.id, wave + 1).parse()
     }
 
-    /// The id of the job that brings devices back to `version`.
+    /// The id of the job that brings devices to `version` when the rollout is turned round for the
+    /// `turn`th time.
     ///
     /// # Errors
     /// Never: the rollout's id was checked to leave room.
-    pub fn back_job(&self, version: &FirmwareVersion) -> Result<JobId, Error> {
+    pub fn back_job(&self, turn: u32, version: &FirmwareVersion) -> Result<JobId, Error> {
         let hash = sha256(version.as_str().as_bytes()).to_string();
-        format!("{}-back-{}", self.id, hash.get(..8).unwrap_or_default()).parse()
-    }
-
-    /// What to do now, in order; empty where only devices, people or time can change anything.
-    ///
-    /// # Errors
-    /// Never: ids leave room for their endings.
-    pub fn next(&self, devices: &Devices, now: u64) -> Result<Vec<Action>, Error> {
-        match self.state {
-            RolloutState::Scheduled if self.spec.start_at.is_none_or(|start| start <= now) => {
-                Ok(vec![Action::Begin])
-            }
-            RolloutState::Scheduled | RolloutState::Succeeded | RolloutState::RolledBack => {
-                Ok(Vec::new())
-            }
-            RolloutState::Running | RolloutState::Paused => self.next_wave(devices),
-            RolloutState::Aborted => self.cancel_queued(devices),
-            RolloutState::RollingBack => self.next_back(devices),
+        let hash = hash.get(..8).unwrap_or_default();
+        if turn <= 1 {
+            format!("{}-back-{hash}", self.id).parse()
+        } else {
+            format!("{}-b{turn}-{hash}", self.id).parse()
         }
     }
 
-    /// When [`Rollout::next`] may say something new though nothing happened.
+    /// Whether any device must be asked for its time zone.
     #[must_use]
-    pub const fn wake_at(&self) -> Option<u64> {
-        match self.state {
-            RolloutState::Scheduled => self.spec.start_at,
-            _ => None,
-        }
-    }
-
-    fn next_wave(&self, devices: &Devices) -> Result<Vec<Action>, Error> {
-        let goes_on = self.state == RolloutState::Running;
-        let open = self
-            .waves
-            .iter()
-            .enumerate()
-            .find(|(_, wave)| wave.state != WaveState::Done);
-        Ok(match open {
-            None if goes_on => vec![Action::Finish {
-                state: RolloutState::Succeeded,
-            }],
-            Some((index, wave)) if wave.state == WaveState::Running => {
-                let counts = Counts::of(&wave.things, devices);
-                let over = counts.ended == counts.total;
-                if let Some(why) = self.spec.abort_rule(&counts) {
-                    vec![Action::Abort { wave: index, why }]
-                } else if over && counts.succeeded == 0 && counts.failed > 0 {
-                    let why = format!(
-                        "none of the {} devices that finished succeeded",
-                        counts.finished()
-                    );
-                    vec![Action::Abort { wave: index, why }]
-                } else if over {
-                    vec![Action::FinishWave { wave: index }]
-                } else {
-                    Vec::new()
-                }
-            }
-            Some((index, wave)) if goes_on => {
-                vec![Action::StartWave {
-                    wave: index,
-                    job: self.wave_job(index)?,
-                    things: wave.things.clone(),
-                }]
-            }
-            _ => Vec::new(),
-        })
-    }
-
-    fn cancel_queued(&self, devices: &Devices) -> Result<Vec<Action>, Error> {
-        let mut actions = Vec::new();
-        for (index, wave) in self.waves.iter().enumerate() {
-            let queued = |thing: &&String| {
-                devices
-                    .get(*thing)
-                    .is_some_and(|device| device.install == Some(ExecutionStatus::Queued))
-            };
-            let things: Vec<String> = wave.things.iter().filter(queued).cloned().collect();
-            if !things.is_empty() {
-                actions.push(Action::CancelQueued {
-                    job: self.wave_job(index)?,
-                    things,
-                });
-            }
-        }
-        Ok(actions)
-    }
-
-    /// Those who have the version go back to what they had, as soon as each has it; those who failed fell
-    /// back by themselves and are left alone. Those in progress are waited for: their timeout bounds it.
-    fn next_back(&self, devices: &Devices) -> Result<Vec<Action>, Error> {
-        let mut actions = self.cancel_queued(devices)?;
-        let mut back: BTreeMap<&FirmwareVersion, Vec<String>> = BTreeMap::new();
-        let mut busy = false;
-        for (thing, device) in self
-            .things()
-            .filter_map(|thing| Some((thing, devices.get(thing)?)))
-        {
-            busy |= device.install.is_some_and(|status| !status.is_terminal());
-            busy |= device.rollback.is_some_and(|status| !status.is_terminal());
-            if let Some(version) = self.way_back(device) {
-                back.entry(version).or_default().push(thing.clone());
-            }
-        }
-        for (version, things) in back {
-            actions.push(Action::RollBack {
-                job: self.back_job(version)?,
-                version: version.clone(),
-                things,
-            });
-        }
-        if actions.is_empty() && !busy {
-            actions.push(Action::Finish {
-                state: RolloutState::RolledBack,
-            });
-        }
-        Ok(actions)
-    }
-
-    /// The version a device should be sent back to: one it had, while it still runs this rollout's.
-    fn way_back<'d>(&self, device: &'d Device) -> Option<&'d FirmwareVersion> {
-        let took = device.install == Some(ExecutionStatus::Succeeded) && device.rollback.is_none();
-        let runs_it = device.current.as_ref() == Some(&self.spec.version);
-        device
-            .before
-            .as_ref()
-            .filter(|before| took && runs_it && **before != self.spec.version)
+    pub fn has_windows(&self) -> bool {
+        let rules = self.waves.iter().map(|wave| &wave.rules);
+        rules
+            .chain([&self.spec.rules])
+            .any(|rules| rules.window.is_some())
     }
 
     fn things(&self) -> impl Iterator<Item = &String> {
         self.waves.iter().flat_map(|wave| &wave.things)
     }
 
-    /// Records that `action` was done. `CancelQueued` and `RollBack` show in the devices, not here.
+    /// Records that `action` was done. What is told to devices shows in the devices, not here.
     pub fn apply(&mut self, action: &Action) {
         match action {
             Action::Begin => self.state = RolloutState::Running,
-            Action::StartWave { wave, .. } => self.set_wave(*wave, WaveState::Running),
-            Action::FinishWave { wave } => self.set_wave(*wave, WaveState::Done),
+            Action::StartWave { wave } => self.set_wave(*wave, WaveState::Running),
+            Action::FinishWave { wave, at } => {
+                self.set_wave(*wave, WaveState::Done);
+                if let Some(wave) = self.waves.get_mut(*wave) {
+                    wave.done_at = Some(*at);
+                }
+            }
+            Action::AwaitApproval => self.state = RolloutState::WaitingApproval,
             Action::Abort { wave, why } => {
                 self.set_wave(*wave, WaveState::Aborted);
-                self.state = RolloutState::RollingBack;
-                self.reason = Some(why.clone());
+                self.undo(why.clone());
             }
             Action::Finish { state } => self.state = *state,
-            Action::CancelQueued { .. } | Action::RollBack { .. } => {}
+            Action::Install { .. } | Action::CancelQueued { .. } | Action::RollBack { .. } => {}
         }
     }
 
@@ -422,45 +304,6 @@ impl Rollout {
         if let Some(wave) = self.waves.get_mut(index) {
             wave.state = state;
         }
-    }
-
-    /// Does what a person says.
-    ///
-    /// # Errors
-    /// [`Error::RolloutState`] where that cannot be said to a rollout in this state.
-    pub fn command(&mut self, command: Command) -> Result<(), Error> {
-        use RolloutState::{Aborted, Paused, RollingBack, Running, Scheduled, Succeeded};
-        let (verb, next) = match (command, self.state) {
-            (Command::Pause, Running) => ("paused", Some(Paused)),
-            (Command::Resume, Paused) => ("resumed", Some(Running)),
-            (Command::Abort, Scheduled | Running | Paused) => ("aborted", Some(Aborted)),
-            (Command::Rollback, Scheduled | Running | Paused | Succeeded | Aborted) => {
-                ("rolled back", Some(RollingBack))
-            }
-            (Command::Pause, _) => ("paused", None),
-            (Command::Resume, _) => ("resumed", None),
-            (Command::Abort, _) => ("aborted", None),
-            (Command::Rollback, _) => ("rolled back", None),
-        };
-        let Some(next) = next else {
-            return Err(Error::RolloutState {
-                id: self.id.to_string(),
-                state: self.state.as_str(),
-                verb,
-            });
-        };
-        if matches!(next, Aborted | RollingBack) {
-            for wave in self
-                .waves
-                .iter_mut()
-                .filter(|wave| wave.state == WaveState::Running)
-            {
-                wave.state = WaveState::Aborted;
-            }
-            self.reason = Some(format!("{verb} by an operator"));
-        }
-        self.state = next;
-        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Device, Devices, Rollout, RolloutState, WaveState};
+use super::{Counts, Device, Devices, Rollout, RolloutState, Wave, WaveState};
 use crate::{ExecutionStatus, FirmwareName, FirmwareVersion, RolloutId};
 
 /// A rollout as operators see it.
@@ -22,6 +22,28 @@ pub struct RolloutView {
     pub waves: Vec<ShownWave>,
     /// Its devices, wave by wave.
     pub executions: Vec<ShownExecution>,
+    /// How its way back stands, once it was turned round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<ShownRollback>,
+}
+
+/// The way back as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownRollback {
+    /// How often the rollout was turned round.
+    pub turn: u32,
+    /// Devices that go back.
+    pub total: usize,
+    /// Those that have gone back.
+    pub succeeded: usize,
+    /// Those that failed to.
+    pub failed: usize,
+    /// Those at it.
+    pub in_progress: usize,
+    /// Those that were told and have not begun.
+    pub queued: usize,
+    /// Those that were not told yet.
+    pub waiting: usize,
 }
 
 /// A wave as operators see it.
@@ -41,6 +63,9 @@ pub struct ShownWave {
     pub in_progress: usize,
     /// Those that have not begun.
     pub queued: usize,
+    /// Who has approved it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approved_by: Vec<String>,
 }
 
 /// A device of a rollout as operators see it.
@@ -59,6 +84,9 @@ pub struct ShownExecution {
     /// How its way back stands, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<ExecutionStatus>,
+    /// Which try it is, where it is not the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
 }
 
 impl Rollout {
@@ -66,7 +94,7 @@ impl Rollout {
     #[must_use]
     pub fn view(&self, devices: &Devices) -> RolloutView {
         let waves = self.waves.iter().map(|wave| {
-            let counts = Counts::of(&wave.things, devices);
+            let counts = Counts::of(&wave.things, devices, &wave.rules);
             ShownWave {
                 name: wave.name.clone(),
                 state: wave.state,
@@ -75,12 +103,13 @@ impl Rollout {
                 failed: counts.failed,
                 in_progress: counts.in_progress,
                 queued: counts.queued,
+                approved_by: wave.approved_by.clone(),
             }
         });
         let executions = self.waves.iter().flat_map(|wave| {
             wave.things
                 .iter()
-                .map(|thing| self.execution(thing, &wave.name, devices.get(thing)))
+                .map(|thing| self.execution(thing, wave, devices.get(thing)))
         });
         RolloutView {
             id: self.id.clone(),
@@ -90,27 +119,57 @@ impl Rollout {
             reason: self.reason.clone(),
             waves: waves.collect(),
             executions: executions.collect(),
+            rollback: (self.undone > 0).then(|| self.rollback(devices)),
         }
     }
 
-    fn execution(&self, thing: &str, wave: &str, device: Option<&Device>) -> ShownExecution {
-        let install = device.and_then(|device| device.install);
-        let rollback = device.and_then(|device| device.rollback);
+    fn rollback(&self, devices: &Devices) -> ShownRollback {
+        let all = || self.things().filter_map(|thing| devices.get(thing));
+        let waiting = all()
+            .filter(|device| device.rollback.is_none() && self.way_back(device).is_some())
+            .count();
+        let parts = || all().filter_map(|device| device.rollback.as_ref());
+        let total = parts().count();
+        let counts = Counts::count(total, parts(), &self.spec.rules);
+        ShownRollback {
+            turn: self.undone,
+            total: total + waiting,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            in_progress: counts.in_progress,
+            queued: counts.queued,
+            waiting,
+        }
+    }
+
+    fn execution(&self, thing: &str, wave: &Wave, device: Option<&Device>) -> ShownExecution {
+        let install = device.and_then(|device| device.install.as_ref());
+        let rollback = device.and_then(|device| device.rollback.as_ref());
         let stuck = matches!(
             self.state,
             RolloutState::RollingBack | RolloutState::RolledBack
-        ) && install == Some(ExecutionStatus::Succeeded)
-            && rollback.is_none()
-            && device.is_some_and(|device| device.before.is_none());
+        ) && install
+            .is_some_and(|part| part.status == ExecutionStatus::Succeeded && part.before.is_none())
+            && rollback.is_none();
         let reason = device.and_then(|device| device.reason.clone());
+        let lost = device
+            .and_then(|device| device.zone.as_deref())
+            .filter(|name| wave.rules.window.is_some() && super::zone(name, "").is_err());
         ShownExecution {
             thing: thing.to_owned(),
-            wave: wave.to_owned(),
-            status: install.map_or_else(|| "WAITING".to_owned(), |status| status.to_string()),
+            wave: wave.name.clone(),
+            status: install.map_or_else(|| "WAITING".to_owned(), |part| part.status.to_string()),
             version: device.and_then(|device| device.current.clone()),
             reason: reason
-                .or_else(|| stuck.then(|| "no earlier version is known to go back to".to_owned())),
-            rollback,
+                .or_else(|| stuck.then(|| "no earlier version is known to go back to".to_owned()))
+                .or_else(|| {
+                    let why = |name| {
+                        format!("it has no window: its attribute timezone `{name}` is no time zone")
+                    };
+                    lost.map(why)
+                }),
+            rollback: rollback.map(|part| part.status),
+            attempt: install.map(|part| part.attempt).filter(|try_| *try_ > 1),
         }
     }
 }

@@ -1,12 +1,21 @@
-//! What an operator asks for, and the rule that stops it.
+//! What an operator asks for, and the rules a wave lives by.
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::Counts;
+use super::window::{Window, zone};
+use super::{Counts, WaveSpec};
 use crate::{Error, FirmwareName, FirmwareVersion};
 
 /// How long a device may be at an install before it counts as failed, unless `--timeout` says otherwise.
 pub const DEFAULT_TIMEOUT_MINUTES: u32 = 60;
+/// Longest soak: 30 days.
+pub const MAX_SOAK_SECONDS: u64 = 30 * 86_400;
+/// Most times one device is tried again (AWS IoT: 10).
+pub const MAX_RETRIES: u32 = 10;
+/// Most people who must approve one wave.
+pub const MAX_APPROVERS: u32 = 10;
+
 /// What an operator asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutSpec {
@@ -14,7 +23,17 @@ pub struct RolloutSpec {
     pub name: FirmwareName,
     /// The version to go to.
     pub version: FirmwareVersion,
-    /// Abort when this share of the finished devices of the current wave failed: `failed × 100 ≥ percent ×
+    /// Not before this time (seconds since 1970).
+    pub start_at: Option<u64>,
+    /// What holds for each wave that has no rules of its own, and for the way back.
+    #[serde(flatten)]
+    pub rules: Rules,
+}
+
+/// How a wave goes out, when it is good and when it is bad.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// Abort when this share of the finished devices of the wave failed: `failed × 100 ≥ percent ×
     /// finished`, with at least one failed (AWS reads its `thresholdPercentage` the same way: the minimum
     /// that aborts). 0 is the first failure. Without it only a wave in which nobody succeeded aborts.
     pub abort_failed_percent: Option<u8>,
@@ -22,27 +41,75 @@ pub struct RolloutSpec {
     pub abort_min: u32,
     /// How long a device may be in progress.
     pub timeout_minutes: u32,
-    /// Not before this time (seconds since 1970).
-    pub start_at: Option<u64>,
+    /// When devices may begin; always where absent.
+    #[serde(default)]
+    pub window: Option<Window>,
+    /// The time zone of the window for a device whose attribute `timezone` names none; UTC where absent.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// Most devices that are told within any 60 seconds.
+    #[serde(default)]
+    pub rate_per_minute: Option<u32>,
+    /// How long a wave that is good is left alone before the next one begins.
+    #[serde(default)]
+    pub soak_seconds: u64,
+    /// The wave is good once this share of its devices has succeeded, and bad once that cannot come true
+    /// any more. Without it, it is good when every device has finished.
+    #[serde(default)]
+    pub success_percent: Option<u8>,
+    /// How often a device that failed or timed out is tried again.
+    #[serde(default)]
+    pub retries: u32,
+    /// How many people must approve the wave before it begins; the first wave of a rollout needs none.
+    #[serde(default)]
+    pub approvers: u32,
 }
 
-impl RolloutSpec {
-    /// Refuses numbers that mean nothing.
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            abort_failed_percent: None,
+            abort_min: 1,
+            timeout_minutes: DEFAULT_TIMEOUT_MINUTES,
+            window: None,
+            zone: None,
+            rate_per_minute: None,
+            soak_seconds: 0,
+            success_percent: None,
+            retries: 0,
+            approvers: 0,
+        }
+    }
+}
+
+/// A wave that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WavePlan {
+    /// How large it is.
+    pub size: WaveSpec,
+    /// Not before this time (seconds since 1970).
+    pub start_at: Option<u64>,
+    /// Its rules.
+    pub rules: Rules,
+}
+
+impl Rules {
+    /// Refuses numbers that mean nothing and windows that never open after `now`.
     ///
     /// # Errors
-    /// [`Error::Rollout`] naming the option.
-    pub fn check(&self) -> Result<(), Error> {
+    /// [`Error::Rollout`] naming the option, the value and the mend.
+    pub fn check(&self, now: u64) -> Result<(), Error> {
         let refuse = |why: String| Err(Error::Rollout { why });
-        match self.abort_failed_percent {
-            Some(percent @ 101..) => {
-                return refuse(format!(
-                    "--abort-failed {percent} is no percentage (0 to 100)"
-                ));
-            }
-            _ if self.abort_min == 0 => {
-                return refuse("--abort-min 0: at least 1 device must have finished".into());
-            }
-            _ => {}
+        if let Some(percent @ 101..) = self.abort_failed_percent {
+            return refuse(format!(
+                "--abort-failed {percent} is no percentage (0 to 100)"
+            ));
+        }
+        if self.abort_min == 0 {
+            return refuse("--abort-min 0: at least 1 device must have finished".into());
+        }
+        if let Some(percent @ (0 | 101..)) = self.success_percent {
+            return refuse(format!("--success {percent} is no percentage (1 to 100)"));
         }
         if !(1..=crate::job::MAX_TIMEOUT_MINUTES).contains(&i64::from(self.timeout_minutes)) {
             return refuse(format!(
@@ -51,15 +118,75 @@ impl RolloutSpec {
                 crate::job::MAX_TIMEOUT_MINUTES
             ));
         }
-        Ok(())
+        if self.rate_per_minute == Some(0) {
+            return refuse("--rate 0/min would never tell a device; write 1/min or more".into());
+        }
+        if self.soak_seconds > MAX_SOAK_SECONDS {
+            return refuse(format!(
+                "--soak of {} seconds; at most {MAX_SOAK_SECONDS} (30 days) are possible",
+                self.soak_seconds
+            ));
+        }
+        if self.retries > MAX_RETRIES {
+            return refuse(format!(
+                "--retry {}; a device can be tried again at most {MAX_RETRIES} times",
+                self.retries
+            ));
+        }
+        if self.approvers > MAX_APPROVERS {
+            return refuse(format!(
+                "{} approvers; at most {MAX_APPROVERS} can be asked for",
+                self.approvers
+            ));
+        }
+        let clock = match &self.zone {
+            Some(name) => zone(name, "--zone")?,
+            None => TimeZone::UTC,
+        };
+        self.window
+            .as_ref()
+            .map_or(Ok(()), |window| window.check(&clock, now))
     }
 
-    pub(super) fn abort_rule(&self, counts: &Counts) -> Option<String> {
+    /// Why a wave that stands so must not go on.
+    pub(super) fn stops(&self, counts: &Counts) -> Option<String> {
+        self.abort_rule(counts).or_else(|| {
+            let over = counts.open() == 0;
+            match self.success_percent {
+                Some(percent) if counts.finished() + counts.open() > 0 => {
+                    let able = counts.succeeded + counts.open();
+                    let of = counts.finished() + counts.open();
+                    (able * 100 < usize::from(percent) * of).then(|| {
+                        format!(
+                            "{} of {of} devices failed; {percent}% cannot succeed any more",
+                            counts.failed
+                        )
+                    })
+                }
+                None if over && counts.succeeded == 0 && counts.failed > 0 => Some(format!(
+                    "none of the {} devices that finished succeeded",
+                    counts.finished()
+                )),
+                _ => None,
+            }
+        })
+    }
+
+    fn abort_rule(&self, counts: &Counts) -> Option<String> {
         let percent = self.abort_failed_percent?;
         let (failed, finished) = (counts.failed, counts.finished());
         let enough = finished as u64 >= u64::from(self.abort_min);
         (enough && failed > 0 && failed * 100 >= usize::from(percent) * finished).then(|| {
             format!("{failed} of {finished} finished devices failed; {percent}% abort the rollout")
         })
+    }
+
+    /// Whether a wave that stands so is good enough to go on from.
+    pub(super) fn passes(&self, counts: &Counts) -> bool {
+        let of = counts.finished() + counts.open();
+        match self.success_percent {
+            Some(percent) if of > 0 => counts.succeeded * 100 >= usize::from(percent) * of,
+            _ => counts.open() == 0,
+        }
     }
 }

@@ -1,36 +1,57 @@
+mod fleet;
+mod rules;
 mod runs;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::*;
+use crate::ExecutionStatus;
 
-fn spec(abort: Option<u8>, min: u32) -> RolloutSpec {
-    RolloutSpec {
-        name: "lamp".parse().unwrap(),
-        version: "2.0".parse().unwrap(),
+fn rules(abort: Option<u8>, min: u32) -> Rules {
+    Rules {
         abort_failed_percent: abort,
         abort_min: min,
-        timeout_minutes: DEFAULT_TIMEOUT_MINUTES,
-        start_at: None,
+        ..Rules::default()
     }
 }
 
-fn rollout(count: usize, waves: &[&str], abort: Option<u8>) -> Rollout {
+fn rollout_with(count: usize, waves: &[&str], rules: &Rules) -> Rollout {
     let things = (0..count).map(|i| format!("lamp-{i}"));
-    let waves: Vec<WaveSpec> = waves.iter().map(|w| w.parse().unwrap()).collect();
-    Rollout::new(
-        "r1".parse().unwrap(),
-        spec(abort, 1),
-        assign(things, &waves, &BTreeMap::new()).unwrap(),
-    )
-    .unwrap()
+    let sizes: Vec<WaveSpec> = waves.iter().map(|w| w.parse().unwrap()).collect();
+    let plan = |(name, things): (String, Vec<String>)| {
+        let plan = WavePlan {
+            size: name.parse().unwrap(),
+            start_at: None,
+            rules: rules.clone(),
+        };
+        (plan, things)
+    };
+    let waves = assign(things, &sizes, &BTreeMap::new()).unwrap();
+    let spec = RolloutSpec {
+        name: "lamp".parse().unwrap(),
+        version: "2.0".parse().unwrap(),
+        start_at: None,
+        rules: rules.clone(),
+    };
+    let waves = waves.into_iter().map(plan).collect();
+    Rollout::new("r1".parse().unwrap(), spec, waves, 0).unwrap()
 }
 
-/// The world the planner acts on: jobs by id, devices, and how often each device was made to install.
-#[derive(Clone, Default)]
+fn rollout(count: usize, waves: &[&str], abort: Option<u8>) -> Rollout {
+    rollout_with(count, waves, &rules(abort, 1))
+}
+
+/// The world the planner acts on: devices, the time, and what each device was told and did.
+#[derive(Clone, Default, PartialEq, Debug)]
 struct World {
     devices: Devices,
-    jobs: BTreeMap<JobId, BTreeSet<String>>,
+    now: u64,
+    /// When which device was told, by wave; the way back is none.
+    told: Vec<(u64, Option<usize>, String)>,
+    /// When which device began.
+    began: Vec<(u64, String)>,
+    /// Versions each device has put on, in order.
+    installs: BTreeMap<String, Vec<FirmwareVersion>>,
 }
 
 impl World {
@@ -46,52 +67,61 @@ impl World {
             .collect();
         Self {
             devices,
-            jobs: BTreeMap::new(),
+            now: 1_800_000_000,
+            ..Self::default()
         }
     }
 
-    /// What the server does, deduplicated by job id and thing as the store does it.
+    /// Queues as the store does it: a try that is there is not made again.
+    fn offer(&mut self, wave: Option<usize>, offer: &Offer, to: &FirmwareVersion) {
+        let device = self.devices.get_mut(&offer.thing).unwrap();
+        let current = device.current.clone();
+        let slot = if wave.is_some() {
+            &mut device.install
+        } else {
+            &mut device.rollback
+        };
+        match slot {
+            Some(part) if part.attempt == offer.attempt && part.is_shut(self.now) => {}
+            Some(part) if part.attempt < offer.attempt && part.status.is_terminal() => {}
+            Some(_) => return,
+            None => assert_eq!(offer.attempt, 1),
+        }
+        *slot = Some(Part {
+            status: ExecutionStatus::Queued,
+            to: to.clone(),
+            before: current,
+            offered_at: self.now,
+            until: offer.until,
+            attempt: offer.attempt,
+        });
+        self.told.push((self.now, wave, offer.thing.clone()));
+    }
+
     fn act(&mut self, action: &Action) {
         match action {
-            Action::StartWave { job, things, .. } => {
-                for thing in things {
-                    if self
-                        .jobs
-                        .entry(job.clone())
-                        .or_default()
-                        .insert(thing.clone())
-                    {
-                        let device = self.devices.get_mut(thing).unwrap();
-                        assert_eq!(device.install, None, "{thing} is installed twice");
-                        device.install = Some(ExecutionStatus::Queued);
-                        device.before = device.current.clone();
-                    }
+            Action::Install { wave, offers, .. } => {
+                for offer in offers {
+                    self.offer(Some(*wave), offer, &"2.0".parse().unwrap());
                 }
             }
             Action::RollBack {
-                job,
-                things,
-                version,
+                offers, version, ..
             } => {
-                for thing in things {
-                    if self
-                        .jobs
-                        .entry(job.clone())
-                        .or_default()
-                        .insert(thing.clone())
-                    {
-                        let device = self.devices.get_mut(thing).unwrap();
-                        assert_eq!(device.rollback, None, "{thing} goes back twice");
-                        assert_eq!(device.before.as_ref(), Some(version));
-                        device.rollback = Some(ExecutionStatus::Queued);
-                    }
+                for offer in offers {
+                    self.offer(None, offer, version);
                 }
             }
             Action::CancelQueued { things, .. } => {
                 for thing in things {
                     let device = self.devices.get_mut(thing).unwrap();
-                    if device.install == Some(ExecutionStatus::Queued) {
-                        device.install = Some(ExecutionStatus::Canceled);
+                    for part in [&mut device.install, &mut device.earlier]
+                        .into_iter()
+                        .flatten()
+                    {
+                        if part.status == ExecutionStatus::Queued {
+                            part.status = ExecutionStatus::Canceled;
+                        }
                     }
                 }
             }
@@ -103,53 +133,106 @@ impl World {
     fn settle(&mut self, rollout: &mut Rollout) -> Vec<Action> {
         let mut done = Vec::new();
         for _ in 0..1000 {
-            let actions = rollout.next(&self.devices, 0).unwrap();
+            let actions = rollout.next(&self.devices, self.now).unwrap();
             if actions.is_empty() {
                 return done;
             }
             for action in actions {
                 self.act(&action);
                 rollout.apply(&action);
+                if matches!(action, Action::Abort { .. }) {
+                    self.turn(rollout);
+                }
                 done.push(action);
             }
         }
         panic!("the planner never comes to rest");
     }
 
-    /// One device moves one step; `good` decides how its work ends.
-    fn step(&mut self, thing: &str, good: bool) {
-        let new: FirmwareVersion = "2.0".parse().unwrap();
-        let device = self.devices.get_mut(thing).unwrap();
-        let (slot, target) = if device.install.is_some_and(|s| !s.is_terminal()) {
-            (&mut device.install, Some(new))
-        } else {
-            (&mut device.rollback, device.before.clone())
-        };
-        match slot {
-            Some(status @ ExecutionStatus::Queued) => *status = ExecutionStatus::InProgress,
-            Some(status @ ExecutionStatus::InProgress) => {
-                *status = if good {
-                    ExecutionStatus::Succeeded
-                } else {
-                    ExecutionStatus::Failed
-                };
-                if good {
-                    device.current = target;
-                }
+    /// The server reads the parts of the turn that is under way.
+    fn turn(&mut self, rollout: &Rollout) {
+        if rollout.undone > 1 {
+            for device in self.devices.values_mut() {
+                device.earlier = device.rollback.take();
             }
-            _ => {}
         }
     }
 
+    fn command(&mut self, rollout: &mut Rollout, command: Command) -> Result<(), Error> {
+        let turns = rollout.undone;
+        rollout.command(command)?;
+        if rollout.undone > turns {
+            self.turn(rollout);
+        }
+        Ok(())
+    }
+
+    /// Time goes on to when the planner wants to be asked again.
+    fn sleep(&mut self, rollout: &Rollout) -> bool {
+        let plan = rollout.plan(&self.devices, self.now).unwrap();
+        let Some(later) = plan.wake_at.filter(|_| plan.actions.is_empty()) else {
+            return false;
+        };
+        assert!(later > self.now, "it would be asked again at once");
+        self.now = later;
+        true
+    }
+
+    /// The part a device is at, if it may be at any.
+    fn at_work(&mut self, thing: &str) -> Option<&mut Part> {
+        let now = self.now;
+        let device = self.devices.get_mut(thing).unwrap();
+        [&mut device.install, &mut device.rollback]
+            .into_iter()
+            .flatten()
+            .find(|part| !part.status.is_terminal() && !part.is_shut(now))
+    }
+
+    /// One device moves one step; `good` decides how its work ends.
+    fn step(&mut self, thing: &str, good: bool) {
+        let now = self.now;
+        let Some(part) = self.at_work(thing) else {
+            return;
+        };
+        if part.status == ExecutionStatus::Queued {
+            part.status = ExecutionStatus::InProgress;
+            self.began.push((now, thing.to_owned()));
+            return;
+        }
+        if good {
+            part.status = ExecutionStatus::Succeeded;
+            let to = part.to.clone();
+            self.devices.get_mut(thing).unwrap().current = Some(to.clone());
+            self.installs.entry(thing.to_owned()).or_default().push(to);
+        } else {
+            part.status = ExecutionStatus::Failed;
+        }
+    }
+
+    /// Everybody works until nothing moves any more, however long it takes.
     fn finish_all(&mut self, rollout: &mut Rollout, good: impl Fn(&str) -> bool) {
         let things: Vec<String> = self.devices.keys().cloned().collect();
-        for _ in 0..8 {
+        for _ in 0..10_000 {
+            let before = self.clone();
+            self.settle(rollout);
             for thing in &things {
                 self.step(thing, good(thing));
                 self.settle(rollout);
             }
+            if *self == before && !self.sleep(rollout) {
+                return;
+            }
         }
+        panic!("it never ends: {rollout:?}");
     }
+}
+
+fn names(offers: &[Offer]) -> Vec<String> {
+    offers.iter().map(|offer| offer.thing.clone()).collect()
+}
+
+fn status(part: &Option<Part>) -> Option<ExecutionStatus> {
+    part.as_ref().map(|part| part.status)
 }
 
 #[test]
@@ -158,7 +241,7 @@ fn a_good_image_reaches_all_in_two_waves() {
     let mut world = World::with_old(&rollout);
     let actions = world.settle(&mut rollout);
     assert!(
-        matches!(&actions[..], [Action::Begin, Action::StartWave { wave: 0, things, .. }] if things.len() == 2)
+        matches!(&actions[..], [Action::Begin, Action::StartWave { wave: 0 }, Action::Install { wave: 0, offers, .. }] if offers.len() == 2)
     );
     let view = rollout.view(&world.devices);
     assert_eq!(
@@ -248,13 +331,13 @@ fn those_who_took_a_bad_image_go_back_and_those_who_fell_back_are_left_alone() {
     let mut taken = wave[..2].to_vec();
     taken.sort_by_key(|t| *sha256(t.as_bytes()).as_bytes());
     assert!(
-        matches!(back[..], [Action::RollBack { things, version, .. }] if *things == taken && version.as_str() == "1.0")
+        matches!(back[..], [Action::RollBack { offers, version, .. }] if names(offers) == taken && version.as_str() == "1.0")
     );
     // The one in progress is waited for; it succeeds late and goes back too.
     world.step(&wave[2], true);
     let actions = world.settle(&mut rollout);
     assert!(
-        matches!(&actions[..], [Action::RollBack { things, .. }] if *things == [wave[2].clone()])
+        matches!(&actions[..], [Action::RollBack { offers, .. }] if names(offers) == [wave[2].clone()])
     );
     world.finish_all(&mut rollout, |_| true);
     assert_eq!(rollout.state, RolloutState::RolledBack);
@@ -266,7 +349,7 @@ fn those_who_took_a_bad_image_go_back_and_those_who_fell_back_are_left_alone() {
     );
     assert_eq!(world.devices[&wave[3]].rollback, None);
     assert_eq!(
-        world.devices[&wave[4]].install,
+        status(&world.devices[&wave[4]].install),
         Some(ExecutionStatus::Canceled)
     );
 }
@@ -274,13 +357,21 @@ fn those_who_took_a_bad_image_go_back_and_those_who_fell_back_are_left_alone() {
 #[test]
 fn the_abort_rule_at_its_edge() {
     let rule = |abort, min, succeeded, failed| {
-        let counts = Counts {
-            total: 100,
-            succeeded,
-            failed,
-            ..Counts::default()
+        let part = |status| Part {
+            status,
+            to: "2.0".parse().unwrap(),
+            before: None,
+            offered_at: 0,
+            until: None,
+            attempt: 1,
         };
-        spec(abort, min).abort_rule(&counts).is_some()
+        let good = std::iter::repeat_n(part(ExecutionStatus::Succeeded), succeeded);
+        let parts: Vec<Part> = good
+            .chain(std::iter::repeat_n(part(ExecutionStatus::Failed), failed))
+            .collect();
+        let rules = rules(abort, min);
+        let counts = Counts::count(200, parts.iter(), &rules);
+        rules.stops(&counts).is_some()
     };
     assert!(rule(Some(20), 1, 4, 1), "exactly 20% aborts");
     assert!(!rule(Some(20), 1, 5, 1), "16.7% does not");
@@ -349,7 +440,7 @@ fn a_device_that_has_moved_on_since_is_not_taken_back() {
         .devices
         .values_mut()
         .for_each(|d| d.current = Some("3.0".parse().unwrap()));
-    rollout.command(Command::Rollback).unwrap();
+    world.command(&mut rollout, Command::Rollback).unwrap();
     assert_eq!(
         world.settle(&mut rollout),
         [Action::Finish {
@@ -384,7 +475,7 @@ fn commands_are_heard_in_the_states_they_fit() {
     assert!(matches!(&actions[..], [Action::CancelQueued { things, .. }] if things.len() == 2));
     assert_eq!(rollout.state, RolloutState::Aborted);
     assert!(rollout.command(Command::Resume).is_err());
-    rollout.command(Command::Rollback).unwrap();
+    world.command(&mut rollout, Command::Rollback).unwrap();
     world.finish_all(&mut rollout, |_| true);
     assert_eq!(rollout.state, RolloutState::RolledBack);
     assert!(
@@ -393,42 +484,55 @@ fn commands_are_heard_in_the_states_they_fit() {
             .values()
             .all(|d| d.current.as_ref().unwrap().as_str() == "1.0")
     );
-    assert!(rollout.command(Command::Rollback).is_err());
+    let error = rollout.command(Command::Approve { by: "ann".into() });
+    assert!(error.is_err(), "nothing waits for it");
 }
 
 #[test]
 fn a_rollout_waits_for_its_time() {
     let mut rollout = rollout(1, &[], None);
     rollout.spec.start_at = Some(100);
-    assert_eq!(rollout.next(&Devices::new(), 99).unwrap(), []);
-    assert_eq!(rollout.wake_at(), Some(100));
+    let plan = rollout.plan(&Devices::new(), 99).unwrap();
+    assert_eq!((plan.actions, plan.wake_at), (vec![], Some(100)));
     assert_eq!(rollout.next(&Devices::new(), 100).unwrap(), [Action::Begin]);
 }
 
 #[test]
 fn numbers_that_mean_nothing_are_refused() {
-    let words = |spec: RolloutSpec| spec.check().unwrap_err().to_string();
-    assert!(spec(Some(100), 1).check().is_ok());
-    assert!(words(spec(Some(101), 1)).contains("--abort-failed 101"));
-    assert!(words(spec(None, 0)).contains("--abort-min 0"));
-    let mut long = spec(None, 1);
-    long.timeout_minutes = 10_080;
-    assert!(long.check().is_ok());
-    long.timeout_minutes = 10_081;
-    assert!(words(long).contains("--timeout"));
-    let id = |length: usize| {
-        Rollout::new(
-            "r".repeat(length).parse().unwrap(),
-            spec(None, 1),
-            Vec::new(),
-        )
+    let words = |change: &dyn Fn(&mut Rules)| {
+        let mut rules = Rules::default();
+        change(&mut rules);
+        rules.check(0).unwrap_err().to_string()
     };
+    assert!(rules(Some(100), 1).check(0).is_ok());
+    assert!(words(&|r| r.abort_failed_percent = Some(101)).contains("--abort-failed 101"));
+    assert!(words(&|r| r.abort_min = 0).contains("--abort-min 0"));
+    assert!(words(&|r| r.timeout_minutes = 10_081).contains("--timeout"));
+    assert!(words(&|r| r.rate_per_minute = Some(0)).contains("--rate 0/min"));
+    assert!(words(&|r| r.success_percent = Some(0)).contains("--success 0"));
+    assert!(words(&|r| r.soak_seconds = MAX_SOAK_SECONDS + 1).contains("--soak"));
+    assert!(words(&|r| r.retries = MAX_RETRIES + 1).contains("--retry 11"));
+    assert!(words(&|r| r.approvers = MAX_APPROVERS + 1).contains("11 approvers"));
+    assert!(words(&|r| r.zone = Some("Mars/Olympus".into())).contains("--zone `Mars/Olympus`"));
     assert!(
-        id(MAX_ROLLOUT_ID_BYTES)
-            .unwrap()
-            .back_job(&"1".parse().unwrap())
-            .is_ok()
+        words(&|r| r.window = Some("0 0 31 4 */1h".parse().unwrap())).contains("never comes true")
     );
+    let most = Rules {
+        timeout_minutes: 10_080,
+        soak_seconds: MAX_SOAK_SECONDS,
+        retries: MAX_RETRIES,
+        approvers: MAX_APPROVERS,
+        ..Rules::default()
+    };
+    assert!(most.check(0).is_ok());
+    let id = |length: usize| {
+        let spec = rollout(1, &[], None).spec;
+        Rollout::new("r".repeat(length).parse().unwrap(), spec, Vec::new(), 0)
+    };
+    let longest = id(MAX_ROLLOUT_ID_BYTES).unwrap();
+    for turn in [1, 2, 999] {
+        assert!(longest.back_job(turn, &"1".parse().unwrap()).is_ok());
+    }
     assert!(id(MAX_ROLLOUT_ID_BYTES + 1).is_err());
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Message;
 use super::executions::{Changes, MAX_LISTED};
-use super::records::{EXECUTION_NUMBER, Execution};
+use super::records::Execution;
 use crate::job::{
     DescribeRequest, ExecutionResponse, ExecutionStatus, GetPendingRequest, JobExecutionState,
     MAX_CLIENT_TOKEN_BYTES, MAX_TIMEOUT_MINUTES, Rejected, RejectedCode, StartNextRequest,
@@ -297,6 +297,7 @@ fn describe(
             let message = format!("the execution of job {job} is {}", execution.status);
             return refuse(RejectedCode::TerminalStateReached, message);
         }
+        open_now(&execution, changes.now.seconds)?;
         Some(execution)
     };
     let execution = execution
@@ -319,14 +320,23 @@ fn find(
     let Ok(id) = job.parse::<JobId>() else {
         return refuse(RejectedCode::InvalidTopic, "not a job id");
     };
-    let known = number.is_none_or(|number| number == EXECUTION_NUMBER);
-    match changes.execution(&id, thing)?.filter(|_| known) {
+    let known = |execution: &Execution| number.is_none_or(|number| number == execution.number);
+    match changes.execution(&id, thing)?.filter(known) {
         Some(execution) => Ok(execution),
         None => refuse(
             RejectedCode::ResourceNotFound,
             format!("this thing has no execution of job {id}"),
         ),
     }
+}
+
+/// Refuses an execution whose window has closed: to the device it is not there until it opens again.
+fn open_now(execution: &Execution, now: u64) -> Result<(), Stop> {
+    if execution.is_shut(now) {
+        let message = format!("job {} is outside its window now", execution.job);
+        return refuse(RejectedCode::ResourceNotFound, message);
+    }
+    Ok(())
 }
 
 fn update(
@@ -352,6 +362,7 @@ fn update(
         );
         return refuse_with(RejectedCode::VersionMismatch, message, &execution);
     }
+    open_now(&execution, changes.now.seconds)?;
     let by_device = matches!(
         request.status,
         ExecutionStatus::InProgress
@@ -359,6 +370,13 @@ fn update(
             | ExecutionStatus::Failed
             | ExecutionStatus::Rejected
     );
+    let given_up = matches!(
+        execution.status,
+        ExecutionStatus::TimedOut | ExecutionStatus::Canceled
+    );
+    if given_up && request.status == ExecutionStatus::Succeeded {
+        changes.learn(&execution)?;
+    }
     if execution.status.is_terminal() || !by_device {
         let message = format!(
             "an execution that is {} cannot become {}",

@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Message;
-use super::records::{EXECUTION_NUMBER, Execution, Job, JobRef, JobStatus, Runs, key};
+use super::create_job::MAX_JOB_THINGS;
+use super::records::{Execution, Install, Job, JobRef, JobStatus, Newest, Runs, key};
 use super::transaction::Transaction;
 use crate::job::{
-    ExecutionStatus, GetPendingResponse, JobExecution, NotifyMessage, NotifyNextMessage, topic,
+    ExecutionStatus, GetPendingResponse, JobExecution, NotifyMessage, NotifyNextMessage,
+    StatusDetails, topic,
 };
-use crate::{Error, JobId, RolloutId};
+use crate::rollout::Offer;
+use crate::{Error, FirmwareName, JobId, RolloutId};
 
 /// Most executions listed for a thing, of each status.
 pub(super) const MAX_LISTED: usize = 100;
@@ -37,6 +40,10 @@ pub(super) struct Changes<'t> {
     listed: BTreeSet<String>,
     /// The rollouts to look at again.
     pub(super) rollouts: BTreeSet<RolloutId>,
+}
+
+fn superseded_by(rollout: &RolloutId) -> String {
+    format!("superseded by rollout {rollout}")
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
@@ -78,10 +85,14 @@ impl<'t> Changes<'t> {
 
     /// The next execution of a thing: the first in progress, else the first queued.
     pub(super) fn head(&mut self, thing: &str) -> Result<Option<Execution>, Error> {
-        match self.pending(thing, 1)?.pop() {
-            Some((_, job)) => self.execution(&job, thing),
-            None => Ok(None),
+        // What is shut leaves this list when its time comes; until then there are few.
+        for (_, job) in self.pending(thing, MAX_LISTED)? {
+            let execution = self.execution(&job, thing)?;
+            if let Some(execution) = execution.filter(|found| !found.is_shut(self.now.seconds)) {
+                return Ok(Some(execution));
+            }
         }
+        Ok(None)
     }
 
     /// The list a thing sees, at most `limit` of each status.
@@ -92,7 +103,10 @@ impl<'t> Changes<'t> {
         };
         // Those in progress come first and are few; the rest of the scan is those queued.
         for (in_progress, job) in self.pending(thing, limit * 2)? {
-            let Some(execution) = self.execution(&job, thing)? else {
+            let Some(execution) = self
+                .execution(&job, thing)?
+                .filter(|found| !found.is_shut(self.now.seconds))
+            else {
                 continue;
             };
             let to = if in_progress {
@@ -118,10 +132,44 @@ impl<'t> Changes<'t> {
     /// Queues `job` for `thing`; nothing where it has an execution of it already. A thing that is not in
     /// the registry any more gets one that is over.
     pub(super) fn queue(&mut self, job: &mut Job, thing: &str, exists: bool) -> Result<(), Error> {
-        if self.execution(&job.id, thing)?.is_some() {
-            return Ok(());
+        let offer = Offer {
+            thing: thing.to_owned(),
+            attempt: 1,
+            until: None,
+        };
+        self.offer(job, &offer, exists)
+    }
+
+    /// Queues `job` as `offer` says; nothing where that try was offered already and is not shut.
+    pub(super) fn offer(
+        &mut self,
+        job: &mut Job,
+        offer: &Offer,
+        exists: bool,
+    ) -> Result<(), Error> {
+        let thing = &*offer.thing;
+        let old = self.execution(&job.id, thing)?;
+        let number = u64::from(offer.attempt);
+        let now = self.now;
+        match &old {
+            Some(old) if old.number == number && old.is_shut(now.seconds) => {}
+            Some(old) if old.number < number && old.status.is_terminal() => {}
+            Some(_) => return Ok(()),
+            None => {}
         }
         self.touch(thing)?;
+        let was_open = old.as_ref().is_some_and(|old| !old.status.is_terminal());
+        if let Some(deadline) = old.as_ref().and_then(Execution::deadline) {
+            self.rows
+                .delete(format!("{}{deadline:016}/{}/{thing}", key::DUE, job.id));
+        }
+        if let Some(old) = &old {
+            self.rows.delete(key::pending(old));
+        }
+        let superseded = match &job.install {
+            Some(install) if exists => self.supersede(install, thing)?,
+            _ => None,
+        };
         let before = match &job.install {
             Some(install) => {
                 self.rows.put(
@@ -136,36 +184,134 @@ impl<'t> Changes<'t> {
             }
             None => None,
         };
+        let status = match (exists, &superseded) {
+            (false, _) => ExecutionStatus::Removed,
+            (true, Some(_)) => ExecutionStatus::Canceled,
+            (true, None) => ExecutionStatus::Queued,
+        };
+        let same_try = old.as_ref().filter(|old| old.number == number);
         let execution = Execution {
             job: job.id.clone(),
             thing: thing.to_owned(),
-            status: if exists {
-                ExecutionStatus::Queued
-            } else {
-                ExecutionStatus::Removed
-            },
-            details: None,
-            queued_at: self.now.seconds,
+            status,
+            details: superseded
+                .map(|by| StatusDetails::from([("reason".to_owned(), superseded_by(&by))])),
+            queued_at: now.seconds,
             started_at: None,
-            last_updated_at: self.now.seconds,
-            version_number: 1,
+            last_updated_at: now.seconds,
+            version_number: same_try.map_or(1, |old| old.version_number + 1),
             force_canceled: false,
             job_deadline: None,
             step_deadline: None,
-            order: self.now.millis,
+            order: now.millis,
             before,
+            number,
+            until: offer.until,
         };
-        if exists {
-            job.open += 1;
+        let is_open = status == ExecutionStatus::Queued;
+        if is_open {
             self.rows.put(
                 key::pending(&execution),
                 &JobRef {
                     job: job.id.clone(),
                 },
             )?;
-            self.listed.insert(thing.to_owned());
+            if let Some(until) = execution.deadline() {
+                self.rows.put(
+                    key::due(until, &execution),
+                    &JobRef {
+                        job: job.id.clone(),
+                    },
+                )?;
+            }
         }
+        job.open = (job.open + u64::from(is_open)).saturating_sub(u64::from(was_open));
+        self.listed.insert(thing.to_owned());
         self.rows.put(key::execution(&job.id, thing), &execution)
+    }
+
+    /// A newer rollout takes a thing over: what an older one has queued for it is cancelled, and an older
+    /// one that comes later is told which has gone before it.
+    fn supersede(&mut self, install: &Install, thing: &str) -> Result<Option<RolloutId>, Error> {
+        let newest_key = key::newest(thing, &install.name);
+        let newest: Option<Newest> = self.rows.get(&newest_key)?;
+        let newer = newest
+            .map(|newest| newest.rollout)
+            .filter(|newest| *newest > install.rollout);
+        // On the way back only what is still open counts: one that is over has left the thing as it was.
+        if let Some(newer) = newer {
+            let open = self.installs(thing, &install.name)?;
+            let blocked = !install.back || open.iter().any(|(_, other)| other.rollout == newer);
+            return Ok(blocked.then_some(newer));
+        }
+        self.rows.put(
+            newest_key,
+            &Newest {
+                rollout: install.rollout.clone(),
+            },
+        )?;
+        for (job, other) in self.installs(thing, &install.name)? {
+            if other.rollout >= install.rollout {
+                continue;
+            }
+            if let Some(execution) = self
+                .execution(&job, thing)?
+                .filter(|execution| execution.status == ExecutionStatus::Queued)
+            {
+                let why = superseded_by(&install.rollout);
+                self.update(&execution, |execution| {
+                    execution.status = ExecutionStatus::Canceled;
+                    execution.details = Some(StatusDetails::from([("reason".to_owned(), why)]));
+                })?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The installs of a firmware that a thing has before it.
+    fn installs(
+        &mut self,
+        thing: &str,
+        name: &FirmwareName,
+    ) -> Result<Vec<(JobId, Install)>, Error> {
+        let mut installs = Vec::new();
+        for (_, id) in self.pending(thing, MAX_JOB_THINGS)? {
+            let install = self.job(&id)?.and_then(|job| job.install);
+            installs.extend(
+                install
+                    .filter(|install| install.name == *name)
+                    .map(|install| (id, install)),
+            );
+        }
+        Ok(installs)
+    }
+
+    /// The window of a queued execution has closed: the thing is not told of it any more.
+    pub(super) fn shut(&mut self, execution: &Execution) -> Result<(), Error> {
+        self.touch(&execution.thing)?;
+        self.listed.insert(execution.thing.clone());
+        self.rows.delete(key::pending(execution));
+        if let Some(deadline) = execution.deadline() {
+            self.rows.delete(key::due(deadline, execution));
+        }
+        if let Some(install) = self.job(&execution.job)?.and_then(|job| job.install) {
+            self.rollouts.insert(install.rollout);
+        }
+        Ok(())
+    }
+
+    /// A device says that an install succeeded whose execution had been given up: what it runs is known,
+    /// the execution stays as it was.
+    pub(super) fn learn(&mut self, execution: &Execution) -> Result<(), Error> {
+        if let Some(install) = self.job(&execution.job)?.and_then(|job| job.install) {
+            let runs = Runs {
+                version: install.version,
+            };
+            self.rows
+                .put(key::runs(&execution.thing, &install.name), &runs)?;
+            self.rollouts.insert(install.rollout);
+        }
+        Ok(())
     }
 
     /// Replaces `old` by what `change` makes of it, counting its version up.
@@ -196,6 +342,11 @@ impl<'t> Changes<'t> {
             let minutes = job.as_ref().and_then(|job| job.timeout_minutes);
             new.job_deadline =
                 minutes.map(|minutes| self.now.seconds.saturating_add(u64::from(minutes) * 60));
+            if let Some(install) = job.as_ref().and_then(|job| job.install.as_ref()) {
+                // Another install may have come between the queueing and now.
+                let runs: Option<Runs> = self.rows.get(&key::runs(&new.thing, &install.name))?;
+                new.before = runs.map(|runs| runs.version);
+            }
         }
         if let Some(deadline) = old.deadline() {
             self.rows.delete(key::due(deadline, old));
@@ -271,7 +422,7 @@ impl<'t> Changes<'t> {
             started_at: execution.started_at,
             last_updated_at: execution.last_updated_at,
             version_number: execution.version_number,
-            execution_number: EXECUTION_NUMBER,
+            execution_number: execution.number,
             approximate_seconds_before_timed_out: execution
                 .deadline()
                 .map(|deadline| deadline.saturating_sub(self.now.seconds)),

@@ -277,7 +277,11 @@ impl Ota {
                 }
             }
             // Another thing of that name later on is another thing.
-            for prefix in [key::runs_of(thing), key::fetches_of(thing)] {
+            for prefix in [
+                key::runs_of(thing),
+                key::fetches_of(thing),
+                key::newest_of(thing),
+            ] {
                 for key in changes.rows.keys(&prefix, MAX_JOB_THINGS)? {
                     changes.rows.delete(key);
                 }

@@ -11,10 +11,11 @@ mod firmware;
 mod jobs;
 mod records;
 mod rollouts;
+mod start_rollout;
 mod transaction;
 mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,7 +27,8 @@ pub use create_job::{CreateJob, MAX_JOB_THINGS, MAX_TARGETS, TimeoutConfig};
 pub use firmware::FETCH_GRACE_SECONDS;
 pub use jobs::{ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_REASON_CODE_CHARS};
 pub use records::{Execution, Firmware, Job, JobStatus};
-pub use rollouts::{RolloutSummary, StartRollout};
+pub use rollouts::RolloutSummary;
+pub use start_rollout::{StartRollout, WaveRequest};
 pub use worker::{DeviceRequest, MAX_QUEUED_REQUESTS};
 
 use crate::{Error, RolloutId};
@@ -60,6 +62,9 @@ struct Inner {
     turn: Mutex<()>,
     /// Rollouts to look at again.
     dirty: Mutex<BTreeSet<RolloutId>>,
+    /// When to look at rollouts again though nothing happened (seconds since 1970); only the room's thread
+    /// takes it.
+    timers: Mutex<BTreeMap<RolloutId, u64>>,
     inbox: worker::Inbox,
 }
 
@@ -80,6 +85,7 @@ impl Ota {
                 publish,
                 turn: Mutex::new(()),
                 dirty: Mutex::new(BTreeSet::new()),
+                timers: Mutex::new(BTreeMap::new()),
                 inbox,
             }),
         };

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use store::Stored;
 
 use crate::job::{ExecutionStatus, JobExecutionState, JobExecutionSummary, StatusDetails};
-use crate::rollout::{Rollout, RolloutSpec, RolloutState, Wave, WaveState};
+use crate::rollout::{Rollout, RolloutSpec, RolloutState, Rules, Wave, WaveState};
 use crate::{FirmwareName, FirmwareVersion, HardwareId, JobId, RolloutId, Sha256};
 
 /// Firmware the server has accepted.
@@ -106,6 +106,9 @@ impl Stored for Job {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Install {
     pub(super) rollout: RolloutId,
+    /// Whether it is on the way back.
+    #[serde(default)]
+    pub(super) back: bool,
     pub(super) name: FirmwareName,
     pub(super) version: FirmwareVersion,
 }
@@ -139,21 +142,37 @@ pub struct Execution {
     pub(super) order: u64,
     /// The version the thing ran when this was queued, for install jobs.
     pub(super) before: Option<FirmwareVersion>,
+    /// Which try of the job on this thing it is, from 1.
+    #[serde(default = "first")]
+    pub number: u64,
+    /// While it is queued: from then on the thing is not told of it, until it is offered again.
+    #[serde(default)]
+    pub(super) until: Option<u64>,
 }
 impl Stored for Execution {}
 
-/// Executions of one job on one thing are numbered from here; there is one.
-pub(super) const EXECUTION_NUMBER: u64 = 1;
+const fn first() -> u64 {
+    1
+}
 
 impl Execution {
-    /// The nearer of its deadlines, while a device is at it.
+    /// When time alone changes it: the nearer of its deadlines while a device is at it, the end of its
+    /// window while it is queued.
     pub(super) fn deadline(&self) -> Option<u64> {
-        let earliest = self
-            .job_deadline
-            .into_iter()
-            .chain(self.step_deadline)
-            .min();
-        earliest.filter(|_| self.status == ExecutionStatus::InProgress)
+        match self.status {
+            ExecutionStatus::InProgress => self
+                .job_deadline
+                .into_iter()
+                .chain(self.step_deadline)
+                .min(),
+            ExecutionStatus::Queued => self.until,
+            _ => None,
+        }
+    }
+
+    /// Whether it is queued outside its window: there, and nothing the thing may know of.
+    pub(super) fn is_shut(&self, now: u64) -> bool {
+        self.status == ExecutionStatus::Queued && self.until.is_some_and(|until| until <= now)
     }
 
     pub(super) fn summary(&self) -> JobExecutionSummary {
@@ -163,7 +182,7 @@ impl Execution {
             started_at: self.started_at,
             last_updated_at: self.last_updated_at,
             version_number: self.version_number,
-            execution_number: EXECUTION_NUMBER,
+            execution_number: self.number,
         }
     }
 
@@ -190,6 +209,13 @@ pub(super) struct JobRef {
 }
 impl Stored for JobRef {}
 
+/// The newest rollout of a firmware that a thing was told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Newest {
+    pub(super) rollout: RolloutId,
+}
+impl Stored for Newest {}
+
 /// A rollout without its things, which lie in rows of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RolloutRow {
@@ -200,6 +226,8 @@ pub(super) struct RolloutRow {
     pub(super) reason: Option<String>,
     pub(super) waves: Vec<WaveRow>,
     pub(super) created_at: u64,
+    #[serde(default)]
+    pub(super) undone: u32,
 }
 impl Stored for RolloutRow {}
 
@@ -207,6 +235,28 @@ impl Stored for RolloutRow {}
 pub(super) struct WaveRow {
     pub(super) name: String,
     pub(super) state: WaveState,
+    #[serde(default)]
+    pub(super) start_at: Option<u64>,
+    /// Those of the rollout where absent.
+    #[serde(default)]
+    pub(super) rules: Option<Rules>,
+    #[serde(default)]
+    pub(super) done_at: Option<u64>,
+    #[serde(default)]
+    pub(super) approved_by: Vec<String>,
+}
+
+impl WaveRow {
+    pub(super) fn of(wave: &Wave) -> Self {
+        Self {
+            name: wave.name.clone(),
+            state: wave.state,
+            start_at: wave.start_at,
+            rules: Some(wave.rules.clone()),
+            done_at: wave.done_at,
+            approved_by: wave.approved_by.clone(),
+        }
+    }
 }
 
 /// Some of the things of a wave.
@@ -224,12 +274,12 @@ impl RolloutRow {
     pub(super) fn follow(&mut self, rollout: &Rollout) {
         self.state = rollout.state;
         self.reason.clone_from(&rollout.reason);
-        for (row, wave) in self.waves.iter_mut().zip(&rollout.waves) {
-            row.state = wave.state;
-        }
+        self.undone = rollout.undone;
+        self.waves = rollout.waves.iter().map(WaveRow::of).collect();
     }
 
     pub(super) fn into_rollout(self, members: impl IntoIterator<Item = Vec<String>>) -> Rollout {
+        let rules = self.spec.rules.clone();
         let waves = self
             .waves
             .into_iter()
@@ -238,13 +288,24 @@ impl RolloutRow {
                 name: wave.name,
                 state: wave.state,
                 things,
-            });
+                start_at: wave.start_at,
+                rules: wave.rules.unwrap_or_else(|| rules.clone()),
+                done_at: wave.done_at,
+                approved_by: wave.approved_by,
+            })
+            .collect();
+        let back = matches!(
+            self.state,
+            RolloutState::RollingBack | RolloutState::RolledBack
+        );
         Rollout {
             id: self.id,
             spec: self.spec,
             state: self.state,
-            waves: waves.collect(),
+            waves,
             reason: self.reason,
+            // Rows of before it was counted say 0.
+            undone: self.undone.max(u32::from(back)),
         }
     }
 }
@@ -316,6 +377,13 @@ pub(super) mod key {
     }
     pub(in crate::server) fn runs(thing: &str, name: &FirmwareName) -> String {
         format!("runs/{thing}/{name}")
+    }
+    /// The newest rollout of a firmware that a thing was told of.
+    pub(in crate::server) fn newest(thing: &str, name: &FirmwareName) -> String {
+        format!("newest/{thing}/{name}")
+    }
+    pub(in crate::server) fn newest_of(thing: &str) -> String {
+        format!("newest/{thing}/")
     }
     /// Which job lets a thing fetch an image.
     pub(in crate::server) fn fetch(

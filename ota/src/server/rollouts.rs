@@ -2,56 +2,27 @@
 //! says. Everything made has a name that follows from the rollout, so a crash at any point is made good
 //! by asking the planner again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use aws_lc_rs::rand;
-use data_encoding::HEXLOWER;
 use fleet::ThingName;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::executions::Changes;
 use super::jobs::cancel;
 use super::records::{
-    Install, Job, JobStatus, MembersRow, RolloutRow, Runs, THINGS_PER_ROW, WaveRow, key,
+    Execution, Install, Job, JobStatus, MembersRow, RolloutRow, Runs, WaveRow, key,
 };
-use super::transaction::Transaction;
 use super::{Ota, seconds};
 use crate::rollout::{
-    Action, Command, DEFAULT_TIMEOUT_MINUTES, Devices, Rollout, RolloutSpec, RolloutState,
-    RolloutView, WaveSpec, WaveState, assign,
+    Action, Command, Device, Devices, Offer, Part, Rollout, RolloutState, RolloutView,
 };
 use crate::{Error, FirmwareName, FirmwareVersion, InstallDocument, JobId, RolloutId};
 
+/// The attribute of a thing that names its time zone.
+pub(super) const ZONE_ATTRIBUTE: &str = "timezone";
 /// Executions made in one go.
 const QUEUE_AT_ONCE: usize = 500;
-
-/// The body of a request to start a rollout.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StartRollout {
-    /// The firmware.
-    pub name: FirmwareName,
-    /// Its version.
-    pub version: FirmwareVersion,
-    /// The group it is for.
-    pub group: String,
-    /// `10%`, `5`, `group:NAME`; one wave of everything where empty.
-    #[serde(default)]
-    pub waves: Vec<WaveSpec>,
-    /// Abort at this percentage of failures in the current wave.
-    pub abort_failed: Option<u8>,
-    /// Not before so many have finished; 1 unless said otherwise.
-    pub abort_min: Option<u32>,
-    /// How long a device may be at it; [`DEFAULT_TIMEOUT_MINUTES`] unless said otherwise.
-    pub timeout_minutes: Option<u32>,
-    /// Not before this time, seconds since 1970.
-    pub start_at: Option<u64>,
-    /// Everything else: refused by name.
-    #[serde(flatten)]
-    pub unsupported: BTreeMap<String, Value>,
-}
 
 /// A line of the list of rollouts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,83 +52,6 @@ fn missing(id: &RolloutId) -> Error {
 }
 
 impl Ota {
-    /// Starts a rollout.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] or [`Error::Rollout`] in words, [`Error::NotFound`] for the firmware, the
-    /// registry's for the group, and those of [`crate::Manifest::verify`] where devices would refuse it.
-    pub fn start_rollout(
-        &self,
-        request: &StartRollout,
-        at: SystemTime,
-    ) -> Result<RolloutId, Error> {
-        if let Some(field) = request.unsupported.keys().next() {
-            return Err(Error::Invalid {
-                field: field.clone(),
-                why: "this release does not support it".into(),
-            });
-        }
-        self.still_good(&request.name, &request.version, seconds(at))?;
-        let group = self.members(&request.group)?;
-        let mut named = BTreeMap::new();
-        for spec in &request.waves {
-            if let WaveSpec::Group(name) = spec {
-                named.insert(
-                    name.clone(),
-                    self.members(name)?.into_iter().collect::<BTreeSet<_>>(),
-                );
-            }
-        }
-        let spec = RolloutSpec {
-            name: request.name.clone(),
-            version: request.version.clone(),
-            abort_failed_percent: request.abort_failed,
-            abort_min: request.abort_min.unwrap_or(1),
-            timeout_minutes: request.timeout_minutes.unwrap_or(DEFAULT_TIMEOUT_MINUTES),
-            start_at: request.start_at,
-        };
-        let rollout = Rollout::new(
-            new_id(seconds(at))?,
-            spec,
-            assign(group, &request.waves, &named)?,
-        )?;
-        let row = RolloutRow {
-            id: rollout.id.clone(),
-            spec: rollout.spec.clone(),
-            group: request.group.clone(),
-            state: rollout.state,
-            reason: None,
-            waves: rollout
-                .waves
-                .iter()
-                .map(|w| WaveRow {
-                    name: w.name.clone(),
-                    state: w.state,
-                })
-                .collect(),
-            created_at: seconds(at),
-        };
-        // The members first: a rollout that is there is there whole.
-        for (index, wave) in rollout.waves.iter().enumerate() {
-            for (part, things) in wave.things.chunks(THINGS_PER_ROW).enumerate() {
-                let mut rows = Transaction::new(&self.inner.table);
-                let key = format!("{}{part:06}", key::members(&rollout.id, index));
-                rows.put(
-                    key,
-                    &MembersRow {
-                        things: things.to_vec(),
-                    },
-                )?;
-                rows.commit()?;
-            }
-        }
-        self.change(at, |changes| {
-            changes.rollouts.insert(rollout.id.clone());
-            changes.rows.put(key::rollout(&rollout.id), &row)
-        })?;
-        Ok(rollout.id)
-    }
-
     /// A rollout as operators see it.
     ///
     /// # Errors
@@ -196,7 +90,7 @@ impl Ota {
             .collect())
     }
 
-    /// Tells a rollout to pause, resume, abort or roll back.
+    /// Tells a rollout to pause, resume, go on, abort or roll back.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::RolloutState`] where that does not fit its state.
@@ -244,53 +138,76 @@ impl Ota {
     }
 
     /// How the devices of a rollout stand.
-    fn devices(&self, rollout: &Rollout) -> Result<Devices, Error> {
+    pub(super) fn devices(&self, rollout: &Rollout) -> Result<Devices, Error> {
         let mut devices = Devices::new();
+        let zones = rollout.has_windows();
         for thing in rollout.waves.iter().flat_map(|wave| &wave.things) {
+            let device = devices.entry(thing.clone()).or_default();
             let runs = self
                 .inner
                 .table
                 .get_as::<Runs>(&key::runs(thing, &rollout.spec.name))?;
-            devices.entry(thing.clone()).or_default().current = runs.map(|runs| runs.value.version);
+            device.current = runs.map(|runs| runs.value.version);
+            if zones {
+                device.zone = self.zone_of(thing)?;
+            }
         }
         for index in 0..rollout.waves.len() {
             self.each_execution(&rollout.wave_job(index)?, |execution| {
-                let device = devices.entry(execution.thing).or_default();
-                device.install = Some(execution.status);
-                device.before = execution.before;
-                device.reason = execution
-                    .details
-                    .and_then(|details| details.get("reason").cloned());
+                let device = devices.entry(execution.thing.clone()).or_default();
+                device.reason = said(&execution);
+                device.install = Some(part(execution, &rollout.spec.version));
             })?;
         }
-        let versions: BTreeSet<FirmwareVersion> = devices
-            .values()
-            .filter_map(|device| device.before.clone())
-            .collect();
-        for version in versions {
-            self.each_execution(&rollout.back_job(&version)?, |execution| {
-                let device = devices.entry(execution.thing).or_default();
-                device.rollback = Some(execution.status);
-                if let Some(reason) = execution
-                    .details
-                    .and_then(|details| details.get("reason").cloned())
-                {
-                    device.reason = Some(reason);
+        for turn in 1..=rollout.undone {
+            let before = |device: &Device| {
+                let part = if turn == 1 {
+                    device.install.as_ref()
+                } else {
+                    device.rollback.as_ref()
+                };
+                part.and_then(|part| part.before.clone())
+            };
+            let versions: BTreeSet<FirmwareVersion> = devices.values().filter_map(before).collect();
+            if turn > 1 {
+                for device in devices.values_mut() {
+                    device.earlier = device.rollback.take();
                 }
-            })?;
+            }
+            for version in versions {
+                self.each_execution(&rollout.back_job(turn, &version)?, |execution| {
+                    let device = devices.entry(execution.thing.clone()).or_default();
+                    if let Some(reason) = said(&execution) {
+                        device.reason = Some(reason);
+                    }
+                    device.rollback = Some(part(execution, &version));
+                })?;
+            }
         }
         Ok(devices)
+    }
+
+    /// The time zone a thing names.
+    pub(super) fn zone_of(&self, thing: &str) -> Result<Option<String>, Error> {
+        let Ok(name) = thing.parse::<ThingName>() else {
+            return Ok(None);
+        };
+        match self.inner.fleet.thing(&name) {
+            Ok(mut thing) => Ok(thing.attributes.remove(ZONE_ATTRIBUTE)),
+            Err(fleet::FleetError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Does what the planner says until it says nothing more; when to look again.
     pub(super) fn advance(&self, id: &RolloutId, at: SystemTime) -> Result<Option<u64>, Error> {
         let mut rollout = self.load(id)?;
         loop {
-            let actions = rollout.next(&self.devices(&rollout)?, seconds(at))?;
-            if actions.is_empty() {
-                return Ok(rollout.wake_at());
+            let plan = rollout.plan(&self.devices(&rollout)?, seconds(at))?;
+            if plan.actions.is_empty() {
+                return Ok(plan.wake_at);
             }
-            for action in actions {
+            for action in plan.actions {
                 if !self.carry_out(&mut rollout, &action, at)? {
                     // A person spoke meanwhile: plan anew.
                     rollout = self.load(id)?;
@@ -307,47 +224,60 @@ impl Ota {
         action: &Action,
         at: SystemTime,
     ) -> Result<bool, Error> {
-        let (state, id) = (rollout.state, rollout.id.clone());
+        let id = rollout.id.clone();
         match action {
-            Action::StartWave { job, things, .. } => {
-                if !self.queue_all(rollout, job, &rollout.spec.version, false, things, at)? {
-                    return Ok(false);
-                }
+            Action::Install { wave, job, offers } => {
+                let minutes = rollout
+                    .waves
+                    .get(*wave)
+                    .map_or(rollout.spec.rules.timeout_minutes, |wave| {
+                        wave.rules.timeout_minutes
+                    });
+                let order = Order {
+                    job,
+                    version: &rollout.spec.version,
+                    back: false,
+                    minutes,
+                };
+                return self.queue_all(rollout, &order, offers, at);
             }
             Action::RollBack {
                 job,
                 version,
-                things,
+                offers,
             } => {
-                if !self.queue_all(rollout, job, version, true, things, at)? {
-                    return Ok(false);
-                }
+                let order = Order {
+                    job,
+                    version,
+                    back: true,
+                    minutes: rollout.spec.rules.timeout_minutes,
+                };
+                return self.queue_all(rollout, &order, offers, at);
             }
             Action::CancelQueued { job, things } => {
                 for things in things.chunks(QUEUE_AT_ONCE) {
                     self.change(at, |changes| cancel(changes, job, things, false))?;
                 }
+                return Ok(true);
             }
             Action::Begin
+            | Action::StartWave { .. }
             | Action::FinishWave { .. }
+            | Action::AwaitApproval
             | Action::Abort { .. }
             | Action::Finish { .. } => {}
         }
         let mut next = rollout.clone();
-        next.apply(action);
-        let planned = next.state;
         let recorded = self.change(at, |changes| {
             let mut row: RolloutRow = changes
                 .rows
                 .get(&key::rollout(&id))?
                 .ok_or_else(|| missing(&id))?;
-            // Paused after its devices had been queued: the wave runs, and is watched like any other.
-            let paused =
-                matches!(action, Action::StartWave { .. }) && row.state == RolloutState::Paused;
-            if row.state != state && !paused {
+            if !same(rollout, &row) {
                 return Ok(false);
             }
-            next.state = if paused { row.state } else { planned };
+            follow(&mut next, &row);
+            next.apply(action);
             row.follow(&next);
             changes.rows.put(key::rollout(&id), &row)?;
             Ok(true)
@@ -358,42 +288,40 @@ impl Ota {
         Ok(recorded)
     }
 
-    /// Makes the job `id`, where it is not there yet, and queues it for `things`; `false` where the
-    /// rollout is no longer in the state it was planned for.
+    /// Makes the job, where it is not there yet, and queues it as `offers` say; `false` where the rollout
+    /// is no longer in the state it was planned for.
     fn queue_all(
         &self,
         rollout: &Rollout,
-        id: &JobId,
-        version: &FirmwareVersion,
-        rollback: bool,
-        things: &[String],
+        order: &Order<'_>,
+        offers: &[Offer],
         at: SystemTime,
     ) -> Result<bool, Error> {
-        for things in things.chunks(QUEUE_AT_ONCE) {
+        for offers in offers.chunks(QUEUE_AT_ONCE) {
             let mut exist = Vec::new();
-            for thing in things {
-                exist.push(self.exists(thing)?);
+            for offer in offers {
+                exist.push(self.exists(&offer.thing)?);
             }
             let queued = self.change(at, |changes| {
                 let row: Option<RolloutRow> = changes.rows.get(&key::rollout(&rollout.id))?;
-                if row.is_none_or(|row| row.state != rollout.state) {
+                if row.is_none_or(|row| !same(rollout, &row)) {
                     return Ok(false);
                 }
-                let mut job = match changes.job(id)? {
+                let mut job = match changes.job(order.job)? {
                     Some(job) => job,
-                    None => install_job(changes, rollout, id, version, rollback)?,
+                    None => install_job(changes, rollout, order)?,
                 };
-                // A rollback job may have been over before the last device came to need it.
+                // A job may have been over before the last device came to need it.
                 job.status = JobStatus::InProgress;
                 job.completed_at = None;
-                for (thing, exists) in things.iter().zip(&exist) {
-                    changes.queue(&mut job, thing, *exists)?;
+                for (offer, exists) in offers.iter().zip(&exist) {
+                    changes.offer(&mut job, offer, *exists)?;
                 }
                 if job.open == 0 {
                     job.status = JobStatus::Completed;
                     job.completed_at = Some(changes.now.seconds);
                 }
-                changes.rows.put(key::job(id), &job)?;
+                changes.rows.put(key::job(order.job), &job)?;
                 Ok(true)
             })?;
             if !queued {
@@ -427,12 +355,17 @@ impl Ota {
                 return Ok(unfinished);
             };
             after = Some(last.clone());
-            // An aborted one may not have cancelled everything yet.
-            let open = |row: &RolloutRow| {
-                !matches!(
-                    row.state,
-                    RolloutState::Succeeded | RolloutState::RolledBack
-                )
+            // An aborted one may not have cancelled everything yet, and one that succeeded may have devices
+            // it did not wait for.
+            let waits = |row: &RolloutRow| {
+                let rules = |wave: &WaveRow| wave.rules.clone();
+                let mut rules = row.waves.iter().filter_map(rules);
+                row.undone == 0 && rules.any(|rules| rules.success_percent.is_some())
+            };
+            let open = |row: &RolloutRow| match row.state {
+                RolloutState::Succeeded => waits(row),
+                RolloutState::RolledBack => false,
+                _ => true,
             };
             unfinished.extend(
                 rows.into_iter()
@@ -446,35 +379,64 @@ impl Ota {
 
 /// What was recorded since `rollout` was loaded.
 fn follow(rollout: &mut Rollout, row: &RolloutRow) {
-    rollout.state = row.state;
-    rollout.reason.clone_from(&row.reason);
-    let states: Vec<WaveState> = row.waves.iter().map(|wave| wave.state).collect();
-    for (wave, state) in rollout.waves.iter_mut().zip(states) {
-        wave.state = state;
+    let waves = std::mem::take(&mut rollout.waves);
+    let things = waves.into_iter().map(|wave| wave.things);
+    *rollout = row.clone().into_rollout(things);
+}
+
+/// Whether the rollout is still what was planned for.
+fn same(rollout: &Rollout, row: &RolloutRow) -> bool {
+    row.state == rollout.state && (row.undone == rollout.undone || row.undone == 0)
+}
+
+/// The words of a device about how it stands.
+fn said(execution: &Execution) -> Option<String> {
+    execution.details.as_ref()?.get("reason").cloned()
+}
+
+fn part(execution: Execution, to: &FirmwareVersion) -> Part {
+    Part {
+        status: execution.status,
+        to: to.clone(),
+        before: execution.before,
+        offered_at: execution.queued_at,
+        until: execution.until,
+        attempt: u32::try_from(execution.number).unwrap_or(u32::MAX),
     }
+}
+
+/// What a rollout's job tells its devices to do.
+struct Order<'a> {
+    job: &'a JobId,
+    version: &'a FirmwareVersion,
+    back: bool,
+    minutes: u32,
 }
 
 fn install_job(
     changes: &mut Changes<'_>,
     rollout: &Rollout,
-    id: &JobId,
-    version: &FirmwareVersion,
-    rollback: bool,
+    order: &Order<'_>,
 ) -> Result<Job, Error> {
     let name = rollout.spec.name.clone();
-    let document =
-        InstallDocument::new(name.clone(), version.clone(), rollout.id.clone(), rollback);
+    let version = order.version.clone();
+    let document = InstallDocument::new(
+        name.clone(),
+        version.clone(),
+        rollout.id.clone(),
+        order.back,
+    );
     let document = serde_json::to_string(&document).map_err(|error| Error::Malformed {
         what: "install job",
         why: error.to_string(),
     })?;
     let job = Job {
-        id: id.clone(),
+        id: order.job.clone(),
         targets: Vec::new(),
         document,
         description: Some(format!("rollout {}: {name} {version}", rollout.id)),
         status: JobStatus::InProgress,
-        timeout_minutes: Some(rollout.spec.timeout_minutes),
+        timeout_minutes: Some(order.minutes),
         created_at: changes.now.seconds,
         last_updated_at: changes.now.seconds,
         completed_at: None,
@@ -484,20 +446,11 @@ fn install_job(
         open: 0,
         install: Some(Install {
             rollout: rollout.id.clone(),
+            back: order.back,
             name,
-            version: version.clone(),
+            version,
         }),
     };
-    changes.rows.put(key::job(id), &job)?;
+    changes.rows.put(key::job(order.job), &job)?;
     Ok(job)
-}
-
-/// In the order of time, so that a list of rollouts is their history; the random half keeps two of one
-/// second apart.
-fn new_id(now: u64) -> Result<RolloutId, Error> {
-    let mut bytes = [0; 4];
-    rand::fill(&mut bytes).map_err(|_| Error::Rollout {
-        why: "the system gave no randomness for its id".into(),
-    })?;
-    format!("r-{now:09x}-{}", HEXLOWER.encode(&bytes)).parse()
 }

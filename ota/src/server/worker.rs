@@ -1,7 +1,6 @@
 //! The room's thread: answers devices many at a time, ends executions whose time is up, and lets rollouts
 //! go on.
 
-use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{PoisonError, Weak};
 use std::thread;
@@ -13,8 +12,8 @@ use super::executions::Changes;
 use super::records::key;
 use super::transaction::Transaction;
 use super::{Inner, Message, Ota, device, now, seconds};
+use crate::Error;
 use crate::job::{ExecutionStatus, RejectedCode};
-use crate::{Error, RolloutId};
 
 /// Most requests of devices that wait; one more is answered `RequestThrottled`.
 pub const MAX_QUEUED_REQUESTS: usize = 16_384;
@@ -165,35 +164,34 @@ impl Ota {
     fn go_on(&self) -> Result<Duration, Error> {
         let at = SystemTime::now();
         let mut wait = self.time_out(at)?;
-        let dirty = std::mem::take(
+        let mut dirty = std::mem::take(
             &mut *self
                 .inner
                 .dirty
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         );
+        let mut timers = self
+            .inner
+            .timers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let due = timers.iter().filter(|(_, due)| **due <= seconds(at));
+        dirty.extend(due.map(|(id, _)| id.clone()));
         for id in dirty {
-            let again = match self.advance(&id, at) {
-                Ok(None) => continue,
-                Ok(Some(due)) => Duration::from_secs(due.saturating_sub(seconds(at))),
-                Err(error) => {
-                    error!(%error, rollout = %id, "a rollout cannot go on; trying again");
-                    RETRY
-                }
+            let again = self.advance(&id, at).unwrap_or_else(|error| {
+                error!(%error, rollout = %id, "a rollout cannot go on; trying again");
+                Some(seconds(at) + RETRY.as_secs())
+            });
+            match again {
+                Some(due) => timers.insert(id, due),
+                None => timers.remove(&id),
             };
-            // Looked at again with the next round, which comes in time for it.
-            wait = wait.min(again);
-            self.later(id);
+        }
+        for due in timers.values() {
+            wait = wait.min(Duration::from_secs(due.saturating_sub(seconds(at))));
         }
         Ok(wait)
-    }
-
-    fn later(&self, id: RolloutId) {
-        self.inner
-            .dirty
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(BTreeSet::from([id]));
     }
 
     /// Ends the executions whose deadline has passed; how long until the next one's.
@@ -217,6 +215,12 @@ impl Ota {
                         break;
                     }
                     match changes.execution(&job, thing)? {
+                        Some(execution)
+                            if execution.deadline() == Some(deadline)
+                                && execution.status == ExecutionStatus::Queued =>
+                        {
+                            changes.shut(&execution)?;
+                        }
                         Some(execution) if execution.deadline() == Some(deadline) => {
                             changes.update(&execution, |execution| {
                                 execution.status = ExecutionStatus::TimedOut

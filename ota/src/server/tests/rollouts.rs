@@ -1,6 +1,6 @@
 use super::*;
-use crate::RolloutId;
 use crate::rollout::{Command, RolloutView, WaveState};
+use crate::{JobId, RolloutId};
 
 struct Yard {
     house: House,
@@ -36,9 +36,11 @@ impl Yard {
         for (key, value) in more.as_object().unwrap() {
             body[key] = value.clone();
         }
-        self.house
-            .ota()
-            .start_rollout(&serde_json::from_value(body).unwrap(), SystemTime::now())
+        let request = serde_json::from_value(body).map_err(|error| Error::Invalid {
+            field: "body".into(),
+            why: error.to_string(),
+        })?;
+        self.house.ota().start_rollout(&request, SystemTime::now())
     }
 
     fn view(&self, id: &RolloutId) -> RolloutView {
@@ -342,7 +344,14 @@ fn what_cannot_be_started_is_refused_in_words() {
     let words = |more: Value| yard.try_start(&more).unwrap_err().to_string();
     assert!(words(json!({"version": "9"})).contains("firmware `lamp 9` does not exist"));
     assert!(words(json!({"group": "nobody"})).contains("nobody"));
-    assert!(words(json!({"soak": "1h"})).contains("soak: this release does not support it"));
+    assert!(words(json!({"soak": "1h"})).contains("unknown field `soak`"));
+    assert!(words(json!({"window": "0 0 30 2 */1h"})).contains("never comes true"));
+    assert!(words(json!({"waves": [{"size": "100%", "rate": 0}]})).contains("--rate 0/min"));
+    assert!(
+        words(json!({"waves": [{"size": "100%", "speed": 1}]})).contains("unknown field `speed`")
+    );
+    assert!(words(json!({"waves": [5]})).contains("a wave: its size as text"));
+    assert!(words(json!({"zone": "Mars/Olympus"})).contains("Mars/Olympus"));
     assert!(words(json!({"abortFailed": 101})).contains("--abort-failed 101"));
     assert!(words(json!({"waves": ["50%", "10%"]})).contains("cumulative"));
     assert!(words(json!({"waves": ["group:nobody"]})).contains("nobody"));
@@ -394,4 +403,206 @@ fn a_thing_that_left_the_registry_does_not_hold_its_wave() {
     yard.work(&view.executions[0].thing, true);
     let view = yard.until(&id, RolloutState::Succeeded);
     assert_eq!(view.executions[1].status, "REMOVED");
+}
+
+/// Looks again until `state` is reached, with a command in between.
+fn told(yard: &Yard, id: &RolloutId, command: Command) {
+    yard.house
+        .ota()
+        .command_rollout(id, command, SystemTime::now())
+        .unwrap();
+}
+
+#[test]
+fn a_window_that_closes_takes_the_job_away_until_it_opens_again() {
+    let yard = Yard::new(1);
+    let id = yard.start(&json!({"window": "* * * * */2m"}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 1).then_some(()));
+    let job: JobId = format!("{id}-wave-1").parse().unwrap();
+    // The window is over by now, as far as this execution goes.
+    let shut = |seconds: u64| {
+        let now = SystemTime::now();
+        let change = |changes: &mut executions::Changes<'_>| {
+            let mut execution = changes.execution(&job, "lamp-0")?.unwrap();
+            execution.until = Some(super::seconds(now).saturating_sub(seconds));
+            changes
+                .rows
+                .put(records::key::execution(&job, "lamp-0"), &execution)?;
+            Ok(execution)
+        };
+        yard.house.ota().change(now, change).unwrap()
+    };
+    let execution = shut(0);
+    let nothing = yard.house.accepted("lamp-0", "$next/get", &json!({}));
+    assert_eq!(nothing.get("execution"), None);
+    let list = yard.house.accepted("lamp-0", "get", &json!({}));
+    assert_eq!(list["queuedJobs"], json!([]));
+    let started = yard.house.accepted("lamp-0", "start-next", &json!({}));
+    assert_eq!(
+        started.get("execution"),
+        None,
+        "nothing begins outside its window"
+    );
+    for rest in [format!("{job}/get"), format!("{job}/update")] {
+        let refused = yard
+            .house
+            .rejected("lamp-0", &rest, &json!({"status": "IN_PROGRESS"}));
+        assert_eq!(refused["code"], "ResourceNotFound", "{refused}");
+    }
+    // It opens again: the same try, one more word to the device.
+    yard.house.ota().advance(&id, SystemTime::now()).unwrap();
+    let again = yard.house.accepted("lamp-0", "$next/get", &json!({}))["execution"].clone();
+    assert_eq!(again["executionNumber"], 1);
+    assert_eq!(again["versionNumber"], json!(execution.version_number + 1));
+    assert_eq!(yard.house.ota().job(&job).unwrap().open, 1);
+    yard.run(&id, |_| true);
+    yard.until(&id, RolloutState::Succeeded);
+}
+
+#[test]
+fn a_device_that_failed_gets_the_same_job_under_a_new_number() {
+    let yard = Yard::new(1);
+    let id = yard.start(&json!({"retry": 1}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 1).then_some(()));
+    yard.work("lamp-0", false);
+    let again = yard.house.eventually(|_| {
+        let next = yard.house.accepted("lamp-0", "$next/get", &json!({}));
+        next.get("execution").cloned()
+    });
+    assert_eq!(
+        (&again["executionNumber"], &again["versionNumber"]),
+        (&json!(2), &json!(1))
+    );
+    let job = again["jobId"].as_str().unwrap();
+    let old = yard.house.rejected(
+        "lamp-0",
+        &format!("{job}/update"),
+        &json!({"status": "SUCCEEDED", "executionNumber": 1}),
+    );
+    assert_eq!(
+        old["code"], "ResourceNotFound",
+        "what the first try says counts no more"
+    );
+    yard.work("lamp-0", true);
+    let view = yard.until(&id, RolloutState::Succeeded);
+    assert_eq!(view.executions[0].attempt, Some(2));
+}
+
+#[test]
+fn a_wave_waits_for_a_person_and_a_rollback_can_be_rolled_back() {
+    let yard = Yard::new(2);
+    let id = yard.start(&json!({"waves": ["50%", "100%"], "approvers": 1}));
+    yard.house.eventually(|ota| {
+        for thing in ["lamp-0", "lamp-1"] {
+            yard.work(thing, true);
+        }
+        (ota.rollout(&id).unwrap().state == RolloutState::WaitingApproval).then_some(())
+    });
+    assert_eq!(yard.view(&id).executions[1].status, "WAITING");
+    told(&yard, &id, Command::Approve { by: "ann".into() });
+    yard.run(&id, |_| true);
+    let view = yard.until(&id, RolloutState::Succeeded);
+    assert_eq!(view.waves[1].approved_by, ["ann"]);
+    for (state, want) in [
+        (RolloutState::RolledBack, "1.0"),
+        (RolloutState::Succeeded, "2.0"),
+        (RolloutState::RolledBack, "1.0"),
+    ] {
+        told(&yard, &id, Command::Rollback);
+        yard.run(&id, |_| true);
+        let view = yard.until(&id, state);
+        assert!(
+            view.executions
+                .iter()
+                .all(|e| e.version == Some(version(want))),
+            "{view:?}"
+        );
+    }
+}
+
+#[test]
+fn a_newer_rollout_takes_devices_over_and_an_older_one_does_not_come_after_it() {
+    let yard = Yard::new(4);
+    let now = SystemTime::now();
+    let package = yard.team.package("3.0", b"3.0");
+    yard.house.ota().add(&package[..], now).unwrap();
+    let old = yard.start(&json!({"waves": ["50%", "100%"]}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&old).unwrap().waves[0].queued == 2).then_some(()));
+    let new = yard.start(&json!({"version": "3.0"}));
+    let done = yard.run(&new, |_| true);
+    yard.until(&new, RolloutState::Succeeded);
+    assert_eq!(done.len(), 4, "each installs once");
+    assert!(
+        done.iter()
+            .all(|(_, document)| document["version"] == "3.0")
+    );
+    let view = yard.house.eventually(|ota| {
+        let view = ota.rollout(&old).unwrap();
+        view.state.is_final().then_some(view)
+    });
+    for execution in &view.executions {
+        assert_eq!(execution.status, "CANCELED");
+        assert_eq!(execution.version, Some(version("3.0")));
+        assert_eq!(
+            execution.reason.as_deref(),
+            Some(&*format!("superseded by rollout {new}"))
+        );
+    }
+}
+
+#[test]
+fn a_device_that_says_too_late_that_it_took_a_bad_version_is_sent_back() {
+    let yard = Yard::new(1);
+    let id = yard.start(&json!({"abortFailed": 1}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 1).then_some(()));
+    yard.house.accepted("lamp-0", "start-next", &json!({}));
+    let job: JobId = format!("{id}-wave-1").parse().unwrap();
+    let later = SystemTime::now() + Duration::from_secs(3601);
+    yard.house
+        .ota()
+        .change(later, |changes| {
+            let execution = changes.execution(&job, "lamp-0")?.unwrap();
+            let ended =
+                |execution: &mut Execution| execution.status = crate::ExecutionStatus::TimedOut;
+            changes.update(&execution, ended).map(drop)
+        })
+        .unwrap();
+    yard.until(&id, RolloutState::RolledBack);
+    let late = yard.house.rejected(
+        "lamp-0",
+        &format!("{job}/update"),
+        &json!({"status": "SUCCEEDED"}),
+    );
+    assert_eq!(late["code"], "InvalidStateTransition");
+    let back = yard.house.eventually(|_| {
+        let next = yard.house.accepted("lamp-0", "$next/get", &json!({}));
+        next.get("execution").cloned()
+    });
+    assert_eq!(back["jobDocument"]["version"], "1.0");
+    yard.work("lamp-0", true);
+    assert_eq!(yard.view(&id).executions[0].version, Some(version("1.0")));
+}
+
+#[test]
+fn a_dry_run_tells_nobody() {
+    let yard = Yard::new(4);
+    let request = serde_json::from_value(json!({
+        "name": "lamp", "version": "2.0", "group": "lamps", "waves": ["50%", "100%"], "rate": 1, "dryRun": true
+    }))
+    .unwrap();
+    let now = SystemTime::now();
+    let forecast = yard.house.ota().forecast_rollout(&request, now).unwrap();
+    let start = super::seconds(now);
+    let times: Vec<u64> = forecast
+        .waves
+        .iter()
+        .flat_map(|wave| &wave.things)
+        .map(|thing| thing.at.unwrap() - start)
+        .collect();
+    assert_eq!(times, [0, 60, 120, 180]);
+    assert_eq!(yard.house.ota().rollouts(None, 10).unwrap().len(), 1);
 }

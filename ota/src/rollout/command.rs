@@ -1,0 +1,112 @@
+//! What people may tell a rollout.
+
+use super::{Rollout, RolloutState, WaveState};
+use crate::Error;
+
+/// What an operator may tell a rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Tell no further device.
+    Pause,
+    /// Go on.
+    Resume,
+    /// The wave that waits for people may begin.
+    Approve {
+        /// Who says so.
+        by: String,
+    },
+    /// Stop for good; devices stay as they are.
+    Abort,
+    /// Stop for good and go back; told to one that went back, it goes forward again.
+    Rollback,
+}
+
+impl Rollout {
+    /// Does what a person says.
+    ///
+    /// # Errors
+    /// [`Error::RolloutState`] where that cannot be said to a rollout in this state; [`Error::Rollout`]
+    /// where somebody approves twice.
+    pub fn command(&mut self, command: Command) -> Result<(), Error> {
+        use RolloutState::{
+            Aborted, Paused, RolledBack, RollingBack, Running, Scheduled, Succeeded,
+            WaitingApproval,
+        };
+        let (verb, next) = match (&command, self.state) {
+            (Command::Pause, Running | WaitingApproval) => ("paused", Some(Paused)),
+            (Command::Resume, Paused) => ("resumed", Some(Running)),
+            (Command::Approve { .. }, WaitingApproval) => ("approved", Some(WaitingApproval)),
+            (Command::Abort, Scheduled | Running | Paused | WaitingApproval) => {
+                ("aborted", Some(Aborted))
+            }
+            (
+                Command::Rollback,
+                Scheduled | Running | Paused | WaitingApproval | Succeeded | Aborted | RolledBack,
+            ) => ("rolled back", Some(RollingBack)),
+            (Command::Pause, _) => ("paused", None),
+            (Command::Resume, _) => ("resumed", None),
+            (Command::Approve { .. }, _) => ("approved", None),
+            (Command::Abort, _) => ("aborted", None),
+            (Command::Rollback, _) => ("rolled back", None),
+        };
+        let Some(next) = next else {
+            return Err(Error::RolloutState {
+                id: self.id.to_string(),
+                state: self.state.as_str(),
+                verb,
+            });
+        };
+        match command {
+            Command::Approve { by } => return self.approve(by),
+            Command::Rollback => self.undo(format!("{verb} by an operator")),
+            Command::Abort => {
+                self.stop_waves();
+                self.reason = Some(format!("{verb} by an operator"));
+            }
+            Command::Pause | Command::Resume => {}
+        }
+        self.state = next;
+        Ok(())
+    }
+
+    fn approve(&mut self, by: String) -> Result<(), Error> {
+        let Some(wave) = self
+            .waves
+            .iter_mut()
+            .find(|wave| wave.state == WaveState::Waiting)
+        else {
+            return Ok(());
+        };
+        if wave.approved_by.contains(&by) {
+            return Err(Error::Invalid {
+                field: "approve".into(),
+                why: format!(
+                    "{by} has approved wave `{}` already; it needs {} different people",
+                    wave.name, wave.rules.approvers
+                ),
+            });
+        }
+        wave.approved_by.push(by);
+        if wave.is_approved() {
+            self.state = RolloutState::Running;
+        }
+        Ok(())
+    }
+
+    pub(super) fn undo(&mut self, why: String) {
+        self.stop_waves();
+        self.undone += 1;
+        self.reason = Some(why);
+        self.state = RolloutState::RollingBack;
+    }
+
+    fn stop_waves(&mut self) {
+        for wave in self
+            .waves
+            .iter_mut()
+            .filter(|wave| wave.state == WaveState::Running)
+        {
+            wave.state = WaveState::Aborted;
+        }
+    }
+}

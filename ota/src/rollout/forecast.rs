@@ -1,0 +1,119 @@
+//! Who would get it, when, by wave: the planner itself, with devices that take no time and never fail.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Action, Command, Devices, Offer, Part, Rollout, RolloutState};
+use crate::{Error, ExecutionStatus, FirmwareVersion};
+
+/// Devices looked at in one forecast, all rounds together; what lies beyond has no time.
+const BUDGET: usize = 50_000_000;
+
+/// What a rollout would do at the earliest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// Its waves.
+    pub waves: Vec<ForecastWave>,
+}
+
+/// A wave that would be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForecastWave {
+    /// Its specification.
+    pub name: String,
+    /// Devices in it.
+    pub total: usize,
+    /// Whether people must approve it first.
+    pub needs_approval: bool,
+    /// When its first device would be told, at the earliest (seconds since 1970).
+    pub first_at: Option<u64>,
+    /// When its last device would be told, at the earliest (seconds since 1970).
+    pub last_at: Option<u64>,
+    /// Its devices, in the order they would be told.
+    pub things: Vec<ForecastThing>,
+}
+
+/// A device that would be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForecastThing {
+    /// The thing.
+    pub thing: String,
+    /// When, at the earliest (seconds since 1970); `None` where that is never, or too far to tell.
+    pub at: Option<u64>,
+}
+
+impl Rollout {
+    /// What would happen from `now` on if every device were there, took no time and succeeded, and people
+    /// approved at once: nothing comes earlier than this.
+    ///
+    /// # Errors
+    /// As [`Rollout::plan`].
+    pub fn forecast(&self, mut devices: Devices, now: u64) -> Result<Forecast, Error> {
+        let mut rollout = self.clone();
+        let mut at = now;
+        let cost = self.things().count().max(1);
+        for _ in 0..(BUDGET / cost).max(1) {
+            if rollout.state == RolloutState::Succeeded {
+                break;
+            }
+            if rollout.state == RolloutState::WaitingApproval {
+                for person in 0..super::MAX_APPROVERS {
+                    let by = person.to_string();
+                    if rollout.command(Command::Approve { by }).is_err() {
+                        break;
+                    }
+                }
+            }
+            let plan = rollout.plan(&devices, at)?;
+            for action in &plan.actions {
+                if let Action::Install { offers, .. } = action {
+                    for offer in offers {
+                        take(&mut devices, offer, &self.spec.version, at);
+                    }
+                }
+                rollout.apply(action);
+            }
+            if plan.actions.is_empty() {
+                match plan.wake_at {
+                    Some(later) if later > at => at = later,
+                    _ => break,
+                }
+            }
+        }
+        let when = |thing: &String| Some(devices.get(thing)?.install.as_ref()?.offered_at);
+        let waves = self.waves.iter().enumerate().map(|(index, wave)| {
+            let mut things: Vec<ForecastThing> = wave
+                .things
+                .iter()
+                .map(|thing| ForecastThing {
+                    thing: thing.clone(),
+                    at: when(thing),
+                })
+                .collect();
+            things.sort_by_key(|thing| thing.at.unwrap_or(u64::MAX));
+            let told = things.iter().filter_map(|thing| thing.at);
+            ForecastWave {
+                name: wave.name.clone(),
+                total: things.len(),
+                needs_approval: index > 0 && wave.rules.approvers > 0,
+                first_at: told.clone().min(),
+                last_at: told.max(),
+                things,
+            }
+        });
+        Ok(Forecast {
+            waves: waves.collect(),
+        })
+    }
+}
+
+fn take(devices: &mut Devices, offer: &Offer, version: &FirmwareVersion, at: u64) {
+    let device = devices.entry(offer.thing.clone()).or_default();
+    device.install = Some(Part {
+        status: ExecutionStatus::Succeeded,
+        to: version.clone(),
+        before: None,
+        offered_at: at,
+        until: offer.until,
+        attempt: offer.attempt,
+    });
+}

@@ -1,0 +1,287 @@
+//! Each rule of a wave by itself.
+
+use super::*;
+
+fn seconds(text: &str) -> u64 {
+    let time: jiff::Timestamp = text.parse().unwrap();
+    u64::try_from(time.as_second()).unwrap()
+}
+
+#[test]
+fn no_more_than_the_rate_are_told_in_any_minute() {
+    let limits = Rules {
+        rate_per_minute: Some(3),
+        ..Rules::default()
+    };
+    let mut rollout = rollout_with(10, &["100%"], &limits);
+    let mut world = World::with_old(&rollout);
+    let start = world.now;
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(rollout.state, RolloutState::Succeeded);
+    let when: Vec<u64> = world.told.iter().map(|(at, ..)| at - start).collect();
+    assert_eq!(when, [0, 0, 0, 60, 60, 60, 120, 120, 120, 180]);
+}
+
+#[test]
+fn nobody_begins_outside_the_window_and_those_who_missed_it_get_the_next() {
+    let limits = Rules {
+        window: Some("0 2 * * */1h".parse().unwrap()),
+        ..Rules::default()
+    };
+    let mut rollout = rollout_with(2, &["100%"], &limits);
+    let mut world = World::with_old(&rollout);
+    world.now = seconds("2026-07-01T01:00:00Z");
+    world.devices.get_mut("lamp-1").unwrap().zone = Some("Europe/Berlin".into());
+    world.settle(&mut rollout);
+    assert_eq!(world.told, [], "in Berlin it is 03:00, in UTC 01:00");
+    assert!(world.sleep(&rollout));
+    assert_eq!(world.now, seconds("2026-07-01T02:00:00Z"));
+    world.settle(&mut rollout);
+    assert_eq!(world.told.len(), 1);
+    // It sleeps through its window: from then on it is not told, until the next one.
+    assert!(world.sleep(&rollout));
+    assert_eq!(world.now, seconds("2026-07-01T03:00:00Z"));
+    world.step("lamp-0", true);
+    assert_eq!(world.began, []);
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(rollout.state, RolloutState::Succeeded);
+    let began: BTreeMap<String, u64> = world.began.iter().map(|(at, t)| (t.clone(), *at)).collect();
+    assert_eq!(began["lamp-0"], seconds("2026-07-02T02:00:00Z"));
+    assert_eq!(began["lamp-1"], seconds("2026-07-02T00:00:00Z"));
+}
+
+#[test]
+fn a_device_whose_zone_is_none_waits_and_the_report_says_why() {
+    let limits = Rules {
+        window: Some("* * * * */1h".parse().unwrap()),
+        ..Rules::default()
+    };
+    let mut rollout = rollout_with(2, &["100%"], &limits);
+    let mut world = World::with_old(&rollout);
+    world.devices.get_mut("lamp-1").unwrap().zone = Some("Mars/Olympus".into());
+    world.settle(&mut rollout);
+    assert_eq!(world.told.len(), 1);
+    let view = rollout.view(&world.devices);
+    let lost = view
+        .executions
+        .iter()
+        .find(|e| e.thing == "lamp-1")
+        .unwrap();
+    assert!(lost.reason.as_ref().unwrap().contains("Mars/Olympus"));
+}
+
+#[test]
+fn a_wave_soaks_before_the_next() {
+    let limits = Rules {
+        soak_seconds: 600,
+        ..Rules::default()
+    };
+    let mut rollout = rollout_with(2, &["50%", "100%"], &limits);
+    let mut world = World::with_old(&rollout);
+    let start = world.now;
+    world.finish_all(&mut rollout, |_| true);
+    let when: Vec<u64> = world.told.iter().map(|(at, ..)| at - start).collect();
+    assert_eq!(when, [0, 600]);
+    assert_eq!(
+        world.now,
+        start + 600,
+        "the last wave has nothing to wait for"
+    );
+}
+
+#[test]
+fn a_wave_has_a_time_of_its_own() {
+    let mut rollout = rollout(2, &["50%", "100%"], None);
+    let mut world = World::with_old(&rollout);
+    let later = world.now + 5000;
+    rollout.waves[1].start_at = Some(later);
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(world.told[1].0, later);
+}
+
+#[test]
+fn enough_successes_make_a_wave_good_and_the_rest_still_get_it() {
+    let limits = Rules {
+        success_percent: Some(50),
+        ..Rules::default()
+    };
+    let mut rollout = rollout_with(4, &["50%", "100%"], &limits);
+    let mut world = World::with_old(&rollout);
+    world.settle(&mut rollout);
+    let (first, asleep) = (
+        rollout.waves[0].things[0].clone(),
+        rollout.waves[0].things[1].clone(),
+    );
+    world.step(&first, true);
+    world.step(&first, true);
+    world.settle(&mut rollout);
+    assert_eq!(rollout.waves[0].state, WaveState::Done);
+    assert_eq!(rollout.waves[1].state, WaveState::Running);
+    for thing in rollout.waves[1].things.clone() {
+        world.step(&thing, true);
+        world.step(&thing, true);
+    }
+    world.settle(&mut rollout);
+    assert_eq!(rollout.state, RolloutState::Succeeded);
+    assert_eq!(
+        status(&world.devices[&asleep].install),
+        Some(ExecutionStatus::Queued)
+    );
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(
+        status(&world.devices[&asleep].install),
+        Some(ExecutionStatus::Succeeded)
+    );
+}
+
+#[test]
+fn a_wave_that_cannot_succeed_any_more_is_stopped_at_once() {
+    let limits = Rules {
+        success_percent: Some(80),
+        ..Rules::default()
+    };
+    let mut rollout = rollout_with(10, &["50%", "100%"], &limits);
+    let mut world = World::with_old(&rollout);
+    world.settle(&mut rollout);
+    let things = rollout.waves[0].things.clone();
+    for thing in &things[..2] {
+        assert_eq!(rollout.state, RolloutState::Running);
+        world.step(thing, false);
+        world.step(thing, false);
+        world.settle(&mut rollout);
+    }
+    assert_eq!(rollout.state, RolloutState::RollingBack);
+    assert!(
+        rollout
+            .reason
+            .as_ref()
+            .unwrap()
+            .contains("80% cannot succeed")
+    );
+}
+
+#[test]
+fn a_device_that_failed_is_tried_again_so_often_and_not_more() {
+    let limits = Rules {
+        retries: 2,
+        abort_failed_percent: Some(1),
+        ..Rules::default()
+    };
+    let mut rollout = rollout_with(1, &["100%"], &limits);
+    let mut world = World::with_old(&rollout);
+    world.settle(&mut rollout);
+    for attempt in 1..=3 {
+        let part = world.devices["lamp-0"].install.clone().unwrap();
+        assert_eq!(
+            (part.attempt, part.status),
+            (attempt, ExecutionStatus::Queued)
+        );
+        assert_eq!(rollout.state, RolloutState::Running);
+        world.step("lamp-0", false);
+        world.step("lamp-0", false);
+        world.settle(&mut rollout);
+    }
+    assert_eq!(rollout.state, RolloutState::RolledBack);
+    assert_eq!(world.told.len(), 3);
+}
+
+#[test]
+fn a_wave_waits_for_as_many_people_as_it_needs() {
+    let limits = Rules {
+        approvers: 2,
+        ..Rules::default()
+    };
+    let mut rollout = rollout_with(2, &["50%", "100%"], &limits);
+    let mut world = World::with_old(&rollout);
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(rollout.state, RolloutState::WaitingApproval);
+    assert_eq!(world.told.len(), 1, "the first wave needs nobody");
+    let approve =
+        |rollout: &mut Rollout, by: &str| rollout.command(Command::Approve { by: by.into() });
+    approve(&mut rollout, "ann").unwrap();
+    let error = approve(&mut rollout, "ann").unwrap_err().to_string();
+    assert!(error.contains("2 different people"), "{error}");
+    rollout.command(Command::Pause).unwrap();
+    rollout.command(Command::Resume).unwrap();
+    world.settle(&mut rollout);
+    assert_eq!(rollout.state, RolloutState::WaitingApproval);
+    approve(&mut rollout, "bob").unwrap();
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(rollout.state, RolloutState::Succeeded);
+    assert_eq!(
+        rollout.view(&world.devices).waves[1].approved_by,
+        ["ann", "bob"]
+    );
+}
+
+#[test]
+fn a_rollback_can_be_rolled_back_and_that_too() {
+    let mut rollout = rollout(3, &["100%"], None);
+    let mut world = World::with_old(&rollout);
+    world.finish_all(&mut rollout, |_| true);
+    for (turn, state, version) in [
+        (1, RolloutState::RolledBack, "1.0"),
+        (2, RolloutState::Succeeded, "2.0"),
+        (3, RolloutState::RolledBack, "1.0"),
+    ] {
+        world.command(&mut rollout, Command::Rollback).unwrap();
+        world.finish_all(&mut rollout, |_| true);
+        assert_eq!((rollout.undone, rollout.state), (turn, state));
+        let versions: Vec<&str> = world
+            .devices
+            .values()
+            .map(|d| d.current.as_ref().unwrap().as_str())
+            .collect();
+        assert_eq!(versions, [version; 3]);
+        let report = rollout.view(&world.devices).rollback.unwrap();
+        assert_eq!((report.turn, report.total, report.succeeded), (turn, 3, 3));
+    }
+}
+
+#[test]
+fn a_device_that_reports_late_is_sent_back_even_when_all_was_over() {
+    let mut rollout = rollout(2, &["100%"], Some(1));
+    let mut world = World::with_old(&rollout);
+    world.settle(&mut rollout);
+    world.step("lamp-0", true);
+    world.step("lamp-1", true);
+    for device in world.devices.values_mut() {
+        device.install.as_mut().unwrap().status = ExecutionStatus::TimedOut;
+    }
+    world.settle(&mut rollout);
+    assert_eq!(rollout.state, RolloutState::RolledBack);
+    world.devices.get_mut("lamp-1").unwrap().current = Some("2.0".parse().unwrap());
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(
+        world.devices["lamp-1"].current.as_ref().unwrap().as_str(),
+        "1.0"
+    );
+    assert_eq!(
+        world.devices["lamp-0"].rollback, None,
+        "it fell back by itself"
+    );
+}
+
+#[test]
+fn the_forecast_says_who_when_and_by_wave() {
+    let limits = Rules {
+        rate_per_minute: Some(2),
+        soak_seconds: 600,
+        window: Some("0 2 * * */1h".parse().unwrap()),
+        approvers: 2,
+        ..Rules::default()
+    };
+    let rollout = rollout_with(6, &["50%", "100%"], &limits);
+    let start = seconds("2026-07-01T01:00:00Z");
+    let forecast = rollout.forecast(Devices::new(), start).unwrap();
+    let times = |wave: usize| -> Vec<u64> {
+        let things = &forecast.waves[wave].things;
+        things.iter().map(|t| t.at.unwrap() - start).collect()
+    };
+    assert_eq!(times(0), [3600, 3600, 3660]);
+    assert_eq!(times(1), [4260, 4260, 4320]);
+    assert_eq!(forecast.waves[0].first_at, Some(start + 3600));
+    assert_eq!(forecast.waves[1].last_at, Some(start + 4320));
+    assert!(!forecast.waves[0].needs_approval && forecast.waves[1].needs_approval);
+    assert_eq!(rollout.state, RolloutState::Scheduled, "nothing happened");
+}

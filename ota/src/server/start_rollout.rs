@@ -1,0 +1,292 @@
+//! Starting a rollout, or looking at what it would do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::rand;
+use data_encoding::HEXLOWER;
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+use super::records::{MembersRow, RolloutRow, THINGS_PER_ROW, WaveRow, key};
+use super::transaction::Transaction;
+use super::{Ota, seconds};
+use crate::rollout::{
+    Devices, Forecast, Rollout, RolloutSpec, Rules, WavePlan, WaveSpec, Window, assign, zone,
+};
+use crate::{Error, FirmwareName, FirmwareVersion, RolloutId};
+
+/// The body of a request to start a rollout. What is said here holds for every wave that does not say it
+/// otherwise.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StartRollout {
+    /// The firmware.
+    pub name: FirmwareName,
+    /// Its version.
+    pub version: FirmwareVersion,
+    /// The group it is for.
+    pub group: String,
+    /// One wave of everything where empty.
+    #[serde(default)]
+    pub waves: Vec<WaveRequest>,
+    /// Not before this time, seconds since 1970.
+    pub start_at: Option<u64>,
+    /// When devices may begin: `CRON/DURATION`.
+    pub window: Option<Window>,
+    /// The zone of the window where a device names none.
+    pub zone: Option<String>,
+    /// Most devices told within a minute.
+    pub rate: Option<u32>,
+    /// How long a wave that is good is left alone.
+    pub soak_seconds: Option<u64>,
+    /// A wave is good once this percentage has succeeded.
+    pub success: Option<u8>,
+    /// Abort at this percentage of failures in the current wave.
+    pub abort_failed: Option<u8>,
+    /// Not before so many have finished; 1 unless said otherwise.
+    pub abort_min: Option<u32>,
+    /// How long a device may be at it.
+    pub timeout_minutes: Option<u32>,
+    /// How often a device that failed or timed out is tried again.
+    pub retry: Option<u32>,
+    /// People who must approve each wave after the first.
+    pub approvers: Option<u32>,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A wave in a request: its size alone, or an object with its size and rules of its own.
+#[derive(Clone, Debug)]
+pub struct WaveRequest(WaveFields);
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WaveFields {
+    size: WaveSpec,
+    start_at: Option<u64>,
+    window: Option<Window>,
+    zone: Option<String>,
+    rate: Option<u32>,
+    soak_seconds: Option<u64>,
+    success: Option<u8>,
+    abort_failed: Option<u8>,
+    abort_min: Option<u32>,
+    timeout_minutes: Option<u32>,
+    retry: Option<u32>,
+    approvers: Option<u32>,
+}
+
+impl From<WaveSpec> for WaveRequest {
+    fn from(size: WaveSpec) -> Self {
+        Self(WaveFields {
+            size,
+            start_at: None,
+            window: None,
+            zone: None,
+            rate: None,
+            soak_seconds: None,
+            success: None,
+            abort_failed: None,
+            abort_min: None,
+            timeout_minutes: None,
+            retry: None,
+            approvers: None,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for WaveRequest {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Wave;
+        impl<'de> Visitor<'de> for Wave {
+            type Value = WaveRequest;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a wave: its size as text, or an object with `size` and rules")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<WaveRequest, E> {
+                text.parse::<WaveSpec>()
+                    .map(WaveRequest::from)
+                    .map_err(E::custom)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WaveRequest, A::Error> {
+                WaveFields::deserialize(de::value::MapAccessDeserializer::new(map)).map(WaveRequest)
+            }
+        }
+        from.deserialize_any(Wave)
+    }
+}
+
+impl StartRollout {
+    fn rules(&self) -> Rules {
+        let usual = Rules::default();
+        Rules {
+            abort_failed_percent: self.abort_failed,
+            abort_min: self.abort_min.unwrap_or(usual.abort_min),
+            timeout_minutes: self.timeout_minutes.unwrap_or(usual.timeout_minutes),
+            window: self.window.clone(),
+            zone: self.zone.clone(),
+            rate_per_minute: self.rate,
+            soak_seconds: self.soak_seconds.unwrap_or(usual.soak_seconds),
+            success_percent: self.success,
+            retries: self.retry.unwrap_or(usual.retries),
+            approvers: self.approvers.unwrap_or(usual.approvers),
+        }
+    }
+}
+
+impl WaveFields {
+    fn plan(&self, usual: &Rules) -> WavePlan {
+        let rules = Rules {
+            abort_failed_percent: self.abort_failed.or(usual.abort_failed_percent),
+            abort_min: self.abort_min.unwrap_or(usual.abort_min),
+            timeout_minutes: self.timeout_minutes.unwrap_or(usual.timeout_minutes),
+            window: self.window.clone().or_else(|| usual.window.clone()),
+            zone: self.zone.clone().or_else(|| usual.zone.clone()),
+            rate_per_minute: self.rate.or(usual.rate_per_minute),
+            soak_seconds: self.soak_seconds.unwrap_or(usual.soak_seconds),
+            success_percent: self.success.or(usual.success_percent),
+            retries: self.retry.unwrap_or(usual.retries),
+            approvers: self.approvers.unwrap_or(usual.approvers),
+        };
+        WavePlan {
+            size: self.size.clone(),
+            start_at: self.start_at,
+            rules,
+        }
+    }
+}
+
+impl Ota {
+    /// Starts a rollout.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::Rollout`] in words, [`Error::NotFound`] for the firmware, the
+    /// registry's for the group, and those of [`crate::Manifest::verify`] where devices would refuse it.
+    pub fn start_rollout(
+        &self,
+        request: &StartRollout,
+        at: SystemTime,
+    ) -> Result<RolloutId, Error> {
+        let (rollout, _) = self.planned(request, at)?;
+        let row = RolloutRow {
+            id: rollout.id.clone(),
+            spec: rollout.spec.clone(),
+            group: request.group.clone(),
+            state: rollout.state,
+            reason: None,
+            waves: rollout.waves.iter().map(WaveRow::of).collect(),
+            created_at: seconds(at),
+            undone: rollout.undone,
+        };
+        // The members first: a rollout that is there is there whole.
+        for (index, wave) in rollout.waves.iter().enumerate() {
+            for (part, things) in wave.things.chunks(THINGS_PER_ROW).enumerate() {
+                let mut rows = Transaction::new(&self.inner.table);
+                let key = format!("{}{part:06}", key::members(&rollout.id, index));
+                rows.put(
+                    key,
+                    &MembersRow {
+                        things: things.to_vec(),
+                    },
+                )?;
+                rows.commit()?;
+            }
+        }
+        self.change(at, |changes| {
+            changes.rollouts.insert(rollout.id.clone());
+            changes.rows.put(key::rollout(&rollout.id), &row)
+        })?;
+        Ok(rollout.id)
+    }
+
+    /// What a rollout would do, told to nobody.
+    ///
+    /// # Errors
+    /// As [`Ota::start_rollout`].
+    pub fn forecast_rollout(
+        &self,
+        request: &StartRollout,
+        at: SystemTime,
+    ) -> Result<Forecast, Error> {
+        let (rollout, devices) = self.planned(request, at)?;
+        rollout.forecast(devices, seconds(at))
+    }
+
+    /// The rollout that was asked for, checked, and what its devices say of their time zones.
+    fn planned(&self, request: &StartRollout, at: SystemTime) -> Result<(Rollout, Devices), Error> {
+        let now = seconds(at);
+        self.still_good(&request.name, &request.version, now)?;
+        let rules = request.rules();
+        rules.check(now)?;
+        let mut plans: Vec<WavePlan> = request
+            .waves
+            .iter()
+            .map(|wave| wave.0.plan(&rules))
+            .collect();
+        if plans.is_empty() {
+            plans.push(WaveRequest::from(WaveSpec::Percent(100)).0.plan(&rules));
+        }
+        let group = self.members(&request.group)?;
+        let mut named = BTreeMap::new();
+        for plan in &plans {
+            if let WaveSpec::Group(name) = &plan.size {
+                named.insert(
+                    name.clone(),
+                    self.members(name)?.into_iter().collect::<BTreeSet<_>>(),
+                );
+            }
+        }
+        let sizes: Vec<WaveSpec> = plans.iter().map(|plan| plan.size.clone()).collect();
+        let things = assign(group, &sizes, &named)?;
+        let spec = RolloutSpec {
+            name: request.name.clone(),
+            version: request.version.clone(),
+            start_at: request.start_at,
+            rules,
+        };
+        let waves = plans
+            .into_iter()
+            .zip(things)
+            .map(|(plan, (_, things))| (plan, things))
+            .collect();
+        let rollout = Rollout::new(new_id(at)?, spec, waves, now)?;
+        let mut devices = Devices::new();
+        for wave in &rollout.waves {
+            let Some(window) = &wave.rules.window else {
+                continue;
+            };
+            let mut known = BTreeSet::new();
+            for thing in &wave.things {
+                let Some(name) = self.zone_of(thing)? else {
+                    continue;
+                };
+                if !known.contains(&name) {
+                    let whose = format!("the attribute timezone of {thing},");
+                    window.check(&zone(&name, &whose)?, now)?;
+                    known.insert(name.clone());
+                }
+                devices.entry(thing.clone()).or_default().zone = Some(name);
+            }
+        }
+        Ok((rollout, devices))
+    }
+}
+
+/// In the order of time, so that a list of rollouts is their history and a newer rollout is known by its
+/// id; the random half keeps two of one moment apart.
+fn new_id(at: SystemTime) -> Result<RolloutId, Error> {
+    let mut bytes = [0; 4];
+    rand::fill(&mut bytes).map_err(|_| Error::Rollout {
+        why: "the system gave no randomness for its id".into(),
+    })?;
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!(
+        "r-{:09x}{:03x}-{}",
+        since.as_secs(),
+        since.subsec_millis(),
+        HEXLOWER.encode(&bytes)
+    )
+    .parse()
+}
