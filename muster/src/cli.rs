@@ -396,30 +396,7 @@ pub(crate) struct FirmwareSign {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Rollout {
     /// Roll a firmware version out to a group, in waves
-    Start {
-        /// The firmware
-        name: String,
-        /// Its version
-        version: String,
-        /// Who gets it
-        #[arg(long)]
-        group: String,
-        /// A wave: 10% or 5 (cumulative over the group) or group:NAME; may be repeated [default: 100%]
-        #[arg(long = "wave", value_name = "SPEC")]
-        waves: Vec<String>,
-        /// Stop and undo when this share of the finished in a wave has failed
-        #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
-        abort_failed: Option<u8>,
-        /// … once this many have finished
-        #[arg(long, value_name = "N")]
-        abort_min: Option<u32>,
-        /// How long a device may be at it, in whole minutes, as 90m or 2h; then it counts as failed
-        #[arg(long, value_name = "D")]
-        timeout: Option<String>,
-        /// Not before this moment, RFC 3339 [default: at once]
-        #[arg(long, value_name = "TIME")]
-        start: Option<String>,
-    },
+    Start(Box<RolloutStart>),
     /// List rollouts
     List,
     /// Show a rollout: waves and executions
@@ -432,6 +409,11 @@ pub(crate) enum Rollout {
         /// The rollout
         id: String,
     },
+    /// Print a rollout's executions as CSV
+    Export {
+        /// The rollout
+        id: String,
+    },
     /// Start nothing new until resumed
     Pause {
         /// The rollout
@@ -439,6 +421,11 @@ pub(crate) enum Rollout {
     },
     /// Go on
     Resume {
+        /// The rollout
+        id: String,
+    },
+    /// Let the wave begin that waits for people
+    Approve {
         /// The rollout
         id: String,
     },
@@ -458,6 +445,66 @@ pub(crate) enum Rollout {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// `muster rollout start`.
+#[derive(Debug, Args)]
+pub(crate) struct RolloutStart {
+    /// The firmware
+    #[arg(required_unless_present = "file")]
+    pub(crate) name: Option<String>,
+    /// Its version
+    #[arg(required_unless_present = "file")]
+    pub(crate) version: Option<String>,
+    /// Who gets it
+    #[arg(long, required_unless_present = "file")]
+    pub(crate) group: Option<String>,
+    /// A wave: 10% or 5 (cumulative over the group) or group:NAME; may be repeated [default: 100%]
+    #[arg(long = "wave", value_name = "SPEC")]
+    pub(crate) waves: Vec<String>,
+    /// Not before this moment, RFC 3339 [default: at once]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) start: Option<String>,
+    /// When devices may begin, on the clock of each one's attribute `timezone`: '0 2 * * 1-5/3h' is three hours from
+    /// 02:00 on workdays
+    #[arg(long, value_name = "CRON/DURATION")]
+    pub(crate) window: Option<String>,
+    /// The time zone of the window for devices that name none [default: UTC]
+    #[arg(long, value_name = "ZONE", requires = "window")]
+    pub(crate) zone: Option<String>,
+    /// Tell at most so many devices in any minute
+    #[arg(long, value_name = "N/min")]
+    pub(crate) rate: Option<String>,
+    /// Leave a wave that is good alone for this long before the next one begins, as 10m or 24h
+    #[arg(long, value_name = "D")]
+    pub(crate) soak: Option<String>,
+    /// A wave is good once this share of it has succeeded, and bad once that is out of reach [default: all must finish]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) success: Option<u8>,
+    /// Stop and undo when this share of the finished in a wave has failed
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) abort_failed: Option<u8>,
+    /// … once this many have finished
+    #[arg(long, value_name = "N")]
+    pub(crate) abort_min: Option<u32>,
+    /// How long a device may be at it, in whole minutes, as 90m or 2h; then it counts as failed
+    #[arg(long, value_name = "D")]
+    pub(crate) timeout: Option<String>,
+    /// Try a device that failed or timed out again, so many times
+    #[arg(long, value_name = "N")]
+    pub(crate) retry: Option<u32>,
+    /// Wait for `rollout approve` before each wave after the first
+    #[arg(long)]
+    pub(crate) approve: bool,
+    /// Only say who would get it, when, by wave
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Read all of this from a file, in which each wave may have rules of its own
+    #[arg(long, value_name = "ROLLOUT.toml", conflicts_with_all = [
+        "name", "version", "group", "waves", "start", "window", "zone", "rate", "soak", "success", "abort_failed",
+        "abort_min", "timeout", "retry", "approve",
+    ])]
+    pub(crate) file: Option<PathBuf>,
 }
 
 fn attribute(text: &str) -> Result<(String, String), String> {

@@ -12,9 +12,6 @@ use crate::operation::{Operation, Run};
 use crate::operators::Role;
 use crate::rooms::Rooms;
 
-/// There is one execution of a job on a thing.
-pub(super) const EXECUTION_NUMBER: u64 = 1;
-
 pub(super) const OPERATION: Operation = Operation {
     name: "DescribeJobExecution",
     method: Method::GET,
@@ -57,12 +54,12 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let thing: ThingName = call.path("thingName")?;
     let id: JobId = call.path("jobId")?;
     let number: Option<u64> = call.query("executionNumber")?;
-    if number.is_some_and(|number| number != EXECUTION_NUMBER) {
+    let execution = rooms.ota.job_execution(&id, thing.as_str())?;
+    if number.is_some_and(|number| number != execution.number) {
         return Err(ApiError::not_found(format!(
             "job {id} has no execution of that number on thing {thing}"
         )));
     }
-    let execution = rooms.ota.job_execution(&id, thing.as_str())?;
     Answer::json(&Output {
         execution: Execution {
             job_id: id.to_string(),
@@ -75,7 +72,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             queued_at: execution.queued_at,
             started_at: execution.started_at,
             last_updated_at: execution.last_updated_at,
-            execution_number: EXECUTION_NUMBER,
+            execution_number: execution.number,
             version_number: execution.version_number,
         },
     })

@@ -3,7 +3,6 @@ use http::Method;
 use ota::{ExecutionStatus, JobId};
 use serde::{Deserialize, Serialize};
 
-use super::describe_job_execution::EXECUTION_NUMBER;
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -70,8 +69,8 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
                 queued_at: execution.queued_at,
                 started_at: execution.started_at,
                 last_updated_at: execution.last_updated_at,
-                execution_number: EXECUTION_NUMBER,
-                retry_attempt: 0,
+                execution_number: execution.number,
+                retry_attempt: execution.number.saturating_sub(1),
             },
         });
     }

@@ -9,6 +9,7 @@ mod group;
 mod output;
 mod policy;
 mod rollout;
+mod rollout_file;
 mod status;
 
 use crate::{

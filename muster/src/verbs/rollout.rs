@@ -1,14 +1,13 @@
 //! `muster rollout …`.
 
-use super::{client, output};
+use super::{client, output, rollout_file};
 use crate::{
     cli::{Global, Rollout},
     client::{Client, encode},
 };
-use anyhow::Context as _;
 use http::Method;
 use serde_json::{Value, json};
-use std::{process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal as _, process::ExitCode, time::Duration};
 
 /// How often `watch` asks the server.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -16,42 +15,19 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 pub(super) fn run(global: &Global, verb: Rollout) -> anyhow::Result<ExitCode> {
     let client = client(global)?;
     match verb {
-        Rollout::Start {
-            name,
-            version,
-            group,
-            waves,
-            abort_failed,
-            abort_min,
-            timeout,
-            start,
-        } => {
-            let mut body = json!({ "name": name, "version": version, "group": group });
-            let mut set = |key: &str, value: Option<Value>| {
-                if let (Some(value), Some(fields)) = (value, body.as_object_mut()) {
-                    fields.insert(key.to_owned(), value);
+        Rollout::Start(asked) => {
+            let body = rollout_file::request(&asked)?;
+            let answer = client.call(Method::POST, "/muster/v1/rollouts", Some(&body))?;
+            output::answer(global, &answer, |answer| {
+                if asked.dry_run {
+                    return forecast(answer);
                 }
-            };
-            set("waves", (!waves.is_empty()).then(|| json!(waves)));
-            set("abortFailed", abort_failed.map(Value::from));
-            set("abortMin", abort_min.map(Value::from));
-            set(
-                "timeoutMinutes",
-                timeout
-                    .as_deref()
-                    .map(minutes)
-                    .transpose()?
-                    .map(Value::from),
-            );
-            set(
-                "startAt",
-                start.as_deref().map(moment).transpose()?.map(Value::from),
-            );
-            let started = client.call(Method::POST, "/muster/v1/rollouts", Some(&body))?;
-            output::answer(global, &started, |started| {
-                let id = output::field(started, "id");
+                let id = output::field(answer, "id");
                 format!(
-                    "rollout {id} of {name} {version} to group {group} has started; follow it with `muster rollout watch {id}`"
+                    "rollout {id} of {} {} to group {} has started; follow it with `muster rollout watch {id}`",
+                    output::field(&body, "name"),
+                    output::field(&body, "version"),
+                    output::field(&body, "group"),
                 )
             })?;
         }
@@ -74,6 +50,13 @@ pub(super) fn run(global: &Global, verb: Rollout) -> anyhow::Result<ExitCode> {
             output::answer(global, &shown, described)?;
         }
         Rollout::Watch { id } => watch(global, &client, &id)?,
+        Rollout::Export { id } => {
+            let shown = client.call(Method::GET, &path(&id), None)?;
+            output::line(&csv(&shown))?;
+        }
+        Rollout::Approve { id } => {
+            act(global, &client, &id, "approve", "was approved by you")?;
+        }
         Rollout::Pause { id } => act(global, &client, &id, "pause", "paused")?,
         Rollout::Resume { id } => act(global, &client, &id, "resume", "goes on")?,
         Rollout::Abort { id, yes } => {
@@ -111,17 +94,26 @@ fn act(global: &Global, client: &Client, id: &str, what: &str, done: &str) -> an
     output::answer(global, &answer, |_| format!("rollout {id} {done}"))
 }
 
+/// Draws in place on a terminal; elsewhere a line for each change.
 fn watch(global: &Global, client: &Client, id: &str) -> anyhow::Result<()> {
+    let in_place = !global.json && std::io::stdout().is_terminal();
     let mut last = String::new();
     loop {
         let shown = client.call(Method::GET, &path(id), None)?;
         let text = if global.json {
             shown.to_string()
+        } else if in_place {
+            drawn(&shown)
         } else {
             waves(&shown)
         };
         if text != last {
-            output::line(&text)?;
+            if in_place && !last.is_empty() {
+                // Up to where the last picture began, and clear from there.
+                output::line(&format!("\x1b[{}F\x1b[J{text}", last.lines().count()))?;
+            } else {
+                output::line(&text)?;
+            }
             last = text;
         }
         if matches!(
@@ -134,18 +126,109 @@ fn watch(global: &Global, client: &Client, id: &str) -> anyhow::Result<()> {
     }
 }
 
-fn minutes(text: &str) -> anyhow::Result<i64> {
-    let duration: jiff::SignedDuration = text
-        .parse()
-        .with_context(|| format!("--timeout {text:?}: write it as 90m or 2h"))?;
-    Ok(duration.as_mins())
+/// A wave per line with a bar, then why devices failed.
+fn drawn(rollout: &Value) -> String {
+    const BAR: usize = 30;
+    let mut lines = vec![format!(
+        "{} {} {}: {}{}",
+        output::field(rollout, "id"),
+        output::field(rollout, "name"),
+        output::field(rollout, "version"),
+        output::field(rollout, "state"),
+        match output::field(rollout, "reason") {
+            "" => String::new(),
+            why => format!(" ({why})"),
+        }
+    )];
+    for wave in output::items(rollout, "waves") {
+        let part = |key: &str| match count(wave, "total") {
+            0 => 0,
+            total => {
+                usize::try_from(count(wave, key)).unwrap_or(0) * BAR
+                    / usize::try_from(total).unwrap_or(1).max(1)
+            }
+        };
+        let (good, bad, busy) = (part("succeeded"), part("failed"), part("in_progress"));
+        lines.push(format!(
+            "  {:>12} [{}{}{}{}] {} of {}, {} failed, {} at it, {} queued: {}",
+            output::field(wave, "name"),
+            "#".repeat(good),
+            "x".repeat(bad),
+            "-".repeat(busy),
+            " ".repeat(BAR.saturating_sub(good + bad + busy)),
+            count(wave, "succeeded"),
+            count(wave, "total"),
+            count(wave, "failed"),
+            count(wave, "in_progress"),
+            count(wave, "queued"),
+            output::field(wave, "state"),
+        ));
+    }
+    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    for execution in output::items(rollout, "executions") {
+        let status = output::field(execution, "status");
+        if matches!(status, "FAILED" | "TIMED_OUT" | "REJECTED") {
+            let why = match output::field(execution, "reason") {
+                "" => status,
+                why => why,
+            };
+            *reasons.entry(why).or_default() += 1;
+        }
+    }
+    lines.extend(
+        reasons
+            .iter()
+            .map(|(why, times)| format!("  {times} failed: {why}")),
+    );
+    lines.join("\n")
 }
 
-fn moment(text: &str) -> anyhow::Result<i64> {
-    let moment: jiff::Timestamp = text
-        .parse()
-        .with_context(|| format!("--start {text:?}: write it as 2027-01-31T12:00:00Z"))?;
-    Ok(moment.as_second())
+/// Who would get it and when.
+fn forecast(forecast: &Value) -> String {
+    let when = |value: &Value, key: &str| {
+        let at = value.get(key).and_then(Value::as_i64);
+        let at = at.and_then(|at| jiff::Timestamp::from_second(at).ok());
+        at.map_or_else(|| "not in sight".to_owned(), |at| at.to_string())
+    };
+    let mut parts = vec!["nothing was started; at the earliest it would go so:".to_owned()];
+    for wave in output::items(forecast, "waves") {
+        let approval = wave.get("needs_approval").and_then(Value::as_bool) == Some(true);
+        parts.push(format!(
+            "wave {}: {} devices, from {} to {}{}",
+            output::field(wave, "name"),
+            count(wave, "total"),
+            when(wave, "first_at"),
+            when(wave, "last_at"),
+            if approval { ", once approved" } else { "" }
+        ));
+        let rows: Vec<Vec<String>> = output::items(wave, "things")
+            .iter()
+            .map(|thing| vec![output::field(thing, "thing").to_owned(), when(thing, "at")])
+            .collect();
+        parts.push(output::table(&["device", "not before"], &rows));
+    }
+    parts.join("\n")
+}
+
+/// The executions as CSV (RFC 4180).
+fn csv(rollout: &Value) -> String {
+    const COLUMNS: [&str; 6] = ["thing", "wave", "status", "version", "reason", "rollback"];
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let mut lines = vec![COLUMNS.join(",")];
+    lines.extend(
+        output::items(rollout, "executions")
+            .iter()
+            .map(|execution| {
+                COLUMNS
+                    .map(|key| quoted(output::field(execution, key)))
+                    .join(",")
+            }),
+    );
+    lines.join("\r\n")
+}
+
+fn count(value: &Value, key: &str) -> u64 {
+    value.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
 fn path(id: &str) -> String {
@@ -154,7 +237,6 @@ fn path(id: &str) -> String {
 
 /// One line: the state, then each wave's counts.
 fn waves(rollout: &Value) -> String {
-    let count = |wave: &Value, key: &str| wave.get(key).and_then(Value::as_u64).unwrap_or(0);
     let mut parts = vec![output::field(rollout, "state").to_owned()];
     parts.extend(output::items(rollout, "waves").iter().map(|wave| {
         format!(
@@ -195,15 +277,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_or_refused_by_name() {
-        assert_eq!(minutes("2h").unwrap(), 120);
-        assert_eq!(moment("1970-01-01T00:01:00Z").unwrap(), 60);
+    fn pictures_tables_and_csv_say_what_is_there() {
+        let rollout = json!({
+            "id": "r-1", "name": "lamp", "version": "2.0", "state": "running", "reason": null,
+            "waves": [{"name": "50%", "state": "running", "total": 2, "succeeded": 1, "failed": 1, "in_progress": 0, "queued": 0}],
+            "executions": [
+                {"thing": "a", "wave": "50%", "status": "SUCCEEDED", "version": "2.0", "reason": null},
+                {"thing": "b", "wave": "50%", "status": "FAILED", "version": "1.0", "reason": "said \"no\", twice"},
+            ],
+        });
+        let picture = drawn(&rollout);
         assert!(
-            minutes("soon")
-                .unwrap_err()
-                .to_string()
-                .contains("--timeout")
+            picture.contains(&format!("[{}{}]", "#".repeat(15), "x".repeat(15))),
+            "{picture}"
         );
-        assert!(moment("noon").unwrap_err().to_string().contains("--start"));
+        assert!(
+            picture.contains("1 failed: said \"no\", twice"),
+            "{picture}"
+        );
+        assert_eq!(
+            csv(&rollout),
+            "thing,wave,status,version,reason,rollback\r\n\"a\",\"50%\",\"SUCCEEDED\",\"2.0\",\"\",\"\"\r\n\"b\",\"50%\",\"FAILED\",\"1.0\",\"said \"\"no\"\", twice\",\"\""
+        );
+        let plan = json!({"waves": [{"name": "50%", "total": 1, "needs_approval": true, "first_at": 60, "last_at": null,
+            "things": [{"thing": "a", "at": 60}]}]});
+        let text = forecast(&plan);
+        assert!(
+            text.contains("from 1970-01-01T00:01:00Z to not in sight, once approved"),
+            "{text}"
+        );
     }
 }

@@ -26,10 +26,12 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         "resume" => Command::Resume,
         "abort" => Command::Abort,
         "rollback" => Command::Rollback,
-        "approve" => return Err(ApiError::unsupported("approve")),
+        "approve" => Command::Approve {
+            by: call.caller.operator.name.to_string(),
+        },
         _ => {
             return Err(ApiError::not_found(
-                "a rollout is told to pause, resume, abort or rollback",
+                "a rollout is told to pause, resume, approve, abort or rollback",
             ));
         }
     };

@@ -27,6 +27,9 @@ struct Output {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: StartRollout = call.body()?;
+    if body.dry_run {
+        return Answer::json(&rooms.ota.forecast_rollout(&body, call.now)?);
+    }
     let id = rooms.ota.start_rollout(&body, call.now)?;
     Answer::json(&Output { id })
 }

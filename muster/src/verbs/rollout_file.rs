@@ -1,0 +1,311 @@
+//! What is asked of a rollout, by flags or by a file: both name the same fields and are read by the same rules. In the
+//! file each `[[wave]]` may have rules of its own.
+
+use crate::cli::RolloutStart;
+use anyhow::{Context as _, anyhow, bail};
+use serde_json::{Map, Value, json};
+use toml::Table;
+
+/// What holds for a wave, or for all that do not say otherwise.
+const RULES: [&str; 12] = [
+    "start",
+    "window",
+    "zone",
+    "rate",
+    "soak",
+    "success",
+    "abort-failed",
+    "abort-min",
+    "timeout",
+    "retry",
+    "approve",
+    "approvers",
+];
+/// What only the whole has.
+const WHOLE: [&str; 4] = ["name", "version", "group", "wave"];
+
+/// The request to the server.
+pub(super) fn request(asked: &RolloutStart) -> anyhow::Result<Value> {
+    let mut body = match &asked.file {
+        Some(path) => {
+            let shown = path.display();
+            let text = std::fs::read_to_string(path).with_context(|| format!("read {shown}"))?;
+            let table: Table = text
+                .parse()
+                .map_err(|error: toml::de::Error| anyhow!("{shown}: {error}"))?;
+            whole(&table).with_context(|| format!("{shown}"))?
+        }
+        None => whole(&flags(asked)).map_err(|error| anyhow!("--{error:#}"))?,
+    };
+    if asked.dry_run {
+        body.insert("dryRun".into(), true.into());
+    }
+    Ok(body.into())
+}
+
+/// The flags as the table that a file with the same meaning would be.
+fn flags(asked: &RolloutStart) -> Table {
+    let mut table = Table::new();
+    let mut set = |key: &str, value: Option<toml::Value>| {
+        if let Some(value) = value {
+            table.insert(key.to_owned(), value);
+        }
+    };
+    let text = |value: &Option<String>| value.clone().map(toml::Value::from);
+    set("name", text(&asked.name));
+    set("version", text(&asked.version));
+    set("group", text(&asked.group));
+    set(
+        "wave",
+        (!asked.waves.is_empty()).then(|| asked.waves.clone().into()),
+    );
+    set("start", text(&asked.start));
+    set("window", text(&asked.window));
+    set("zone", text(&asked.zone));
+    set("rate", text(&asked.rate));
+    set("soak", text(&asked.soak));
+    set("success", asked.success.map(|n| i64::from(n).into()));
+    set(
+        "abort-failed",
+        asked.abort_failed.map(|n| i64::from(n).into()),
+    );
+    set("abort-min", asked.abort_min.map(|n| i64::from(n).into()));
+    set("timeout", text(&asked.timeout));
+    set("retry", asked.retry.map(|n| i64::from(n).into()));
+    set("approve", asked.approve.then(|| true.into()));
+    table
+}
+
+fn whole(table: &Table) -> anyhow::Result<Map<String, Value>> {
+    let mut body = Map::new();
+    for (key, value) in table {
+        match &*key.replace('_', "-") {
+            "name" | "version" | "group" => {
+                let text = value
+                    .as_str()
+                    .ok_or_else(|| anyhow!("{key} = {value}: it must be text in quotes"))?;
+                body.insert(key.clone(), text.into());
+            }
+            "wave" | "waves" => {
+                let waves = value.as_array().ok_or_else(|| {
+                    anyhow!("{key} = {value}: write a list (`wave = [\"10%\", \"100%\"]`) or `[[wave]]` tables")
+                })?;
+                let waves = waves
+                    .iter()
+                    .enumerate()
+                    .map(|(index, one)| wave(one).with_context(|| format!("wave {}", index + 1)));
+                let waves = waves.collect::<anyhow::Result<Vec<Value>>>()?;
+                body.insert("waves".into(), waves.into());
+            }
+            known => {
+                let (field, value) = rule(known, key, value, &WHOLE)?;
+                body.insert(field.into(), value);
+            }
+        }
+    }
+    for key in ["name", "version", "group"] {
+        if !body.contains_key(key) {
+            bail!("{key} is missing: a rollout needs a name, a version and a group");
+        }
+    }
+    Ok(body)
+}
+
+fn wave(value: &toml::Value) -> anyhow::Result<Value> {
+    let Some(table) = value.as_table() else {
+        return match value {
+            toml::Value::String(size) => Ok(json!(size)),
+            toml::Value::Integer(size) => Ok(json!(size.to_string())),
+            _ => bail!("{value} is neither a size nor a table"),
+        };
+    };
+    let mut wave = Map::new();
+    for (key, value) in table {
+        match (&*key.replace('_', "-"), value) {
+            ("size", toml::Value::String(size)) => {
+                wave.insert("size".into(), json!(size));
+            }
+            ("size", toml::Value::Integer(size)) => {
+                wave.insert("size".into(), json!(size.to_string()));
+            }
+            (known, value) => {
+                let (field, value) = rule(known, key, value, &["size"])?;
+                wave.insert(field.into(), value);
+            }
+        }
+    }
+    if !wave.contains_key("size") {
+        bail!("size is missing: `10%`, `5` or `group:NAME`");
+    }
+    Ok(wave.into())
+}
+
+/// A rule's name and value in the API. Errors name the field, the value and the mend.
+fn rule(
+    known: &str,
+    key: &str,
+    value: &toml::Value,
+    others: &[&str],
+) -> anyhow::Result<(&'static str, Value)> {
+    let words = |mend: &str| anyhow!("{key} {value}: {mend}");
+    let text = |mend: &str| value.as_str().ok_or_else(|| words(mend));
+    let number = |mend: &str| {
+        let number = value.as_integer().and_then(|n| u32::try_from(n).ok());
+        number.map(Value::from).ok_or_else(|| words(mend))
+    };
+    let percent = || {
+        let read = match value {
+            toml::Value::String(text) => text.trim_end_matches('%').parse().ok(),
+            other => other.as_integer(),
+        };
+        let percent = read.filter(|percent| (0..=100).contains(percent));
+        percent
+            .map(Value::from)
+            .ok_or_else(|| words("write a percentage, 0 to 100"))
+    };
+    let duration = |mend: &str| {
+        let length: jiff::SignedDuration = text(mend)?.parse().map_err(|_| words(mend))?;
+        if length.is_negative() {
+            return Err(words(mend));
+        }
+        Ok(length)
+    };
+    Ok(match known {
+        "start" => {
+            let mend = "write a moment as 2027-01-31T12:00:00Z";
+            let text = match value {
+                toml::Value::Datetime(moment) => moment.to_string(),
+                other => other.as_str().ok_or_else(|| words(mend))?.to_owned(),
+            };
+            let moment: jiff::Timestamp = text.parse().map_err(|_| words(mend))?;
+            (
+                "startAt",
+                u64::try_from(moment.as_second()).unwrap_or(0).into(),
+            )
+        }
+        "window" => ("window", text("write CRON/DURATION as text")?.into()),
+        "zone" => (
+            "zone",
+            text("write an IANA name such as Europe/Berlin")?.into(),
+        ),
+        "rate" => {
+            let mend = "write it as 100/min";
+            let read = match value {
+                toml::Value::String(text) => text
+                    .strip_suffix("/min")
+                    .and_then(|count| count.trim().parse::<u32>().ok()),
+                other => other.as_integer().and_then(|n| u32::try_from(n).ok()),
+            };
+            ("rate", read.ok_or_else(|| words(mend))?.into())
+        }
+        "soak" => (
+            "soakSeconds",
+            duration("write it as 10m or 24h")?.as_secs().into(),
+        ),
+        "timeout" => (
+            "timeoutMinutes",
+            duration("write it as 90m or 2h")?.as_mins().into(),
+        ),
+        "success" => ("success", percent()?),
+        "abort-failed" => ("abortFailed", percent()?),
+        "abort-min" => ("abortMin", number("write a whole number, 1 or more")?),
+        "retry" => ("retry", number("write how many times, as a whole number")?),
+        "approvers" => (
+            "approvers",
+            number("write how many people, as a whole number")?,
+        ),
+        "approve" => {
+            let wanted = value
+                .as_bool()
+                .ok_or_else(|| words("write true or false"))?;
+            ("approvers", u32::from(wanted).into())
+        }
+        _ => {
+            let fields: Vec<&str> = others.iter().chain(&RULES).copied().collect();
+            bail!("{key} is not known here; there are {}", fields.join(", "));
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> anyhow::Result<Value> {
+        whole(&text.parse::<Table>().unwrap()).map(Value::from)
+    }
+
+    fn words(text: &str) -> String {
+        let head = "name = \"lamp\"\nversion = \"2.0\"\ngroup = \"hall\"\n";
+        format!("{:#}", read(&format!("{head}{text}")).unwrap_err())
+    }
+
+    #[test]
+    fn a_file_says_all_that_flags_say_and_more() {
+        let body = read(
+            r#"
+            name = "lamp"
+            version = "2.0"
+            group = "hall"
+            window = "0 2 * * */3h"
+            zone = "Europe/Berlin"
+            rate = "100/min"
+            soak = "24h"
+            success = 95
+            abort_failed = "20%"
+            timeout = "2h"
+            retry = 1
+            start = 2027-01-31T12:00:00Z
+            [[wave]]
+            size = "group:canaries"
+            rate = 5
+            [[wave]]
+            size = 10
+            approve = true
+            abort-min = 3
+            [[wave]]
+            size = "100%"
+            approvers = 2
+            start = "2027-02-01T12:00:00+01:00"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(
+            body,
+            json!({
+                "name": "lamp", "version": "2.0", "group": "hall", "window": "0 2 * * */3h", "zone": "Europe/Berlin",
+                "rate": 100, "soakSeconds": 86_400, "success": 95, "abortFailed": 20, "timeoutMinutes": 120, "retry": 1,
+                "startAt": 1_801_396_800,
+                "waves": [
+                    {"size": "group:canaries", "rate": 5},
+                    {"size": "10", "approvers": 1, "abortMin": 3},
+                    {"size": "100%", "approvers": 2, "startAt": 1_801_479_600},
+                ],
+            })
+        );
+        let short = read("name='a'\nversion='1'\ngroup='g'\nwave=['10%', '100%']").unwrap();
+        assert_eq!(short["waves"], json!(["10%", "100%"]));
+    }
+
+    #[test]
+    fn errors_name_field_value_and_mend() {
+        assert!(words("soak = \"soon\"").contains("soak \"soon\": write it as 10m"));
+        assert!(words("soak = \"-1h\"").contains("write it as 10m"));
+        assert!(words("rate = \"100/h\"").contains("rate \"100/h\": write it as 100/min"));
+        assert!(words("success = 101").contains("success 101: write a percentage"));
+        assert!(words("retry = -1").contains("retry -1"));
+        assert!(words("start = \"noon\"").contains("start \"noon\": write a moment"));
+        assert!(
+            words("windows = \"x\"").contains("windows is not known here; there are name, version")
+        );
+        assert!(words("[[wave]]\nrate = 5").contains("wave 1: size is missing"));
+        assert!(
+            words("[[wave]]\nsize = 1\n[[wave]]\nsize = 2\ngroup = \"x\"")
+                .contains("wave 2: group is not known")
+        );
+        assert!(words("wave = 5").contains("write a list"));
+        assert!(
+            format!("{:#}", read("name = \"lamp\"").unwrap_err()).contains("version is missing")
+        );
+    }
+}
