@@ -1,5 +1,6 @@
 """Twenty devices with real agents: waves, a bad image that undoes itself, and a server that dies in the middle."""
 
+import datetime
 import itertools
 import os
 
@@ -228,3 +229,111 @@ def test_a_rollout_pauses_resumes_and_is_aborted_by_hand(fleet):
     listed = fleet.server.json("rollout", "list")["rollouts"]
     assert rollout in {r["id"] for r in listed}
     assert "rolled-back" in fleet.server.cli("rollout", "watch", rollout)
+
+
+def waits_for_state(fleet, rollout, state):
+    return fleet.until(rollout, lambda r: r["state"] == state, f"the rollout to be {state}")
+
+
+@pytest.mark.timeout(300)
+def test_a_second_wave_waits_for_approval_and_a_rollback_is_rolled_back(fleet):
+    good = fleet.deploy()
+    version, mark = fleet.add()
+    rollout = fleet.start(version, "--approve")
+    shown = waits_for_state(fleet, rollout, "waiting-approval")
+    first = by_wave(shown)["10%"]
+    others = [agent for name, agent in fleet.agents.items() if name not in first]
+    assert {status_of(shown)[agent.name] for agent in others} == {"WAITING"}
+    assert not any(agent.holds(mark) for agent in others)
+    fleet.server.cli("rollout", "approve", rollout)
+    shown = fleet.finish(rollout)
+    assert shown["state"] == "succeeded" and shown["waves"][1]["approved_by"] == ["admin"]
+    assert "cannot be approved" in fleet.server.refused("rollout", "approve", rollout)
+    for state, left in (("rolled-back", good), ("succeeded", version)):
+        fleet.server.cli("rollout", "rollback", rollout, "--yes")
+        shown = waits_for_state(fleet, rollout, state)
+        assert fleet.versions() == {left}
+        assert (shown["rollback"]["total"], shown["rollback"]["succeeded"]) == (DEVICES, DEVICES)
+    rows = fleet.server.cli("rollout", "export", rollout).split("\n")
+    assert rows[0].strip() == "thing,wave,status,version,reason,rollback" and f'"{version}"' in rows[1]
+
+
+@pytest.mark.timeout(300)
+def test_no_more_than_the_rate_begin_in_a_minute(fleet):
+    fleet.deploy()
+    version, _ = fleet.add()
+    rollout = fleet.start(version, "--wave", "100%", "--rate", "15/min")
+    shown = fleet.until(rollout, lambda r: r["waves"][0]["succeeded"] == 15, "the first fifteen")
+    assert sum(agent.tried(version) for agent in fleet.agents.values()) == 15
+    assert list(status_of(shown).values()).count("WAITING") == DEVICES - 15
+    fleet.server.cli("rollout", "pause", rollout)
+    fleet.server.cli("rollout", "resume", rollout)
+    assert fleet.finish(rollout)["state"] == "succeeded"
+    when = sorted(when for agent in fleet.agents.values() for when, tried in agent.trials() if tried == version)
+    assert len(when) == DEVICES and when[15] - when[0] > 55, "the sixteenth had to wait for the next minute"
+
+
+@pytest.mark.timeout(300)
+def test_a_closed_window_holds_everybody_and_an_open_one_nobody(fleet):
+    good = fleet.deploy()
+    version, mark = fleet.add()
+    # One day of the year, and not this one.
+    month = (datetime.datetime.now(datetime.timezone.utc).month + 5) % 12 + 1
+    rollout = fleet.start(version, "--window", f"0 0 1 {month} */1h")
+    waits_for_state(fleet, rollout, "running")
+    fleet.server.kill9()
+    fleet.server.start()
+    # What comes later is done, so the one in the window was looked at and told nobody.
+    other, _ = fleet.add()
+    done = fleet.finish(fleet.start(other, "--window", "* * * * */2h", "--zone", "Europe/Berlin"))
+    assert done["state"] == "succeeded" and fleet.versions() == {other} != {good}
+    shown = fleet.show(rollout)
+    assert shown["state"] == "running" and set(status_of(shown).values()) == {"WAITING"}
+    assert not any(agent.holds(mark) or agent.tried(version) for agent in fleet.agents.values())
+    fleet.server.cli("rollout", "abort", rollout, "--yes")
+    never = fleet.server.refused("rollout", "start", "lamp", version, "--group", "hall", "--window", "0 0 30 2 */1h")
+    assert "never comes true" in never
+
+
+@pytest.mark.timeout(300)
+def test_a_failing_device_is_tried_again_and_the_success_ratio_carries_the_wave(fleet):
+    first = sorted(by_wave(fleet.finish(fleet.start(fleet.deploy())))["10%"])
+    version, _ = fleet.add(sick=first[:1])
+    rollout = fleet.server.json("rollout", "start", "lamp", version, "--group", "hall", "--wave", "10%", "--wave", "100%",
+                                "--success", "50", "--retry", "1")["id"]
+    shown = fleet.until(rollout, lambda r: r["state"] == "succeeded" and status_of(r)[first[0]] == "FAILED", "all to end")
+    assert fleet.agents[first[0]].tried(version) == 2
+    assert [e["attempt"] for e in shown["executions"] if e["thing"] == first[0]] == [2]
+    assert sorted(status_of(shown).values()) == ["FAILED"] + ["SUCCEEDED"] * (DEVICES - 1)
+
+
+@pytest.mark.timeout(120)
+def test_a_file_says_it_and_a_dry_run_tells_nobody(fleet, tmp_path):
+    version, mark = fleet.add()
+    before = fleet.versions()
+    path = tmp_path / "ROLLOUT.toml"
+    path.write_text(f"""
+name = "lamp"
+version = "{version}"
+group = "hall"
+rate = "10/min"
+[[wave]]
+size = "10%"
+soak = "1h"
+[[wave]]
+size = "100%"
+approve = true
+""")
+    started = len(fleet.server.json("rollout", "list")["rollouts"])
+    plan = fleet.server.json("rollout", "start", "--file", path, "--dry-run")
+    assert [(w["name"], w["total"], w["needs_approval"]) for w in plan["waves"]] == [("10%", 2, False), ("100%", 18, True)]
+    assert plan["waves"][1]["first_at"] - plan["waves"][0]["last_at"] == 3600
+    assert plan["waves"][1]["last_at"] - plan["waves"][1]["first_at"] == 60
+    assert {t["thing"] for w in plan["waves"] for t in w["things"]} == set(fleet.agents)
+    assert "not before" in fleet.server.cli("rollout", "start", "--file", path, "--dry-run")
+    assert len(fleet.server.json("rollout", "list")["rollouts"]) == started and fleet.versions() == before
+    assert not any(agent.holds(mark) for agent in fleet.agents.values())
+    path.write_text(path.read_text().replace('soak = "1h"', 'soak = "soon"'))
+    assert 'wave 1: soak "soon": write it as 10m' in fleet.server.refused("rollout", "start", "--file", path)
+    path.write_text(path.read_text().replace('soak = "soon"', 'sock = "1h"'))
+    assert "sock is not known" in fleet.server.refused("rollout", "start", "--file", path)
