@@ -38,6 +38,8 @@ pub struct Device {
     pub reason: Option<String>,
     /// Its time zone, where it names one.
     pub zone: Option<String>,
+    /// When it was told what is in none of the parts any more.
+    pub told_before: Vec<u64>,
 }
 
 /// The devices of a rollout by thing name; one not in here is as if it had no execution.
@@ -52,13 +54,14 @@ impl Device {
 }
 
 impl Part {
-    /// Whether it failed and will be tried again.
-    pub(super) fn is_retried(&self, rules: &Rules) -> bool {
+    /// Whether it failed and will be tried again. One that was given up and is known to run the version
+    /// nevertheless is not.
+    pub(super) fn is_retried(&self, rules: &Rules, current: Option<&FirmwareVersion>) -> bool {
         let failed = matches!(
             self.status,
             ExecutionStatus::Failed | ExecutionStatus::TimedOut
         );
-        failed && self.attempt <= rules.retries
+        failed && self.attempt <= rules.retries && current != Some(&self.to)
     }
 
     /// Whether it is queued, and may not begin any more.
@@ -83,31 +86,33 @@ pub(crate) struct Counts {
 impl Counts {
     /// Counts installs.
     pub(crate) fn of(things: &[String], devices: &Devices, rules: &Rules) -> Self {
-        let installs = things
-            .iter()
-            .filter_map(|thing| devices.get(thing)?.install.as_ref());
+        let installs = things.iter().filter_map(|thing| {
+            let device = devices.get(thing)?;
+            Some((device.install.as_ref()?, device.current.as_ref()))
+        });
         Self::count(things.len(), installs, rules)
     }
 
     pub(super) fn count<'p>(
         total: usize,
-        parts: impl Iterator<Item = &'p Part>,
+        parts: impl Iterator<Item = (&'p Part, Option<&'p FirmwareVersion>)>,
         rules: &Rules,
     ) -> Self {
         let mut counts = Self {
             total,
             ..Self::default()
         };
-        for part in parts {
+        for (part, current) in parts {
+            let retried = part.is_retried(rules, current);
             match part.status {
-                _ if part.is_retried(rules) => counts.queued += 1,
+                _ if retried => counts.queued += 1,
                 ExecutionStatus::Succeeded => counts.succeeded += 1,
                 ExecutionStatus::InProgress => counts.in_progress += 1,
                 ExecutionStatus::Queued => counts.queued += 1,
                 status if status.is_failure() => counts.failed += 1,
                 _ => {}
             }
-            counts.ended += usize::from(part.status.is_terminal() && !part.is_retried(rules));
+            counts.ended += usize::from(part.status.is_terminal() && !retried);
         }
         counts
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
-use super::{Device, Devices, Offer, Opening, Part, Rules};
+use super::{Devices, Offer, Opening, Part, Rules};
 
 /// The time over which a rate is counted.
 const MINUTE: u64 = 60;
@@ -36,8 +36,10 @@ impl<'a> Round<'a> {
     ) -> Self {
         let mut recent: Vec<u64> = things
             .filter_map(|thing| devices.get(thing))
-            .flat_map(Device::parts)
-            .map(|part| part.offered_at)
+            .flat_map(|device| {
+                let parts = device.parts().map(|part| part.offered_at);
+                parts.chain(device.told_before.iter().copied())
+            })
             // Far in the future: the clock was set back meanwhile.
             .filter(|at| at + MINUTE > now && *at <= now + MINUTE)
             .collect();
@@ -76,7 +78,12 @@ impl<'a> Round<'a> {
         };
         let attempt = if part.is_shut(self.now) {
             part.attempt
-        } else if part.is_retried(rules) {
+        } else if part.is_retried(
+            rules,
+            self.devices
+                .get(thing)
+                .and_then(|device| device.current.as_ref()),
+        ) {
             part.attempt + 1
         } else {
             if let Some(until) = part

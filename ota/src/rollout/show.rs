@@ -123,12 +123,13 @@ impl Rollout {
         }
     }
 
-    fn rollback(&self, devices: &Devices) -> ShownRollback {
+    fn rollback<'d>(&self, devices: &'d Devices) -> ShownRollback {
         let all = || self.things().filter_map(|thing| devices.get(thing));
         let waiting = all()
             .filter(|device| device.rollback.is_none() && self.way_back(device).is_some())
             .count();
-        let parts = || all().filter_map(|device| device.rollback.as_ref());
+        let part = |device: &'d Device| Some((device.rollback.as_ref()?, device.current.as_ref()));
+        let parts = || all().filter_map(part);
         let total = parts().count();
         let counts = Counts::count(total, parts(), &self.spec.rules);
         ShownRollback {

@@ -153,6 +153,8 @@ impl World {
     fn turn(&mut self, rollout: &Rollout) {
         if rollout.undone > 1 {
             for device in self.devices.values_mut() {
+                let gone = device.earlier.take();
+                device.told_before.extend(gone.map(|part| part.offered_at));
                 device.earlier = device.rollback.take();
             }
         }
@@ -370,7 +372,7 @@ fn the_abort_rule_at_its_edge() {
             .chain(std::iter::repeat_n(part(ExecutionStatus::Failed), failed))
             .collect();
         let rules = rules(abort, min);
-        let counts = Counts::count(200, parts.iter(), &rules);
+        let counts = Counts::count(200, parts.iter().map(|part| (part, None)), &rules);
         rules.stops(&counts).is_some()
     };
     assert!(rule(Some(20), 1, 4, 1), "exactly 20% aborts");

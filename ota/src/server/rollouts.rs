@@ -171,6 +171,8 @@ impl Ota {
             let versions: BTreeSet<FirmwareVersion> = devices.values().filter_map(before).collect();
             if turn > 1 {
                 for device in devices.values_mut() {
+                    let gone = device.earlier.take();
+                    device.told_before.extend(gone.map(|part| part.offered_at));
                     device.earlier = device.rollback.take();
                 }
             }
