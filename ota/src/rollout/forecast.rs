@@ -52,9 +52,6 @@ impl Rollout {
         let mut at = now;
         let cost = self.things().count().max(1);
         for _ in 0..(BUDGET / cost).max(1) {
-            if rollout.state == RolloutState::Succeeded {
-                break;
-            }
             if rollout.state == RolloutState::WaitingApproval {
                 for person in 0..super::MAX_APPROVERS {
                     let by = person.to_string();

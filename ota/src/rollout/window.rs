@@ -16,6 +16,8 @@ use crate::Error;
 const DURATION_SECONDS: std::ops::RangeInclusive<i64> = 1..=7 * 86_400;
 /// Openings looked at to find where windows that overlap come to an end.
 const MAX_OVERLAPS: usize = 100;
+/// More than any zone has ever skipped.
+const LONGEST_GAP_HOURS: u64 = 48;
 /// An opening further away than this is none: 29 February on a given weekday comes every 28 years.
 const MAX_WAIT_YEARS: i64 = 30;
 
@@ -147,16 +149,27 @@ impl Window {
 
     /// The first opening after `after`, if it is not too far from `now` to count.
     fn next(&self, zone: &TimeZone, after: u64, now: u64) -> Option<u64> {
+        let next = self.occurrence(zone, after).or_else(|| {
+            // The search gives up before a gap of more than two hours; zones have skipped whole days. Where
+            // the line comes true at all, it is looked for on the other side.
+            self.occurrence(&TimeZone::UTC, after)?;
+            (1..=LONGEST_GAP_HOURS).find_map(|hours| self.occurrence(zone, after + hours * 3600))
+        })?;
+        let latest = i64::try_from(now)
+            .ok()?
+            .saturating_add(MAX_WAIT_YEARS * 31_557_600);
+        u64::try_from(next).ok().filter(|_| next <= latest)
+    }
+}
+
+impl Window {
+    fn occurrence(&self, zone: &TimeZone, after: u64) -> Option<i64> {
         let from = Timestamp::from_second(i64::try_from(after).ok()?).ok()?;
         let next: Zoned = self
             .cron
             .find_next_occurrence(&from.to_zoned(zone.clone()), false)
             .ok()?;
-        let next = next.timestamp().as_second();
-        let latest = i64::try_from(now)
-            .ok()?
-            .saturating_add(MAX_WAIT_YEARS * 31_557_600);
-        u64::try_from(next).ok().filter(|_| next <= latest)
+        Some(next.timestamp().as_second())
     }
 }
 
@@ -308,7 +321,7 @@ mod tests {
         assert!(words("0 0 30 2 */1h").contains("never comes true"));
         assert!(words("0 0 0 1 1 * 2020/1h").contains("never comes true"));
         assert!(window("0 0 29 2 */1h").check(&utc, now).is_ok());
-        assert!(words("0 2 * * *").contains("no duration"));
+        assert!(words("0 2 * * *").contains("no `/DURATION`"));
         assert!(words("daily").contains("no `/DURATION`"));
         assert!(words("0 2 * * */soon").contains("`soon` is no duration"));
         assert!(words("61 2 * * */1h").contains("no cron line"));

@@ -425,6 +425,7 @@ impl<'t> Changes<'t> {
             execution_number: execution.number,
             approximate_seconds_before_timed_out: execution
                 .deadline()
+                .filter(|_| execution.status == ExecutionStatus::InProgress)
                 .map(|deadline| deadline.saturating_sub(self.now.seconds)),
         })
     }

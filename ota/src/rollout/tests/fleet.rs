@@ -35,7 +35,7 @@ fn a_large_fleet_comes_to_its_end_and_each_device_to_one() {
     let count = std::env::var("MUSTER_SIMULATED_DEVICES")
         .ok()
         .and_then(|count| count.parse().ok())
-        .unwrap_or(20_000usize);
+        .unwrap_or(5_000usize);
     let rules = Rules {
         abort_failed_percent: Some(10),
         abort_min: 100,

@@ -150,7 +150,11 @@ fn a_wave_that_cannot_succeed_any_more_is_stopped_at_once() {
         world.step(thing, false);
         world.settle(&mut rollout);
     }
-    assert_eq!(rollout.state, RolloutState::RollingBack);
+    assert_eq!(
+        rollout.state,
+        RolloutState::RolledBack,
+        "nobody had taken it"
+    );
     assert!(
         rollout
             .reason

@@ -233,7 +233,7 @@ fn what_the_planner_does_twice_is_there_once() {
     let id = yard.start(&json!({"waves": ["50%", "100%"]}));
     let view = yard.house.eventually(|ota| {
         let view = ota.rollout(&id).unwrap();
-        (view.waves[0].state == WaveState::Running).then_some(view)
+        (view.waves[0].queued == 2).then_some(view)
     });
     // A crash after the executions were made and before the wave was recorded as begun.
     let now = SystemTime::now();
@@ -433,6 +433,8 @@ fn a_window_that_closes_takes_the_job_away_until_it_opens_again() {
         };
         yard.house.ota().change(now, change).unwrap()
     };
+    // Paused, so that it is not offered again before it was looked at.
+    told(&yard, &id, Command::Pause);
     let execution = shut(0);
     let nothing = yard.house.accepted("lamp-0", "$next/get", &json!({}));
     assert_eq!(nothing.get("execution"), None);
@@ -451,8 +453,12 @@ fn a_window_that_closes_takes_the_job_away_until_it_opens_again() {
         assert_eq!(refused["code"], "ResourceNotFound", "{refused}");
     }
     // It opens again: the same try, one more word to the device.
-    yard.house.ota().advance(&id, SystemTime::now()).unwrap();
-    let again = yard.house.accepted("lamp-0", "$next/get", &json!({}))["execution"].clone();
+    told(&yard, &id, Command::Resume);
+    let again = yard.house.eventually(|_| {
+        let next = yard.house.accepted("lamp-0", "$next/get", &json!({}));
+        next.get("execution").cloned()
+    });
+    assert_eq!(again.get("approximateSecondsBeforeTimedOut"), None);
     assert_eq!(again["executionNumber"], 1);
     assert_eq!(again["versionNumber"], json!(execution.version_number + 1));
     assert_eq!(yard.house.ota().job(&job).unwrap().open, 1);
