@@ -1,7 +1,6 @@
 """Unmodified MQTT clients, and a way to wait for what they hear: events, never sleeps."""
 
 import queue
-import signal
 import ssl
 import subprocess
 import threading
@@ -223,7 +222,7 @@ class MosquittoSub:
         return self
 
     def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        # Not SIGTERM: one that waits to connect again does not hear it.
+        self.process.kill()
         self.process.wait(WAIT_S)
         self.process.stdout.close()
