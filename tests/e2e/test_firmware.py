@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from devices import eventually
 from release import Team, edited, flipped, opened, unsigned
 from server import muster
 
@@ -223,7 +224,9 @@ def ordered(team, server):
     server.cli("firmware", "add", team.package("lamp", "1.0.0", image))
     server.cli("group", "create", "hall")
     lamp = server.device("lamp-1", "--group", "hall")
-    server.json("rollout", "start", "lamp", "1.0.0", "--group", "hall")
+    rollout = server.json("rollout", "start", "lamp", "1.0.0", "--group", "hall")["id"]
+    # The job is queued by the planner, after the answer.
+    eventually(lambda: server.json("rollout", "show", rollout)["executions"][0]["status"] == "QUEUED", "the job was not queued")
     return server, image, lamp
 
 
