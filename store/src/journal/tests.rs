@@ -3,6 +3,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::task::Wake;
 
+use super::segment::SegmentFile;
 use super::*;
 use crate::Store;
 
@@ -144,20 +145,20 @@ struct Faulty {
 }
 
 impl Disk for Arc<Faulty> {
-    fn write_at(&self, file: &fs::File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_at(&self, file: &dyn SegmentFile, bytes: &[u8], offset: u64) -> io::Result<()> {
         if self.writes_fail.load(Ordering::SeqCst) {
             // Half of it, as a full disk does.
-            file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+            file.write_at(&bytes[..bytes.len() / 2], offset)?;
             return Err(io::ErrorKind::StorageFull.into());
         }
-        file.write_all_at(bytes, offset)
+        file.write_at(bytes, offset)
     }
 
-    fn sync(&self, file: &fs::File) -> io::Result<()> {
+    fn sync(&self, file: &dyn SegmentFile) -> io::Result<()> {
         if self.syncs_fail.load(Ordering::SeqCst) {
             return Err(io::Error::other("the disk is gone"));
         }
-        file.sync_data()
+        file.sync()
     }
 }
 
