@@ -62,6 +62,13 @@ pub(super) fn recover(
                 reason,
             });
         }
+        if last {
+            // A process that was killed may have left what is only in the kernel's memory yet;
+            // from here on it counts as durable.
+            disk.sync(&*file)
+                .map_err(|e| StoreError::io("sync", path, e))?;
+            disk.sync_directory(directory)?;
+        }
         segment.file = Some(file);
         state.add_segment(segment);
         let torn = last.then_some(noted.sequence);

@@ -166,6 +166,20 @@ fn open_faulty(directory: &Path, faulty: &Arc<Faulty>) -> (Journal, Replay) {
     try_open(directory, Box::new(Arc::clone(faulty))).unwrap()
 }
 
+#[test]
+fn what_a_killed_process_left_is_synced_before_it_counts_as_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    settle(&journal, journal.put(b"k", &[b"v"]).unwrap());
+    drop(journal);
+    let faulty = Arc::new(Faulty::default());
+    faulty.syncs_fail.store(true, Ordering::SeqCst);
+    let opened = try_open(dir.path(), Box::new(Arc::clone(&faulty)));
+    assert!(matches!(opened, Err(StoreError::Io { what: "sync", .. })));
+    faulty.syncs_fail.store(false, Ordering::SeqCst);
+    assert_eq!(replayed(open_faulty(dir.path(), &faulty).1).len(), 1);
+}
+
 struct Told(std::sync::mpsc::Sender<()>);
 impl Wake for Told {
     fn wake(self: Arc<Self>) {
