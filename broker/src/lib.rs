@@ -10,10 +10,12 @@ mod server;
 pub mod session;
 pub mod topic;
 
+#[cfg(feature = "simulate")]
+pub use server::simulate;
 #[cfg(feature = "server")]
 pub use server::{
     ApplicationMessage, Broker, BrokerError, BrokerParts, DurableError, Limits, Listeners,
-    Principal, RecoveryError, Reply, Request, ReservedTopics, Stats,
+    Principal, RecoveryError, Registry, Reply, Request, ReservedTopics, Stats,
 };
 #[cfg(feature = "server")]
 pub use server::{bench, tls};

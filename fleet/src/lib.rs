@@ -15,6 +15,8 @@ mod name;
 mod policies;
 mod records;
 mod registry;
+#[cfg(feature = "simulate")]
+pub mod simulated;
 mod standing;
 mod things;
 

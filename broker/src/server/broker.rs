@@ -27,6 +27,7 @@ use super::mailbox::Signal;
 use super::message::{Message, Origin};
 use super::pace;
 use super::recovery::{self, RecoveryError};
+use super::registry::Registry;
 use super::reserved::ReservedTopics;
 use super::retained::Retained;
 use super::router::Routing;
@@ -127,31 +128,17 @@ impl Broker {
             aws,
         } = parts;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let hub = Hub {
-            fleet,
-            durable: Arc::new(Durable::new(journal)),
-            tree: TopicTree::with_parents(!aws),
-            groups: Groups::default(),
-            retained: Retained::new(limits.retained_messages, limits.retained_bytes),
-            sessions: Sessions::new(),
-            deadlines: Deadlines::new(),
-            settings: Settings {
-                aws,
-                ..settings(&limits)
-            },
+        let parts = HubParts {
+            registry: Arc::new(fleet),
+            journal,
+            replay,
             limits,
+            aws,
             clock: Clock::start(),
-            denials: Sampler::new(),
-            counters: (0..=cores).map(|_| Arc::default()).collect(),
-            next_session: AtomicU64::new(1),
-            reserved: OnceLock::new(),
-            draining: AtomicBool::new(false),
-            handshakes: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
+            cores,
         };
-        recovery::recover(&hub, replay)?;
         Ok(Self {
-            hub: Arc::new(hub),
+            hub: Arc::new(open(parts)?),
             serving: Arc::default(),
         })
     }
@@ -298,6 +285,54 @@ impl Broker {
         let next = Lsn(journal.durable().0.saturating_add(1));
         Ok(journal.wait_durable(next)?)
     }
+}
+
+/// What a hub is made of.
+pub(crate) struct HubParts {
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) journal: Journal,
+    pub(crate) replay: Replay,
+    pub(crate) limits: Limits,
+    pub(crate) aws: bool,
+    pub(crate) clock: Clock,
+    pub(crate) cores: usize,
+}
+
+/// A hub with what an earlier run left behind.
+pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
+    let HubParts {
+        registry,
+        journal,
+        replay,
+        limits,
+        aws,
+        clock,
+        cores,
+    } = parts;
+    let hub = Hub {
+        registry,
+        durable: Arc::new(Durable::new(journal)),
+        tree: TopicTree::with_parents(!aws),
+        groups: Groups::default(),
+        retained: Retained::new(limits.retained_messages, limits.retained_bytes),
+        sessions: Sessions::new(),
+        deadlines: Deadlines::new(),
+        settings: Settings {
+            aws,
+            ..settings(&limits)
+        },
+        limits,
+        clock,
+        denials: Sampler::new(),
+        counters: (0..=cores).map(|_| Arc::default()).collect(),
+        next_session: AtomicU64::new(1),
+        reserved: OnceLock::new(),
+        draining: AtomicBool::new(false),
+        handshakes: AtomicUsize::new(0),
+        connections: AtomicUsize::new(0),
+    };
+    recovery::recover(&hub, replay)?;
+    Ok(hub)
 }
 
 async fn report(accepting: impl Future<Output = io::Result<()>>, address: io::Result<SocketAddr>) {

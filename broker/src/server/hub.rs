@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 
 use ca::CertificateId;
-use fleet::Fleet;
 use policy::Action;
 use store::{Behind, Lsn};
 
@@ -20,6 +19,7 @@ use super::limits::Limits;
 use super::mailbox::{Delivery, Mailbox};
 use super::message::{Message, Origin};
 use super::parked::Parked;
+use super::registry::Registry;
 use super::reserved::ReservedTopics;
 use super::retained::{Full, Retained};
 use super::router::{self, Receivers, Routing, Subscriber};
@@ -33,7 +33,7 @@ use crate::topic::{ClientId, TopicFilter};
 
 /// See the module. Nothing in it is locked across an await.
 pub(crate) struct Hub {
-    pub(crate) fleet: Fleet,
+    pub(crate) registry: Arc<dyn Registry>,
     pub(crate) durable: Arc<Durable>,
     pub(crate) tree: TopicTree<Subscriber>,
     pub(crate) groups: Groups,
@@ -125,7 +125,8 @@ impl Hub {
             };
             let good = *known.entry(id).or_insert_with(|| {
                 // Not known for sure is not good.
-                Identity::find(&self.fleet, &id, None).is_ok_and(|identity| identity.is_active())
+                Identity::find(&*self.registry, &id, None)
+                    .is_ok_and(|identity| identity.is_active())
             });
             if !good {
                 self.forget_retained(message.topic());
@@ -171,7 +172,7 @@ impl Hub {
     ) {
         let now = identity.standing.now();
         let time = self.clock.now();
-        let grant = identity.grant(&self.fleet, &now, client, Clock::wall(time));
+        let grant = identity.grant(&*self.registry, &now, client, Clock::wall(time));
         let topic = will.topic.as_str();
         let allowed = super::identity::check(&now, Clock::wall(time)).is_ok()
             && grant.decide(Action::Publish, topic).is_allow()

@@ -95,7 +95,7 @@ pub(crate) async fn accept(
 }
 
 /// A place among the connections and, until the CONNECT is through, among the handshakes.
-struct Place {
+pub(crate) struct Place {
     _connection: Counted,
     handshake: Counted,
 }
@@ -118,7 +118,7 @@ impl Drop for Counted {
 }
 
 impl Place {
-    fn take(hub: &Arc<Hub>) -> Option<Self> {
+    pub(crate) fn take(hub: &Arc<Hub>) -> Option<Self> {
         if hub.draining.load(Ordering::Acquire) {
             return None;
         }
@@ -206,7 +206,7 @@ fn identify(hub: &Hub, tls: &TlsStream<tokio::net::TcpStream>) -> Result<Identit
     let common_name = common_name.map(|name| name.as_str().into());
     let id = CertificateId::of(leaf);
     let mut identity =
-        Identity::find(&hub.fleet, &id, common_name).map_err(|error| error.to_string())?;
+        Identity::find(&*hub.registry, &id, common_name).map_err(|error| error.to_string())?;
     identity.source_ip = socket.peer_addr().ok().map(|peer| peer.ip());
     identity.domain_name = connection.server_name().map(Into::into);
     identity::check(&identity.standing.now(), Clock::wall(hub.clock.now()))
@@ -215,7 +215,7 @@ fn identify(hub: &Hub, tls: &TlsStream<tokio::net::TcpStream>) -> Result<Identit
 }
 
 /// The session gets a task of its own, so that what the handshake needed is given back.
-async fn serve<S>(
+pub(crate) async fn serve<S>(
     io: S,
     hub: Arc<Hub>,
     counters: Arc<Counters>,

@@ -19,11 +19,14 @@ mod parked;
 mod record;
 mod recovery;
 mod refusal;
+mod registry;
 mod reserved;
 mod retained;
 mod router;
 mod sampler;
 mod sessions;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 mod stats;
 pub mod tls;
 mod tree;
@@ -33,6 +36,7 @@ pub use broker::{ApplicationMessage, Broker, BrokerError, BrokerParts, Listeners
 pub use layout::DurableError;
 pub use limits::Limits;
 pub use recovery::RecoveryError;
+pub use registry::Registry;
 pub use reserved::{Principal, Reply, Request, ReservedTopics};
 pub use stats::Stats;
 

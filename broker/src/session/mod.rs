@@ -39,7 +39,7 @@ pub use stored::{Closed, InFlight, Progress, Stored, Token};
 pub use subscriptions::{SubscribeRequest, SubscribeRequests, UnsubscribeRequests};
 pub use time::Time;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use bytes_utils::Str;
 
@@ -63,7 +63,7 @@ pub struct Session<M> {
     client_id: ClientId,
 
     // What survives the connection.
-    subscriptions: HashMap<TopicFilter, SubscriptionOptions>,
+    subscriptions: BTreeMap<TopicFilter, SubscriptionOptions>,
     outgoing: Outgoing<M>,
     held: Held,
     expiry_s: u32,

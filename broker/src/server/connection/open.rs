@@ -79,7 +79,7 @@ where
             return None;
         }
     };
-    identity.asked_for(&hub.fleet, &proposal);
+    identity.asked_for(&*hub.registry, &proposal);
     let admitted = admit(&hub, &identity, &proposal, &counters);
     let opened = match admitted {
         Ok(admitted) => {
@@ -216,7 +216,7 @@ fn admit(
         .map_err(|error| Refusal::new(ReasonCode::NotAuthorized, error))?;
     let client_id = proposal.client_id();
     let grant = identity.grant(
-        &hub.fleet,
+        &*hub.registry,
         &standing,
         client_id,
         Clock::wall(hub.clock.now()),
@@ -409,7 +409,7 @@ fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
     let mailbox = kept.mailbox;
     let mut subscriptions = kept.subscriptions;
     let lost: Vec<_> = subscriptions
-        .extract_if(|filter, _| {
+        .extract_if(.., |filter, _| {
             let decision = judge.grant().decide(Action::Subscribe, filter.as_str());
             !decision.is_allow()
         })
