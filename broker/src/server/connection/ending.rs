@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::Connection;
+use super::{Answer, Connection, Waiting};
 use crate::codec::{PacketId, ReasonCode, SESSION_NEVER_EXPIRES};
 use crate::server::groups::Shared;
 use crate::server::identity::NotInGoodStanding;
@@ -89,6 +89,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.watch = None;
         if let Some(stalled) = self.stalled.take() {
             stalled.abandon(&self.hub.durable);
+        }
+        // Done already, only the answer waited for the disk: the session must know of it.
+        let mut unsaid = Vec::new();
+        for Waiting { answer, .. } in std::mem::take(&mut self.waiting) {
+            match answer {
+                Answer::Subscribe(requests, _) => {
+                    self.session.subscribed(requests, None, &mut unsaid);
+                }
+                Answer::Unsubscribe(requests) => self.session.unsubscribed(requests, &mut unsaid),
+                _ => {}
+            }
         }
         let out = self.out.split_off(self.written.min(self.out.len()));
         let Self {
