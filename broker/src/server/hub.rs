@@ -324,8 +324,8 @@ impl Hub {
         }
     }
 
-    /// Ends a kept session: nothing of it remains.
-    pub(crate) fn discard(&self, parked: &Parked) {
+    /// Ends a kept session: nothing of it remains. Returns when that is safe.
+    pub(crate) fn discard(&self, parked: &Parked) -> Option<Lsn> {
         let mailbox = &parked.mailbox;
         self.unsubscribe_all(mailbox.number(), parked.subscriptions.keys());
         for flight in &parked.in_flight {
@@ -335,7 +335,7 @@ impl Hub {
         for packet_id in &parked.held {
             self.durable.delete_held(mailbox.number(), *packet_id);
         }
-        self.erase(mailbox);
+        self.erase(mailbox)
     }
 
     /// Removes subscriptions of a session from the tree and the journal.
@@ -383,15 +383,16 @@ impl Hub {
         mailbox.forget_token(token, body);
     }
 
-    /// Closes a mailbox and deletes the session's records.
-    pub(crate) fn erase(&self, mailbox: &Mailbox) {
+    /// Closes a mailbox and deletes the session's records. Returns when that is safe.
+    pub(crate) fn erase(&self, mailbox: &Mailbox) -> Option<Lsn> {
         for delivery in mailbox.close() {
             self.drop_unsent(mailbox, delivery);
         }
-        if mailbox.is_durable() {
-            self.durable.delete_will(mailbox.number());
-            self.durable.delete_session(mailbox.number());
+        if !mailbox.is_durable() {
+            return None;
         }
+        self.durable.delete_will(mailbox.number());
+        self.durable.delete_session(mailbox.number())
     }
 }
 

@@ -325,7 +325,15 @@ async fn open(
                 hub.publish_will(number, &will, &kept.identity, &key.client_id)
                     .await;
             }
-            hub.discard(&kept);
+            // What the client is told is gone must not be back after a crash.
+            let mut gone = hub.discard(&kept);
+            while gone.is_none() {
+                hub.next_commit().await;
+                gone = hub.durable.delete_session(kept.mailbox.number());
+            }
+            if let Some(lsn) = gone {
+                hub.committed(lsn).await;
+            }
             Resumed::fresh(fresh)
         }
         Some(kept) => resume(hub, *kept, &admitted.judge),
