@@ -117,7 +117,11 @@ impl Model {
                 .iter()
                 .filter(|subscription| subscription.matches(&message.topic))
         };
-        let (from, to) = (message.sent, message.routed);
+        let (from, mut to) = (message.sent, message.routed);
+        if message.is_will && self.crashed_since(from) > 0 {
+            // A crash may forget that a will was published, and it is published again.
+            to = NEVER;
+        }
         let live: Vec<&Subscription> = matching()
             .filter(|s| s.share().is_none() && s.span.may_meet(from, to))
             .filter(|s| !(s.no_local && message.publisher == at))
