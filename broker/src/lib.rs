@@ -15,7 +15,8 @@ pub use server::simulate;
 #[cfg(feature = "server")]
 pub use server::{
     ApplicationMessage, Broker, BrokerError, BrokerParts, DurableError, Limits, Listeners,
-    Principal, RecoveryError, Registry, Reply, Request, ReservedTopics, Stats,
+    OwnBounds, Principal, RecoveryError, Registry, Reply, Request, ReservedTopics, SessionBounds,
+    Stats,
 };
 #[cfg(feature = "server")]
 pub use server::{bench, tls};

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -16,6 +15,7 @@ use store::{Behind, Journal, Lsn, Replay, StoreError};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+use super::bounds::Bounds;
 use super::clock::Clock;
 use super::durable::Durable;
 use super::groups::Groups;
@@ -36,7 +36,7 @@ use super::sessions::Sessions;
 use super::stats::{Counters, Stats};
 use super::tree::TopicTree;
 use crate::codec::Qos;
-use crate::session::{Publication, Settings};
+use crate::session::Publication;
 use crate::topic::TopicName;
 
 /// How long to wait between two looks at whether all connections have gone.
@@ -317,10 +317,8 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         retained: Retained::new(limits.retained_messages, limits.retained_bytes),
         sessions: Sessions::new(),
         deadlines: Deadlines::new(),
-        settings: Settings {
-            aws,
-            ..settings(&limits)
-        },
+        bounds: Bounds::new(&limits, aws),
+        aws,
         limits,
         clock,
         denials: Sampler::new(),
@@ -360,26 +358,4 @@ fn start_core(
             let _ = runtime.block_on(stopped);
         })?;
     Ok((Core { handle, counters }, stop, thread))
-}
-
-fn settings(limits: &Limits) -> Settings {
-    let sixteen = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
-    Settings {
-        receive_max_messages: NonZeroU16::new(limits.session_inflight_messages)
-            .unwrap_or(NonZeroU16::MIN),
-        in_flight_max_messages: NonZeroU16::new(limits.session_inflight_messages)
-            .unwrap_or(NonZeroU16::MIN),
-        packet_max_bytes: u32::try_from(limits.packet_bytes)
-            .ok()
-            .and_then(NonZeroU32::new)
-            .unwrap_or(NonZeroU32::MAX),
-        keep_alive_max_s: NonZeroU16::new(sixteen(limits.keep_alive.as_secs())),
-        session_expiry_max_s: u32::try_from(limits.session_expiry.as_secs()).unwrap_or(u32::MAX),
-        subscriptions_max: limits.session_subscriptions,
-        topic_max_bytes: limits.topic_bytes,
-        topic_levels_max: limits.topic_levels,
-        topic_alias_max: limits.topic_aliases,
-        topic_alias_outgoing_max: limits.topic_aliases_outgoing,
-        ..Settings::default()
-    }
 }

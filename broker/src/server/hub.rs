@@ -9,6 +9,7 @@ use ca::CertificateId;
 use policy::Action;
 use store::{Behind, Lsn};
 
+use super::bounds::Bounds;
 use super::clock::Clock;
 use super::durable::Durable;
 use super::groups::{Groups, Shared};
@@ -28,7 +29,7 @@ use super::sessions::{Released, SessionKey, Sessions};
 use super::stats::Counters;
 use super::tree::{Stamp, TopicTree};
 use crate::codec::{SubscriptionOptions, Will};
-use crate::session::{Publication, SendOptions, Settings, Time, Token};
+use crate::session::{Publication, SendOptions, Time, Token};
 use crate::topic::{ClientId, TopicFilter};
 
 /// See the module. Nothing in it is locked across an await.
@@ -41,7 +42,9 @@ pub(crate) struct Hub {
     pub(crate) sessions: Sessions,
     pub(crate) deadlines: Deadlines,
     pub(crate) limits: Limits,
-    pub(crate) settings: Settings,
+    pub(crate) bounds: Bounds,
+    /// AWS IoT's deviations from the standards.
+    pub(crate) aws: bool,
     pub(crate) clock: Clock,
     pub(crate) denials: Sampler,
     /// One block per core; the last is everybody else's.
@@ -192,8 +195,11 @@ impl Hub {
         let publication = Publication::of_will(will, time);
         let origin = Origin::Device(identity.certificate());
         let message = Message::new(publication, will.qos, will.retain, origin);
-        // It is the session's own message for No Local too [MQTT-3.8.3-3].
-        self.publish(message, Some(number), Some(will_key(number)))
+        // It is the client's own message for No Local too, also where its client has begun another
+        // session meanwhile [MQTT-3.8.3-3].
+        let key = identity.session_key(&now, client);
+        let own = self.sessions.number_of(&key).unwrap_or(number);
+        self.publish(message, Some(own), Some(will_key(number)))
             .await;
     }
 
@@ -271,9 +277,14 @@ impl Hub {
         };
         let options = member.send_options(message);
         let counters = self.own_counters();
-        let put = member
-            .mailbox
-            .deliver(message, options, Some(shared), BodyRef::Inline, counters);
+        let put = member.mailbox.deliver(
+            message,
+            options,
+            Some(shared),
+            false,
+            BodyRef::Inline,
+            counters,
+        );
         put.is_ok()
     }
 

@@ -8,6 +8,7 @@ use ca::CertificateId;
 use fleet::{CertificateStatus, FleetError, Standing, StandingNow};
 use policy::{ConnectAttributes, Context, Grant};
 
+use super::listener::Transport;
 use super::registry::Registry;
 use super::sessions::{Owner, SessionKey};
 use crate::codec::Will;
@@ -18,6 +19,8 @@ use crate::topic::ClientId;
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) standing: Arc<Standing>,
+    /// How it came, the last time.
+    pub(crate) transport: Transport,
     /// Where the peer is, while there is one.
     pub(crate) source_ip: Option<IpAddr>,
     /// The server name it asked for.
@@ -85,6 +88,7 @@ impl Identity {
     ) -> Result<Self, FleetError> {
         Ok(Self {
             standing: registry.standing(id)?,
+            transport: Transport::Mqtt,
             source_ip: None,
             domain_name: None,
             connect: ConnectAttributes::default(),

@@ -144,7 +144,10 @@ async fn handshake(
     };
     // The registry is asked at every handshake, resumed or full.
     let identity = match identify(&hub, &tls) {
-        Ok(identity) => identity,
+        Ok(identity) => Identity {
+            transport,
+            ..identity
+        },
         Err(reason) => {
             counters.connects_refused.add();
             if hub.denials.take() {
@@ -157,7 +160,7 @@ async fn handshake(
     match transport {
         Transport::Mqtt => serve(tls, hub, counters, identity, deadline, place).await,
         Transport::WebSocket => {
-            let bytes = hub.limits.packet_bytes;
+            let bytes = hub.bounds.packet_bytes_max();
             let upgrade = timeout_at(deadline, websocket::accept(tls, bytes));
             match Box::pin(upgrade).await {
                 Ok(Ok(socket)) => serve(socket, hub, counters, identity, deadline, place).await,

@@ -1,5 +1,6 @@
 //! Everything with sockets: see the crate's documentation.
 
+mod bounds;
 mod broker;
 mod clock;
 mod connection;
@@ -32,6 +33,7 @@ pub mod tls;
 mod tree;
 mod websocket;
 
+pub use bounds::{OwnBounds, SessionBounds};
 pub use broker::{ApplicationMessage, Broker, BrokerError, BrokerParts, Listeners};
 pub use layout::DurableError;
 pub use limits::Limits;

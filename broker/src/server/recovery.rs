@@ -257,7 +257,7 @@ fn in_flight(
 ) -> Vec<ParkedFlight> {
     let mut sent: BTreeSet<Token> = record.in_flight.iter().copied().collect();
     if record.connected {
-        let most = usize::from(hub.settings.in_flight_max_messages.get());
+        let most = usize::from(hub.bounds.in_flight_max());
         let most = most.saturating_sub(received.len());
         sent.extend(queue.keys().take(most));
     }

@@ -263,6 +263,14 @@ impl Sessions {
         }
     }
 
+    /// The number of the session that is under this key now.
+    pub(crate) fn number_of(&self, key: &SessionKey) -> Option<u64> {
+        self.shard(key).lock().get(key).map(|slot| match slot {
+            Slot::Live { mailbox, .. } => mailbox.number(),
+            Slot::Parked(parked) => parked.mailbox.number(),
+        })
+    }
+
     fn shard(&self, key: &SessionKey) -> &Mutex<HashMap<SessionKey, Slot>> {
         // Truncation is meant: only the low bits choose the shard.
         let at = (self.hasher.hash_one(key) as usize) & (SHARDS - 1);

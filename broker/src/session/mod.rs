@@ -43,7 +43,9 @@ use std::collections::BTreeMap;
 
 use bytes_utils::Str;
 
-use crate::codec::{self, Packet, PacketId, Qos, ReasonCode, SubscriptionOptions, Version, Will};
+use crate::codec::{
+    self, Limits, Packet, PacketId, Qos, ReasonCode, SubscriptionOptions, Version, Will,
+};
 use crate::topic::{ClientId, TopicFilter};
 use aliases::{IncomingAliases, OutgoingAliases};
 use incoming::{Held, PendingAcks};
@@ -136,6 +138,12 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             will: connect.will,
             ended: false,
         }
+    }
+
+    /// What the decoder holds the client to.
+    #[must_use]
+    pub const fn decode_limits(&self) -> Limits {
+        self.settings.limits()
     }
 
     /// What the client speaks.
