@@ -9,12 +9,14 @@ mod certificates;
 mod devices;
 mod error;
 mod groups;
+mod issued;
 mod keys;
 mod live;
 mod name;
 mod policies;
 mod records;
 mod registry;
+mod revocation;
 mod standing;
 mod things;
 
@@ -27,4 +29,5 @@ pub use records::{
     Thing,
 };
 pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
+pub use revocation::{ListName, RevocationFaces, Staple};
 pub use standing::{Standing, StandingNow, WatchGuard};
