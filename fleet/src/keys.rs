@@ -2,7 +2,7 @@
 //! Facts that are asked for from both ends are written under both, in one batch.
 
 use crate::{GroupName, Target, ThingName};
-use ca::CertificateId;
+use ca::{CertificateId, Serial};
 use policy::PolicyName;
 
 pub(crate) const THING: &str = "thing/";
@@ -11,6 +11,10 @@ pub(crate) const CERTIFICATE: &str = "cert/";
 pub(crate) const POLICY: &str = "policy/";
 pub(crate) const REVOKED: &str = "revoked/";
 pub(crate) const SEEDED: &str = "meta/seeded";
+/// Set once every certificate is found by its serial number.
+pub(crate) const INDEXED: &str = "meta/serials";
+/// Where revocation lists were said to be found.
+pub(crate) const DISTRIBUTION: &str = "meta/distribution";
 
 pub(crate) fn thing(name: &ThingName) -> String {
     format!("{THING}{name}")
@@ -27,6 +31,19 @@ pub(crate) fn policy(name: &PolicyName) -> String {
 /// The certificate's place on the revocation list.
 pub(crate) fn revoked(id: &CertificateId) -> String {
     format!("{REVOKED}{id}")
+}
+/// The certificate with a serial number, among those that our own authority signed.
+pub(crate) fn serial(serial: &Serial) -> String {
+    format!("serial/{serial}")
+}
+/// A certificate that our own authority signed and that is no device's.
+pub(crate) fn issued(id: &CertificateId) -> String {
+    format!("issued/{id}")
+}
+/// Revoked certificates by the last octet of the serial number, which settles the list they stand on:
+/// `crl/<octet>/<serial>`.
+pub(crate) fn listed(octet: u8) -> String {
+    format!("crl/{octet:02x}/")
 }
 /// Members of a group: `member/<group>/<thing>`.
 pub(crate) fn members(group: &GroupName) -> String {

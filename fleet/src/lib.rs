@@ -9,6 +9,7 @@ mod certificates;
 mod devices;
 mod error;
 mod groups;
+mod issued;
 mod keys;
 mod live;
 mod name;
@@ -17,6 +18,7 @@ mod records;
 mod registry;
 #[cfg(feature = "simulate")]
 pub mod simulated;
+mod revocation;
 mod standing;
 mod things;
 
@@ -29,4 +31,5 @@ pub use records::{
     Thing,
 };
 pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
+pub use revocation::{ListName, RevocationFaces, Staple};
 pub use standing::{Standing, StandingNow, WatchGuard};

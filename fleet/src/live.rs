@@ -31,6 +31,8 @@ pub(crate) struct Live {
     applied: Mutex<Applied>,
     advanced: Condvar,
     revocation_epoch: AtomicU64,
+    /// The same for each last octet of a serial number.
+    listed_epochs: Box<[AtomicU64]>,
 }
 
 struct Directory {
@@ -60,6 +62,7 @@ impl Live {
             }),
             advanced: Condvar::new(),
             revocation_epoch: AtomicU64::new(0),
+            listed_epochs: (0..=u8::MAX).map(|_| AtomicU64::new(0)).collect(),
         });
         let follower = Arc::downgrade(&live);
         std::thread::Builder::new()
@@ -102,6 +105,14 @@ impl Live {
 
     pub(crate) fn revocation_epoch(&self) -> u64 {
         self.revocation_epoch.load(Ordering::Acquire)
+    }
+
+    /// Rises whenever a revocation with one of these last octets has changed.
+    pub(crate) fn listed_epoch(&self, octets: impl Iterator<Item = u8>) -> u64 {
+        octets
+            .filter_map(|octet| self.listed_epochs.get(usize::from(octet)))
+            .map(|epoch| epoch.load(Ordering::Acquire))
+            .sum()
     }
 
     fn refresh(&self, standing: &Standing) -> Result<(), StoreError> {
@@ -219,6 +230,11 @@ impl Live {
         if touched.revocations {
             self.revocation_epoch.fetch_add(1, Ordering::Release);
         }
+        for octet in &touched.listed {
+            if let Some(epoch) = self.listed_epochs.get(usize::from(*octet)) {
+                epoch.fetch_add(1, Ordering::Release);
+            }
+        }
         for standing in self.live() {
             let now = standing.now();
             if touched.includes(standing.id(), &now) {
@@ -230,6 +246,9 @@ impl Live {
 
     fn apply_all(&self) {
         self.revocation_epoch.fetch_add(1, Ordering::Release);
+        for epoch in &self.listed_epochs {
+            epoch.fetch_add(1, Ordering::Release);
+        }
         for standing in self.live() {
             self.refresh_or_deny(&standing);
         }
@@ -316,6 +335,8 @@ struct Touched {
     groups: BTreeSet<GroupName>,
     policies: BTreeSet<PolicyName>,
     revocations: bool,
+    /// Last octets of the serial numbers of what was revoked.
+    listed: BTreeSet<u8>,
 }
 
 impl Touched {
@@ -344,6 +365,7 @@ impl Touched {
                     _ => tracing::error!(key, second, "registry row of an unknown target"),
                 },
                 Some("revoked") => touched.revocations = true,
+                Some("crl") => touched.listed.extend(u8::from_str_radix(first, 16).ok()),
                 // The other half of a pair whose first half is above, or a fact no standing holds.
                 _ => {}
             }

@@ -69,6 +69,22 @@ pub(crate) enum Verb {
     /// Rollouts of firmware in waves
     #[command(subcommand)]
     Rollout(Rollout),
+    /// Audit: checks over the whole registry
+    #[command(subcommand)]
+    Audit(Audit),
+}
+
+/// `muster audit …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Run checks now; exit code 3 where something is found
+    Run {
+        /// A check; may be repeated [default: all]
+        #[arg(long = "check", value_name = "NAME")]
+        checks: Vec<String>,
+    },
+    /// List the checks there are
+    List,
 }
 
 /// `muster serve`.
@@ -83,7 +99,7 @@ pub(crate) struct Serve {
     /// API and firmware over TLS [default: [::]:8443]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) https: Option<SocketAddr>,
-    /// Certificate revocation list and issuer certificates, plain HTTP [default: [::]:8880]
+    /// Certificate revocation lists, OCSP and issuer certificates, plain HTTP [default: [::]:8880]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) http: Option<SocketAddr>,
     /// Where the plain HTTP listener is seen from outside, as written into certificates [default: http://NAME:PORT]

@@ -13,8 +13,8 @@ use anyhow::Context as _;
 use broker::{Broker, BrokerParts, Listeners};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators};
-use fleet::Fleet;
-use identity::ServerTls;
+use fleet::{Fleet, RevocationFaces};
+use identity::{Keeper, ServerTls};
 use listen::Sockets;
 use ota::server::Ota;
 use policy::Realm;
@@ -47,6 +47,7 @@ struct Server {
     store: Store,
     broker: Broker,
     control: Control,
+    keeper: Keeper,
     endpoints: Endpoints,
     http: Endpoint,
     first_start: bool,
@@ -87,7 +88,7 @@ impl Server {
             },
             now,
         )?;
-        let authority = Arc::new(authority);
+        let authority = Arc::new(authority.with_terms(settings.terms));
         let operators = Operators::open_or_create(
             data,
             &authority,
@@ -104,6 +105,10 @@ impl Server {
             },
             now,
         )?;
+        for operator in operators.list() {
+            operator.note(&fleet)?;
+        }
+        let revocation = RevocationFaces::open(&fleet)?;
         let (journal, replay) = store.journal(JOURNAL)?;
         let broker = Broker::new(BrokerParts {
             fleet: fleet.clone(),
@@ -113,7 +118,7 @@ impl Server {
             aws: settings.aws,
         })?;
         let ota = Ota::open(&store, fleet.clone(), notifications(broker.clone()), data)?;
-        let tls = ServerTls::of(&authority, &data.join("tls"), &settings.names, now)?;
+        let tls = ServerTls::of(&revocation, data.join("tls"), settings.names.clone(), now)?;
         broker.serve(
             Listeners {
                 mqtt: sockets.mqtt.0,
@@ -127,6 +132,7 @@ impl Server {
             fleet,
             ota,
             broker: broker.clone(),
+            revocation,
             authority,
             operators,
             endpoints: endpoints.clone(),
@@ -140,6 +146,7 @@ impl Server {
             store,
             broker,
             control,
+            keeper: tls.keeper,
             endpoints,
             http,
             first_start,
@@ -168,6 +175,7 @@ impl Server {
         if !(requests && sessions) {
             tracing::warn!(limit = ?DRAIN_LIMIT, requests, sessions, "some did not end in time and were cut off");
         }
+        drop(self.keeper);
         self.store.close();
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)

@@ -1,6 +1,7 @@
 //! The operator's verbs: each a client of the server's API and of nothing else, but for those that say they need no
 //! server.
 
+mod audit;
 mod device;
 mod device_files;
 mod firmware;
@@ -26,6 +27,7 @@ pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
         Verb::Group(verb) => group::run(global, verb),
         Verb::Policy(verb) => policy::run(global, verb),
         Verb::Firmware(verb) => firmware::run(global, verb),
+        Verb::Audit(verb) => audit::run(global, verb),
         Verb::Rollout(verb) => rollout::run(global, verb),
     }
 }

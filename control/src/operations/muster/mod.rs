@@ -9,12 +9,14 @@ mod delete_operator;
 mod device;
 mod enrolled;
 mod explain_policy;
+mod list_audit_checks;
 mod list_devices;
 mod list_operators;
 mod list_packages;
 mod list_rollouts;
 mod replace_device;
 mod revoke_device;
+mod run_audit;
 mod set_trust;
 mod show_device;
 mod show_package;
@@ -34,12 +36,14 @@ pub(super) static OPERATIONS: &[Operation] = &[
     delete_device::OPERATION,
     delete_operator::OPERATION,
     explain_policy::OPERATION,
+    list_audit_checks::OPERATION,
     list_devices::OPERATION,
     list_operators::OPERATION,
     list_packages::OPERATION,
     list_rollouts::OPERATION,
     replace_device::OPERATION,
     revoke_device::OPERATION,
+    run_audit::OPERATION,
     set_trust::OPERATION,
     show_device::OPERATION,
     show_package::OPERATION,
