@@ -164,10 +164,25 @@ impl Authority {
         key: &PublicKey,
         now: SystemTime,
     ) -> Result<Issued, CaError> {
+        self.issue_for(profile, subject, key, profile.rules().validity, now)
+    }
+
+    /// As [`Self::issue`], with a life that ends `lifetime` after `now` at the latest.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_for(
+        &self,
+        profile: Profile,
+        subject: &Subject,
+        key: &PublicKey,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Issued, CaError> {
         let rules = profile.rules();
         let names = subject.check(rules)?;
         self.refuse_own_key(key)?;
-        let (not_before, not_after) = self.life(rules, now)?;
+        let (not_before, not_after) = self.life(rules, lifetime, now)?;
         let serial = Serial::random()?;
         let params = self.params(rules, subject, &names, &serial, (not_before, not_after))?;
 
@@ -226,7 +241,12 @@ impl Authority {
 
     /// A certificate's first and last second: the profile's term from a minute ago, and nothing
     /// that its issuer does not live through.
-    fn life(&self, rules: &Rules, now: SystemTime) -> Result<(SystemTime, SystemTime), CaError> {
+    fn life(
+        &self,
+        rules: &Rules,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<(SystemTime, SystemTime), CaError> {
         let issuer = &self.issuing_facts;
         if !issuer.is_valid_at(now) {
             return Err(CaError::OutsideIssuer {
@@ -237,7 +257,8 @@ impl Authority {
         }
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(times::seconds(now)?.unsigned_abs());
         let not_before = (now - BACKDATED).max(issuer.not_before);
-        let not_after = (now - BACKDATED + rules.validity).min(issuer.not_after);
+        let term = (now - BACKDATED + rules.validity).min(issuer.not_after);
+        let not_after = now.checked_add(lifetime).map_or(term, |end| end.min(term));
         Ok((not_before, not_after))
     }
 

@@ -55,6 +55,15 @@ impl Fleet {
         Ok((record, issued, key))
     }
 
+    /// Mints a certificate for a device whose thing is not known yet.
+    pub(crate) fn mint_unbound(
+        &self,
+        key: &ca::PublicKey,
+        now: SystemTime,
+    ) -> Result<Issued, FleetError> {
+        self.mint(UNBOUND_COMMON_NAME, key, now)
+    }
+
     pub(crate) fn mint(
         &self,
         common_name: &str,
@@ -224,6 +233,8 @@ impl Fleet {
             t.delete(format!("{}{name}", keys::attached(&target)));
             t.delete(format!("{}{target}", keys::targets(name)));
         }
+        t.delete(keys::claim(id));
+        t.delete(keys::claim_use(id));
         t.delete(keys::certificate(id));
     }
 

@@ -13,9 +13,11 @@ mod keys;
 mod live;
 mod name;
 mod policies;
+pub mod provisioning;
 mod records;
 mod registry;
 mod standing;
+pub mod template;
 mod things;
 
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};

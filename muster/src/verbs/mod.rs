@@ -1,6 +1,7 @@
 //! The operator's verbs: each a client of the server's API and of nothing else, but for those that say they need no
 //! server.
 
+mod claim;
 mod device;
 mod device_files;
 mod firmware;
@@ -11,6 +12,7 @@ mod policy;
 mod rollout;
 mod rollout_file;
 mod status;
+mod template;
 
 use crate::{
     cli::{Global, Verb},
@@ -25,6 +27,8 @@ pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
         Verb::Device(verb) => device::run(global, verb),
         Verb::Group(verb) => group::run(global, verb),
         Verb::Policy(verb) => policy::run(global, verb),
+        Verb::Template(verb) => template::run(global, verb),
+        Verb::Claim(verb) => claim::run(global, verb),
         Verb::Firmware(verb) => firmware::run(global, verb),
         Verb::Rollout(verb) => rollout::run(global, verb),
     }
