@@ -205,10 +205,25 @@ impl Authority {
         key: &PublicKey,
         now: SystemTime,
     ) -> Result<Issued, CaError> {
+        self.issue_for(profile, subject, key, Duration::MAX, now)
+    }
+
+    /// As [`Self::issue`], with a life that ends `lifetime` after `now` at the latest.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_for(
+        &self,
+        profile: Profile,
+        subject: &Subject,
+        key: &PublicKey,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Issued, CaError> {
         let rules = profile.rules();
         let names = subject.check(rules)?;
         self.refuse_own_key(key)?;
-        let (not_before, not_after) = self.life(rules, now)?;
+        let (not_before, not_after) = self.life(rules, lifetime, now)?;
         let serial = Serial::random()?;
         let pointers = rules.points_to_authority.then(|| self.pointers(&serial));
         let life = (not_before, not_after);
@@ -268,9 +283,22 @@ impl Authority {
         Err(CaError::AuthorityKey { which })
     }
 
+    fn validity(&self, rules: &Rules) -> Duration {
+        match rules.profile {
+            Profile::Device => self.terms.device_validity,
+            Profile::Server => self.terms.server_validity,
+            Profile::Operator | Profile::OcspResponder => rules.validity,
+        }
+    }
+
     /// A certificate's first and last second: the profile's term from a minute ago, and nothing
     /// that its issuer does not live through.
-    fn life(&self, rules: &Rules, now: SystemTime) -> Result<(SystemTime, SystemTime), CaError> {
+    fn life(
+        &self,
+        rules: &Rules,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<(SystemTime, SystemTime), CaError> {
         let issuer = &self.issuing_facts;
         if !issuer.is_valid_at(now) {
             return Err(CaError::OutsideIssuer {
@@ -281,12 +309,8 @@ impl Authority {
         }
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(times::seconds(now)?.unsigned_abs());
         let not_before = (now - BACKDATED).max(issuer.not_before);
-        let validity = match rules.profile {
-            Profile::Device => self.terms.device_validity,
-            Profile::Server => self.terms.server_validity,
-            Profile::Operator | Profile::OcspResponder => rules.validity,
-        };
-        let not_after = (now + validity).min(issuer.not_after);
+        let term = (now + self.validity(rules)).min(issuer.not_after);
+        let not_after = now.checked_add(lifetime).map_or(term, |end| end.min(term));
         Ok((not_before, not_after))
     }
 }

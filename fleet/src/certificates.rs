@@ -46,6 +46,15 @@ impl Fleet {
         Ok((record, issued, key))
     }
 
+    /// Mints a certificate for a device whose thing is not known yet.
+    pub(crate) fn mint_unbound(
+        &self,
+        key: &ca::PublicKey,
+        now: SystemTime,
+    ) -> Result<Issued, FleetError> {
+        self.mint(UNBOUND_COMMON_NAME, key, now)
+    }
+
     pub(crate) fn mint(
         &self,
         common_name: &str,
@@ -210,6 +219,8 @@ impl Fleet {
             t.delete(format!("{}{target}", keys::targets(name)));
         }
         forget_serial(t, id)?;
+        t.delete(keys::claim(id));
+        t.delete(keys::claim_use(id));
         t.delete(keys::certificate(id));
         Ok(())
     }

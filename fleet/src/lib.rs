@@ -14,12 +14,14 @@ mod keys;
 mod live;
 mod name;
 mod policies;
+pub mod provisioning;
 mod records;
 mod registry;
 #[cfg(feature = "simulate")]
 pub mod simulated;
 mod revocation;
 mod standing;
+pub mod template;
 mod things;
 
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};

@@ -3,7 +3,7 @@
 
 use crate::{
     CertificateRecord, FleetError, GroupName, PolicyRecord, Standing, StandingNow, Target, Thing,
-    ThingName, keys,
+    ThingName, keys, provisioning::Claim,
 };
 use ca::CertificateId;
 use parking_lot::{Condvar, Mutex};
@@ -25,6 +25,8 @@ const POLICY_CACHE_LIMIT_ITEMS: usize = 10_000;
 
 pub(crate) struct Live {
     table: Table,
+    /// Of the ARNs in a claim's policy.
+    account: String,
     directory: Mutex<Directory>,
     /// Compiled default versions, by name, with the revision of the row they were compiled from.
     policies: Mutex<HashMap<PolicyName, (u64, Arc<Policy>)>>,
@@ -47,10 +49,15 @@ struct Applied {
 }
 
 impl Live {
-    pub(crate) fn start(store: &Store, table: &Table) -> Result<Arc<Self>, FleetError> {
+    pub(crate) fn start(
+        store: &Store,
+        table: &Table,
+        account: &str,
+    ) -> Result<Arc<Self>, FleetError> {
         let watch = table.watch(store.revision());
         let live = Arc::new(Live {
             table: table.clone(),
+            account: account.to_owned(),
             directory: Mutex::new(Directory {
                 standings: HashMap::new(),
                 sweep_at: SWEEP_FLOOR_ITEMS,
@@ -162,11 +169,17 @@ impl Live {
         for group in &groups {
             names.extend(self.names::<PolicyName>(&keys::attached(&Target::Group(group.clone())))?);
         }
-        let mut policies = Vec::with_capacity(names.len());
+        let mut policies = Vec::with_capacity(names.len() + 1);
         for name in names {
             if let Some(policy) = self.policy(&name)? {
                 policies.push(NamedPolicy { name, policy });
             }
+        }
+        // A claim belongs to no thing, so devices do not pay for the look.
+        if thing.is_none()
+            && let Some(row) = self.table.get_as::<Claim>(&keys::claim(id))?
+        {
+            policies.push(self.claim_policy(&row.value)?);
         }
         Ok(StandingNow {
             status: Some(record.status),
@@ -223,6 +236,20 @@ impl Live {
                 reason: format!("default version {} is missing", record.default_version),
             }),
         }
+    }
+
+    /// What a claim may do, as a policy that is attached nowhere.
+    fn claim_policy(&self, claim: &Claim) -> Result<NamedPolicy, StoreError> {
+        let unreadable = |reason: String| StoreError::Decode {
+            key: keys::claim(&claim.id),
+            reason,
+        };
+        let name = format!("claim-{}", claim.template).parse::<PolicyName>();
+        let policy = claim.policy(&self.account);
+        Ok(NamedPolicy {
+            name: name.map_err(|error| unreadable(error.to_string()))?,
+            policy: Arc::new(policy.map_err(|error| unreadable(error.to_string()))?),
+        })
     }
 
     fn apply(&self, revision: u64, changed: &[String]) {
@@ -350,7 +377,7 @@ impl Touched {
                 parts.next().unwrap_or(""),
             );
             match kind {
-                Some("cert" | "bound") => touched
+                Some("cert" | "bound" | "claim") => touched
                     .certificates
                     .extend(first.parse::<CertificateId>().ok()),
                 Some("thing" | "memberof" | "principal") => {

@@ -49,7 +49,7 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<Self, FleetError> {
         let table = store.table(TABLE)?;
-        let live = Live::start(store, &table)?;
+        let live = Live::start(store, &table, &realm.account)?;
         let fleet = Fleet {
             inner: Arc::new(Inner {
                 table,

@@ -1,5 +1,6 @@
 //! `muster serve`: opens the rooms from the bottom up, wires them, says `ready`, and closes them from the top down.
 
+mod hook;
 mod identity;
 mod limits;
 mod listen;
@@ -13,7 +14,8 @@ use anyhow::Context as _;
 use broker::{Broker, BrokerParts, Listeners};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators};
-use fleet::{Fleet, RevocationFaces};
+use fleet::{Fleet, RevocationFaces, provisioning::ProvisioningDesk};
+use hook::HttpsHook;
 use identity::{Keeper, ServerTls};
 use listen::Sockets;
 use ota::server::Ota;
@@ -118,6 +120,10 @@ impl Server {
             aws: settings.aws,
         })?;
         let ota = Ota::open(&store, fleet.clone(), notifications(broker.clone()), data)?;
+        let hook = Arc::new(HttpsHook::new(authority.root_der().clone()));
+        let region = settings.region.clone();
+        let provisioning = ProvisioningDesk::start(fleet.clone(), hook, region)
+            .context("start the threads of fleet provisioning")?;
         let tls = ServerTls::of(&revocation, data.join("tls"), settings.names.clone(), now)?;
         broker.serve(
             Listeners {
@@ -126,7 +132,10 @@ impl Server {
                 wss: sockets.wss.0,
                 wss_tls: tls.wss,
             },
-            Arc::new(Reserved { ota: ota.clone() }),
+            Arc::new(Reserved {
+                ota: ota.clone(),
+                provisioning,
+            }),
         )?;
         let control = Control::serve(ControlParts {
             fleet,

@@ -2,6 +2,7 @@
 //! server.
 
 mod audit;
+mod claim;
 mod device;
 mod device_files;
 mod firmware;
@@ -12,6 +13,7 @@ mod policy;
 mod rollout;
 mod rollout_file;
 mod status;
+mod template;
 
 use crate::{
     cli::{Global, Verb},
@@ -26,6 +28,8 @@ pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
         Verb::Device(verb) => device::run(global, verb),
         Verb::Group(verb) => group::run(global, verb),
         Verb::Policy(verb) => policy::run(global, verb),
+        Verb::Template(verb) => template::run(global, verb),
+        Verb::Claim(verb) => claim::run(global, verb),
         Verb::Firmware(verb) => firmware::run(global, verb),
         Verb::Audit(verb) => audit::run(global, verb),
         Verb::Rollout(verb) => rollout::run(global, verb),

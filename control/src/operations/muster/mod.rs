@@ -1,7 +1,10 @@
 //! What AWS has no word for, under `/muster/v1`.
 
 mod add_package;
+mod change_allow_list;
+mod claim;
 mod command_rollout;
+mod create_claim;
 mod create_device;
 mod create_operator;
 mod delete_device;
@@ -10,6 +13,8 @@ mod device;
 mod enrolled;
 mod explain_policy;
 mod list_audit_checks;
+mod list_allow_list;
+mod list_claims;
 mod list_devices;
 mod list_operators;
 mod list_packages;
@@ -18,6 +23,7 @@ mod replace_device;
 mod revoke_device;
 mod run_audit;
 mod set_trust;
+mod show_claim;
 mod show_device;
 mod show_package;
 mod show_rollout;
@@ -25,10 +31,17 @@ mod show_trust;
 mod start_rollout;
 mod status;
 mod update_policy;
+mod update_template;
 
 use crate::operation::Operation;
 
 pub(super) static OPERATIONS: &[Operation] = &[
+    change_allow_list::OPERATION,
+    create_claim::OPERATION,
+    list_allow_list::OPERATION,
+    list_claims::OPERATION,
+    show_claim::OPERATION,
+    update_template::OPERATION,
     add_package::OPERATION,
     command_rollout::OPERATION,
     create_device::OPERATION,
