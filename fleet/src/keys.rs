@@ -10,6 +10,7 @@ pub(crate) const GROUP: &str = "group/";
 pub(crate) const CERTIFICATE: &str = "cert/";
 pub(crate) const POLICY: &str = "policy/";
 pub(crate) const REVOKED: &str = "revoked/";
+pub(crate) const NETWORK: &str = "network/";
 pub(crate) const SEEDED: &str = "meta/seeded";
 
 pub(crate) fn thing(name: &ThingName) -> String {
@@ -23,6 +24,14 @@ pub(crate) fn certificate(id: &CertificateId) -> String {
 }
 pub(crate) fn policy(name: &PolicyName) -> String {
     format!("{POLICY}{name}")
+}
+/// A named network.
+pub(crate) fn network(name: &str) -> String {
+    format!("{NETWORK}{name}")
+}
+/// What is known of a thing's health.
+pub(crate) fn posture(thing: &ThingName) -> String {
+    format!("posture/{thing}")
 }
 /// The certificate's place on the revocation list.
 pub(crate) fn revoked(id: &CertificateId) -> String {

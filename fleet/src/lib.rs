@@ -12,7 +12,9 @@ mod groups;
 mod keys;
 mod live;
 mod name;
+mod networks;
 mod policies;
+mod posture;
 mod records;
 mod registry;
 mod standing;
@@ -21,7 +23,9 @@ mod things;
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
 pub use error::{FleetError, Kind};
 pub use name::{GroupName, NameError, ThingName};
+pub use networks::NamedNetwork;
 pub use policy::DEVICE_DEFAULT;
+pub use posture::{Health, Quarantine};
 pub use records::{
     CertificateRecord, CertificateStatus, Group, PolicyRecord, PolicyVersion, Revocation, Target,
     Thing,
