@@ -10,6 +10,8 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey as ParsedKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use crate::facts::parse;
+
 /// What every refusal ends with.
 const ACCEPTED: &str = "accepted are ECDSA P-256, ECDSA P-384, Ed25519 and RSA 2048 to 4096";
 
@@ -72,6 +74,15 @@ impl PublicKey {
             der: der.to_owned(),
             kind,
         })
+    }
+
+    /// Reads the key that a DER certificate is for.
+    ///
+    /// # Errors
+    /// [`KeyRefused`] for what is no readable certificate, and as [`PublicKey::from_der`].
+    pub fn of_certificate(der: &[u8]) -> Result<Self, KeyRefused> {
+        let certificate = parse(der).map_err(|error| refused(error.to_string()))?;
+        Self::from_der(certificate.public_key().raw)
     }
 
     /// The DER SubjectPublicKeyInfo.

@@ -17,6 +17,7 @@ pub(crate) const CLAIM: &str = "claim/";
 pub(crate) const CLAIM_END: &str = "claimend/";
 /// Unclaimed certificates by their end: `pending/<seconds>/<certificate>`.
 pub(crate) const PENDING: &str = "pending/";
+pub(crate) const NETWORK: &str = "network/";
 pub(crate) const SEEDED: &str = "meta/seeded";
 /// Set once every certificate is found by its serial number.
 pub(crate) const INDEXED: &str = "meta/serials";
@@ -34,6 +35,14 @@ pub(crate) fn certificate(id: &CertificateId) -> String {
 }
 pub(crate) fn policy(name: &PolicyName) -> String {
     format!("{POLICY}{name}")
+}
+/// A named network.
+pub(crate) fn network(name: &str) -> String {
+    format!("{NETWORK}{name}")
+}
+/// What is known of a thing's health.
+pub(crate) fn posture(thing: &ThingName) -> String {
+    format!("posture/{thing}")
 }
 /// The certificate's place on the revocation list.
 pub(crate) fn revoked(id: &CertificateId) -> String {

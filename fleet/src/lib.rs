@@ -13,8 +13,10 @@ mod issued;
 mod keys;
 mod live;
 mod name;
+mod networks;
 mod policies;
 pub mod provisioning;
+mod posture;
 mod records;
 mod registry;
 #[cfg(feature = "simulate")]
@@ -27,7 +29,9 @@ mod things;
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
 pub use error::{FleetError, Kind};
 pub use name::{GroupName, NameError, ThingName};
+pub use networks::NamedNetwork;
 pub use policy::DEVICE_DEFAULT;
+pub use posture::{Health, Quarantine};
 pub use records::{
     CertificateRecord, CertificateStatus, Group, PolicyRecord, PolicyVersion, Revocation, Target,
     Thing,

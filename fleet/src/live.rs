@@ -2,12 +2,14 @@
 //! its own follows the watch; operations wait here until their own change has been applied.
 
 use crate::{
-    CertificateRecord, FleetError, GroupName, PolicyRecord, Standing, StandingNow, Target, Thing,
-    ThingName, keys, provisioning::Claim,
+    CertificateRecord, FleetError, GroupName, Health, PolicyRecord, Standing, StandingNow, Target,
+    Thing, ThingName, keys, networks, provisioning::Claim,
 };
-use ca::CertificateId;
+use ca::{CertificateId, KeyKind, PublicKey};
 use parking_lot::{Condvar, Mutex};
-use policy::{CertificateValues, Field, Holder, NamedPolicy, Policy, PolicyName, ThingFacts};
+use policy::{
+    CertificateValues, Field, Holder, NamedPolicy, Networks, Policy, PolicyName, ThingFacts,
+};
 use std::{
     collections::{BTreeSet, HashMap},
     str::FromStr,
@@ -15,6 +17,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 use store::{Event, Row, Store, StoreError, Table, Watch};
 
@@ -30,6 +33,8 @@ pub(crate) struct Live {
     directory: Mutex<Directory>,
     /// Compiled default versions, by name, with the revision of the row they were compiled from.
     policies: Mutex<HashMap<PolicyName, (u64, Arc<Policy>)>>,
+    /// The named networks; `None` where they must be read (again).
+    networks: Mutex<Option<Arc<Networks>>>,
     applied: Mutex<Applied>,
     advanced: Condvar,
     revocation_epoch: AtomicU64,
@@ -63,6 +68,7 @@ impl Live {
                 sweep_at: SWEEP_FLOOR_ITEMS,
             }),
             policies: Mutex::default(),
+            networks: Mutex::default(),
             applied: Mutex::new(Applied {
                 revision: 0,
                 ended: false,
@@ -181,7 +187,17 @@ impl Live {
         {
             policies.push(self.claim_policy(&row.value)?);
         }
+        let health = match &thing {
+            Some(name) => self.table.get_as::<Health>(&keys::posture(name))?,
+            None => None,
+        };
+        let posture = match &thing {
+            Some(_) => health.map(|row| row.value).unwrap_or_default().posture(),
+            None => policy::Posture::default(),
+        };
         Ok(StandingNow {
+            posture: Arc::new(posture),
+            networks: self.networks()?,
             status: Some(record.status),
             thing,
             thing_facts: facts,
@@ -200,6 +216,16 @@ impl Live {
             .iter()
             .filter_map(|(key, _)| key.strip_prefix(prefix)?.parse().ok())
             .collect())
+    }
+
+    fn networks(&self) -> Result<Arc<Networks>, StoreError> {
+        let mut known = self.networks.lock();
+        if let Some(networks) = &*known {
+            return Ok(Arc::clone(networks));
+        }
+        let read = Arc::new(networks::read(&self.table)?);
+        *known = Some(Arc::clone(&read));
+        Ok(read)
     }
 
     fn policy(&self, name: &PolicyName) -> Result<Option<Arc<Policy>>, StoreError> {
@@ -257,6 +283,9 @@ impl Live {
         if touched.revocations {
             self.revocation_epoch.fetch_add(1, Ordering::Release);
         }
+        if touched.networks {
+            *self.networks.lock() = None;
+        }
         for octet in &touched.listed {
             if let Some(epoch) = self.listed_epochs.get(usize::from(*octet)) {
                 epoch.fetch_add(1, Ordering::Release);
@@ -264,7 +293,7 @@ impl Live {
         }
         for standing in self.live() {
             let now = standing.now();
-            if touched.includes(standing.id(), &now) {
+            if touched.networks || touched.includes(standing.id(), &now) {
                 self.refresh_or_deny(&standing);
             }
         }
@@ -272,6 +301,7 @@ impl Live {
     }
 
     fn apply_all(&self) {
+        *self.networks.lock() = None;
         self.revocation_epoch.fetch_add(1, Ordering::Release);
         for epoch in &self.listed_epochs {
             epoch.fetch_add(1, Ordering::Release);
@@ -324,6 +354,13 @@ fn certificate_values(
     let der = pem::parse(&record.pem).map_err(|error| unreadable(error.to_string()))?;
     let facts = ca::CertificateFacts::read(der.contents())
         .map_err(|error| unreadable(error.to_string()))?;
+    let key_kind = PublicKey::of_certificate(der.contents()).ok();
+    let key_kind = key_kind.map(|key| match key.kind() {
+        KeyKind::P256 => "P-256".into(),
+        KeyKind::P384 => "P-384".into(),
+        KeyKind::Ed25519 => "Ed25519".into(),
+        KeyKind::Rsa(bits) => format!("RSA-{bits}").into(),
+    });
     let fields = facts.values.into_iter().filter_map(|value| {
         let holder = if value.of_issuer {
             Holder::Issuer
@@ -336,7 +373,16 @@ fn certificate_values(
         id: Some(id.to_string().into()),
         serial_number: Some(facts.serial.to_decimal().into()),
         fields: fields.collect(),
+        not_before: seconds(record.not_before),
+        not_after: seconds(record.not_after),
+        key_kind,
+        enrolled_by: None,
     })
+}
+
+fn seconds(moment: SystemTime) -> Option<i64> {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    since.as_secs().try_into().ok()
 }
 
 fn follow(mut watch: Watch, live: &Weak<Live>) {
@@ -364,6 +410,7 @@ struct Touched {
     revocations: bool,
     /// Last octets of the serial numbers of what was revoked.
     listed: BTreeSet<u8>,
+    networks: bool,
 }
 
 impl Touched {
@@ -380,7 +427,8 @@ impl Touched {
                 Some("cert" | "bound" | "claim") => touched
                     .certificates
                     .extend(first.parse::<CertificateId>().ok()),
-                Some("thing" | "memberof" | "principal") => {
+                Some("network") => touched.networks = true,
+                Some("thing" | "memberof" | "principal" | "posture") => {
                     touched.things.extend(first.parse().ok())
                 }
                 Some("policy") => touched.policies.extend(first.parse().ok()),

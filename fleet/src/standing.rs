@@ -4,7 +4,7 @@ use crate::{CertificateStatus, GroupName, ThingName};
 use arc_swap::ArcSwap;
 use ca::CertificateId;
 use parking_lot::Mutex;
-use policy::{CertificateValues, NamedPolicy, ThingFacts};
+use policy::{CertificateValues, NamedPolicy, Networks, Posture, ThingFacts};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -30,6 +30,10 @@ pub struct StandingNow {
     pub groups: Arc<[GroupName]>,
     /// Every policy that counts: of the certificate and of the groups. One that cannot be read counts for nothing.
     pub policies: Arc<[NamedPolicy]>,
+    /// What is known of the thing's health.
+    pub posture: Arc<Posture>,
+    /// The networks that have a name.
+    pub networks: Arc<Networks>,
     /// First moment of the certificate's validity.
     pub not_before: SystemTime,
     /// Last moment of the certificate's validity.
@@ -52,6 +56,8 @@ impl StandingNow {
             client_id: client_id.into(),
             thing: self.thing_facts.clone(),
             certificate: Arc::clone(&self.certificate),
+            posture: Arc::clone(&self.posture),
+            networks: Arc::clone(&self.networks),
             now: since.ok().and_then(|since| since.as_secs().try_into().ok()),
             ..policy::Context::default()
         }
@@ -65,6 +71,8 @@ impl StandingNow {
             certificate: Arc::default(),
             groups: Arc::from([]),
             policies: Arc::from([]),
+            posture: Arc::default(),
+            networks: Arc::default(),
             not_before: SystemTime::UNIX_EPOCH,
             not_after: SystemTime::UNIX_EPOCH,
         }

@@ -105,6 +105,7 @@ impl Fleet {
             t.delete(format!("{}{name}", keys::members(&group)));
         }
         t.delete(keys::thing(name));
+        t.delete(keys::posture(name));
         Ok(())
     }
 }

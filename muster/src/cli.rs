@@ -60,6 +60,9 @@ pub(crate) enum Verb {
     /// Thing groups
     #[command(subcommand)]
     Group(Group),
+    /// Networks under names, for policies to speak of where devices are
+    #[command(subcommand)]
+    Network(Network),
     /// Policies: create, attach, test, explain
     #[command(subcommand)]
     Policy(Policy),
@@ -163,6 +166,17 @@ pub(crate) enum Device {
         #[arg(long)]
         yes: bool,
     },
+    /// Set it apart, or take it back in: policies ask for it by muster:Quarantined
+    Quarantine {
+        /// The device
+        name: String,
+        /// Why
+        #[arg(long)]
+        reason: Option<String>,
+        /// Take it back in
+        #[arg(long, conflicts_with = "reason")]
+        lift: bool,
+    },
     /// Revoke its certificates and forget it
     Delete {
         /// The device
@@ -231,6 +245,29 @@ pub(crate) enum Group {
         name: String,
         /// The device
         device: String,
+    },
+}
+
+/// `muster network …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Network {
+    /// Say what a network's name stands for; conditions on muster:SourceNetwork follow at once
+    Set {
+        /// The network
+        name: String,
+        /// Address or CIDR such as 10.1.0.0/16; may be repeated
+        #[arg(required = true)]
+        ranges: Vec<String>,
+    },
+    /// List networks
+    List,
+    /// Forget a network
+    Delete {
+        /// The network
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
 }
 

@@ -1,18 +1,19 @@
 //! The `Condition` of a statement: what must hold of a connection for the statement to count.
 //!
-//! Everything a condition asks is known when a connection's grant is made, so conditions are
-//! judged then and cost a message nothing. Only time goes on: [`Condition::turns`] says when a
-//! condition on it may come out otherwise.
+//! Nearly everything a condition asks is known when a connection's grant is made, so conditions
+//! are judged then and cost a message nothing. Time goes on: [`Condition::turns`] says when a
+//! condition on it may come out otherwise. And what is asked of a message is judged with it.
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::context::Context;
-use crate::document::Dialect;
+use crate::context::{Context, MessageFacts};
+use crate::document::{Dialect, Effect};
 use crate::error::{PolicyError, Problem};
 use crate::json::{Node, Text};
 use crate::key::Key;
 use crate::operator::{Family, OPERATORS, Operator, Quantifier};
+use crate::own::{Own, time_of_day};
 use crate::shown::{WORD_MAX_CHARS, nearest, shown};
 use crate::values::{Comparison, Network, Number, Template, date, number};
 
@@ -59,7 +60,11 @@ pub(crate) fn read(node: &Node<'_>, dialect: Dialect) -> Result<Box<[Condition]>
             .value
             .members("an operator of Condition", "an object of condition keys")?
         {
-            let foreign = || (dialect.lenient).then(|| Key::Foreign(member.key.as_str().into()));
+            // A slip in one of Muster's own is a slip in a test file, too.
+            let foreign = || {
+                let other = dialect.lenient && !Key::is_own(&member.key);
+                other.then(|| Key::Foreign(member.key.as_str().into()))
+            };
             let key = Key::named(&member.key).or_else(foreign).ok_or_else(|| {
                 member.key_node.error(Problem::UnknownConditionKey {
                     found: shown(&member.key, WORD_MAX_CHARS),
@@ -79,7 +84,17 @@ pub(crate) fn read(node: &Node<'_>, dialect: Dialect) -> Result<Box<[Condition]>
                 let key = key.to_string();
                 return Err(member.key_node.error(Problem::TimeAsText { key }));
             }
-            let values = Values::read(operator, &member.value, dialect)?;
+            if let Key::Own(own) = &key
+                && let Some(expected) = own.mismatch(operator.family)
+            {
+                let (key, operator) = (key.to_string(), operator.to_string());
+                return Err(member.key_node.error(Problem::OperatorOfKey {
+                    key,
+                    operator,
+                    expected,
+                }));
+            }
+            let values = Values::read(operator, &key, &member.value, dialect)?;
             conditions.push(Condition {
                 operator,
                 key: key.clone(),
@@ -115,7 +130,12 @@ fn nearest_operator(word: &str) -> Option<String> {
 }
 
 impl Values {
-    fn read(operator: Operator, node: &Node<'_>, dialect: Dialect) -> Result<Self, PolicyError> {
+    fn read(
+        operator: Operator,
+        key: &Key,
+        node: &Node<'_>,
+        dialect: Dialect,
+    ) -> Result<Self, PolicyError> {
         let texts = node
             .any_number()?
             .iter()
@@ -137,7 +157,13 @@ impl Values {
         }
         Ok(match operator.family {
             Family::Text(comparison) => Self::Texts(all(&texts, |text| {
-                Template::read(text, comparison, dialect)
+                let template = Template::read(text, comparison, dialect)?;
+                if let (Key::Own(own), Some(_)) = (key, template.word())
+                    && let Some(expected) = own.unknown_word(operator.family, &text.value)
+                {
+                    return Err(wrong(text, expected));
+                }
+                Ok(template)
             })?),
             Family::Bool => Self::Texts(all(&texts, |text| {
                 let template = Template::read(text, Comparison::IgnoringCase, dialect)?;
@@ -161,11 +187,12 @@ impl Values {
                 number(&text.value).ok_or_else(|| wrong(text, "a whole or decimal number"))
             })?),
             Family::Date(_) => Self::Dates(all(&texts, |text| {
-                date(&text.value).ok_or_else(|| {
-                    wrong(
-                        text,
-                        "a date like 2026-01-31T23:59:59Z or seconds since 1970",
-                    )
+                moment(key, &text.value).ok_or_else(|| {
+                    let expected = match key {
+                        Key::Own(_) => "a time of day like 08:30 or 08:30:59",
+                        _ => "a date like 2026-01-31T23:59:59Z or seconds since 1970",
+                    };
+                    wrong(text, expected)
                 })
             })?),
             Family::Binary => Self::Bytes(all(&texts, |text| {
@@ -193,12 +220,24 @@ impl Values {
 }
 
 impl Condition {
-    /// Whether it is met. In a server of any region (`any_region`) the region of an ARN is its
-    /// own.
-    pub(crate) fn holds(&self, context: &Context, any_region: bool) -> bool {
-        let mut values = context.values(&self.key);
+    /// Whether it is met for a statement of this effect. In a server of any region
+    /// (`any_region`) the region of an ARN is its own.
+    pub(crate) fn holds(
+        &self,
+        effect: Effect,
+        context: &Context,
+        message: &MessageFacts,
+        any_region: bool,
+    ) -> bool {
+        let mut values = context.values_for(&self.key, message);
         if let Values::Flags(flags) = &self.values {
             return flags.contains(&values.is_empty());
+        }
+        if effect == Effect::Allow && values.is_empty() && matches!(self.key, Key::Own(_)) {
+            // What is not known grants nothing, whatever the operator makes of absence.
+            return self.key == Key::Own(Own::SourceNetwork)
+                && context.source_ip.is_some()
+                && self.holds_for_none();
         }
         let negated = self.operator.negated;
         let agrees = |value: &Arc<str>| self.agrees(value, context, any_region) != negated;
@@ -240,11 +279,13 @@ impl Condition {
                         .any(|limit| order.holds(value.compare(*limit)))
                 })
             }
-            (Values::Dates(dates), Family::Date(order)) => date(value).is_some_and(|value| {
-                dates
-                    .iter()
-                    .any(|limit| order.holds(Some(value.cmp(limit))))
-            }),
+            (Values::Dates(dates), Family::Date(order)) => {
+                moment(&self.key, value).is_some_and(|value| {
+                    dates
+                        .iter()
+                        .any(|limit| order.holds(Some(value.cmp(limit))))
+                })
+            }
             (Values::Bytes(all), _) => all.iter().any(|bytes| **bytes == *value.as_bytes()),
             (Values::Networks(networks), _) => value
                 .parse()
@@ -263,17 +304,30 @@ impl Condition {
         }
     }
 
-    /// The first second after `now` at which it may come out otherwise; only time moves.
-    pub(crate) fn turns(&self, now: i64) -> Option<i64> {
+    /// What it comes to over an empty set of values that is known to be empty.
+    fn holds_for_none(&self) -> bool {
+        match self.operator.quantifier {
+            Some(Quantifier::ForAllValues) => true,
+            Some(Quantifier::ForAnyValue) => false,
+            None => self.operator.negated,
+        }
+    }
+
+    /// The first second after the context's at which it may come out otherwise; only time moves.
+    pub(crate) fn turns(&self, context: &Context) -> Option<i64> {
         const NANOS: i128 = 1_000_000_000;
-        if !matches!(self.key, Key::CurrentTime | Key::EpochTime) {
+        if !self.key.is_moving() {
             return None;
         }
         let seconds: Vec<i128> = match &self.values {
             Values::Dates(dates) => dates.iter().map(|date| date.div_euclid(NANOS)).collect(),
             Values::Numbers(numbers) => numbers.iter().map(|number| number.floor()).collect(),
-            _ => return None,
+            _ => Vec::new(),
         };
+        if let Key::Own(own) = &self.key {
+            return own.turns(context, &seconds);
+        }
+        let now = context.now?;
         seconds
             .into_iter()
             .flat_map(|second| [second, second.saturating_add(1)])
@@ -290,6 +344,14 @@ impl Condition {
             _ => Box::new(std::iter::empty()),
         };
         texts.flat_map(Template::keys)
+    }
+}
+
+/// Reads what a Date operator compares for a key: a time of day, or a moment.
+fn moment(key: &Key, text: &str) -> Option<i128> {
+    match key {
+        Key::Own(_) => time_of_day(text),
+        _ => date(text),
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::key::{Field, Holder, Key, Place};
+use crate::networks::Networks;
 
 /// Characters of the longest certificate value that stands for a variable, as in AWS.
 pub const VARIABLE_MAX_CHARS: usize = 1024;
@@ -42,6 +43,78 @@ pub struct Context {
     /// `aws:CurrentTime` and `aws:EpochTime`, in whole seconds since 1970; without it conditions
     /// on time are not met.
     pub now: Option<i64>,
+    /// The networks that the operator has named.
+    pub networks: Arc<Networks>,
+    /// Where the connection came in.
+    pub listener: Option<Listener>,
+    /// What its handshake agreed on.
+    pub tls_version: Option<TlsVersion>,
+    /// What is known of the device's health.
+    pub posture: Arc<Posture>,
+}
+
+/// Where a connection comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// MQTT over TLS.
+    Mqtt,
+    /// MQTT in WebSocket frames.
+    Wss,
+    /// The HTTPS face.
+    Https,
+}
+
+impl Listener {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Listener::Mqtt => "mqtt",
+            Listener::Wss => "wss",
+            Listener::Https => "https",
+        }
+    }
+}
+
+/// A version of TLS that is spoken here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the versions")]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+impl TlsVersion {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            TlsVersion::V1_2 => "1.2",
+            TlsVersion::V1_3 => "1.3",
+        }
+    }
+}
+
+/// What is known of a device's health now. What is not known meets no condition of an Allow.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Posture {
+    /// Name of the firmware that it last installed.
+    pub firmware_name: Option<Arc<str>>,
+    /// The version of that.
+    pub firmware_version: Option<Arc<str>>,
+    /// Whether it is set apart.
+    pub quarantined: Option<bool>,
+    /// Whether it has proven what it runs.
+    pub attested: Option<bool>,
+    /// When it last broke its profile, in seconds since 1970.
+    pub last_violation: Option<i64>,
+}
+
+/// What is known of the message, or of the subscription, that is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MessageFacts {
+    /// Bytes of the payload.
+    pub size_bytes: Option<usize>,
+    /// The quality of service of the PUBLISH, or the one that a SUBSCRIBE asks for.
+    pub qos: Option<u8>,
+    /// The retain flag of the PUBLISH.
+    pub retain: Option<bool>,
 }
 
 /// The features that CONNECT asked for.
@@ -73,6 +146,14 @@ pub struct CertificateValues {
     pub serial_number: Option<Arc<str>>,
     /// The values of subject and issuer in the certificate's order.
     pub fields: Vec<(Holder, Field, Arc<str>)>,
+    /// First second of its life, since 1970.
+    pub not_before: Option<i64>,
+    /// Last second of its life, since 1970.
+    pub not_after: Option<i64>,
+    /// The kind of its key, as in `P-256` or `RSA-2048`.
+    pub key_kind: Option<Arc<str>>,
+    /// How it was enrolled.
+    pub enrolled_by: Option<Arc<str>>,
 }
 
 impl CertificateValues {
@@ -123,8 +204,13 @@ impl Context {
         }
     }
 
-    /// Every value of a key; none where the key is not there.
+    /// Every value of a key; none where the key is not there, as those of a message are not.
     pub(crate) fn values(&self, key: &Key) -> Vec<Arc<str>> {
+        self.values_for(key, &MessageFacts::default())
+    }
+
+    /// Every value of a key for a message.
+    pub(crate) fn values_for(&self, key: &Key, message: &MessageFacts) -> Vec<Arc<str>> {
         let one = |value: Option<Arc<str>>| value.into_iter().collect();
         let thing = self.thing.as_deref();
         match key {
@@ -172,6 +258,7 @@ impl Context {
                 .map(|now| now.to_string().into())),
             Key::EpochTime => one(self.now.map(|now| now.to_string().into())),
             Key::SecureTransport => vec!["true".into()],
+            Key::Own(own) => own.values(self, message),
             Key::Foreign(_) => Vec::new(),
         }
     }
@@ -185,7 +272,7 @@ impl Context {
         let fit = match key {
             Key::Certificate(..) | Key::SerialNumber => fit_certificate_value(&value),
             // A moment is no name: it would be another one at the next message.
-            Key::CurrentTime | Key::EpochTime => false,
+            key if key.is_moving() || key.is_of_message() => false,
             _ => !value.is_empty(),
         };
         fit.then_some(value)

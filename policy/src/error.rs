@@ -100,7 +100,7 @@ pub enum Problem {
         nearest: Option<String>,
     },
     #[error(
-        "condition key {found:?} is not known: there are those of AWS IoT, such as iot:ClientId, aws:SourceIp, iot:Connection.Thing.Attributes[NAME]{}",
+        "condition key {found:?} is not known: there are those of AWS IoT, such as iot:ClientId, aws:SourceIp, iot:Connection.Thing.Attributes[NAME], and Muster's own, such as muster:SourceNetwork, muster:TimeOfDay[Europe/Berlin]{}",
         did_you_mean(.nearest)
     )]
     UnknownConditionKey {
@@ -111,6 +111,12 @@ pub enum Problem {
     ConditionValue {
         operator: String,
         found: String,
+        expected: &'static str,
+    },
+    #[error("{key} is compared by {expected}, not by {operator}")]
+    OperatorOfKey {
+        key: String,
+        operator: String,
         expected: &'static str,
     },
     #[error("{key} is a moment: compare it by a Date operator, such as DateLessThan")]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::action::{Action, Kind};
 use crate::arn::Resource;
-use crate::condition::Condition;
+use crate::context::MessageFacts;
 use crate::default::GrantText;
 use crate::document::{Effect, Statement};
 use crate::grant::{Bound, Decision, Grant, NamedPolicy};
@@ -80,11 +80,23 @@ impl Grant {
     /// denials and for people.
     #[must_use]
     pub fn explain(&self, action: Action, name: &str) -> Explanation {
-        self.explain_as(action, action.kind(), name)
+        self.explain_for(action, name, &MessageFacts::default())
     }
 
-    pub(crate) fn explain_as(&self, action: Action, kind: Kind, name: &str) -> Explanation {
-        let decision = self.decide_as(action, kind, name);
+    /// Explains what [`Grant::decide_for`] says.
+    #[must_use]
+    pub fn explain_for(&self, action: Action, name: &str, message: &MessageFacts) -> Explanation {
+        self.explain_as(action, action.kind(), name, message)
+    }
+
+    pub(crate) fn explain_as(
+        &self,
+        action: Action,
+        kind: Kind,
+        name: &str,
+        message: &MessageFacts,
+    ) -> Explanation {
+        let decision = self.decide_as(action, kind, name, message);
         let (mut statements, mut passed_over) = (Vec::new(), Vec::new());
         let mut at: Option<(&NamedPolicy, usize)> = None;
         for (named, bound) in self.statements() {
@@ -93,10 +105,12 @@ impl Grant {
                 _ => 0,
             };
             at = Some((named, index));
-            if let Some(resource) = self.speaks(bound, action, kind, name) {
+            if let Some(resource) = self.speaks(bound, action, kind, name, message) {
                 let statement = bound.statement;
                 statements.push(StatementRef::new(named, index, statement, resource, None));
-            } else if let Some((resource, reason)) = self.why_silent(bound, action, kind, name) {
+            } else if let Some((resource, reason)) =
+                self.why_silent(bound, action, kind, name, message)
+            {
                 let statement = bound.statement;
                 let reason = Some(reason);
                 passed_over.push(StatementRef::new(named, index, statement, resource, reason));
@@ -114,7 +128,7 @@ impl Grant {
                 .collect(),
             statements,
             passed_over,
-            variables: self.variable_values(),
+            variables: self.variable_values(message),
             missing_grant: (!allowed).then(|| {
                 if kind == Kind::Everything {
                     return GrantText::allow(action, "*".to_owned());
@@ -141,18 +155,19 @@ impl Grant {
         action: Action,
         kind: Kind,
         name: &str,
+        message: &MessageFacts,
     ) -> Option<(&'s Resource, String)> {
         let statement = bound.statement;
         if !statement.actions.contains(action) {
             return None;
         }
-        if !bound.met {
+        if !self.is_met(bound, message) {
             let near = |resource: &&Resource| {
                 let lacking = !resource.is_resolved(bound.values);
                 lacking || self.name_matches(bound, resource, kind, name) != statement.but
             };
             let resource = statement.resources.iter().find(near)?;
-            return Some((resource, self.unmet(statement)?));
+            return Some((resource, self.why_unmet(statement, message)?));
         }
         if statement.but {
             return None;
@@ -190,11 +205,9 @@ impl Grant {
     }
 
     /// The first condition that is not met, with what is there instead.
-    fn unmet(&self, statement: &Statement) -> Option<String> {
-        let any_region = self.realm.region.is_none();
-        let unmet = |condition: &&Condition| !condition.holds(self.context(), any_region);
-        let condition = statement.conditions.iter().find(unmet)?;
-        let values = self.context().values(&condition.key);
+    fn why_unmet(&self, statement: &Statement, message: &MessageFacts) -> Option<String> {
+        let condition = self.unmet(statement, message)?;
+        let values = self.context().values_for(&condition.key, message);
         let values = values.iter().map(|value| format!("{value:?}"));
         let values = values.collect::<Vec<_>>().join(", ");
         let values = if values.is_empty() {
@@ -216,7 +229,7 @@ impl Grant {
     }
 
     /// The client id, the thing's name and every other key that the policies speak of.
-    fn variable_values(&self) -> Vec<VariableValue> {
+    fn variable_values(&self, message: &MessageFacts) -> Vec<VariableValue> {
         let mut keys = vec![&Key::ThingName, &Key::ClientId];
         for named in self.policies.iter() {
             let held = named.policy.variables().iter().map(|v| &v.key);
@@ -230,7 +243,7 @@ impl Grant {
             }
         }
         let value = |key: &Key| {
-            let values = self.context().values(key);
+            let values = self.context().values_for(key, message);
             VariableValue {
                 name: key.to_string(),
                 value: (!values.is_empty()).then(|| values.join(", ")),

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Action, Kind};
+use crate::action::{Action, ActionSet, Kind};
 use crate::arn::Resource;
-use crate::context::Context;
+use crate::condition::Condition;
+use crate::context::{Context, MessageFacts};
 use crate::coverage;
 use crate::document::{Effect, Policy, Statement};
 use crate::name::PolicyName;
@@ -111,13 +112,24 @@ pub struct Grant {
     /// The values of each policy's variables, one policy behind the other.
     values: Arc<[Option<Arc<str>>]>,
     /// Of each statement, one policy behind the other, whether its conditions are met.
-    met: Arc<[bool]>,
+    met: Arc<[Met]>,
+    /// The actions of which a statement asks what the message is.
+    of_message: ActionSet,
     seldom: Arc<Seldom>,
     /// Whether a value would be a wildcard to MQTT.
     mqtt_wild: bool,
     has_opened: bool,
     /// Whether any Deny could speak; without one the first Allow decides.
     denies: bool,
+}
+
+/// Whether a statement's conditions are met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Met {
+    No,
+    Yes,
+    /// Those that do not ask of the message are.
+    Ask,
 }
 
 /// What an ordinary decision does not look at.
@@ -136,8 +148,8 @@ pub(crate) struct Bound<'g> {
     pub(crate) values: Values<'g>,
     /// What the values are of.
     pub(crate) variables: &'g [Variable],
-    /// Whether its conditions are.
-    pub(crate) met: bool,
+    /// Whether its conditions are met.
+    met: Met,
     number: usize,
 }
 
@@ -148,7 +160,7 @@ pub(crate) struct Statements<'g> {
     current: Option<(&'g NamedPolicy, std::slice::Iter<'g, Statement>, Values<'g>)>,
     /// Of the policies behind it.
     values: Values<'g>,
-    met: std::iter::Enumerate<std::slice::Iter<'g, bool>>,
+    met: std::iter::Enumerate<std::slice::Iter<'g, Met>>,
 }
 
 impl<'g> Iterator for Statements<'g> {
@@ -190,19 +202,33 @@ impl Grant {
         let wild = |value: &Arc<str>| value.contains(['+', '#']);
         let mqtt_wild = any_region && values.iter().flatten().any(wild);
         let statements = || policies.iter().flat_map(|named| named.policy.statements());
+        let nothing = MessageFacts::default();
         let met = statements().map(|statement| {
             let fails_closed = closed && statement.effect == Effect::Deny;
-            statement.conditions.iter().all(|condition| {
-                condition.holds(&context, any_region)
+            let (of_message, fixed): (Vec<_>, Vec<_>) = statement
+                .conditions
+                .iter()
+                .partition(|condition| condition.key.is_of_message());
+            let fixed = fixed.into_iter().all(|condition| {
+                condition.holds(statement.effect, &context, &nothing, any_region)
                     || fails_closed && condition.is_unresolved(&context)
-            })
+            });
+            match (fixed, of_message.is_empty()) {
+                (false, _) => Met::No,
+                (true, true) => Met::Yes,
+                (true, false) => Met::Ask,
+            }
         });
-        let turns_at = context.now.and_then(|now| {
-            let conditions = statements().flat_map(|statement| &statement.conditions);
-            conditions
-                .filter_map(|condition| condition.turns(now))
-                .min()
+        let met: Arc<[Met]> = met.collect();
+        let asking = statements().zip(met.iter());
+        let asking = asking.filter(|(_, met)| **met == Met::Ask);
+        let of_message = asking.fold(ActionSet::default(), |set, (statement, _)| {
+            set.union(statement.actions)
         });
+        let conditions = statements().flat_map(|statement| &statement.conditions);
+        let turns_at = conditions
+            .filter_map(|condition| condition.turns(&context))
+            .min();
         let mut opened = Vec::new();
         if closed && values.iter().any(Option::is_none) {
             let (mut number, mut first) = (0, 0);
@@ -222,7 +248,8 @@ impl Grant {
             }
         }
         Self {
-            met: met.collect(),
+            met,
+            of_message,
             values,
             denies: statements().any(|statement| statement.effect == Effect::Deny),
             has_opened: !opened.is_empty(),
@@ -244,6 +271,13 @@ impl Grant {
         self.seldom.turns_at
     }
 
+    /// Whether a decision on the action holds for one message only, because a statement asks of
+    /// its size, quality of service or retain flag.
+    #[must_use]
+    pub fn depends_on_message(&self, action: Action) -> bool {
+        self.of_message.contains(action)
+    }
+
     pub(crate) fn context(&self) -> &Context {
         &self.seldom.context
     }
@@ -258,15 +292,26 @@ impl Grant {
     /// byte comparisons, where a pattern counts with its variables' values; resources whose stars
     /// stand around plain text (nearly all) cost `name + pattern`.
     pub fn decide(&self, action: Action, name: &str) -> Decision {
-        self.decide_as(action, action.kind(), name)
+        self.decide_for(action, name, &MessageFacts::default())
+    }
+
+    /// Decides as [`Grant::decide`], on this very message or subscription.
+    pub fn decide_for(&self, action: Action, name: &str, message: &MessageFacts) -> Decision {
+        self.decide_as(action, action.kind(), name, message)
     }
 
     /// Decides on an action and a resource of a kind that is not necessarily the action's own.
-    pub(crate) fn decide_as(&self, action: Action, kind: Kind, name: &str) -> Decision {
+    pub(crate) fn decide_as(
+        &self,
+        action: Action,
+        kind: Kind,
+        name: &str,
+        message: &MessageFacts,
+    ) -> Decision {
         let mut decision = Decision::ImplicitDeny;
         for (_, bound) in self.statements() {
             let settled = decision.is_allow() && bound.statement.effect == Effect::Allow;
-            if settled || self.speaks(bound, action, kind, name).is_none() {
+            if settled || self.speaks(bound, action, kind, name, message).is_none() {
                 continue;
             }
             match bound.statement.effect {
@@ -296,9 +341,10 @@ impl Grant {
         action: Action,
         kind: Kind,
         name: &str,
+        message: &MessageFacts,
     ) -> Option<&'s Resource> {
         let statement = bound.statement;
-        if !bound.met || !statement.actions.contains(action) {
+        if !statement.actions.contains(action) || !self.is_met(bound, message) {
             return None;
         }
         if !statement.but {
@@ -316,6 +362,34 @@ impl Grant {
         } else {
             statement.resources.first()
         }
+    }
+
+    /// Whether the statement's conditions are met, for this message where they ask of it.
+    pub(crate) fn is_met(&self, bound: Bound<'_>, message: &MessageFacts) -> bool {
+        match bound.met {
+            Met::No => false,
+            Met::Yes => true,
+            Met::Ask => self.unmet(bound.statement, message).is_none(),
+        }
+    }
+
+    /// The first condition that is not met.
+    pub(crate) fn unmet<'s>(
+        &self,
+        statement: &'s Statement,
+        message: &MessageFacts,
+    ) -> Option<&'s Condition> {
+        let fails_closed = self.realm.unresolved_deny == UnresolvedDeny::Closed
+            && statement.effect == Effect::Deny;
+        let any_region = self.realm.region.is_none();
+        let met = |condition: &Condition| {
+            condition.holds(statement.effect, self.context(), message, any_region)
+                || fails_closed && condition.is_unresolved(self.context())
+        };
+        statement
+            .conditions
+            .iter()
+            .find(|condition| !met(condition))
     }
 
     fn opened_of<'g>(&'g self, bound: Bound<'_>) -> impl Iterator<Item = &'g Resource> + Clone {

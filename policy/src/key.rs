@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::own::{self, Own};
 use crate::shown::nearest;
 
 /// What a condition asks for, or a variable stands for.
@@ -24,6 +25,8 @@ pub(crate) enum Key {
     CurrentTime,
     EpochTime,
     SecureTransport,
+    /// One of Muster's own.
+    Own(Own),
     /// A key of another service, in documents judged as AWS judges them: it never has a value.
     Foreign(Box<str>),
 }
@@ -188,6 +191,9 @@ impl Key {
                 return Some(key);
             }
         }
+        if let Some(key) = Own::named(name) {
+            return Some(Key::Own(key));
+        }
         for prefix in ATTRIBUTES {
             if let Some(rest) = strip(name, prefix) {
                 let attribute = rest.strip_suffix(']')?;
@@ -213,6 +219,9 @@ impl Key {
 
     /// The known name that was probably meant.
     pub(crate) fn nearest(name: &str) -> Option<String> {
+        if Key::is_own(name) {
+            return Own::nearest(name);
+        }
         let certificate = || {
             let (holder, field) = strip(name, "iot:Certificate.")?.split_once('.')?;
             let holder = nearest(holder, &Holder::ALL.map(Holder::name))?;
@@ -228,8 +237,30 @@ impl Key {
     pub(crate) fn is_list(&self) -> bool {
         matches!(
             self,
-            Key::AvailableKeys | Key::ConnectAttributes | Key::Certificate(_, _, Place::List)
+            Key::AvailableKeys
+                | Key::ConnectAttributes
+                | Key::Certificate(_, _, Place::List)
+                | Key::Own(Own::SourceNetwork)
         )
+    }
+
+    /// Whether a name is one of Muster's, known or not.
+    pub(crate) fn is_own(name: &str) -> bool {
+        strip(name, own::PREFIX).is_some()
+    }
+
+    /// Whether it is a property of a message.
+    pub(crate) fn is_of_message(&self) -> bool {
+        matches!(self, Key::Own(own) if own.is_of_message())
+    }
+
+    /// Whether time alone changes it.
+    pub(crate) fn is_moving(&self) -> bool {
+        match self {
+            Key::CurrentTime | Key::EpochTime => true,
+            Key::Own(own) => own.is_moving(),
+            _ => false,
+        }
     }
 }
 
@@ -259,6 +290,7 @@ impl fmt::Display for Key {
                     Place::List => f.write_str(".List"),
                 }
             }
+            Key::Own(own) => own.write(f),
             Key::Foreign(name) => f.write_str(name),
             plain => {
                 let known = PLAIN.iter().find(|(key, _)| key == plain);

@@ -38,7 +38,9 @@ mod json;
 mod key;
 mod lint;
 mod name;
+mod networks;
 mod operator;
+mod own;
 mod pattern;
 mod shown;
 mod tokens;
@@ -48,11 +50,14 @@ pub mod vectors;
 #[cfg(test)]
 mod letter;
 #[cfg(test)]
+mod own_tests;
+#[cfg(test)]
 mod reference;
 
 pub use action::{Action, UnknownAction};
 pub use context::{
-    CertificateValues, ConnectAttributes, Context, FIELD_MAX_VALUES, ThingFacts, VARIABLE_MAX_CHARS,
+    CertificateValues, ConnectAttributes, Context, FIELD_MAX_VALUES, Listener, MessageFacts,
+    Posture, ThingFacts, TlsVersion, VARIABLE_MAX_CHARS,
 };
 pub use default::{DEVICE_DEFAULT, GrantText, device_default, device_default_text};
 pub use document::{AWS_DOCUMENT_MAX_VISIBLE_CHARS, Effect, Limits, Policy};
@@ -62,3 +67,4 @@ pub use grant::{Decision, Grant, NamedPolicy, Realm, UnresolvedDeny};
 pub use key::{Field, Holder};
 pub use lint::{Finding, FindingKind};
 pub use name::{InvalidPolicyName, PolicyName};
+pub use networks::{NETWORK_MAX_RANGES, NetworkError, Networks};

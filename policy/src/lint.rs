@@ -6,8 +6,11 @@ use serde::Serialize;
 
 use crate::action::{Action, Kind};
 use crate::arn::Resource;
+use crate::condition::Condition;
 use crate::document::{Effect, Policy, Statement};
 use crate::key::Key;
+use crate::operator::Family;
+use crate::own::Own;
 use crate::pattern::Token;
 use crate::shown::{WORD_MAX_CHARS, shown};
 
@@ -43,6 +46,8 @@ pub enum FindingKind {
     NeverMatches,
     /// A Deny that does not speak where its variable has no value.
     FailsOpen,
+    /// A condition on what may not be known, or is never known of the statement's actions.
+    UnknownKey,
     /// A condition on several values without `ForAllValues:` or `ForAnyValue:`.
     WithoutQuantifier,
 }
@@ -91,6 +96,11 @@ impl Policy {
                         "{condition}: the key has several values; say ForAllValues: or ForAnyValue:"
                     );
                     find(FindingKind::WithoutQuantifier, text);
+                }
+            }
+            for condition in &statement.conditions {
+                if let Some((kind, text)) = lint_own(statement, condition) {
+                    find(kind, text);
                 }
             }
             if statement.effect == Effect::Deny
@@ -214,6 +224,66 @@ impl Policy {
             .iter()
             .any(|s| s.effect == Effect::Deny && s.actions.contains(Action::Receive))
     }
+}
+
+/// What is seldom meant by a condition on one of Muster's own keys.
+fn lint_own(statement: &Statement, condition: &Condition) -> Option<(FindingKind, String)> {
+    let Key::Own(own) = &condition.key else {
+        return None;
+    };
+    if own.is_of_message() {
+        let known = |action: &Action| match own {
+            Own::Qos => matches!(
+                action,
+                Action::Publish | Action::RetainPublish | Action::Receive | Action::Subscribe
+            ),
+            _ => matches!(
+                action,
+                Action::Publish | Action::RetainPublish | Action::Receive
+            ),
+        };
+        let asked = |action: &Action| statement.actions.contains(*action);
+        let mut lacking = Action::ALL.iter().filter(|a| asked(a) && !known(a));
+        return lacking.next().map(|action| {
+            let allows = if statement.effect == Effect::Allow {
+                "then this Allow does not speak of it"
+            } else {
+                "name only actions on messages"
+            };
+            (
+                FindingKind::UnknownKey,
+                format!("{condition}: {action} is no message, so the key has no value: {allows}"),
+            )
+        });
+    }
+    let always = matches!(
+        own,
+        Own::Listener | Own::TlsVersion | Own::SourceNetwork | Own::TimeOfDay(_) | Own::Weekday(_)
+    ) || matches!(
+        own,
+        Own::CertificateAge | Own::CertificateRemainingLife | Own::CertificateKeyKind
+    );
+    if condition.operator.family == Family::Null {
+        return None;
+    }
+    if statement.effect == Effect::Allow && condition.operator.if_exists {
+        return Some((
+            FindingKind::UnknownKey,
+            format!(
+                "{condition}: what is not known never meets a condition of an Allow, so IfExists \
+                 changes nothing; allow it in a statement of its own with \"Null\": \"true\""
+            ),
+        ));
+    }
+    let open = statement.effect == Effect::Deny && !always && !condition.operator.if_exists;
+    (open && !condition.operator.negated).then(|| {
+        (
+            FindingKind::FailsOpen,
+            format!(
+                "{condition}: where it is not known this Deny does not speak; add IfExists to deny then, too"
+            ),
+        )
+    })
 }
 
 /// Whether an action of the statement acts on a kind of resource that it names.

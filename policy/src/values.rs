@@ -99,6 +99,16 @@ impl Template {
         self.pattern.matches(value, &values.collect::<Vec<_>>())
     }
 
+    /// The text, where no variable and no wildcard stands in it.
+    pub(crate) fn word(&self) -> Option<String> {
+        let tokens = self.pattern.tokens(&[])?;
+        let plain = |token| match token {
+            Token::Char(c) => Some(c),
+            _ => None,
+        };
+        tokens.into_iter().map(plain).collect()
+    }
+
     pub(crate) fn is_fixed(&self) -> bool {
         self.variables.is_empty()
     }

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::action::{Action, Kind};
-use crate::context::{CertificateValues, ConnectAttributes, Context, ThingFacts};
+use crate::context::{
+    CertificateValues, ConnectAttributes, Context, MessageFacts, Posture, ThingFacts,
+};
 use crate::document::Policy;
 use crate::grant::{Decision, Grant, NamedPolicy, Realm, UnresolvedDeny};
 use crate::key::{Field, Holder};
@@ -138,6 +140,31 @@ struct Facts {
     connect_attributes: Option<Vec<String>>,
     last_will_topic_arn: Option<String>,
     now: Option<String>,
+    posture: Health,
+}
+
+/// What is known of the device's health; `lastViolation` in seconds since 1970.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct Health {
+    firmware_name: Option<String>,
+    firmware_version: Option<String>,
+    quarantined: Option<bool>,
+    attested: Option<bool>,
+    last_violation: Option<i64>,
+}
+
+impl Health {
+    fn known(&self) -> Posture {
+        let text = |text: &Option<String>| text.as_deref().map(Arc::from);
+        Posture {
+            firmware_name: text(&self.firmware_name),
+            firmware_version: text(&self.firmware_version),
+            quarantined: self.quarantined,
+            attested: self.attested,
+            last_violation: self.last_violation,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -206,6 +233,7 @@ impl Certificate {
             id: text(&self.id),
             serial_number: text(&self.serial_number),
             fields,
+            ..CertificateValues::default()
         }
     }
 }
@@ -257,6 +285,8 @@ impl Facts {
                     .then(|| will.unwrap_or_default().into()),
             },
             now: self.now.as_ref().map(seconds).transpose()?,
+            posture: self.posture.known().into(),
+            ..Context::default()
         })
     }
 }
@@ -328,7 +358,7 @@ impl Vector<'_> {
         })?;
         realm.unresolved_deny = unresolved_deny;
         let grant = Grant::new(Arc::new(realm), policies.into(), self.context.context()?);
-        let explanation = grant.explain_as(action, kind, name);
+        let explanation = grant.explain_as(action, kind, name, &MessageFacts::default());
         Ok((explanation.decision, explanation.summary))
     }
 }

@@ -40,6 +40,12 @@ impl Judge {
     /// Whether the session may receive the message now.
     pub(crate) fn admit(&mut self, message: &Message) -> bool {
         let topic = message.topic();
+        if self.grant.depends_on_message(Action::Receive) {
+            let decision = self
+                .grant
+                .decide_for(Action::Receive, topic, &message.facts());
+            return decision.is_allow();
+        }
         if let Some(allowed) = self.received.get(topic) {
             return *allowed;
         }

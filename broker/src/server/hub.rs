@@ -18,7 +18,7 @@ use super::janitor::Deadlines;
 use super::layout::{BodyRef, will_key};
 use super::limits::Limits;
 use super::mailbox::{Delivery, Mailbox};
-use super::message::{Message, Origin};
+use super::message::{Message, Origin, facts};
 use super::parked::Parked;
 use super::registry::Registry;
 use super::reserved::ReservedTopics;
@@ -177,9 +177,11 @@ impl Hub {
         let time = self.clock.now();
         let grant = identity.grant(&*self.registry, &now, client, Clock::wall(time));
         let topic = will.topic.as_str();
+        let facts = facts(will.payload.len(), will.qos, will.retain);
+        let may = |action| grant.decide_for(action, topic, &facts).is_allow();
         let allowed = super::identity::check(&now, Clock::wall(time)).is_ok()
-            && grant.decide(Action::Publish, topic).is_allow()
-            && (!will.retain || grant.decide(Action::RetainPublish, topic).is_allow());
+            && may(Action::Publish)
+            && (!will.retain || may(Action::RetainPublish));
         if !allowed {
             self.own_counters().denied_will.add();
             if self.denials.take() {

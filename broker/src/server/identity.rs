@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use ca::CertificateId;
 use fleet::{CertificateStatus, FleetError, Standing, StandingNow};
-use policy::{ConnectAttributes, Context, Grant};
+use policy::{ConnectAttributes, Context, Grant, Listener, TlsVersion};
 
-use super::listener::Transport;
 use super::registry::Registry;
 use super::sessions::{Owner, SessionKey};
 use crate::codec::Will;
@@ -19,10 +18,12 @@ use crate::topic::ClientId;
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) standing: Arc<Standing>,
-    /// How it came, the last time.
-    pub(crate) transport: Transport,
     /// Where the peer is, while there is one.
     pub(crate) source_ip: Option<IpAddr>,
+    /// Where it came in.
+    pub(crate) listener: Option<Listener>,
+    /// What its handshake agreed on.
+    pub(crate) tls_version: Option<TlsVersion>,
     /// The server name it asked for.
     pub(crate) domain_name: Option<Arc<str>>,
     /// What its CONNECT asked for.
@@ -88,8 +89,9 @@ impl Identity {
     ) -> Result<Self, FleetError> {
         Ok(Self {
             standing: registry.standing(id)?,
-            transport: Transport::Mqtt,
             source_ip: None,
+            listener: None,
+            tls_version: None,
             domain_name: None,
             connect: ConnectAttributes::default(),
             common_name,
@@ -118,6 +120,8 @@ impl Identity {
             Arc::clone(&now.policies),
             Context {
                 source_ip: self.source_ip,
+                listener: self.listener,
+                tls_version: self.tls_version,
                 domain_name: self.domain_name.clone(),
                 connect: self.connect.clone(),
                 ..now.context(client_id.as_str(), at)

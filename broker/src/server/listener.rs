@@ -143,11 +143,8 @@ async fn handshake(
         return;
     };
     // The registry is asked at every handshake, resumed or full.
-    let identity = match identify(&hub, &tls) {
-        Ok(identity) => Identity {
-            transport,
-            ..identity
-        },
+    let identity = match identify(&hub, &tls, transport) {
+        Ok(identity) => identity,
         Err(reason) => {
             counters.connects_refused.add();
             if hub.denials.take() {
@@ -198,7 +195,11 @@ async fn secure(
 }
 
 /// Who the peer is, if it may be here at all.
-fn identify(hub: &Hub, tls: &TlsStream<tokio::net::TcpStream>) -> Result<Identity, String> {
+fn identify(
+    hub: &Hub,
+    tls: &TlsStream<tokio::net::TcpStream>,
+    transport: Transport,
+) -> Result<Identity, String> {
     let (socket, connection) = tls.get_ref();
     let leaf = connection
         .peer_certificates()
@@ -212,6 +213,17 @@ fn identify(hub: &Hub, tls: &TlsStream<tokio::net::TcpStream>) -> Result<Identit
         Identity::find(&*hub.registry, &id, common_name).map_err(|error| error.to_string())?;
     identity.source_ip = socket.peer_addr().ok().map(|peer| peer.ip());
     identity.domain_name = connection.server_name().map(Into::into);
+    identity.listener = Some(match transport {
+        Transport::Mqtt => policy::Listener::Mqtt,
+        Transport::WebSocket => policy::Listener::Wss,
+    });
+    identity.tls_version = connection
+        .protocol_version()
+        .and_then(|version| match version {
+            rustls::ProtocolVersion::TLSv1_2 => Some(policy::TlsVersion::V1_2),
+            rustls::ProtocolVersion::TLSv1_3 => Some(policy::TlsVersion::V1_3),
+            _ => None,
+        });
     identity::check(&identity.standing.now(), Clock::wall(hub.clock.now()))
         .map_err(|error| format!("certificate {id}: {error}"))?;
     Ok(identity)

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use ca::CertificateId;
 
-use crate::codec::{MessageProperties, Qos};
+use policy::MessageFacts;
+
+use crate::codec::{MessageProperties, Qos, SubscriptionOptions};
 use crate::session::Publication;
 
 /// Bytes counted for a message beside topic, payload and properties.
@@ -52,6 +54,11 @@ impl Message {
         self.0.qos
     }
 
+    /// What policies can ask of it.
+    pub(crate) fn facts(&self) -> MessageFacts {
+        facts(self.0.publication.payload.len(), self.0.qos, self.0.retain)
+    }
+
     pub(crate) fn retain(&self) -> bool {
         self.0.retain
     }
@@ -76,6 +83,23 @@ impl Message {
 impl AsRef<Publication> for Message {
     fn as_ref(&self) -> &Publication {
         &self.0.publication
+    }
+}
+
+/// What policies can ask of a message.
+pub(crate) fn facts(size_bytes: usize, qos: Qos, retain: bool) -> MessageFacts {
+    MessageFacts {
+        size_bytes: Some(size_bytes),
+        qos: Some(qos as u8),
+        retain: Some(retain),
+    }
+}
+
+/// What policies can ask of a subscription.
+pub(crate) fn subscription_facts(options: &SubscriptionOptions) -> MessageFacts {
+    MessageFacts {
+        qos: Some(options.qos as u8),
+        ..MessageFacts::default()
     }
 }
 

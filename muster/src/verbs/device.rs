@@ -29,6 +29,20 @@ pub(super) fn run(global: &Global, verb: Device) -> anyhow::Result<ExitCode> {
             out,
             yes,
         } => replace(global, &name, csr, out, yes)?,
+        Device::Quarantine { name, reason, lift } => {
+            let body = json!({ "quarantined": !lift, "reason": reason });
+            let path = format!("{}/quarantine", path(&name));
+            let set = client(global)?.call(Method::PUT, &path, Some(&body))?;
+            output::answer(global, &set, |_| {
+                if lift {
+                    format!("device {name} is taken back in")
+                } else {
+                    format!(
+                        "device {name} is in quarantine; policies that ask for it follow at once"
+                    )
+                }
+            })?;
+        }
         Device::Delete { name, yes } => {
             output::confirm(
                 yes,

@@ -8,6 +8,7 @@ mod device_files;
 mod firmware;
 mod firmware_offline;
 mod group;
+mod network;
 mod output;
 mod policy;
 mod rollout;
@@ -27,6 +28,7 @@ pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
         Verb::Status => status::run(global),
         Verb::Device(verb) => device::run(global, verb),
         Verb::Group(verb) => group::run(global, verb),
+        Verb::Network(verb) => network::run(global, verb),
         Verb::Policy(verb) => policy::run(global, verb),
         Verb::Template(verb) => template::run(global, verb),
         Verb::Claim(verb) => claim::run(global, verb),

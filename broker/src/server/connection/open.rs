@@ -20,7 +20,7 @@ use crate::server::hub::Hub;
 use crate::server::identity::{self, Identity};
 use crate::server::layout::BodyRef;
 use crate::server::mailbox::Mailbox;
-use crate::server::message::{Message, Origin};
+use crate::server::message::{Message, Origin, facts, subscription_facts};
 use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
 use crate::server::record::SessionRecord;
 use crate::server::sessions::{Claim, Owner, SessionKey};
@@ -71,7 +71,7 @@ where
     };
     let number = hub.session_number();
     let assign = || assigned(&hub, number);
-    let settings = hub.bounds.of(identity.transport, &identity.standing.now());
+    let settings = hub.bounds.of(identity.listener, &identity.standing.now());
     let mut proposal = match Proposal::new(connect, &settings, assign, &mut out) {
         Ok(proposal) => proposal,
         Err(error) => {
@@ -265,10 +265,11 @@ fn admit(
         if will.retain {
             actions.push(Action::RetainPublish);
         }
+        let facts = facts(will.payload.len(), will.qos, will.retain);
         for action in actions {
-            if !grant.decide(action, topic).is_allow() {
+            if !grant.decide_for(action, topic, &facts).is_allow() {
                 counters.denied_will.add();
-                let reason = grant.explain(action, topic).reason();
+                let reason = grant.explain_for(action, topic, &facts).reason();
                 return Err(Refusal::new(
                     ReasonCode::NotAuthorized,
                     format!("the will may not be published: {reason}"),
@@ -436,8 +437,10 @@ fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
     let mailbox = kept.mailbox;
     let mut subscriptions = kept.subscriptions;
     let lost: Vec<_> = subscriptions
-        .extract_if(.., |filter, _| {
-            let decision = judge.grant().decide(Action::Subscribe, filter.as_str());
+        .extract_if(.., |filter, options| {
+            let facts = subscription_facts(options);
+            let grant = judge.grant();
+            let decision = grant.decide_for(Action::Subscribe, filter.as_str(), &facts);
             !decision.is_allow()
         })
         .collect();

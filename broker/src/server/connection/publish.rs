@@ -1,7 +1,7 @@
 //! A PUBLISH of the client: judged, retained, routed, acknowledged.
 
 use bytes::Bytes;
-use policy::Action;
+use policy::{Action, MessageFacts};
 use store::Behind;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -11,7 +11,7 @@ use crate::codec::{PacketId, Qos, ReasonCode, Version};
 use crate::server::durable::Durable;
 use crate::server::hub::RetainError;
 use crate::server::layout::held_key;
-use crate::server::message::{Message, Origin};
+use crate::server::message::{Message, Origin, facts};
 use crate::server::reserved::{Principal, Reply, Request};
 use crate::server::router::Routing;
 use crate::session::{Incoming, Publication, Token};
@@ -57,13 +57,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             &self.judge,
             self.mailbox.number(),
         );
-        if !route.may_publish {
-            self.counters.denied_publish.add();
-            return self.deny(Action::Publish, &route, incoming.packet_id);
-        }
-        if incoming.retain && !route.may_retain {
-            self.counters.denied_retain.add();
-            return self.deny(Action::RetainPublish, &route, incoming.packet_id);
+        let facts = facts(
+            incoming.publication.payload.len(),
+            incoming.qos,
+            incoming.retain,
+        );
+        if let Some(action) = route.refused(&self.judge, &facts) {
+            match action {
+                Action::RetainPublish => self.counters.denied_retain.add(),
+                _ => self.counters.denied_publish.add(),
+            }
+            return self.deny(action, &route, &facts, incoming.packet_id);
         }
         match route.kind {
             Kind::Ordinary => {}
@@ -157,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let route = self
             .routes
             .find(&publication.topic, &self.hub, &self.judge, own);
-        if !route.may_publish || (message.retain() && !route.may_retain) {
+        if route.refused(&self.judge, &message.facts()).is_some() {
             self.counters.denied_publish.add();
             self.forget_held(packet_id);
             self.answer(answer);
@@ -308,10 +312,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &mut self,
         action: Action,
         route: &Route,
+        facts: &MessageFacts,
         packet_id: Option<PacketId>,
     ) -> Result<(), End> {
         // Explaining costs more than deciding: only where somebody will read it.
-        let explanation = self.judge.grant().explain(action, route.topic.as_str());
+        let grant = self.judge.grant();
+        let explanation = grant.explain_for(action, route.topic.as_str(), facts);
         if self.hub.denials.take() {
             tracing::warn!(owner = %self.key.owner, client_id = self.key.client_id.as_str(),
                 %action, topic = route.topic.as_str(), "denied: {}", explanation.reason());

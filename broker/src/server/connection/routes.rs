@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use policy::Action;
+use policy::{Action, MessageFacts};
 
 use crate::server::delivery::Judge;
 use crate::server::hub::Hub;
@@ -17,9 +17,34 @@ pub(super) struct Route {
     /// The name, independent of any read buffer.
     pub(super) topic: TopicName,
     pub(super) kind: Kind,
-    pub(super) may_publish: bool,
-    pub(super) may_retain: bool,
+    may_publish: bool,
+    may_retain: bool,
+    /// Whether those hold for one message only.
+    of_message: bool,
     pub(super) receivers: Arc<Receivers>,
+}
+
+impl Route {
+    /// What the policy refuses of a message, if anything.
+    pub(super) fn refused(&self, judge: &Judge, message: &MessageFacts) -> Option<Action> {
+        let retain = message.retain == Some(true);
+        let (may_publish, may_retain) = if self.of_message {
+            let may = |action| {
+                let decision = judge
+                    .grant()
+                    .decide_for(action, self.topic.as_str(), message);
+                decision.is_allow()
+            };
+            (may(Action::Publish), !retain || may(Action::RetainPublish))
+        } else {
+            (self.may_publish, self.may_retain)
+        };
+        match (may_publish, may_retain) {
+            (false, _) => Some(Action::Publish),
+            (true, false) if retain => Some(Action::RetainPublish),
+            _ => None,
+        }
+    }
 }
 
 /// What kind of topic it is.
@@ -81,6 +106,9 @@ impl Routes {
             kind,
             may_publish: judge.grant().decide(Action::Publish, name).is_allow(),
             may_retain: judge.grant().decide(Action::RetainPublish, name).is_allow(),
+            of_message: [Action::Publish, Action::RetainPublish]
+                .into_iter()
+                .any(|action| judge.grant().depends_on_message(action)),
             receivers: match kind {
                 Kind::Ordinary => receivers,
                 // What a device says to the server no other session hears.

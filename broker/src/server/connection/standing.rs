@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Connection, End};
 use crate::server::clock::{Clock, time_of};
 use crate::server::identity;
+use crate::server::message::subscription_facts;
 use crate::topic::TopicFilter;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -40,12 +41,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let lost: Vec<TopicFilter> = self
             .session
             .subscriptions()
-            .map(|(filter, _)| filter)
-            .filter(|filter| {
-                let decision = grant.decide(Action::Subscribe, filter.as_str());
+            .filter(|(filter, options)| {
+                let facts = subscription_facts(options);
+                let decision = grant.decide_for(Action::Subscribe, filter.as_str(), &facts);
                 !decision.is_allow()
             })
-            .cloned()
+            .map(|(filter, _)| filter.clone())
             .collect();
         for filter in lost {
             self.lose(&filter);

@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Answer, Connection};
 use crate::codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
 use crate::server::layout::BodyRef;
+use crate::server::message::subscription_facts;
 use crate::session::{SubscribeRequests, UnsubscribeRequests};
 use crate::topic::TopicFilter;
 
@@ -20,11 +21,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let filter = &request.filter;
             let grant = self.judge.grant();
-            if !grant.decide(Action::Subscribe, filter.as_str()).is_allow() {
+            let facts = subscription_facts(&request.options);
+            let decision = grant.decide_for(Action::Subscribe, filter.as_str(), &facts);
+            if !decision.is_allow() {
                 request.verdict = ReasonCode::NotAuthorized;
                 self.counters.denied_subscribe.add();
                 if self.hub.denials.take() {
-                    let explanation = grant.explain(Action::Subscribe, filter.as_str());
+                    let explanation = grant.explain_for(Action::Subscribe, filter.as_str(), &facts);
                     tracing::warn!(owner = %self.key.owner, client_id = self.key.client_id.as_str(),
                         filter = filter.as_str(), "denied: {}", explanation.reason());
                 }
@@ -72,7 +75,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .map(|request| {
                 let filter = request.filter.as_str();
                 let grant = self.judge.grant();
-                grant.explain(Action::Subscribe, filter).reason()
+                let facts = subscription_facts(&request.options);
+                grant
+                    .explain_for(Action::Subscribe, filter, &facts)
+                    .reason()
             });
         self.session
             .subscribed(requests, reason.as_deref(), &mut self.out);

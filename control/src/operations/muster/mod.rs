@@ -8,6 +8,7 @@ mod create_claim;
 mod create_device;
 mod create_operator;
 mod delete_device;
+mod delete_network;
 mod delete_operator;
 mod device;
 mod enrolled;
@@ -16,12 +17,15 @@ mod list_audit_checks;
 mod list_allow_list;
 mod list_claims;
 mod list_devices;
+mod list_networks;
 mod list_operators;
 mod list_packages;
 mod list_rollouts;
+mod quarantine_device;
 mod replace_device;
 mod revoke_device;
 mod run_audit;
+mod set_network;
 mod set_trust;
 mod show_claim;
 mod show_device;
@@ -47,16 +51,20 @@ pub(super) static OPERATIONS: &[Operation] = &[
     create_device::OPERATION,
     create_operator::OPERATION,
     delete_device::OPERATION,
+    delete_network::OPERATION,
     delete_operator::OPERATION,
     explain_policy::OPERATION,
     list_audit_checks::OPERATION,
     list_devices::OPERATION,
+    list_networks::OPERATION,
     list_operators::OPERATION,
     list_packages::OPERATION,
     list_rollouts::OPERATION,
+    quarantine_device::OPERATION,
     replace_device::OPERATION,
     revoke_device::OPERATION,
     run_audit::OPERATION,
+    set_network::OPERATION,
     set_trust::OPERATION,
     show_device::OPERATION,
     show_package::OPERATION,

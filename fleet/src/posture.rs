@@ -1,0 +1,85 @@
+//! What is known of a device's health: policies ask for it, and live sessions feel it change.
+
+use crate::{Fleet, FleetError, Kind, ThingName, keys};
+use policy::Posture;
+use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
+use store::Stored;
+
+/// The health of one thing. What nobody has said yet is `None`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// Since when and why it is set apart.
+    pub quarantine: Option<Quarantine>,
+    /// Name and version of the firmware that it last installed by a job.
+    pub firmware: Option<(String, String)>,
+    /// Whether it has proven what it runs.
+    pub attested: Option<bool>,
+    /// When it last broke its profile, in seconds since 1970.
+    pub last_violation: Option<i64>,
+}
+
+/// A device set apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// The moment of the decision.
+    pub since: SystemTime,
+    /// Why, in an operator's words.
+    pub reason: Option<String>,
+}
+
+impl Stored for Health {}
+
+impl Health {
+    pub(crate) fn posture(&self) -> Posture {
+        let (name, version) = self
+            .firmware
+            .as_ref()
+            .map_or((None, None), |(name, version)| {
+                (Some(name.as_str().into()), Some(version.as_str().into()))
+            });
+        Posture {
+            firmware_name: name,
+            firmware_version: version,
+            quarantined: Some(self.quarantine.is_some()),
+            attested: self.attested,
+            last_violation: self.last_violation,
+        }
+    }
+}
+
+impl Fleet {
+    /// What is known of a thing's health.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub fn health(&self, thing: &ThingName) -> Result<Health, FleetError> {
+        self.thing(thing)?;
+        Ok(self.read(&keys::posture(thing))?.unwrap_or_default())
+    }
+
+    /// Changes what is known of a thing's health; its live sessions are judged again before this
+    /// returns.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub fn set_health(
+        &self,
+        thing: &ThingName,
+        change: impl Fn(&mut Health),
+    ) -> Result<Health, FleetError> {
+        self.transact(|t| {
+            if !t.exists(&keys::thing(thing))? {
+                return Err(FleetError::not_found(Kind::Thing, thing));
+            }
+            let before: Option<Health> = t.get(&keys::posture(thing))?;
+            let mut health = before.clone().unwrap_or_default();
+            change(&mut health);
+            if before.as_ref() != Some(&health) {
+                t.put(keys::posture(thing), &health)?;
+            }
+            Ok(health)
+        })
+    }
+}
