@@ -125,7 +125,7 @@ impl Bounds {
         let mut bounds = match listener {
             Some(Listener::Mqtt) => self.own.mqtt,
             Some(Listener::Wss) => self.own.wss,
-            None => SessionBounds::default(),
+            Some(Listener::Https) | None => SessionBounds::default(),
         };
         if !self.own.groups.is_empty() {
             let groups = standing.groups.iter();
@@ -214,6 +214,8 @@ mod tests {
             certificate: Arc::default(),
             groups: groups.into(),
             policies: Arc::from([]),
+            networks: Arc::default(),
+            posture: Arc::default(),
             not_before: std::time::SystemTime::UNIX_EPOCH,
             not_after: std::time::SystemTime::UNIX_EPOCH,
         }
