@@ -7,6 +7,7 @@
 mod attachments;
 mod certificates;
 mod devices;
+mod enrolment_password;
 mod error;
 mod groups;
 mod issued;
@@ -15,18 +16,20 @@ mod live;
 mod name;
 mod networks;
 mod policies;
-pub mod provisioning;
 mod posture;
+pub mod provisioning;
 mod records;
 mod registry;
+mod renewal;
+mod revocation;
 #[cfg(feature = "simulate")]
 pub mod simulated;
-mod revocation;
 mod standing;
 pub mod template;
 mod things;
 
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
+pub use enrolment_password::{PASSWORD_LIFE_LIMIT, PasswordTerms};
 pub use error::{FleetError, Kind};
 pub use name::{GroupName, NameError, ThingName};
 pub use networks::NamedNetwork;

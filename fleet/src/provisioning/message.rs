@@ -64,6 +64,7 @@ impl From<FleetError> for Rejection {
             | FleetError::Invalid(_)
             | FleetError::Template(_)
             | FleetError::Csr(_)
+            | FleetError::Password
             | FleetError::MalformedPolicy(_) => Self::invalid(message),
             FleetError::Authority(_) | FleetError::Thread(_) | FleetError::Store(_) => {
                 tracing::error!(%message, "a provisioning request failed within the server");

@@ -13,14 +13,15 @@ mod delete_operator;
 mod device;
 mod enrolled;
 mod explain_policy;
-mod list_audit_checks;
 mod list_allow_list;
+mod list_audit_checks;
 mod list_claims;
 mod list_devices;
 mod list_networks;
 mod list_operators;
 mod list_packages;
 mod list_rollouts;
+mod make_enrolment_password;
 mod quarantine_device;
 mod replace_device;
 mod revoke_device;
@@ -61,6 +62,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     list_packages::OPERATION,
     list_rollouts::OPERATION,
     quarantine_device::OPERATION,
+    make_enrolment_password::OPERATION,
     replace_device::OPERATION,
     revoke_device::OPERATION,
     run_audit::OPERATION,
