@@ -4,6 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use data_encoding::HEXLOWER;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::der_parser::{Oid, oid};
 use x509_parser::extensions::{GeneralName, KeyUsage, ParsedExtension};
@@ -201,6 +204,20 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CaError> {
         Ok(_) => Err(unreadable("it is followed by something else")),
         Err(_) => Err(unreadable("it is truncated or not an X.509 certificate")),
     }
+}
+
+/// The id of a certificate's key: SHA-256 of its SubjectPublicKeyInfo, as hexadecimal digits. Two
+/// certificates over one key have the same.
+///
+/// # Errors
+/// [`CaError::Unreadable`] for what is no certificate in PEM.
+pub fn key_id(certificate_pem: &str) -> Result<String, CaError> {
+    let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+        .map_err(|_| unreadable("it is not PEM"))?;
+    let certificate = parse(&der)?;
+    let digest =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate.public_key().raw);
+    Ok(HEXLOWER.encode(digest.as_ref()))
 }
 
 fn name_text(name: &X509Name<'_>) -> String {

@@ -22,6 +22,7 @@ mod pem;
 mod pointers;
 mod profile;
 mod public_key;
+mod roca;
 mod server;
 mod times;
 
@@ -29,6 +30,7 @@ pub use authority::{Authority, AuthorityConfig, Issued, Terms};
 pub use crl::{MAX_CRL_ENTRIES, RevocationList, RevocationReason, RevokedEntry};
 pub use csr::{Csr, CsrError, MAX_CSR_BYTES, RequestedNames};
 pub use error::CaError;
+pub use facts::key_id;
 pub use facts::{CertificateFacts, CertificateName, KeyUsages, MAX_CERTIFICATE_BYTES, NameValue};
 pub use identifier::{CertificateId, InvalidIdentifier, Serial};
 pub use key_pair::KeyPair;

@@ -10,6 +10,8 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey as ParsedKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use crate::roca;
+
 use crate::facts::parse;
 
 /// What every refusal ends with.
@@ -187,13 +189,18 @@ fn rsa_kind(key: &SubjectPublicKeyInfo<'_>) -> Result<KeyKind, KeyRefused> {
             "an RSA key whose exponent is not an odd number from 3 up to 32 bits (65537 is usual)",
         ));
     }
+    if roca::has_fingerprint(modulus) {
+        return Err(refused(
+            "an RSA key of a library whose keys can be broken (ROCA, CVE-2017-15361): make it with another",
+        ));
+    }
     Ok(KeyKind::Rsa(bits))
 }
 
-/// The octets of a positive DER INTEGER without its sign octet.
+/// The octets of a positive DER INTEGER without its sign octet, which is there only where it must.
 fn magnitude(integer: &[u8]) -> Option<&[u8]> {
     match integer {
-        [0, rest @ ..] if !rest.is_empty() => Some(rest),
+        [0, rest @ ..] if rest.first().is_some_and(|first| *first >= 0x80) => Some(rest),
         [first, ..] if (1..0x80).contains(first) => Some(integer),
         _ => None,
     }

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use ca::CaError;
 use fleet::{FleetError, Kind};
 use http::StatusCode;
 use store::StoreError;
@@ -39,6 +40,8 @@ impl From<FleetError> for ApiError {
             FleetError::Name(_)
             | FleetError::Invalid(_)
             | FleetError::Csr(_)
+            | FleetError::Key(_)
+            | FleetError::Authority(CaError::AuthorityKey { .. })
             | FleetError::Template(_) => Self::invalid(message),
             FleetError::Password => {
                 Self::new(StatusCode::UNAUTHORIZED, "UnauthorizedException", message)

@@ -1,8 +1,8 @@
 //! What is attached to what: policies to certificates and groups, certificates to things.
 
 use crate::{
-    CertificateRecord, Fleet, FleetError, Kind, Page, Target, ThingName, keys, records::Present,
-    registry::Transaction,
+    CertificateRecord, Fleet, FleetError, Kind, Page, Target, ThingName, holders, keys,
+    records::Present, registry::Transaction,
 };
 use ca::CertificateId;
 use policy::PolicyName;
@@ -60,16 +60,16 @@ impl Fleet {
             if !t.exists(&keys::thing(thing))? {
                 return Err(FleetError::not_found(Kind::Thing, thing));
             }
-            if !t.exists(&keys::certificate(id))? {
-                return Err(FleetError::not_found(Kind::Certificate, id));
-            }
+            let record: CertificateRecord = t
+                .get(&keys::certificate(id))?
+                .ok_or_else(|| FleetError::not_found(Kind::Certificate, id))?;
             match t.get::<ThingName>(&keys::bound(id))? {
                 Some(other) if other == *thing => Ok(()),
                 Some(other) => Err(FleetError::Invalid(format!(
                     "certificate {id} belongs to thing {other}: every device has a certificate of its own; \
                      detach it there first (DetachThingPrincipal)"
                 ))),
-                None => put_binding(t, thing, id),
+                None => put_binding(t, thing, (id, &record.pem)),
             }
         })
     }
@@ -157,8 +157,9 @@ pub(crate) fn put_attachment(
 pub(crate) fn put_binding(
     t: &mut Transaction<'_>,
     thing: &ThingName,
-    id: &CertificateId,
+    (id, pem): (&CertificateId, &str),
 ) -> Result<(), FleetError> {
+    holders::hold(t, thing, id, pem)?;
     t.put(keys::bound(id), thing)?;
     t.put(format!("{}{id}", keys::principals(thing)), &Present)
 }

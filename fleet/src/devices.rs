@@ -108,7 +108,7 @@ impl Fleet {
             };
             t.put(keys::thing(name), &thing)?;
             put_issued(t, &record)?;
-            put_binding(t, name, &record.id)?;
+            put_binding(t, name, (&record.id, &record.pem))?;
             for policy in &enrolment.policies {
                 require_policy(t, policy)?;
                 put_attachment(t, policy, &target)?;
@@ -168,7 +168,7 @@ impl Fleet {
                 POLICIES_PER_TARGET_LIMIT_ITEMS,
             )?;
             put_issued(t, &record)?;
-            put_binding(t, thing, &record.id)?;
+            put_binding(t, thing, (&record.id, &record.pem))?;
             for policy in &policies {
                 put_attachment(t, policy, &target)?;
             }

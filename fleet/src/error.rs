@@ -115,6 +115,9 @@ pub enum FleetError {
     /// The certificate signing request was refused.
     #[error("certificate signing request refused: {0}")]
     Csr(#[from] ca::CsrError),
+    /// A key that no certificate of this thing is for.
+    #[error("the key is refused: {0}: make a key pair for this device alone")]
+    Key(&'static str),
     /// An enrolment password that is not good now; which of the reasons it is, is not told.
     #[error(
         "the enrolment password is wrong, used up or expired: ask the operator for a new one (`muster device enrol-password`)"

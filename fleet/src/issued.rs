@@ -28,7 +28,7 @@ struct IssuedRow {
 pub(crate) struct RevokedRow {
     serial: Serial,
     at: SystemTime,
-    reason: RevocationReason,
+    pub(crate) reason: RevocationReason,
     not_after: SystemTime,
 }
 

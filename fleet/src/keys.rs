@@ -21,6 +21,8 @@ pub(crate) const NETWORK: &str = "network/";
 pub(crate) const SEEDED: &str = "meta/seeded";
 /// Set once every certificate is found by its serial number.
 pub(crate) const INDEXED: &str = "meta/serials";
+/// Set once every key is found.
+pub(crate) const KEYS_INDEXED: &str = "meta/keys";
 /// Where revocation lists were said to be found.
 pub(crate) const DISTRIBUTION: &str = "meta/distribution";
 
@@ -60,6 +62,10 @@ pub(crate) fn issued(id: &CertificateId) -> String {
 /// `crl/<octet>/<serial>`.
 pub(crate) fn listed(octet: u8) -> String {
     format!("crl/{octet:02x}/")
+}
+/// The thing that a key belongs to, by the key's id.
+pub(crate) fn key(id: &str) -> String {
+    format!("key/{id}")
 }
 /// The certificate that a renewal has put after this one, while it has not been used.
 pub(crate) fn successor(id: &CertificateId) -> String {

@@ -10,6 +10,7 @@ mod devices;
 mod enrolment_password;
 mod error;
 mod groups;
+mod holders;
 mod issued;
 mod keys;
 mod live;

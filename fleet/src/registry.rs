@@ -1,6 +1,6 @@
 //! The registry itself: one table, optimistic transactions over it, pages of it.
 
-use crate::{FleetError, issued, live::Live, policies};
+use crate::{FleetError, holders, issued, live::Live, policies};
 use ca::Authority;
 use parking_lot::RwLock;
 use policy::Realm;
@@ -61,6 +61,7 @@ impl Fleet {
         };
         policies::seed(&fleet, now)?;
         issued::index(&fleet)?;
+        holders::index(&fleet)?;
         Ok(fleet)
     }
 

@@ -64,7 +64,7 @@ impl Fleet {
                 }
             }
             put_issued(t, &record)?;
-            put_binding(t, &thing, &record.id)?;
+            put_binding(t, &thing, (&record.id, &record.pem))?;
             for policy in self.attached_policies(&Target::Certificate(*current))? {
                 put_attachment(t, &policy, &target)?;
             }

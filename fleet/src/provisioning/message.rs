@@ -65,6 +65,8 @@ impl From<FleetError> for Rejection {
             | FleetError::Template(_)
             | FleetError::Csr(_)
             | FleetError::Password
+            | FleetError::Key(_)
+            | FleetError::Authority(ca::CaError::AuthorityKey { .. })
             | FleetError::MalformedPolicy(_) => Self::invalid(message),
             FleetError::Authority(_) | FleetError::Thread(_) | FleetError::Store(_) => {
                 tracing::error!(%message, "a provisioning request failed within the server");

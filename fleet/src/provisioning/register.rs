@@ -285,7 +285,7 @@ impl Fleet {
                 &Present,
             )?;
         }
-        put_binding(t, &names.thing, &id)?;
+        put_binding(t, &names.thing, (&id, &record.pem))?;
         let target = Target::Certificate(id);
         for policy in &names.policies {
             let name = match policy {

@@ -1,0 +1,82 @@
+//! Which thing a key belongs to: a key is one device's alone, and one that others may have is nobody's any more.
+
+use crate::{
+    Fleet, FleetError, LIST_LIMIT_ITEMS, ThingName, issued::RevokedRow, keys, records::Present,
+    registry::Transaction,
+};
+use ca::{CertificateId, RevocationReason};
+use serde::{Deserialize, Serialize};
+use store::{Expect, Stored, Write};
+
+/// The last certificate over a key that was given to a thing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct HolderRow {
+    thing: ThingName,
+    certificate: CertificateId,
+}
+
+impl Stored for HolderRow {}
+
+/// Gives the key of a certificate to a thing. The same thing may have its key certified again.
+///
+/// # Errors
+/// [`FleetError::Key`] while another thing holds it, and for ever when a certificate over it was revoked because
+/// someone else may have it.
+pub(crate) fn hold(
+    t: &mut Transaction<'_>,
+    thing: &ThingName,
+    id: &CertificateId,
+    pem: &str,
+) -> Result<(), FleetError> {
+    let key = keys::key(&ca::key_id(pem)?);
+    if let Some(before) = t.get::<HolderRow>(&key)?
+        && before.certificate != *id
+    {
+        let revoked: Option<RevokedRow> = t.get(&keys::revoked(&before.certificate))?;
+        if revoked.is_some_and(|row| row.reason == RevocationReason::KeyCompromise) {
+            return Err(FleetError::Key(
+                "a certificate over it was revoked because someone else may have it",
+            ));
+        }
+        let holder: Option<ThingName> = t.get(&keys::bound(&before.certificate))?;
+        if holder.is_some_and(|holder| holder != *thing) {
+            return Err(FleetError::Key("another thing has it"));
+        }
+    }
+    let row = HolderRow {
+        thing: thing.clone(),
+        certificate: *id,
+    };
+    t.put(key, &row)
+}
+
+/// Once, for a registry of before keys were looked up.
+pub(crate) fn index(fleet: &Fleet) -> Result<(), FleetError> {
+    if fleet.read::<Present>(keys::KEYS_INDEXED)?.is_some() {
+        return Ok(());
+    }
+    let mut after = None;
+    loop {
+        let page = fleet.certificates(after.as_deref(), LIST_LIMIT_ITEMS)?;
+        let mut rows = Vec::with_capacity(page.items.len());
+        for record in page.items {
+            let Some(thing) = fleet.read::<ThingName>(&keys::bound(&record.id))? else {
+                continue;
+            };
+            let row = HolderRow {
+                thing,
+                certificate: record.id,
+            };
+            let key = keys::key(&ca::key_id(&record.pem)?);
+            rows.push(Write::put(key, &row, Expect::Any)?);
+        }
+        if !rows.is_empty() {
+            fleet.inner.table.batch(&rows)?;
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    fleet.transact(|t| t.put(keys::KEYS_INDEXED.to_owned(), &Present))
+}
