@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ota::HardwareId;
 use rustls::pki_types::ServerName;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::AgentError;
@@ -22,6 +22,7 @@ use crate::identity::Identity;
 use crate::install::{Installer, Task};
 use crate::jobs::{self, Incoming};
 use crate::link::{Link, LinkEvent, Sender};
+use crate::renewer::Renewer;
 use crate::state::StateDir;
 use crate::trust;
 use crate::update::{Effect, Event, Machine};
@@ -74,6 +75,7 @@ pub struct Agent {
     core: Core,
     events: mpsc::Receiver<Event>,
     link: Link,
+    renewer: Renewer,
 }
 
 impl Agent {
@@ -107,7 +109,7 @@ impl Agent {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let tasks = Installer {
             state: state.clone(),
-            client,
+            client: client.clone(),
             hardware: settings.hardware,
             health: settings.health,
             patience: Patience::default(),
@@ -117,7 +119,8 @@ impl Agent {
             what: "starting a thread",
             why,
         })?;
-        let link = Link::new(identity, &settings.server, settings.mqtt_port);
+        let (tls, shown) = watch::channel(identity.tls());
+        let link = Link::new(identity, shown, &settings.server, settings.mqtt_port);
         let core = Core {
             thing: identity.thing().to_string(),
             state,
@@ -131,7 +134,12 @@ impl Agent {
             repeat: Backoff::new(REPEAT.0, REPEAT.1),
             tick_in: IDLE_ASK,
         };
-        Ok(Self { core, events, link })
+        Ok(Self {
+            core,
+            events,
+            link,
+            renewer: Renewer::new(settings.identity, client, tls),
+        })
     }
 
     /// Runs until `shutdown` is ready. Must be called inside a tokio runtime with time and I/O.
@@ -143,18 +151,33 @@ impl Agent {
             mut core,
             mut events,
             link,
+            mut renewer,
         } = self;
         core.feed(Event::Started)?;
         let (sender, mut heard) = mpsc::channel(EVENTS_MAX);
         let connection = tokio::spawn(link.run(sender));
         let tick = tokio::time::sleep(core.tick_in);
         tokio::pin!(shutdown, tick);
+        let (worked, mut renewals) = mpsc::channel(1);
         loop {
             let ask_at = core.ask_at;
+            let renewal_in = renewer.wait();
             tokio::select! {
                 () = &mut shutdown => break,
                 event = events.recv() => core.feed(event.ok_or(AgentError::WorkerGone)?)?,
-                Some(event) = heard.recv() => core.linked(event)?,
+                Some(event) = heard.recv() => {
+                    if matches!(event, LinkEvent::Up(_)) {
+                        renewer.connected();
+                    }
+                    core.linked(event)?;
+                }
+                () = tokio::time::sleep(renewal_in.unwrap_or_default()),
+                    if renewal_in.is_some() => renewer.step(worked.clone()),
+                Some(done) = renewals.recv() => {
+                    if renewer.done(&done) {
+                        core.dial_anew();
+                    }
+                }
                 () = tokio::time::sleep_until(ask_at.unwrap_or_else(Instant::now)),
                     if ask_at.is_some() => core.ask_now(),
                 () = &mut tick => core.tick()?,
@@ -241,6 +264,14 @@ impl Core {
             Effect::Describe(job) => self.send(jobs::describe(&self.thing, &job)),
         }
         Ok(())
+    }
+
+    /// Ends the session, so that the next one is opened with the identity of now. Nothing is lost by it: what was under
+    /// way is asked for again.
+    fn dial_anew(&self) {
+        if let Some(session) = &self.session {
+            session.disconnect();
+        }
     }
 
     fn begin_work(&mut self) -> Cancel {

@@ -1,10 +1,11 @@
 //! HTTPS to the server under the device's own certificate: documents and image ranges.
 
 use std::io::Read;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ureq::http::Response;
-use ureq::http::header::{CONTENT_RANGE, RANGE};
+use ureq::http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body};
 
@@ -13,6 +14,9 @@ use crate::tls;
 
 /// The largest document (trust root, manifest) that is read.
 pub(crate) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
+
+/// As much as is read of an answer to a request for a certificate.
+const ENROLLED_BYTES_MAX: u64 = 64 << 10;
 
 /// How long each part of a request may take. A read that stalls ends; the download then goes on
 /// from where it stood.
@@ -70,42 +74,67 @@ pub(crate) struct ImageAnswer {
 /// The device's HTTPS client.
 #[derive(Clone)]
 pub(crate) struct Client {
-    agent: Agent,
+    /// Shared by all clones: a renewed certificate is every one's.
+    agent: Arc<RwLock<Agent>>,
     host: String,
     port: u16,
+    timeouts: Timeouts,
 }
 
 impl Client {
     /// A client of one server.
     #[must_use]
     pub(crate) fn new(identity: &Identity, host: &str, port: u16, timeouts: Timeouts) -> Self {
-        let root = Certificate::from_der(identity.root()).to_owned();
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(std::sync::Arc::new(
-                rustls::crypto::aws_lc_rs::default_provider(),
-            ))
-            .root_certs(RootCerts::new_with_certs(&[root]))
-            .client_cert(Some(identity.https().clone()))
-            .build();
-        let agent = Agent::config_builder()
-            .tls_config(tls)
-            .https_only(true)
-            // Bytes come from the server named by --server or not at all.
-            .max_redirects(0)
-            .proxy(None)
-            .http_status_as_error(false)
-            .user_agent(concat!("muster-agent/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(timeouts.connect))
-            .timeout_recv_response(Some(timeouts.answer))
-            .timeout_per_read(Some(timeouts.read))
-            .max_idle_connections(1)
-            .build()
-            .new_agent();
         Self {
-            agent,
+            agent: Arc::new(RwLock::new(agent(identity, timeouts))),
             host: host.to_string(),
             port,
+            timeouts,
+        }
+    }
+
+    /// From the next request on, this and all its clones are another identity.
+    pub(crate) fn adopt(&self, identity: &Identity) {
+        let fresh = agent(identity, self.timeouts);
+        *self.agent.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    fn agent(&self) -> Agent {
+        self.agent
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Asks for a certificate under the present one (RFC 7030 §4.2.2); `request` is base64.
+    ///
+    /// # Errors
+    /// [`HttpFault`].
+    pub(crate) fn enrol(&self, request: &str) -> Result<Vec<u8>, HttpFault> {
+        const PATH: &str = "/.well-known/est/simplereenroll";
+        let answer = self
+            .agent()
+            .post(format!("https://{}:{}{PATH}", self.host, self.port))
+            .header(CONTENT_TYPE, "application/pkcs10")
+            .send(request)
+            .map_err(|error| self.fault(PATH, error))?;
+        let status = answer.status();
+        let mut body = Vec::new();
+        answer
+            .into_body()
+            .into_with_config()
+            .limit(u64::MAX)
+            .reader()
+            .take(ENROLLED_BYTES_MAX)
+            .read_to_end(&mut body)
+            .map_err(|error| HttpFault::Passing(self.read_words(&error)))?;
+        match status.as_u16() {
+            200 => Ok(body),
+            // Why stands in the body, in words.
+            _ => Err(HttpFault::Final(format!(
+                "{status}: {}",
+                String::from_utf8_lossy(&body).trim()
+            ))),
         }
     }
 
@@ -202,7 +231,7 @@ impl Client {
 
     fn get(&self, path: &str, range: Option<&str>) -> Result<Response<Body>, HttpFault> {
         let mut request = self
-            .agent
+            .agent()
             .get(format!("https://{}:{}{path}", self.host, self.port));
         if let Some(range) = range {
             request = request.header(RANGE, range);
@@ -236,6 +265,30 @@ impl Client {
     pub(crate) fn read_words(&self, error: &std::io::Error) -> String {
         tls::explain_io(error, &self.host, self.port)
     }
+}
+
+fn agent(identity: &Identity, timeouts: Timeouts) -> Agent {
+    let root = Certificate::from_der(identity.root()).to_owned();
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .root_certs(RootCerts::new_with_certs(&[root]))
+        .client_cert(Some(identity.https().clone()))
+        .build();
+    Agent::config_builder()
+        .tls_config(tls)
+        .https_only(true)
+        // Bytes come from the server named by --server or not at all.
+        .max_redirects(0)
+        .proxy(None)
+        .http_status_as_error(false)
+        .user_agent(concat!("muster-agent/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(timeouts.connect))
+        .timeout_recv_response(Some(timeouts.answer))
+        .timeout_per_read(Some(timeouts.read))
+        .max_idle_connections(1)
+        .build()
+        .new_agent()
 }
 
 /// `bytes 5-9/10` → (5, Some(10)); RFC 9110 §14.4.

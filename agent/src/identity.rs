@@ -12,6 +12,8 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey};
 use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use crate::AgentError;
+use crate::files::{Disk, Files};
+use crate::renewal;
 
 /// The largest certificate or key file that is read.
 const IDENTITY_BYTES_MAX: u64 = 64 * 1024;
@@ -23,6 +25,12 @@ pub struct Identity {
     root: CertificateDer<'static>,
     tls: Arc<ClientConfig>,
     firmware_root: Option<PathBuf>,
+    dir: PathBuf,
+    /// Of certificate and key, without their endings.
+    file_name: String,
+    /// Leaf first.
+    chain: Vec<CertificateDer<'static>>,
+    life: (SystemTime, SystemTime),
 }
 
 impl std::fmt::Debug for Identity {
@@ -44,6 +52,8 @@ impl Identity {
         let name = certificate_name(dir)?;
         let certificate = dir.join(format!("{name}.crt"));
         let key_path = dir.join(format!("{name}.key"));
+        renewal::recover(&Disk, &certificate, &key_path)
+            .map_err(|(path, why)| AgentError::IdentityFile { path, why })?;
         let root_path = dir.join("root.crt");
 
         let chain = certificates(&certificate)?;
@@ -61,6 +71,7 @@ impl Identity {
             .ok_or_else(|| content(&certificate, "holds no certificate in PEM"))?;
         let thing = common_name(&certificate, leaf)?;
         check_validity(&certificate, leaf, now)?;
+        let life = life(&parse(&certificate, leaf)?);
 
         let key_pem = read(&key_path)?;
         let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| {
@@ -86,7 +97,7 @@ impl Identity {
             .with_safe_default_protocol_versions()
             .map_err(|error| content(&certificate, &error.to_string()))?
             .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
+            .with_client_auth_cert(chain.clone(), key)
             .map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => AgentError::KeyMismatch {
                     key: key_path.clone(),
@@ -102,7 +113,75 @@ impl Identity {
             root,
             tls: Arc::new(tls),
             firmware_root,
+            dir: dir.to_owned(),
+            file_name: name,
+            chain,
+            life,
         })
+    }
+
+    /// The same device's identity as it lies on disk now.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub(crate) fn reopen(&self, now: SystemTime) -> Result<Self, AgentError> {
+        Self::open(&self.dir, now)
+    }
+
+    /// First and last moment of the certificate's life.
+    pub(crate) const fn life(&self) -> (SystemTime, SystemTime) {
+        self.life
+    }
+
+    /// Whether a new certificate is this device's: its name, the key that was asked for, the same issuer, and no earlier
+    /// end.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub(crate) fn accepts(
+        &self,
+        leaf: &CertificateDer<'static>,
+        key: &[u8],
+    ) -> Result<(), &'static str> {
+        let unreadable = "it cannot be read";
+        let (_, fresh) = X509Certificate::from_der(leaf).map_err(|_| unreadable)?;
+        let name = fresh.subject().iter_common_name().next();
+        if name.and_then(|name| name.as_str().ok()) != Some(&self.thing) {
+            return Err("its name is another");
+        }
+        if fresh.public_key().raw != key {
+            return Err("its key is another");
+        }
+        if life(&fresh).1 < self.life.1 {
+            return Err("it ends before the present one");
+        }
+        match self.chain.get(1).map(|der| X509Certificate::from_der(der)) {
+            Some(Ok((_, issuer))) if fresh.verify_signature(Some(issuer.public_key())).is_ok() => {
+                Ok(())
+            }
+            Some(_) => Err("the issuer of the present one did not sign it"),
+            // The handshake has proved the server; without an issuer beside it there is no more to hold it against.
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a new certificate and its key in the old ones' place.
+    ///
+    /// # Errors
+    /// The file and what the file system said.
+    pub(crate) fn succeed(
+        &self,
+        leaf: &CertificateDer<'static>,
+        key_pem: &str,
+        files: &dyn Files,
+    ) -> Result<(), (PathBuf, std::io::Error)> {
+        let chain = std::iter::once(leaf).chain(self.chain.iter().skip(1));
+        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+        let chain_pem: String = chain
+            .map(|der| pem::encode_config(&pem::Pem::new("CERTIFICATE", der.to_vec()), config))
+            .collect();
+        let file = |ending: &str| self.dir.join(format!("{}.{ending}", self.file_name));
+        renewal::swap(files, &file("crt"), &file("key"), &chain_pem, key_pem)
     }
 
     /// The thing's name: the certificate's common name, and the MQTT client id.
@@ -218,6 +297,15 @@ fn common_name(path: &Path, der: &CertificateDer<'static>) -> Result<String, Age
         ));
     }
     Ok(name.to_string())
+}
+
+fn life(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
+    let at = |time: ASN1Time| {
+        let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
+        UNIX_EPOCH + std::time::Duration::from_secs(seconds)
+    };
+    let validity = certificate.validity();
+    (at(validity.not_before), at(validity.not_after))
 }
 
 fn check_validity(

@@ -18,6 +18,8 @@ mod jobs;
 mod link;
 #[cfg(test)]
 mod powercut;
+mod renewal;
+mod renewer;
 mod slots;
 pub mod state;
 #[cfg(test)]

@@ -3,13 +3,15 @@
 //! A task of its own: a client's poll must not be dropped half-way. Sessions are clean: on each
 //! one the agent asks how its jobs stand, so the server need keep nothing while it is away.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rumqttc::{
     AsyncClient, ConnectReturnCode, ConnectionError, Event, MqttOptions, NetworkOptions, Packet,
     QoS, SubscribeReasonCode, TlsConfiguration, Transport,
 };
-use tokio::sync::mpsc;
+use rustls::ClientConfig;
+use tokio::sync::{mpsc, watch};
 
 use crate::backoff::{self, Backoff};
 use crate::identity::Identity;
@@ -70,24 +72,28 @@ impl Sender {
 /// Where and as whom to connect.
 pub(crate) struct Link {
     options: MqttOptions,
+    identity: watch::Receiver<Arc<ClientConfig>>,
     filters: [String; 4],
     host: String,
     port: u16,
 }
 
 impl Link {
-    /// A link of `identity` to a server.
+    /// A link of a device to a server; each session is opened with what `tls` holds then.
     #[must_use]
-    pub(crate) fn new(identity: &Identity, host: &str, port: u16) -> Self {
+    pub(crate) fn new(
+        identity: &Identity,
+        tls: watch::Receiver<Arc<ClientConfig>>,
+        host: &str,
+        port: u16,
+    ) -> Self {
         let mut options = MqttOptions::new(identity.thing(), host, port);
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
-            identity.tls(),
-        )));
         options.set_keep_alive(KEEP_ALIVE);
         options.set_clean_session(true);
         options.set_max_packet_size(2 * jobs::MESSAGE_BYTES_MAX, 2 * jobs::MESSAGE_BYTES_MAX);
         Self {
             options,
+            identity: tls,
             filters: jobs::filters(identity.thing()),
             host: host.to_string(),
             port,
@@ -121,7 +127,12 @@ impl Link {
 
     /// One session, from dialling to its end. Nothing of it is carried to the next.
     async fn session(&self, events: &mpsc::Sender<LinkEvent>) -> ConnectionError {
-        let (client, mut eventloop) = AsyncClient::new(self.options.clone(), REQUESTS_MAX);
+        let mut options = self.options.clone();
+        // The identity of now: it may have been renewed since the last session.
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
+            Arc::clone(&self.identity.borrow()),
+        )));
+        let (client, mut eventloop) = AsyncClient::new(options, REQUESTS_MAX);
         let mut network = NetworkOptions::new();
         network.set_connection_timeout(CONNECT_SECONDS);
         network.set_tcp_nodelay(true);

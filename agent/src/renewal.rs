@@ -1,0 +1,305 @@
+//! Renews the device's certificate by EST (RFC 7030) before two thirds of its life are over, with a new key each time.
+//!
+//! The new certificate and key lie on disk before they are used, and take the old ones' place in one rename: after a
+//! power cut the device has a whole identity, the old one or the new one. When the new one has connected, the server
+//! is asked for its certificates under it, which tells it that the old one has had its day.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use cms::cert::CertificateChoices;
+use cms::content_info::ContentInfo;
+use cms::signed_data::SignedData;
+use data_encoding::BASE64;
+use der::{Decode as _, Encode as _};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _};
+use rustls::pki_types::CertificateDer;
+
+use crate::files::{self, Files};
+use crate::https::{Client, HttpFault};
+use crate::identity::Identity;
+
+/// A renewal begins when this much of the life is over at the earliest, in 1/1000.
+const EARLIEST: u32 = 500;
+/// And at the latest before this much: the random choice in between spreads a fleet that was enrolled in one hour.
+const LATEST: u32 = 640;
+/// After a failure it is tried again when this part of what is left of the life is over.
+const AGAIN_PART: u32 = 10;
+/// The longest and shortest wait between two attempts.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+
+/// Why a certificate was not renewed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RenewalError {
+    /// The server did not give one.
+    #[error("{0}")]
+    Server(String),
+    /// What it gave is not this device's certificate.
+    #[error("the server's answer is not a certificate for this device: {0}")]
+    Answer(&'static str),
+    /// No key or request could be made.
+    #[error("a key and a request could not be made: {0}")]
+    Request(#[from] rcgen::Error),
+    /// The new identity could not be kept.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the file system said.
+        why: std::io::Error,
+    },
+}
+
+/// When a certificate with this life is to be renewed; `random` is any number.
+pub(crate) fn due(not_before: SystemTime, not_after: SystemTime, random: u32) -> SystemTime {
+    let life = not_after.duration_since(not_before).unwrap_or_default();
+    let part = EARLIEST + random % (LATEST - EARLIEST);
+    not_before + life / 1000 * part
+}
+
+/// How long to wait after a failure.
+pub(crate) fn again(not_after: SystemTime, now: SystemTime) -> Duration {
+    let left = not_after.duration_since(now).unwrap_or_default();
+    (left / AGAIN_PART).clamp(AGAIN.0, AGAIN.1)
+}
+
+/// Gets a new certificate for a new key and puts both in the old ones' place.
+///
+/// # Errors
+/// [`RenewalError`]; the old identity stays as it is.
+pub(crate) fn renew(
+    identity: &Identity,
+    client: &Client,
+    files: &dyn Files,
+) -> Result<(), RenewalError> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, identity.thing());
+    let request = params.serialize_request(&key)?;
+    let answer = client
+        .enrol(&BASE64.encode(request.der()))
+        .map_err(|fault| RenewalError::Server(fault.words().to_owned()))?;
+    let leaf = certificate(&answer)?;
+    identity
+        .accepts(&leaf, &key.subject_public_key_info())
+        .map_err(RenewalError::Answer)?;
+    identity
+        .succeed(&leaf, &key.serialize_pem(), files)
+        .map_err(|(path, why)| RenewalError::File { path, why })
+}
+
+/// Says, under the new certificate, that it is in use; what is asked for is not needed.
+///
+/// # Errors
+/// [`HttpFault`]; the old certificate then goes with the next renewal.
+pub(crate) fn confirm(client: &Client) -> Result<(), HttpFault> {
+    client.document("/.well-known/est/cacerts").map(drop)
+}
+
+/// The one certificate in an answer.
+fn certificate(answer: &[u8]) -> Result<CertificateDer<'static>, RenewalError> {
+    let text: Vec<u8> = answer
+        .iter()
+        .copied()
+        .filter(|octet| !octet.is_ascii_whitespace())
+        .collect();
+    let der = BASE64
+        .decode(&text)
+        .map_err(|_| RenewalError::Answer("it is not base64"))?;
+    let signed: SignedData = ContentInfo::from_der(&der)
+        .and_then(|info| info.content.decode_as())
+        .map_err(|_| RenewalError::Answer("it is not CMS"))?;
+    let set = signed.certificates.map(|set| set.0.into_vec());
+    match set.as_deref() {
+        Some([CertificateChoices::Certificate(one)]) => one
+            .to_der()
+            .map(CertificateDer::from)
+            .map_err(|_| RenewalError::Answer("its certificate cannot be read")),
+        _ => Err(RenewalError::Answer("it does not hold one certificate")),
+    }
+}
+
+/// Puts a certificate and key in the place of others, as one: first the pair beside them, then the certificate, then
+/// the key. [`recover`] ends what a power cut left half done.
+pub(crate) fn swap(
+    files: &dyn Files,
+    certificate: &Path,
+    key: &Path,
+    chain_pem: &str,
+    key_pem: &str,
+) -> Result<(), (PathBuf, std::io::Error)> {
+    let pair = pending(certificate);
+    let both = format!("{key_pem}{chain_pem}");
+    files::replace(files, &pair, both.as_bytes()).map_err(|why| (pair.clone(), why))?;
+    finish(files, certificate, key, chain_pem, key_pem)
+}
+
+fn finish(
+    files: &dyn Files,
+    certificate: &Path,
+    key: &Path,
+    chain_pem: &str,
+    key_pem: &str,
+) -> Result<(), (PathBuf, std::io::Error)> {
+    for (path, text) in [(key, key_pem), (certificate, chain_pem)] {
+        files::replace(files, path, text.as_bytes()).map_err(|why| (path.to_owned(), why))?;
+    }
+    let pair = pending(certificate);
+    files.remove(&pair).map_err(|why| (pair, why))
+}
+
+/// The pair on its way, in one file so that it is there whole or not at all.
+fn pending(certificate: &Path) -> PathBuf {
+    certificate.with_extension("renewed")
+}
+
+/// After a power cut: a pair that lies there whole takes its place.
+///
+/// # Errors
+/// The file and what the file system said.
+pub(crate) fn recover(
+    files: &dyn Files,
+    certificate: &Path,
+    key: &Path,
+) -> Result<(), (PathBuf, std::io::Error)> {
+    const KEY_ENDS: &str = "-----END PRIVATE KEY-----\n";
+    let pair = pending(certificate);
+    let text = match std::fs::read_to_string(&pair) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(why) => return Err((pair, why)),
+    };
+    let Some(end) = text.find(KEY_ENDS).map(|at| at + KEY_ENDS.len()) else {
+        let why = std::io::Error::other("holds no private key and certificate: remove it");
+        return Err((pair, why));
+    };
+    let (key_pem, chain_pem) = text.split_at(end);
+    tracing::info!("a renewal that was cut short is ended");
+    finish(files, certificate, key, chain_pem, key_pem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::Disk;
+    use proptest::prelude::*;
+
+    #[test]
+    fn before_two_thirds_and_not_before_half() {
+        let (from, until) = (
+            SystemTime::UNIX_EPOCH,
+            SystemTime::UNIX_EPOCH + Duration::from_secs(3000),
+        );
+        let seconds = |random| {
+            let at = due(from, until, random);
+            at.duration_since(from).unwrap_or_default().as_secs()
+        };
+        for random in [0, 1, 139, 140, 12_345, u32::MAX] {
+            assert!((1500..2000).contains(&seconds(random)), "{random}");
+        }
+        assert_ne!(seconds(0), seconds(139));
+    }
+
+    #[test]
+    fn failures_are_tried_again_ever_sooner() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let after = |left| again(now + Duration::from_secs(left), now).as_secs();
+        assert_eq!(after(10_000_000), 3600);
+        assert_eq!(after(600), 60);
+        assert_eq!(after(3), 1);
+        assert_eq!(again(now - Duration::from_secs(5), now).as_secs(), 1);
+    }
+
+    /// Fails from the operation with this number on, as a power cut does.
+    struct Cut {
+        left: std::sync::atomic::AtomicUsize,
+    }
+
+    impl Cut {
+        fn spend(&self) -> std::io::Result<()> {
+            use std::sync::atomic::Ordering;
+            let before = self
+                .left
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                    left.checked_sub(1)
+                });
+            before
+                .map(drop)
+                .map_err(|_| std::io::Error::other("the power is gone"))
+        }
+    }
+
+    impl Files for Cut {
+        fn create_dir(&self, path: &Path) -> std::io::Result<()> {
+            self.spend().and_then(|()| Disk.create_dir(path))
+        }
+        fn open(&self, path: &Path) -> std::io::Result<std::fs::File> {
+            self.spend().and_then(|()| Disk.open(path))
+        }
+        fn write(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+            let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
+            match self.spend() {
+                Ok(()) => Disk.write(path, bytes),
+                Err(gone) => Disk.write(path, half).and(Err(gone)),
+            }
+        }
+        fn append(&self, file: &mut std::fs::File, bytes: &[u8]) -> std::io::Result<()> {
+            self.spend().and_then(|()| Disk.append(file, bytes))
+        }
+        fn truncate(&self, file: &std::fs::File, len: u64) -> std::io::Result<()> {
+            self.spend().and_then(|()| Disk.truncate(file, len))
+        }
+        fn sync(&self, path: &Path) -> std::io::Result<()> {
+            self.spend().and_then(|()| Disk.sync(path))
+        }
+        fn sync_dir(&self, path: &Path) -> std::io::Result<()> {
+            self.spend().and_then(|()| Disk.sync_dir(path))
+        }
+        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+            self.spend().and_then(|()| Disk.rename(from, to))
+        }
+        fn remove(&self, path: &Path) -> std::io::Result<()> {
+            self.spend().and_then(|()| Disk.remove(path))
+        }
+    }
+
+    #[test]
+    fn a_power_cut_at_any_step_leaves_a_whole_identity() {
+        let key = |name: &str| {
+            format!("-----BEGIN PRIVATE KEY-----\n{name}\n-----END PRIVATE KEY-----\n")
+        };
+        for step in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let (certificate, secret) = (dir.path().join("x.crt"), dir.path().join("x.key"));
+            std::fs::write(&certificate, "old chain").unwrap();
+            std::fs::write(&secret, key("old")).unwrap();
+            let cut = Cut {
+                left: std::sync::atomic::AtomicUsize::new(step),
+            };
+            let done = swap(&cut, &certificate, &secret, "new chain", &key("new")).is_ok();
+            recover(&Disk, &certificate, &secret).unwrap();
+            let found = (
+                std::fs::read_to_string(&certificate).unwrap(),
+                std::fs::read_to_string(&secret).unwrap(),
+            );
+            let (old, new) = (
+                ("old chain".to_owned(), key("old")),
+                ("new chain".to_owned(), key("new")),
+            );
+            assert!(found == new || (!done && found == old), "{step}: {found:?}");
+            assert!(done || step < 13, "{step}");
+            assert!(!pending(&certificate).exists());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_trouble(answer in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(certificate(&answer).is_err());
+            prop_assert!(certificate(BASE64.encode(&answer).as_bytes()).is_err());
+        }
+    }
+}
