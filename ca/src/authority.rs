@@ -229,7 +229,19 @@ impl Authority {
         let life = (not_before, not_after);
         let params = params(rules, subject, &names, &serial, life, pointers.as_ref())?;
 
-        let signer = Signer::new(self.custody());
+        let meant = Meant {
+            rules,
+            common_name: &subject.common_name,
+            names: &names,
+            key,
+            serial: &serial,
+            not_before,
+            not_after,
+            pointers: pointers.as_ref(),
+            issuer: &self.issuing,
+        };
+        let look = |content: &[u8]| lint::check_unsigned(content, &meant);
+        let signer = Signer::looking(self.custody(), &look);
         let signed = rcgen::Issuer::from_ca_cert_der(&self.issuing, &signer)
             .and_then(|issuer| params.signed_by(key, &issuer));
         let der = signed
@@ -237,20 +249,7 @@ impl Authority {
             .der()
             .to_vec();
 
-        let facts = lint::check(
-            &der,
-            &Meant {
-                rules,
-                common_name: &subject.common_name,
-                names: &names,
-                key,
-                serial: &serial,
-                not_before,
-                not_after,
-                pointers: pointers.as_ref(),
-                issuer: &self.issuing,
-            },
-        )?;
+        let facts = lint::check(&der, &meant)?;
         let pem = pem::certificate(&der);
         Ok(Issued {
             chain_pem: format!("{pem}{}", self.issuing_pem()),

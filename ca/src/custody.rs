@@ -99,22 +99,36 @@ impl Custody for FileKey {
 /// A custodian in the shape the encoder takes, for one signature.
 pub(crate) struct Signer<'a> {
     custody: &'a dyn Custody,
+    /// Looks at what is about to be signed.
+    look: Option<&'a dyn Fn(&[u8]) -> Result<(), CaError>>,
     /// The encoder's error type has no room for a custodian's reason.
-    failure: OnceCell<CustodyError>,
+    failure: OnceCell<CaError>,
 }
 
 impl<'a> Signer<'a> {
     pub(crate) fn new(custody: &'a dyn Custody) -> Self {
         Self {
             custody,
+            look: None,
             failure: OnceCell::new(),
+        }
+    }
+
+    /// One that signs only what `look` lets pass.
+    pub(crate) fn looking(
+        custody: &'a dyn Custody,
+        look: &'a dyn Fn(&[u8]) -> Result<(), CaError>,
+    ) -> Self {
+        Self {
+            look: Some(look),
+            ..Self::new(custody)
         }
     }
 
     /// The error of an encoder that was signing with this.
     pub(crate) fn explain(self, error: rcgen::Error) -> CaError {
         match self.failure.into_inner() {
-            Some(failure) => CaError::Custody(failure),
+            Some(failure) => failure,
             None => CaError::Encode(error),
         }
     }
@@ -132,7 +146,9 @@ impl rcgen::PublicKeyData for Signer<'_> {
 
 impl rcgen::SigningKey for Signer<'_> {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.custody.sign(message).map_err(|failure| {
+        let looked = self.look.map_or(Ok(()), |look| look(message));
+        let signed = looked.and_then(|()| Ok(self.custody.sign(message)?));
+        signed.map_err(|failure| {
             // One signature, one failure: the cell is empty.
             let _ = self.failure.set(failure);
             rcgen::Error::RemoteKeyError

@@ -93,8 +93,8 @@ pub enum CaError {
         /// End of the issuing certificate.
         not_after: String,
     },
-    /// A signed certificate or list that is not what was meant; it was thrown away.
-    #[error("what was just signed was thrown away, because {rule}: this is a fault in muster")]
+    /// A certificate or list that is not what was meant; it was not signed, or thrown away.
+    #[error("a certificate or list was not handed out, because {rule}: this is a fault in muster")]
     Lint {
         /// The rule it breaks.
         rule: String,

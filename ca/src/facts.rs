@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use data_encoding::HEXLOWER;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use x509_parser::certificate::X509Certificate;
+use x509_parser::certificate::{TbsCertificate, X509Certificate};
 use x509_parser::der_parser::{Oid, oid};
 use x509_parser::extensions::{GeneralName, KeyUsage, ParsedExtension};
 use x509_parser::prelude::FromDer;
@@ -113,7 +113,8 @@ impl CertificateFacts {
         Self::of(&parse(der)?, der)
     }
 
-    pub(crate) fn of(certificate: &X509Certificate<'_>, der: &[u8]) -> Result<Self, CaError> {
+    /// The facts of what is or will be signed; the id is that of `der`.
+    pub(crate) fn of(certificate: &TbsCertificate<'_>, der: &[u8]) -> Result<Self, CaError> {
         let subject = certificate.subject();
         let serial = match certificate.raw_serial() {
             [first, ..] if *first >= 0x80 => None,
@@ -233,7 +234,7 @@ fn strings<'a>(
         .map_err(|_| unreadable("its subject is not readable text"))
 }
 
-fn usages(certificate: &X509Certificate<'_>) -> Result<KeyUsages, CaError> {
+fn usages(certificate: &TbsCertificate<'_>) -> Result<KeyUsages, CaError> {
     let usage = certificate
         .key_usage()
         .map_err(|_| unreadable("its keyUsage cannot be read"))?;
@@ -271,7 +272,7 @@ fn has_other(usage: KeyUsage) -> bool {
         || usage.decipher_only()
 }
 
-fn names(certificate: &X509Certificate<'_>) -> Result<Vec<CertificateName>, CaError> {
+fn names(certificate: &TbsCertificate<'_>) -> Result<Vec<CertificateName>, CaError> {
     let extension = certificate
         .subject_alternative_name()
         .map_err(|_| unreadable("its subjectAltName cannot be read"))?;
@@ -291,7 +292,7 @@ fn names(certificate: &X509Certificate<'_>) -> Result<Vec<CertificateName>, CaEr
 
 /// What a policy can ask of the names. A value that is no text, or a field nobody has a word for,
 /// is left out.
-fn values(certificate: &X509Certificate<'_>) -> Vec<NameValue> {
+fn values(certificate: &TbsCertificate<'_>) -> Vec<NameValue> {
     let mut values = Vec::new();
     for (of_issuer, name) in [(false, certificate.subject()), (true, certificate.issuer())] {
         for attribute in name.iter_attributes() {

@@ -1,13 +1,17 @@
-//! The second look: what was signed is read back with another library and held against what was
-//! meant, before anyone gets it.
+//! The second look: what is about to be signed is read with another library than the one that wrote
+//! it and held against what was meant, so that no violation is ever signed; what was signed is read
+//! back before anyone gets it.
 
 use std::time::SystemTime;
 
-use x509_parser::certificate::X509Certificate;
+use x509_parser::certificate::TbsCertificate;
 use x509_parser::der_parser::{Oid, oid};
 use x509_parser::extensions::{
     CRLDistributionPoint, DistributionPointName, GeneralName, ParsedExtension,
 };
+
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Version;
 
 use crate::error::CaError;
 use crate::facts::{self, CertificateFacts, CertificateName};
@@ -37,18 +41,48 @@ pub(crate) struct Meant<'a> {
 /// [`CaError::Lint`] naming the first rule broken.
 pub(crate) fn check(der: &[u8], meant: &Meant<'_>) -> Result<CertificateFacts, CaError> {
     let certificate = facts::parse(der)?;
-    let facts = CertificateFacts::of(&certificate, der)?;
+    let issuer = facts::parse(meant.issuer)?;
+    if certificate
+        .verify_signature(Some(issuer.public_key()))
+        .is_err()
+    {
+        return Err(broken("its signature does not verify with the issuing key"));
+    }
+    check_content(&certificate, der, meant)
+}
+
+/// Reads what is about to be signed, as DER.
+///
+/// # Errors
+/// [`CaError::Lint`] naming the first rule broken.
+pub(crate) fn check_unsigned(der: &[u8], meant: &Meant<'_>) -> Result<(), CaError> {
+    match TbsCertificate::from_der(der) {
+        Ok(([], content)) => check_content(&content, der, meant).map(drop),
+        _ => Err(broken("it cannot be read")),
+    }
+}
+
+fn broken(rule: &str) -> CaError {
+    CaError::Lint {
+        rule: rule.to_owned(),
+    }
+}
+
+fn check_content(
+    certificate: &TbsCertificate<'_>,
+    der: &[u8],
+    meant: &Meant<'_>,
+) -> Result<CertificateFacts, CaError> {
+    let facts = CertificateFacts::of(certificate, der)?;
     let issuer = facts::parse(meant.issuer)?;
     let issuer_facts = CertificateFacts::of(&issuer, meant.issuer)?;
-    let marks = Marks::of(&certificate)?;
+    let marks = Marks::of(certificate)?;
     let issuer_key = Marks::of(&issuer)?.subject_key;
 
     let rules: [(bool, &str); 13] = [
         (
-            certificate
-                .verify_signature(Some(issuer.public_key()))
-                .is_ok(),
-            "its signature does not verify with the issuing key",
+            certificate.version() == X509Version::V3,
+            "it is not of version 3",
         ),
         (
             certificate.issuer().as_raw() == issuer.subject().as_raw(),
@@ -102,9 +136,7 @@ pub(crate) fn check(der: &[u8], meant: &Meant<'_>) -> Result<CertificateFacts, C
     ];
     match rules.into_iter().find(|(kept, _)| !kept) {
         None => Ok(facts),
-        Some((_, rule)) => Err(CaError::Lint {
-            rule: rule.to_owned(),
-        }),
+        Some((_, rule)) => Err(broken(rule)),
     }
 }
 
@@ -121,7 +153,7 @@ struct Marks {
 }
 
 impl Marks {
-    fn of(certificate: &X509Certificate<'_>) -> Result<Self, CaError> {
+    fn of(certificate: &TbsCertificate<'_>) -> Result<Self, CaError> {
         // RFC 5280 §4.2: no extension twice.
         certificate
             .extensions_map()
@@ -206,12 +238,14 @@ fn url(name: &GeneralName<'_>) -> Option<String> {
 mod tests {
     use super::*;
     use crate::KeyPair;
+    use crate::custody::{Custody, Signer};
     use crate::pointers::{CrlShards, authority_information_access, ocsp_no_check};
     use crate::profile::Profile;
     use rcgen::{
         CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose as Extended, IsCa,
         KeyUsagePurpose as Use, SanType,
     };
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     const HOUR: time::Duration = time::Duration::HOUR;
@@ -275,6 +309,80 @@ mod tests {
     #[test]
     fn what_was_meant_passes() {
         look(|_| {}).unwrap();
+    }
+
+    /// Counts how often it is asked to sign.
+    struct Counting(crate::custody::FileKey, AtomicUsize);
+
+    impl Custody for Counting {
+        fn public_key(&self) -> &PublicKey {
+            self.0.public_key()
+        }
+
+        fn sign(&self, message: &[u8]) -> Result<Vec<u8>, crate::custody::CustodyError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.sign(message)
+        }
+    }
+
+    #[test]
+    fn a_violation_is_never_signed() {
+        let (dir, authority) = crate::authority::tests::authority();
+        let key = crate::custody::FileKey::open(&dir.path().join("ca/issuing.key")).unwrap();
+        let custody = Counting(key, AtomicUsize::new(0));
+        let device = KeyPair::generate().unwrap();
+        let serial = Serial::random().unwrap();
+        let pointers = authority.pointers(&serial);
+        let begin = 1_795_478_400;
+        let at = |seconds| time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        let not_before = SystemTime::UNIX_EPOCH + Duration::from_secs(begin.unsigned_abs());
+        let meant = Meant {
+            rules: Profile::Device.rules(),
+            common_name: "lamp-1",
+            names: &[],
+            key: device.public(),
+            serial: &serial,
+            not_before,
+            not_after: not_before + Duration::from_secs(3600),
+            pointers: Some(&pointers),
+            issuer: authority.issuing_der(),
+        };
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "lamp-1");
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![Use::DigitalSignature];
+        params.extended_key_usages = vec![Extended::ClientAuth];
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(serial.as_bytes()));
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = at(begin);
+        params.not_after = at(begin + 3600);
+        params.crl_distribution_points = vec![rcgen::CrlDistributionPoint {
+            uris: vec![pointers.crl.clone()],
+        }];
+        params.custom_extensions = vec![authority_information_access(&pointers)];
+        let sign = |params: &CertificateParams| {
+            let look = |content: &[u8]| check_unsigned(content, &meant);
+            let signer = Signer::looking(&custody, &look);
+            let signed = rcgen::Issuer::from_ca_cert_der(authority.issuing_der(), &signer)
+                .and_then(|issuer| params.signed_by(device.public(), &issuer));
+            signed.map_err(|error| signer.explain(error)).map(drop)
+        };
+        sign(&params).unwrap();
+        assert_eq!(custody.1.load(Ordering::Relaxed), 1);
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let error = sign(&params).unwrap_err();
+        assert!(matches!(error, CaError::Lint { .. }), "{error}");
+        params.is_ca = IsCa::ExplicitNoCa;
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "Muster operators");
+        assert!(sign(&params).is_err());
+        assert_eq!(
+            custody.1.load(Ordering::Relaxed),
+            1,
+            "asked for nothing more"
+        );
     }
 
     #[test]

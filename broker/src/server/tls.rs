@@ -161,6 +161,60 @@ fn provider() -> CryptoProvider {
 mod tests {
     use super::*;
 
+    /// A handshake in memory with our own client, which offers what rustls offers by default.
+    fn negotiated(groups: Option<rustls::NamedGroup>) -> rustls::NamedGroup {
+        let dir = tempfile::tempdir().unwrap();
+        let now = std::time::SystemTime::now();
+        let config = ca::AuthorityConfig {
+            name: "test".into(),
+            public_url: "http://localhost:8880".into(),
+        };
+        let authority = ca::Authority::open_or_create(&dir.path().join("ca"), config, now).unwrap();
+        let names = ["localhost".to_owned()];
+        let home = dir.path().join("tls");
+        let identity = authority.server_identity(&home, &names, now).unwrap();
+        let certificate =
+            ServerCertificate::new(identity.chain(), identity.private_key(), None).unwrap();
+        let anchors = [
+            authority.root_der().clone(),
+            authority.issuing_der().clone(),
+        ];
+        let server = server_config(&anchors, &certificate, ClientAuth::Optional, Protocol::Http);
+        let mut offered = aws_lc_rs::default_provider();
+        if let Some(only) = groups {
+            offered.kx_groups.retain(|group| group.name() == only);
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.root_der().clone()).unwrap();
+        let client = rustls::ClientConfig::builder_with_provider(Arc::new(offered))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = "localhost".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
+        let mut server = rustls::ServerConnection::new(server.unwrap()).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        client.negotiated_key_exchange_group().unwrap().name()
+    }
+
+    #[test]
+    fn the_hybrid_group_is_negotiated_and_a_client_without_it_is_served() {
+        use rustls::NamedGroup;
+        assert_eq!(negotiated(None), NamedGroup::X25519MLKEM768);
+        let classical = Some(NamedGroup::X25519);
+        assert_eq!(negotiated(classical), NamedGroup::X25519);
+    }
+
     #[test]
     fn the_hybrid_group_comes_first_and_the_classical_ones_stay() {
         let groups = provider().kx_groups;
