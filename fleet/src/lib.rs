@@ -15,13 +15,13 @@ mod live;
 mod name;
 mod networks;
 mod policies;
-pub mod provisioning;
 mod posture;
+pub mod provisioning;
 mod records;
 mod registry;
+mod revocation;
 #[cfg(feature = "simulate")]
 pub mod simulated;
-mod revocation;
 mod standing;
 pub mod template;
 mod things;
