@@ -4,8 +4,8 @@
 use crate::cli::Serve;
 use anyhow::{Context as _, bail};
 use broker::{Limits, SessionBounds};
-use fleet::{GroupName, ThingName};
 use ca::{CrlShards, Terms};
+use fleet::{GroupName, ThingName};
 use policy::UnresolvedDeny;
 use serde::Deserialize;
 use std::{
