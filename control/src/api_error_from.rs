@@ -25,7 +25,7 @@ impl From<FleetError> for ApiError {
             // AWS says DeleteConflict of certificates and policies, and of things and groups that
             // the request is invalid.
             FleetError::DeleteConflict {
-                kind: Kind::Thing | Kind::Group,
+                kind: Kind::Thing | Kind::Group | Kind::ThingType,
                 ..
             } => Self::invalid(message),
             FleetError::DeleteConflict { .. } => {

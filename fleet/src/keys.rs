@@ -1,7 +1,7 @@
 //! Where each fact stands in the registry's one table. `/` separates; no name may hold it, so a key reads one way only.
 //! Facts that are asked for from both ends are written under both, in one batch.
 
-use crate::{GroupName, Target, ThingName, provisioning::TemplateName};
+use crate::{GroupName, Target, ThingName, ThingTypeName, provisioning::TemplateName};
 use ca::{CertificateId, Serial};
 use policy::PolicyName;
 use std::time::SystemTime;
@@ -11,6 +11,7 @@ pub(crate) const GROUP: &str = "group/";
 pub(crate) const CERTIFICATE: &str = "cert/";
 pub(crate) const POLICY: &str = "policy/";
 pub(crate) const REVOKED: &str = "revoked/";
+pub(crate) const THING_TYPE: &str = "type/";
 pub(crate) const TEMPLATE: &str = "template/";
 pub(crate) const CLAIM: &str = "claim/";
 /// Claims by their end: `claimend/<seconds>/<certificate>`.
@@ -116,8 +117,16 @@ pub(crate) fn pending_of(claim: &CertificateId) -> String {
     format!("pendingof/{claim}/")
 }
 /// A thing type.
-pub(crate) fn thing_type(name: &str) -> String {
-    format!("type/{name}")
+pub(crate) fn thing_type(name: &ThingTypeName) -> String {
+    format!("{THING_TYPE}{name}")
+}
+/// Things of a type: `typed/<type>/<thing>`.
+pub(crate) fn typed(name: &ThingTypeName) -> String {
+    format!("typed/{name}/")
+}
+/// Groups whose parent is this one: `child/<parent>/<group>`.
+pub(crate) fn children(group: &GroupName) -> String {
+    format!("child/{group}/")
 }
 /// A moment in whole seconds, in order as text.
 pub(crate) fn moment(at: SystemTime) -> String {

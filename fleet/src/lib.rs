@@ -25,10 +25,12 @@ pub mod simulated;
 mod standing;
 pub mod template;
 mod things;
+mod types;
 
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
 pub use error::{FleetError, Kind};
-pub use name::{GroupName, NameError, ThingName};
+pub use groups::{GROUP_DEPTH_LIMIT_LEVELS, GroupChange};
+pub use name::{GroupName, NameError, ThingName, ThingTypeName};
 pub use networks::NamedNetwork;
 pub use policy::DEVICE_DEFAULT;
 pub use posture::{Health, Quarantine};
@@ -39,3 +41,5 @@ pub use records::{
 pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
 pub use revocation::{ListName, RevocationFaces, Staple};
 pub use standing::{Standing, StandingNow, WatchGuard};
+pub use things::{ThingChange, ThingFilter};
+pub use types::{ThingType, ThingTypeProperties};

@@ -216,6 +216,9 @@ pub(crate) enum Group {
     Create {
         /// The group
         name: String,
+        /// The group it is below, for good: policies of that one count for its things too
+        #[arg(long, value_name = "G")]
+        parent: Option<String>,
     },
     /// List groups
     List,

@@ -15,6 +15,7 @@ mod create_provisioning_template;
 mod create_provisioning_template_version;
 mod create_thing;
 mod create_thing_group;
+mod create_thing_type;
 mod delete_certificate;
 mod delete_policy;
 mod delete_policy_version;
@@ -22,6 +23,8 @@ mod delete_provisioning_template;
 mod delete_provisioning_template_version;
 mod delete_thing;
 mod delete_thing_group;
+mod delete_thing_type;
+mod deprecate_thing_type;
 mod describe_certificate;
 mod describe_endpoint;
 mod describe_job;
@@ -30,6 +33,7 @@ mod describe_provisioning_template;
 mod describe_provisioning_template_version;
 mod describe_thing;
 mod describe_thing_group;
+mod describe_thing_type;
 mod detach_policy;
 mod detach_thing_principal;
 mod get_effective_policies;
@@ -42,23 +46,33 @@ mod list_certificates;
 mod list_job_executions_for_job;
 mod list_policies;
 mod list_policy_versions;
+mod list_principal_things;
+mod list_principal_things_v2;
 mod list_provisioning_template_versions;
 mod list_provisioning_templates;
 mod list_targets_for_policy;
 mod list_thing_groups;
 mod list_thing_groups_for_thing;
 mod list_thing_principals;
+mod list_thing_principals_v2;
+mod list_thing_types;
 mod list_things;
 mod list_things_in_thing_group;
 mod membership;
 mod muster;
+mod principal_type;
 mod provisioning_template;
 mod remove_thing_from_thing_group;
 mod set_default_policy_version;
 mod slice;
 mod test_authorization;
+mod thing_type;
 mod update_certificate;
 mod update_provisioning_template;
+mod update_thing;
+mod update_thing_group;
+mod update_thing_groups_for_thing;
+mod update_thing_type;
 
 use crate::operation::Operation;
 
@@ -69,6 +83,18 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
 
 /// AWS IoT's own.
 static AWS: &[Operation] = &[
+    update_thing::OPERATION,
+    update_thing_group::OPERATION,
+    update_thing_groups_for_thing::OPERATION,
+    create_thing_type::OPERATION,
+    describe_thing_type::OPERATION,
+    list_thing_types::OPERATION,
+    update_thing_type::OPERATION,
+    deprecate_thing_type::OPERATION,
+    delete_thing_type::OPERATION,
+    list_principal_things::OPERATION,
+    list_principal_things_v2::OPERATION,
+    list_thing_principals_v2::OPERATION,
     create_provisioning_claim::OPERATION,
     create_provisioning_template::OPERATION,
     create_provisioning_template_version::OPERATION,

@@ -206,7 +206,7 @@ impl Ota {
         Ok(things)
     }
 
-    /// The members of a group.
+    /// The members of a group and of those below it.
     pub(super) fn members(&self, group: &str) -> Result<Vec<String>, Error> {
         let name: GroupName = group
             .parse()
@@ -220,7 +220,7 @@ impl Ota {
             let page =
                 self.inner
                     .fleet
-                    .members(&name, after.as_deref(), fleet::LIST_LIMIT_ITEMS)?;
+                    .members_below(&name, after.as_deref(), fleet::LIST_LIMIT_ITEMS)?;
             members.extend(page.items.iter().map(ToString::to_string));
             if page.next.is_none() || members.len() > crate::rollout::MAX_THINGS {
                 return Ok(members);
