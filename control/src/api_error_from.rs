@@ -99,7 +99,10 @@ impl From<ota::Error> for ApiError {
                 "ResourceAlreadyExistsException",
                 message,
             ),
-            ota::Error::RolloutState { .. } => Self::new(
+            ota::Error::Version { .. } => {
+                Self::new(StatusCode::CONFLICT, "VersionConflictException", message)
+            }
+            ota::Error::RolloutState { .. } | ota::Error::ExecutionState { .. } => Self::new(
                 StatusCode::CONFLICT,
                 "InvalidStateTransitionException",
                 message,

@@ -1,10 +1,12 @@
 //! The operations, one file each, and the one table that makes them reachable.
 
 mod add_thing_to_thing_group;
+mod associate_targets_with_job;
 mod attach_policy;
 mod attach_thing_principal;
 mod attributes;
 mod cancel_job;
+mod cancel_job_execution;
 mod create_certificate_from_csr;
 mod create_job;
 mod create_keys_and_certificate;
@@ -17,6 +19,8 @@ mod create_thing;
 mod create_thing_group;
 mod create_thing_type;
 mod delete_certificate;
+mod delete_job;
+mod delete_job_execution;
 mod delete_policy;
 mod delete_policy_version;
 mod delete_provisioning_template;
@@ -44,6 +48,8 @@ mod ids;
 mod list_attached_policies;
 mod list_certificates;
 mod list_job_executions_for_job;
+mod list_job_executions_for_thing;
+mod list_jobs;
 mod list_policies;
 mod list_policy_versions;
 mod list_principal_things;
@@ -68,6 +74,7 @@ mod slice;
 mod test_authorization;
 mod thing_type;
 mod update_certificate;
+mod update_job;
 mod update_provisioning_template;
 mod update_thing;
 mod update_thing_group;
@@ -147,6 +154,13 @@ static AWS: &[Operation] = &[
     list_targets_for_policy::OPERATION,
     set_default_policy_version::OPERATION,
     test_authorization::OPERATION,
+    associate_targets_with_job::OPERATION,
+    cancel_job_execution::OPERATION,
+    delete_job::OPERATION,
+    delete_job_execution::OPERATION,
+    list_job_executions_for_thing::OPERATION,
+    list_jobs::OPERATION,
+    update_job::OPERATION,
     update_certificate::OPERATION,
 ];
 
