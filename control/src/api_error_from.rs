@@ -39,6 +39,9 @@ impl From<FleetError> for ApiError {
             FleetError::Name(_) | FleetError::Invalid(_) | FleetError::Csr(_) => {
                 Self::invalid(message)
             }
+            FleetError::InvariantBroken { .. } => {
+                Self::new(StatusCode::CONFLICT, "InvariantBrokenException", message)
+            }
             FleetError::Limit { .. } => {
                 Self::new(StatusCode::GONE, "LimitExceededException", message)
             }

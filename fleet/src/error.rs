@@ -100,6 +100,18 @@ pub enum FleetError {
     /// The policy document was not understood whole.
     #[error("policy document refused: {0}")]
     MalformedPolicy(#[from] policy::PolicyError),
+    /// The policy would break what is claimed of all devices.
+    #[error("policy {policy} would break invariant {invariant} ({claim}): {why}")]
+    InvariantBroken {
+        /// The policy.
+        policy: policy::PolicyName,
+        /// The claim's name.
+        invariant: policy::PolicyName,
+        /// The claim in words.
+        claim: String,
+        /// How.
+        why: String,
+    },
     /// The certificate signing request was refused.
     #[error("certificate signing request refused: {0}")]
     Csr(#[from] ca::CsrError),

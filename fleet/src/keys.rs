@@ -11,6 +11,7 @@ pub(crate) const CERTIFICATE: &str = "cert/";
 pub(crate) const POLICY: &str = "policy/";
 pub(crate) const REVOKED: &str = "revoked/";
 pub(crate) const NETWORK: &str = "network/";
+pub(crate) const INVARIANT: &str = "invariant/";
 pub(crate) const SEEDED: &str = "meta/seeded";
 
 pub(crate) fn thing(name: &ThingName) -> String {
@@ -28,6 +29,10 @@ pub(crate) fn policy(name: &PolicyName) -> String {
 /// A named network.
 pub(crate) fn network(name: &str) -> String {
     format!("{NETWORK}{name}")
+}
+/// A declared claim.
+pub(crate) fn invariant(name: &PolicyName) -> String {
+    format!("{INVARIANT}{name}")
 }
 /// What is known of a thing's health.
 pub(crate) fn posture(thing: &ThingName) -> String {

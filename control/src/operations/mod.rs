@@ -134,6 +134,7 @@ mod tests {
                 "GetEffectivePolicies",
                 "TestAuthorization",
                 "ExplainPolicy",
+                "ProvePolicies",
             ]
             .contains(&operation.name);
             assert!(
