@@ -2,25 +2,30 @@
 # All tests: those of each crate, then the end-to-end suites against the release binaries with real clients.
 # A bare Debian 12 or 13 with Rust is enough; what is missing is installed first, or named.
 #
-#   tests/run.sh [--measure] [--crash-rounds N] [-- PYTEST-ARGUMENT…]
+#   tests/run.sh [--measure] [--simulate SECONDS] [--crash-rounds N] [-- PYTEST-ARGUMENT…]
 #
 #   --measure         measure instead of testing (tests/measure.py)
+#   --simulate S      run seeds of the simulated broker for S seconds instead of testing (tests/simulate)
 #   --crash-rounds N  rounds of the kill -9 suite (default 20)
 #   -- …              given to pytest: `-- -k revoke -x`; the crates' own tests are skipped then
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 measure=false
+simulate=
 select=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --measure) measure=true ;;
+    --simulate)
+      [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "tests/run.sh: --simulate needs a whole number of seconds above 0" >&2; exit 2; }
+      simulate="$2"; shift ;;
     --crash-rounds)
       [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "tests/run.sh: --crash-rounds needs a whole number above 0" >&2; exit 2; }
       export MUSTER_CRASH_ROUNDS="$2"; shift ;;
     --) shift; select=("$@"); break ;;
-    -h|--help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) echo "tests/run.sh: $1 is not an option (--measure, --crash-rounds N, -- PYTEST-ARGUMENT…)" >&2; exit 2 ;;
+    -h|--help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) echo "tests/run.sh: $1 is not an option (--measure, --simulate SECONDS, --crash-rounds N, -- PYTEST-ARGUMENT…)" >&2; exit 2 ;;
   esac
   shift
 done
@@ -50,6 +55,12 @@ if [ ${#missing[@]} -gt 0 ]; then
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" </dev/null
 fi
 command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs, then run this again" >&2; exit 1; }
+
+if [ -n "$simulate" ]; then
+  step "simulate"
+  # Other seeds each time; the one that fails is named.
+  exec cargo run --release --locked -p muster-simulate -- --seconds "$simulate" --from "$(($(date +%s) * 1000))"
+fi
 
 # 2. Python packages, pinned, in an environment of their own.
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")

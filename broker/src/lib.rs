@@ -10,10 +10,13 @@ mod server;
 pub mod session;
 pub mod topic;
 
+#[cfg(feature = "simulate")]
+pub use server::simulate;
 #[cfg(feature = "server")]
 pub use server::{
     ApplicationMessage, Broker, BrokerError, BrokerParts, DurableError, Limits, Listeners,
-    Principal, RecoveryError, Reply, Request, ReservedTopics, Stats,
+    OwnBounds, Principal, RecoveryError, Registry, Reply, Request, ReservedTopics, SessionBounds,
+    Stats,
 };
 #[cfg(feature = "server")]
 pub use server::{bench, tls};

@@ -19,6 +19,8 @@ mod population;
 mod posture;
 mod records;
 mod registry;
+#[cfg(feature = "simulate")]
+pub mod simulated;
 mod standing;
 mod things;
 

@@ -6,7 +6,7 @@ use ca::CertificateId;
 use parking_lot::Mutex;
 use policy::{CertificateValues, NamedPolicy, Networks, Posture, ThingFacts};
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -92,7 +92,7 @@ pub struct Standing {
 #[derive(Default)]
 struct Watchers {
     next: u64,
-    wakers: HashMap<u64, Waker>,
+    wakers: BTreeMap<u64, Waker>,
 }
 
 impl Standing {

@@ -3,10 +3,12 @@
 
 use crate::cli::Serve;
 use anyhow::{Context as _, bail};
-use broker::Limits;
+use broker::{Limits, SessionBounds};
+use fleet::{GroupName, ThingName};
 use policy::UnresolvedDeny;
 use serde::Deserialize;
 use std::{
+    collections::BTreeMap,
     net::{Ipv6Addr, SocketAddr},
     path::Path,
     time::Duration,
@@ -112,6 +114,77 @@ struct FileLimits {
     keep_alive_seconds: Option<u64>,
     retained_messages: Option<usize>,
     retained_bytes: Option<usize>,
+    #[serde(default)]
+    mqtt: FileBounds,
+    #[serde(default)]
+    wss: FileBounds,
+    #[serde(default)]
+    groups: BTreeMap<GroupName, FileBounds>,
+    #[serde(default)]
+    things: BTreeMap<ThingName, FileBounds>,
+}
+
+/// `[limits.mqtt]`, `[limits.wss]`, `[limits.groups.NAME]`, `[limits.things.NAME]`: bounds of sessions that come by this
+/// listener, or whose thing this is or is in this group. The thing's go before its groups' (of which the largest
+/// holds), these before the listener's, these before `[limits]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileBounds {
+    packet_bytes: Option<usize>,
+    topic_bytes: Option<usize>,
+    topic_levels: Option<usize>,
+    session_subscriptions: Option<usize>,
+    topic_aliases: Option<u16>,
+    topic_aliases_outgoing: Option<u16>,
+    session_inflight_messages: Option<u16>,
+    session_expiry_seconds: Option<u64>,
+    keep_alive_seconds: Option<u64>,
+}
+
+impl FileBounds {
+    /// `table` is where it stands in the file.
+    fn read(self, table: &str) -> anyhow::Result<SessionBounds> {
+        let numbers = [
+            ("packet_bytes", self.packet_bytes),
+            ("topic_bytes", self.topic_bytes),
+            ("topic_levels", self.topic_levels),
+            ("session_subscriptions", self.session_subscriptions),
+            ("topic_aliases", self.topic_aliases.map(usize::from)),
+            (
+                "topic_aliases_outgoing",
+                self.topic_aliases_outgoing.map(usize::from),
+            ),
+            (
+                "session_inflight_messages",
+                self.session_inflight_messages.map(usize::from),
+            ),
+        ];
+        let times = [
+            ("session_expiry_seconds", self.session_expiry_seconds),
+            ("keep_alive_seconds", self.keep_alive_seconds),
+        ];
+        let zero = numbers
+            .iter()
+            .find_map(|(key, value)| (*value == Some(0)).then_some(key))
+            .or_else(|| {
+                let zero = times.iter().find(|(_, value)| *value == Some(0));
+                zero.map(|(key, _)| key)
+            });
+        if let Some(key) = zero {
+            bail!("{table}.{key} = 0: nothing would be let in; leave it out for the default");
+        }
+        Ok(SessionBounds {
+            packet_bytes: self.packet_bytes,
+            topic_bytes: self.topic_bytes,
+            topic_levels: self.topic_levels,
+            session_subscriptions: self.session_subscriptions,
+            topic_aliases: self.topic_aliases,
+            topic_aliases_outgoing: self.topic_aliases_outgoing,
+            session_inflight_messages: self.session_inflight_messages,
+            session_expiry: self.session_expiry_seconds.map(Duration::from_secs),
+            keep_alive: self.keep_alive_seconds.map(Duration::from_secs),
+        })
+    }
 }
 
 impl FileLimits {
@@ -202,7 +275,18 @@ impl FileLimits {
             &mut to.retained_bytes,
             "retained_bytes",
             self.retained_bytes,
-        )
+        )?;
+        to.own.mqtt = self.mqtt.read("limits.mqtt")?;
+        to.own.wss = self.wss.read("limits.wss")?;
+        for (name, bounds) in self.groups {
+            let bounds = bounds.read(&format!("limits.groups.{name}"))?;
+            to.own.groups.insert(name, bounds);
+        }
+        for (name, bounds) in self.things {
+            let bounds = bounds.read(&format!("limits.things.{name}"))?;
+            to.own.things.insert(name, bounds);
+        }
+        Ok(())
     }
 }
 
@@ -314,11 +398,33 @@ mod tests {
     }
 
     #[test]
+    fn listeners_groups_and_things_have_bounds_of_their_own() {
+        let toml = "[limits]\npacket_bytes = 9\n[limits.wss]\npacket_bytes = 8\n\
+                    [limits.groups.gateways]\nkeep_alive_seconds = 7\n\
+                    [limits.things.'pump:1']\ntopic_levels = 6\n";
+        let limits = resolve(toml, Serve::default()).unwrap().limits;
+        let own = &limits.own;
+        assert_eq!(limits.packet_bytes, 9);
+        assert_eq!(own.mqtt, SessionBounds::default());
+        assert_eq!(own.wss.packet_bytes, Some(8));
+        let gateways = own.groups[&"gateways".parse().unwrap()];
+        assert_eq!(gateways.keep_alive, Some(Duration::from_secs(7)));
+        let pump = own.things[&"pump:1".parse().unwrap()];
+        assert_eq!(pump.topic_levels, Some(6));
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused_by_name() {
         for (toml, word) in [
             ("mqqt = \"x\"", "mqqt"),
             ("[limits]\nconections = 1", "conections"),
             ("[limits]\nconnections = 0", "limits.connections"),
+            ("[limits.wss]\nconnections = 1", "connections"),
+            (
+                "[limits.things.a]\ntopic_levels = 0",
+                "limits.things.a.topic_levels",
+            ),
+            ("[limits.groups.'a b']\ntopic_levels = 1", "a b"),
             ("mqtt = 5", "mqtt"),
             ("[compat]\naws = 1", "aws"),
             ("[compat]\nazure = true", "azure"),

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -16,6 +15,7 @@ use store::{Behind, Journal, Lsn, Replay, StoreError};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
+use super::bounds::Bounds;
 use super::clock::Clock;
 use super::durable::Durable;
 use super::groups::Groups;
@@ -27,6 +27,7 @@ use super::mailbox::Signal;
 use super::message::{Message, Origin};
 use super::pace;
 use super::recovery::{self, RecoveryError};
+use super::registry::Registry;
 use super::reserved::ReservedTopics;
 use super::retained::Retained;
 use super::router::Routing;
@@ -35,7 +36,7 @@ use super::sessions::Sessions;
 use super::stats::{Counters, Stats};
 use super::tree::TopicTree;
 use crate::codec::Qos;
-use crate::session::{Publication, Settings};
+use crate::session::Publication;
 use crate::topic::TopicName;
 
 /// How long to wait between two looks at whether all connections have gone.
@@ -127,31 +128,17 @@ impl Broker {
             aws,
         } = parts;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let hub = Hub {
-            fleet,
-            durable: Arc::new(Durable::new(journal)),
-            tree: TopicTree::with_parents(!aws),
-            groups: Groups::default(),
-            retained: Retained::new(limits.retained_messages, limits.retained_bytes),
-            sessions: Sessions::new(),
-            deadlines: Deadlines::new(),
-            settings: Settings {
-                aws,
-                ..settings(&limits)
-            },
+        let parts = HubParts {
+            registry: Arc::new(fleet),
+            journal,
+            replay,
             limits,
+            aws,
             clock: Clock::start(),
-            denials: Sampler::new(),
-            counters: (0..=cores).map(|_| Arc::default()).collect(),
-            next_session: AtomicU64::new(1),
-            reserved: OnceLock::new(),
-            draining: AtomicBool::new(false),
-            handshakes: AtomicUsize::new(0),
-            connections: AtomicUsize::new(0),
+            cores,
         };
-        recovery::recover(&hub, replay)?;
         Ok(Self {
-            hub: Arc::new(hub),
+            hub: Arc::new(open(parts)?),
             serving: Arc::default(),
         })
     }
@@ -300,6 +287,52 @@ impl Broker {
     }
 }
 
+/// What a hub is made of.
+pub(crate) struct HubParts {
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) journal: Journal,
+    pub(crate) replay: Replay,
+    pub(crate) limits: Limits,
+    pub(crate) aws: bool,
+    pub(crate) clock: Clock,
+    pub(crate) cores: usize,
+}
+
+/// A hub with what an earlier run left behind.
+pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
+    let HubParts {
+        registry,
+        journal,
+        replay,
+        limits,
+        aws,
+        clock,
+        cores,
+    } = parts;
+    let hub = Hub {
+        registry,
+        durable: Arc::new(Durable::new(journal)),
+        tree: TopicTree::with_parents(!aws),
+        groups: Groups::default(),
+        retained: Retained::new(limits.retained_messages, limits.retained_bytes),
+        sessions: Sessions::new(),
+        deadlines: Deadlines::new(),
+        bounds: Bounds::new(&limits, aws),
+        aws,
+        limits,
+        clock,
+        denials: Sampler::new(),
+        counters: (0..=cores).map(|_| Arc::default()).collect(),
+        next_session: AtomicU64::new(1),
+        reserved: OnceLock::new(),
+        draining: AtomicBool::new(false),
+        handshakes: AtomicUsize::new(0),
+        connections: AtomicUsize::new(0),
+    };
+    recovery::recover(&hub, replay)?;
+    Ok(hub)
+}
+
 async fn report(accepting: impl Future<Output = io::Result<()>>, address: io::Result<SocketAddr>) {
     if let Err(error) = accepting.await {
         tracing::error!(?address, %error, "a port stopped accepting");
@@ -325,26 +358,4 @@ fn start_core(
             let _ = runtime.block_on(stopped);
         })?;
     Ok((Core { handle, counters }, stop, thread))
-}
-
-fn settings(limits: &Limits) -> Settings {
-    let sixteen = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
-    Settings {
-        receive_max_messages: NonZeroU16::new(limits.session_inflight_messages)
-            .unwrap_or(NonZeroU16::MIN),
-        in_flight_max_messages: NonZeroU16::new(limits.session_inflight_messages)
-            .unwrap_or(NonZeroU16::MIN),
-        packet_max_bytes: u32::try_from(limits.packet_bytes)
-            .ok()
-            .and_then(NonZeroU32::new)
-            .unwrap_or(NonZeroU32::MAX),
-        keep_alive_max_s: NonZeroU16::new(sixteen(limits.keep_alive.as_secs())),
-        session_expiry_max_s: u32::try_from(limits.session_expiry.as_secs()).unwrap_or(u32::MAX),
-        subscriptions_max: limits.session_subscriptions,
-        topic_max_bytes: limits.topic_bytes,
-        topic_levels_max: limits.topic_levels,
-        topic_alias_max: limits.topic_aliases,
-        topic_alias_outgoing_max: limits.topic_aliases_outgoing,
-        ..Settings::default()
-    }
 }

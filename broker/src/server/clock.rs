@@ -1,6 +1,8 @@
 //! Wall time that never runs backwards: read once at start, then counted on by the monotonic clock.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 use crate::session::Time;
 
@@ -15,9 +17,14 @@ impl Clock {
         let since_epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
+        Self::at(Time::from_millis(millis(since_epoch)))
+    }
+
+    /// Begins at `now`.
+    pub(crate) fn at(now: Time) -> Self {
         Self {
             started: Instant::now(),
-            epoch_ms: millis(since_epoch),
+            epoch_ms: now.as_millis(),
         }
     }
 

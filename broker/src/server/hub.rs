@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 
 use ca::CertificateId;
-use fleet::Fleet;
 use policy::Action;
 use store::{Behind, Lsn};
 
+use super::bounds::Bounds;
 use super::clock::Clock;
 use super::durable::Durable;
 use super::groups::{Groups, Shared};
@@ -20,6 +20,7 @@ use super::limits::Limits;
 use super::mailbox::{Delivery, Mailbox};
 use super::message::{Message, Origin, facts};
 use super::parked::Parked;
+use super::registry::Registry;
 use super::reserved::ReservedTopics;
 use super::retained::{Full, Retained};
 use super::router::{self, Receivers, Routing, Subscriber};
@@ -28,12 +29,12 @@ use super::sessions::{Released, SessionKey, Sessions};
 use super::stats::Counters;
 use super::tree::{Stamp, TopicTree};
 use crate::codec::{SubscriptionOptions, Will};
-use crate::session::{Publication, SendOptions, Settings, Time, Token};
+use crate::session::{Publication, SendOptions, Time, Token};
 use crate::topic::{ClientId, TopicFilter};
 
 /// See the module. Nothing in it is locked across an await.
 pub(crate) struct Hub {
-    pub(crate) fleet: Fleet,
+    pub(crate) registry: Arc<dyn Registry>,
     pub(crate) durable: Arc<Durable>,
     pub(crate) tree: TopicTree<Subscriber>,
     pub(crate) groups: Groups,
@@ -41,7 +42,9 @@ pub(crate) struct Hub {
     pub(crate) sessions: Sessions,
     pub(crate) deadlines: Deadlines,
     pub(crate) limits: Limits,
-    pub(crate) settings: Settings,
+    pub(crate) bounds: Bounds,
+    /// AWS IoT's deviations from the standards.
+    pub(crate) aws: bool,
     pub(crate) clock: Clock,
     pub(crate) denials: Sampler,
     /// One block per core; the last is everybody else's.
@@ -125,7 +128,8 @@ impl Hub {
             };
             let good = *known.entry(id).or_insert_with(|| {
                 // Not known for sure is not good.
-                Identity::find(&self.fleet, &id, None).is_ok_and(|identity| identity.is_active())
+                Identity::find(&*self.registry, &id, None)
+                    .is_ok_and(|identity| identity.is_active())
             });
             if !good {
                 self.forget_retained(message.topic());
@@ -171,7 +175,7 @@ impl Hub {
     ) {
         let now = identity.standing.now();
         let time = self.clock.now();
-        let grant = identity.grant(&self.fleet, &now, client, Clock::wall(time));
+        let grant = identity.grant(&*self.registry, &now, client, Clock::wall(time));
         let topic = will.topic.as_str();
         let facts = facts(will.payload.len(), will.qos, will.retain);
         let may = |action| grant.decide_for(action, topic, &facts).is_allow();
@@ -193,8 +197,11 @@ impl Hub {
         let publication = Publication::of_will(will, time);
         let origin = Origin::Device(identity.certificate());
         let message = Message::new(publication, will.qos, will.retain, origin);
-        // It is the session's own message for No Local too [MQTT-3.8.3-3].
-        self.publish(message, Some(number), Some(will_key(number)))
+        // It is the client's own message for No Local too, also where its client has begun another
+        // session meanwhile [MQTT-3.8.3-3].
+        let key = identity.session_key(&now, client);
+        let own = self.sessions.number_of(&key).unwrap_or(number);
+        self.publish(message, Some(own), Some(will_key(number)))
             .await;
     }
 
@@ -272,9 +279,14 @@ impl Hub {
         };
         let options = member.send_options(message);
         let counters = self.own_counters();
-        let put = member
-            .mailbox
-            .deliver(message, options, Some(shared), BodyRef::Inline, counters);
+        let put = member.mailbox.deliver(
+            message,
+            options,
+            Some(shared),
+            false,
+            BodyRef::Inline,
+            counters,
+        );
         put.is_ok()
     }
 
@@ -325,8 +337,8 @@ impl Hub {
         }
     }
 
-    /// Ends a kept session: nothing of it remains.
-    pub(crate) fn discard(&self, parked: &Parked) {
+    /// Ends a kept session: nothing of it remains. Returns when that is safe.
+    pub(crate) fn discard(&self, parked: &Parked) -> Option<Lsn> {
         let mailbox = &parked.mailbox;
         self.unsubscribe_all(mailbox.number(), parked.subscriptions.keys());
         for flight in &parked.in_flight {
@@ -336,7 +348,7 @@ impl Hub {
         for packet_id in &parked.held {
             self.durable.delete_held(mailbox.number(), *packet_id);
         }
-        self.erase(mailbox);
+        self.erase(mailbox)
     }
 
     /// Removes subscriptions of a session from the tree and the journal.
@@ -384,15 +396,16 @@ impl Hub {
         mailbox.forget_token(token, body);
     }
 
-    /// Closes a mailbox and deletes the session's records.
-    pub(crate) fn erase(&self, mailbox: &Mailbox) {
+    /// Closes a mailbox and deletes the session's records. Returns when that is safe.
+    pub(crate) fn erase(&self, mailbox: &Mailbox) -> Option<Lsn> {
         for delivery in mailbox.close() {
             self.drop_unsent(mailbox, delivery);
         }
-        if mailbox.is_durable() {
-            self.durable.delete_will(mailbox.number());
-            self.durable.delete_session(mailbox.number());
+        if !mailbox.is_durable() {
+            return None;
         }
+        self.durable.delete_will(mailbox.number());
+        self.durable.delete_session(mailbox.number())
     }
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ca::CertificateId;
-use fleet::{CertificateStatus, Fleet, FleetError, Standing, StandingNow};
+use fleet::{CertificateStatus, FleetError, Standing, StandingNow};
 use policy::{ConnectAttributes, Context, Grant, Listener, TlsVersion};
 
+use super::listener::Transport;
+use super::registry::Registry;
 use super::sessions::{Owner, SessionKey};
 use crate::codec::Will;
 use crate::session::Proposal;
@@ -17,6 +19,8 @@ use crate::topic::ClientId;
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) standing: Arc<Standing>,
+    /// How it came, the last time.
+    pub(crate) transport: Transport,
     /// Where the peer is, while there is one.
     pub(crate) source_ip: Option<IpAddr>,
     /// Where it came in.
@@ -82,12 +86,13 @@ pub(crate) fn check(now: &StandingNow, at: SystemTime) -> Result<(), NotInGoodSt
 impl Identity {
     /// Asks the registry who a certificate is.
     pub(crate) fn find(
-        fleet: &Fleet,
+        registry: &dyn Registry,
         id: &CertificateId,
         common_name: Option<Box<str>>,
     ) -> Result<Self, FleetError> {
         Ok(Self {
-            standing: fleet.standing(id)?,
+            standing: registry.standing(id)?,
+            transport: Transport::Mqtt,
             source_ip: None,
             listener: None,
             tls_version: None,
@@ -109,13 +114,13 @@ impl Identity {
     /// What it may do when it is connected as `client_id`.
     pub(crate) fn grant(
         &self,
-        fleet: &Fleet,
+        registry: &dyn Registry,
         now: &StandingNow,
         client_id: &ClientId,
         at: SystemTime,
     ) -> Grant {
         Grant::new(
-            Arc::clone(fleet.realm()),
+            Arc::clone(registry.realm()),
             Arc::clone(&now.policies),
             Context {
                 source_ip: self.source_ip,
@@ -130,9 +135,9 @@ impl Identity {
 
     /// Notes what the client asked for, for conditions on it. The region in the will's ARN is
     /// left out: a server takes any for its own.
-    pub(crate) fn asked_for(&mut self, fleet: &Fleet, proposal: &Proposal) {
+    pub(crate) fn asked_for(&mut self, registry: &dyn Registry, proposal: &Proposal) {
         let arn = |will: &Will| {
-            let account = &fleet.realm().account;
+            let account = &registry.realm().account;
             format!("arn:aws:iot::{account}:topic/{}", will.topic.as_str()).into()
         };
         self.connect = ConnectAttributes {

@@ -96,7 +96,7 @@ pub(crate) async fn run(hub: Arc<Hub>) {
         }
         let round = Instant::now() + ROUND;
         let until = match hub.deadlines.next() {
-            Some(at) => round.min(hub.clock.instant(at).into()),
+            Some(at) => round.min(hub.clock.instant(at)),
             None => round,
         };
         // Whichever comes first; which one does not matter.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bounds::OwnBounds;
 use crate::topic::{TOPIC_MAX_BYTES, TOPIC_MAX_LEVELS};
 
 /// The bounds a broker keeps. [`Limits::default`] is what `muster serve` uses where the
@@ -64,6 +65,8 @@ pub struct Limits {
     pub takeover_time: Duration,
     /// Topics whose decision and receivers a connection remembers.
     pub route_cache_topics: usize,
+    /// What listeners, groups and things have of their own.
+    pub own: OwnBounds,
 }
 
 impl Default for Limits {
@@ -96,6 +99,7 @@ impl Default for Limits {
             write_stall: Duration::from_secs(20),
             takeover_time: Duration::from_secs(5),
             route_cache_topics: 64,
+            own: OwnBounds::default(),
         }
     }
 }

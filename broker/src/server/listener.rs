@@ -95,7 +95,7 @@ pub(crate) async fn accept(
 }
 
 /// A place among the connections and, until the CONNECT is through, among the handshakes.
-struct Place {
+pub(crate) struct Place {
     _connection: Counted,
     handshake: Counted,
 }
@@ -118,7 +118,7 @@ impl Drop for Counted {
 }
 
 impl Place {
-    fn take(hub: &Arc<Hub>) -> Option<Self> {
+    pub(crate) fn take(hub: &Arc<Hub>) -> Option<Self> {
         if hub.draining.load(Ordering::Acquire) {
             return None;
         }
@@ -157,7 +157,7 @@ async fn handshake(
     match transport {
         Transport::Mqtt => serve(tls, hub, counters, identity, deadline, place).await,
         Transport::WebSocket => {
-            let bytes = hub.limits.packet_bytes;
+            let bytes = hub.bounds.packet_bytes_max();
             let upgrade = timeout_at(deadline, websocket::accept(tls, bytes));
             match Box::pin(upgrade).await {
                 Ok(Ok(socket)) => serve(socket, hub, counters, identity, deadline, place).await,
@@ -210,9 +210,10 @@ fn identify(
     let common_name = common_name.map(|name| name.as_str().into());
     let id = CertificateId::of(leaf);
     let mut identity =
-        Identity::find(&hub.fleet, &id, common_name).map_err(|error| error.to_string())?;
+        Identity::find(&*hub.registry, &id, common_name).map_err(|error| error.to_string())?;
     identity.source_ip = socket.peer_addr().ok().map(|peer| peer.ip());
     identity.domain_name = connection.server_name().map(Into::into);
+    identity.transport = transport;
     identity.listener = Some(match transport {
         Transport::Mqtt => policy::Listener::Mqtt,
         Transport::WebSocket => policy::Listener::Wss,
@@ -230,7 +231,7 @@ fn identify(
 }
 
 /// The session gets a task of its own, so that what the handshake needed is given back.
-async fn serve<S>(
+pub(crate) async fn serve<S>(
     io: S,
     hub: Arc<Hub>,
     counters: Arc<Counters>,

@@ -52,7 +52,8 @@ pub(crate) struct Delivery {
     /// Of a shared subscription: who else can have it.
     pub(crate) shared: Option<Box<Shared>>,
     /// Not to be sent before the journal is durable up to here. Of QoS 2: were it sent and its record
-    /// lost, another message could come under its packet identifier, or itself a second time.
+    /// lost, another message could come under its packet identifier, or itself a second time. Of a
+    /// message that came from this very session: its acknowledgement goes first.
     pub(crate) after: Option<Lsn>,
     pub(crate) weight_bytes: usize,
 }
@@ -165,7 +166,8 @@ impl Mailbox {
         self.next_token.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Puts a message in. Returns when it is safe, for a message that outlives the connection.
+    /// Puts a message in, of this very session where it is its `own`. Returns when it is safe, for a
+    /// message that outlives the connection.
     ///
     /// # Errors
     /// [`Behind`]: the journal takes no more just now and nothing was put in. Try again.
@@ -174,6 +176,7 @@ impl Mailbox {
         message: &Message,
         options: SendOptions,
         shared: Option<Box<Shared>>,
+        own: bool,
         body: BodyRef,
         counters: &Counters,
     ) -> Result<Option<Lsn>, Behind> {
@@ -192,7 +195,7 @@ impl Mailbox {
             token,
             body,
             shared,
-            after: lsn.filter(|_| qos == Qos::ExactlyOnce),
+            after: lsn.filter(|_| own || qos == Qos::ExactlyOnce),
             weight_bytes: message.weight_bytes(),
         };
         self.push(delivery, counters);

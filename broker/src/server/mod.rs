@@ -1,5 +1,6 @@
 //! Everything with sockets: see the crate's documentation.
 
+mod bounds;
 mod broker;
 mod clock;
 mod connection;
@@ -19,20 +20,25 @@ mod parked;
 mod record;
 mod recovery;
 mod refusal;
+mod registry;
 mod reserved;
 mod retained;
 mod router;
 mod sampler;
 mod sessions;
+#[cfg(feature = "simulate")]
+pub mod simulate;
 mod stats;
 pub mod tls;
 mod tree;
 mod websocket;
 
+pub use bounds::{OwnBounds, SessionBounds};
 pub use broker::{ApplicationMessage, Broker, BrokerError, BrokerParts, Listeners};
 pub use layout::DurableError;
 pub use limits::Limits;
 pub use recovery::RecoveryError;
+pub use registry::Registry;
 pub use reserved::{Principal, Reply, Request, ReservedTopics};
 pub use stats::Stats;
 

@@ -119,7 +119,7 @@ pub(crate) async fn moderate(hub: Arc<Hub>) {
     CORE.with(|core| core.moderating.set(true));
     loop {
         let end = poll_fn(|cx| CORE.with(|core| core.next_end(cx))).await;
-        tokio::time::sleep_until(hub.clock.instant(end).into()).await;
+        tokio::time::sleep_until(hub.clock.instant(end)).await;
         CORE.with(|core| core.wake_rested(hub.clock.now()));
     }
 }

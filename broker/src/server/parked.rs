@@ -1,6 +1,6 @@
 //! What is kept of a session while no connection holds it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet::WatchGuard;
@@ -23,7 +23,7 @@ pub(crate) struct Parked {
     pub(crate) generation: u64,
     /// Wakes the janitor when the standing changes.
     pub(crate) _watch: WatchGuard,
-    pub(crate) subscriptions: HashMap<TopicFilter, SubscriptionOptions>,
+    pub(crate) subscriptions: BTreeMap<TopicFilter, SubscriptionOptions>,
     /// Sent and not acknowledged, in the order of sending.
     pub(crate) in_flight: Vec<ParkedFlight>,
     /// Messages of QoS 2 that the client has not released.

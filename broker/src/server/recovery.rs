@@ -37,12 +37,12 @@ pub enum RecoveryError {
 #[derive(Default)]
 struct Found {
     sessions: BTreeMap<u64, SessionRecord>,
-    subscriptions: HashMap<u64, HashMap<TopicFilter, SubscriptionOptions>>,
+    subscriptions: HashMap<u64, BTreeMap<TopicFilter, SubscriptionOptions>>,
     wills: HashMap<u64, Will>,
     queues: HashMap<u64, BTreeMap<Token, (QueueEntry, usize)>>,
     received: HashMap<u64, BTreeSet<Token>>,
     held: HashMap<u64, Vec<PacketId>>,
-    body_weights: HashMap<u64, usize>,
+    body_weights: BTreeMap<u64, usize>,
     body_uses: HashMap<u64, usize>,
 }
 
@@ -137,7 +137,7 @@ impl Found {
 
     fn park(&mut self, hub: &Hub, number: u64, record: SessionRecord) -> Result<(), RecoveryError> {
         let common_name = record.common_name.as_deref().map(Box::from);
-        let identity = Identity::find(&hub.fleet, &record.certificate, common_name)?;
+        let identity = Identity::find(&*hub.registry, &record.certificate, common_name)?;
         let generation = identity.standing.generation();
         let owner = match &record.thing {
             Some(thing) => thing.parse().map(Owner::Thing).ok(),
@@ -257,7 +257,7 @@ fn in_flight(
 ) -> Vec<ParkedFlight> {
     let mut sent: BTreeSet<Token> = record.in_flight.iter().copied().collect();
     if record.connected {
-        let most = usize::from(hub.settings.in_flight_max_messages.get());
+        let most = usize::from(hub.bounds.in_flight_max());
         let most = most.saturating_sub(received.len());
         sent.extend(queue.keys().take(most));
     }

@@ -1,6 +1,7 @@
 //! Retained messages: one per topic, found by filter without looking at all of them.
 
-use hashbrown::HashMap;
+use std::collections::BTreeMap;
+
 use parking_lot::RwLock;
 
 use super::message::Message;
@@ -24,7 +25,7 @@ struct Inner {
 
 #[derive(Default)]
 struct Node {
-    children: HashMap<Box<str>, Node>,
+    children: BTreeMap<Box<str>, Node>,
     message: Option<Message>,
 }
 
@@ -62,7 +63,7 @@ impl Retained {
         inner.bytes = bytes;
         let mut node = &mut inner.root;
         for level in message.topic().split('/') {
-            node = node.children.entry_ref(level).or_default();
+            node = node.children.entry(level.into()).or_default();
         }
         node.message = Some(message.clone());
         Ok(())

@@ -47,6 +47,8 @@ struct Receiver {
     qos: Qos,
     retain_as_published: bool,
     subscription_ids: Option<Arc<[u32]>>,
+    /// It is the publisher itself, which hears of its message's acknowledgement first.
+    own: bool,
 }
 
 /// Who receives `topic` when session `own` publishes it, and what that is true of.
@@ -66,6 +68,7 @@ pub(crate) fn receivers(
             qos: options.qos,
             retain_as_published: options.retain_as_published,
             subscription_ids: options.id.map(|id| Arc::from([id])),
+            own: own == Some(entry.owner),
         }),
     });
     merge(&mut sessions);
@@ -112,6 +115,7 @@ struct Target {
     mailbox: Arc<Mailbox>,
     options: SendOptions,
     shared: Option<Box<Shared>>,
+    own: bool,
     /// In the session's durable queue; 0 where it is not kept.
     token: u64,
 }
@@ -173,7 +177,7 @@ impl Routing {
             let options = receiver.send_options(&self.message);
             let mailbox = &receiver.mailbox;
             self.put(
-                mailbox.deliver(&self.message, options, None, body, counters),
+                mailbox.deliver(&self.message, options, None, receiver.own, body, counters),
                 counters,
             )?;
         }
@@ -181,7 +185,9 @@ impl Routing {
         for group in receivers.groups.iter().skip(groups) {
             match self.choose(group) {
                 Some((mailbox, options, shared)) => {
-                    let put = mailbox.deliver(&self.message, options, Some(shared), body, counters);
+                    let shared = Some(shared);
+                    let put =
+                        mailbox.deliver(&self.message, options, shared, false, body, counters);
                     self.put(put, counters)?;
                 }
                 None => self.next += 1,
@@ -268,6 +274,7 @@ impl Routing {
                 shared: target.shared,
                 after: match (target.token, qos) {
                     (1.., Qos::ExactlyOnce) => self.safe,
+                    (1.., _) if target.own => self.safe,
                     _ => None,
                 },
                 weight_bytes: self.message.weight_bytes(),
@@ -277,19 +284,20 @@ impl Routing {
     }
 
     fn targets(&self) -> Vec<Target> {
-        let target = |mailbox: &Arc<Mailbox>, options: SendOptions, shared| Target {
+        let target = |mailbox: &Arc<Mailbox>, options: SendOptions, shared, own| Target {
             token: mailbox.token_for(options.qos),
             mailbox: Arc::clone(mailbox),
             options,
             shared,
+            own,
         };
         let sessions = self.receivers.sessions.iter().map(|receiver| {
             let options = receiver.send_options(&self.message);
-            target(&receiver.mailbox, options, None)
+            target(&receiver.mailbox, options, None, receiver.own)
         });
         let groups = self.receivers.groups.iter().filter_map(|group| {
             let (mailbox, options, shared) = self.choose(group)?;
-            Some(target(&mailbox, options, Some(shared)))
+            Some(target(&mailbox, options, Some(shared), false))
         });
         sessions.chain(groups).collect()
     }

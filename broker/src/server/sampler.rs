@@ -1,7 +1,8 @@
 //! Log lines that an attacker can cause, bounded per second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 /// Lines per second; what is beyond is counted in the statistics only.
 const LINES_PER_SECOND: u64 = 20;

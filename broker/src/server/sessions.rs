@@ -229,7 +229,7 @@ impl Sessions {
         }
     }
 
-    /// The parked sessions for which `wanted` says so.
+    /// The parked sessions for which `wanted` says so, the oldest first.
     pub(crate) fn parked_where(
         &self,
         mut wanted: impl FnMut(&Parked) -> bool,
@@ -244,18 +244,31 @@ impl Sessions {
                 }
             }
         }
+        found.sort_unstable_by_key(|(_, number)| *number);
         found
     }
 
-    /// Signals every live session.
+    /// Signals every live session, the oldest first.
     pub(crate) fn signal_all(&self, signal: Signal) {
+        let mut live = Vec::new();
         for shard in &self.shards {
-            for slot in shard.lock().values() {
-                if let Slot::Live { mailbox, .. } = slot {
-                    mailbox.signal(signal);
-                }
-            }
+            live.extend(shard.lock().values().filter_map(|slot| match slot {
+                Slot::Live { mailbox, .. } => Some(Arc::clone(mailbox)),
+                Slot::Parked(_) => None,
+            }));
         }
+        live.sort_unstable_by_key(|mailbox| mailbox.number());
+        for mailbox in live {
+            mailbox.signal(signal);
+        }
+    }
+
+    /// The number of the session that is under this key now.
+    pub(crate) fn number_of(&self, key: &SessionKey) -> Option<u64> {
+        self.shard(key).lock().get(key).map(|slot| match slot {
+            Slot::Live { mailbox, .. } => mailbox.number(),
+            Slot::Parked(parked) => parked.mailbox.number(),
+        })
     }
 
     fn shard(&self, key: &SessionKey) -> &Mutex<HashMap<SessionKey, Slot>> {

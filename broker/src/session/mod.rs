@@ -39,11 +39,13 @@ pub use stored::{Closed, InFlight, Progress, Stored, Token};
 pub use subscriptions::{SubscribeRequest, SubscribeRequests, UnsubscribeRequests};
 pub use time::Time;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use bytes_utils::Str;
 
-use crate::codec::{self, Packet, PacketId, Qos, ReasonCode, SubscriptionOptions, Version, Will};
+use crate::codec::{
+    self, Limits, Packet, PacketId, Qos, ReasonCode, SubscriptionOptions, Version, Will,
+};
 use crate::topic::{ClientId, TopicFilter};
 use aliases::{IncomingAliases, OutgoingAliases};
 use incoming::{Held, PendingAcks};
@@ -63,7 +65,7 @@ pub struct Session<M> {
     client_id: ClientId,
 
     // What survives the connection.
-    subscriptions: HashMap<TopicFilter, SubscriptionOptions>,
+    subscriptions: BTreeMap<TopicFilter, SubscriptionOptions>,
     outgoing: Outgoing<M>,
     held: Held,
     expiry_s: u32,
@@ -136,6 +138,12 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             will: connect.will,
             ended: false,
         }
+    }
+
+    /// What the decoder holds the client to.
+    #[must_use]
+    pub const fn decode_limits(&self) -> Limits {
+        self.settings.limits()
     }
 
     /// What the client speaks.

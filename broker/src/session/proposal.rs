@@ -1,3 +1,5 @@
+use bytes_utils::Str;
+
 use super::{
     Disconnect, Publication, Session, Settings, Stored, Time, WIRE_PACKET_MAX_BYTES, cut_reason,
     write_within,
@@ -12,6 +14,7 @@ pub struct Proposal {
     pub(super) client_id: ClientId,
     pub(super) settings: Settings,
     assigned: bool,
+    response_information: Option<Str>,
 }
 
 impl Proposal {
@@ -43,6 +46,7 @@ impl Proposal {
             connect: Box::new(connect),
             settings: *settings,
             assigned,
+            response_information: None,
         };
         let mut connack = Vec::new();
         proposal
@@ -93,6 +97,26 @@ impl Proposal {
             .min(self.settings.session_expiry_max_s)
     }
 
+    /// Whether the client asked under which topic it can be answered; MQTT 5 only [MQTT-3.1.2-28].
+    #[must_use]
+    pub fn asks_for_response_information(&self) -> bool {
+        self.version() == Version::V5 && self.connect.request_response_information
+    }
+
+    /// Tells the client the beginning of the topics it can be answered under, where it asked and
+    /// takes a packet of that size.
+    pub fn tell_response_information(&mut self, information: Str) {
+        if !self.asks_for_response_information() {
+            return;
+        }
+        self.response_information = Some(information);
+        let mut connack = Vec::new();
+        self.connack(true).encode(self.version(), &mut connack);
+        if connack.len() > max_bytes(&self.connect) {
+            self.response_information = None;
+        }
+    }
+
     /// Writes the CONNACK that refuses it; close after it [MQTT-3.1.4-2].
     pub fn refuse(&self, reason: ReasonCode, reason_string: Option<&str>, out: &mut Vec<u8>) {
         refuse_within(
@@ -132,7 +156,8 @@ impl Proposal {
             assigned_client_id: self.assigned.then(|| self.client_id.clone()), // [MQTT-3.2.2-16]
             subscription_ids_available: !settings.aws,
             server_keep_alive_s: settings.server_keep_alive_s(&self.connect), // [MQTT-3.2.2-21]
-            // No response information [MQTT-3.1.2-28], no authentication method [MQTT-4.12.0-6].
+            response_information: self.response_information.clone(),
+            // No authentication method [MQTT-4.12.0-6].
             ..ConnAck::new(ReasonCode::Success, session_present)
         }
     }

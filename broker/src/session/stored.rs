@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::SendOptions;
 use super::outgoing::packet_id_of;
@@ -52,7 +52,7 @@ pub enum Progress<M> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored<M> {
     /// Subscriptions with their options.
-    pub subscriptions: HashMap<TopicFilter, SubscriptionOptions>,
+    pub subscriptions: BTreeMap<TopicFilter, SubscriptionOptions>,
     /// Sent and unacknowledged, in the order of sending.
     pub in_flight: Vec<InFlight<M>>,
     /// Where the search for a free packet identifier goes on, for what has no token.
@@ -64,7 +64,7 @@ pub struct Stored<M> {
 impl<M> Default for Stored<M> {
     fn default() -> Self {
         Self {
-            subscriptions: HashMap::new(),
+            subscriptions: BTreeMap::new(),
             in_flight: Vec::new(),
             next_packet_id: PacketId::MIN,
             held: Vec::new(),

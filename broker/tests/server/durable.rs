@@ -74,6 +74,21 @@ fn a_session_its_queue_and_what_was_in_flight_survive_a_restart() {
     assert_eq!(client.message().0, "x/3");
 }
 
+#[test]
+fn a_session_hears_of_its_own_message_after_its_acknowledgement() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let (mut client, _) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    client.subscribe("x");
+    for n in 0..50 {
+        let ack = client.publish("x", &n.to_string());
+        assert_eq!(ack.0.reason, ReasonCode::Success);
+        assert_eq!(client.message().1, n.to_string());
+    }
+}
+
 /// [MQTT-3.1.2-5, -23, 4.5.0-1]
 #[test]
 fn one_message_for_many_parked_sessions_reaches_each_after_a_restart() {

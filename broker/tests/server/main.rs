@@ -9,6 +9,7 @@
 )]
 
 mod authorisation;
+mod bounds;
 mod client;
 mod deliveries;
 mod durable;

@@ -1,6 +1,8 @@
 //! Ordinary life: both versions, QoS 0 and 1, retained messages, wills, takeover.
 
-use broker::codec::{Delivery, Qos, ReasonCode, Version};
+use broker::codec::{
+    Delivery, Packet, Qos, ReasonCode, Subscribe, SubscriptionOptions, Unsubscribe, Version,
+};
 
 use crate::client::{Client, hello, lasting, tls, will};
 use crate::house::{EVERYTHING, House};
@@ -236,5 +238,65 @@ fn what_the_window_held_back_comes_with_the_next_connection() {
     for n in 0..10 {
         assert_eq!(client.message().1, n.to_string());
     }
+    client.settle();
+}
+
+/// A SUBSCRIBE and an UNSUBSCRIBE of the same filter, in one write.
+fn subscribe_and_unsubscribe(filter: &str) -> (Vec<u8>, Vec<u8>) {
+    let (mut subscribe, mut unsubscribe) = (Vec::new(), Vec::new());
+    let options = SubscriptionOptions::new(Qos::AtLeastOnce);
+    Subscribe {
+        packet_id: 101.try_into().unwrap(),
+        filters: vec![(filter.parse().unwrap(), options)],
+        subscription_id: None,
+        user: Vec::new(),
+    }
+    .encode(Version::V5, &mut subscribe);
+    Unsubscribe {
+        packet_id: 102.try_into().unwrap(),
+        filters: vec![filter.parse().unwrap()],
+        user: Vec::new(),
+    }
+    .encode(Version::V5, &mut unsubscribe);
+    (subscribe, unsubscribe)
+}
+
+#[test]
+fn an_unsubscribe_finds_the_subscription_whose_suback_waits_for_the_disk() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let mut client = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap()
+        .0;
+    let (subscribe, unsubscribe) = subscribe_and_unsubscribe("x/#");
+    client.write(&[subscribe, unsubscribe].concat());
+    assert!(matches!(client.receive(), Some(Packet::SubAck(_))));
+    match client.receive() {
+        Some(Packet::UnsubAck(ack)) => assert_eq!(ack.reasons, [ReasonCode::Success]),
+        other => panic!("{other:?} instead of an UNSUBACK"),
+    }
+    client.publish("x/1", "to nobody");
+    client.settle();
+}
+
+#[test]
+fn a_session_knows_the_subscription_whose_suback_never_left() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let connect = || {
+        Client::connect(&house, &a, lasting(&a, Version::V5))
+            .ok()
+            .unwrap()
+    };
+    let (subscribe, unsubscribe) = subscribe_and_unsubscribe("x/#");
+    let (mut client, _) = connect();
+    client.write(&subscribe);
+    drop(client);
+    let (mut client, present) = connect();
+    assert!(present);
+    client.write(&unsubscribe);
+    assert!(matches!(client.receive(), Some(Packet::UnsubAck(_))));
+    client.publish("x/1", "to nobody");
     client.settle();
 }

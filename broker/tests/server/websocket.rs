@@ -33,6 +33,18 @@ fn send_connect(socket: &mut Socket, device: &Device) {
     socket.send(Message::Binary(second.into())).unwrap();
 }
 
+/// What the CONNACK to `connect` says.
+pub fn connack(house: &House, device: &Device, connect: &codec::Connect) -> codec::ConnAck {
+    let mut socket = upgrade(house, device, "mqtt").unwrap();
+    let mut out = Vec::new();
+    connect.encode(&mut out);
+    socket.send(Message::Binary(out.into())).unwrap();
+    match receive(&mut socket, &mut BytesMut::new()) {
+        Packet::ConnAck(told) => *told,
+        other => panic!("{other:?} instead of a CONNACK"),
+    }
+}
+
 fn receive(socket: &mut Socket, buffer: &mut BytesMut) -> Packet {
     let limits = codec::Limits {
         packet_max_bytes: u32::MAX,

@@ -1,7 +1,6 @@
 //! The thread that makes records durable: it takes all that wait as one group, writes and syncs
 //! them, then tells. Between groups it compacts, a step at a time.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,33 +8,89 @@ use std::time::Duration;
 use super::compact::Compaction;
 use super::mark::Mark;
 use super::record::{Body, Kind};
-use super::segment;
+use super::segment::{self, SegmentFile};
 use super::state::Chunk;
 use super::{Lsn, Shared};
 use crate::error::StoreError;
-use crate::files::sync_directory;
 
 /// How long after a failed write it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Runs until the journal is closed and, unless the disk fails, all is written. `dead` and
-/// `opened_at` (the next sequence number) are as of the recovery: what is put since may kill
-/// further segments, but they may go only once that is durable.
-pub(super) fn run(shared: &Shared, dead: usize, opened_at: u64) {
-    let mut compaction = Compaction::default();
-    remove(shared, dead);
-    let mut last_group_bytes = 0;
-    loop {
-        compaction.step(shared, last_group_bytes);
+/// See the module.
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    compaction: Compaction,
+    /// The next sequence number as of the recovery.
+    opened_at: u64,
+    last_group_bytes: usize,
+}
+
+/// What became of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing waited.
+    Nothing,
+    /// It is on the disk.
+    Durable,
+    /// It is not, and waits to be tried again.
+    Failed,
+    /// The journal is closed; nothing more will come.
+    Closed,
+}
+
+impl Committer {
+    /// `dead` and `opened_at` (the next sequence number) are as of the recovery: what is put since
+    /// may kill further segments, but they may go only once that is durable.
+    pub(super) fn new(shared: Arc<Shared>, dead: usize, opened_at: u64) -> Self {
+        remove(&shared, dead);
+        Self {
+            shared,
+            compaction: Compaction::default(),
+            opened_at,
+            last_group_bytes: 0,
+        }
+    }
+
+    /// Runs until the journal is closed and, unless the disk fails, all is written.
+    pub(super) fn run(mut self) {
+        loop {
+            self.compact();
+            self.wait();
+            match self.commit() {
+                Outcome::Nothing | Outcome::Durable => {}
+                Outcome::Closed => return,
+                Outcome::Failed => {
+                    // Puts notify too; they must not make it try sooner. The end does, once.
+                    let mut state = self.shared.state.lock();
+                    self.shared
+                        .work
+                        .wait_while_for(&mut state, |state| !state.stop, RETRY);
+                }
+            }
+        }
+    }
+
+    /// One step of compaction, where it is due.
+    pub(super) fn compact(&mut self) {
+        self.compaction.step(&self.shared, self.last_group_bytes);
+    }
+
+    fn wait(&self) {
+        let mut state = self.shared.state.lock();
+        while state.open.is_none()
+            && state.waiting.is_empty()
+            && !state.stop
+            && !self.compaction.wanted(&state)
+        {
+            self.shared.work.wait(&mut state);
+        }
+    }
+
+    /// Writes all that waits as one group.
+    pub(super) fn commit(&mut self) -> Outcome {
+        let shared = &*self.shared;
         let (group, dead, stop) = {
             let mut state = shared.state.lock();
-            while state.open.is_none()
-                && state.waiting.is_empty()
-                && !state.stop
-                && !compaction.wanted(&state)
-            {
-                shared.work.wait(&mut state);
-            }
             state.close_chunk();
             state.shrink();
             // Dead as of this group: they may go once it is durable, for it holds what outlived
@@ -44,39 +99,36 @@ pub(super) fn run(shared: &Shared, dead: usize, opened_at: u64) {
             (group, state.dead_segments(), state.stop)
         };
         if group.is_empty() {
-            if stop && !close(shared, opened_at) {
+            if stop && !close(shared, self.opened_at) {
                 let newest = shared.state.lock().segments.back().map(|last| last.number);
                 let mark = Mark {
                     sequence: shared.durable.load(Ordering::Acquire),
                     segment: newest.unwrap_or(0),
                 };
                 if shared.closed.load(Ordering::Acquire)
-                    && let Err(error) = mark.note(&shared.directory)
+                    && let Err(error) = mark.note(&shared.directory, &*shared.disk)
                 {
                     tracing::warn!(%error, "the journal's mark could not be brought up to date");
                 }
-                return;
+                return Outcome::Closed;
             }
-            continue;
+            return Outcome::Nothing;
         }
-        last_group_bytes = group.iter().map(|chunk| chunk.bytes.len()).sum();
+        self.last_group_bytes = group.iter().map(|chunk| chunk.bytes.len()).sum();
         match write(shared, &group) {
             Ok(()) => {
                 publish(shared, &group);
                 remove(shared, dead);
+                Outcome::Durable
             }
             Err(error) => {
                 fail(shared, &error);
-                let mut state = shared.state.lock();
                 if stop {
-                    let bytes = state.backlog_bytes;
+                    let bytes = shared.state.lock().backlog_bytes;
                     tracing::error!(bytes, "closed with records that could not be written");
-                    return;
+                    return Outcome::Closed;
                 }
-                // Puts notify too; they must not make it try sooner. The end does, once.
-                shared
-                    .work
-                    .wait_while_for(&mut state, |state| !state.stop, RETRY);
+                Outcome::Failed
             }
         }
     }
@@ -98,14 +150,14 @@ fn close(shared: &Shared, opened_at: u64) -> bool {
 /// Writes a group and makes it durable. Where it failed, the same bytes go to the same places
 /// again: after a failed sync the kernel may have dropped what it had not written.
 fn write(shared: &Shared, group: &[Arc<Chunk>]) -> Result<(), StoreError> {
-    let mut current: Option<(u32, Arc<File>)> = None;
+    let mut current: Option<(u32, Arc<dyn SegmentFile>)> = None;
     for chunk in group {
         let file = match current.take() {
             Some((number, file)) if number == chunk.segment => file,
             other => {
                 // A segment is durable as a whole before the next one is created.
                 if let Some((number, file)) = other {
-                    sync(shared, number, &file)?;
+                    sync(shared, number, &*file)?;
                 }
                 open(shared, chunk.segment)?
             }
@@ -113,17 +165,17 @@ fn write(shared: &Shared, group: &[Arc<Chunk>]) -> Result<(), StoreError> {
         let path = segment::path(&shared.directory, chunk.segment);
         shared
             .disk
-            .write_at(&file, &chunk.bytes, u64::from(chunk.offset))
+            .write_at(&*file, &chunk.bytes, u64::from(chunk.offset))
             .map_err(|e| StoreError::io("write", &path, e))?;
         current = Some((chunk.segment, file));
     }
     match current {
-        Some((number, file)) => sync(shared, number, &file),
+        Some((number, file)) => sync(shared, number, &*file),
         None => Ok(()),
     }
 }
 
-fn sync(shared: &Shared, number: u32, file: &File) -> Result<(), StoreError> {
+fn sync(shared: &Shared, number: u32, file: &dyn SegmentFile) -> Result<(), StoreError> {
     let path = segment::path(&shared.directory, number);
     shared
         .disk
@@ -132,7 +184,7 @@ fn sync(shared: &Shared, number: u32, file: &File) -> Result<(), StoreError> {
 }
 
 /// The file of a segment, made with its header where it is not there yet.
-fn open(shared: &Shared, number: u32) -> Result<Arc<File>, StoreError> {
+fn open(shared: &Shared, number: u32) -> Result<Arc<dyn SegmentFile>, StoreError> {
     let path = segment::path(&shared.directory, number);
     let (header, before) = match shared.state.lock().segment(number) {
         Some(segment) => match &segment.file {
@@ -151,18 +203,17 @@ fn open(shared: &Shared, number: u32) -> Result<Arc<File>, StoreError> {
         .disk
         .create(&path)
         .map_err(|e| StoreError::io("create", &path, e))?;
-    let file = Arc::new(file);
     shared
         .disk
-        .write_at(&file, &header, 0)
+        .write_at(&*file, &header, 0)
         .map_err(|e| StoreError::io("write", &path, e))?;
-    sync(shared, number, &file)?;
-    sync_directory(&shared.directory)?;
+    sync(shared, number, &*file)?;
+    shared.disk.sync_directory(&shared.directory)?;
     Mark {
         sequence: before,
         segment: number,
     }
-    .note(&shared.directory)?;
+    .note(&shared.directory, &*shared.disk)?;
     if let Some(segment) = shared.state.lock().segment_mut(number) {
         segment.file = Some(Arc::clone(&file));
     }
@@ -219,14 +270,14 @@ fn remove(shared: &Shared, dead: usize) {
             return;
         };
         let path = segment::path(&shared.directory, number);
-        match std::fs::remove_file(&path) {
+        match shared.disk.remove(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(%error, path = %path.display(), "cannot delete a dead segment yet");
                 return;
             }
             _ => {}
         }
-        let synced = sync_directory(&shared.directory);
+        let synced = shared.disk.sync_directory(&shared.directory);
         let mut state = shared.state.lock();
         if let Some(segment) = state.segments.pop_front() {
             state.disk_bytes -= u64::from(segment.length);

@@ -2,7 +2,6 @@
 //! can be deleted. It runs on the committer's thread a step per group, and each step is larger
 //! than the group before it, so the dead bytes shrink while records are put.
 
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::record::{self, Body, Kind, Unsound};

@@ -2,11 +2,10 @@
 //! otherwise be taken for the torn tail of a crash. Noted when a segment is begun and when the journal is closed.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::segment::Disk;
 use crate::error::StoreError;
-use crate::files::write_private;
 
 /// A lower bound of what a journal must hold; all zero where nothing was noted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,9 +24,9 @@ fn path(directory: &Path) -> PathBuf {
 }
 
 impl Mark {
-    pub(super) fn read(directory: &Path) -> Result<Mark, StoreError> {
+    pub(super) fn read(directory: &Path, disk: &dyn Disk) -> Result<Mark, StoreError> {
         let path = path(directory);
-        let text = match fs::read_to_string(&path) {
+        let text = match disk.read_note(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Mark::default());
@@ -48,8 +47,8 @@ impl Mark {
         })
     }
 
-    pub(super) fn note(self, directory: &Path) -> Result<(), StoreError> {
+    pub(super) fn note(self, directory: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
         let text = format!("{} {}\n", self.sequence, self.segment);
-        write_private(&path(directory), text.as_bytes())
+        disk.write_note(&path(directory), &text)
     }
 }

@@ -12,11 +12,12 @@ mod record;
 mod recover;
 mod replay;
 mod segment;
+#[cfg(feature = "simulate")]
+pub mod simulated;
 mod state;
 mod wakers;
 
 use std::collections::HashSet;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,8 +28,8 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::StoreError;
-use crate::files::create_directory;
 use crate::lock::DirectoryLock;
+use committer::Committer;
 use record::{Body, Kind};
 pub use replay::Replay;
 use segment::{Disk, RealDisk};
@@ -176,7 +177,7 @@ struct Shared {
     /// The record that says the journal was closed in order has been put.
     closed: AtomicBool,
     // Last: the name and the directory are free once all else is gone.
-    _claim: Claim,
+    _claim: Option<Claim>,
 }
 
 /// Ends the committer with the last clone of the journal.
@@ -431,11 +432,30 @@ pub(crate) fn open(
 fn open_on(
     disk: Box<dyn Disk>,
     directory: &Path,
-    mut options: Options,
+    options: Options,
     claim: Claim,
 ) -> Result<(Journal, Replay), StoreError> {
+    let (shared, committer, replay) = read(disk, directory, options, Some(claim))?;
+    let thread = thread::Builder::new()
+        .name("journal".to_owned())
+        .spawn(move || committer.run())
+        .map_err(|e| StoreError::io("start the thread of", directory, e))?;
+    let handle = Arc::new(Handle {
+        shared,
+        committer: Mutex::new(Some(thread)),
+    });
+    Ok((Journal { handle }, replay))
+}
+
+/// Reads what the disk holds; nothing is written until the committer runs.
+fn read(
+    disk: Box<dyn Disk>,
+    directory: &Path,
+    mut options: Options,
+    claim: Option<Claim>,
+) -> Result<(Arc<Shared>, Committer, Replay), StoreError> {
     options.segment_bytes = options.segment_bytes.max(SEGMENT_BYTES_MIN);
-    create_directory(directory, 0o700)?;
+    disk.prepare(directory)?;
     let state = recover::recover(directory, options, &*disk)?;
     let (dead, next_sequence) = (state.dead_segments(), state.next_sequence);
     let replay = Replay::new(directory.to_path_buf(), &state);
@@ -450,18 +470,8 @@ fn open_on(
         closed: AtomicBool::new(false),
         _claim: claim,
     });
-    let committer = thread::Builder::new()
-        .name("journal".to_owned())
-        .spawn({
-            let shared = Arc::clone(&shared);
-            move || committer::run(&shared, dead, next_sequence)
-        })
-        .map_err(|e| StoreError::io("start the thread of", directory, e))?;
-    let handle = Arc::new(Handle {
-        shared,
-        committer: Mutex::new(Some(committer)),
-    });
-    Ok((Journal { handle }, replay))
+    let committer = Committer::new(Arc::clone(&shared), dead, next_sequence);
+    Ok((shared, committer, replay))
 }
 
 #[cfg(test)]

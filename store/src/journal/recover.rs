@@ -3,10 +3,7 @@
 //! damage, and the journal refuses to open rather than forget what it had promised to keep. So is an
 //! end before what is known to have been durable (`mark`).
 
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::Options;
 use super::mark::Mark;
@@ -14,7 +11,6 @@ use super::record::{self, Kind, Unsound};
 use super::segment::{self, Disk, HEADER_BYTES, Segment};
 use super::state::{Location, State};
 use crate::error::StoreError;
-use crate::files::sync_directory;
 
 /// Reads the segments in `directory`.
 pub(super) fn recover(
@@ -23,9 +19,8 @@ pub(super) fn recover(
     disk: &dyn Disk,
 ) -> Result<State, StoreError> {
     let mut state = State::new(options);
-    let noted = Mark::read(directory)?;
-    let paths = list(directory)?;
-    let mut bytes = Vec::new();
+    let noted = Mark::read(directory, disk)?;
+    let paths = list(directory, disk)?;
     let mut expected: Option<u32> = None;
     for (at, (number, path)) in paths.iter().enumerate() {
         let last = at + 1 == paths.len();
@@ -41,9 +36,8 @@ pub(super) fn recover(
         let file = disk
             .create(path)
             .map_err(|e| StoreError::io("open", path, e))?;
-        bytes.clear();
-        (&file)
-            .read_to_end(&mut bytes)
+        let bytes = file
+            .read_all()
             .map_err(|e| StoreError::io("read", path, e))?;
         // Its header becomes durable before a record is written behind it.
         if last
@@ -52,8 +46,9 @@ pub(super) fn recover(
             && Segment::read(*number, path, &bytes).is_err()
         {
             tracing::warn!(path = %path.display(), "removing a segment that a crash left unbegun");
-            fs::remove_file(path).map_err(|e| StoreError::io("remove", path, e))?;
-            sync_directory(directory)?;
+            disk.remove(path)
+                .map_err(|e| StoreError::io("remove", path, e))?;
+            disk.sync_directory(directory)?;
             continue;
         }
         let mut segment = Segment::read(*number, path, &bytes)?;
@@ -67,7 +62,14 @@ pub(super) fn recover(
                 reason,
             });
         }
-        segment.file = Some(Arc::new(file));
+        if last {
+            // A process that was killed may have left what is only in the kernel's memory yet;
+            // from here on it counts as durable.
+            disk.sync(&*file)
+                .map_err(|e| StoreError::io("sync", path, e))?;
+            disk.sync_directory(directory)?;
+        }
+        segment.file = Some(file);
         state.add_segment(segment);
         let torn = last.then_some(noted.sequence);
         read(&mut state, *number, path, &bytes, torn)?;
@@ -84,15 +86,12 @@ pub(super) fn recover(
 }
 
 /// The segments' files in the order of their numbers.
-fn list(directory: &Path) -> Result<Vec<(u32, PathBuf)>, StoreError> {
-    let io = |e| StoreError::io("list", directory, e);
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(directory).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if let Some(number) = segment::number(&path) {
-            paths.push((number, path));
-        }
-    }
+fn list(directory: &Path, disk: &dyn Disk) -> Result<Vec<(u32, PathBuf)>, StoreError> {
+    let all = disk
+        .list(directory)
+        .map_err(|e| StoreError::io("list", directory, e))?;
+    let numbered = |path: PathBuf| Some((segment::number(&path)?, path));
+    let mut paths: Vec<_> = all.into_iter().filter_map(numbered).collect();
     paths.sort_unstable();
     Ok(paths)
 }
@@ -206,7 +205,6 @@ fn cut(
     else {
         return Ok(());
     };
-    file.set_len(u64::from(offset))
-        .and_then(|()| File::sync_all(file))
+    file.cut(u64::from(offset))
         .map_err(|e| StoreError::io("cut", path, e))
 }

@@ -1,15 +1,13 @@
 //! What was alive when the journal was opened.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::record::{self, Kind};
-use super::segment;
+use super::segment::{self, SegmentFile};
 use super::state::{Location, State};
 use crate::error::StoreError;
 
@@ -20,7 +18,7 @@ const READ_BYTES: usize = 256 * 1024;
 /// in which they were put. What is put or deleted since does not show.
 pub struct Replay {
     directory: PathBuf,
-    segments: HashMap<u32, (u32, Arc<File>)>,
+    segments: HashMap<u32, (u32, Arc<dyn SegmentFile>)>,
     /// Places and lengths of the records, the next one at the end.
     records: Vec<(u32, u32, u32)>,
     /// A stretch of a segment: its number, where it begins, its bytes.

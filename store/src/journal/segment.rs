@@ -6,14 +6,15 @@
 //! The header is durable before the first record is written, and a segment is durable as a whole
 //! before the next one is created. So only the last segment can be torn.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::StoreError;
+use crate::files::{create_directory, sync_directory, write_private};
 
 /// Bytes of a segment before its first record.
 pub(super) const HEADER_BYTES: u32 = 32;
@@ -21,26 +22,105 @@ const MAGIC: &[u8; 8] = b"MUSTERJL";
 /// The format this release writes, and the newest it reads.
 const FORMAT: u32 = 1;
 
-/// The system calls that can fail while records are made durable; a seam for faults.
+/// An open segment file.
+pub(super) trait SegmentFile: Send + Sync {
+    /// Reads what there is from `offset` on, at most `bytes`; tells how much it was.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Fills `bytes` from `offset` on.
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
+    /// The whole of it.
+    fn read_all(&self) -> io::Result<Vec<u8>>;
+    /// Writes all of `bytes` at `offset`.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Returns when what was written is on the disk.
+    fn sync(&self) -> io::Result<()>;
+    /// Cuts it to `length` bytes, durably.
+    fn cut(&self, length: u64) -> io::Result<()>;
+}
+
+impl SegmentFile for File {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, bytes, offset)
+    }
+
+    fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, bytes, offset)
+    }
+
+    fn read_all(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut file = self;
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn cut(&self, length: u64) -> io::Result<()> {
+        self.set_len(length)?;
+        self.sync_all()
+    }
+}
+
+/// Where the segments are, and the system calls that can fail while records are made durable; a
+/// seam for faults and for simulation.
 pub(super) trait Disk: Send + Sync {
-    fn create(&self, path: &Path) -> io::Result<File> {
+    /// Makes the directory where it is missing.
+    fn prepare(&self, directory: &Path) -> Result<(), StoreError> {
+        create_directory(directory, 0o700)
+    }
+
+    /// The paths of all files in the directory.
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.path()))
+            .collect()
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn SegmentFile>> {
         // Not `create_new`: a try that failed half-way is tried again.
         let mut options = OpenOptions::new();
-        options
+        let file = options
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(path)
+            .open(path)?;
+        Ok(Arc::new(file))
     }
 
-    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        file.write_all_at(bytes, offset)
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
     }
 
-    fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+    /// The whole text of a small file.
+    fn read_note(&self, path: &Path) -> io::Result<String> {
+        fs::read_to_string(path)
+    }
+
+    /// Writes a small file durably; a crash leaves the old one or the new one.
+    fn write_note(&self, path: &Path, text: &str) -> Result<(), StoreError> {
+        write_private(path, text.as_bytes())
+    }
+
+    fn write_at(&self, file: &dyn SegmentFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file.write_at(bytes, offset)
+    }
+
+    fn sync(&self, file: &dyn SegmentFile) -> io::Result<()> {
+        file.sync()
+    }
+
+    /// Makes creations and removals durable.
+    fn sync_directory(&self, directory: &Path) -> Result<(), StoreError> {
+        sync_directory(directory)
     }
 }
 
@@ -60,7 +140,7 @@ pub(super) struct Segment {
     pub(super) durable: u32,
     pub(super) live_records: u64,
     /// `None` until the committer has made the file.
-    pub(super) file: Option<Arc<File>>,
+    pub(super) file: Option<Arc<dyn SegmentFile>>,
 }
 
 impl Segment {

@@ -3,6 +3,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::task::Wake;
 
+use super::segment::SegmentFile;
 use super::*;
 use crate::Store;
 
@@ -144,25 +145,39 @@ struct Faulty {
 }
 
 impl Disk for Arc<Faulty> {
-    fn write_at(&self, file: &fs::File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_at(&self, file: &dyn SegmentFile, bytes: &[u8], offset: u64) -> io::Result<()> {
         if self.writes_fail.load(Ordering::SeqCst) {
             // Half of it, as a full disk does.
-            file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+            file.write_at(&bytes[..bytes.len() / 2], offset)?;
             return Err(io::ErrorKind::StorageFull.into());
         }
-        file.write_all_at(bytes, offset)
+        file.write_at(bytes, offset)
     }
 
-    fn sync(&self, file: &fs::File) -> io::Result<()> {
+    fn sync(&self, file: &dyn SegmentFile) -> io::Result<()> {
         if self.syncs_fail.load(Ordering::SeqCst) {
             return Err(io::Error::other("the disk is gone"));
         }
-        file.sync_data()
+        file.sync()
     }
 }
 
 fn open_faulty(directory: &Path, faulty: &Arc<Faulty>) -> (Journal, Replay) {
     try_open(directory, Box::new(Arc::clone(faulty))).unwrap()
+}
+
+#[test]
+fn what_a_killed_process_left_is_synced_before_it_counts_as_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    settle(&journal, journal.put(b"k", &[b"v"]).unwrap());
+    drop(journal);
+    let faulty = Arc::new(Faulty::default());
+    faulty.syncs_fail.store(true, Ordering::SeqCst);
+    let opened = try_open(dir.path(), Box::new(Arc::clone(&faulty)));
+    assert!(matches!(opened, Err(StoreError::Io { what: "sync", .. })));
+    faulty.syncs_fail.store(false, Ordering::SeqCst);
+    assert_eq!(replayed(open_faulty(dir.path(), &faulty).1).len(), 1);
 }
 
 struct Told(std::sync::mpsc::Sender<()>);

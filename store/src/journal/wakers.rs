@@ -13,7 +13,20 @@ type Identity = (usize, usize);
 
 #[derive(Default)]
 pub(super) struct Wakers {
-    waiting: Mutex<HashMap<Identity, (Lsn, Waker)>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    tasks: HashMap<Identity, Entry>,
+    /// Numbers the registrations.
+    next: u64,
+}
+
+struct Entry {
+    lsn: Lsn,
+    number: u64,
+    waker: Waker,
 }
 
 impl Wakers {
@@ -30,21 +43,27 @@ impl Wakers {
             waker.data() as usize,
             std::ptr::from_ref(waker.vtable()) as usize,
         );
-        let entry = waiting
-            .entry(identity)
-            .or_insert_with(|| (lsn, waker.clone()));
-        entry.0 = entry.0.min(lsn);
+        let number = waiting.next;
+        waiting.next += 1;
+        let entry = waiting.tasks.entry(identity).or_insert_with(|| Entry {
+            lsn,
+            number,
+            waker: waker.clone(),
+        });
+        entry.lsn = entry.lsn.min(lsn);
     }
 
-    /// Wakes those that wait for `durable` or less.
+    /// Wakes those that wait for `durable` or less: the earliest position first, of equal ones the
+    /// earliest registration.
     pub(super) fn wake(&self, durable: Lsn) {
-        let mut due = Vec::new();
         let mut waiting = self.waiting.lock();
-        due.extend(waiting.extract_if(|_, (lsn, _)| *lsn <= durable));
+        let due = waiting.tasks.extract_if(|_, entry| entry.lsn <= durable);
+        let mut due: Vec<Entry> = due.map(|(_, entry)| entry).collect();
         // Not under the lock: a woken task may register again at once.
         drop(waiting);
-        for (_, (_, waker)) in due {
-            waker.wake();
+        due.sort_unstable_by_key(|entry| (entry.lsn, entry.number));
+        for entry in due {
+            entry.waker.wake();
         }
     }
 }
@@ -71,7 +90,7 @@ mod tests {
         for lsn in [7, 5, 9] {
             wakers.register(Lsn(lsn), &waker, || Lsn(4));
         }
-        assert_eq!(wakers.waiting.lock().len(), 1);
+        assert_eq!(wakers.waiting.lock().tasks.len(), 1);
         wakers.wake(Lsn(4));
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
         wakers.wake(Lsn(5));
@@ -79,6 +98,6 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         wakers.register(Lsn(9), &waker, || Lsn(9));
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
-        assert_eq!(wakers.waiting.lock().len(), 0);
+        assert_eq!(wakers.waiting.lock().tasks.len(), 0);
     }
 }

@@ -1,16 +1,18 @@
 //! How a connection ends, and what is kept of its session.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::Connection;
+use super::publish::Stalled;
+use super::{Answer, Connection, Waiting};
 use crate::codec::{PacketId, ReasonCode, SESSION_NEVER_EXPIRES};
 use crate::server::groups::Shared;
 use crate::server::identity::NotInGoodStanding;
 use crate::server::layout::BodyRef;
 use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
-use crate::session::{Closed, Disconnect, Progress};
+use crate::session::{Closed, Disconnect, Progress, Token};
 
 /// How long the last words may take, and how long we listen after them so that they are not lost
 /// to a reset.
@@ -87,8 +89,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.session.disconnect(reason, Some(&text), &mut self.out);
         }
         self.watch = None;
-        if let Some(stalled) = self.stalled.take() {
-            stalled.abandon(&self.hub.durable);
+        match self.stalled.take() {
+            // The client will not say it again, and hears PUBREL when it is back.
+            Some(Stalled::Received { token, .. }) => self.keep_received(token).await,
+            Some(stalled) => stalled.abandon(&self.hub.durable),
+            None => {}
+        }
+        // Done already, only the answer waited for the disk: the session must know of it.
+        let mut unsaid = Vec::new();
+        for Waiting { answer, .. } in std::mem::take(&mut self.waiting) {
+            match answer {
+                Answer::Subscribe(requests, _) => {
+                    self.session.subscribed(requests, None, &mut unsaid);
+                }
+                Answer::Unsubscribe(requests) => self.session.unsubscribed(requests, &mut unsaid),
+                _ => {}
+            }
         }
         let out = self.out.split_off(self.written.min(self.out.len()));
         let Self {
@@ -200,6 +216,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if spoken {
             listen(&mut io).await;
         }
+    }
+
+    /// Notes that the client has a message of QoS 2, waiting where the journal is behind.
+    async fn keep_received(&mut self, token: Token) {
+        let Some((_, body)) = self.in_flight.iter_mut().find(|(t, _)| *t == token) else {
+            return;
+        };
+        let kept = std::mem::replace(body, BodyRef::Inline);
+        let (hub, number) = (Arc::clone(&self.hub), self.mailbox.number());
+        hub.written(|durable| durable.put_received(number, token, kept))
+            .await;
     }
 
     fn log(&self, end: &End) {

@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn digest(&mut self, buffer: &mut BytesMut) -> Result<(), End> {
         self.undigested = false;
-        let limits = self.hub.settings.limits();
+        let limits = self.session.decode_limits();
         loop {
             if !self.may_read() {
                 self.undigested = !buffer.is_empty();

@@ -146,7 +146,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.check_standing()?;
         self.settle(cx);
-        self.resume_stalled(cx)?;
+        let durable = self.hub.durable.journal().durable();
+        self.resume_stalled()?;
         self.input(cx)?;
         self.settle(cx);
         // Nothing is put into the output below this: it would not be flushed.
@@ -160,6 +161,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 cx.waker().wake_by_ref();
                 break;
             }
+        }
+        if self.stalled.is_some() {
+            // A commit since the look above is the one to wait for.
+            self.wake_when_durable(Lsn(durable.0.saturating_add(1)), cx);
         }
         if let Some(lsn) = self.awaited_delivery() {
             self.wake_when_durable(lsn, cx);
@@ -185,9 +190,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// A task is registered for one position at a time, so whoever asks last asks anew.
+    /// The journal wakes a task once, at the earliest of the positions it asked for: while that one
+    /// is still to come there is no need to ask, once it has come all others must be asked for anew.
     fn wake_when_durable(&mut self, lsn: Lsn, cx: &Context<'_>) {
-        if self.asked != Some(lsn) {
+        let earlier = |asked| asked <= lsn && !self.hub.durable.is_durable(asked);
+        if !self.asked.is_some_and(earlier) {
             self.asked = Some(lsn);
             let journal = self.hub.durable.journal();
             journal.wake_when_durable(lsn, cx.waker());

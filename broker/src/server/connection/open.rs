@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use bytes_utils::Str;
 use policy::Action;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
@@ -70,7 +71,8 @@ where
     };
     let number = hub.session_number();
     let assign = || assigned(&hub, number);
-    let proposal = match Proposal::new(connect, &hub.settings, assign, &mut out) {
+    let settings = hub.bounds.of(identity.transport, &identity.standing.now());
+    let mut proposal = match Proposal::new(connect, &settings, assign, &mut out) {
         Ok(proposal) => proposal,
         Err(error) => {
             counters.connects_refused.add();
@@ -79,7 +81,7 @@ where
             return None;
         }
     };
-    identity.asked_for(&hub.fleet, &proposal);
+    identity.asked_for(&*hub.registry, &proposal);
     let admitted = admit(&hub, &identity, &proposal, &counters);
     let opened = match admitted {
         Ok(admitted) => {
@@ -112,6 +114,11 @@ where
         lent,
         held,
     } = opened;
+    if proposal.asks_for_response_information()
+        && let Some(information) = response_information(&admitted)
+    {
+        proposal.tell_response_information(information);
+    }
     let now = hub.clock.now();
     // The first word that is written [MQTT-3.2.0-1, 3.14.0-1] [MQTT311-3.2.0-1].
     let session: Session<Message> = proposal.open(stored, now, &mut out);
@@ -163,7 +170,7 @@ async fn first_packet<S: AsyncRead + Unpin>(
 ) -> Option<Connect> {
     let limits = codec::Limits {
         packet_max_bytes: u32::try_from(hub.limits.connect_packet_bytes).unwrap_or(u32::MAX),
-        ..hub.settings.limits()
+        ..hub.bounds.base().limits()
     };
     loop {
         buffer.reserve(FIRST_READ_BYTES);
@@ -194,6 +201,18 @@ fn assigned(hub: &Hub, number: u64) -> ClientId {
     text.parse().expect("letters, digits and dashes")
 }
 
+/// Under which topic the client can be answered: its thing's own part of the commands, where its
+/// policy lets it listen there (§3.2.2.3.15).
+fn response_information(admitted: &Admitted) -> Option<Str> {
+    let Owner::Thing(thing) = &admitted.key.owner else {
+        return None;
+    };
+    let information = format!("cmd/{thing}/response");
+    let all = format!("{information}/#");
+    let decision = admitted.judge.grant().decide(Action::Subscribe, &all);
+    decision.is_allow().then(|| information.into())
+}
+
 /// What the registry and the policy have agreed to.
 struct Admitted {
     key: SessionKey,
@@ -216,7 +235,7 @@ fn admit(
         .map_err(|error| Refusal::new(ReasonCode::NotAuthorized, error))?;
     let client_id = proposal.client_id();
     let grant = identity.grant(
-        &hub.fleet,
+        &*hub.registry,
         &standing,
         client_id,
         Clock::wall(hub.clock.now()),
@@ -326,7 +345,15 @@ async fn open(
                 hub.publish_will(number, &will, &kept.identity, &key.client_id)
                     .await;
             }
-            hub.discard(&kept);
+            // What the client is told is gone must not be back after a crash.
+            let mut gone = hub.discard(&kept);
+            while gone.is_none() {
+                hub.next_commit().await;
+                gone = hub.durable.delete_session(kept.mailbox.number());
+            }
+            if let Some(lsn) = gone {
+                hub.committed(lsn).await;
+            }
             Resumed::fresh(fresh)
         }
         Some(kept) => resume(hub, *kept, &admitted.judge),
@@ -410,7 +437,7 @@ fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
     let mailbox = kept.mailbox;
     let mut subscriptions = kept.subscriptions;
     let lost: Vec<_> = subscriptions
-        .extract_if(|filter, options| {
+        .extract_if(.., |filter, options| {
             let facts = subscription_facts(options);
             let grant = judge.grant();
             let decision = grant.decide_for(Action::Subscribe, filter.as_str(), &facts);

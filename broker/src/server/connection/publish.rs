@@ -1,10 +1,8 @@
 //! A PUBLISH of the client: judged, retained, routed, acknowledged.
 
-use std::task::Context;
-
 use bytes::Bytes;
 use policy::{Action, MessageFacts};
-use store::{Behind, Lsn};
+use store::Behind;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::routes::{Kind, Route};
@@ -202,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Goes on with what was stopped.
-    pub(super) fn resume_stalled(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    pub(super) fn resume_stalled(&mut self) -> Result<(), End> {
         match self.stalled.take() {
             Some(Stalled::Routing {
                 routing,
@@ -216,11 +214,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }) => self.keep(packet_id, message, reason)?,
             Some(Stalled::Received { token, packet_id }) => self.received(token, packet_id),
             None => {}
-        }
-        if self.stalled.is_some() {
-            let journal = self.hub.durable.journal();
-            let next = Lsn(journal.durable().0.saturating_add(1));
-            self.wake_when_durable(next, cx);
         }
         Ok(())
     }

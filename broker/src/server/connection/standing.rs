@@ -26,7 +26,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Err(End::Moved);
         }
         let grant = self.identity.grant(
-            &self.hub.fleet,
+            &*self.hub.registry,
             &standing,
             &self.key.client_id,
             Clock::wall(self.now),

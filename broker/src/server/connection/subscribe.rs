@@ -55,7 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 RetainHandling::SendIfNew => !request.existed,
                 RetainHandling::DoNotSend => false,
             } && filter.shared().is_none()
-                && !(self.hub.settings.aws && filter.has_wildcard());
+                && !(self.hub.aws && filter.has_wildcard());
             if wanted {
                 with_retained.push((filter.clone(), request.options));
             }
@@ -99,6 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         &message,
                         send.clone(),
                         None,
+                        false,
                         BodyRef::Inline,
                         &self.counters,
                     )

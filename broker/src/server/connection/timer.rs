@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .flatten()
             .min();
             let Some(due) = due else { return Ok(()) };
-            let at = self.hub.clock.instant(due).into();
+            let at = self.hub.clock.instant(due);
             match &mut self.timer.sleep {
                 None => self.timer.sleep = Some((Box::pin(tokio::time::sleep_until(at)), due)),
                 Some((sleep, set)) if due < *set || sleep.is_elapsed() => {

@@ -31,6 +31,7 @@ fn put(mailbox: &Mailbox, payload: &str, qos: Qos, counters: &Counters) {
         &message(payload),
         options(qos),
         None,
+        false,
         BodyRef::Inline,
         counters,
     );

@@ -264,13 +264,28 @@ fn a_message_that_is_too_long_takes_no_place_in_the_window() {
 /// [MQTT-3.1.2-28, 3.2.2-20, 4.12.0-6]
 #[test]
 fn nothing_is_told_that_was_not_asked_for() {
-    for asked in [false, true] {
+    let mut plain_bytes = 0;
+    for (asked, all_fits, expected) in [
+        (false, true, None),
+        (true, true, Some("cmd/a/response")),
+        (true, false, None),
+    ] {
         let mut connect = connect(Version::V5);
         connect.request_response_information = asked;
-        let (_, connack) = open_with(connect, &Settings::default(), None);
-        assert_eq!(connack.response_information, None);
+        connect.packet_max_bytes = NonZeroU32::new(if all_fits { 1000 } else { plain_bytes });
+        let mut out = Vec::new();
+        let mut proposal = propose(connect, &Settings::default(), &mut out).unwrap();
+        proposal.tell_response_information("cmd/a/response".into());
+        let _: TestSession = proposal.open(None, NOW, &mut out);
+        let [Packet::ConnAck(connack)] = &written(&out, Version::V5)[..] else {
+            panic!("not one CONNACK");
+        };
+        assert_eq!(connack.response_information.as_deref(), expected);
         assert_eq!(connack.authentication, None);
         assert!(connack.user.is_empty());
+        if !asked {
+            plain_bytes = out.len() as u32;
+        }
     }
 }
 

@@ -1,0 +1,283 @@
+//! Which bounds a session has: the listener's, unless its thing or a group of it has others.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
+
+use fleet::{GroupName, StandingNow, ThingName};
+
+use super::limits::Limits;
+use super::listener::Transport;
+use crate::session::Settings;
+
+/// Bounds that may differ by listener and by principal; what is `None` is as it would be without.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionBounds {
+    /// Bytes of one MQTT packet, header included.
+    pub packet_bytes: Option<usize>,
+    /// Bytes of a topic name or filter.
+    pub topic_bytes: Option<usize>,
+    /// Levels of a topic name or filter.
+    pub topic_levels: Option<usize>,
+    /// Subscriptions of one session.
+    pub session_subscriptions: Option<usize>,
+    /// Highest topic alias a client may use.
+    pub topic_aliases: Option<u16>,
+    /// Highest topic alias used towards a client that allows any.
+    pub topic_aliases_outgoing: Option<u16>,
+    /// Messages of QoS 1 and 2 in flight each way.
+    pub session_inflight_messages: Option<u16>,
+    /// The longest session expiry granted.
+    pub session_expiry: Option<Duration>,
+    /// The longest keep alive; 0 asked for is this.
+    pub keep_alive: Option<Duration>,
+}
+
+/// The bounds of those that have bounds of their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnBounds {
+    /// Of who comes by MQTT over TLS.
+    pub mqtt: SessionBounds,
+    /// Of who comes by WebSocket.
+    pub wss: SessionBounds,
+    /// Of the things of a group. Of two groups that name the same bound the larger holds.
+    pub groups: BTreeMap<GroupName, SessionBounds>,
+    /// Of a thing; before its groups'.
+    pub things: BTreeMap<ThingName, SessionBounds>,
+}
+
+impl SessionBounds {
+    /// Where both name a bound, `other`'s.
+    fn then(self, other: Self) -> Self {
+        self.merge(other, &Choice::Other)
+    }
+
+    /// Where both name a bound, the larger.
+    fn or_larger(self, other: Self) -> Self {
+        self.merge(other, &Choice::Larger)
+    }
+
+    fn merge(self, other: Self, choice: &Choice) -> Self {
+        Self {
+            packet_bytes: choice.of(self.packet_bytes, other.packet_bytes),
+            topic_bytes: choice.of(self.topic_bytes, other.topic_bytes),
+            topic_levels: choice.of(self.topic_levels, other.topic_levels),
+            session_subscriptions: choice
+                .of(self.session_subscriptions, other.session_subscriptions),
+            topic_aliases: choice.of(self.topic_aliases, other.topic_aliases),
+            topic_aliases_outgoing: choice
+                .of(self.topic_aliases_outgoing, other.topic_aliases_outgoing),
+            session_inflight_messages: choice.of(
+                self.session_inflight_messages,
+                other.session_inflight_messages,
+            ),
+            session_expiry: choice.of(self.session_expiry, other.session_expiry),
+            keep_alive: choice.of(self.keep_alive, other.keep_alive),
+        }
+    }
+}
+
+enum Choice {
+    Other,
+    Larger,
+}
+
+impl Choice {
+    fn of<T: Ord>(&self, one: Option<T>, other: Option<T>) -> Option<T> {
+        match self {
+            Self::Other => other.or(one),
+            Self::Larger => one.max(other),
+        }
+    }
+}
+
+/// The bounds of every session to come.
+pub(crate) struct Bounds {
+    base: Settings,
+    own: OwnBounds,
+}
+
+impl Bounds {
+    pub(crate) fn new(limits: &Limits, aws: bool) -> Self {
+        let bounds = SessionBounds {
+            packet_bytes: Some(limits.packet_bytes),
+            topic_bytes: Some(limits.topic_bytes),
+            topic_levels: Some(limits.topic_levels),
+            session_subscriptions: Some(limits.session_subscriptions),
+            topic_aliases: Some(limits.topic_aliases),
+            topic_aliases_outgoing: Some(limits.topic_aliases_outgoing),
+            session_inflight_messages: Some(limits.session_inflight_messages),
+            session_expiry: Some(limits.session_expiry),
+            keep_alive: Some(limits.keep_alive),
+        };
+        let settings = Settings {
+            aws,
+            ..Settings::default()
+        };
+        Self {
+            base: apply(settings, bounds),
+            own: limits.own.clone(),
+        }
+    }
+
+    /// The bounds of who comes this way with this standing.
+    pub(crate) fn of(&self, transport: Transport, standing: &StandingNow) -> Settings {
+        let listener = match transport {
+            Transport::Mqtt => self.own.mqtt,
+            Transport::WebSocket => self.own.wss,
+        };
+        let mut bounds = listener;
+        if !self.own.groups.is_empty() {
+            let groups = standing.groups.iter();
+            let groups = groups.filter_map(|group| self.own.groups.get(group));
+            bounds = bounds
+                .then(groups.fold(SessionBounds::default(), |all, group| all.or_larger(*group)));
+        }
+        if let Some(thing) = &standing.thing
+            && let Some(own) = self.own.things.get(thing)
+        {
+            bounds = bounds.then(*own);
+        }
+        apply(self.base, bounds)
+    }
+
+    /// What holds before anybody is known.
+    pub(crate) fn base(&self) -> &Settings {
+        &self.base
+    }
+
+    fn all(&self) -> impl Iterator<Item = &SessionBounds> {
+        let principals = self.own.groups.values().chain(self.own.things.values());
+        [&self.own.mqtt, &self.own.wss]
+            .into_iter()
+            .chain(principals)
+    }
+
+    /// The longest packet anybody may send, in bytes.
+    pub(crate) fn packet_bytes_max(&self) -> usize {
+        let own = self.all().filter_map(|bounds| bounds.packet_bytes).max();
+        own.unwrap_or(0)
+            .max(self.base.packet_max_bytes.get() as usize)
+    }
+
+    /// The most messages anybody may have in flight.
+    pub(crate) fn in_flight_max(&self) -> u16 {
+        let own = self.all().filter_map(|b| b.session_inflight_messages).max();
+        own.unwrap_or(0).max(self.base.in_flight_max_messages.get())
+    }
+}
+
+fn apply(settings: Settings, bounds: SessionBounds) -> Settings {
+    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    let messages = bounds
+        .session_inflight_messages
+        .map(|n| NonZeroU16::new(n).unwrap_or(NonZeroU16::MIN));
+    let packet = bounds.packet_bytes.map(|bytes| {
+        let bytes = u32::try_from(bytes).ok().and_then(NonZeroU32::new);
+        bytes.unwrap_or(NonZeroU32::MAX)
+    });
+    let keep_alive = bounds
+        .keep_alive
+        .map(|time| NonZeroU16::new(u16::try_from(time.as_secs()).unwrap_or(u16::MAX)));
+    Settings {
+        receive_max_messages: messages.unwrap_or(settings.receive_max_messages),
+        in_flight_max_messages: messages.unwrap_or(settings.in_flight_max_messages),
+        packet_max_bytes: packet.unwrap_or(settings.packet_max_bytes),
+        keep_alive_max_s: keep_alive.unwrap_or(settings.keep_alive_max_s),
+        session_expiry_max_s: bounds
+            .session_expiry
+            .map_or(settings.session_expiry_max_s, seconds),
+        subscriptions_max: bounds
+            .session_subscriptions
+            .unwrap_or(settings.subscriptions_max),
+        topic_alias_max: bounds.topic_aliases.unwrap_or(settings.topic_alias_max),
+        topic_alias_outgoing_max: bounds
+            .topic_aliases_outgoing
+            .unwrap_or(settings.topic_alias_outgoing_max),
+        topic_max_bytes: bounds.topic_bytes.unwrap_or(settings.topic_max_bytes),
+        topic_levels_max: bounds.topic_levels.unwrap_or(settings.topic_levels_max),
+        ..settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn standing(thing: &str, groups: &[&str]) -> StandingNow {
+        let groups: Vec<GroupName> = groups.iter().map(|name| name.parse().unwrap()).collect();
+        StandingNow {
+            status: None,
+            thing: Some(thing.parse().unwrap()),
+            thing_facts: None,
+            certificate: Arc::default(),
+            groups: groups.into(),
+            policies: Arc::from([]),
+            posture: Arc::default(),
+            networks: Arc::default(),
+            not_before: std::time::SystemTime::UNIX_EPOCH,
+            not_after: std::time::SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn levels(levels: usize) -> SessionBounds {
+        SessionBounds {
+            topic_levels: Some(levels),
+            ..SessionBounds::default()
+        }
+    }
+
+    #[test]
+    fn the_thing_goes_before_its_groups_and_they_before_the_listener() {
+        let limits = Limits {
+            topic_levels: 7,
+            own: OwnBounds {
+                wss: levels(6),
+                groups: [("small", 3), ("large", 5)]
+                    .map(|(name, n)| (name.parse().unwrap(), levels(n)))
+                    .into(),
+                things: [("one".parse().unwrap(), levels(2))].into(),
+                ..OwnBounds::default()
+            },
+            ..Limits::default()
+        };
+        let bounds = Bounds::new(&limits, false);
+        for (transport, thing, groups, expected) in [
+            (Transport::Mqtt, "other", &[][..], 7),
+            (Transport::WebSocket, "other", &[], 6),
+            (Transport::WebSocket, "other", &["small"], 3),
+            (Transport::Mqtt, "other", &["elsewhere", "small"], 3),
+            (Transport::Mqtt, "other", &["large", "small"], 5),
+            (Transport::Mqtt, "one", &["large", "small"], 2),
+        ] {
+            let settings = bounds.of(transport, &standing(thing, groups));
+            assert_eq!(settings.topic_levels_max, expected, "{thing} {groups:?}");
+            assert_eq!(settings.subscriptions_max, limits.session_subscriptions);
+        }
+    }
+
+    #[test]
+    fn what_must_hold_for_all_is_the_largest_of_all() {
+        let own = |packet_bytes, messages| SessionBounds {
+            packet_bytes: Some(packet_bytes),
+            session_inflight_messages: Some(messages),
+            ..SessionBounds::default()
+        };
+        let mut limits = Limits {
+            packet_bytes: 1000,
+            session_inflight_messages: 20,
+            ..Limits::default()
+        };
+        let max = |limits: &Limits| {
+            let bounds = Bounds::new(limits, false);
+            (bounds.packet_bytes_max(), bounds.in_flight_max())
+        };
+        assert_eq!(max(&limits), (1000, 20));
+        limits.own.mqtt = own(500, 10);
+        assert_eq!(max(&limits), (1000, 20));
+        limits.own.things = [("a".parse().unwrap(), own(5000, 10))].into();
+        limits.own.groups = [("g".parse().unwrap(), own(500, 100))].into();
+        assert_eq!(max(&limits), (5000, 100));
+    }
+}

@@ -1,0 +1,29 @@
+//! Where the broker asks who a certificate is: the fleet, or a simulated one.
+
+use std::sync::Arc;
+
+use ca::CertificateId;
+use fleet::{Fleet, FleetError, Standing};
+use policy::Realm;
+
+/// Who certificates are, and the realm their policies are written for.
+pub trait Registry: Send + Sync {
+    /// The standing of a certificate, shared with everybody else who holds it.
+    ///
+    /// # Errors
+    /// When the registry cannot be read: it is a refusal.
+    fn standing(&self, id: &CertificateId) -> Result<Arc<Standing>, FleetError>;
+
+    /// The account that ARNs in policies must carry.
+    fn realm(&self) -> &Arc<Realm>;
+}
+
+impl Registry for Fleet {
+    fn standing(&self, id: &CertificateId) -> Result<Arc<Standing>, FleetError> {
+        Fleet::standing(self, id)
+    }
+
+    fn realm(&self) -> &Arc<Realm> {
+        Fleet::realm(self)
+    }
+}
