@@ -40,6 +40,9 @@ impl From<FleetError> for ApiError {
             | FleetError::Invalid(_)
             | FleetError::Csr(_)
             | FleetError::Template(_) => Self::invalid(message),
+            FleetError::InvariantBroken { .. } => {
+                Self::new(StatusCode::CONFLICT, "InvariantBrokenException", message)
+            }
             FleetError::Limit { .. } => {
                 Self::new(StatusCode::GONE, "LimitExceededException", message)
             }

@@ -19,6 +19,7 @@ pub(crate) const CLAIM_END: &str = "claimend/";
 /// Unclaimed certificates by their end: `pending/<seconds>/<certificate>`.
 pub(crate) const PENDING: &str = "pending/";
 pub(crate) const NETWORK: &str = "network/";
+pub(crate) const INVARIANT: &str = "invariant/";
 pub(crate) const SEEDED: &str = "meta/seeded";
 /// Set once every certificate is found by its serial number.
 pub(crate) const INDEXED: &str = "meta/serials";
@@ -40,6 +41,10 @@ pub(crate) fn policy(name: &PolicyName) -> String {
 /// A named network.
 pub(crate) fn network(name: &str) -> String {
     format!("{NETWORK}{name}")
+}
+/// A declared claim.
+pub(crate) fn invariant(name: &PolicyName) -> String {
+    format!("{INVARIANT}{name}")
 }
 /// What is known of a thing's health.
 pub(crate) fn posture(thing: &ThingName) -> String {

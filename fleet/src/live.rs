@@ -244,7 +244,7 @@ impl Live {
         Ok(read)
     }
 
-    fn policy(&self, name: &PolicyName) -> Result<Option<Arc<Policy>>, StoreError> {
+    pub(crate) fn policy(&self, name: &PolicyName) -> Result<Option<Arc<Policy>>, StoreError> {
         let Some(Row {
             revision,
             value: record,
@@ -348,7 +348,7 @@ impl Live {
     }
 }
 
-fn thing_facts(thing: Thing) -> ThingFacts {
+pub(crate) fn thing_facts(thing: Thing) -> ThingFacts {
     let attributes = thing.attributes.into_iter();
     ThingFacts {
         name: thing.name.as_str().into(),
@@ -359,7 +359,7 @@ fn thing_facts(thing: Thing) -> ThingFacts {
     }
 }
 
-fn certificate_values(
+pub(crate) fn certificate_values(
     id: &CertificateId,
     record: &CertificateRecord,
 ) -> Result<CertificateValues, StoreError> {

@@ -195,6 +195,7 @@ mod tests {
                 "GetEffectivePolicies",
                 "TestAuthorization",
                 "ExplainPolicy",
+                "ProvePolicies",
             ]
             .contains(&operation.name);
             assert!(
