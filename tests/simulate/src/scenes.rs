@@ -246,3 +246,40 @@ fn a_will_that_waited_for_the_disk_is_its_clients_own_in_its_next_session_too() 
     assert_eq!(witness.messages().len(), 1);
     assert_eq!(back.messages(), []);
 }
+
+#[test]
+fn who_pings_in_time_is_not_silent_though_nobody_reads_it() {
+    let limits = Limits {
+        output_bytes: 200,
+        ..Limits::default()
+    };
+    let mut scene = Scene::new(limits, WIDE);
+    let (sender, _) = scene.open(&passing("sender"), WIDE);
+    let connect = |client_id| Connect {
+        keep_alive_s: 2,
+        ..passing(client_id)
+    };
+    let (mut pinging, _) = scene.open(&connect("pinging"), 100);
+    let (silent, _) = scene.open(&connect("silent"), 100);
+    for peer in [&pinging, &silent] {
+        peer.subscribe(filter("news", 0));
+    }
+    for _ in 0..20 {
+        sender.say(&publish("news", "more than either of them reads", 0, false));
+    }
+    for _ in 0..10 {
+        pinging.say(&wire::ping());
+        scene.server.pass(Duration::from_secs(1));
+        assert!(!pinging.link.is_closed());
+    }
+    pinging.link.widen();
+    silent.link.widen();
+    scene.work();
+    let heard = pinging.hear();
+    let pongs = heard.iter().filter(|packet| **packet == Packet::PingResp);
+    assert_eq!((pongs.count(), pinging.link.is_closed()), (10, false));
+    // All its words are heard now, and there are none.
+    assert!(silent.link.is_closed());
+    scene.server.pass(Duration::from_secs(4));
+    assert!(pinging.link.is_closed());
+}
