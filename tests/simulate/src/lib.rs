@@ -16,6 +16,8 @@ mod client;
 mod link;
 mod model;
 mod plan;
+#[cfg(test)]
+mod scenes;
 mod server;
 mod wire;
 mod world;
