@@ -43,6 +43,9 @@ impl From<FleetError> for ApiError {
             FleetError::InvariantBroken { .. } => {
                 Self::new(StatusCode::CONFLICT, "InvariantBrokenException", message)
             }
+            FleetError::Password => {
+                Self::new(StatusCode::UNAUTHORIZED, "UnauthorizedException", message)
+            }
             FleetError::Limit { .. } => {
                 Self::new(StatusCode::GONE, "LimitExceededException", message)
             }

@@ -259,7 +259,7 @@ impl Fleet {
         Ok(false)
     }
 
-    fn mint_for(
+    pub(crate) fn mint_for(
         &self,
         thing: &ThingName,
         key: DeviceKey<'_>,

@@ -127,6 +127,11 @@ pub enum FleetError {
     /// The certificate signing request was refused.
     #[error("certificate signing request refused: {0}")]
     Csr(#[from] ca::CsrError),
+    /// An enrolment password that is not good now; which of the reasons it is, is not told.
+    #[error(
+        "the enrolment password is wrong, used up or expired: ask the operator for a new one (`muster device enrol-password`)"
+    )]
+    Password,
     /// The certificate authority failed.
     #[error(transparent)]
     Authority(#[from] ca::CaError),

@@ -67,6 +67,18 @@ pub(crate) fn issued(id: &CertificateId) -> String {
 pub(crate) fn listed(octet: u8) -> String {
     format!("crl/{octet:02x}/")
 }
+/// The certificate that a renewal has put after this one, while it has not been used.
+pub(crate) fn successor(id: &CertificateId) -> String {
+    format!("successor/{id}")
+}
+/// The certificate that this one renews, while this one has not been used.
+pub(crate) fn predecessor(id: &CertificateId) -> String {
+    format!("predecessor/{id}")
+}
+/// The one-time password with which a thing enrols itself.
+pub(crate) fn password(thing: &ThingName) -> String {
+    format!("password/{thing}")
+}
 /// Members of a group: `member/<group>/<thing>`.
 pub(crate) fn members(group: &GroupName) -> String {
     format!("member/{group}/")

@@ -7,6 +7,7 @@
 mod attachments;
 mod certificates;
 mod devices;
+mod enrolment_password;
 mod error;
 mod groups;
 mod invariants;
@@ -21,6 +22,7 @@ mod posture;
 pub mod provisioning;
 mod records;
 mod registry;
+mod renewal;
 mod revocation;
 #[cfg(feature = "simulate")]
 pub mod simulated;
@@ -30,6 +32,7 @@ mod things;
 mod types;
 
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
+pub use enrolment_password::{PASSWORD_LIFE_LIMIT, PasswordTerms};
 pub use error::{FleetError, Kind};
 pub use groups::{GROUP_DEPTH_LIMIT_LEVELS, GroupChange};
 pub use invariants::DeclaredInvariant;

@@ -152,6 +152,23 @@ pub(crate) enum Device {
         #[arg(long)]
         yes: bool,
     },
+    /// Make a one-time password with which a device enrols itself by EST; its key never leaves it
+    EnrolPassword {
+        /// The device: a new one, or one that gets a new certificate in its old one's place
+        name: String,
+        /// Policy of its certificate [default: device-default]
+        #[arg(long, value_name = "P")]
+        policy: Option<String>,
+        /// Group it joins
+        #[arg(long, value_name = "G")]
+        group: Option<String>,
+        /// Attribute, may be repeated
+        #[arg(long = "attribute", value_name = "K=V", value_parser = attribute)]
+        attributes: Vec<(String, String)>,
+        /// How long it is good for, e.g. 15m, 24h, 168h
+        #[arg(long, value_name = "D", default_value = "24h", value_parser = humane)]
+        valid: std::time::Duration,
+    },
     /// Give it a new certificate and revoke the old one; groups, jobs and history stay
     Replace {
         /// The device
@@ -782,6 +799,13 @@ fn attribute(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is not of the form KEY=VALUE")),
     }
+}
+
+fn humane(text: &str) -> Result<std::time::Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|span| std::time::Duration::try_from(span).ok())
+        .ok_or_else(|| format!("{text:?} is no time to wait: write it as 15m or 24h"))
 }
 
 #[cfg(test)]

@@ -61,10 +61,12 @@ impl From<FleetError> for Rejection {
             | FleetError::InvariantBroken { .. }
             | FleetError::CertificateState { .. } => Self::new(409, "ResourceConflict", message),
             FleetError::Limit { .. } => Self::new(429, "LimitExceeded", message),
+            FleetError::Password => Self::new(401, "Unauthorized", message),
             FleetError::Name(_)
             | FleetError::Invalid(_)
             | FleetError::Template(_)
             | FleetError::Csr(_)
+            | FleetError::Password
             | FleetError::MalformedPolicy(_) => Self::invalid(message),
             FleetError::Authority(_) | FleetError::Thread(_) | FleetError::Store(_) => {
                 tracing::error!(%message, "a provisioning request failed within the server");
