@@ -363,16 +363,15 @@ pub(crate) enum Policy {
     /// Prove or refute what is claimed of all devices, or show how it is broken (exit 0 or 1)
     ///
     /// Without a claim: those declared, else that dt/…, cmd/… and $aws/things/… are each device's own.
-    Prove(Claim),
+    Prove(PolicyClaim),
     /// What is to hold of all devices, for `prove` and --keep-proofs
     #[command(subcommand)]
     Invariant(Invariant),
 }
 
-/// What a policy is attached to.
 /// `muster policy prove`.
 #[derive(Debug, Args)]
-pub(crate) struct Claim {
+pub(crate) struct PolicyClaim {
     /// No device reaches another's part of this namespace, such as 'dt/${thing}/#'; may be repeated
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) owned: Vec<String>,
@@ -421,6 +420,7 @@ pub(crate) enum Invariant {
     },
 }
 
+/// What a policy is attached to.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyTarget {
     /// The policy

@@ -61,7 +61,6 @@ impl From<FleetError> for Rejection {
             | FleetError::InvariantBroken { .. }
             | FleetError::CertificateState { .. } => Self::new(409, "ResourceConflict", message),
             FleetError::Limit { .. } => Self::new(429, "LimitExceeded", message),
-            FleetError::Password => Self::new(401, "Unauthorized", message),
             FleetError::Name(_)
             | FleetError::Invalid(_)
             | FleetError::Template(_)
