@@ -26,7 +26,7 @@ impl From<FleetError> for ApiError {
             // AWS says DeleteConflict of certificates and policies, and of things and groups that
             // the request is invalid.
             FleetError::DeleteConflict {
-                kind: Kind::Thing | Kind::Group,
+                kind: Kind::Thing | Kind::Group | Kind::ThingType,
                 ..
             } => Self::invalid(message),
             FleetError::DeleteConflict { .. } => {
@@ -43,6 +43,9 @@ impl From<FleetError> for ApiError {
             | FleetError::Key(_)
             | FleetError::Authority(CaError::AuthorityKey { .. })
             | FleetError::Template(_) => Self::invalid(message),
+            FleetError::InvariantBroken { .. } => {
+                Self::new(StatusCode::CONFLICT, "InvariantBrokenException", message)
+            }
             FleetError::Password => {
                 Self::new(StatusCode::UNAUTHORIZED, "UnauthorizedException", message)
             }
@@ -105,7 +108,10 @@ impl From<ota::Error> for ApiError {
                 "ResourceAlreadyExistsException",
                 message,
             ),
-            ota::Error::RolloutState { .. } => Self::new(
+            ota::Error::Version { .. } => {
+                Self::new(StatusCode::CONFLICT, "VersionConflictException", message)
+            }
+            ota::Error::RolloutState { .. } | ota::Error::ExecutionState { .. } => Self::new(
                 StatusCode::CONFLICT,
                 "InvalidStateTransitionException",
                 message,

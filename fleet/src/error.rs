@@ -112,6 +112,18 @@ pub enum FleetError {
     /// The provisioning template was not understood whole, or its parameters do not fit.
     #[error(transparent)]
     Template(#[from] crate::template::TemplateError),
+    /// The policy would break what is claimed of all devices.
+    #[error("policy {policy} would break invariant {invariant} ({claim}): {why}")]
+    InvariantBroken {
+        /// The policy.
+        policy: policy::PolicyName,
+        /// The claim's name.
+        invariant: policy::PolicyName,
+        /// The claim in words.
+        claim: String,
+        /// How.
+        why: String,
+    },
     /// The certificate signing request was refused.
     #[error("certificate signing request refused: {0}")]
     Csr(#[from] ca::CsrError),

@@ -1,7 +1,7 @@
 //! Where each fact stands in the registry's one table. `/` separates; no name may hold it, so a key reads one way only.
 //! Facts that are asked for from both ends are written under both, in one batch.
 
-use crate::{GroupName, Target, ThingName, provisioning::TemplateName};
+use crate::{GroupName, Target, ThingName, ThingTypeName, provisioning::TemplateName};
 use ca::{CertificateId, Serial};
 use policy::PolicyName;
 use std::time::SystemTime;
@@ -11,6 +11,7 @@ pub(crate) const GROUP: &str = "group/";
 pub(crate) const CERTIFICATE: &str = "cert/";
 pub(crate) const POLICY: &str = "policy/";
 pub(crate) const REVOKED: &str = "revoked/";
+pub(crate) const THING_TYPE: &str = "type/";
 pub(crate) const TEMPLATE: &str = "template/";
 pub(crate) const CLAIM: &str = "claim/";
 /// Claims by their end: `claimend/<seconds>/<certificate>`.
@@ -18,6 +19,7 @@ pub(crate) const CLAIM_END: &str = "claimend/";
 /// Unclaimed certificates by their end: `pending/<seconds>/<certificate>`.
 pub(crate) const PENDING: &str = "pending/";
 pub(crate) const NETWORK: &str = "network/";
+pub(crate) const INVARIANT: &str = "invariant/";
 pub(crate) const SEEDED: &str = "meta/seeded";
 /// Set once every certificate is found by its serial number.
 pub(crate) const INDEXED: &str = "meta/serials";
@@ -41,6 +43,10 @@ pub(crate) fn policy(name: &PolicyName) -> String {
 /// A named network.
 pub(crate) fn network(name: &str) -> String {
     format!("{NETWORK}{name}")
+}
+/// A declared claim.
+pub(crate) fn invariant(name: &PolicyName) -> String {
+    format!("{INVARIANT}{name}")
 }
 /// What is known of a thing's health.
 pub(crate) fn posture(thing: &ThingName) -> String {
@@ -134,8 +140,16 @@ pub(crate) fn pending_of(claim: &CertificateId) -> String {
     format!("pendingof/{claim}/")
 }
 /// A thing type.
-pub(crate) fn thing_type(name: &str) -> String {
-    format!("type/{name}")
+pub(crate) fn thing_type(name: &ThingTypeName) -> String {
+    format!("{THING_TYPE}{name}")
+}
+/// Things of a type: `typed/<type>/<thing>`.
+pub(crate) fn typed(name: &ThingTypeName) -> String {
+    format!("typed/{name}/")
+}
+/// Groups whose parent is this one: `child/<parent>/<group>`.
+pub(crate) fn children(group: &GroupName) -> String {
+    format!("child/{group}/")
 }
 /// A moment in whole seconds, in order as text.
 pub(crate) fn moment(at: SystemTime) -> String {

@@ -8,8 +8,8 @@
 
 use ca::{Authority, AuthorityConfig, CertificateId, CertificateState, CrlShard, RevocationReason};
 use fleet::{
-    CertificateStatus, DeviceKey, Enrolled, Enrolment, Fleet, FleetError, GroupName, Kind,
-    ListName, PasswordTerms, RevocationFaces, Target, ThingName,
+    CertificateStatus, DeviceKey, Enrolled, Enrolment, Fleet, FleetError, GroupChange, GroupName,
+    Kind, ListName, PasswordTerms, RevocationFaces, Target, ThingName,
 };
 use policy::{Action, Decision, Grant, PolicyName, Realm};
 use std::{
@@ -90,7 +90,7 @@ impl House {
             .create_group(
                 &group,
                 None,
-                BTreeMap::new(),
+                &GroupChange::default(),
                 "id".into(),
                 SystemTime::now(),
             )
@@ -526,7 +526,7 @@ fn what_is_referred_to_is_not_deleted_from_under_it() {
     };
     conflict(house.fleet.delete_thing(&thing("lamp-1"), None));
     conflict(house.fleet.delete_policy(&named("wide")));
-    conflict(house.fleet.delete_group(&group));
+    conflict(house.fleet.delete_group(&group, None));
     assert!(matches!(
         house.fleet.delete_certificate(&id, true),
         Err(FleetError::CertificateState { .. })
@@ -543,7 +543,7 @@ fn what_is_referred_to_is_not_deleted_from_under_it() {
         .fleet
         .detach_policy(&named("wide"), &Target::Group(group.clone()))
         .unwrap();
-    house.fleet.delete_group(&group).unwrap();
+    house.fleet.delete_group(&group, None).unwrap();
     house.fleet.delete_policy(&named("wide")).unwrap();
 }
 
@@ -553,7 +553,7 @@ fn one_certificate_belongs_to_one_thing() {
     let id = house.enrol("lamp-1").certificate.id;
     house
         .fleet
-        .create_thing(&thing("lamp-2"), BTreeMap::new(), SystemTime::now())
+        .create_thing(&thing("lamp-2"), BTreeMap::new(), None, SystemTime::now())
         .unwrap();
     let error = house
         .fleet
@@ -636,7 +636,7 @@ fn lists_come_in_pages_that_meet_without_gap_or_overlap() {
     for n in 0..7 {
         house
             .fleet
-            .create_thing(&thing(&format!("t-{n}")), BTreeMap::new(), now)
+            .create_thing(&thing(&format!("t-{n}")), BTreeMap::new(), None, now)
             .unwrap();
     }
     let (mut seen, mut after) = (Vec::new(), None);

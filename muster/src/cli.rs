@@ -233,6 +233,9 @@ pub(crate) enum Group {
     Create {
         /// The group
         name: String,
+        /// The group it is below, for good: policies of that one count for its things too
+        #[arg(long, value_name = "G")]
+        parent: Option<String>,
     },
     /// List groups
     List,
@@ -297,6 +300,9 @@ pub(crate) enum Policy {
         name: String,
         /// The document
         file: PathBuf,
+        /// Refuse it where it breaks a declared invariant
+        #[arg(long)]
+        keep_proofs: bool,
     },
     /// Replace what a policy says; live sessions feel it at their next message
     Update {
@@ -304,6 +310,9 @@ pub(crate) enum Policy {
         name: String,
         /// The document
         file: PathBuf,
+        /// Refuse it where it breaks a declared invariant
+        #[arg(long)]
+        keep_proofs: bool,
     },
     /// List policies
     List,
@@ -350,6 +359,64 @@ pub(crate) enum Policy {
         /// Topic or topic filter; for connect the client id [default there: the device's name]
         #[arg(long)]
         topic: Option<String>,
+    },
+    /// Prove or refute what is claimed of all devices, or show how it is broken (exit 0 or 1)
+    ///
+    /// Without a claim: those declared, else that dt/…, cmd/… and $aws/things/… are each device's own.
+    Prove(PolicyClaim),
+    /// What is to hold of all devices, for `prove` and --keep-proofs
+    #[command(subcommand)]
+    Invariant(Invariant),
+}
+
+/// `muster policy prove`.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyClaim {
+    /// No device reaches another's part of this namespace, such as 'dt/${thing}/#'; may be repeated
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) owned: Vec<String>,
+    /// No device reaches this topic filter; may be repeated
+    #[arg(long = "topic", value_name = "FILTER")]
+    pub(crate) topics: Vec<String>,
+    /// But for the members of this group
+    #[arg(long, value_name = "G", requires = "topics")]
+    pub(crate) only_group: Option<String>,
+    /// What reaching is: publish, subscribe, receive, retainpublish; may be repeated [default: the first three]
+    #[arg(long = "action", value_name = "A")]
+    pub(crate) actions: Vec<String>,
+}
+
+/// `muster policy invariant …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Invariant {
+    /// Declare a claim
+    Set {
+        /// Its name
+        name: String,
+        /// No device reaches another's part of this namespace, such as 'dt/${thing}/#'
+        #[arg(
+            long,
+            value_name = "NAMESPACE",
+            conflicts_with = "topic",
+            required_unless_present = "topic"
+        )]
+        owned: Option<String>,
+        /// No device reaches this topic filter
+        #[arg(long, value_name = "FILTER")]
+        topic: Option<String>,
+        /// But for the members of this group
+        #[arg(long, value_name = "G", requires = "topic")]
+        only_group: Option<String>,
+        /// What reaching is: publish, subscribe, receive, retainpublish; may be repeated [default: the first three]
+        #[arg(long = "action", value_name = "A")]
+        actions: Vec<String>,
+    },
+    /// List the claims
+    List,
+    /// Forget a claim
+    Delete {
+        /// Its name
+        name: String,
     },
 }
 

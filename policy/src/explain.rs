@@ -167,7 +167,9 @@ impl Grant {
                 lacking || self.name_matches(bound, resource, kind, name) != statement.but
             };
             let resource = statement.resources.iter().find(near)?;
-            return Some((resource, self.why_unmet(statement, message)?));
+            let assumed = || "its conditions are taken not to be met".to_owned();
+            let reason = self.why_unmet(statement, message);
+            return Some((resource, reason.unwrap_or_else(assumed)));
         }
         if statement.but {
             return None;

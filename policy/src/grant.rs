@@ -264,6 +264,27 @@ impl Grant {
         }
     }
 
+    /// The same with every condition taken against a claim: those of an Allow hold, those of a
+    /// Deny do not.
+    pub(crate) fn assuming(
+        realm: Arc<Realm>,
+        policies: Arc<[NamedPolicy]>,
+        context: Context,
+    ) -> Self {
+        let mut grant = Self::new(realm, policies, context);
+        let statements = grant
+            .policies
+            .iter()
+            .flat_map(|named| named.policy.statements());
+        grant.met = statements
+            .map(|statement| match statement.effect {
+                Effect::Deny if !statement.conditions.is_empty() => Met::No,
+                _ => Met::Yes,
+            })
+            .collect();
+        grant
+    }
+
     /// The second since 1970 from which on the grant must be made anew, because a condition on
     /// time may come out otherwise.
     #[must_use]

@@ -42,6 +42,7 @@ mod networks;
 mod operator;
 mod own;
 mod pattern;
+mod prove;
 mod shown;
 mod tokens;
 mod values;
@@ -68,3 +69,6 @@ pub use key::{Field, Holder};
 pub use lint::{Finding, FindingKind};
 pub use name::{InvalidPolicyName, PolicyName};
 pub use networks::{NETWORK_MAX_RANGES, NetworkError, Networks};
+pub use prove::{
+    CounterExample, Invariant, InvariantError, InvariantText, Needs, Population, Proof,
+};

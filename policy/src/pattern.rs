@@ -85,6 +85,15 @@ impl Pattern {
         })
     }
 
+    /// The pattern taken apart again, variables by their number.
+    pub(crate) fn raw(&self) -> Vec<Token> {
+        let kept = self.expand(|variable, tokens| {
+            tokens.push(Token::Variable(variable));
+            Some(())
+        });
+        kept.unwrap_or_default()
+    }
+
     /// The same pattern with a star for each variable that has no value.
     pub(crate) fn opened(&self, values: Values<'_>) -> Self {
         let tokens = self.expand(|variable, tokens| {

@@ -24,6 +24,9 @@ pub(super) const OPERATION: Operation = Operation {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Body {
     policy_document: String,
+    /// Ours: whether to refuse what breaks a declared invariant.
+    #[serde(default)]
+    keep_proofs: bool,
 }
 
 #[derive(Serialize)]
@@ -39,6 +42,9 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let name: PolicyName = call.path("policyName")?;
     let body: Body = call.body()?;
     let arn = call.arns(rooms).policy(&name);
+    if body.keep_proofs {
+        rooms.fleet.keeps_invariants(&name, &body.policy_document)?;
+    }
     let made = rooms
         .fleet
         .create_policy(&name, &body.policy_document, call.now);

@@ -58,6 +58,7 @@ impl From<FleetError> for Rejection {
             FleetError::AlreadyExists { .. }
             | FleetError::VersionConflict { .. }
             | FleetError::DeleteConflict { .. }
+            | FleetError::InvariantBroken { .. }
             | FleetError::CertificateState { .. } => Self::new(409, "ResourceConflict", message),
             FleetError::Limit { .. } => Self::new(429, "LimitExceeded", message),
             FleetError::Name(_)

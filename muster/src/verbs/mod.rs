@@ -11,6 +11,7 @@ mod group;
 mod network;
 mod output;
 mod policy;
+mod prove;
 mod rollout;
 mod rollout_file;
 mod status;

@@ -20,13 +20,23 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
             unresolved_deny,
         } => return test(global, &file, unresolved_deny.as_deref()),
         Policy::Lint { files } => return lint(global, &files),
-        Policy::Create { name, file } => {
-            let body = document(&file)?;
+        Policy::Prove(claim) => return super::prove::run(global, &claim),
+        Policy::Invariant(verb) => super::prove::invariant(global, verb)?,
+        Policy::Create {
+            name,
+            file,
+            keep_proofs,
+        } => {
+            let body = kept(document(&file)?, keep_proofs);
             let made = client(global)?.call(Method::POST, &path(&name), Some(&body))?;
             output::answer(global, &made, |_| format!("policy {name} made"))?;
         }
-        Policy::Update { name, file } => {
-            let body = document(&file)?;
+        Policy::Update {
+            name,
+            file,
+            keep_proofs,
+        } => {
+            let body = kept(document(&file)?, keep_proofs);
             let changed = client(global)?.call(
                 Method::PUT,
                 &format!("/muster/v1{}", path(&name)),
@@ -141,6 +151,14 @@ fn document(file: &Path) -> anyhow::Result<Value> {
     // Judged here too, so that the sentence names the file.
     policy::Policy::parse(&text).with_context(|| format!("policy document {}", file.display()))?;
     Ok(json!({ "policyDocument": text }))
+}
+
+/// The body of a policy that is refused where it breaks a declared invariant.
+fn kept(mut body: Value, keep_proofs: bool) -> Value {
+    if let Some(fields) = body.as_object_mut().filter(|_| keep_proofs) {
+        fields.insert("keepProofs".into(), true.into());
+    }
+    body
 }
 
 fn path(name: &str) -> String {

@@ -8,6 +8,7 @@ mod create_claim;
 mod create_device;
 mod create_operator;
 mod delete_device;
+mod delete_invariant;
 mod delete_network;
 mod delete_operator;
 mod device;
@@ -17,15 +18,18 @@ mod list_allow_list;
 mod list_audit_checks;
 mod list_claims;
 mod list_devices;
+mod list_invariants;
 mod list_networks;
 mod list_operators;
 mod list_packages;
 mod list_rollouts;
 mod make_enrolment_password;
+mod prove_policies;
 mod quarantine_device;
 mod replace_device;
 mod revoke_device;
 mod run_audit;
+mod set_invariant;
 mod set_network;
 mod set_trust;
 mod show_claim;
@@ -52,20 +56,24 @@ pub(super) static OPERATIONS: &[Operation] = &[
     create_device::OPERATION,
     create_operator::OPERATION,
     delete_device::OPERATION,
+    delete_invariant::OPERATION,
     delete_network::OPERATION,
     delete_operator::OPERATION,
     explain_policy::OPERATION,
     list_audit_checks::OPERATION,
     list_devices::OPERATION,
+    list_invariants::OPERATION,
     list_networks::OPERATION,
     list_operators::OPERATION,
     list_packages::OPERATION,
     list_rollouts::OPERATION,
+    prove_policies::OPERATION,
     quarantine_device::OPERATION,
     make_enrolment_password::OPERATION,
     replace_device::OPERATION,
     revoke_device::OPERATION,
     run_audit::OPERATION,
+    set_invariant::OPERATION,
     set_network::OPERATION,
     set_trust::OPERATION,
     show_device::OPERATION,

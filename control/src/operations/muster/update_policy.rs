@@ -25,6 +25,9 @@ pub(super) const OPERATION: Operation = Operation {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Body {
     policy_document: String,
+    /// Whether to refuse what breaks a declared invariant.
+    #[serde(default)]
+    keep_proofs: bool,
 }
 
 #[derive(Serialize)]
@@ -38,6 +41,9 @@ struct Output {
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let name: PolicyName = call.path("policyName")?;
     let body: Body = call.body()?;
+    if body.keep_proofs {
+        rooms.fleet.keeps_invariants(&name, &body.policy_document)?;
+    }
     let version = rooms
         .fleet
         .update_policy(&name, &body.policy_document, call.now)?;

@@ -1,0 +1,228 @@
+//! Everybody in the registry with their policies, for claims about all of them.
+
+use crate::{
+    CertificateRecord, CertificateStatus, Fleet, FleetError, Target, Thing, ThingName, keys, live,
+};
+use ca::CertificateId;
+use policy::{Context, NamedPolicy, Needs, Policy, PolicyName, Population};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+use store::Stored;
+
+/// Rows read at once.
+const PAGE_ITEMS: usize = 10_000;
+
+/// As much of a certificate's row as tells whether it will ever connect.
+#[derive(Serialize, Deserialize)]
+struct StatusOnly {
+    status: CertificateStatus,
+}
+
+impl Stored for StatusOnly {
+    const VERSION: u16 = CertificateRecord::VERSION;
+}
+
+/// Policies that are the same for all who share them.
+type Shared = (Arc<[NamedPolicy]>, Needs);
+
+impl Fleet {
+    /// All things, and all certificates that are not revoked, with what their policies make of
+    /// them. Of their groups those are told that `groups` names. `instead` stands for the default
+    /// version of its policy.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub fn population(
+        &self,
+        groups: &BTreeSet<String>,
+        instead: Option<&NamedPolicy>,
+    ) -> Result<Population, FleetError> {
+        let mut population = Population::new(Arc::clone(self.realm()));
+        self.each_key(keys::THING, |thing| population.add_name(&thing.into()))?;
+        let mut memberships: HashMap<String, Vec<String>> = HashMap::new();
+        self.each_key("memberof/", |key| {
+            if let Some((thing, group)) = key.split_once('/') {
+                let groups = memberships.entry(thing.to_owned()).or_default();
+                groups.push(group.to_owned());
+            }
+        })?;
+        let mut attached: HashMap<String, Vec<PolicyName>> = HashMap::new();
+        self.each_key("attached/", |key| {
+            if let Some((target, policy)) = key.split_once('/') {
+                let policies = attached.entry(target.to_owned()).or_default();
+                policies.extend(policy.parse::<PolicyName>().ok());
+            }
+        })?;
+        let mut bound: HashMap<String, ThingName> = HashMap::new();
+        self.each_row::<ThingName>("bound/", |key, thing| {
+            bound.insert(key.to_owned(), thing);
+            Ok(())
+        })?;
+        let mut shared: HashMap<BTreeSet<PolicyName>, Shared> = HashMap::new();
+        let mut named: HashMap<Vec<String>, Arc<[Arc<str>]>> = HashMap::new();
+        self.each_row::<StatusOnly>(keys::CERTIFICATE, |key, row| {
+            if row.status == CertificateStatus::Revoked {
+                return Ok(());
+            }
+            let Ok(id) = key.parse::<CertificateId>() else {
+                return Ok(());
+            };
+            let thing = bound.get(key);
+            let member_of = thing.and_then(|thing| memberships.get(thing.as_str()));
+            let mut names: BTreeSet<PolicyName> = BTreeSet::new();
+            names.extend(
+                attached
+                    .get(&Target::Certificate(id).to_string())
+                    .cloned()
+                    .unwrap_or_default(),
+            );
+            for group in member_of.into_iter().flatten() {
+                let target = format!("group:{group}");
+                names.extend(attached.get(&target).cloned().unwrap_or_default());
+            }
+            if !shared.contains_key(&names) {
+                let read = self.shared(&names, instead)?;
+                shared.insert(names.clone(), read);
+            }
+            let Some((policies, needs)) = shared.get(&names).filter(|(p, _)| !p.is_empty()) else {
+                return Ok(());
+            };
+            let of_interest = member_of.into_iter().flatten();
+            let of_interest = of_interest.filter(|group| groups.contains(*group)).cloned();
+            let of_interest: Vec<String> = of_interest.collect();
+            let of_interest = named.entry(of_interest).or_insert_with_key(|groups| {
+                groups
+                    .iter()
+                    .map(|group| Arc::from(group.as_str()))
+                    .collect()
+            });
+            let context = self.context_for(&id, thing, *needs)?;
+            population.add(policies, &context, of_interest);
+            Ok(())
+        })?;
+        Ok(population)
+    }
+
+    fn shared(
+        &self,
+        names: &BTreeSet<PolicyName>,
+        instead: Option<&NamedPolicy>,
+    ) -> Result<Shared, FleetError> {
+        let mut policies = Vec::with_capacity(names.len());
+        for name in names {
+            if let Some(other) = instead.filter(|other| other.name == *name) {
+                policies.push(other.clone());
+            } else if let Some(policy) = self.inner.live.policy(name)? {
+                let name = name.clone();
+                policies.push(NamedPolicy { name, policy });
+            }
+        }
+        let needs = Needs::of(&policies);
+        Ok((policies.into(), needs))
+    }
+
+    /// What policies that need no more than this can ask of a certificate.
+    fn context_for(
+        &self,
+        id: &CertificateId,
+        thing: Option<&ThingName>,
+        needs: Needs,
+    ) -> Result<Context, FleetError> {
+        let mut context = Context::of("", thing.map(ThingName::as_str), None);
+        if let Some(name) = thing.filter(|_| needs.thing)
+            && let Some(thing) = self.read::<Thing>(&keys::thing(name))?
+        {
+            context.thing = Some(Arc::new(live::thing_facts(thing)));
+        }
+        if needs.certificate
+            && let Some(record) = self.read::<CertificateRecord>(&keys::certificate(id))?
+        {
+            context.certificate = Arc::new(live::certificate_values(id, &record)?);
+        }
+        Ok(context)
+    }
+
+    /// Each key under a prefix, by its rest.
+    fn each_key(&self, prefix: &str, mut take: impl FnMut(&str)) -> Result<(), FleetError> {
+        let mut after: Option<String> = None;
+        loop {
+            let rows = self
+                .inner
+                .table
+                .scan(prefix, after.as_deref(), PAGE_ITEMS)?;
+            for (key, _) in &rows {
+                take(key.strip_prefix(prefix).unwrap_or_default());
+            }
+            if rows.len() < PAGE_ITEMS {
+                return Ok(());
+            }
+            after = rows.into_iter().next_back().map(|(key, _)| key);
+        }
+    }
+
+    /// Each row under a prefix, by the rest of its key.
+    fn each_row<T: Stored>(
+        &self,
+        prefix: &str,
+        mut take: impl FnMut(&str, T) -> Result<(), FleetError>,
+    ) -> Result<(), FleetError> {
+        let mut after: Option<String> = None;
+        loop {
+            let rows = self
+                .inner
+                .table
+                .scan_as::<T>(prefix, after.as_deref(), PAGE_ITEMS)?;
+            let last = rows.last().map(|(key, _)| key.clone());
+            let whole = rows.len() == PAGE_ITEMS;
+            for (key, row) in rows {
+                take(key.strip_prefix(prefix).unwrap_or_default(), row.value)?;
+            }
+            if !whole {
+                return Ok(());
+            }
+            after = last;
+        }
+    }
+
+    /// Everybody that there could be with a policy that nobody has yet: every thing with it alone,
+    /// and two things more, so that there is another.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub fn population_of(
+        &self,
+        policy: &NamedPolicy,
+        groups: &[String],
+    ) -> Result<Population, FleetError> {
+        let mut population = Population::new(Arc::clone(self.realm()));
+        let policies: Arc<[NamedPolicy]> = Arc::from([policy.clone()]);
+        let groups: Arc<[Arc<str>]> = groups
+            .iter()
+            .map(|group| Arc::from(group.as_str()))
+            .collect();
+        let mut add = |name: &str| {
+            let name: Arc<str> = name.into();
+            population.add_name(&name);
+            population.add(
+                &policies,
+                &Context::of("", Some(&name), Some(&name)),
+                &groups,
+            );
+        };
+        add("one-device");
+        add("another-device");
+        self.each_key(keys::THING, add)?;
+        Ok(population)
+    }
+}
+
+/// A policy under a name, as it would be.
+pub(crate) fn named(name: &PolicyName, document: &str) -> Result<NamedPolicy, FleetError> {
+    Ok(NamedPolicy {
+        name: name.clone(),
+        policy: Arc::new(Policy::parse(document)?),
+    })
+}

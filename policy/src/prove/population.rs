@@ -1,0 +1,183 @@
+//! Everybody that a claim is about, told apart by what their policies make of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::search::is_name_char;
+use crate::context::Context;
+use crate::grant::{NamedPolicy, Realm};
+use crate::key::Key;
+use crate::own::Own;
+use crate::tokens::Variable;
+
+/// What a variable stands for in a class of devices.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Stand {
+    /// The thing's name.
+    Name,
+    Text(Arc<str>),
+    /// What the client calls itself.
+    Client,
+    /// What only a live connection has.
+    Free,
+    /// Nothing.
+    Absent,
+}
+
+/// Devices that nothing but their names tells apart.
+#[derive(Debug)]
+pub(super) struct Class {
+    pub(super) policies: Arc<[NamedPolicy]>,
+    /// Of each policy's variables, one policy behind the other.
+    pub(super) stands: Box<[Stand]>,
+    /// Of one of them.
+    pub(super) context: Context,
+    /// The names, in order once the population is complete; none for certificates of no thing.
+    pub(super) members: Vec<Arc<str>>,
+    pub(super) groups: Arc<[Arc<str>]>,
+}
+
+/// All principals, as [`Population::add`] was told of them.
+#[derive(Debug)]
+pub struct Population {
+    pub(super) realm: Arc<Realm>,
+    pub(super) classes: Vec<Class>,
+    by_kind: HashMap<Kind, usize>,
+    /// The names of all things.
+    pub(super) names: Vec<Arc<str>>,
+    /// Whether a name has characters that no thing's name has.
+    pub(super) strange: bool,
+    complete: bool,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Kind {
+    /// Where the shared list of policies lies.
+    policies: usize,
+    stands: Box<[Stand]>,
+    groups: Arc<[Arc<str>]>,
+    /// Certificates of no thing are one class without members.
+    named: bool,
+}
+
+/// What must be known of principals for their policies to be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// Type and attributes of the thing.
+    pub thing: bool,
+    /// Names and number of the certificate.
+    pub certificate: bool,
+}
+
+impl Needs {
+    /// Those of policies.
+    #[must_use]
+    pub fn of(policies: &[NamedPolicy]) -> Self {
+        let mut needs = Self::default();
+        let variables = policies.iter().flat_map(|named| named.policy.variables());
+        for variable in variables {
+            match variable.key {
+                Key::ThingTypeName | Key::Attribute(_) => needs.thing = true,
+                Key::CertificateId | Key::SerialNumber | Key::Certificate(..) => {
+                    needs.certificate = true;
+                }
+                _ => {}
+            }
+        }
+        needs
+    }
+}
+
+impl Population {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new(realm: Arc<Realm>) -> Self {
+        Self {
+            realm,
+            classes: Vec::new(),
+            by_kind: HashMap::new(),
+            names: Vec::new(),
+            strange: false,
+            complete: false,
+        }
+    }
+
+    /// Adds a thing that exists, whether it has a certificate or not.
+    pub fn add_name(&mut self, name: &Arc<str>) {
+        self.strange |= name.is_empty() || !name.chars().all(is_name_char);
+        self.names.push(Arc::clone(name));
+        self.complete = false;
+    }
+
+    /// Adds a principal with its policies, which those who have the same should share, and the
+    /// groups of its thing. Its context holds what [`Needs::of`] its policies says.
+    pub fn add(
+        &mut self,
+        policies: &Arc<[NamedPolicy]>,
+        context: &Context,
+        groups: &Arc<[Arc<str>]>,
+    ) {
+        let name = context.thing.as_ref().map(|thing| &thing.name);
+        let variables = policies.iter().flat_map(|named| named.policy.variables());
+        let stands: Box<[Stand]> = variables.map(|v| stand(v, context, name)).collect();
+        let kind = Kind {
+            policies: Arc::as_ptr(policies).cast::<()>() as usize,
+            stands,
+            groups: Arc::clone(groups),
+            named: name.is_some(),
+        };
+        let place = match self.by_kind.get(&kind) {
+            Some(place) => *place,
+            None => {
+                self.classes.push(Class {
+                    policies: Arc::clone(policies),
+                    stands: kind.stands.clone(),
+                    context: context.clone(),
+                    members: Vec::new(),
+                    groups: Arc::clone(groups),
+                });
+                self.by_kind.insert(kind, self.classes.len() - 1);
+                self.classes.len() - 1
+            }
+        };
+        if let (Some(name), Some(class)) = (name, self.classes.get_mut(place)) {
+            class.members.push(Arc::clone(name));
+        }
+        self.complete = false;
+    }
+
+    /// How many kinds of devices there are.
+    #[must_use]
+    pub fn classes(&self) -> usize {
+        self.classes.len()
+    }
+
+    pub(super) fn complete(&mut self) {
+        if std::mem::replace(&mut self.complete, true) {
+            return;
+        }
+        self.names.sort_unstable();
+        self.names.dedup();
+        for class in &mut self.classes {
+            class.members.sort_unstable();
+            class.members.dedup();
+        }
+    }
+}
+
+fn stand(variable: &Variable, context: &Context, name: Option<&Arc<str>>) -> Stand {
+    let value = match &variable.key {
+        Key::ClientId => return Stand::Client,
+        Key::SourceIp | Key::DomainName | Key::LastWillTopic => return Stand::Free,
+        // The posture of a device changes without a change in the registry's policies.
+        Key::Own(own) if *own != Own::SourceNetwork && !own.is_moving() && !own.is_of_message() => {
+            return Stand::Free;
+        }
+        _ => variable.value(context),
+    };
+    match value {
+        None => Stand::Absent,
+        Some(value) if Some(&value) == name => Stand::Name,
+        Some(value) => Stand::Text(value),
+    }
+}

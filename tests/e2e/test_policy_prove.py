@@ -1,0 +1,93 @@
+"""Claims about all devices: proven, or refuted by what a real device then does."""
+
+import json
+
+import pytest
+
+from api import call, iot
+from server import allow, deny, document
+
+THING = "${iot:Connection.Thing.ThingName}"
+SUCCESS = (0, 0x10)
+
+
+@pytest.fixture
+def prove(server):
+    """Asks for proofs; returns what `policy prove --json` prints, whatever its exit code."""
+
+    def ask(*claim):
+        done = server.run("policy", "prove", "--json", *claim)
+        told = json.loads(done.stdout)
+        assert (done.returncode == 0) == told["holds"], done
+        return told["results"]
+
+    return ask
+
+
+def test_the_default_keeps_devices_apart(server, prove):
+    for name in ("lamp-1", "lamp-2"):
+        server.device(name)
+    results = prove()
+    assert [r["claim"]["owned"] for r in results] == ["dt/${thing}/#", "cmd/${thing}/#", "$aws/things/${thing}/#"]
+    assert all(r["outcome"] == "holds" and r["forAnyName"] for r in results), results
+
+
+def test_a_counter_example_is_what_a_device_can_do(server, prove, connect):
+    server.policy("careless", document(
+        allow("Connect", f"client/{THING}"), allow(["Publish", "Receive"], f"topic/dt/{THING}*"),
+        allow("Subscribe", f"topicfilter/dt/{THING}*")))
+    identities = {name: server.device(name, "--policy", "careless") for name in ("lamp-1", "lamp-2")}
+    [today] = prove("--owned", "dt/${thing}/#")
+    assert today["outcome"] == "holds" and not today["forAnyName"]
+    server.device("lamp-10")
+    [broken] = prove("--owned", "dt/${thing}/#")
+    assert (broken["outcome"], broken["thing"], broken["other"]) == ("broken", "lamp-1", "lamp-10")
+    why = server.json("policy", "explain", "--device", broken["thing"], "--action", "publish", "--topic", broken["topic"])
+    assert why["decision"] == "Allow"
+    client = connect(server, identities["lamp-1"])
+    assert client.publish(broken["topic"]) in SUCCESS
+    [filters] = prove("--owned", "dt/${thing}/#", "--action", "subscribe")
+    assert client.subscribe(filters["topic"]) == 1
+    # A Deny, and the proof is there again.
+    server.update_policy("careless", document(
+        allow("Connect", f"client/{THING}"), allow(["Publish", "Receive"], f"topic/dt/{THING}*"),
+        {"Effect": "Deny", "Action": ["iot:Publish", "iot:Receive"], "NotResource": f"arn:aws:iot:*:*:topic/dt/{THING}/*"}))
+    assert [r["outcome"] for r in prove("--owned", "dt/${thing}/#")] == ["holds"]
+    assert client.publish(broken["topic"]) == 0x87
+
+
+def test_a_group_alone_reaches_its_topics(server, prove):
+    server.policy("ops", document(allow("Publish", "topic/ops/*")))
+    server.cli("group", "create", "ops")
+    server.cli("policy", "attach", "ops", "--group", "ops")
+    server.device("console", "--group", "ops")
+    server.device("lamp")
+    claim = ("--topic", "ops/#", "--only-group", "ops")
+    assert [r["outcome"] for r in prove(*claim)] == ["holds"]
+    server.cli("policy", "attach", "ops", "--device", "lamp")
+    [broken] = prove(*claim)
+    assert (broken["outcome"], broken["thing"]) == ("broken", "lamp")
+    assert [r["outcome"] for r in prove("--topic", "secret/#")] == ["holds"]
+
+
+def test_what_breaks_an_invariant_is_refused_where_proofs_are_kept(server, prove, tmp_path):
+    server.device("lamp-1")
+    server.cli("policy", "invariant", "set", "own-data", "--owned", "dt/${thing}/#")
+    assert [r["name"] for r in prove()] == ["own-data"]
+    assert "own-data: no device reaches another's dt/${thing}/#" in server.cli("policy", "invariant", "list")
+    wide, tight = tmp_path / "wide.json", tmp_path / "tight.json"
+    wide.write_text(json.dumps(document(allow("Publish", "topic/dt/*"))))
+    tight.write_text(json.dumps(document(allow("Publish", f"topic/dt/{THING}/x"), deny("Publish", "topic/dt/*/y"))))
+    said = server.refused("policy", "create", "wide", str(wide), "--keep-proofs")
+    assert "would break invariant own-data" in said and "topic/dt/*" in said
+    assert "wide" not in server.cli("policy", "list")
+    server.cli("policy", "create", "tight", str(tight), "--keep-proofs")
+    assert "would break" in server.refused("policy", "update", "tight", str(wide), "--keep-proofs")
+    assert "would break" in server.refused("policy", "update", "device-default", str(wide), "--keep-proofs")
+    assert all(r["outcome"] == "holds" for r in prove())
+    status, kind, _ = call(server, "POST", "/policies/more", {"policyDocument": wide.read_text(), "keepProofs": True})
+    assert (status, kind) == (409, "InvariantBrokenException")
+    iot(server).create_policy(policyName="wide", policyDocument=wide.read_text())
+    server.cli("policy", "invariant", "delete", "own-data")
+    assert "${thing} once" in server.refused("policy", "prove", "--owned", "dt/#")
+    assert "neither" in call(server, "PUT", "/muster/v1/invariants/x", {})[2]["message"]
