@@ -96,11 +96,14 @@ impl Custody for FileKey {
     }
 }
 
+/// Looks at what is about to be signed, and refuses what must not be.
+pub(crate) type Look<'a> = &'a dyn Fn(&[u8]) -> Result<(), CaError>;
+
 /// A custodian in the shape the encoder takes, for one signature.
 pub(crate) struct Signer<'a> {
     custody: &'a dyn Custody,
     /// Looks at what is about to be signed.
-    look: Option<&'a dyn Fn(&[u8]) -> Result<(), CaError>>,
+    look: Option<Look<'a>>,
     /// The encoder's error type has no room for a custodian's reason.
     failure: OnceCell<CaError>,
 }
@@ -115,10 +118,7 @@ impl<'a> Signer<'a> {
     }
 
     /// One that signs only what `look` lets pass.
-    pub(crate) fn looking(
-        custody: &'a dyn Custody,
-        look: &'a dyn Fn(&[u8]) -> Result<(), CaError>,
-    ) -> Self {
+    pub(crate) fn looking(custody: &'a dyn Custody, look: Look<'a>) -> Self {
         Self {
             look: Some(look),
             ..Self::new(custody)

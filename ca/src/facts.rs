@@ -110,7 +110,8 @@ impl CertificateFacts {
     /// [`CaError::Unreadable`] for anything that is not one whole X.509 v3 certificate with
     /// readable subject, serial number, validity and extensions.
     pub fn read(der: &[u8]) -> Result<Self, CaError> {
-        Self::of(&parse(der)?, der)
+        let certificate = parse(der)?;
+        Self::of(&certificate, der)
     }
 
     /// The facts of what is or will be signed; the id is that of `der`.

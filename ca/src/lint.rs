@@ -333,7 +333,7 @@ mod tests {
         let device = KeyPair::generate().unwrap();
         let serial = Serial::random().unwrap();
         let pointers = authority.pointers(&serial);
-        let begin = 1_795_478_400;
+        let begin: i64 = 1_795_478_400;
         let at = |seconds| time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
         let not_before = SystemTime::UNIX_EPOCH + Duration::from_secs(begin.unsigned_abs());
         let meant = Meant {

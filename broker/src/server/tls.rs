@@ -161,7 +161,7 @@ fn provider() -> CryptoProvider {
 mod tests {
     use super::*;
 
-    /// A handshake in memory with our own client, which offers what rustls offers by default.
+    /// A handshake in memory with a client that prefers the hybrid group, as OpenSSL 3.5 does, or knows one group only.
     fn negotiated(groups: Option<rustls::NamedGroup>) -> rustls::NamedGroup {
         let dir = tempfile::tempdir().unwrap();
         let now = std::time::SystemTime::now();
@@ -180,7 +180,7 @@ mod tests {
             authority.issuing_der().clone(),
         ];
         let server = server_config(&anchors, &certificate, ClientAuth::Optional, Protocol::Http);
-        let mut offered = aws_lc_rs::default_provider();
+        let mut offered = provider();
         if let Some(only) = groups {
             offered.kx_groups.retain(|group| group.name() == only);
         }
