@@ -52,6 +52,10 @@ impl Arns<'_> {
         self.write("job", id)
     }
 
+    pub(crate) fn stream(&self, id: &str) -> String {
+        self.write("stream", id)
+    }
+
     /// Splits an ARN of this account into kind and name.
     pub(crate) fn read<'t>(&self, text: &'t str) -> Result<(&'t str, &'t str), ApiError> {
         let shown: String = text.chars().take(200).collect();

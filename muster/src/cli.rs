@@ -774,6 +774,9 @@ pub(crate) struct RolloutStart {
     /// … once this many have finished
     #[arg(long, value_name = "N")]
     pub(crate) abort_min: Option<u32>,
+    /// The percentage of failures that is usual: stop and undo when there are more, and not by chance
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=49))]
+    pub(crate) alarm: Option<u8>,
     /// How long a device may be at it, in whole minutes, as 90m or 2h; then it counts as failed
     #[arg(long, value_name = "D")]
     pub(crate) timeout: Option<String>,
@@ -788,7 +791,7 @@ pub(crate) struct RolloutStart {
     pub(crate) dry_run: bool,
     /// Read all of this from a file, in which each wave may have rules of its own
     #[arg(long, value_name = "ROLLOUT.toml", conflicts_with_all = [
-        "name", "version", "group", "waves", "start", "window", "zone", "rate", "soak", "success", "abort_failed",
+        "name", "version", "group", "waves", "start", "window", "zone", "rate", "soak", "success", "abort_failed", "alarm",
         "abort_min", "timeout", "retry", "approve",
     ])]
     pub(crate) file: Option<PathBuf>,

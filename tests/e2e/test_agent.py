@@ -104,6 +104,7 @@ def test_a_device_refuses_each_bad_image_in_its_own_words(team, stolen, agent, i
     cases = {
         "a flipped byte": (manifest, flipped(image), "FAILED", "is not what was signed"),
         "a flipped byte at the end": (manifest, flipped(image, -1), "FAILED", "is not what was signed"),
+        "half of a mixed set": (manifest, b"dark!" * 1000, "FAILED", "is not what was signed"),
         "an image cut off": (manifest, image[:-1], "FAILED", "size mismatch"),
         "endless data": (manifest, image + bytes(100_000), "FAILED", "size mismatch"),
         "no signature": (unsigned(manifest), image, "REJECTED", "is unsigned: it carries no signature"),
@@ -196,6 +197,23 @@ def test_a_thief_may_choose_among_what_the_team_signed_with_one_counter(team, st
     stolen.serve("lamp", "2.0.0", *opened(team.package("lamp", "2.0.0", IMAGE)))
     status, said = install(lamp, "lamp", "2.0.0")
     assert status == "REJECTED" and "its security counter 0 is lower than 1" in said["reason"], said
+
+
+def test_what_a_stolen_server_tried_is_told_to_one_that_has_recovered(house, team, stolen, agent, install):
+    lamp = agent("--trust", team.root("first"), source=stolen)
+    manifest, image = opened(team.package("lamp", "1.0.0", BIG))
+    stolen.serve("lamp", "1.0.0", manifest, flipped(image))
+    stolen.stall["/firmware/lamp/1.0.0/image"] = 1000
+    job = install(lamp, "lamp", "1.0.0", wait=False)
+    assert stolen.stalled.wait(60)
+    house.server.kill9()
+    stolen.stall.clear()
+    stolen.over.set()
+    eventually(lambda: "is not what was signed" in lamp.said(), "the device to refuse it, with nobody to tell")
+    house.server.start()
+    status, said = outcome(house.client, job, lamp.name)
+    assert status == "FAILED" and "is not what was signed" in said["reason"], said
+    assert lamp.status()["version"] is None and lamp.trials() == []
 
 
 def test_a_device_follows_a_successor_that_its_root_signed(team, stolen, agent, install):

@@ -15,6 +15,7 @@ mod create_policy_version;
 mod create_provisioning_claim;
 mod create_provisioning_template;
 mod create_provisioning_template_version;
+mod create_stream;
 mod create_thing;
 mod create_thing_group;
 mod create_thing_type;
@@ -25,6 +26,7 @@ mod delete_policy;
 mod delete_policy_version;
 mod delete_provisioning_template;
 mod delete_provisioning_template_version;
+mod delete_stream;
 mod delete_thing;
 mod delete_thing_group;
 mod delete_thing_type;
@@ -35,6 +37,7 @@ mod describe_job;
 mod describe_job_execution;
 mod describe_provisioning_template;
 mod describe_provisioning_template_version;
+mod describe_stream;
 mod describe_thing;
 mod describe_thing_group;
 mod describe_thing_type;
@@ -56,6 +59,7 @@ mod list_principal_things;
 mod list_principal_things_v2;
 mod list_provisioning_template_versions;
 mod list_provisioning_templates;
+mod list_streams;
 mod list_targets_for_policy;
 mod list_thing_groups;
 mod list_thing_groups_for_thing;
@@ -76,6 +80,7 @@ mod thing_type;
 mod update_certificate;
 mod update_job;
 mod update_provisioning_template;
+mod update_stream;
 mod update_thing;
 mod update_thing_group;
 mod update_thing_groups_for_thing;
@@ -161,6 +166,11 @@ static AWS: &[Operation] = &[
     list_job_executions_for_thing::OPERATION,
     list_jobs::OPERATION,
     update_job::OPERATION,
+    create_stream::OPERATION,
+    delete_stream::OPERATION,
+    describe_stream::OPERATION,
+    list_streams::OPERATION,
+    update_stream::OPERATION,
     update_certificate::OPERATION,
 ];
 

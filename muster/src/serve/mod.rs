@@ -18,7 +18,7 @@ use fleet::{Fleet, RevocationFaces, provisioning::ProvisioningDesk};
 use hook::HttpsHook;
 use identity::{Keeper, ServerTls};
 use listen::Sockets;
-use ota::server::Ota;
+use ota::server::{Ota, StreamDesk};
 use policy::Realm;
 use reserved::{Reserved, notifications};
 use std::{
@@ -124,6 +124,7 @@ impl Server {
         let region = settings.region.clone();
         let provisioning = ProvisioningDesk::start(fleet.clone(), hook, region)
             .context("start the threads of fleet provisioning")?;
+        let streams = StreamDesk::start(&ota).context("start the threads of streams")?;
         let tls = ServerTls::of(&revocation, data.join("tls"), settings.names.clone(), now)?;
         broker.serve(
             Listeners {
@@ -135,6 +136,7 @@ impl Server {
             Arc::new(Reserved {
                 ota: ota.clone(),
                 provisioning,
+                streams,
             }),
         )?;
         let control = Control::serve(ControlParts {

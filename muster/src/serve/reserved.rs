@@ -1,10 +1,10 @@
 //! The wires between the broker and the rooms that answer reserved topics: `$aws/things/<thing>/jobs/…` is ota's,
-//! `$aws/certificates/…` and `$aws/provisioning-templates/…` are fleet's.
+//! `$aws/things/<thing>/streams/…` its desk's for files, `$aws/certificates/…` and `$aws/provisioning-templates/…` are fleet's.
 
 use broker::{ApplicationMessage, Broker, Request, ReservedTopics, codec::Qos, topic::TopicName};
 use bytes::Bytes;
 use fleet::provisioning::{ProvisioningDesk, ProvisioningRequest};
-use ota::server::{DeviceRequest, Ota, Publish};
+use ota::server::{DeviceRequest, Ota, Publish, StreamDesk, StreamRequest};
 use std::sync::Arc;
 
 /// The topics of fleet provisioning.
@@ -32,6 +32,7 @@ pub(super) fn notifications(broker: Broker) -> Publish {
 pub(super) struct Reserved {
     pub(super) ota: Ota,
     pub(super) provisioning: ProvisioningDesk,
+    pub(super) streams: StreamDesk,
 }
 
 impl ReservedTopics for Reserved {
@@ -60,8 +61,23 @@ impl ReservedTopics for Reserved {
             });
             return;
         }
+        let thing = principal.thing.map(|thing| thing.as_str().to_owned());
+        if StreamDesk::is_for(topic.as_str()) {
+            self.streams.ask(StreamRequest {
+                thing,
+                topic: topic.as_str().to_owned(),
+                payload: payload.to_vec(),
+                // Dropped after the last block: the device's PUBACK follows it.
+                reply: Box::new(move |message| {
+                    if let Some((topic, payload)) = publishable(message.topic, message.payload) {
+                        reply.send(topic, payload);
+                    }
+                }),
+            });
+            return;
+        }
         self.ota.ask(DeviceRequest {
-            thing: principal.thing.map(|thing| thing.as_str().to_owned()),
+            thing,
             topic: topic.as_str().to_owned(),
             payload: payload.to_vec(),
             // Dropped after it has sent: the device's PUBACK follows the durable answer.

@@ -22,7 +22,7 @@ const RULES: [&str; 12] = [
     "approvers",
 ];
 /// What only the whole has.
-const WHOLE: [&str; 4] = ["name", "version", "group", "wave"];
+const WHOLE: [&str; 5] = ["name", "version", "group", "wave", "alarm"];
 
 /// The request to the server.
 pub(super) fn request(asked: &RolloutStart) -> anyhow::Result<Value> {
@@ -69,6 +69,7 @@ fn flags(asked: &RolloutStart) -> Table {
         "abort-failed",
         asked.abort_failed.map(|n| i64::from(n).into()),
     );
+    set("alarm", asked.alarm.map(|n| i64::from(n).into()));
     set("abort-min", asked.abort_min.map(|n| i64::from(n).into()));
     set("timeout", text(&asked.timeout));
     set("retry", asked.retry.map(|n| i64::from(n).into()));
@@ -96,6 +97,10 @@ fn whole(table: &Table) -> anyhow::Result<Map<String, Value>> {
                     .map(|(index, one)| wave(one).with_context(|| format!("wave {}", index + 1)));
                 let waves = waves.collect::<anyhow::Result<Vec<Value>>>()?;
                 body.insert("waves".into(), waves.into());
+            }
+            "alarm" => {
+                let (_, percent) = rule("success", key, value, &WHOLE)?;
+                body.insert("alarm".into(), percent);
             }
             known => {
                 let (field, value) = rule(known, key, value, &WHOLE)?;
@@ -263,6 +268,7 @@ mod tests {
             soak = "24h"
             success = 95
             abort_failed = "20%"
+            alarm = "5%"
             timeout = "2h"
             retry = 1
             start = 2027-01-31T12:00:00Z
@@ -285,7 +291,7 @@ mod tests {
             body,
             json!({
                 "name": "lamp", "version": "2.0", "group": "hall", "window": "0 2 * * */3h", "zone": "Europe/Berlin",
-                "rate": 100, "soakSeconds": 86_400, "success": 95, "abortFailed": 20, "timeoutMinutes": 120, "retry": 1,
+                "rate": 100, "soakSeconds": 86_400, "success": 95, "abortFailed": 20, "alarm": 5, "timeoutMinutes": 120, "retry": 1,
                 "startAt": 1_801_396_800,
                 "waves": [
                     {"size": "group:canaries", "rate": 5},

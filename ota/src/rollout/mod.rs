@@ -4,6 +4,7 @@
 //! be seen in the rollout ([`Rollout::apply`]) or in the devices, and names everything it makes
 //! deterministically, so doing it again after a crash makes nothing twice.
 
+mod alarm;
 mod command;
 mod device;
 mod forecast;
@@ -17,6 +18,7 @@ mod window;
 
 use serde::{Deserialize, Serialize};
 
+pub use alarm::USUAL_PERCENT;
 pub use command::Command;
 pub(crate) use device::Counts;
 pub use device::{Device, Devices, Part};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::alarm::alarm;
 use super::offer::Round;
 use super::{Action, Counts, Device, Devices, Offer, Part, Rollout, RolloutState, Wave, WaveState};
 use crate::{Error, ExecutionStatus, FirmwareVersion, JobId};
@@ -81,9 +82,19 @@ impl Rollout {
     }
 
     fn forward(&self, devices: &Devices, now: u64) -> Result<Plan, Error> {
+        let begun: Vec<(usize, &Wave, Counts)> = self
+            .begun()
+            .map(|(index, wave)| (index, wave, Counts::of(&wave.things, devices, &wave.rules)))
+            .collect();
+        if let (Some(percent), Some((last, ..))) = (self.spec.rules.alarm_percent, begun.last()) {
+            let failed = begun.iter().map(|(_, _, counts)| counts.failed).sum();
+            let finished = begun.iter().map(|(_, _, counts)| counts.finished()).sum();
+            if let Some(why) = alarm(percent, failed, finished) {
+                return Ok(Plan::of(vec![Action::Abort { wave: *last, why }]));
+            }
+        }
         // A wave that was good may turn out bad by those it did not wait for.
-        for (index, wave) in self.begun() {
-            let counts = Counts::of(&wave.things, devices, &wave.rules);
+        for (index, wave, counts) in begun {
             if let Some(why) = wave.rules.stops(&counts) {
                 return Ok(Plan::of(vec![Action::Abort { wave: index, why }]));
             }

@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::window::{Window, zone};
-use super::{Counted, Counts, Growth, WaveSpec};
+use super::{Counted, Counts, Growth, USUAL_PERCENT, WaveSpec};
 use crate::{Error, FirmwareName, FirmwareVersion};
 
 /// How long a device may be at an install before it counts as failed, unless `--timeout` says otherwise.
@@ -63,6 +63,10 @@ pub struct Rules {
     /// How often a device that failed or timed out is tried again.
     #[serde(default)]
     pub retries: u32,
+    /// The failures that are usual, in percent. More than that by more than chance stops the rollout: this
+    /// is judged over all waves together, and only the rollout's own rules are asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm_percent: Option<u8>,
     /// How many people must approve the wave before it begins; the first wave of a rollout needs none.
     #[serde(default)]
     pub approvers: u32,
@@ -81,6 +85,7 @@ impl Default for Rules {
             soak_seconds: 0,
             success_percent: None,
             retries: 0,
+            alarm_percent: None,
             approvers: 0,
         }
     }
@@ -132,6 +137,13 @@ impl Rules {
             return refuse(format!(
                 "--soak of {} seconds; at most {MAX_SOAK_SECONDS} (30 days) are possible",
                 self.soak_seconds
+            ));
+        }
+        if let Some(percent) = self.alarm_percent.filter(|p| !USUAL_PERCENT.contains(p)) {
+            return refuse(format!(
+                "--alarm {percent}; give the failures that are usual, {}% to {}%",
+                USUAL_PERCENT.start(),
+                USUAL_PERCENT.end()
             ));
         }
         if self.retries > MAX_RETRIES {

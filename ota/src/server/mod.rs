@@ -15,6 +15,7 @@ mod pictures;
 mod records;
 mod rollouts;
 mod start_rollout;
+mod streams;
 mod transaction;
 mod worker;
 
@@ -33,6 +34,9 @@ pub use jobs::{ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_REASON_CODE_
 pub use records::{Execution, Firmware, Job, JobStatus};
 pub use rollouts::RolloutSummary;
 pub use start_rollout::{StartRollout, WaveRequest};
+pub use streams::{
+    Location, MAX_STREAM_FILES, Stream, StreamBody, StreamDesk, StreamFile, StreamRequest,
+};
 pub use worker::{DeviceRequest, MAX_QUEUED_REQUESTS};
 
 use crate::{Error, JobId, RolloutId};

@@ -358,6 +358,7 @@ pub(super) mod key {
     pub(in crate::server) const DUE: &str = "due/";
     pub(in crate::server) const CANCELLING: &str = "cancelling/";
     pub(in crate::server) const DELETING: &str = "deleting/";
+    pub(in crate::server) const STREAMS: &str = "stream/";
     pub(in crate::server) const PACED: &str = "paced/";
 
     pub(in crate::server) fn root(version: u64) -> String {
@@ -371,6 +372,9 @@ pub(super) mod key {
     }
     pub(in crate::server) fn cancelling(job: &JobId) -> String {
         format!("{CANCELLING}{job}")
+    }
+    pub(in crate::server) fn stream(id: &str) -> String {
+        format!("{STREAMS}{id}")
     }
     pub(in crate::server) fn deleting(job: &JobId) -> String {
         format!("{DELETING}{job}")

@@ -51,6 +51,8 @@ pub struct StartRollout {
     pub timeout_minutes: Option<u32>,
     /// How often a device that failed or timed out is tried again.
     pub retry: Option<u32>,
+    /// The percentage of failures that is usual; more stops the rollout.
+    pub alarm: Option<u8>,
     /// People who must approve each wave after the first.
     pub approvers: Option<u32>,
     /// Only say what would happen.
@@ -133,6 +135,7 @@ impl StartRollout {
             soak_seconds: self.soak_seconds.unwrap_or(usual.soak_seconds),
             success_percent: self.success,
             retries: self.retry.unwrap_or(usual.retries),
+            alarm_percent: self.alarm,
             approvers: self.approvers.unwrap_or(usual.approvers),
         }
     }
@@ -155,6 +158,7 @@ impl WaveFields {
             soak_seconds: self.soak_seconds.unwrap_or(usual.soak_seconds),
             success_percent: self.success.or(usual.success_percent),
             retries: self.retry.unwrap_or(usual.retries),
+            alarm_percent: None,
             approvers: self.approvers.unwrap_or(usual.approvers),
         };
         WavePlan {

@@ -1,4 +1,5 @@
-//! What holds of `broker` whatever bytes come: codec, session machine, topics, WebSocket framing.
+//! What holds whatever bytes come: of `broker` codec, session machine, topics and WebSocket framing; of `ota`'s pure half
+//! whatever it reads.
 //! Each target is a function that panics where it does not hold; the programs under `bin` let libFuzzer look for such
 //! bytes (`run.sh`), `tests/kept.rs` gives the targets what was found interesting before (`corpus`).
 
@@ -12,12 +13,14 @@
 
 mod codec;
 mod differential;
+mod firmware;
 mod session;
 mod topics;
 mod websocket;
 
 pub use codec::codec;
 pub use differential::differential;
+pub use firmware::firmware;
 pub use session::session;
 pub use topics::topics;
 pub use websocket::websocket;

@@ -33,6 +33,11 @@ fn differential() {
 }
 
 #[test]
+fn firmware() {
+    each("firmware", fuzz::firmware);
+}
+
+#[test]
 fn session() {
     each("session", fuzz::session);
 }

@@ -165,6 +165,45 @@ fn a_wave_that_cannot_succeed_any_more_is_stopped_at_once() {
 }
 
 #[test]
+fn more_failures_than_usual_over_all_waves_stop_the_rollout() {
+    let limits = Rules {
+        alarm_percent: Some(5),
+        ..Rules::default()
+    };
+    let mut rollout = rollout_with(200, &["10%", "100%"], &limits);
+    let mut world = World::with_old(&rollout);
+    world.settle(&mut rollout);
+    // Two of the first twenty, then one of ten: no wave alone shows it.
+    let mut finished = 0;
+    for thing in rollout
+        .waves
+        .iter()
+        .flat_map(|wave| wave.things.clone())
+        .collect::<Vec<_>>()
+    {
+        world.step(&thing, true);
+        world.step(&thing, finished % 5 != 0);
+        world.settle(&mut rollout);
+        finished += 1;
+        if rollout.state != RolloutState::Running {
+            break;
+        }
+    }
+    assert_eq!(rollout.waves[0].state, WaveState::Done);
+    assert_eq!(rollout.waves[1].state, WaveState::Aborted);
+    assert!(finished < 100, "{finished}");
+    assert!(
+        rollout
+            .reason
+            .as_ref()
+            .unwrap()
+            .contains("5% would be usual")
+    );
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(rollout.state, RolloutState::RolledBack);
+}
+
+#[test]
 fn a_device_that_failed_is_tried_again_so_often_and_not_more() {
     let limits = Rules {
         retries: 2,

@@ -1,0 +1,295 @@
+//! Where requests for blocks are queued and answered: threads of their own, because files are read.
+
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::SystemTime;
+
+use serde_json::Value;
+use tracing::{error, warn};
+
+use super::message::{
+    Answers, Ask, Asked, Code, Described, Get, Place, Refusal, place, read, refuse,
+};
+use super::{Ota, Stream, StreamFile};
+use crate::server::records::key;
+use crate::server::transaction::Transaction;
+use crate::server::{Message, records};
+use crate::{Error, JobId};
+
+/// Most requests that wait; one more is refused. Each is answered by 128 KiB at most.
+const REQUESTS_LIMIT_ITEMS: usize = 1024;
+/// Threads that answer.
+const THREADS: usize = 2;
+/// Jobs of a thing that are looked at for a stream.
+const JOBS_LIMIT_ITEMS: usize = 100;
+
+/// A request of a device on one of the streams topics.
+pub struct StreamRequest {
+    /// The thing its certificate belongs to.
+    pub thing: Option<String>,
+    /// The topic it published to.
+    pub topic: String,
+    /// What it said.
+    pub payload: Vec<u8>,
+    /// The way back to that session alone; called for each block.
+    pub reply: Box<dyn Fn(Message) + Send>,
+}
+
+/// The desk. Clones share it; its threads end with the last one.
+#[derive(Clone)]
+pub struct StreamDesk(SyncSender<StreamRequest>);
+
+impl StreamDesk {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub fn start(ota: &Ota) -> Result<Self, Error> {
+        let (send, receive) = sync_channel(REQUESTS_LIMIT_ITEMS);
+        let receive = Arc::new(Mutex::new(receive));
+        for number in 0..THREADS {
+            let (ota, receive) = (ota.clone(), Arc::clone(&receive));
+            thread::Builder::new()
+                .name(format!("streams-{number}"))
+                .spawn(move || run(&ota, &receive))
+                .map_err(|source| Error::Io {
+                    what: "starting a streams thread",
+                    source,
+                })?;
+        }
+        Ok(Self(send))
+    }
+
+    /// Whether a request is one for the desk.
+    #[must_use]
+    pub fn is_for(topic: &str) -> bool {
+        super::is_ours(topic)
+    }
+
+    /// Takes a request of a device; never blocks. The answers come through its `reply`.
+    pub fn ask(&self, request: StreamRequest) {
+        let Err(refused) = self.0.try_send(request) else {
+            return;
+        };
+        let (TrySendError::Full(request) | TrySendError::Disconnected(request)) = refused;
+        let busy = Refusal {
+            code: Code::InternalError,
+            message: "too many requests wait; try again later".into(),
+        };
+        if let Some(place) = place(&request.topic) {
+            let (token, _) = read(&place, &request.payload);
+            let answers = Answers {
+                place: &place,
+                token,
+            };
+            (request.reply)(answers.rejected(&busy));
+        }
+    }
+}
+
+fn run(ota: &Ota, receive: &Mutex<Receiver<StreamRequest>>) {
+    loop {
+        let next = receive
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv();
+        match next {
+            Ok(request) => ota.answer_stream(&request),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Refused, or failed for reasons of our own.
+enum Stop {
+    Refused(Refusal),
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl Ota {
+    pub(in crate::server) fn answer_stream(&self, request: &StreamRequest) {
+        let Some(place) = place(&request.topic) else {
+            return;
+        };
+        let (token, asked) = read(&place, &request.payload);
+        let answers = Answers {
+            place: &place,
+            token,
+        };
+        let thing = request.thing.as_deref();
+        let done = asked
+            .map_err(Stop::Refused)
+            .and_then(|asked| self.stream_answers(&answers, &place, thing, &asked, &request.reply));
+        let refusal = match done {
+            Ok(()) => return,
+            Err(Stop::Refused(refusal)) => refusal,
+            Err(Stop::Failed(cause)) => {
+                error!(error = %cause, stream = place.stream, "a stream could not be read");
+                Refusal {
+                    code: Code::InternalError,
+                    message: "the server failed; try again later".into(),
+                }
+            }
+        };
+        (request.reply)(answers.rejected(&refusal));
+    }
+
+    fn stream_answers(
+        &self,
+        answers: &Answers<'_>,
+        place: &Place<'_>,
+        thing: Option<&str>,
+        asked: &Asked,
+        reply: &dyn Fn(Message),
+    ) -> Result<(), Stop> {
+        // Whatever the policy says: the thing is the certificate's, not the topic's.
+        let Some(thing) = thing.filter(|thing| *thing == place.thing) else {
+            return Ok(refuse(
+                Code::Unauthorized,
+                "this certificate is not that thing's",
+            )?);
+        };
+        let unknown = || Refusal {
+            code: Code::ResourceNotFound,
+            message: "there is no such stream".into(),
+        };
+        let stream = match self.stream(place.stream) {
+            Ok(stream) => stream,
+            Err(Error::NotFound { .. }) => return Err(unknown().into()),
+            Err(error) => return Err(error.into()),
+        };
+        let has_job = self.has_job_for_stream(thing, &stream.id)?;
+        let get = match &asked.what {
+            Ask::Describe => return self.describe(answers, thing, &stream, has_job, reply),
+            Ask::Get(get) => get,
+        };
+        if get.version.is_some_and(|version| version != stream.version) {
+            let words = format!("the stream has version {} by now", stream.version);
+            return Ok(refuse(Code::VersionMismatch, words)?);
+        }
+        let Some(file) = stream.files.iter().find(|file| file.file_id == get.file) else {
+            return Ok(refuse(
+                Code::ResourceNotFound,
+                format!("the stream has no file {}", get.file),
+            )?);
+        };
+        if !has_job && !self.may_stream(thing, file)? {
+            return Ok(refuse(
+                Code::Unauthorized,
+                "this thing has no job for that file",
+            )?);
+        }
+        self.send_blocks(answers, get, file, reply)
+    }
+
+    fn describe(
+        &self,
+        answers: &Answers<'_>,
+        thing: &str,
+        stream: &Stream,
+        has_job: bool,
+        reply: &dyn Fn(Message),
+    ) -> Result<(), Stop> {
+        let mut files = Vec::new();
+        for file in &stream.files {
+            if has_job || self.may_stream(thing, file)? {
+                let (name, version) = file.firmware()?;
+                files.push(Described {
+                    file: file.file_id,
+                    size: self.firmware(&name, &version)?.size,
+                });
+            }
+        }
+        if files.is_empty() {
+            return Ok(refuse(
+                Code::Unauthorized,
+                "this thing has no job for that stream",
+            )?);
+        }
+        reply(answers.description(stream.version, stream.description.as_deref(), &files));
+        Ok(())
+    }
+
+    fn send_blocks(
+        &self,
+        answers: &Answers<'_>,
+        get: &Get,
+        file: &StreamFile,
+        reply: &dyn Fn(Message),
+    ) -> Result<(), Stop> {
+        let (name, version) = file.firmware()?;
+        let (mut image, firmware) = self.open_image(&name, &version)?;
+        let io = |source| Error::Io {
+            what: "reading an image",
+            source,
+        };
+        for block in get.blocks(firmware.size)? {
+            let start = block * get.block;
+            let length = get.block.min(firmware.size.saturating_sub(start));
+            let mut bytes = Vec::new();
+            image.seek(SeekFrom::Start(start)).map_err(io)?;
+            (&mut image)
+                .take(length)
+                .read_to_end(&mut bytes)
+                .map_err(io)?;
+            if bytes.len() as u64 != length {
+                warn!(firmware = %name, %version, "the kept image is shorter than it was");
+                return Ok(refuse(
+                    Code::InternalError,
+                    "the server's file is not whole",
+                )?);
+            }
+            reply(answers.data(get, block, bytes));
+        }
+        Ok(())
+    }
+
+    fn may_stream(&self, thing: &str, file: &StreamFile) -> Result<bool, Error> {
+        let (name, version) = file.firmware()?;
+        self.may_fetch(thing, &name, &version, SystemTime::now())
+    }
+
+    /// Whether the thing has a job before it whose document names the stream.
+    fn has_job_for_stream(&self, thing: &str, stream: &str) -> Result<bool, Error> {
+        let keys =
+            Transaction::new(&self.inner.table).keys(&key::pending_of(thing), JOBS_LIMIT_ITEMS)?;
+        let jobs: Vec<JobId> = keys
+            .iter()
+            .filter_map(|key| Some(key::of_pending(key)?.1))
+            .collect();
+        for id in jobs {
+            let Some(row) = self.inner.table.get_as::<records::Job>(&key::job(&id))? else {
+                continue;
+            };
+            let document = serde_json::from_str::<Value>(&row.value.document);
+            if document.is_ok_and(|document| names(&document, stream)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether a text anywhere in a job document is the stream's id. JSON is read 128 levels deep at most.
+fn names(document: &Value, stream: &str) -> bool {
+    match document {
+        Value::String(text) => text == stream,
+        Value::Array(items) => items.iter().any(|item| names(item, stream)),
+        Value::Object(fields) => fields.values().any(|field| names(field, stream)),
+        _ => false,
+    }
+}
