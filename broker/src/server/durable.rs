@@ -75,6 +75,22 @@ impl Durable {
             .put(&key(b's', number), &[&record::encode(record)])
     }
 
+    /// As [`Durable::put_session`], of a connection without a will: that of an earlier one goes in the same commit.
+    pub(crate) fn put_session_without_will(
+        &self,
+        number: u64,
+        record: &SessionRecord,
+    ) -> Result<Lsn, Behind> {
+        let (session, will, value) = (key(b's', number), will_key(number), record::encode(record));
+        self.journal.batch(&[
+            Change::Delete { key: &will },
+            Change::Put {
+                key: &session,
+                parts: &[&value],
+            },
+        ])
+    }
+
     pub(crate) fn put_subscription(
         &self,
         number: u64,
