@@ -14,7 +14,7 @@ use store::journal::simulated::MemoryDisk;
 
 use crate::link::Link;
 use crate::server::{Registry, Server};
-use crate::wire::{self, Connect, Filter, Packet, Publish, Version, Will};
+use crate::wire::{self, Ack, Connect, Filter, Packet, Publish, Version, Will};
 
 /// Room for everything.
 const WIDE: usize = 1 << 20;
@@ -23,6 +23,10 @@ const WIDE: usize = 1 << 20;
 struct Scene {
     server: Server,
     certificate: CertificateId,
+    registry: Arc<Registry>,
+    disk: MemoryDisk,
+    limits: Limits,
+    backlog_bytes_max: usize,
 }
 
 /// A client with one connection.
@@ -50,21 +54,45 @@ impl Scene {
             ..Standings::unknown()
         };
         standings.set(&certificate, all_may);
-        let registry = Registry {
+        let registry = Arc::new(Registry {
             standings,
             realm: Arc::new(Realm::live("000000000000")),
-        };
+        });
+        let disk = MemoryDisk::default();
+        Self {
+            server: Self::start(&disk, &registry, &limits, backlog_bytes_max),
+            certificate,
+            registry,
+            disk,
+            limits,
+            backlog_bytes_max,
+        }
+    }
+
+    fn start(
+        disk: &MemoryDisk,
+        registry: &Arc<Registry>,
+        limits: &Limits,
+        backlog_bytes_max: usize,
+    ) -> Server {
         let options = Options {
             backlog_bytes_max,
             ..Options::default()
         };
-        let disk = MemoryDisk::default();
         let now_ms = 1_767_225_600_000;
-        let server = Server::start(&disk, options, Arc::new(registry), limits, now_ms, 61);
-        Self {
-            server: server.unwrap(),
-            certificate,
-        }
+        let registry = Arc::clone(registry);
+        Server::start(disk, options, registry, limits.clone(), now_ms, 61).unwrap()
+    }
+
+    /// The server dies and is started again: what was not committed is gone.
+    fn crash(&mut self) {
+        self.disk.crash(|_| 0);
+        self.server = Self::start(
+            &self.disk,
+            &self.registry,
+            &self.limits,
+            self.backlog_bytes_max,
+        );
     }
 
     /// A client whose connection holds `room` bytes that it has not read.
@@ -312,4 +340,29 @@ fn retained_messages_that_waited_for_the_disk_are_sent_again_like_all_others() {
         assert_eq!(seen(&mut client), first);
     }
     assert!(keeper.messages().is_empty());
+}
+
+#[test]
+fn a_deletion_that_waited_for_the_disk_leaves_what_came_after_it() {
+    let mut scene = Scene::new(Limits::default(), 2_000);
+    // Longer than what the journal is filled with, even where it is deleted.
+    let topic = format!("kept/{}", ".".repeat(200));
+    let mut client = scene.open(&passing("client"), WIDE);
+    client.say(&publish(&topic, "old", 0, true));
+    scene.settle();
+    scene.fill_the_journal();
+    client.say(&publish(&topic, "", 0, true));
+    scene.settle();
+    client.say(&publish(&topic, "new", 1, true));
+    scene.settle();
+    assert!(matches!(client.hear()[..], [Packet::Ack(Ack::Pub, 1, _)]));
+    // Deletions are made up for meanwhile.
+    scene.server.pass(Duration::from_secs(10));
+    scene.settle();
+    scene.crash();
+    let mut client = scene.open(&passing("client"), WIDE);
+    client.subscribe(filter("kept/+", 0));
+    scene.settle();
+    let kept: Vec<Vec<u8>> = client.messages().into_iter().map(|m| m.payload).collect();
+    assert_eq!(kept, [b"new"]);
 }
