@@ -343,6 +343,20 @@ fn retained_messages_that_waited_for_the_disk_are_sent_again_like_all_others() {
 }
 
 #[test]
+fn whoever_deletes_what_is_retained_waits_for_it_though_another_was_first() {
+    let mut scene = Scene::new(Limits::default(), WIDE);
+    let mut client = scene.open(&passing("client"), WIDE);
+    client.say(&publish("kept", "something", 0, true));
+    scene.settle();
+    client.say(&publish("kept", "", 0, true));
+    client.say(&publish("kept", "", 1, true));
+    scene.work();
+    assert_eq!(client.hear(), [], "a crash would bring it back");
+    scene.settle();
+    assert!(matches!(client.hear()[..], [Packet::Ack(Ack::Pub, 1, _)]));
+}
+
+#[test]
 fn a_deletion_that_waited_for_the_disk_leaves_what_came_after_it() {
     let mut scene = Scene::new(Limits::default(), 2_000);
     // Longer than what the journal is filled with, even where it is deleted.
