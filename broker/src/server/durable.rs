@@ -1,6 +1,6 @@
 //! What the broker keeps in its journal: see [`super::layout`] for how.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BufMut;
@@ -34,7 +34,8 @@ pub(crate) struct Durable {
     next_body: AtomicU64,
     // How many queue entries mean a shared body; the last one deletes it.
     bodies: Mutex<HashMap<u64, usize>>,
-    deferred: Mutex<Vec<Vec<u8>>>,
+    // Deletions put off. Held for one write of a key that may be among them.
+    deferred: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 impl Durable {
@@ -75,13 +76,29 @@ impl Durable {
             .put(&key(b's', number), &[&record::encode(record)])
     }
 
+    /// As [`Durable::put_session`], of a connection without a will: that of an earlier one goes in the same commit.
+    pub(crate) fn put_session_without_will(
+        &self,
+        number: u64,
+        record: &SessionRecord,
+    ) -> Result<Lsn, Behind> {
+        let (session, will, value) = (key(b's', number), will_key(number), record::encode(record));
+        self.journal.batch(&[
+            Change::Delete { key: &will },
+            Change::Put {
+                key: &session,
+                parts: &[&value],
+            },
+        ])
+    }
+
     pub(crate) fn put_subscription(
         &self,
         number: u64,
         filter: &TopicFilter,
         options: &SubscriptionOptions,
     ) -> Result<Lsn, Behind> {
-        self.journal.put(
+        self.put_anew(
             &subscription_key(number, filter),
             &[&encode_options(options)],
         )
@@ -99,7 +116,7 @@ impl Durable {
         head.put_u8(u8::from(will.expiry_s.is_some()));
         head.put_u32(will.expiry_s.unwrap_or(0));
         let encoded = encode_message(&message);
-        self.journal.put(
+        self.put_anew(
             &will_key(number),
             &[&head, &encoded, &message.as_ref().payload],
         )
@@ -204,7 +221,7 @@ impl Durable {
         packet_id: PacketId,
         message: &Message,
     ) -> Result<Lsn, Behind> {
-        self.journal.put(
+        self.put_anew(
             &held_key(number, packet_id),
             &[&encode_message(message), &message.as_ref().payload],
         )
@@ -295,7 +312,7 @@ impl Durable {
     }
 
     pub(crate) fn put_retained(&self, message: &Message) -> Result<Lsn, Behind> {
-        self.journal.put(
+        self.put_anew(
             &retained_key(message.topic()),
             &[&encode_message(message), &message.as_ref().payload],
         )
@@ -318,10 +335,22 @@ impl Durable {
 
     /// Tries again what could not be deleted while the journal was behind.
     pub(crate) fn retry_deferred(&self) {
-        let keys = std::mem::take(&mut *self.deferred.lock());
-        for key in keys {
-            self.delete(key);
+        loop {
+            let mut deferred = self.deferred.lock();
+            let Some(key) = deferred.first() else { return };
+            if self.journal.delete(key).is_err() {
+                return;
+            }
+            deferred.pop_first();
         }
+    }
+
+    /// Puts under a key that may have been deleted before: where that was put off, it must not take the new record.
+    fn put_anew(&self, key: &[u8], parts: &[&[u8]]) -> Result<Lsn, Behind> {
+        let mut deferred = self.deferred.lock();
+        let lsn = self.journal.put(key, parts)?;
+        deferred.remove(key);
+        Ok(lsn)
     }
 
     /// `None` where the deletion had to be put off.
@@ -331,7 +360,7 @@ impl Durable {
             Err(_) => {
                 let mut deferred = self.deferred.lock();
                 if deferred.len() < DEFERRED_DELETES_MAX {
-                    deferred.push(key);
+                    deferred.insert(key);
                 }
                 None
             }

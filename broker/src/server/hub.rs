@@ -97,13 +97,10 @@ impl Hub {
         }
     }
 
-    /// Removes a retained message.
+    /// Removes a retained message. Returns when that is safe, also where somebody else has removed it just now.
     pub(crate) fn forget_retained(&self, topic: &str) -> Option<Lsn> {
-        if self.retained.remove(topic) {
-            self.durable.delete_retained(topic)
-        } else {
-            None
-        }
+        self.retained.remove(topic);
+        self.durable.delete_retained(topic)
     }
 
     /// Removes what a certificate left retained, because it is no longer good.

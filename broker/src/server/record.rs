@@ -5,7 +5,7 @@ use ca::CertificateId;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::PacketId;
-use crate::session::Token;
+use crate::session::{Token, UNNUMBERED_FROM};
 
 /// Version of the record; a newer one is refused, not guessed at.
 const VERSION: u32 = 1;
@@ -63,7 +63,7 @@ impl SessionRecord {
             expires_at_ms: None,
             will_at_ms: None,
             connected: true,
-            next_packet_id: PacketId::MIN,
+            next_packet_id: UNNUMBERED_FROM,
             in_flight: Vec::new(),
         }
     }

@@ -31,7 +31,7 @@ mod tests;
 
 pub use event::{Disconnect, Event, Incoming};
 pub use incoming::V311_PENDING_MAX_MESSAGES;
-pub use outgoing::{DropReason, SendOptions, Sent};
+pub use outgoing::{DropReason, SendOptions, Sent, UNNUMBERED_FROM};
 pub use proposal::{Proposal, refuse};
 pub use publication::Publication;
 pub use settings::Settings;
@@ -49,7 +49,7 @@ use crate::codec::{
 use crate::topic::{ClientId, TopicFilter};
 use aliases::{IncomingAliases, OutgoingAliases};
 use incoming::{Held, PendingAcks};
-use outgoing::{Outgoing, UNNUMBERED_FROM};
+use outgoing::Outgoing;
 
 /// Longest reason string sent, in bytes.
 pub const REASON_STRING_MAX_BYTES: usize = 1024;

@@ -11,7 +11,7 @@ use crate::codec::{
 
 /// Where the search begins for the packet identifiers of what has no token, in a session whose other identifiers
 /// follow from their tokens: far from those.
-pub(super) const UNNUMBERED_FROM: PacketId = PacketId::new(0x8000).unwrap();
+pub const UNNUMBERED_FROM: PacketId = PacketId::new(0x8000).unwrap();
 
 /// How one publication goes to one receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]

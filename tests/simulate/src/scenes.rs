@@ -14,7 +14,7 @@ use store::journal::simulated::MemoryDisk;
 
 use crate::link::Link;
 use crate::server::{Registry, Server};
-use crate::wire::{self, Connect, Filter, Packet, Publish, Version, Will};
+use crate::wire::{self, Ack, Connect, Filter, Packet, Publish, Version, Will};
 
 /// Room for everything.
 const WIDE: usize = 1 << 20;
@@ -23,6 +23,10 @@ const WIDE: usize = 1 << 20;
 struct Scene {
     server: Server,
     certificate: CertificateId,
+    registry: Arc<Registry>,
+    disk: MemoryDisk,
+    limits: Limits,
+    backlog_bytes_max: usize,
 }
 
 /// A client with one connection.
@@ -50,21 +54,45 @@ impl Scene {
             ..Standings::unknown()
         };
         standings.set(&certificate, all_may);
-        let registry = Registry {
+        let registry = Arc::new(Registry {
             standings,
             realm: Arc::new(Realm::live("000000000000")),
-        };
+        });
+        let disk = MemoryDisk::default();
+        Self {
+            server: Self::start(&disk, &registry, &limits, backlog_bytes_max),
+            certificate,
+            registry,
+            disk,
+            limits,
+            backlog_bytes_max,
+        }
+    }
+
+    fn start(
+        disk: &MemoryDisk,
+        registry: &Arc<Registry>,
+        limits: &Limits,
+        backlog_bytes_max: usize,
+    ) -> Server {
         let options = Options {
             backlog_bytes_max,
             ..Options::default()
         };
-        let disk = MemoryDisk::default();
         let now_ms = 1_767_225_600_000;
-        let server = Server::start(&disk, options, Arc::new(registry), limits, now_ms, 61);
-        Self {
-            server: server.unwrap(),
-            certificate,
-        }
+        let registry = Arc::clone(registry);
+        Server::start(disk, options, registry, limits.clone(), now_ms, 61).unwrap()
+    }
+
+    /// The server dies and is started again: what was not committed is gone.
+    fn crash(&mut self) {
+        self.disk.crash(|_| 0);
+        self.server = Self::start(
+            &self.disk,
+            &self.registry,
+            &self.limits,
+            self.backlog_bytes_max,
+        );
     }
 
     /// A client whose connection holds `room` bytes that it has not read.
@@ -79,22 +107,16 @@ impl Scene {
         peer
     }
 
-    /// As [`Scene::connect`], up to the CONNACK. Tells whether there was a session.
-    fn open(&mut self, connect: &Connect, room: usize) -> (Peer, bool) {
+    /// As [`Scene::connect`], up to the CONNACK.
+    fn open(&mut self, connect: &Connect, room: usize) -> Peer {
         let mut peer = self.connect(connect, room);
         self.settle();
-        match peer.hear().as_slice() {
-            [
-                Packet::ConnAck {
-                    present, code: 0, ..
-                },
-                ..,
-            ] => {
-                let present = *present;
-                (peer, present)
-            }
-            other => panic!("no CONNACK: {other:?}"),
-        }
+        let heard = peer.hear();
+        assert!(
+            matches!(heard[..], [Packet::ConnAck { code: 0, .. }]),
+            "{heard:?}"
+        );
+        peer
     }
 
     /// Lets the server do what it can without the disk.
@@ -113,7 +135,7 @@ impl Scene {
 
     /// Retains messages until the journal takes no more.
     fn fill_the_journal(&mut self) {
-        let (filler, _) = self.open(&lasting("filler"), WIDE);
+        let filler = self.open(&lasting("filler"), WIDE);
         let before = self.server.backlog();
         for number in 0.. {
             let topic = format!("filler/{number}");
@@ -210,7 +232,7 @@ fn publish(topic: &str, payload: &str, qos: u8, retain: bool) -> Vec<u8> {
 #[test]
 fn a_will_that_waited_for_the_disk_is_its_clients_own_in_its_next_session_too() {
     let mut scene = Scene::new(Limits::default(), 2_000);
-    let (mut witness, _) = scene.open(&passing("witness"), WIDE);
+    let mut witness = scene.open(&passing("witness"), WIDE);
     witness.subscribe(filter("will", 0));
     let mut connect = passing("client");
     connect.will = Some(Will {
@@ -222,7 +244,7 @@ fn a_will_that_waited_for_the_disk_is_its_clients_own_in_its_next_session_too() 
         delay_s: 0,
         expiry_s: None,
     });
-    let (lost, _) = scene.open(&connect, WIDE);
+    let lost = scene.open(&connect, WIDE);
     scene.fill_the_journal();
     lost.link.hang_up();
     scene.work();
@@ -254,13 +276,13 @@ fn who_pings_in_time_is_not_silent_though_nobody_reads_it() {
         ..Limits::default()
     };
     let mut scene = Scene::new(limits, WIDE);
-    let (sender, _) = scene.open(&passing("sender"), WIDE);
+    let sender = scene.open(&passing("sender"), WIDE);
     let connect = |client_id| Connect {
         keep_alive_s: 2,
         ..passing(client_id)
     };
-    let (mut pinging, _) = scene.open(&connect("pinging"), 100);
-    let (silent, _) = scene.open(&connect("silent"), 100);
+    let mut pinging = scene.open(&connect("pinging"), 100);
+    let silent = scene.open(&connect("silent"), 100);
     for peer in [&pinging, &silent] {
         peer.subscribe(filter("news", 0));
     }
@@ -282,4 +304,79 @@ fn who_pings_in_time_is_not_silent_though_nobody_reads_it() {
     assert!(silent.link.is_closed());
     scene.server.pass(Duration::from_secs(4));
     assert!(pinging.link.is_closed());
+}
+
+#[test]
+fn retained_messages_that_waited_for_the_disk_are_sent_again_like_all_others() {
+    const MESSAGES: usize = 12;
+    // Room for some of them.
+    let mut scene = Scene::new(Limits::default(), 1_000);
+    let mut keeper = scene.open(&passing("keeper"), WIDE);
+    for number in 0..MESSAGES {
+        let payload = format!("{number} {}", ".".repeat(100));
+        keeper.say(&publish(&format!("kept/{number}"), &payload, 1, true));
+        scene.settle();
+    }
+    for qos in [1, 2] {
+        let connect = lasting(&format!("client with QoS {qos}"));
+        let mut client = scene.open(&connect, WIDE);
+        client.subscribe(filter("kept/#", qos));
+        scene.settle();
+        let seen = |client: &mut Peer| {
+            let mut seen: Vec<(String, u16)> = client
+                .messages()
+                .into_iter()
+                .map(|message| (message.topic, message.packet_id))
+                .collect();
+            seen.sort();
+            seen
+        };
+        let first = seen(&mut client);
+        assert_eq!(first.len(), MESSAGES);
+        client.link.hang_up();
+        scene.settle();
+        let mut client = scene.connect(&connect, WIDE);
+        scene.settle();
+        assert_eq!(seen(&mut client), first);
+    }
+    assert!(keeper.messages().is_empty());
+}
+
+#[test]
+fn whoever_deletes_what_is_retained_waits_for_it_though_another_was_first() {
+    let mut scene = Scene::new(Limits::default(), WIDE);
+    let mut client = scene.open(&passing("client"), WIDE);
+    client.say(&publish("kept", "something", 0, true));
+    scene.settle();
+    client.say(&publish("kept", "", 0, true));
+    client.say(&publish("kept", "", 1, true));
+    scene.work();
+    assert_eq!(client.hear(), [], "a crash would bring it back");
+    scene.settle();
+    assert!(matches!(client.hear()[..], [Packet::Ack(Ack::Pub, 1, _)]));
+}
+
+#[test]
+fn a_deletion_that_waited_for_the_disk_leaves_what_came_after_it() {
+    let mut scene = Scene::new(Limits::default(), 2_000);
+    // Longer than what the journal is filled with, even where it is deleted.
+    let topic = format!("kept/{}", ".".repeat(200));
+    let mut client = scene.open(&passing("client"), WIDE);
+    client.say(&publish(&topic, "old", 0, true));
+    scene.settle();
+    scene.fill_the_journal();
+    client.say(&publish(&topic, "", 0, true));
+    scene.settle();
+    client.say(&publish(&topic, "new", 1, true));
+    scene.settle();
+    assert!(matches!(client.hear()[..], [Packet::Ack(Ack::Pub, 1, _)]));
+    // Deletions are made up for meanwhile.
+    scene.server.pass(Duration::from_secs(10));
+    scene.settle();
+    scene.crash();
+    let mut client = scene.open(&passing("client"), WIDE);
+    client.subscribe(filter("kept/+", 0));
+    scene.settle();
+    let kept: Vec<Vec<u8>> = client.messages().into_iter().map(|m| m.payload).collect();
+    assert_eq!(kept, [b"new"]);
 }

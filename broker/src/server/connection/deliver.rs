@@ -49,6 +49,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 continue;
             }
             match self.backlog.front() {
+                Some((message, options)) if self.belongs_in_queue(options) => {
+                    if self.queue_retained(message, options).is_err() {
+                        return false;
+                    }
+                    self.backlog.pop_front();
+                }
                 Some((_, options)) if self.session.may_send(options.qos, 0) => {
                     if let Some((message, options)) = self.backlog.pop_front() {
                         self.send(&message, &options, 0, BodyRef::Inline, None);

@@ -78,7 +78,7 @@ pub(crate) struct Connection<S> {
     blocked_since: Option<Time>,
     /// Taken from the mailbox and not sent yet.
     staged: VecDeque<Delivery>,
-    /// Retained messages still to be sent for a subscription; shared with the index.
+    /// Retained messages still to be sent for a subscription, or to be queued first; shared with the index.
     backlog: VecDeque<(Message, SendOptions)>,
     /// Deliveries in flight whose records go when they are acknowledged.
     in_flight: Vec<(Token, BodyRef)>,
@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 break;
             }
         }
-        if self.stalled.is_some() {
+        if self.stalled.is_some() || self.owes_retained() {
             // A commit since the look above is the one to wait for.
             self.wake_when_durable(Lsn(durable.0.saturating_add(1)), cx);
         }

@@ -394,18 +394,19 @@ async fn write_record(
     record.common_name = identity.common_name.as_deref().map(str::to_owned);
     let number = mailbox.number();
     // [MQTT-3.1.2-7] [MQTT311-3.1.2-8]
-    let mut safe = match proposal.will() {
+    let safe = match proposal.will() {
         Some(will) => {
             let origin = Origin::Device(identity.certificate());
-            hub.written(|durable| durable.put_will(number, will, origin))
+            let will = hub.written(|durable| durable.put_will(number, will, origin));
+            let will = will.await;
+            let session = hub.written(|durable| durable.put_session(number, &record));
+            will.max(session.await)
+        }
+        None => {
+            hub.written(|durable| durable.put_session_without_will(number, &record))
                 .await
         }
-        None => hub.durable.delete_will(number),
     };
-    safe = safe.max(
-        hub.written(|durable| durable.put_session(number, &record))
-            .await,
-    );
     if let Some(lsn) = safe {
         hub.committed(lsn).await;
     }

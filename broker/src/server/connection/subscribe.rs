@@ -2,13 +2,14 @@
 //! connection, and followed by what is retained.
 
 use policy::Action;
+use store::Behind;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Answer, Connection};
 use crate::codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
 use crate::server::layout::BodyRef;
-use crate::server::message::subscription_facts;
-use crate::session::{SubscribeRequests, UnsubscribeRequests};
+use crate::server::message::{Message, subscription_facts};
+use crate::session::{SendOptions, SubscribeRequests, UnsubscribeRequests};
 use crate::topic::TopicFilter;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -88,23 +89,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// What is retained goes the way of every delivery: QoS 1 and 2 of a durable session by its queue,
-    /// the rest by the connection's backlog, which shares the messages with the index.
+    /// the rest by the connection's backlog, which shares the messages with the index. There too waits
+    /// what the journal has no room for yet.
     fn send_retained(&mut self, filter: &TopicFilter, options: &SubscriptionOptions) {
         for (message, send) in self.hub.retained_deliveries(filter, options, self.now) {
-            let queued = send.qos > Qos::AtMostOnce
-                && self.mailbox.is_durable()
-                && self
-                    .mailbox
-                    .deliver(
-                        &message,
-                        send.clone(),
-                        None,
-                        false,
-                        BodyRef::Inline,
-                        &self.counters,
-                    )
-                    .is_ok();
-            if queued {
+            if self.belongs_in_queue(&send) && self.queue_retained(&message, &send).is_ok() {
                 continue;
             }
             // As many as there can be at all: more are copies, asked for again and again.
@@ -114,6 +103,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.counters.dropped_queue_full.add();
             }
         }
+    }
+
+    /// Whether a retained message must not be sent past the session's queue: what is sent from there is sent again
+    /// to a client that lost its connection, under the same packet identifier [MQTT-4.4.0-1], and never is another
+    /// message under one that the client still holds.
+    pub(super) fn belongs_in_queue(&self, options: &SendOptions) -> bool {
+        options.qos > Qos::AtMostOnce && self.mailbox.is_durable()
+    }
+
+    /// Puts a retained message into the session's queue.
+    pub(super) fn queue_retained(
+        &self,
+        message: &Message,
+        options: &SendOptions,
+    ) -> Result<(), Behind> {
+        let (mailbox, counters) = (&self.mailbox, &self.counters);
+        match mailbox.deliver(
+            message,
+            options.clone(),
+            None,
+            false,
+            BodyRef::Inline,
+            counters,
+        ) {
+            Ok(_) => Ok(()),
+            Err(Behind::TooLarge { .. }) => {
+                counters.dropped_too_large.add();
+                Ok(())
+            }
+            Err(behind) => Err(behind),
+        }
+    }
+
+    /// Whether the next retained message waits for room in the journal.
+    pub(super) fn owes_retained(&self) -> bool {
+        let next = self.backlog.front();
+        self.staged.is_empty() && next.is_some_and(|(_, options)| self.belongs_in_queue(options))
     }
 
     pub(super) fn unsubscribe(&mut self, requests: UnsubscribeRequests) {

@@ -40,6 +40,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         loop {
             let look = (!self.waiting.is_empty()
                 || self.stalled.is_some()
+                || self.owes_retained()
                 || self.awaited_delivery().is_some())
             .then(|| self.now.plus_millis(JOURNAL_LOOK.as_millis() as u64));
             let due = [

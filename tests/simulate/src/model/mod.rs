@@ -362,7 +362,7 @@ impl Model {
             .take(at)
             .any(|old| old.filter == subscription.filter && old.span.possible_to >= sent);
         for old in self.peers[peer].subscriptions.iter_mut().take(at) {
-            if old.filter == subscription.filter {
+            if old.filter == subscription.filter && !may_come_back(rules, old) {
                 old.span.end(step);
             }
         }
@@ -438,6 +438,7 @@ impl Model {
         for old in &mut self.peers[peer].subscriptions {
             // One that a policy took before is gone, and nobody waits for the disk to know it.
             let taken = rules.ever_since(old.span.possible_from, |r| r.denies_filter(filter).1);
+            let taken = taken || may_come_back(rules, old);
             if old.filter == filter && old.span.possible_from <= sent && !taken {
                 old.span.end(step);
             }
@@ -459,10 +460,8 @@ impl Model {
         let step = self.step;
         self.session_in_doubt(peer);
         let principal = &self.principals[self.peers[peer].principal];
-        // One that ended because its principal was revoked, long before, is not waited for again.
-        let sure = !self.deletes_may_be_lost && !principal.ever_since(0, |rules| rules.revoked);
-        if sure {
-            for subscription in &mut self.peers[peer].subscriptions {
+        for subscription in &mut self.peers[peer].subscriptions {
+            if !self.deletes_may_be_lost && !may_come_back(principal, subscription) {
                 subscription.span.end(step);
             }
         }
@@ -494,6 +493,12 @@ impl Model {
         }
         self.principals[principal].rules.push((step, rules));
     }
+}
+
+/// Whether a crash may bring back the session that a subscription was made in: one that ended because its principal
+/// was revoked is not waited for when the next one begins.
+fn may_come_back(principal: &Principal, subscription: &Subscription) -> bool {
+    principal.ever_since(subscription.span.possible_from, |rules| rules.revoked)
 }
 
 /// The number in a payload.

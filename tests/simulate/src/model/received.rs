@@ -290,7 +290,7 @@ impl Model {
         let topic = &message.topic;
         let matching = || {
             let subscriptions = self.peers[at].subscriptions.iter();
-            subscriptions.filter(|s| s.matches(topic))
+            subscriptions.filter(|s| s.matches(topic) && !(s.no_local && message.publisher == at))
         };
         // One that was sent before it was subscribed to may come when it is sent again.
         let mixed = matching().any(|s| s.share().is_some())
