@@ -6,6 +6,7 @@
 
 mod attachments;
 mod certificates;
+mod denials;
 mod devices;
 mod error;
 mod groups;
@@ -24,6 +25,7 @@ pub mod simulated;
 mod standing;
 mod things;
 
+pub use denials::Denial;
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
 pub use error::{FleetError, Kind};
 pub use invariants::DeclaredInvariant;

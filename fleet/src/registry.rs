@@ -1,6 +1,6 @@
 //! The registry itself: one table, optimistic transactions over it, pages of it.
 
-use crate::{FleetError, live::Live, policies};
+use crate::{FleetError, denials::Denials, live::Live, policies};
 use ca::Authority;
 use parking_lot::RwLock;
 use policy::Realm;
@@ -33,6 +33,7 @@ pub(crate) struct Inner {
     pub(crate) authority: Arc<Authority>,
     pub(crate) realm: Arc<Realm>,
     pub(crate) live: Arc<Live>,
+    pub(crate) denials: Denials,
     /// Ordinary operations share it; deletions, which must see that nothing refers to what goes, hold it alone.
     structure: RwLock<()>,
 }
@@ -56,6 +57,7 @@ impl Fleet {
                 authority,
                 realm: Arc::new(realm),
                 live,
+                denials: Denials::open(store, now)?,
                 structure: RwLock::new(()),
             }),
         };

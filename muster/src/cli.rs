@@ -307,17 +307,7 @@ pub(crate) enum Policy {
         files: Vec<PathBuf>,
     },
     /// Say why a device may or may not do something
-    Explain {
-        /// The device
-        #[arg(long)]
-        device: String,
-        /// publish, subscribe, receive, connect or retainpublish
-        #[arg(long)]
-        action: String,
-        /// Topic or topic filter; for connect the client id [default there: the device's name]
-        #[arg(long)]
-        topic: Option<String>,
-    },
+    Explain(Explain),
     /// Prove or refute what is claimed of all devices, or show how it is broken (exit 0 or 1)
     ///
     /// Without a claim: those declared, else that dt/…, cmd/… and $aws/things/… are each device's own.
@@ -328,6 +318,46 @@ pub(crate) enum Policy {
 }
 
 /// What a policy is attached to.
+/// `muster policy explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The device
+    #[arg(
+        long,
+        value_name = "D",
+        required_unless_present = "denial",
+        requires = "action"
+    )]
+    pub(crate) device: Option<String>,
+    /// connect, publish, subscribe, receive or retainpublish
+    #[arg(long, value_name = "A")]
+    pub(crate) action: Option<String>,
+    /// Topic, or topic filter for subscribe; client id for connect [default: the device's name]
+    #[arg(long, value_name = "T")]
+    pub(crate) topic: Option<String>,
+    /// The client id it is connected with [default: the device's name]
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
+    /// The moment it is judged at, for conditions on time, such as 2026-01-31T23:59:59Z [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Where the device connects from
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) source_ip: Option<std::net::IpAddr>,
+    /// Bytes of the message
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<u64>,
+    /// Quality of service of the message, or the one subscribed with
+    #[arg(long, value_name = "QOS", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(crate) qos: Option<u8>,
+    /// The message has the retain flag
+    #[arg(long)]
+    pub(crate) retain: bool,
+    /// A denial from the server's log, explained as it was then
+    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "action", "topic", "client_id", "at", "source_ip", "size", "qos", "retain"])]
+    pub(crate) denial: Option<String>,
+}
+
 /// `muster policy prove`.
 #[derive(Debug, Args)]
 pub(crate) struct Claim {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ca::CertificateId;
-use fleet::{Fleet, FleetError, Standing};
+use fleet::{Denial, Fleet, FleetError, Standing};
 use policy::Realm;
 
 /// Who certificates are, and the realm their policies are written for.
@@ -16,6 +16,11 @@ pub trait Registry: Send + Sync {
 
     /// The account that ARNs in policies must carry.
     fn realm(&self) -> &Arc<Realm>;
+
+    /// Keeps a denial that goes into the log; the id that explains it later. Does not block.
+    fn keep_denial(&self, _denial: Denial) -> Option<String> {
+        None
+    }
 }
 
 impl Registry for Fleet {
@@ -25,5 +30,9 @@ impl Registry for Fleet {
 
     fn realm(&self) -> &Arc<Realm> {
         Fleet::realm(self)
+    }
+
+    fn keep_denial(&self, denial: Denial) -> Option<String> {
+        Fleet::keep_denial(self, denial)
     }
 }

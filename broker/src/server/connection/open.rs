@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use bytes_utils::Str;
-use policy::Action;
+use policy::{Action, Explanation};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
@@ -38,6 +38,8 @@ struct Refusal {
     text: String,
     /// For the operator.
     log: String,
+    /// Where a policy has refused it.
+    explanation: Option<Box<Explanation>>,
 }
 
 impl Refusal {
@@ -46,6 +48,7 @@ impl Refusal {
             reason,
             text: text.to_string(),
             log: text.to_string(),
+            explanation: None,
         }
     }
 }
@@ -96,7 +99,11 @@ where
         Err(refusal) => {
             counters.connects_refused.add();
             if hub.denials.take() {
-                tracing::warn!(certificate = %identity.certificate(),
+                let denial = refusal.explanation.as_ref().map(|explanation| {
+                    let (client_id, now) = (proposal.client_id(), Clock::wall(hub.clock.now()));
+                    identity.keep_denial(&*hub.registry, client_id, explanation, now)
+                });
+                tracing::warn!(denial, certificate = %identity.certificate(),
                     client_id = proposal.client_id().as_str(), "CONNECT refused: {}", refusal.log);
             }
             // [MQTT-3.1.3-8, 3.1.4-2] [MQTT311-3.1.3-9]
@@ -243,7 +250,8 @@ fn admit(
     let key = identity.session_key(&standing, client_id);
     if !grant.decide(Action::Connect, client_id.as_str()).is_allow() {
         counters.denied_connect.add();
-        let reason = grant.explain(Action::Connect, client_id.as_str()).reason();
+        let explanation = grant.explain(Action::Connect, client_id.as_str());
+        let reason = explanation.reason();
         let log = match &key.owner {
             Owner::Thing(thing) if thing.as_str() != client_id.as_str() => {
                 format!(
@@ -257,6 +265,7 @@ fn admit(
             reason: ReasonCode::NotAuthorized,
             text: log.clone(),
             log,
+            explanation: Some(Box::new(explanation)),
         });
     }
     if let Some(will) = proposal.will() {
@@ -269,11 +278,15 @@ fn admit(
         for action in actions {
             if !grant.decide_for(action, topic, &facts).is_allow() {
                 counters.denied_will.add();
-                let reason = grant.explain_for(action, topic, &facts).reason();
-                return Err(Refusal::new(
-                    ReasonCode::NotAuthorized,
-                    format!("the will may not be published: {reason}"),
-                ));
+                let explanation = grant.explain_for(action, topic, &facts);
+                let reason = explanation.reason();
+                return Err(Refusal {
+                    explanation: Some(Box::new(explanation)),
+                    ..Refusal::new(
+                        ReasonCode::NotAuthorized,
+                        format!("the will may not be published: {reason}"),
+                    )
+                });
             }
         }
         if Kind::of(topic) != Kind::Ordinary {

@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Answer, Connection};
 use crate::codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
+use crate::server::clock::Clock;
 use crate::server::layout::BodyRef;
 use crate::server::message::subscription_facts;
 use crate::session::{SubscribeRequests, UnsubscribeRequests};
@@ -28,7 +29,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.counters.denied_subscribe.add();
                 if self.hub.denials.take() {
                     let explanation = grant.explain_for(Action::Subscribe, filter.as_str(), &facts);
-                    tracing::warn!(owner = %self.key.owner, client_id = self.key.client_id.as_str(),
+                    let denial = self.identity.keep_denial(
+                        &*self.hub.registry,
+                        &self.key.client_id,
+                        &explanation,
+                        Clock::wall(self.now),
+                    );
+                    tracing::warn!(denial, owner = %self.key.owner, client_id = self.key.client_id.as_str(),
                         filter = filter.as_str(), "denied: {}", explanation.reason());
                 }
                 continue;

@@ -24,6 +24,7 @@ mod revoke_device;
 mod set_invariant;
 mod set_network;
 mod set_trust;
+mod show_denial;
 mod show_device;
 mod show_package;
 mod show_rollout;
@@ -57,6 +58,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     set_invariant::OPERATION,
     set_network::OPERATION,
     set_trust::OPERATION,
+    show_denial::OPERATION,
     show_device::OPERATION,
     show_package::OPERATION,
     show_rollout::OPERATION,
