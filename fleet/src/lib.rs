@@ -6,6 +6,7 @@
 
 mod attachments;
 mod certificates;
+mod decisions;
 mod denials;
 mod devices;
 mod error;
@@ -25,6 +26,7 @@ pub mod simulated;
 mod standing;
 mod things;
 
+pub use decisions::{Recorded, Tally};
 pub use denials::Denial;
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
 pub use error::{FleetError, Kind};

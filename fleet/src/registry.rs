@@ -1,6 +1,6 @@
 //! The registry itself: one table, optimistic transactions over it, pages of it.
 
-use crate::{FleetError, denials::Denials, live::Live, policies};
+use crate::{FleetError, decisions::Decisions, denials::Denials, live::Live, policies};
 use ca::Authority;
 use parking_lot::RwLock;
 use policy::Realm;
@@ -34,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) realm: Arc<Realm>,
     pub(crate) live: Arc<Live>,
     pub(crate) denials: Denials,
+    pub(crate) decisions: Decisions,
     /// Ordinary operations share it; deletions, which must see that nothing refers to what goes, hold it alone.
     structure: RwLock<()>,
 }
@@ -58,6 +59,7 @@ impl Fleet {
                 realm: Arc::new(realm),
                 live,
                 denials: Denials::open(store, now)?,
+                decisions: Decisions::open(store)?,
                 structure: RwLock::new(()),
             }),
         };

@@ -308,6 +308,10 @@ pub(crate) enum Policy {
     },
     /// Say why a device may or may not do something
     Explain(Explain),
+    /// Tell which of the decisions that were made would come out otherwise
+    Simulate(Simulate),
+    /// Write the least policy that allows all that devices were seen to do
+    Suggest(Suggest),
     /// Prove or refute what is claimed of all devices, or show how it is broken (exit 0 or 1)
     ///
     /// Without a claim: those declared, else that dt/…, cmd/… and $aws/things/… are each device's own.
@@ -356,6 +360,42 @@ pub(crate) struct Explain {
     /// A denial from the server's log, explained as it was then
     #[arg(long, value_name = "ID", conflicts_with_all = ["device", "action", "topic", "client_id", "at", "source_ip", "size", "qos", "retain"])]
     pub(crate) denial: Option<String>,
+}
+
+/// `muster policy simulate`.
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// The document
+    pub(crate) file: PathBuf,
+    /// The policy that it becomes the new version of, for all who have it
+    #[arg(long = "as", value_name = "P", required_unless_present_any = ["group", "device"])]
+    pub(crate) name: Option<String>,
+    /// The group that it is attached to
+    #[arg(long = "attach-to", value_name = "G", conflicts_with = "device")]
+    pub(crate) group: Option<String>,
+    /// The device that it is attached to
+    #[arg(long, value_name = "D")]
+    pub(crate) device: Option<String>,
+    /// They then have no other policy
+    #[arg(long)]
+    pub(crate) alone: bool,
+    /// Only what was done in the last N days
+    #[arg(long, value_name = "N")]
+    pub(crate) days: Option<u32>,
+}
+
+/// `muster policy suggest`.
+#[derive(Debug, Args)]
+pub(crate) struct Suggest {
+    /// The group whose devices it is for [default: all devices]
+    #[arg(long, value_name = "G", conflicts_with = "device")]
+    pub(crate) group: Option<String>,
+    /// The device that it is for
+    #[arg(long, value_name = "D")]
+    pub(crate) device: Option<String>,
+    /// Only what was done in the last N days
+    #[arg(long, value_name = "N")]
+    pub(crate) days: Option<u32>,
 }
 
 /// `muster policy prove`.

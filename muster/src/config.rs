@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) aws: bool,
     /// What a Deny does whose variable has no value.
     pub(crate) unresolved_deny: UnresolvedDeny,
+    /// Whether decisions are recorded, for simulations and suggestions.
+    pub(crate) record_decisions: bool,
 }
 
 /// Default ports.
@@ -82,6 +84,8 @@ struct FilePolicy {
     /// `"open"`, as AWS has it, or `"closed"`.
     #[serde(default)]
     unresolved_deny: UnresolvedDeny,
+    /// Whether what devices do is recorded, for `policy simulate` and `policy suggest`.
+    record_decisions: Option<bool>,
 }
 
 /// `[compat]`: ways of others that devices may count on.
@@ -344,6 +348,7 @@ impl Settings {
             limits,
             aws: file.compat.aws,
             unresolved_deny: file.policy.unresolved_deny,
+            record_decisions: file.policy.record_decisions.unwrap_or(true),
         })
     }
 }

@@ -415,7 +415,7 @@ fn listed(statements: &[StatementRef], effect: Effect) -> String {
 }
 
 /// The pattern that matches `name` and nothing else.
-fn as_pattern(name: &str) -> String {
+pub(crate) fn as_pattern(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len());
     for c in name.chars() {
         match c {

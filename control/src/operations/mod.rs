@@ -135,6 +135,8 @@ mod tests {
                 "TestAuthorization",
                 "ExplainPolicy",
                 "ProvePolicies",
+                "SimulatePolicy",
+                "SuggestPolicy",
             ]
             .contains(&operation.name);
             assert!(

@@ -104,6 +104,7 @@ impl Server {
             },
             now,
         )?;
+        fleet.record_decisions(settings.record_decisions);
         let (journal, replay) = store.journal(JOURNAL)?;
         let broker = Broker::new(BrokerParts {
             fleet: fleet.clone(),

@@ -6,6 +6,7 @@ mod device_files;
 mod firmware;
 mod firmware_offline;
 mod group;
+mod least;
 mod network;
 mod output;
 mod policy;

@@ -20,6 +20,8 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
             unresolved_deny,
         } => return test(global, &file, unresolved_deny.as_deref()),
         Policy::Lint { files } => return lint(global, &files),
+        Policy::Simulate(asked) => super::least::simulate(global, &asked)?,
+        Policy::Suggest(asked) => super::least::suggest(global, &asked)?,
         Policy::Prove(claim) => return super::prove::run(global, &claim),
         Policy::Invariant(verb) => super::prove::invariant(global, verb)?,
         Policy::Create {

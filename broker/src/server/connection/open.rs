@@ -14,7 +14,7 @@ use super::routes::{Kind, Routes};
 use super::timer::Timer;
 use crate::codec::{self, Connect, PacketId, ReasonCode};
 use crate::server::clock::{Clock, time_of};
-use crate::server::delivery::Judge;
+use crate::server::delivery::{Judge, Witness};
 use crate::server::groups::Shared;
 use crate::server::hub::Hub;
 use crate::server::identity::{self, Identity};
@@ -231,7 +231,7 @@ struct Admitted {
 /// Asks registry and policy, again after the handshake: the certificate may have been revoked
 /// between the two.
 fn admit(
-    hub: &Hub,
+    hub: &Arc<Hub>,
     identity: &Identity,
     proposal: &Proposal,
     counters: &Counters,
@@ -248,7 +248,13 @@ fn admit(
         Clock::wall(hub.clock.now()),
     );
     let key = identity.session_key(&standing, client_id);
-    if !grant.decide(Action::Connect, client_id.as_str()).is_allow() {
+    let witness = Witness {
+        hub: Arc::clone(hub),
+        standing: Arc::clone(&identity.standing),
+    };
+    let allowed = grant.decide(Action::Connect, client_id.as_str()).is_allow();
+    witness.note(Action::Connect, client_id.as_str(), allowed);
+    if !allowed {
         counters.denied_connect.add();
         let explanation = grant.explain(Action::Connect, client_id.as_str());
         let reason = explanation.reason();
@@ -299,7 +305,7 @@ fn admit(
     let not_after = identity::good_until(&standing, &grant);
     Ok(Admitted {
         key,
-        judge: Judge::new(grant, hub.limits.route_cache_topics),
+        judge: Judge::new(grant, witness, hub.limits.route_cache_topics),
         generation,
         not_after,
     })

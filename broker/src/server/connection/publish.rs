@@ -63,7 +63,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             incoming.qos,
             incoming.retain,
         );
-        if let Some(action) = route.refused(&self.judge, &facts) {
+        let refused = route.refused(&self.judge, &facts);
+        if incoming.retain && self.routes.is_first_retained(route.topic.as_str()) {
+            let (topic, allowed) = (route.topic.as_str(), refused.is_none());
+            self.judge.note(Action::RetainPublish, topic, allowed);
+        }
+        if let Some(action) = refused {
             match action {
                 Action::RetainPublish => self.counters.denied_retain.add(),
                 _ => self.counters.denied_publish.add(),

@@ -24,6 +24,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let grant = self.judge.grant();
             let facts = subscription_facts(&request.options);
             let decision = grant.decide_for(Action::Subscribe, filter.as_str(), &facts);
+            let noted = decision.is_allow();
+            self.judge.note(Action::Subscribe, filter.as_str(), noted);
             if !decision.is_allow() {
                 request.verdict = ReasonCode::NotAuthorized;
                 self.counters.denied_subscribe.add();

@@ -29,8 +29,11 @@ mod show_device;
 mod show_package;
 mod show_rollout;
 mod show_trust;
+mod simulate_policy;
 mod start_rollout;
 mod status;
+mod suggest_policy;
+mod targets;
 mod update_policy;
 
 use crate::operation::Operation;
@@ -63,7 +66,9 @@ pub(super) static OPERATIONS: &[Operation] = &[
     show_package::OPERATION,
     show_rollout::OPERATION,
     show_trust::OPERATION,
+    simulate_policy::OPERATION,
     start_rollout::OPERATION,
     status::OPERATION,
+    suggest_policy::OPERATION,
     update_policy::OPERATION,
 ];
