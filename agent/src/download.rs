@@ -12,7 +12,7 @@ use ota::{ImageCheck, Manifest};
 
 use crate::backoff::{self, Backoff};
 use crate::cancel::Cancel;
-use crate::files::{self, Files};
+use crate::files::Files;
 use crate::https::{Client, HttpFault};
 
 /// One read from the network.
@@ -80,6 +80,8 @@ fn wrong(words: impl Into<String>) -> DownloadFault {
 struct Checked<'m> {
     now: ImageCheck<'m>,
     good: ImageCheck<'m>,
+    /// Where a chunk begins of which a part lay on the disk: its bytes may be what a power cut left.
+    doubt: Option<u64>,
 }
 
 impl<'m> Checked<'m> {
@@ -87,7 +89,18 @@ impl<'m> Checked<'m> {
         Self {
             now: ImageCheck::new(manifest),
             good: ImageCheck::new(manifest),
+            doubt: None,
         }
+    }
+
+    /// Whether a wrong chunk may be the disk's fault; it is asked about once.
+    fn take_doubt(&mut self) -> bool {
+        self.doubt.take() == Some(self.good.verified())
+    }
+
+    /// Back to the end of the last correct chunk.
+    fn go_back(&mut self) {
+        self.now = self.good.clone();
     }
 
     fn offset(&self) -> u64 {
@@ -102,7 +115,7 @@ impl<'m> Checked<'m> {
             let room = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
             let (next, rest) = bytes.split_at(room);
             if let Err(error) = self.now.update(next) {
-                self.now = self.good.clone();
+                self.go_back();
                 return Err(error);
             }
             if self.now.verified() == self.now.taken() {
@@ -140,27 +153,53 @@ impl Download<'_> {
         partial: &Path,
     ) -> Result<(), DownloadFault> {
         let size = manifest.size;
-        let mut file = files::private()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(partial)?;
+        let mut file = self.files.open(partial)?;
         let mut checked = Checked::new(manifest);
         self.resume(&mut file, &mut checked, size)?;
         let mut backoff = self.patience.backoff();
+        loop {
+            self.fill(path, &mut file, &mut checked, size, &mut backoff)?;
+            let good = checked.good.verified();
+            let Err(error) = checked.now.clone().finish() else {
+                break;
+            };
+            if checked.take_doubt() {
+                tracing::warn!("download of {path}: {error}; fetching it from byte {good} again");
+                checked.go_back();
+                self.cut(&mut file, &checked)?;
+                continue;
+            }
+            // The last chunk, or the manifest's own hash of the whole.
+            let wrong_whole = good == size;
+            self.files
+                .truncate(&file, if wrong_whole { 0 } else { good })?;
+            return Err(wrong(error.to_string()));
+        }
+        self.files.sync(partial)?;
+        Ok(())
+    }
+
+    /// Asks until there are as many bytes as the image has.
+    fn fill(
+        &self,
+        path: &str,
+        file: &mut File,
+        checked: &mut Checked<'_>,
+        size: u64,
+        backoff: &mut Backoff,
+    ) -> Result<(), DownloadFault> {
         let mut mark = checked.offset();
         while checked.offset() < size {
-            let words = match self.attempt(path, &mut file, &mut checked, size) {
+            let words = match self.attempt(path, file, checked, size) {
                 Ok(None) => break,
                 Ok(Some(words)) => words,
                 Err(fault) => {
                     // What went wrong may have left more in the file than was checked.
-                    self.files.truncate(&file, checked.offset())?;
+                    self.files.truncate(file, checked.offset())?;
                     return Err(fault);
                 }
             };
-            if checked.offset() - mark >= self.patience.progress_bytes {
+            if checked.offset().saturating_sub(mark) >= self.patience.progress_bytes {
                 mark = checked.offset();
                 backoff.reset();
             }
@@ -180,15 +219,13 @@ impl Download<'_> {
                 return Err(DownloadFault::Cancelled);
             }
         }
-        let good = checked.good.verified();
-        if let Err(error) = checked.now.finish() {
-            // The last chunk, or the manifest's own hash of the whole.
-            let wrong_whole = good == size;
-            self.files
-                .truncate(&file, if wrong_whole { 0 } else { good })?;
-            return Err(wrong(error.to_string()));
-        }
-        self.files.sync(partial)?;
+        Ok(())
+    }
+
+    /// Leaves in the file what was checked, to be written on from there.
+    fn cut(&self, file: &mut File, checked: &Checked<'_>) -> Result<(), DownloadFault> {
+        self.files.truncate(file, checked.offset())?;
+        file.seek(SeekFrom::Start(checked.offset()))?;
         Ok(())
     }
 
@@ -218,11 +255,11 @@ impl Download<'_> {
         // A last, shorter chunk is only known once it is whole: where it is not the signed one it
         // goes too, to come again.
         if checked.offset() == size && checked.now.clone().finish().is_err() {
-            checked.now = checked.good.clone();
+            checked.go_back();
         }
-        self.files.truncate(file, checked.offset())?;
-        file.seek(SeekFrom::Start(checked.offset()))?;
-        Ok(())
+        checked.doubt =
+            (checked.offset() > checked.good.verified()).then(|| checked.good.verified());
+        self.cut(file, checked)
     }
 
     /// One request. `Ok(None)`: the image is complete; `Ok(Some(words))`: it is not, worth
@@ -277,9 +314,13 @@ impl Download<'_> {
                 )));
             }
             self.files.append(file, bytes)?;
-            checked
-                .feed(bytes)
-                .map_err(|error| wrong(error.to_string()))?;
+            if let Err(error) = checked.feed(bytes) {
+                if checked.take_doubt() {
+                    self.cut(file, checked)?;
+                    return Ok(Some(error.to_string()));
+                }
+                return Err(wrong(error.to_string()));
+            }
         }
     }
 }

@@ -118,6 +118,32 @@ fn an_image_arrives_whole_and_a_torn_beginning_is_used() {
 }
 
 #[test]
+fn bytes_that_a_power_cut_left_wrong_are_fetched_again_and_a_wrong_server_is_refused() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let served = whole.clone();
+    let bench = Bench::new(move |_, from| Answer::range(&served, from));
+    // In a chunk that ends before the image does, and in the last one.
+    for torn in [CHUNK + 9_000, 2 * CHUNK + 9_000] {
+        let mut left = whole[..torn].to_vec();
+        left[torn - 5_000..].fill(0);
+        fs::write(bench.partial(&manifest), left).unwrap();
+        bench.run(&manifest).unwrap();
+        assert_eq!(fs::read(bench.partial(&manifest)).unwrap(), whole);
+    }
+    let asked = [CHUNK + 9_000, CHUNK, 2 * CHUNK + 9_000, 2 * CHUNK];
+    assert_eq!(bench.server.requests(), asked.map(|at| at as u64));
+
+    let mut wrong = whole.clone();
+    wrong[CHUNK + 20_000] ^= 1;
+    let bench = Bench::new(move |_, from| Answer::range(&wrong, from));
+    fs::write(bench.partial(&manifest), &whole[..CHUNK + 9_000]).unwrap();
+    let words = bench.run(&manifest).unwrap_err();
+    assert!(words.contains("chunk 1"), "{words}");
+    assert_eq!(bench.server.requests().len(), 2, "asked once more, no more");
+}
+
+#[test]
 fn a_connection_that_breaks_again_and_again_still_ends_with_the_image() {
     let whole = image(SIZE);
     let manifest = manifest(&whole);

@@ -9,6 +9,8 @@ use std::path::Path;
 pub trait Files: Send + Sync {
     /// Makes a directory and its parents; there already is fine.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Opens a file (mode 0600) for reading and writing, making an empty one where there is none.
+    fn open(&self, path: &Path) -> io::Result<File>;
     /// Makes or empties a file (mode 0600) and writes `bytes` to it; not durable yet.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Writes at the end of an open file; not durable yet.
@@ -50,6 +52,15 @@ impl Files for Disk {
         fs::create_dir_all(path)
     }
 
+    fn open(&self, path: &Path) -> io::Result<File> {
+        private()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)
+    }
+
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         private()
             .create(true)
@@ -88,7 +99,7 @@ impl Files for Disk {
 }
 
 /// Open options for files only the agent's user may read.
-pub(crate) fn private() -> OpenOptions {
+fn private() -> OpenOptions {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = OpenOptions::new();
     options.mode(0o600);
@@ -129,6 +140,10 @@ pub(crate) mod tests {
         fn create_dir(&self, path: &Path) -> io::Result<()> {
             self.step()?;
             Disk.create_dir(path)
+        }
+        fn open(&self, path: &Path) -> io::Result<File> {
+            self.step()?;
+            Disk.open(path)
         }
         fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
             if let Err(error) = self.step() {

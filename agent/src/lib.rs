@@ -16,6 +16,8 @@ mod identity;
 mod install;
 mod jobs;
 mod link;
+#[cfg(test)]
+mod powercut;
 mod slots;
 pub mod state;
 #[cfg(test)]

@@ -126,15 +126,18 @@ impl StateDir {
             path: dir.to_path_buf(),
             what: format!("{error} (--state must name a directory this user can write to)"),
         };
-        for part in [dir.to_path_buf(), dir.join("download"), dir.join("trust")] {
-            files.create_dir(&part).map_err(fault)?;
+        let is_new = !dir.is_dir();
+        for part in ["download", "trust", "slots"] {
+            files.create_dir(&dir.join(part)).map_err(fault)?;
         }
-        let lock = files::private()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join("lock"))
-            .map_err(fault)?;
+        // Nothing below is durable before the way to it is.
+        files.sync_dir(dir).map_err(fault)?;
+        if is_new {
+            let parent = dir.parent().filter(|parent| *parent != Path::new(""));
+            let parent = parent.unwrap_or(Path::new("."));
+            files.sync_dir(parent).map_err(fault)?;
+        }
+        let lock = files.open(&dir.join("lock")).map_err(fault)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -1,4 +1,4 @@
-//! A small HTTPS server for tests: one connection, one request, one answer, as wrong as told.
+//! A small HTTPS server for tests: each answer as wrong as told.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -158,45 +158,50 @@ fn serve(
     seen: &Mutex<Vec<u64>>,
     stream: TcpStream,
 ) -> std::io::Result<()> {
+    // Head and body are written one after the other: neither waits for the other to be acknowledged.
+    stream.set_nodelay(true)?;
     let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
     let mut reader = BufReader::new(StreamOwned::new(connection, stream));
-    let (mut path, mut from) = (String::new(), 0);
     loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 {
+        let (mut path, mut from) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let line = line.trim_end().to_ascii_lowercase();
+            if let Some(rest) = line.strip_prefix("get ") {
+                path = rest.split(' ').next().unwrap_or_default().to_string();
+            } else if let Some(range) = line.strip_prefix("range: bytes=") {
+                from = range.trim_end_matches('-').parse().unwrap();
+            } else if line.is_empty() {
+                break;
+            }
+        }
+        seen.lock().unwrap().push(from);
+        let answer = handler(&path, from);
+        let stream = reader.get_mut();
+        let body = &answer.body[..answer
+            .cut_after
+            .unwrap_or(usize::MAX)
+            .min(answer.body.len())];
+        write!(stream, "HTTP/1.1 {}\r\n\r\n", answer.head)?;
+        stream.write_all(body)?;
+        if answer.endless {
+            loop {
+                stream.write_all(&[7; 4096])?;
+            }
+        }
+        stream.flush()?;
+        if answer.stall {
+            // Until the client gives up.
+            let mut line = String::new();
+            let _ = reader.read_line(&mut line);
             return Ok(());
         }
-        let line = line.trim_end().to_ascii_lowercase();
-        if let Some(rest) = line.strip_prefix("get ") {
-            path = rest.split(' ').next().unwrap_or_default().to_string();
-        } else if let Some(range) = line.strip_prefix("range: bytes=") {
-            from = range.trim_end_matches('-').parse().unwrap();
-        } else if line.is_empty() {
-            break;
+        if body.len() < answer.body.len() {
+            stream.conn.send_close_notify();
+            return stream.flush();
         }
     }
-    seen.lock().unwrap().push(from);
-    let answer = handler(&path, from);
-    let mut stream = reader.into_inner();
-    let body = &answer.body[..answer
-        .cut_after
-        .unwrap_or(usize::MAX)
-        .min(answer.body.len())];
-    write!(stream, "HTTP/1.1 {}\r\n\r\n", answer.head)?;
-    stream.write_all(body)?;
-    if answer.endless {
-        loop {
-            stream.write_all(&[7; 4096])?;
-        }
-    }
-    stream.flush()?;
-    if answer.stall {
-        // Until the client gives up.
-        let mut line = String::new();
-        reader = BufReader::new(stream);
-        let _ = reader.read_line(&mut line);
-        return Ok(());
-    }
-    stream.conn.send_close_notify();
-    stream.flush()
 }

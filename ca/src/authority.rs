@@ -7,21 +7,21 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType, SerialNumber,
+    CertificateParams, CrlDistributionPoint, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
-use yasna::Tag;
-use yasna::models::ObjectIdentifier;
+use rustls_pki_types::pem::PemObject;
 
 use crate::custody::{Custody, Signer};
 use crate::error::CaError;
 use crate::facts::{CertificateFacts, CertificateName};
 use crate::identifier::{CertificateId, Serial};
 use crate::lint::{self, Meant};
+use crate::pointers::{self, CrlShards, Pointers};
 use crate::profile::{Profile, Rules, Subject, Usage};
 use crate::public_key::PublicKey;
-use crate::{facts, pem, times};
+use crate::{facts, pem, profile, times};
 
 /// How far a certificate's life reaches back, for devices whose clock is late.
 const BACKDATED: Duration = Duration::from_secs(60);
@@ -37,6 +37,27 @@ pub struct AuthorityConfig {
     pub name: String,
     /// Where devices and their servers find lists and issuers, e.g. `http://ca.example:8880`.
     pub public_url: String,
+}
+
+/// What an authority can be told without being made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Life of a device's certificate.
+    pub device_validity: Duration,
+    /// Life of the server's certificate.
+    pub server_validity: Duration,
+    /// Over how many lists the revocations of new certificates are spread.
+    pub crl_shards: CrlShards,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            device_validity: profile::DEVICE_VALIDITY,
+            server_validity: profile::SERVER_VALIDITY,
+            crl_shards: CrlShards::default(),
+        }
+    }
 }
 
 /// A signed certificate.
@@ -76,9 +97,23 @@ pub struct Authority {
     custody: Box<dyn Custody>,
     /// Without a slash at its end.
     public_url: String,
+    terms: Terms,
 }
 
 impl Authority {
+    /// The same authority with other terms for what it signs from now on.
+    #[must_use]
+    pub fn with_terms(mut self, terms: Terms) -> Self {
+        self.terms = terms;
+        self
+    }
+
+    /// The terms of what it signs now.
+    #[must_use]
+    pub const fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
     /// Opens the authority in `dir`, or founds one where `dir` is missing or empty.
     ///
     /// The directory holds `root.crt`, `root.key`, `issuing.crt` and `issuing.key`; it appears
@@ -123,16 +158,16 @@ impl Authority {
         pem::certificate(&self.issuing)
     }
 
-    /// Where the revocation list is found; stands in device and operator certificates.
+    /// Where lists, OCSP and issuers are found from outside; without a slash at its end.
     #[must_use]
-    pub fn crl_url(&self) -> String {
-        format!("{}/crl/0.crl", self.public_url)
+    pub fn public_url(&self) -> &str {
+        &self.public_url
     }
 
-    /// Where the issuing certificate is found.
+    /// Where a certificate with this serial number says that its status is told.
     #[must_use]
-    pub fn issuing_url(&self) -> String {
-        format!("{}/issuing.crt", self.public_url)
+    pub fn pointers(&self, serial: &Serial) -> Pointers {
+        Pointers::at(&self.public_url, self.terms.crl_shards, serial)
     }
 
     /// Whether the issuing key signed this certificate (its validity and revocation are not
@@ -147,6 +182,12 @@ impl Authority {
             && certificate
                 .verify_signature(Some(issuing.public_key()))
                 .is_ok()
+    }
+
+    /// As [`Self::signed`], of PEM.
+    #[must_use]
+    pub fn signed_pem(&self, pem: &str) -> bool {
+        CertificateDer::from_pem_slice(pem.as_bytes()).is_ok_and(|der| self.signed(&der))
     }
 
     /// Signs a certificate for `key` by the rules of `profile`.
@@ -164,12 +205,29 @@ impl Authority {
         key: &PublicKey,
         now: SystemTime,
     ) -> Result<Issued, CaError> {
+        self.issue_for(profile, subject, key, Duration::MAX, now)
+    }
+
+    /// As [`Self::issue`], with a life that ends `lifetime` after `now` at the latest.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_for(
+        &self,
+        profile: Profile,
+        subject: &Subject,
+        key: &PublicKey,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Issued, CaError> {
         let rules = profile.rules();
         let names = subject.check(rules)?;
         self.refuse_own_key(key)?;
-        let (not_before, not_after) = self.life(rules, now)?;
+        let (not_before, not_after) = self.life(rules, lifetime, now)?;
         let serial = Serial::random()?;
-        let params = self.params(rules, subject, &names, &serial, (not_before, not_after))?;
+        let pointers = rules.points_to_authority.then(|| self.pointers(&serial));
+        let life = (not_before, not_after);
+        let params = params(rules, subject, &names, &serial, life, pointers.as_ref())?;
 
         let signer = Signer::new(self.custody());
         let signed = rcgen::Issuer::from_ca_cert_der(&self.issuing, &signer)
@@ -189,6 +247,7 @@ impl Authority {
                 serial: &serial,
                 not_before,
                 not_after,
+                pointers: pointers.as_ref(),
                 issuer: &self.issuing,
             },
         )?;
@@ -224,9 +283,22 @@ impl Authority {
         Err(CaError::AuthorityKey { which })
     }
 
+    fn validity(&self, rules: &Rules) -> Duration {
+        match rules.profile {
+            Profile::Device => self.terms.device_validity,
+            Profile::Server => self.terms.server_validity,
+            Profile::Operator | Profile::OcspResponder => rules.validity,
+        }
+    }
+
     /// A certificate's first and last second: the profile's term from a minute ago, and nothing
     /// that its issuer does not live through.
-    fn life(&self, rules: &Rules, now: SystemTime) -> Result<(SystemTime, SystemTime), CaError> {
+    fn life(
+        &self,
+        rules: &Rules,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<(SystemTime, SystemTime), CaError> {
         let issuer = &self.issuing_facts;
         if !issuer.is_valid_at(now) {
             return Err(CaError::OutsideIssuer {
@@ -237,57 +309,64 @@ impl Authority {
         }
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(times::seconds(now)?.unsigned_abs());
         let not_before = (now - BACKDATED).max(issuer.not_before);
-        let not_after = (now - BACKDATED + rules.validity).min(issuer.not_after);
+        let term = (now + self.validity(rules)).min(issuer.not_after);
+        let not_after = now.checked_add(lifetime).map_or(term, |end| end.min(term));
         Ok((not_before, not_after))
     }
+}
 
-    fn params(
-        &self,
-        rules: &Rules,
-        subject: &Subject,
-        names: &[CertificateName],
-        serial: &Serial,
-        (not_before, not_after): (SystemTime, SystemTime),
-    ) -> Result<CertificateParams, CaError> {
-        let mut params = CertificateParams::default();
-        params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
-        params.not_before = times::encodable(times::seconds(not_before)?)?;
-        params.not_after = times::encodable(times::seconds(not_after)?)?;
-        params.distinguished_name = DistinguishedName::new();
-        if let Some(organization) = rules.organization {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, organization);
-        }
+fn params(
+    rules: &Rules,
+    subject: &Subject,
+    names: &[CertificateName],
+    serial: &Serial,
+    (not_before, not_after): (SystemTime, SystemTime),
+    pointers: Option<&Pointers>,
+) -> Result<CertificateParams, CaError> {
+    let mut params = CertificateParams::default();
+    params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
+    params.not_before = times::encodable(times::seconds(not_before)?)?;
+    params.not_after = times::encodable(times::seconds(not_after)?)?;
+    params.distinguished_name = DistinguishedName::new();
+    if let Some(organization) = rules.organization {
         params
             .distinguished_name
-            .push(DnType::CommonName, subject.common_name.as_str());
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match rules.usage {
-            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
-            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
-        }];
-        params.subject_alt_names = names
-            .iter()
-            .map(|name| {
-                Ok(match name {
-                    CertificateName::Address(address) => SanType::IpAddress(*address),
-                    CertificateName::Dns(name) | CertificateName::Other(name) => {
-                        SanType::DnsName(name.as_str().try_into()?)
-                    }
-                })
-            })
-            .collect::<Result<_, rcgen::Error>>()?;
-        params.use_authority_key_identifier_extension = true;
-        if rules.points_to_authority {
-            params.crl_distribution_points = vec![CrlDistributionPoint {
-                uris: vec![self.crl_url()],
-            }];
-            params.custom_extensions = vec![authority_information_access(&self.issuing_url())];
-        }
-        Ok(params)
+            .push(DnType::OrganizationName, organization);
     }
+    params
+        .distinguished_name
+        .push(DnType::CommonName, subject.common_name.as_str());
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![match rules.usage {
+        Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+        Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        Usage::OcspSigning => ExtendedKeyUsagePurpose::OcspSigning,
+    }];
+    params.subject_alt_names = names
+        .iter()
+        .map(|name| {
+            Ok(match name {
+                CertificateName::Address(address) => SanType::IpAddress(*address),
+                CertificateName::Dns(name) | CertificateName::Other(name) => {
+                    SanType::DnsName(name.as_str().try_into()?)
+                }
+            })
+        })
+        .collect::<Result<_, rcgen::Error>>()?;
+    params.use_authority_key_identifier_extension = true;
+    if let Some(pointers) = pointers {
+        params.crl_distribution_points = vec![CrlDistributionPoint {
+            uris: vec![pointers.crl.clone()],
+        }];
+        params
+            .custom_extensions
+            .push(pointers::authority_information_access(pointers));
+    }
+    if rules.usage == Usage::OcspSigning {
+        params.custom_extensions.push(pointers::ocsp_no_check());
+    }
+    Ok(params)
 }
 
 impl fmt::Debug for Authority {
@@ -297,28 +376,6 @@ impl fmt::Debug for Authority {
             .field("public_url", &self.public_url)
             .finish_non_exhaustive()
     }
-}
-
-/// Authority information access (RFC 5280 §4.2.2.1) naming one caIssuers URL, which is ASCII (see
-/// [`check_public_url`]).
-fn authority_information_access(url: &str) -> CustomExtension {
-    const AUTHORITY_INFO_ACCESS: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 1, 1];
-    const CA_ISSUERS: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 48, 2];
-    /// GeneralName's uniformResourceIdentifier.
-    const URI_TAG: u64 = 6;
-    let content = yasna::construct_der(|writer| {
-        writer.write_sequence(|descriptions| {
-            descriptions.next().write_sequence(|description| {
-                description
-                    .next()
-                    .write_oid(&ObjectIdentifier::from_slice(CA_ISSUERS));
-                description
-                    .next()
-                    .write_tagged_implicit(Tag::context(URI_TAG), |uri| uri.write_ia5_string(url));
-            });
-        });
-    });
-    CustomExtension::from_oid_content(AUTHORITY_INFO_ACCESS, content)
 }
 
 /// A URL as it may stand in a certificate: an IA5String, of a scheme that clients fetch.

@@ -5,7 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
+use rcgen::{
+    CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope,
+    KeyIdMethod, RevokedCertParams, SerialNumber,
+};
+use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
@@ -46,6 +50,14 @@ macro_rules! reasons {
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// The CRLReason with this number.
+            pub(crate) fn from_code(code: u8) -> Option<Self> {
+                Self::ALL
+                    .iter()
+                    .copied()
+                    .find(|reason| reason.encodable() as u8 == code)
             }
 
             const fn encodable(self) -> rcgen::RevocationReason {
@@ -117,6 +129,38 @@ impl Authority {
         this_update: SystemTime,
         next_update: SystemTime,
     ) -> Result<Vec<u8>, CaError> {
+        self.sign_list(number, entries, this_update, next_update, &[])
+    }
+
+    /// As [`Self::crl`], for one of several lists: `urls` is where certificates say that it is
+    /// found, and stands in the list as its critical issuing distribution point (RFC 5280 §5.2.5),
+    /// so that it is not taken for another.
+    ///
+    /// # Errors
+    /// Those of [`Self::crl`], and [`CaError::Invalid`] for no URL at all.
+    pub fn crl_shard(
+        &self,
+        urls: &[String],
+        number: u64,
+        entries: &[RevokedEntry],
+        this_update: SystemTime,
+        next_update: SystemTime,
+    ) -> Result<Vec<u8>, CaError> {
+        if urls.is_empty() {
+            let reason = "a list that is one of several says where it is found";
+            return Err(CaError::invalid("URLs", "none", reason));
+        }
+        self.sign_list(number, entries, this_update, next_update, urls)
+    }
+
+    fn sign_list(
+        &self,
+        number: u64,
+        entries: &[RevokedEntry],
+        this_update: SystemTime,
+        next_update: SystemTime,
+        urls: &[String],
+    ) -> Result<Vec<u8>, CaError> {
         check_entry_count(entries.len())?;
         let this_update = times::seconds(this_update)?;
         let next_update = times::seconds(next_update)?;
@@ -151,7 +195,13 @@ impl Authority {
             this_update: times::encodable(this_update)?,
             next_update: times::encodable(next_update)?,
             crl_number: SerialNumber::from(number),
-            issuing_distribution_point: None,
+            issuing_distribution_point: (!urls.is_empty()).then(|| CrlIssuingDistributionPoint {
+                distribution_point: CrlDistributionPoint {
+                    uris: urls.to_vec(),
+                },
+                // The issuing certificate signs no authorities.
+                scope: Some(CrlScope::UserCertsOnly),
+            }),
             revoked_certs,
             key_identifier_method: KeyIdMethod::PreSpecified(self.issuing_key_id().to_owned()),
         };
@@ -162,26 +212,93 @@ impl Authority {
             .map_err(|error| signer.explain(error))?
             .der()
             .to_vec();
-        self.check_list(&der, expected)?;
+        // The second look.
+        let slip = |what: String| CaError::Lint {
+            rule: format!("the revocation list does not read back as it was meant: {what}"),
+        };
+        let read = self
+            .read_crl(&der)
+            .map_err(|error| slip(error.to_string()))?;
+        if read.entries.len() != expected || read.urls != urls || read.number != number {
+            return Err(slip("its entries, URLs or number are others".to_owned()));
+        }
         Ok(der)
     }
 
-    /// The second look at a signed list.
-    fn check_list(&self, der: &[u8], entries: usize) -> Result<(), CaError> {
+    /// Reads a list that this authority signed.
+    ///
+    /// # Errors
+    /// [`CaError::Unreadable`] when it is none, or what is critical in it is not known here.
+    pub fn read_crl(&self, der: &[u8]) -> Result<RevocationList, CaError> {
+        let no = |reason: &str| facts::unreadable(format!("as a revocation list, {reason}"));
         let issuing = facts::parse(self.issuing_der())?;
-        let kept = CertificateRevocationList::from_der(der).is_ok_and(|(rest, list)| {
-            rest.is_empty()
-                && list.verify_signature(issuing.public_key()).is_ok()
-                && list.issuer().as_raw() == issuing.subject().as_raw()
-                && list.iter_revoked_certificates().count() == entries
-        });
-        if kept {
-            return Ok(());
+        let Ok(([], list)) = CertificateRevocationList::from_der(der) else {
+            return Err(no("it is truncated or followed by something else"));
+        };
+        if list.issuer().as_raw() != issuing.subject().as_raw()
+            || list.verify_signature(issuing.public_key()).is_err()
+        {
+            return Err(no("it was not signed by the issuing key"));
         }
-        Err(CaError::Lint {
-            rule: "the revocation list does not read back as it was meant".to_owned(),
+        let (mut urls, mut number) = (Vec::new(), None);
+        for extension in list.extensions() {
+            match extension.parsed_extension() {
+                ParsedExtension::CRLNumber(found) => number = u64::try_from(found).ok(),
+                ParsedExtension::IssuingDistributionPoint(point)
+                    if extension.critical && !point.indirect_crl =>
+                {
+                    let Some(DistributionPointName::FullName(names)) = &point.distribution_point
+                    else {
+                        return Err(no("its distribution point has no name"));
+                    };
+                    urls.extend(names.iter().filter_map(|name| match name {
+                        GeneralName::URI(uri) => Some((*uri).to_owned()),
+                        _ => None,
+                    }));
+                }
+                ParsedExtension::AuthorityKeyIdentifier(_) => {}
+                _ => return Err(no("it has an extension that no list of ours has")),
+            }
+        }
+        let entries = list.iter_revoked_certificates().map(|entry| {
+            let reason = match entry.reason_code() {
+                None => RevocationReason::Unspecified,
+                Some((_, code)) => RevocationReason::from_code(code.0)
+                    .ok_or_else(|| no("an entry has a reason that is not known"))?,
+            };
+            Ok(RevokedEntry {
+                serial: Serial::from_be_bytes(entry.raw_serial())
+                    .ok_or_else(|| no("an entry's serial number is not positive"))?,
+                revoked_at: times::system(entry.revocation_date)?,
+                reason,
+            })
+        });
+        Ok(RevocationList {
+            number: number.ok_or_else(|| no("it has no number"))?,
+            this_update: times::system(list.last_update())?,
+            next_update: list
+                .next_update()
+                .ok_or_else(|| no("it does not say when the next comes"))
+                .and_then(times::system)?,
+            urls,
+            entries: entries.collect::<Result<_, CaError>>()?,
         })
     }
+}
+
+/// What a revocation list says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevocationList {
+    /// Its number, which grows from one list of a kind to the next.
+    pub number: u64,
+    /// When it was made.
+    pub this_update: SystemTime,
+    /// When the next comes, at the latest.
+    pub next_update: SystemTime,
+    /// Where it is found; empty for a list that speaks of every certificate.
+    pub urls: Vec<String>,
+    /// What is revoked.
+    pub entries: Vec<RevokedEntry>,
 }
 
 fn check_entry_count(entries: usize) -> Result<(), CaError> {
@@ -242,6 +359,45 @@ mod tests {
         let earliest = times::seconds(now()).unwrap() + 10;
         assert_eq!(revoked[1].revocation_date.timestamp(), earliest);
         assert_eq!(revoked[8].reason_code().unwrap().1.0, 10);
+    }
+
+    #[test]
+    fn one_of_several_lists_says_which() {
+        let (_dir, authority) = authority();
+        let hour = Duration::from_secs(3600);
+        let urls = ["http://a/crl/16/1.crl", "http://b/crl/16/1.crl"].map(str::to_owned);
+        let entries = [entry(1, 50, RevocationReason::KeyCompromise)];
+        let der = authority
+            .crl_shard(&urls, 9, &entries, now(), now() + hour)
+            .unwrap();
+        let (_, list) = CertificateRevocationList::from_der(&der).unwrap();
+        let critical: Vec<_> = list
+            .extensions()
+            .iter()
+            .filter(|one| one.critical)
+            .collect();
+        assert_eq!(critical.len(), 1);
+        assert_eq!(critical[0].oid.to_id_string(), "2.5.29.28");
+        let read = authority.read_crl(&der).unwrap();
+        assert_eq!(
+            (read.number, &read.urls[..], &read.entries[..]),
+            (9, &urls[..], &entries[..])
+        );
+        assert_eq!((read.this_update, read.next_update), (now(), now() + hour));
+        assert!(
+            authority
+                .crl_shard(&[], 9, &[], now(), now() + hour)
+                .is_err()
+        );
+        let (_dir, other) = super::super::authority::tests::authority();
+        assert!(
+            other
+                .read_crl(&der)
+                .unwrap_err()
+                .to_string()
+                .contains("issuing key")
+        );
+        assert!(authority.read_crl(&der[..der.len() - 1]).is_err());
     }
 
     #[test]

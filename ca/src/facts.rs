@@ -33,6 +33,8 @@ pub struct KeyUsages {
     pub client_auth: bool,
     /// TLS server (extended key usage).
     pub server_auth: bool,
+    /// OCSP answers in the issuer's name (extended key usage).
+    pub ocsp_signing: bool,
     /// Any other extended key usage, `anyExtendedKeyUsage` included.
     pub other_extended: bool,
 }
@@ -158,15 +160,17 @@ impl CertificateFacts {
         match (
             usages.client_auth,
             usages.server_auth,
+            usages.ocsp_signing,
             self.names.is_empty(),
         ) {
-            (true, false, true) if bare => Some(Profile::Device),
-            (true, false, true)
+            (true, false, false, true) if bare => Some(Profile::Device),
+            (true, false, false, true)
                 if self.subject_attributes == 2 && organizations == [OPERATOR_ORGANIZATION] =>
             {
                 Some(Profile::Operator)
             }
-            (false, true, false) if bare => Some(Profile::Server),
+            (false, true, false, false) if bare => Some(Profile::Server),
+            (false, false, true, true) if bare => Some(Profile::OcspResponder),
             _ => None,
         }
     }
@@ -231,11 +235,11 @@ fn usages(certificate: &X509Certificate<'_>) -> Result<KeyUsages, CaError> {
         let extended = extended.value;
         usages.client_auth = extended.client_auth;
         usages.server_auth = extended.server_auth;
+        usages.ocsp_signing = extended.ocsp_signing;
         usages.other_extended = extended.any
             || extended.code_signing
             || extended.email_protection
             || extended.time_stamping
-            || extended.ocsp_signing
             || !extended.other.is_empty();
     }
     Ok(usages)

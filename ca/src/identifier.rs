@@ -135,6 +135,13 @@ impl Serial {
         digits.iter().rev().map(|d| char::from(b'0' + d)).collect()
     }
 
+    /// The last, least significant octet.
+    #[must_use]
+    pub fn last_octet(&self) -> u8 {
+        // A serial number is not zero, so there is one.
+        self.0.last().copied().unwrap_or_default()
+    }
+
     /// Big-endian octets without leading zeros.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

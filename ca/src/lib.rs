@@ -16,22 +16,26 @@ mod facts;
 mod identifier;
 mod key_pair;
 mod lint;
+mod ocsp;
 mod pem;
+mod pointers;
 mod profile;
 mod public_key;
 mod server;
 mod times;
 
-pub use authority::{Authority, AuthorityConfig, Issued};
-pub use crl::{MAX_CRL_ENTRIES, RevocationReason, RevokedEntry};
+pub use authority::{Authority, AuthorityConfig, Issued, Terms};
+pub use crl::{MAX_CRL_ENTRIES, RevocationList, RevocationReason, RevokedEntry};
 pub use csr::{Csr, CsrError, MAX_CSR_BYTES};
 pub use error::CaError;
 pub use facts::{CertificateFacts, CertificateName, KeyUsages, MAX_CERTIFICATE_BYTES, NameValue};
 pub use identifier::{CertificateId, InvalidIdentifier, Serial};
 pub use key_pair::KeyPair;
+pub use ocsp::{CertificateState, MAX_OCSP_REQUEST_BYTES, OcspRefusal, OcspRequest, OcspResponder};
+pub use pointers::{CrlShard, CrlShards, Pointers};
 pub use profile::{
-    DEVICE_VALIDITY, MAX_COMMON_NAME_CHARS, MAX_SERVER_NAMES, OPERATOR_ORGANIZATION,
-    OPERATOR_VALIDITY, Profile, SERVER_VALIDITY, Subject,
+    DEVICE_VALIDITY, MAX_COMMON_NAME_CHARS, MAX_SERVER_NAMES, OCSP_RESPONDER_VALIDITY,
+    OPERATOR_ORGANIZATION, OPERATOR_VALIDITY, Profile, SERVER_VALIDITY, Subject,
 };
 pub use public_key::{KeyKind, KeyRefused, PublicKey};
 pub use server::ServerIdentity;

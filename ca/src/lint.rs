@@ -4,12 +4,16 @@
 use std::time::SystemTime;
 
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::ParsedExtension;
+use x509_parser::der_parser::{Oid, oid};
+use x509_parser::extensions::{
+    CRLDistributionPoint, DistributionPointName, GeneralName, ParsedExtension,
+};
 
 use crate::error::CaError;
 use crate::facts::{self, CertificateFacts, CertificateName};
 use crate::identifier::Serial;
-use crate::profile::Rules;
+use crate::pointers::Pointers;
+use crate::profile::{Rules, Usage};
 use crate::public_key::PublicKey;
 
 /// What a certificate was meant to be.
@@ -21,6 +25,8 @@ pub(crate) struct Meant<'a> {
     pub(crate) serial: &'a Serial,
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
+    /// Where it says that its status is told.
+    pub(crate) pointers: Option<&'a Pointers>,
     /// DER of the issuing certificate.
     pub(crate) issuer: &'a [u8],
 }
@@ -37,7 +43,7 @@ pub(crate) fn check(der: &[u8], meant: &Meant<'_>) -> Result<CertificateFacts, C
     let marks = Marks::of(&certificate)?;
     let issuer_key = Marks::of(&issuer)?.subject_key;
 
-    let rules: [(bool, &str); 12] = [
+    let rules: [(bool, &str); 13] = [
         (
             certificate
                 .verify_signature(Some(issuer.public_key()))
@@ -86,8 +92,12 @@ pub(crate) fn check(der: &[u8], meant: &Meant<'_>) -> Result<CertificateFacts, C
             "its key identifiers do not lead to its issuer",
         ),
         (
-            marks.pointers == meant.rules.points_to_authority && !marks.unknown_critical,
-            "it does not say where its revocation list is, or says what it should not",
+            marks.pointers.as_ref() == meant.pointers && !marks.unknown_critical,
+            "it does not say where its revocation list and its OCSP responder are, or says what it should not",
+        ),
+        (
+            marks.ocsp_no_check == (meant.rules.usage == Usage::OcspSigning),
+            "it is not marked as an OCSP responder's, or is and should not be",
         ),
     ];
     match rules.into_iter().find(|(kept, _)| !kept) {
@@ -105,7 +115,8 @@ struct Marks {
     critical_key_usage: bool,
     subject_key: Option<Vec<u8>>,
     authority_key: Option<Vec<u8>>,
-    pointers: bool,
+    pointers: Option<Pointers>,
+    ocsp_no_check: bool,
     unknown_critical: bool,
 }
 
@@ -116,7 +127,7 @@ impl Marks {
             .extensions_map()
             .map_err(|_| facts::unreadable("it has an extension twice"))?;
         let mut marks = Self::default();
-        let (mut list, mut issuers) = (false, false);
+        let (mut list, mut access) = (Vec::new(), Vec::new());
         for extension in certificate.extensions() {
             match extension.parsed_extension() {
                 ParsedExtension::BasicConstraints(constraints) => {
@@ -129,17 +140,65 @@ impl Marks {
                 ParsedExtension::AuthorityKeyIdentifier(id) => {
                     marks.authority_key = id.key_identifier.as_ref().map(|id| id.0.to_owned());
                 }
-                ParsedExtension::CRLDistributionPoints(points) => list = !points.points.is_empty(),
-                ParsedExtension::AuthorityInfoAccess(access) => {
-                    issuers = !access.accessdescs.is_empty();
+                ParsedExtension::CRLDistributionPoints(points) => {
+                    list.extend(points.points.iter().map(|point| point_url(point)));
+                }
+                ParsedExtension::AuthorityInfoAccess(infos) => {
+                    access.extend(infos.accessdescs.iter().map(|info| {
+                        (
+                            info.access_method.to_id_string(),
+                            url(&info.access_location),
+                        )
+                    }));
                 }
                 ParsedExtension::ExtendedKeyUsage(_)
                 | ParsedExtension::SubjectAlternativeName(_) => {}
-                _ => marks.unknown_critical |= extension.critical,
+                _ => {
+                    marks.ocsp_no_check |= extension.oid == OCSP_NO_CHECK;
+                    marks.unknown_critical |= extension.critical;
+                }
             }
         }
-        marks.pointers = list && issuers;
+        marks.pointers = match (&list[..], &access[..]) {
+            ([], []) => None,
+            ([Some(crl)], [(ocsp_method, Some(ocsp)), (issuer_method, Some(issuer))])
+                if ocsp_method == OCSP && issuer_method == CA_ISSUERS =>
+            {
+                Some(Pointers {
+                    crl: crl.clone(),
+                    ocsp: ocsp.clone(),
+                    issuer: issuer.clone(),
+                })
+            }
+            _ => {
+                return Err(facts::unreadable(
+                    "its pointers are not those of this authority",
+                ));
+            }
+        };
         Ok(marks)
+    }
+}
+
+const OCSP: &str = "1.3.6.1.5.5.7.48.1";
+const CA_ISSUERS: &str = "1.3.6.1.5.5.7.48.2";
+const OCSP_NO_CHECK: Oid<'static> = oid!(1.3.6.1.5.5.7.48.1.5);
+
+/// The one URL of a distribution point that has nothing else.
+fn point_url(point: &CRLDistributionPoint<'_>) -> Option<String> {
+    match (&point.distribution_point, &point.reasons, &point.crl_issuer) {
+        (Some(DistributionPointName::FullName(names)), None, None) => match &names[..] {
+            [name] => url(name),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn url(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        _ => None,
     }
 }
 
@@ -147,6 +206,7 @@ impl Marks {
 mod tests {
     use super::*;
     use crate::KeyPair;
+    use crate::pointers::{CrlShards, authority_information_access, ocsp_no_check};
     use crate::profile::Profile;
     use rcgen::{
         CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose as Extended, IsCa,
@@ -184,6 +244,11 @@ mod tests {
         params.use_authority_key_identifier_extension = true;
         params.not_before = at(begin);
         params.not_after = at(begin + 3600);
+        let pointers = Pointers::at("http://ca.example", CrlShards::default(), &serial);
+        params.crl_distribution_points = vec![rcgen::CrlDistributionPoint {
+            uris: vec![pointers.crl.clone()],
+        }];
+        params.custom_extensions = vec![authority_information_access(&pointers)];
         spoil(&mut params);
         let der = params
             .signed_by(key.public(), &issuer)
@@ -201,6 +266,7 @@ mod tests {
                 serial: &serial,
                 not_before,
                 not_after: not_before + Duration::from_secs(3600),
+                pointers: Some(&pointers),
                 issuer: &issuer_der,
             },
         )
@@ -247,6 +313,27 @@ mod tests {
             ("validity", |params| params.not_before -= HOUR),
             ("identifiers", |params| {
                 params.use_authority_key_identifier_extension = false
+            }),
+            ("revocation list", |params| {
+                params.crl_distribution_points.clear();
+                params.custom_extensions.clear();
+            }),
+            ("pointers", |params| params.crl_distribution_points.clear()),
+            ("pointers", |params| params.custom_extensions.clear()),
+            ("pointers", |params| {
+                let more = params.crl_distribution_points.clone();
+                params.crl_distribution_points.extend(more);
+            }),
+            ("revocation list", |params| {
+                for point in &mut params.crl_distribution_points {
+                    point.uris = vec!["http://ca.example/crl/16/x.crl".to_owned()];
+                }
+            }),
+            ("responder", |params| {
+                params.custom_extensions.push(ocsp_no_check())
+            }),
+            ("usages", |params| {
+                params.extended_key_usages = vec![Extended::OcspSigning]
             }),
             ("revocation list", |params| {
                 let mut odd = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);

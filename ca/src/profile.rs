@@ -16,6 +16,8 @@ pub const DEVICE_VALIDITY: Duration = DAY.saturating_mul(365);
 pub const SERVER_VALIDITY: Duration = DAY.saturating_mul(396);
 /// Life of an operator's certificate: one year.
 pub const OPERATOR_VALIDITY: Duration = DAY.saturating_mul(365);
+/// Life of the OCSP responder's certificate. Nobody can revoke it (RFC 6960 §4.2.2.2.1), so it is short.
+pub const OCSP_RESPONDER_VALIDITY: Duration = DAY.saturating_mul(7);
 /// The organization (O) in the subject of every operator's certificate and of no other.
 pub const OPERATOR_ORGANIZATION: &str = "Muster operators";
 /// Characters of the longest common name: that of the longest thing name. RFC 5280 has 64
@@ -36,6 +38,9 @@ pub enum Profile {
     /// A person or program that operates the fleet: subject
     /// `O=Muster operators, CN=<operator>`, client authentication only.
     Operator,
+    /// The responder that signs OCSP answers in the issuing key's place: OCSP signing only, and
+    /// the extension that ends the chain of questions (RFC 6960 §4.2.2.2).
+    OcspResponder,
 }
 
 /// One row of the table.
@@ -45,7 +50,7 @@ pub(crate) struct Rules {
     pub(crate) usage: Usage,
     pub(crate) organization: Option<&'static str>,
     pub(crate) validity: Duration,
-    /// Says where its revocation list and its issuer's certificate are.
+    /// Says where its revocation list, its OCSP responder and its issuer's certificate are.
     pub(crate) points_to_authority: bool,
 }
 
@@ -54,6 +59,7 @@ pub(crate) struct Rules {
 pub(crate) enum Usage {
     Client,
     Server,
+    OcspSigning,
 }
 
 impl Profile {
@@ -71,7 +77,7 @@ impl Profile {
                 usage: Usage::Server,
                 organization: None,
                 validity: SERVER_VALIDITY,
-                points_to_authority: false,
+                points_to_authority: true,
             },
             Self::Operator => &Rules {
                 profile: Self::Operator,
@@ -79,6 +85,13 @@ impl Profile {
                 organization: Some(OPERATOR_ORGANIZATION),
                 validity: OPERATOR_VALIDITY,
                 points_to_authority: true,
+            },
+            Self::OcspResponder => &Rules {
+                profile: Self::OcspResponder,
+                usage: Usage::OcspSigning,
+                organization: None,
+                validity: OCSP_RESPONDER_VALIDITY,
+                points_to_authority: false,
             },
         }
     }

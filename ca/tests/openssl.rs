@@ -97,6 +97,7 @@ fn subject(common_name: &str, names: &[&str]) -> Subject {
 fn chains_verify_for_their_purpose_alone() {
     let judge = Judge::new();
     for (profile, names, purpose, other) in [
+        (Profile::OcspResponder, &[][..], "ocsphelper", "sslclient"),
         (Profile::Device, &[][..], "sslclient", "sslserver"),
         (Profile::Operator, &[][..], "sslclient", "sslserver"),
         (
@@ -141,7 +142,8 @@ fn certificates_as_openssl_reads_them() {
         "X509v3 Basic Constraints: critical",
         "X509v3 Key Usage: critical",
         "TLS Web Client Authentication",
-        "URI:http://localhost:8880/crl/0.crl",
+        "URI:http://localhost:8880/crl/16/",
+        "OCSP - URI:http://localhost:8880/ocsp",
         "CA Issuers - URI:http://localhost:8880/issuing.crt",
         "X509v3 Authority Key Identifier",
         "X509v3 Subject Key Identifier",

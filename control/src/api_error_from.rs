@@ -36,9 +36,10 @@ impl From<FleetError> for ApiError {
                 "CertificateStateException",
                 message,
             ),
-            FleetError::Name(_) | FleetError::Invalid(_) | FleetError::Csr(_) => {
-                Self::invalid(message)
-            }
+            FleetError::Name(_)
+            | FleetError::Invalid(_)
+            | FleetError::Csr(_)
+            | FleetError::Template(_) => Self::invalid(message),
             FleetError::InvariantBroken { .. } => {
                 Self::new(StatusCode::CONFLICT, "InvariantBrokenException", message)
             }

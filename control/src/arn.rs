@@ -4,6 +4,7 @@
 //! any region, and must carry this server's account.
 
 use ca::CertificateId;
+use fleet::provisioning::TemplateName;
 use fleet::{GroupName, Target, ThingName};
 
 use crate::api_error::ApiError;
@@ -37,6 +38,10 @@ impl Arns<'_> {
 
     pub(crate) fn policy(&self, name: &policy::PolicyName) -> String {
         self.write("policy", name)
+    }
+
+    pub(crate) fn provisioning_template(&self, name: &TemplateName) -> String {
+        self.write("provisioningtemplate", name)
     }
 
     pub(crate) fn job(&self, id: impl std::fmt::Display) -> String {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use broker::Broker;
 use ca::Authority;
-use fleet::Fleet;
+use fleet::{Fleet, RevocationFaces};
 use ota::server::Ota;
 use rustls::ServerConfig;
 use tokio::runtime;
@@ -39,6 +39,8 @@ pub struct ControlParts {
     pub ota: Ota,
     /// Asked for its counters.
     pub broker: Broker,
+    /// Revocation lists and OCSP.
+    pub revocation: RevocationFaces,
     /// The certificate authority.
     pub authority: Arc<Authority>,
     /// Who may use the API.
@@ -120,11 +122,12 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
         listener.set_nonblocking(true)?;
         tokio::net::TcpListener::from_std(listener)
     };
-    let plain = plain::router(&parts.fleet, &parts.authority);
+    let plain = plain::router(&parts.revocation, &parts.authority);
     let rooms = Arc::new(Rooms {
         fleet: parts.fleet,
         ota: parts.ota,
         broker: parts.broker,
+        revocation: parts.revocation,
         authority: parts.authority,
         operators: parts.operators,
         endpoints: parts.endpoints,

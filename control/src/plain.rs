@@ -1,37 +1,56 @@
-//! Plain HTTP, as RFC 5280 §4.2.1.13 wants it for what is signed by itself: the revocation list
-//! and the two CA certificates, and nothing else.
+//! Plain HTTP, as RFC 5280 §4.2.1.13 and RFC 6960 appendix A want it for what is signed by itself: revocation lists,
+//! OCSP answers and the two CA certificates, and nothing else.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use bytes::Bytes;
-use ca::Authority;
-use fleet::Fleet;
+use ca::{Authority, MAX_OCSP_REQUEST_BYTES, OcspRefusal};
+use data_encoding::BASE64;
+use fleet::{ListName, RevocationFaces};
 use http::{HeaderValue, StatusCode, header};
-use parking_lot::Mutex;
+use http_body_util::BodyExt;
 
-/// How long a list is good for (its nextUpdate, RFC 5280 §5.1.2.5).
-const LIST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-/// A list with less life left than this is made anew, so that who fetches one can keep it.
-const MIN_LIFE_LEFT: Duration = Duration::from_secs(12 * 60 * 60);
-/// How far thisUpdate lies back, for readers whose clock is late.
-const BACKDATED: Duration = Duration::from_secs(60);
+/// Longest an OCSP request may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// Most of a body that is taken in at all.
+const MAX_TAKEN_BYTES: usize = 1024 * 1024;
 
 /// The plain listener's routes.
-pub(crate) fn router(fleet: &Fleet, authority: &Arc<Authority>) -> Router {
-    let lists = Arc::new(RevocationLists {
-        fleet: fleet.clone(),
-        authority: authority.clone(),
-        current: Mutex::new(None),
-    });
+pub(crate) fn router(faces: &RevocationFaces, authority: &Arc<Authority>) -> Router {
     let root = Bytes::from(authority.root_der().to_vec());
     let issuing = Bytes::from(authority.issuing_der().to_vec());
+    let (whole, shards) = (faces.clone(), faces.clone());
+    let (posted, gotten) = (faces.clone(), faces.clone());
     Router::new()
-        .route("/crl/0.crl", get(move || serve_list(lists.clone())))
+        .route(
+            "/crl/0.crl",
+            get(move || list(whole.clone(), Ok(ListName::Whole))),
+        )
+        .route(
+            "/crl/{count}/{file}",
+            get(async move |Path((count, file)): Path<(String, String)>| {
+                list(shards.clone(), format!("crl/{count}/{file}").parse()).await
+            }),
+        )
+        .route(
+            "/ocsp",
+            post(async move |body: Body| {
+                let body = tokio::time::timeout(BODY_DEADLINE, read(body)).await;
+                ocsp(posted, body.ok().flatten()).await
+            }),
+        )
+        .route(
+            "/ocsp/{*request}",
+            get(async move |Path(request): Path<String>| {
+                ocsp(gotten, BASE64.decode(request.as_bytes()).ok()).await
+            }),
+        )
         .route("/root.crt", get(async move || certificate(root.clone())))
         .route(
             "/issuing.crt",
@@ -39,16 +58,53 @@ pub(crate) fn router(fleet: &Fleet, authority: &Arc<Authority>) -> Router {
         )
 }
 
-async fn serve_list(lists: Arc<RevocationLists>) -> Response {
-    let made = tokio::task::spawn_blocking(move || lists.at(SystemTime::now())).await;
+async fn list(faces: RevocationFaces, name: Result<ListName, ()>) -> Response {
+    let Ok(name) = name else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let made = tokio::task::spawn_blocking(move || faces.list(name, SystemTime::now())).await;
     match made {
-        Ok(Ok(der)) => of_type("application/pkix-crl", der),
-        Ok(Err(reason)) => {
-            tracing::error!(reason, "the revocation list could not be made");
+        Ok(Ok(Some(der))) => of_type("application/pkix-crl", Bytes::from_owner(der)),
+        Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
+        Ok(Err(error)) => {
+            tracing::error!(%error, list = %name, "a revocation list could not be made");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// A request's body; `None` for one that broke off or is longer than an OCSP request. What is too
+/// long is taken in, within bounds: who is still sending would not hear the answer.
+async fn read(mut body: Body) -> Option<Vec<u8>> {
+    let (mut request, mut taken) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.ok()?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        taken += data.len();
+        if taken > MAX_TAKEN_BYTES {
+            return None;
+        }
+        if taken <= MAX_OCSP_REQUEST_BYTES {
+            request.extend_from_slice(data);
+        }
+    }
+    (taken <= MAX_OCSP_REQUEST_BYTES).then_some(request)
+}
+
+/// Answers in OCSP's own words, whatever was asked (RFC 6960 appendix A.2).
+async fn ocsp(faces: RevocationFaces, request: Option<Vec<u8>>) -> Response {
+    let answer = match request {
+        None => OcspRefusal::Malformed.to_der(),
+        Some(request) => {
+            tokio::task::spawn_blocking(move || faces.ocsp(&request, SystemTime::now()))
+                .await
+                .unwrap_or_else(|_| OcspRefusal::Internal.to_der())
+        }
+    };
+    of_type("application/ocsp-response", answer.into())
 }
 
 fn certificate(der: Bytes) -> Response {
@@ -62,58 +118,4 @@ fn of_type(media: &'static str, body: Bytes) -> Response {
     // A cache must not hold back what was revoked since.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
-}
-
-/// The revocation list as it was last signed.
-struct RevocationLists {
-    fleet: Fleet,
-    authority: Arc<Authority>,
-    /// Held while a new one is signed, so that each change is signed once.
-    current: Mutex<Option<Current>>,
-}
-
-struct Current {
-    der: Bytes,
-    epoch: u64,
-    number: u64,
-    next_update: SystemTime,
-}
-
-impl RevocationLists {
-    /// The list that says everything decided before `now`; blocks.
-    fn at(&self, now: SystemTime) -> Result<Bytes, String> {
-        let mut current = self.current.lock();
-        // Read before the entries: a revocation in between makes the next call sign again.
-        let epoch = self.fleet.revocation_epoch();
-        if let Some(list) = current.as_ref()
-            && list.epoch == epoch
-            && list.next_update > now + MIN_LIFE_LEFT
-        {
-            return Ok(list.der.clone());
-        }
-        let entries = self.fleet.revoked(now).map_err(|error| error.to_string())?;
-        let next_update = now + LIST_LIFE;
-        // RFC 5280 §5.2.3: numbers rise, over restarts too, so they are the clock's. Two lists of
-        // one millisecond, or a clock that was set back, get the number after.
-        let clock = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-            .unwrap_or_default();
-        let number = match current.as_ref() {
-            Some(before) => clock.max(before.number.saturating_add(1)),
-            None => clock,
-        };
-        let der = self
-            .authority
-            .crl(number, &entries, now - BACKDATED, next_update)
-            .map_err(|error| error.to_string())?;
-        let der = Bytes::from(der);
-        *current = Some(Current {
-            der: der.clone(),
-            epoch,
-            number,
-            next_update,
-        });
-        Ok(der)
-    }
 }

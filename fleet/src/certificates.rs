@@ -3,25 +3,16 @@
 
 use crate::{
     CertificateRecord, CertificateStatus, Fleet, FleetError, Kind, Page, Revocation, Target,
-    ThingName, keys, registry::Transaction,
+    ThingName,
+    issued::{RevokedRow, forget_serial, put_issued, put_revoked},
+    keys,
+    registry::Transaction,
 };
-use ca::{CertificateId, Csr, Issued, KeyPair, Profile, RevocationReason, RevokedEntry, Subject};
-use serde::{Deserialize, Serialize};
+use ca::{CertificateId, Csr, Issued, KeyPair, Profile, RevocationReason, Subject};
 use std::time::SystemTime;
 
 /// What a certificate is named that was minted before it belongs to a thing (AWS: `AWS IoT Certificate`).
 const UNBOUND_COMMON_NAME: &str = "Muster IoT Certificate";
-
-/// A row of the revocation list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct RevokedRow {
-    serial: ca::Serial,
-    at: SystemTime,
-    reason: RevocationReason,
-    not_after: SystemTime,
-}
-
-impl store::Stored for RevokedRow {}
 
 impl Fleet {
     /// Mints and registers a certificate for the key of a CSR; it belongs to no thing yet.
@@ -55,6 +46,15 @@ impl Fleet {
         Ok((record, issued, key))
     }
 
+    /// Mints a certificate for a device whose thing is not known yet.
+    pub(crate) fn mint_unbound(
+        &self,
+        key: &ca::PublicKey,
+        now: SystemTime,
+    ) -> Result<Issued, FleetError> {
+        self.mint(UNBOUND_COMMON_NAME, key, now)
+    }
+
     pub(crate) fn mint(
         &self,
         common_name: &str,
@@ -85,7 +85,7 @@ impl Fleet {
         let record = record_of(issued, status, now);
         self.transact(|t| {
             t.get::<CertificateRecord>(&keys::certificate(&record.id))?;
-            t.put(keys::certificate(&record.id), &record)
+            put_issued(t, &record)
         })?;
         Ok(record)
     }
@@ -160,13 +160,8 @@ impl Fleet {
         record.version += 1;
         if status == CertificateStatus::Revoked {
             record.revocation = Some(Revocation { at: now, reason });
-            let row = RevokedRow {
-                serial: record.serial.clone(),
-                at: now,
-                reason,
-                not_after: record.not_after,
-            };
-            t.put(keys::revoked(id), &row)?;
+            let row = RevokedRow::new(&record.serial, record.not_after, reason, now);
+            put_revoked(t, id, &row)?;
         }
         t.put(key, &record)
     }
@@ -202,8 +197,7 @@ impl Fleet {
                     reason: format!("{what} is attached; detach it first or delete with force"),
                 });
             }
-            self.remove_certificate(t, id, thing.as_ref(), &policies);
-            Ok(())
+            self.remove_certificate(t, id, thing.as_ref(), &policies)
         })
     }
 
@@ -214,7 +208,7 @@ impl Fleet {
         id: &CertificateId,
         thing: Option<&ThingName>,
         policies: &[policy::PolicyName],
-    ) {
+    ) -> Result<(), FleetError> {
         if let Some(thing) = thing {
             t.delete(keys::bound(id));
             t.delete(format!("{}{id}", keys::principals(thing)));
@@ -224,42 +218,11 @@ impl Fleet {
             t.delete(format!("{}{name}", keys::attached(&target)));
             t.delete(format!("{}{target}", keys::targets(name)));
         }
+        forget_serial(t, id)?;
+        t.delete(keys::claim(id));
+        t.delete(keys::claim_use(id));
         t.delete(keys::certificate(id));
-    }
-
-    /// What a revocation list must say at `now`: every revoked certificate that has not expired.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub fn revoked(&self, now: SystemTime) -> Result<Vec<RevokedEntry>, FleetError> {
-        let mut entries = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.page_of_values::<RevokedRow>(
-                keys::REVOKED,
-                after.as_deref(),
-                crate::LIST_LIMIT_ITEMS,
-            )?;
-            entries.extend(
-                page.items
-                    .into_iter()
-                    .filter(|row| row.not_after >= now)
-                    .map(|row| RevokedEntry {
-                        serial: row.serial,
-                        revoked_at: row.at,
-                        reason: row.reason,
-                    }),
-            );
-            after = page.next;
-            if after.is_none() {
-                return Ok(entries);
-            }
-        }
-    }
-
-    /// Rises whenever the revocation list has changed since this process started (one atomic load).
-    pub fn revocation_epoch(&self) -> u64 {
-        self.inner.live.revocation_epoch()
+        Ok(())
     }
 }
 

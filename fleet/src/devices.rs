@@ -7,6 +7,7 @@ use crate::{
     attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
     certificates::record_of,
     groups::GROUPS_PER_THING_LIMIT_ITEMS,
+    issued::put_issued,
     keys,
     records::Present,
     things,
@@ -106,7 +107,7 @@ impl Fleet {
                 created: now,
             };
             t.put(keys::thing(name), &thing)?;
-            t.put(keys::certificate(&record.id), &record)?;
+            put_issued(t, &record)?;
             put_binding(t, name, &record.id)?;
             for policy in &enrolment.policies {
                 require_policy(t, policy)?;
@@ -166,7 +167,7 @@ impl Fleet {
                 policies.len(),
                 POLICIES_PER_TARGET_LIMIT_ITEMS,
             )?;
-            t.put(keys::certificate(&record.id), &record)?;
+            put_issued(t, &record)?;
             put_binding(t, thing, &record.id)?;
             for policy in &policies {
                 put_attachment(t, policy, &target)?;
@@ -234,7 +235,7 @@ impl Fleet {
             }
             for id in self.all_names::<CertificateId>(&keys::principals(thing))? {
                 let policies = self.attached_policies(&Target::Certificate(id))?;
-                self.remove_certificate(t, &id, Some(thing), &policies);
+                self.remove_certificate(t, &id, Some(thing), &policies)?;
             }
             self.remove_thing(t, thing)
         })?;

@@ -16,6 +16,12 @@ pub enum Kind {
     Policy,
     /// A version of a policy.
     PolicyVersion,
+    /// A provisioning template.
+    Template,
+    /// A claim certificate.
+    Claim,
+    /// A thing type.
+    ThingType,
 }
 
 impl fmt::Display for Kind {
@@ -26,6 +32,9 @@ impl fmt::Display for Kind {
             Kind::Certificate => "certificate",
             Kind::Policy => "policy",
             Kind::PolicyVersion => "policy version",
+            Kind::Template => "provisioning template",
+            Kind::Claim => "claim",
+            Kind::ThingType => "thing type",
         })
     }
 }
@@ -112,6 +121,9 @@ pub enum FleetError {
         /// How.
         why: String,
     },
+    /// The provisioning template was not understood whole, or its parameters do not fit.
+    #[error(transparent)]
+    Template(#[from] crate::template::TemplateError),
     /// The certificate signing request was refused.
     #[error("certificate signing request refused: {0}")]
     Csr(#[from] ca::CsrError),

@@ -1,19 +1,30 @@
 //! Where each fact stands in the registry's one table. `/` separates; no name may hold it, so a key reads one way only.
 //! Facts that are asked for from both ends are written under both, in one batch.
 
-use crate::{GroupName, Target, ThingName};
-use ca::CertificateId;
+use crate::{GroupName, Target, ThingName, provisioning::TemplateName};
+use ca::{CertificateId, Serial};
 use policy::PolicyName;
+use std::time::SystemTime;
 
 pub(crate) const THING: &str = "thing/";
 pub(crate) const GROUP: &str = "group/";
 pub(crate) const CERTIFICATE: &str = "cert/";
 pub(crate) const POLICY: &str = "policy/";
 pub(crate) const REVOKED: &str = "revoked/";
+pub(crate) const TEMPLATE: &str = "template/";
+pub(crate) const CLAIM: &str = "claim/";
+/// Claims by their end: `claimend/<seconds>/<certificate>`.
+pub(crate) const CLAIM_END: &str = "claimend/";
+/// Unclaimed certificates by their end: `pending/<seconds>/<certificate>`.
+pub(crate) const PENDING: &str = "pending/";
 pub(crate) const NETWORK: &str = "network/";
 pub(crate) const DENIAL: &str = "denial/";
 pub(crate) const INVARIANT: &str = "invariant/";
 pub(crate) const SEEDED: &str = "meta/seeded";
+/// Set once every certificate is found by its serial number.
+pub(crate) const INDEXED: &str = "meta/serials";
+/// Where revocation lists were said to be found.
+pub(crate) const DISTRIBUTION: &str = "meta/distribution";
 
 pub(crate) fn thing(name: &ThingName) -> String {
     format!("{THING}{name}")
@@ -43,6 +54,19 @@ pub(crate) fn posture(thing: &ThingName) -> String {
 pub(crate) fn revoked(id: &CertificateId) -> String {
     format!("{REVOKED}{id}")
 }
+/// The certificate with a serial number, among those that our own authority signed.
+pub(crate) fn serial(serial: &Serial) -> String {
+    format!("serial/{serial}")
+}
+/// A certificate that our own authority signed and that is no device's.
+pub(crate) fn issued(id: &CertificateId) -> String {
+    format!("issued/{id}")
+}
+/// Revoked certificates by the last octet of the serial number, which settles the list they stand on:
+/// `crl/<octet>/<serial>`.
+pub(crate) fn listed(octet: u8) -> String {
+    format!("crl/{octet:02x}/")
+}
 /// Members of a group: `member/<group>/<thing>`.
 pub(crate) fn members(group: &GroupName) -> String {
     format!("member/{group}/")
@@ -66,4 +90,45 @@ pub(crate) fn attached(target: &Target) -> String {
 /// Targets of a policy: `target/<policy>/<target>`.
 pub(crate) fn targets(policy: &PolicyName) -> String {
     format!("target/{policy}/")
+}
+/// A provisioning template.
+pub(crate) fn template(name: &TemplateName) -> String {
+    format!("{TEMPLATE}{name}")
+}
+/// What a template's hook allows: `allow/<template>/<value>`.
+pub(crate) fn allowed(template: &TemplateName) -> String {
+    format!("allow/{template}/")
+}
+/// What a claim certificate is bounded by.
+pub(crate) fn claim(id: &CertificateId) -> String {
+    format!("{CLAIM}{id}")
+}
+/// How often a claim was used.
+pub(crate) fn claim_use(id: &CertificateId) -> String {
+    format!("claimuse/{id}")
+}
+pub(crate) fn claim_end(at: SystemTime, id: &CertificateId) -> String {
+    format!("{CLAIM_END}{}/{id}", moment(at))
+}
+/// What an ownership token stands for, by the token's digest.
+pub(crate) fn token(digest: &str) -> String {
+    format!("token/{digest}")
+}
+pub(crate) fn pending(at: SystemTime, id: &CertificateId) -> String {
+    format!("{PENDING}{}/{id}", moment(at))
+}
+/// Unclaimed certificates of a claim: `pendingof/<claim>/<certificate>`.
+pub(crate) fn pending_of(claim: &CertificateId) -> String {
+    format!("pendingof/{claim}/")
+}
+/// A thing type.
+pub(crate) fn thing_type(name: &str) -> String {
+    format!("type/{name}")
+}
+/// A moment in whole seconds, in order as text.
+pub(crate) fn moment(at: SystemTime) -> String {
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    format!("{:016x}", since.as_secs())
 }

@@ -12,6 +12,7 @@ mod devices;
 mod error;
 mod groups;
 mod invariants;
+mod issued;
 mod keys;
 mod live;
 mod name;
@@ -19,11 +20,14 @@ mod networks;
 mod policies;
 mod population;
 mod posture;
+pub mod provisioning;
 mod records;
 mod registry;
+mod revocation;
 #[cfg(feature = "simulate")]
 pub mod simulated;
 mod standing;
+pub mod template;
 mod things;
 
 pub use decisions::{Recorded, Tally};
@@ -40,4 +44,5 @@ pub use records::{
     Thing,
 };
 pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
+pub use revocation::{ListName, RevocationFaces, Staple};
 pub use standing::{Standing, StandingNow, WatchGuard};

@@ -3,7 +3,7 @@
 
 use crate::{
     CertificateRecord, FleetError, GroupName, Health, PolicyRecord, Standing, StandingNow, Target,
-    Thing, ThingName, keys, networks,
+    Thing, ThingName, keys, networks, provisioning::Claim,
 };
 use ca::{CertificateId, KeyKind, PublicKey};
 use parking_lot::{Condvar, Mutex};
@@ -28,6 +28,8 @@ const POLICY_CACHE_LIMIT_ITEMS: usize = 10_000;
 
 pub(crate) struct Live {
     table: Table,
+    /// Of the ARNs in a claim's policy.
+    account: String,
     directory: Mutex<Directory>,
     /// Compiled default versions, by name, with the revision of the row they were compiled from.
     policies: Mutex<HashMap<PolicyName, (u64, Arc<Policy>)>>,
@@ -36,6 +38,8 @@ pub(crate) struct Live {
     applied: Mutex<Applied>,
     advanced: Condvar,
     revocation_epoch: AtomicU64,
+    /// The same for each last octet of a serial number.
+    listed_epochs: Box<[AtomicU64]>,
 }
 
 struct Directory {
@@ -50,10 +54,15 @@ struct Applied {
 }
 
 impl Live {
-    pub(crate) fn start(store: &Store, table: &Table) -> Result<Arc<Self>, FleetError> {
+    pub(crate) fn start(
+        store: &Store,
+        table: &Table,
+        account: &str,
+    ) -> Result<Arc<Self>, FleetError> {
         let watch = table.watch(store.revision());
         let live = Arc::new(Live {
             table: table.clone(),
+            account: account.to_owned(),
             directory: Mutex::new(Directory {
                 standings: HashMap::new(),
                 sweep_at: SWEEP_FLOOR_ITEMS,
@@ -66,6 +75,7 @@ impl Live {
             }),
             advanced: Condvar::new(),
             revocation_epoch: AtomicU64::new(0),
+            listed_epochs: (0..=u8::MAX).map(|_| AtomicU64::new(0)).collect(),
         });
         let follower = Arc::downgrade(&live);
         std::thread::Builder::new()
@@ -108,6 +118,14 @@ impl Live {
 
     pub(crate) fn revocation_epoch(&self) -> u64 {
         self.revocation_epoch.load(Ordering::Acquire)
+    }
+
+    /// Rises whenever a revocation with one of these last octets has changed.
+    pub(crate) fn listed_epoch(&self, octets: impl Iterator<Item = u8>) -> u64 {
+        octets
+            .filter_map(|octet| self.listed_epochs.get(usize::from(octet)))
+            .map(|epoch| epoch.load(Ordering::Acquire))
+            .sum()
     }
 
     fn refresh(&self, standing: &Standing) -> Result<(), StoreError> {
@@ -157,11 +175,17 @@ impl Live {
         for group in &groups {
             names.extend(self.names::<PolicyName>(&keys::attached(&Target::Group(group.clone())))?);
         }
-        let mut policies = Vec::with_capacity(names.len());
+        let mut policies = Vec::with_capacity(names.len() + 1);
         for name in names {
             if let Some(policy) = self.policy(&name)? {
                 policies.push(NamedPolicy { name, policy });
             }
+        }
+        // A claim belongs to no thing, so devices do not pay for the look.
+        if thing.is_none()
+            && let Some(row) = self.table.get_as::<Claim>(&keys::claim(id))?
+        {
+            policies.push(self.claim_policy(&row.value)?);
         }
         let health = match &thing {
             Some(name) => self.table.get_as::<Health>(&keys::posture(name))?,
@@ -240,6 +264,20 @@ impl Live {
         }
     }
 
+    /// What a claim may do, as a policy that is attached nowhere.
+    fn claim_policy(&self, claim: &Claim) -> Result<NamedPolicy, StoreError> {
+        let unreadable = |reason: String| StoreError::Decode {
+            key: keys::claim(&claim.id),
+            reason,
+        };
+        let name = format!("claim-{}", claim.template).parse::<PolicyName>();
+        let policy = claim.policy(&self.account);
+        Ok(NamedPolicy {
+            name: name.map_err(|error| unreadable(error.to_string()))?,
+            policy: Arc::new(policy.map_err(|error| unreadable(error.to_string()))?),
+        })
+    }
+
     fn apply(&self, revision: u64, changed: &[String]) {
         let touched = Touched::of(changed);
         if touched.revocations {
@@ -247,6 +285,11 @@ impl Live {
         }
         if touched.networks {
             *self.networks.lock() = None;
+        }
+        for octet in &touched.listed {
+            if let Some(epoch) = self.listed_epochs.get(usize::from(*octet)) {
+                epoch.fetch_add(1, Ordering::Release);
+            }
         }
         for standing in self.live() {
             let now = standing.now();
@@ -260,6 +303,9 @@ impl Live {
     fn apply_all(&self) {
         *self.networks.lock() = None;
         self.revocation_epoch.fetch_add(1, Ordering::Release);
+        for epoch in &self.listed_epochs {
+            epoch.fetch_add(1, Ordering::Release);
+        }
         for standing in self.live() {
             self.refresh_or_deny(&standing);
         }
@@ -362,6 +408,8 @@ struct Touched {
     groups: BTreeSet<GroupName>,
     policies: BTreeSet<PolicyName>,
     revocations: bool,
+    /// Last octets of the serial numbers of what was revoked.
+    listed: BTreeSet<u8>,
     networks: bool,
 }
 
@@ -376,7 +424,7 @@ impl Touched {
                 parts.next().unwrap_or(""),
             );
             match kind {
-                Some("cert" | "bound") => touched
+                Some("cert" | "bound" | "claim") => touched
                     .certificates
                     .extend(first.parse::<CertificateId>().ok()),
                 Some("network") => touched.networks = true,
@@ -392,6 +440,7 @@ impl Touched {
                     _ => tracing::error!(key, second, "registry row of an unknown target"),
                 },
                 Some("revoked") => touched.revocations = true,
+                Some("crl") => touched.listed.extend(u8::from_str_radix(first, 16).ok()),
                 // The other half of a pair whose first half is above, or a fact no standing holds.
                 _ => {}
             }

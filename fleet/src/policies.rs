@@ -28,7 +28,7 @@ pub(crate) fn seed(fleet: &Fleet, now: SystemTime) -> Result<(), FleetError> {
     })
 }
 
-fn first_version(name: &PolicyName, document: &str, now: SystemTime) -> PolicyRecord {
+pub(crate) fn first_version(name: &PolicyName, document: &str, now: SystemTime) -> PolicyRecord {
     PolicyRecord {
         name: name.clone(),
         versions: vec![PolicyVersion {

@@ -1,6 +1,6 @@
 //! The registry itself: one table, optimistic transactions over it, pages of it.
 
-use crate::{FleetError, decisions::Decisions, denials::Denials, live::Live, policies};
+use crate::{FleetError, decisions::Decisions, denials::Denials, issued, live::Live, policies};
 use ca::Authority;
 use parking_lot::RwLock;
 use policy::Realm;
@@ -51,7 +51,7 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<Self, FleetError> {
         let table = store.table(TABLE)?;
-        let live = Live::start(store, &table)?;
+        let live = Live::start(store, &table, &realm.account)?;
         let fleet = Fleet {
             inner: Arc::new(Inner {
                 table,
@@ -64,6 +64,7 @@ impl Fleet {
             }),
         };
         policies::seed(&fleet, now)?;
+        issued::index(&fleet)?;
         Ok(fleet)
     }
 
@@ -152,6 +153,28 @@ impl Fleet {
         let (rows, next) = cut(prefix, rows, limit);
         Ok(Page {
             items: rows.into_iter().map(|(_, row)| row.value).collect(),
+            next,
+        })
+    }
+
+    /// One page of the last parts of the keys under a prefix, with their values.
+    pub(crate) fn page_of_rows<T: Stored>(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<Page<(String, T)>, FleetError> {
+        let start = after.map(|last| format!("{prefix}{last}"));
+        let rows = self
+            .inner
+            .table
+            .scan_as::<T>(prefix, start.as_deref(), LIST_LIMIT_ITEMS + 1)?;
+        let (rows, next) = cut(prefix, rows, LIST_LIMIT_ITEMS);
+        let named = |(key, row): (String, Row<T>)| {
+            let name = key.strip_prefix(prefix).unwrap_or(&key).to_owned();
+            (name, row.value)
+        };
+        Ok(Page {
+            items: rows.into_iter().map(named).collect(),
             next,
         })
     }

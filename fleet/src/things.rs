@@ -135,3 +135,12 @@ pub(crate) fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<
     }
     Ok(())
 }
+
+/// Requires that there is a type of this name.
+pub(crate) fn require_type(t: &mut Transaction<'_>, name: &str) -> Result<(), FleetError> {
+    if t.exists(&keys::thing_type(name))? {
+        Ok(())
+    } else {
+        Err(FleetError::not_found(Kind::ThingType, name))
+    }
+}

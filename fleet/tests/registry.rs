@@ -6,10 +6,10 @@
     clippy::panic
 )]
 
-use ca::{Authority, AuthorityConfig, CertificateId, RevocationReason};
+use ca::{Authority, AuthorityConfig, CertificateId, CertificateState, CrlShard, RevocationReason};
 use fleet::{
-    CertificateStatus, DeviceKey, Enrolled, Enrolment, Fleet, FleetError, GroupName, Kind, Target,
-    ThingName,
+    CertificateStatus, DeviceKey, Enrolled, Enrolment, Fleet, FleetError, GroupName, Kind,
+    ListName, RevocationFaces, Target, ThingName,
 };
 use policy::{Action, Decision, Grant, PolicyName, Realm};
 use std::{
@@ -285,6 +285,86 @@ fn a_revoked_certificate_stays_revoked_and_listed() {
     assert!(
         house.fleet.revoked(expired).unwrap().is_empty(),
         "until it would have expired"
+    );
+}
+
+#[test]
+fn a_registry_of_before_serial_numbers_were_looked_up_is_indexed_once() {
+    let house = house();
+    let now = SystemTime::now();
+    let (revoked, gone, kept) = (
+        house.enrol("revoked"),
+        house.enrol("gone"),
+        house.enrol("kept"),
+    );
+    for name in ["revoked", "gone"] {
+        house
+            .fleet
+            .revoke_device(&thing(name), RevocationReason::Superseded, now)
+            .unwrap();
+    }
+    house.fleet.decommission(&thing("gone"), now).unwrap();
+    let House { directory, fleet } = house;
+    drop(fleet);
+    {
+        // As a release of before left it.
+        let store = open_store(&directory.path().join("store"));
+        let table = store.table("registry").unwrap();
+        let mut rows = vec![store::Write::delete("meta/serials", store::Expect::Any)];
+        for prefix in ["serial/", "crl/"] {
+            let found = table.scan(prefix, None, 100).unwrap();
+            assert!(!found.is_empty());
+            let keys = found.into_iter().map(|(key, _)| key);
+            rows.extend(keys.map(|key| store::Write::delete(key, store::Expect::Any)));
+        }
+        table.batch(&rows).unwrap();
+        store.stop_watches();
+    }
+    let fleet = open(&directory);
+    let state = |enrolled: &Enrolled| fleet.state_of(&enrolled.issued.serial).unwrap();
+    assert_eq!(state(&kept), CertificateState::Good);
+    let faces = RevocationFaces::open(&fleet).unwrap();
+    for enrolled in [&revoked, &gone] {
+        assert!(matches!(state(enrolled), CertificateState::Revoked(_)));
+        let serial = &enrolled.issued.serial;
+        let shard = fleet.authority().terms().crl_shards.of(serial);
+        let list = faces.list(ListName::Shard(shard), now).unwrap().unwrap();
+        let list = fleet.authority().read_crl(&list).unwrap();
+        assert!(list.entries.iter().any(|entry| entry.serial == *serial));
+    }
+}
+
+#[test]
+fn a_list_is_signed_again_only_for_its_own_serial_numbers_and_before_it_ends() {
+    let house = house();
+    let now = SystemTime::now();
+    let faces = RevocationFaces::open(&house.fleet).unwrap();
+    let serial = house.enrol("lamp-1").issued.serial;
+    let shards = house.fleet.authority().terms().crl_shards;
+    let read = |at| -> Vec<_> {
+        let lists = shards
+            .all()
+            .map(|shard| faces.list(ListName::Shard(shard), at));
+        lists.map(|list| list.unwrap().unwrap()).collect()
+    };
+    let before = read(now);
+    assert_eq!(read(now), before);
+    house
+        .fleet
+        .revoke_device(&thing("lamp-1"), RevocationReason::Unspecified, now)
+        .unwrap();
+    for (shard, (old, new)) in shards.all().zip(before.iter().zip(read(now))) {
+        assert_eq!(*old != new, shard == shards.of(&serial));
+    }
+    let hours = |count: u64| now + std::time::Duration::from_secs(count * 3600);
+    let kept = read(hours(11));
+    assert_eq!(kept, read(now));
+    let later = read(hours(13));
+    assert!(later.iter().zip(&kept).all(|(new, old)| new != old));
+    let index = CrlShard::new(64, 0).unwrap();
+    assert!(
+        faces.list(ListName::Shard(index), now).unwrap().is_none(),
+        "nothing names it"
     );
 }
 

@@ -4,6 +4,7 @@
 use crate::cli::Serve;
 use anyhow::{Context as _, bail};
 use broker::{Limits, SessionBounds};
+use ca::{CrlShards, Terms};
 use fleet::{GroupName, ThingName};
 use policy::UnresolvedDeny;
 use serde::Deserialize;
@@ -42,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) unresolved_deny: UnresolvedDeny,
     /// Whether decisions are recorded, for simulations and suggestions.
     pub(crate) record_decisions: bool,
+    /// Lives of certificates, number of revocation lists.
+    pub(crate) terms: Terms,
 }
 
 /// Default ports.
@@ -75,7 +78,53 @@ struct File {
     policy: FilePolicy,
     #[serde(default)]
     compat: FileCompat,
+    #[serde(default)]
+    ca: FileCa,
 }
+
+/// `[ca]`: what the authority signs from now on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileCa {
+    device_validity_seconds: Option<u64>,
+    server_validity_seconds: Option<u64>,
+    crl_shards: Option<u16>,
+}
+
+impl FileCa {
+    fn terms(self) -> anyhow::Result<Terms> {
+        let mut terms = Terms::default();
+        for (to, key, value) in [
+            (
+                &mut terms.device_validity,
+                "device_validity_seconds",
+                self.device_validity_seconds,
+            ),
+            (
+                &mut terms.server_validity,
+                "server_validity_seconds",
+                self.server_validity_seconds,
+            ),
+        ] {
+            match value {
+                Some(seconds) if !VALIDITY_SECONDS.contains(&seconds) => bail!(
+                    "ca.{key} = {seconds}: {} to {} seconds (a day has 86400)",
+                    VALIDITY_SECONDS.start(),
+                    VALIDITY_SECONDS.end()
+                ),
+                Some(seconds) => *to = Duration::from_secs(seconds),
+                None => {}
+            }
+        }
+        if let Some(count) = self.crl_shards {
+            terms.crl_shards = CrlShards::new(count).context("ca.crl_shards")?;
+        }
+        Ok(terms)
+    }
+}
+
+/// Lives a certificate may be given: half a minute, because renewing takes time, to ten years.
+const VALIDITY_SECONDS: std::ops::RangeInclusive<u64> = 30..=315_576_000;
 
 /// `[policy]`.
 #[derive(Debug, Default, Deserialize)]
@@ -349,6 +398,7 @@ impl Settings {
             aws: file.compat.aws,
             unresolved_deny: file.policy.unresolved_deny,
             record_decisions: file.policy.record_decisions.unwrap_or(true),
+            terms: file.ca.terms()?,
         })
     }
 }
@@ -431,6 +481,12 @@ mod tests {
             ),
             ("[limits.groups.'a b']\ntopic_levels = 1", "a b"),
             ("mqtt = 5", "mqtt"),
+            ("[ca]\ncrl_shards = 12", "crl_shards"),
+            (
+                "[ca]\ndevice_validity_seconds = 29",
+                "ca.device_validity_seconds",
+            ),
+            ("[ca]\nserver_validity_seconds = 315576001", "315576000"),
             ("[compat]\naws = 1", "aws"),
             ("[compat]\nazure = true", "azure"),
             ("[policy]\nunresolved_deny = \"shut\"", "shut"),

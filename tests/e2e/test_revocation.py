@@ -209,7 +209,7 @@ def test_the_revocation_list_says_so(shared, device, tmp_path):
     assert judged(other)[0] == 0, judged(other)
     named = subprocess.run(["openssl", "x509", "-in", lamp.certificate, "-noout", "-ext", "crlDistributionPoints"],
                            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=True).stdout
-    assert f"URI:http://localhost:{shared.port('http')}/crl/0.crl" in named
+    assert f"URI:http://localhost:{shared.port('http')}/crl/16/" in named
 
 
 def test_a_revoked_device_stays_out_after_kill_9(server, connect):

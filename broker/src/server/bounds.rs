@@ -5,9 +5,9 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use fleet::{GroupName, StandingNow, ThingName};
+use policy::Listener;
 
 use super::limits::Limits;
-use super::listener::Transport;
 use crate::session::Settings;
 
 /// Bounds that may differ by listener and by principal; what is `None` is as it would be without.
@@ -121,12 +121,12 @@ impl Bounds {
     }
 
     /// The bounds of who comes this way with this standing.
-    pub(crate) fn of(&self, transport: Transport, standing: &StandingNow) -> Settings {
-        let listener = match transport {
-            Transport::Mqtt => self.own.mqtt,
-            Transport::WebSocket => self.own.wss,
+    pub(crate) fn of(&self, listener: Option<Listener>, standing: &StandingNow) -> Settings {
+        let mut bounds = match listener {
+            Some(Listener::Mqtt) => self.own.mqtt,
+            Some(Listener::Wss) => self.own.wss,
+            Some(Listener::Https) | None => SessionBounds::default(),
         };
-        let mut bounds = listener;
         if !self.own.groups.is_empty() {
             let groups = standing.groups.iter();
             let groups = groups.filter_map(|group| self.own.groups.get(group));
@@ -243,15 +243,15 @@ mod tests {
             ..Limits::default()
         };
         let bounds = Bounds::new(&limits, false);
-        for (transport, thing, groups, expected) in [
-            (Transport::Mqtt, "other", &[][..], 7),
-            (Transport::WebSocket, "other", &[], 6),
-            (Transport::WebSocket, "other", &["small"], 3),
-            (Transport::Mqtt, "other", &["elsewhere", "small"], 3),
-            (Transport::Mqtt, "other", &["large", "small"], 5),
-            (Transport::Mqtt, "one", &["large", "small"], 2),
+        for (listener, thing, groups, expected) in [
+            (Listener::Mqtt, "other", &[][..], 7),
+            (Listener::Wss, "other", &[], 6),
+            (Listener::Wss, "other", &["small"], 3),
+            (Listener::Mqtt, "other", &["elsewhere", "small"], 3),
+            (Listener::Mqtt, "other", &["large", "small"], 5),
+            (Listener::Mqtt, "one", &["large", "small"], 2),
         ] {
-            let settings = bounds.of(transport, &standing(thing, groups));
+            let settings = bounds.of(Some(listener), &standing(thing, groups));
             assert_eq!(settings.topic_levels_max, expected, "{thing} {groups:?}");
             assert_eq!(settings.subscriptions_max, limits.session_subscriptions);
         }

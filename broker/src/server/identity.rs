@@ -8,7 +8,6 @@ use ca::CertificateId;
 use fleet::{CertificateStatus, Denial, FleetError, Standing, StandingNow};
 use policy::{ConnectAttributes, Context, Explanation, Grant, Listener, TlsVersion};
 
-use super::listener::Transport;
 use super::registry::Registry;
 use super::sessions::{Owner, SessionKey};
 use crate::codec::Will;
@@ -19,8 +18,6 @@ use crate::topic::ClientId;
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) standing: Arc<Standing>,
-    /// How it came, the last time.
-    pub(crate) transport: Transport,
     /// Where the peer is, while there is one.
     pub(crate) source_ip: Option<IpAddr>,
     /// Where it came in.
@@ -92,7 +89,6 @@ impl Identity {
     ) -> Result<Self, FleetError> {
         Ok(Self {
             standing: registry.standing(id)?,
-            transport: Transport::Mqtt,
             source_ip: None,
             listener: None,
             tls_version: None,

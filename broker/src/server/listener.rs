@@ -213,7 +213,6 @@ fn identify(
         Identity::find(&*hub.registry, &id, common_name).map_err(|error| error.to_string())?;
     identity.source_ip = socket.peer_addr().ok().map(|peer| peer.ip());
     identity.domain_name = connection.server_name().map(Into::into);
-    identity.transport = transport;
     identity.listener = Some(match transport {
         Transport::Mqtt => policy::Listener::Mqtt,
         Transport::WebSocket => policy::Listener::Wss,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use rustls::client::verify_server_name;
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -71,10 +72,10 @@ pub fn explain(error: &io::Error) -> Option<&'static str> {
     })
 }
 
-/// Hands out the one certificate; a client that dials a name it lacks is served all the same (whether to go on is
+/// Hands out the one certificate of now; a client that dials a name it lacks is served all the same (whether to go on is
 /// for the client to say) and named in the log.
 pub(crate) struct Named {
-    key: Arc<CertifiedKey>,
+    key: RwLock<Arc<CertifiedKey>>,
     lines: Sampler,
 }
 
@@ -87,13 +88,19 @@ impl fmt::Debug for Named {
 impl Named {
     pub(crate) fn new(key: CertifiedKey) -> Self {
         Self {
-            key: Arc::new(key),
+            key: RwLock::new(Arc::new(key)),
             lines: Sampler::new(),
         }
     }
 
+    /// From the next handshake on there is another.
+    pub(crate) fn replace(&self, key: CertifiedKey) {
+        *self.key.write() = Arc::new(key);
+    }
+
     fn carries(&self, dialed: &str) -> bool {
-        let leaf = self.key.end_entity_cert().map(ParsedCertificate::try_from);
+        let key = Arc::clone(&self.key.read());
+        let leaf = key.end_entity_cert().map(ParsedCertificate::try_from);
         let (Ok(Ok(leaf)), Ok(name)) = (leaf, ServerName::try_from(dialed)) else {
             return false;
         };
@@ -112,7 +119,7 @@ impl ResolvesServerCert for Named {
                 "a client dials {dialed}, which this server's certificate does not carry: start the server with --name {dialed}"
             );
         }
-        Some(Arc::clone(&self.key))
+        Some(Arc::clone(&self.key.read()))
     }
 }
 

@@ -57,18 +57,62 @@ pub enum TlsError {
     Provider(#[source] rustls::Error),
 }
 
+/// The server's certificate as all its listeners show it. Clones share it; another one takes its place from the next
+/// handshake on, and no connection notices.
+#[derive(Debug, Clone)]
+pub struct ServerCertificate {
+    named: Arc<Named>,
+}
+
+impl ServerCertificate {
+    /// `chain` is the server's certificate followed by the issuing one, `staple` an OCSP answer about the first.
+    ///
+    /// # Errors
+    /// [`TlsError::Identity`] when certificate and key do not fit.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        staple: Option<Vec<u8>>,
+    ) -> Result<Self, TlsError> {
+        let named = Arc::new(Named::new(certified(chain, key, staple)?));
+        Ok(Self { named })
+    }
+
+    /// Puts another in its place.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; the one before stays.
+    pub fn replace(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        staple: Option<Vec<u8>>,
+    ) -> Result<(), TlsError> {
+        self.named.replace(certified(chain, key, staple)?);
+        Ok(())
+    }
+}
+
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    staple: Option<Vec<u8>>,
+) -> Result<CertifiedKey, TlsError> {
+    let mut key = CertifiedKey::from_der(chain, key, &provider()).map_err(TlsError::Identity)?;
+    key.ocsp = staple;
+    Ok(key)
+}
+
 /// Makes the TLS configuration of one listener.
 ///
 /// `authorities` are the certificates of root and issuing authority (DER). Both are anchors, so a
-/// device that sends only its leaf is understood. `chain` is the server's certificate followed by
-/// the issuing one.
+/// device that sends only its leaf is understood.
 ///
 /// # Errors
 /// [`TlsError`], naming which part is unusable.
 pub fn server_config(
     authorities: &[CertificateDer<'_>],
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    certificate: &ServerCertificate,
     client: ClientAuth,
     protocol: Protocol,
 ) -> Result<Arc<ServerConfig>, TlsError> {
@@ -86,12 +130,11 @@ pub fn server_config(
         ClientAuth::Optional => verifier.allow_unauthenticated(),
     }
     .build()?;
-    let identity = CertifiedKey::from_der(chain, key, &provider).map_err(TlsError::Identity)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Provider)?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(Named::new(identity)));
+        .with_cert_resolver(Arc::clone(&certificate.named) as _);
     config.alpn_protocols = match protocol {
         Protocol::Mqtt => vec![b"mqtt".to_vec(), b"x-amzn-mqtt-ca".to_vec()],
         Protocol::Http => vec![b"http/1.1".to_vec()],

@@ -119,20 +119,15 @@ impl House {
         let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
         let (mqtt, wss) = (listen(), listen());
         let addresses = (mqtt.local_addr().unwrap(), wss.local_addr().unwrap());
+        let certificate =
+            tls::ServerCertificate::new(identity.chain(), identity.private_key(), None).unwrap();
         let config = |protocol| {
             let authority = fleet.authority();
             let authorities = [
                 authority.root_der().clone(),
                 authority.issuing_der().clone(),
             ];
-            tls::server_config(
-                &authorities,
-                identity.chain(),
-                identity.private_key(),
-                ClientAuth::Required,
-                protocol,
-            )
-            .unwrap()
+            tls::server_config(&authorities, &certificate, ClientAuth::Required, protocol).unwrap()
         };
         let (sender, requests) = mpsc::channel();
         let listeners = Listeners {

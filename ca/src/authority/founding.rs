@@ -18,7 +18,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::extensions::ParsedExtension;
 
-use super::{Authority, BACKDATED};
+use super::{Authority, BACKDATED, Terms};
 use crate::custody::{Custody, FileKey, Signer};
 use crate::durable::{self, Readers};
 use crate::error::CaError;
@@ -188,6 +188,7 @@ pub(super) fn open(dir: &Path, public_url: String) -> Result<Authority, CaError>
         issuing_key_id,
         custody: Box::new(issuing_key),
         public_url,
+        terms: Terms::default(),
     })
 }
 

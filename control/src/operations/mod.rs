@@ -10,17 +10,24 @@ mod create_job;
 mod create_keys_and_certificate;
 mod create_policy;
 mod create_policy_version;
+mod create_provisioning_claim;
+mod create_provisioning_template;
+mod create_provisioning_template_version;
 mod create_thing;
 mod create_thing_group;
 mod delete_certificate;
 mod delete_policy;
 mod delete_policy_version;
+mod delete_provisioning_template;
+mod delete_provisioning_template_version;
 mod delete_thing;
 mod delete_thing_group;
 mod describe_certificate;
 mod describe_endpoint;
 mod describe_job;
 mod describe_job_execution;
+mod describe_provisioning_template;
+mod describe_provisioning_template_version;
 mod describe_thing;
 mod describe_thing_group;
 mod detach_policy;
@@ -35,6 +42,8 @@ mod list_certificates;
 mod list_job_executions_for_job;
 mod list_policies;
 mod list_policy_versions;
+mod list_provisioning_template_versions;
+mod list_provisioning_templates;
 mod list_targets_for_policy;
 mod list_thing_groups;
 mod list_thing_groups_for_thing;
@@ -43,11 +52,13 @@ mod list_things;
 mod list_things_in_thing_group;
 mod membership;
 mod muster;
+mod provisioning_template;
 mod remove_thing_from_thing_group;
 mod set_default_policy_version;
 mod slice;
 mod test_authorization;
 mod update_certificate;
+mod update_provisioning_template;
 
 use crate::operation::Operation;
 
@@ -58,6 +69,16 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
 
 /// AWS IoT's own.
 static AWS: &[Operation] = &[
+    create_provisioning_claim::OPERATION,
+    create_provisioning_template::OPERATION,
+    create_provisioning_template_version::OPERATION,
+    delete_provisioning_template::OPERATION,
+    delete_provisioning_template_version::OPERATION,
+    describe_provisioning_template::OPERATION,
+    describe_provisioning_template_version::OPERATION,
+    list_provisioning_template_versions::OPERATION,
+    list_provisioning_templates::OPERATION,
+    update_provisioning_template::OPERATION,
     add_thing_to_thing_group::OPERATION,
     attach_policy::OPERATION,
     attach_thing_principal::OPERATION,

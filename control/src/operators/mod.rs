@@ -14,7 +14,8 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use aws_credential_types::Credentials;
-use ca::{Authority, CertificateId, KeyPair, Profile, Subject};
+use ca::{Authority, CertificateId, KeyPair, Profile, Serial, Subject};
+use fleet::{Fleet, FleetError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,29 @@ pub struct Operator {
     /// Its certificate.
     pub certificate: CertificateId,
     pub(crate) key: Credentials,
+    /// Not known of operators that an older release has made.
+    pub(crate) issued: Option<IssuedCertificate>,
+}
+
+/// What revoking a certificate takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct IssuedCertificate {
+    serial: Serial,
+    not_after: SystemTime,
+}
+
+impl Operator {
+    /// Tells the registry of its certificate, so that OCSP knows it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn note(&self, fleet: &Fleet) -> Result<(), FleetError> {
+        match &self.issued {
+            Some(issued) => fleet.note_issued(&self.certificate, &issued.serial, issued.not_after),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A new operator with what is handed out once.
@@ -70,6 +94,8 @@ struct Record {
     certificate_id: CertificateId,
     access_key_id: String,
     secret_access_key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issued: Option<IssuedCertificate>,
 }
 
 #[derive(Default)]
@@ -174,21 +200,22 @@ impl Operators {
         Ok(made)
     }
 
-    /// Removes an operator; its next request is refused.
+    /// Removes an operator and returns it; its next request is refused.
     ///
     /// # Errors
     /// [`ControlError::Unknown`]; [`ControlError::LastAdmin`]; when the disk fails.
-    pub fn remove(&self, name: &OperatorName) -> Result<(), ControlError> {
+    pub fn remove(&self, name: &OperatorName) -> Result<Arc<Operator>, ControlError> {
         let _change = self.inner.change.lock();
         let known = self.inner.snapshot.load();
-        let Some(operator) = known.by_name.get(name) else {
+        let Some(operator) = known.by_name.get(name).cloned() else {
             return Err(ControlError::Unknown(name.clone()));
         };
         let admins = known.by_name.values().filter(|o| o.role == Role::Admin);
         if operator.role == Role::Admin && admins.count() == 1 {
             return Err(ControlError::LastAdmin(name.clone()));
         }
-        self.keep(|all| all.retain(|one| one.name != *name))
+        self.keep(|all| all.retain(|one| one.name != *name))?;
+        Ok(operator)
     }
 
     /// Every operator, in order of name.
@@ -236,6 +263,10 @@ impl Operators {
                 created: now,
                 certificate: issued.id,
                 key,
+                issued: Some(IssuedCertificate {
+                    serial: issued.serial,
+                    not_after: issued.not_after,
+                }),
             }),
             certificate_pem: issued.chain_pem,
             private_key_pem: pair.to_pem().to_string(),
@@ -305,6 +336,7 @@ fn record(operator: &Operator) -> Record {
         certificate_id: operator.certificate,
         access_key_id: operator.key.access_key_id().to_owned(),
         secret_access_key: operator.key.secret_access_key().to_owned(),
+        issued: operator.issued.clone(),
     }
 }
 
@@ -339,6 +371,7 @@ fn read_registry(path: &Path) -> Result<Option<Vec<Arc<Operator>>>, ControlError
             created: one.created,
             certificate: one.certificate_id,
             key: secrets::access_key(one.access_key_id, one.secret_access_key),
+            issued: one.issued,
         })
     });
     Ok(Some(operators.collect()))

@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use broker::tls::{ClientAuth, Protocol, server_config};
+use broker::tls::{ClientAuth, Protocol, ServerCertificate, server_config};
 use broker::{Broker, BrokerParts, Limits};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators, Role};
-use fleet::Fleet;
+use fleet::{Fleet, RevocationFaces};
 use ota::server::Ota;
 use policy::Realm;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
@@ -93,6 +93,7 @@ impl House {
             fleet: fleet.clone(),
             ota: ota.clone(),
             broker,
+            revocation: RevocationFaces::open(&fleet).unwrap(),
             authority: authority.clone(),
             operators: operators.clone(),
             endpoints,
@@ -326,13 +327,14 @@ fn tls(authority: &Authority, dir: &TempDir) -> Arc<ServerConfig> {
     let identity = authority
         .server_identity(&home, &names, SystemTime::now())
         .unwrap();
+    let certificate =
+        ServerCertificate::new(identity.chain(), identity.private_key(), None).unwrap();
     server_config(
         &[
             authority.root_der().clone(),
             authority.issuing_der().clone(),
         ],
-        identity.chain(),
-        identity.private_key(),
+        &certificate,
         ClientAuth::Optional,
         Protocol::Http,
     )

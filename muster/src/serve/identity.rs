@@ -1,44 +1,187 @@
-//! The server's own certificate, and TLS made of it for each listener.
+//! The server's own certificate, TLS made of it for each listener, and the thread that keeps certificate and stapled
+//! OCSP answer fresh while connections go on.
 
 use anyhow::Context as _;
-use broker::tls::{ClientAuth, Protocol, server_config};
-use ca::Authority;
+use broker::tls::{ClientAuth, Protocol, ServerCertificate, server_config};
+use ca::{Authority, CertificateId, ServerIdentity};
+use fleet::{RevocationFaces, Staple};
 use rustls::ServerConfig;
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread::JoinHandle,
+    time::{Duration, SystemTime},
+};
+
+/// How often the thread looks, unless the certificate's life is short.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Looks in one life of a certificate, at least: it is renewed when a third of it is left.
+const LOOKS_PER_LIFE: u32 = 30;
 
 pub(super) struct ServerTls {
     pub(super) mqtt: Arc<ServerConfig>,
     pub(super) wss: Arc<ServerConfig>,
     pub(super) https: Arc<ServerConfig>,
+    pub(super) keeper: Keeper,
 }
 
 impl ServerTls {
     pub(super) fn of(
-        authority: &Authority,
-        dir: &Path,
-        names: &[String],
+        faces: &RevocationFaces,
+        dir: PathBuf,
+        names: Vec<String>,
         now: SystemTime,
     ) -> anyhow::Result<Self> {
-        let identity = authority
-            .server_identity(dir, names, now)
-            .context("the server's own certificate")?;
-        let authorities = [
-            authority.root_der().clone(),
-            authority.issuing_der().clone(),
-        ];
-        let config = |client, protocol| {
-            server_config(
-                &authorities,
-                identity.chain(),
-                identity.private_key(),
-                client,
-                protocol,
-            )
+        let authority = Arc::clone(faces.fleet().authority());
+        let source = Source {
+            authority,
+            faces: faces.clone(),
+            dir,
+            names,
         };
+        let identity = source.identity(now)?;
+        let staple = source.staple(&identity, now);
+        let certificate = ServerCertificate::new(
+            identity.chain(),
+            identity.private_key(),
+            staple.as_ref().map(|staple| staple.der.clone()),
+        )?;
+        let authorities = [
+            source.authority.root_der().clone(),
+            source.authority.issuing_der().clone(),
+        ];
+        let config = |client, protocol| server_config(&authorities, &certificate, client, protocol);
         Ok(ServerTls {
             mqtt: config(ClientAuth::Required, Protocol::Mqtt)?,
             wss: config(ClientAuth::Required, Protocol::Http)?,
             https: config(ClientAuth::Optional, Protocol::Http)?,
+            keeper: Keeper::start(source, certificate, Shown::of(&identity, staple))?,
         })
     }
+}
+
+/// Where certificate and answer come from.
+struct Source {
+    authority: Arc<Authority>,
+    faces: RevocationFaces,
+    dir: PathBuf,
+    names: Vec<String>,
+}
+
+impl Source {
+    /// The certificate on disk while it is good for longer, a new one otherwise; known to OCSP.
+    fn identity(&self, now: SystemTime) -> anyhow::Result<ServerIdentity> {
+        let identity = self
+            .authority
+            .server_identity(&self.dir, &self.names, now)
+            .context("the server's own certificate")?;
+        let facts = identity.facts();
+        self.faces
+            .fleet()
+            .note_issued(&facts.id, &facts.serial, facts.not_after)?;
+        Ok(identity)
+    }
+
+    /// Without an answer handshakes go on: a client that insists on one asks the responder itself.
+    fn staple(&self, identity: &ServerIdentity, now: SystemTime) -> Option<Staple> {
+        match self.faces.staple(&identity.facts().serial, now) {
+            Ok(staple) => Some(staple),
+            Err(error) => {
+                tracing::warn!(%error, "no OCSP answer is stapled to the server's certificate");
+                None
+            }
+        }
+    }
+}
+
+/// What handshakes show now.
+struct Shown {
+    id: CertificateId,
+    life: Duration,
+    staple_renewal: Option<SystemTime>,
+}
+
+impl Shown {
+    fn of(identity: &ServerIdentity, staple: Option<Staple>) -> Self {
+        let facts = identity.facts();
+        Shown {
+            id: facts.id,
+            life: facts
+                .not_after
+                .duration_since(facts.not_before)
+                .unwrap_or_default(),
+            staple_renewal: staple.map(|staple| staple.renew_at),
+        }
+    }
+
+    fn look_again(&self) -> Duration {
+        (self.life / LOOKS_PER_LIFE).clamp(Duration::from_secs(1), LOOK_EVERY)
+    }
+
+    fn is_fresh(&self, identity: &ServerIdentity, now: SystemTime) -> bool {
+        self.id == identity.facts().id && self.staple_renewal.is_some_and(|at| now < at)
+    }
+}
+
+/// The thread that renews. Ends when it is dropped.
+pub(super) struct Keeper {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    fn start(source: Source, certificate: ServerCertificate, shown: Shown) -> anyhow::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("server-certificate".into())
+            .spawn(move || {
+                let mut shown = shown;
+                while stopped.recv_timeout(shown.look_again()) == Err(RecvTimeoutError::Timeout) {
+                    if let Err(error) = renew(&source, &certificate, &mut shown) {
+                        tracing::error!(
+                            error = format!("{error:#}"),
+                            "the server's certificate could not be renewed"
+                        );
+                    }
+                }
+            })
+            .context("start the thread that renews the server's certificate")?;
+        Ok(Keeper {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It has said what went wrong, if anything did.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn renew(
+    source: &Source,
+    certificate: &ServerCertificate,
+    shown: &mut Shown,
+) -> anyhow::Result<()> {
+    let now = SystemTime::now();
+    let identity = source.identity(now)?;
+    if shown.is_fresh(&identity, now) {
+        return Ok(());
+    }
+    let staple = source.staple(&identity, now);
+    let answer = staple.as_ref().map(|staple| staple.der.clone());
+    certificate.replace(identity.chain(), identity.private_key(), answer)?;
+    if shown.id != identity.facts().id {
+        tracing::info!(certificate = %identity.facts().id, "the server's certificate was renewed");
+    }
+    *shown = Shown::of(&identity, staple);
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `muster serve`: opens the rooms from the bottom up, wires them, says `ready`, and closes them from the top down.
 
+mod hook;
 mod identity;
 mod limits;
 mod listen;
@@ -13,8 +14,9 @@ use anyhow::Context as _;
 use broker::{Broker, BrokerParts, Listeners};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators};
-use fleet::Fleet;
-use identity::ServerTls;
+use fleet::{Fleet, RevocationFaces, provisioning::ProvisioningDesk};
+use hook::HttpsHook;
+use identity::{Keeper, ServerTls};
 use listen::Sockets;
 use ota::server::Ota;
 use policy::Realm;
@@ -47,6 +49,7 @@ struct Server {
     store: Store,
     broker: Broker,
     control: Control,
+    keeper: Keeper,
     endpoints: Endpoints,
     http: Endpoint,
     first_start: bool,
@@ -87,7 +90,7 @@ impl Server {
             },
             now,
         )?;
-        let authority = Arc::new(authority);
+        let authority = Arc::new(authority.with_terms(settings.terms));
         let operators = Operators::open_or_create(
             data,
             &authority,
@@ -105,6 +108,10 @@ impl Server {
             now,
         )?;
         fleet.record_decisions(settings.record_decisions);
+        for operator in operators.list() {
+            operator.note(&fleet)?;
+        }
+        let revocation = RevocationFaces::open(&fleet)?;
         let (journal, replay) = store.journal(JOURNAL)?;
         let broker = Broker::new(BrokerParts {
             fleet: fleet.clone(),
@@ -114,7 +121,11 @@ impl Server {
             aws: settings.aws,
         })?;
         let ota = Ota::open(&store, fleet.clone(), notifications(broker.clone()), data)?;
-        let tls = ServerTls::of(&authority, &data.join("tls"), &settings.names, now)?;
+        let hook = Arc::new(HttpsHook::new(authority.root_der().clone()));
+        let region = settings.region.clone();
+        let provisioning = ProvisioningDesk::start(fleet.clone(), hook, region)
+            .context("start the threads of fleet provisioning")?;
+        let tls = ServerTls::of(&revocation, data.join("tls"), settings.names.clone(), now)?;
         broker.serve(
             Listeners {
                 mqtt: sockets.mqtt.0,
@@ -122,12 +133,16 @@ impl Server {
                 wss: sockets.wss.0,
                 wss_tls: tls.wss,
             },
-            Arc::new(Reserved { ota: ota.clone() }),
+            Arc::new(Reserved {
+                ota: ota.clone(),
+                provisioning,
+            }),
         )?;
         let control = Control::serve(ControlParts {
             fleet,
             ota,
             broker: broker.clone(),
+            revocation,
             authority,
             operators,
             endpoints: endpoints.clone(),
@@ -141,6 +156,7 @@ impl Server {
             store,
             broker,
             control,
+            keeper: tls.keeper,
             endpoints,
             http,
             first_start,
@@ -169,6 +185,7 @@ impl Server {
         if !(requests && sessions) {
             tracing::warn!(limit = ?DRAIN_LIMIT, requests, sessions, "some did not end in time and were cut off");
         }
+        drop(self.keeper);
         self.store.close();
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)

@@ -1,14 +1,19 @@
-//! The wires between the broker and the rooms that answer reserved topics: `$aws/things/<thing>/jobs/…` is ota's.
+//! The wires between the broker and the rooms that answer reserved topics: `$aws/things/<thing>/jobs/…` is ota's,
+//! `$aws/certificates/…` and `$aws/provisioning-templates/…` are fleet's.
 
 use broker::{ApplicationMessage, Broker, Request, ReservedTopics, codec::Qos, topic::TopicName};
 use bytes::Bytes;
-use ota::server::{DeviceRequest, Message, Ota, Publish};
+use fleet::provisioning::{ProvisioningDesk, ProvisioningRequest};
+use ota::server::{DeviceRequest, Ota, Publish};
 use std::sync::Arc;
+
+/// The topics of fleet provisioning.
+const PROVISIONING: [&str; 2] = ["$aws/certificates/", "$aws/provisioning-templates/"];
 
 /// How notifications of jobs leave: as publications of the server, to whoever may receive them.
 pub(super) fn notifications(broker: Broker) -> Publish {
     Arc::new(move |message| {
-        let Some((topic, payload)) = publishable(message) else {
+        let Some((topic, payload)) = publishable(message.topic, message.payload) else {
             return;
         };
         let message = ApplicationMessage {
@@ -26,6 +31,7 @@ pub(super) fn notifications(broker: Broker) -> Publish {
 /// Requests of devices, to the room they are for.
 pub(super) struct Reserved {
     pub(super) ota: Ota,
+    pub(super) provisioning: ProvisioningDesk,
 }
 
 impl ReservedTopics for Reserved {
@@ -34,16 +40,33 @@ impl ReservedTopics for Reserved {
             topic,
             payload,
             principal,
+            client_id,
             reply,
-            ..
         } = request;
+        if PROVISIONING
+            .iter()
+            .any(|tree| topic.as_str().starts_with(tree))
+        {
+            self.provisioning.ask(ProvisioningRequest {
+                claim: principal.certificate,
+                client_id: client_id.as_str().to_owned(),
+                topic: topic.as_str().to_owned(),
+                payload: payload.to_vec(),
+                reply: Box::new(move |answer| {
+                    if let Some((topic, payload)) = publishable(answer.topic, answer.payload) {
+                        reply.send(topic, payload);
+                    }
+                }),
+            });
+            return;
+        }
         self.ota.ask(DeviceRequest {
             thing: principal.thing.map(|thing| thing.as_str().to_owned()),
             topic: topic.as_str().to_owned(),
             payload: payload.to_vec(),
             // Dropped after it has sent: the device's PUBACK follows the durable answer.
             reply: Box::new(move |message| {
-                if let Some((topic, payload)) = publishable(message) {
+                if let Some((topic, payload)) = publishable(message.topic, message.payload) {
                     reply.send(topic, payload);
                 }
             }),
@@ -51,11 +74,11 @@ impl ReservedTopics for Reserved {
     }
 }
 
-fn publishable(message: Message) -> Option<(TopicName, Bytes)> {
-    match message.topic.parse::<TopicName>() {
-        Ok(topic) => Some((topic, message.payload.into())),
+fn publishable(topic: String, payload: Vec<u8>) -> Option<(TopicName, Bytes)> {
+    match topic.parse::<TopicName>() {
+        Ok(topic) => Some((topic, payload.into())),
         Err(error) => {
-            tracing::error!(topic = message.topic, %error, "an answer to a device has no valid topic");
+            tracing::error!(topic, %error, "an answer to a device has no valid topic");
             None
         }
     }

@@ -1,6 +1,8 @@
 //! The operator's verbs: each a client of the server's API and of nothing else, but for those that say they need no
 //! server.
 
+mod audit;
+mod claim;
 mod device;
 mod device_files;
 mod firmware;
@@ -14,6 +16,7 @@ mod prove;
 mod rollout;
 mod rollout_file;
 mod status;
+mod template;
 
 use crate::{
     cli::{Global, Verb},
@@ -29,7 +32,10 @@ pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
         Verb::Group(verb) => group::run(global, verb),
         Verb::Network(verb) => network::run(global, verb),
         Verb::Policy(verb) => policy::run(global, verb),
+        Verb::Template(verb) => template::run(global, verb),
+        Verb::Claim(verb) => claim::run(global, verb),
         Verb::Firmware(verb) => firmware::run(global, verb),
+        Verb::Audit(verb) => audit::run(global, verb),
         Verb::Rollout(verb) => rollout::run(global, verb),
     }
 }

@@ -74,7 +74,7 @@ where
     };
     let number = hub.session_number();
     let assign = || assigned(&hub, number);
-    let settings = hub.bounds.of(identity.transport, &identity.standing.now());
+    let settings = hub.bounds.of(identity.listener, &identity.standing.now());
     let mut proposal = match Proposal::new(connect, &settings, assign, &mut out) {
         Ok(proposal) => proposal,
         Err(error) => {

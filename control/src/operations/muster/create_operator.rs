@@ -42,6 +42,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let made = rooms
         .operators
         .add(&body.name, body.role, &rooms.authority, call.now)?;
+    made.operator.note(&rooms.fleet)?;
     Answer::json(&Output {
         name: &made.operator.name,
         role: made.operator.role,

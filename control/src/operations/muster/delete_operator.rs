@@ -1,3 +1,4 @@
+use ca::RevocationReason;
 use http::Method;
 
 use crate::answer::Answer;
@@ -18,6 +19,10 @@ pub(super) const OPERATION: Operation = Operation {
 };
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
-    rooms.operators.remove(&call.path("name")?)?;
+    let operator = rooms.operators.remove(&call.path("name")?)?;
+    let reason = RevocationReason::CessationOfOperation;
+    rooms
+        .fleet
+        .revoke_issued(&operator.certificate, reason, call.now)?;
     Answer::empty_object()
 }

@@ -1,7 +1,10 @@
 //! What AWS has no word for, under `/muster/v1`.
 
 mod add_package;
+mod change_allow_list;
+mod claim;
 mod command_rollout;
+mod create_claim;
 mod create_device;
 mod create_operator;
 mod delete_device;
@@ -11,6 +14,9 @@ mod delete_operator;
 mod device;
 mod enrolled;
 mod explain_policy;
+mod list_allow_list;
+mod list_audit_checks;
+mod list_claims;
 mod list_devices;
 mod list_invariants;
 mod list_networks;
@@ -21,9 +27,11 @@ mod prove_policies;
 mod quarantine_device;
 mod replace_device;
 mod revoke_device;
+mod run_audit;
 mod set_invariant;
 mod set_network;
 mod set_trust;
+mod show_claim;
 mod show_denial;
 mod show_device;
 mod show_package;
@@ -35,10 +43,17 @@ mod status;
 mod suggest_policy;
 mod targets;
 mod update_policy;
+mod update_template;
 
 use crate::operation::Operation;
 
 pub(super) static OPERATIONS: &[Operation] = &[
+    change_allow_list::OPERATION,
+    create_claim::OPERATION,
+    list_allow_list::OPERATION,
+    list_claims::OPERATION,
+    show_claim::OPERATION,
+    update_template::OPERATION,
     add_package::OPERATION,
     command_rollout::OPERATION,
     create_device::OPERATION,
@@ -48,6 +63,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     delete_network::OPERATION,
     delete_operator::OPERATION,
     explain_policy::OPERATION,
+    list_audit_checks::OPERATION,
     list_devices::OPERATION,
     list_invariants::OPERATION,
     list_networks::OPERATION,
@@ -58,6 +74,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     quarantine_device::OPERATION,
     replace_device::OPERATION,
     revoke_device::OPERATION,
+    run_audit::OPERATION,
     set_invariant::OPERATION,
     set_network::OPERATION,
     set_trust::OPERATION,

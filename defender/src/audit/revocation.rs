@@ -1,0 +1,233 @@
+//! Whether registry, revocation lists and OCSP agree over the whole registry. Lists and answers are taken as a client
+//! gets them: signed, and believed only after they were verified.
+
+use super::{Audited, Finding, Outcome, Severity};
+use ca::{Authority, CertificateState, RevokedEntry, Serial};
+use fleet::{CertificateRecord, CertificateStatus, FleetError, LIST_LIMIT_ITEMS, ListName};
+use std::{collections::HashMap, time::SystemTime};
+
+/// Certificates in one question to the responder.
+const ASKED_AT_ONCE_ITEMS: usize = 64;
+
+pub(super) fn run(audited: &Audited<'_>) -> Result<Outcome, FleetError> {
+    let mut outcome = Outcome::default();
+    let fleet = audited.revocation.fleet();
+    let mut lists = Vec::new();
+    for name in audited.revocation.names() {
+        match Listed::read(audited, name)? {
+            Ok(list) => lists.push(list),
+            Err(finding) => outcome.find(finding),
+        }
+    }
+    for list in &lists {
+        for entry in list.entries.values() {
+            outcome.examined += 1;
+            if let Some(reason) = list.disagrees(audited, entry)? {
+                outcome.find(Finding {
+                    severity: Severity::High,
+                    resource: format!("serial number {}", entry.serial),
+                    reason,
+                    mend: restart(),
+                });
+            }
+        }
+    }
+    let mut after = None;
+    loop {
+        let page = fleet.certificates(after.as_deref(), LIST_LIMIT_ITEMS)?;
+        for records in page.items.chunks(ASKED_AT_ONCE_ITEMS) {
+            examine(audited, &lists, records, &mut outcome)?;
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(outcome);
+        }
+    }
+}
+
+/// One list, as read.
+struct Listed {
+    name: ListName,
+    entries: HashMap<Serial, RevokedEntry>,
+}
+
+impl Listed {
+    fn read(audited: &Audited<'_>, name: ListName) -> Result<Result<Self, Finding>, FleetError> {
+        let faces = audited.revocation;
+        let authority = faces.fleet().authority();
+        let wrong = |reason: String| Finding {
+            severity: Severity::High,
+            resource: format!("list {name}"),
+            reason,
+            mend: restart(),
+        };
+        let Some(der) = faces.list(name, audited.now)? else {
+            return Ok(Err(wrong(
+                "certificates name it and it is not there".into(),
+            )));
+        };
+        let list = match authority.read_crl(&der) {
+            Ok(list) => list,
+            Err(error) => return Ok(Err(wrong(error.to_string()))),
+        };
+        let url = format!("{}/{name}", authority.public_url());
+        if name != ListName::Whole && !list.urls.contains(&url) {
+            return Ok(Err(wrong(format!(
+                "it does not say that it is found at {url}"
+            ))));
+        }
+        if !(list.this_update..list.next_update).contains(&audited.now) {
+            return Ok(Err(wrong("it is not of now".into())));
+        }
+        let entries = list.entries.into_iter();
+        Ok(Ok(Listed {
+            name,
+            entries: entries.map(|entry| (entry.serial.clone(), entry)).collect(),
+        }))
+    }
+
+    fn speaks_of(&self, serial: &Serial) -> bool {
+        match self.name {
+            ListName::Whole => true,
+            ListName::Shard(shard) => shard.shards().of(serial) == shard,
+        }
+    }
+
+    /// What is wrong with an entry, by the registry.
+    fn disagrees(
+        &self,
+        audited: &Audited<'_>,
+        entry: &RevokedEntry,
+    ) -> Result<Option<String>, FleetError> {
+        let known = audited.revocation.fleet().state_of(&entry.serial)?;
+        let why = if !self.speaks_of(&entry.serial) {
+            "is on a list that does not speak of it"
+        } else if !matches!(&known, CertificateState::Revoked(known) if same(known, entry)) {
+            "is on a list and the registry says otherwise"
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(format!("it {why} ({})", self.name)))
+    }
+}
+
+/// Lists and answers know whole seconds.
+fn same(known: &RevokedEntry, told: &RevokedEntry) -> bool {
+    let seconds = |at: SystemTime| {
+        at.duration_since(SystemTime::UNIX_EPOCH)
+            .map(|since| since.as_secs())
+            .ok()
+    };
+    known.serial == told.serial
+        && known.reason == told.reason
+        && seconds(known.revoked_at) == seconds(told.revoked_at)
+}
+
+fn examine(
+    audited: &Audited<'_>,
+    lists: &[Listed],
+    records: &[CertificateRecord],
+    outcome: &mut Outcome,
+) -> Result<(), FleetError> {
+    let answers = ask(audited, records)?;
+    for (record, answer) in records.iter().zip(answers) {
+        outcome.examined += 1;
+        if disagreement(audited, lists, record, &answer).is_none() {
+            continue;
+        }
+        // It may have changed since lists and answers were made: looked at once more, alone.
+        let record = match audited.revocation.fleet().certificate(&record.id) {
+            Err(FleetError::NotFound { .. }) => continue,
+            found => found?,
+        };
+        let mut fresh = Vec::with_capacity(lists.len());
+        for name in audited.revocation.names() {
+            fresh.extend(Listed::read(audited, name)?);
+        }
+        let answer = ask(audited, std::slice::from_ref(&record))?.pop();
+        let answer = answer.unwrap_or(CertificateState::Unknown);
+        if let Some(reason) = disagreement(audited, &fresh, &record, &answer) {
+            outcome.find(Finding {
+                severity: Severity::Critical,
+                resource: format!("certificate {}", record.id),
+                reason,
+                mend: restart(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn ask(
+    audited: &Audited<'_>,
+    records: &[CertificateRecord],
+) -> Result<Vec<CertificateState>, FleetError> {
+    let faces = audited.revocation;
+    let serials: Vec<Serial> = records.iter().map(|record| record.serial.clone()).collect();
+    let request = faces.ocsp_request(&serials, audited.now)?;
+    let answer = faces.ocsp(&request, audited.now);
+    let read = faces.fleet().authority().read_ocsp(&answer, audited.now)?;
+    if read.iter().map(|(serial, _)| serial).ne(&serials) {
+        return Err(FleetError::Invalid(
+            "the OCSP responder answered about other certificates than it was asked".to_owned(),
+        ));
+    }
+    Ok(read.into_iter().map(|(_, state)| state).collect())
+}
+
+/// In what registry, lists and answer differ over a certificate.
+fn disagreement(
+    audited: &Audited<'_>,
+    lists: &[Listed],
+    record: &CertificateRecord,
+    answer: &CertificateState,
+) -> Option<String> {
+    let authority = audited.revocation.fleet().authority();
+    let revoked = record.status == CertificateStatus::Revoked;
+    let on_ocsp = match answer {
+        CertificateState::Revoked(told) => {
+            let known = record.revocation.as_ref().map(|known| RevokedEntry {
+                serial: record.serial.clone(),
+                revoked_at: known.at,
+                reason: known.reason,
+            });
+            if known.is_some_and(|known| !same(&known, told)) {
+                return Some("OCSP gives another time or reason of its revocation".to_owned());
+            }
+            true
+        }
+        CertificateState::Good => false,
+        // Another authority's certificate is its own responder's matter.
+        CertificateState::Unknown if !is_ours(authority, record) => return None,
+        CertificateState::Unknown => return Some("OCSP does not know it".to_owned()),
+    };
+    if on_ocsp != revoked {
+        let says = if on_ocsp { "revoked" } else { "good" };
+        return Some(format!(
+            "the registry has it as {}, OCSP as {says}",
+            record.status
+        ));
+    }
+    // A list lets go of what has expired.
+    if record.not_after < audited.now {
+        return None;
+    }
+    let wrong = lists
+        .iter()
+        .filter(|list| list.speaks_of(&record.serial))
+        .find(|list| list.entries.contains_key(&record.serial) != revoked)?;
+    let says = if revoked { "leaves it out" } else { "has it" };
+    Some(format!(
+        "the registry has it as {}, and {} {says}",
+        record.status, wrong.name
+    ))
+}
+
+fn is_ours(authority: &Authority, record: &CertificateRecord) -> bool {
+    authority.signed_pem(&record.pem)
+}
+
+fn restart() -> String {
+    "restart the server, which makes lists and answers anew; if it is found again, restore the registry from a backup"
+        .to_owned()
+}

@@ -1,0 +1,173 @@
+//! The audit over a registry of its own.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use ca::{Authority, AuthorityConfig, CrlShards, RevocationReason, Terms};
+use defender::audit::{Audited, CHECKS, Outcome, Severity};
+use fleet::{CertificateStatus, DeviceKey, Enrolment, Fleet, RevocationFaces, ThingName};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use store::{Expect, Store, Write};
+
+struct House {
+    _dir: tempfile::TempDir,
+    store: Store,
+    fleet: Fleet,
+    faces: RevocationFaces,
+}
+
+fn house() -> House {
+    let dir = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let config = AuthorityConfig {
+        name: "test".into(),
+        public_url: "http://localhost:8880".into(),
+    };
+    let authority = Authority::open_or_create(&dir.path().join("ca"), config, now).unwrap();
+    let authority = authority.with_terms(Terms {
+        crl_shards: CrlShards::new(4).unwrap(),
+        ..Terms::default()
+    });
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    let realm = policy::Realm::live("000000000000");
+    let fleet = Fleet::open(&store, Arc::new(authority), realm, now).unwrap();
+    let faces = RevocationFaces::open(&fleet).unwrap();
+    House {
+        _dir: dir,
+        store,
+        fleet,
+        faces,
+    }
+}
+
+impl House {
+    fn enrol(&self, name: &str) -> fleet::Enrolled {
+        let enrolment = Enrolment {
+            thing: name.parse().unwrap(),
+            policies: Vec::new(),
+            groups: Vec::new(),
+            attributes: BTreeMap::new(),
+            key: DeviceKey::Generate,
+        };
+        self.fleet.enrol(&enrolment, SystemTime::now()).unwrap()
+    }
+
+    fn audit(&self, now: SystemTime) -> Outcome {
+        let check = CHECKS.iter().find(|check| check.name == "revocation");
+        let audited = Audited {
+            revocation: &self.faces,
+            now,
+        };
+        check.unwrap().run(&audited).unwrap()
+    }
+
+    /// Changes a row behind the registry's back.
+    fn tamper(&self, write: Write) {
+        let table = self.store.table("registry").unwrap();
+        let key = write.key().replace('/', ":");
+        let revision = table.batch(&[write]).unwrap();
+        // An operation returns when it, and so all before it, has been felt.
+        let barrier = thing(&format!("{revision}-{}", &key[..20]));
+        let made = self
+            .fleet
+            .create_thing(&barrier, BTreeMap::new(), SystemTime::now());
+        made.unwrap();
+    }
+}
+
+fn thing(name: &str) -> ThingName {
+    name.parse().unwrap()
+}
+
+#[test]
+fn a_registry_that_lived_a_life_has_no_finding() {
+    let house = house();
+    let now = SystemTime::now();
+    for number in 0..70 {
+        house.enrol(&format!("lamp-{number}"));
+    }
+    let reasons = RevocationReason::ALL;
+    for (number, reason) in reasons.iter().enumerate() {
+        let name = thing(&format!("lamp-{number}"));
+        house.fleet.revoke_device(&name, *reason, now).unwrap();
+    }
+    house.fleet.decommission(&thing("lamp-0"), now).unwrap();
+    house.fleet.decommission(&thing("lamp-60"), now).unwrap();
+    house
+        .fleet
+        .replace(&thing("lamp-50"), DeviceKey::Generate, now)
+        .unwrap();
+    let inactive = house
+        .fleet
+        .principals(&thing("lamp-51"), None, 1)
+        .unwrap()
+        .items;
+    house
+        .fleet
+        .set_certificate_status(
+            &inactive[0],
+            CertificateStatus::Inactive,
+            RevocationReason::Unspecified,
+            now,
+        )
+        .unwrap();
+    let outcome = house.audit(now);
+    assert_eq!(outcome.findings, []);
+    // 69 certificates stand in the registry, and 11 revocations on two lists each.
+    assert_eq!(outcome.examined, 69 + 22);
+    // Long after, when all have expired.
+    let later = now + Duration::from_secs(366 * 86_400);
+    assert_eq!(house.audit(later).findings, []);
+}
+
+#[test]
+fn a_row_that_was_lost_or_slipped_in_is_found() {
+    let house = house();
+    let now = SystemTime::now();
+    let (gone, kept) = (house.enrol("gone"), house.enrol("kept"));
+    house
+        .fleet
+        .revoke_device(&thing("gone"), RevocationReason::KeyCompromise, now)
+        .unwrap();
+    assert_eq!(house.audit(now).findings, []);
+
+    let serial = &gone.issued.serial;
+    let place = format!("crl/{:02x}/{serial}", serial.last_octet());
+    let table = house.store.table("registry").unwrap();
+    let row = table.get(&place).unwrap().unwrap();
+    house.tamper(Write::delete(place.clone(), Expect::Any));
+    let found = house.audit(now).findings;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].severity, Severity::Critical);
+    assert!(found[0].resource.contains(&gone.certificate.id.to_string()));
+    assert!(found[0].reason.contains("leaves it out"), "{found:?}");
+
+    house.tamper(Write::Put {
+        key: place,
+        value: row.value,
+        expect: Expect::Any,
+    });
+    assert_eq!(house.audit(now).findings, []);
+    house.tamper(Write::delete(
+        format!("revoked/{}", gone.certificate.id),
+        Expect::Any,
+    ));
+    let found = house.audit(now).findings;
+    assert!(
+        found.iter().any(|one| one.reason.contains("OCSP as good")),
+        "{found:?}"
+    );
+    house.tamper(Write::delete(
+        format!("serial/{}", kept.issued.serial),
+        Expect::Any,
+    ));
+    let found = house.audit(now).findings;
+    assert!(
+        found
+            .iter()
+            .any(|one| one.reason.contains("does not know it")),
+        "{found:?}"
+    );
+}

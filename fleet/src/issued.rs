@@ -1,0 +1,250 @@
+//! What our own authority has signed, by serial number: the question of revocation lists and OCSP. A certificate that
+//! was revoked stays known when its row is deleted; one that was not is forgotten with it.
+
+use crate::{
+    CertificateRecord, Fleet, FleetError, LIST_LIMIT_ITEMS, keys, records::Present,
+    registry::Transaction,
+};
+use ca::{CertificateId, CertificateState, RevocationReason, RevokedEntry, Serial};
+use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
+use store::{Expect, Stored, Write};
+
+/// Which certificate has a serial number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct SerialRow {
+    id: CertificateId,
+}
+
+/// A certificate that is no device's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct IssuedRow {
+    serial: Serial,
+    not_after: SystemTime,
+}
+
+/// A row of the revocation list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RevokedRow {
+    serial: Serial,
+    at: SystemTime,
+    reason: RevocationReason,
+    not_after: SystemTime,
+}
+
+impl Stored for SerialRow {}
+impl Stored for IssuedRow {}
+impl Stored for RevokedRow {}
+
+impl RevokedRow {
+    pub(crate) fn new(
+        serial: &Serial,
+        not_after: SystemTime,
+        reason: RevocationReason,
+        now: SystemTime,
+    ) -> Self {
+        RevokedRow {
+            serial: serial.clone(),
+            at: now,
+            reason,
+            not_after,
+        }
+    }
+
+    fn entry(self) -> RevokedEntry {
+        RevokedEntry {
+            serial: self.serial,
+            revoked_at: self.at,
+            reason: self.reason,
+        }
+    }
+}
+
+/// Puts a certificate that our own authority signed, and the way to it by its serial number.
+pub(crate) fn put_issued(
+    t: &mut Transaction<'_>,
+    record: &CertificateRecord,
+) -> Result<(), FleetError> {
+    t.put(keys::serial(&record.serial), &SerialRow { id: record.id })?;
+    t.put(keys::certificate(&record.id), record)
+}
+
+/// Puts a certificate on the revocation list that speaks of it.
+pub(crate) fn put_revoked(
+    t: &mut Transaction<'_>,
+    id: &CertificateId,
+    row: &RevokedRow,
+) -> Result<(), FleetError> {
+    t.put(keys::revoked(id), row)?;
+    t.put(listed(&row.serial), row)
+}
+
+/// Before a certificate's row goes: its serial number is forgotten with it, unless it was revoked.
+pub(crate) fn forget_serial(t: &mut Transaction<'_>, id: &CertificateId) -> Result<(), FleetError> {
+    let record: Option<CertificateRecord> = t.get(&keys::certificate(id))?;
+    if let Some(record) = record
+        && !t.exists(&keys::revoked(id))?
+    {
+        t.delete(keys::serial(&record.serial));
+    }
+    Ok(())
+}
+
+fn listed(serial: &Serial) -> String {
+    format!("{}{serial}", keys::listed(serial.last_octet()))
+}
+
+impl Fleet {
+    /// Remembers a certificate that our own authority signed and that is no device's (a server's, an operator's), so
+    /// that OCSP knows it. Doing so again changes nothing.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn note_issued(
+        &self,
+        id: &CertificateId,
+        serial: &Serial,
+        not_after: SystemTime,
+    ) -> Result<(), FleetError> {
+        let row = IssuedRow {
+            serial: serial.clone(),
+            not_after,
+        };
+        self.transact(|t| {
+            if t.get::<IssuedRow>(&keys::issued(id))?.as_ref() == Some(&row) {
+                return Ok(());
+            }
+            t.put(keys::serial(serial), &SerialRow { id: *id })?;
+            t.put(keys::issued(id), &row)
+        })
+    }
+
+    /// Revokes a certificate that is no device's; `false` for one that was never noted here.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn revoke_issued(
+        &self,
+        id: &CertificateId,
+        reason: RevocationReason,
+        now: SystemTime,
+    ) -> Result<bool, FleetError> {
+        self.transact(|t| {
+            let Some(row) = t.get::<IssuedRow>(&keys::issued(id))? else {
+                return Ok(false);
+            };
+            if !t.exists(&keys::revoked(id))? {
+                let row = RevokedRow::new(&row.serial, row.not_after, reason, now);
+                put_revoked(t, id, &row)?;
+            }
+            Ok(true)
+        })
+    }
+
+    /// What became of a serial number of our own authority.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn state_of(&self, serial: &Serial) -> Result<CertificateState, FleetError> {
+        let Some(SerialRow { id }) = self.read(&keys::serial(serial))? else {
+            return Ok(CertificateState::Unknown);
+        };
+        Ok(match self.read::<RevokedRow>(&keys::revoked(&id))? {
+            Some(row) => CertificateState::Revoked(row.entry()),
+            None => CertificateState::Good,
+        })
+    }
+
+    /// What a revocation list must say at `now`: every revoked certificate that has not expired.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn revoked(&self, now: SystemTime) -> Result<Vec<RevokedEntry>, FleetError> {
+        let mut entries = Vec::new();
+        self.revoked_under(keys::REVOKED, now, &mut entries)?;
+        Ok(entries)
+    }
+
+    /// The same of the serial numbers that end in one of these octets.
+    pub(crate) fn revoked_of(
+        &self,
+        octets: impl Iterator<Item = u8>,
+        now: SystemTime,
+    ) -> Result<Vec<RevokedEntry>, FleetError> {
+        let mut entries = Vec::new();
+        for octet in octets {
+            self.revoked_under(&keys::listed(octet), now, &mut entries)?;
+        }
+        Ok(entries)
+    }
+
+    fn revoked_under(
+        &self,
+        prefix: &str,
+        now: SystemTime,
+        entries: &mut Vec<RevokedEntry>,
+    ) -> Result<(), FleetError> {
+        let mut after = None;
+        loop {
+            let page =
+                self.page_of_values::<RevokedRow>(prefix, after.as_deref(), LIST_LIMIT_ITEMS)?;
+            let alive = page.items.into_iter().filter(|row| row.not_after >= now);
+            entries.extend(alive.map(RevokedRow::entry));
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Rises whenever the revocation list has changed since this process started (one atomic load).
+    pub fn revocation_epoch(&self) -> u64 {
+        self.inner.live.revocation_epoch()
+    }
+}
+
+/// Once, for a registry of before serial numbers were looked up: gives each certificate its row, and each revocation
+/// its place. A crash in between begins it anew.
+pub(crate) fn index(fleet: &Fleet) -> Result<(), FleetError> {
+    if fleet.read::<Present>(keys::INDEXED)?.is_some() {
+        return Ok(());
+    }
+    let mut after = None;
+    loop {
+        let page = fleet.certificates(after.as_deref(), LIST_LIMIT_ITEMS)?;
+        let rows = page.items.iter().map(|record| {
+            let row = SerialRow { id: record.id };
+            Write::put(keys::serial(&record.serial), &row, Expect::Any)
+        });
+        write_all(fleet, rows.collect::<Result<_, _>>()?)?;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    loop {
+        let page = fleet.page_of_rows::<RevokedRow>(keys::REVOKED, after.as_deref())?;
+        let mut rows = Vec::with_capacity(page.items.len() * 2);
+        for (id, row) in page.items {
+            let id = id
+                .parse()
+                .map_err(|error: ca::InvalidIdentifier| FleetError::Invalid(error.to_string()))?;
+            let serial = SerialRow { id };
+            rows.push(Write::put(keys::serial(&row.serial), &serial, Expect::Any)?);
+            rows.push(Write::put(listed(&row.serial), &row, Expect::Any)?);
+        }
+        write_all(fleet, rows)?;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    fleet.transact(|t| t.put(keys::INDEXED.to_owned(), &Present))
+}
+
+fn write_all(fleet: &Fleet, rows: Vec<Write>) -> Result<(), FleetError> {
+    if !rows.is_empty() {
+        fleet.inner.table.batch(&rows)?;
+    }
+    Ok(())
+}

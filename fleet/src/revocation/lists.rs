@@ -1,0 +1,107 @@
+//! Lists as they were last signed. One is signed anew when a revocation that it speaks of has come, or its end draws
+//! near; a revocation elsewhere leaves it as it is.
+
+use super::{ListName, RevocationFaces};
+use crate::FleetError;
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// How long a list is good for (its nextUpdate, RFC 5280 §5.1.2.5).
+const LIST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A list with less life left than this is made anew, so that who fetches one can keep it.
+const MIN_LIFE_LEFT: Duration = Duration::from_secs(12 * 60 * 60);
+/// How far thisUpdate lies back, for readers whose clock is late.
+const BACKDATED: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+pub(super) struct Lists {
+    /// A lock for each list, held while it is signed, so that each change is signed once and no list waits for another.
+    current: Mutex<HashMap<ListName, Arc<Mutex<Option<Current>>>>>,
+}
+
+struct Current {
+    der: Arc<[u8]>,
+    epoch: u64,
+    number: u64,
+    next_update: SystemTime,
+}
+
+impl RevocationFaces {
+    /// The list that says everything decided before `now`, as DER; `None` where no certificate names such a list.
+    ///
+    /// # Errors
+    /// When the store fails or the issuing key cannot be used.
+    pub fn list(&self, name: ListName, now: SystemTime) -> Result<Option<Arc<[u8]>>, FleetError> {
+        if let ListName::Shard(shard) = name
+            && !self.inner.counts.contains(&shard.shards())
+        {
+            return Ok(None);
+        }
+        let slot = Arc::clone(self.inner.lists.current.lock().entry(name).or_default());
+        let mut current = slot.lock();
+        // Read before the entries: a revocation in between makes the next call sign again.
+        let epoch = self.epoch(name);
+        if let Some(list) = current.as_ref()
+            && list.epoch == epoch
+            && list.next_update > now + MIN_LIFE_LEFT
+        {
+            return Ok(Some(Arc::clone(&list.der)));
+        }
+        // RFC 5280 §5.2.3: numbers rise, over restarts too, so they are the clock's. Two lists of
+        // one millisecond, or a clock that was set back, get the number after.
+        let clock = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+            .unwrap_or_default();
+        let number = match current.as_ref() {
+            Some(before) => clock.max(before.number.saturating_add(1)),
+            None => clock,
+        };
+        let next_update = now + LIST_LIFE;
+        let der: Arc<[u8]> = self.sign(name, number, now, next_update)?.into();
+        *current = Some(Current {
+            der: Arc::clone(&der),
+            epoch,
+            number,
+            next_update,
+        });
+        Ok(Some(der))
+    }
+
+    fn epoch(&self, name: ListName) -> u64 {
+        match name {
+            ListName::Whole => self.inner.fleet.revocation_epoch(),
+            ListName::Shard(shard) => self.inner.fleet.inner.live.listed_epoch(shard.octets()),
+        }
+    }
+
+    fn sign(
+        &self,
+        name: ListName,
+        number: u64,
+        now: SystemTime,
+        next_update: SystemTime,
+    ) -> Result<Vec<u8>, FleetError> {
+        let fleet = &self.inner.fleet;
+        // RFC 5280 §3.3: an entry stays for one list beyond the certificate's end.
+        let alive = now.checked_sub(LIST_LIFE).unwrap_or(now);
+        let this_update = now - BACKDATED;
+        let authority = self.authority();
+        Ok(match name {
+            ListName::Whole => {
+                authority.crl(number, &fleet.revoked(alive)?, this_update, next_update)?
+            }
+            ListName::Shard(shard) => {
+                let entries = fleet.revoked_of(shard.octets(), alive)?;
+                // The newest URL first: readers show it.
+                let urls = self.inner.urls.iter().rev();
+                let urls: Vec<_> = urls.map(|url| format!("{url}/{shard}")).collect();
+                authority.crl_shard(&urls, number, &entries, this_update, next_update)?
+            }
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! OCSP answers out of the registry, by a responder that is replaced before its certificate ends.
+
+use super::RevocationFaces;
+use crate::FleetError;
+use ca::{OcspRefusal, OcspRequest, OcspResponder, Serial};
+use parking_lot::Mutex;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+/// How long an answer is good for.
+const ANSWER_LIFE: Duration = Duration::from_secs(60 * 60);
+/// A stapled answer is replaced when it is this old.
+const STAPLE_RENEWAL: Duration = Duration::from_secs(20 * 60);
+
+/// The responder of now; made when the first question comes.
+#[derive(Default)]
+pub(super) struct Responder {
+    current: Mutex<Option<Arc<OcspResponder>>>,
+}
+
+/// An answer about a server's own certificate, to be shown in its handshakes.
+#[derive(Debug, Clone)]
+pub struct Staple {
+    /// As DER.
+    pub der: Vec<u8>,
+    /// From when on there should be another.
+    pub renew_at: SystemTime,
+}
+
+impl RevocationFaces {
+    /// Answers an OCSP request in DER, whatever it is; a refusal is an answer too.
+    pub fn ocsp(&self, request: &[u8], now: SystemTime) -> Vec<u8> {
+        OcspRequest::parse(request)
+            .and_then(|request| self.answer(&request, now, now + ANSWER_LIFE))
+            .unwrap_or_else(OcspRefusal::to_der)
+    }
+
+    /// An answer about one certificate, to be stapled.
+    ///
+    /// # Errors
+    /// When the store fails or the issuing key cannot be used.
+    pub fn staple(&self, serial: &Serial, now: SystemTime) -> Result<Staple, FleetError> {
+        let request = self.responder(now)?.request(std::slice::from_ref(serial))?;
+        let der = self
+            .answer(&request, now, now + ANSWER_LIFE)
+            .map_err(|refusal| FleetError::Invalid(refusal.to_string()))?;
+        Ok(Staple {
+            der,
+            renew_at: now + STAPLE_RENEWAL,
+        })
+    }
+
+    /// A request about certificates of our own, as DER.
+    ///
+    /// # Errors
+    /// For none or more than 64; when the issuing key cannot be used.
+    pub fn ocsp_request(&self, serials: &[Serial], now: SystemTime) -> Result<Vec<u8>, FleetError> {
+        Ok(self.responder(now)?.request(serials)?.to_der())
+    }
+
+    fn answer(
+        &self,
+        request: &OcspRequest,
+        now: SystemTime,
+        next_update: SystemTime,
+    ) -> Result<Vec<u8>, OcspRefusal> {
+        let responder = self.responder(now).map_err(|error| {
+            tracing::error!(%error, "there is no OCSP responder");
+            OcspRefusal::Internal
+        })?;
+        responder.answer(request, now, next_update, |serial| {
+            match self.inner.fleet.state_of(serial) {
+                Ok(state) => Some(state),
+                Err(error) => {
+                    tracing::error!(%serial, %error, "the registry cannot say what became of a certificate");
+                    None
+                }
+            }
+        })
+    }
+
+    fn responder(&self, now: SystemTime) -> Result<Arc<OcspResponder>, FleetError> {
+        let mut current = self.inner.responder.current.lock();
+        if let Some(responder) = current.as_ref()
+            && now < responder.renew_at()
+        {
+            return Ok(Arc::clone(responder));
+        }
+        match (self.authority().ocsp_responder(now), current.as_ref()) {
+            (Ok(made), _) => Ok(Arc::clone(current.insert(Arc::new(made)))),
+            // Half a life is left to mend what failed.
+            (Err(error), Some(old)) if now < old.not_after() => {
+                tracing::warn!(%error, "the OCSP responder's certificate could not be renewed");
+                Ok(Arc::clone(old))
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+}
