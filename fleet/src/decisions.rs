@@ -18,6 +18,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
+    thread::JoinHandle,
     time::Duration,
 };
 use store::{Expect, Store, StoreError, Stored, Table, Write};
@@ -68,7 +69,19 @@ type Waiting = BTreeMap<(CertificateId, &'static str, Box<str>), Tally>;
 pub(crate) struct Decisions {
     notes: Arc<Notes>,
     /// Its end ends the thread.
-    _end: Sender<()>,
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Decisions {
+    /// Returns when what waits is written and the store is let go of.
+    fn drop(&mut self) {
+        self.end = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of its own has been told by then.
+            let _ = thread.join();
+        }
+    }
 }
 
 struct Notes {
@@ -91,11 +104,15 @@ impl Decisions {
         });
         let (end, ended) = channel();
         let writer = Arc::clone(&notes);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("fleet-decisions".into())
             .spawn(move || write(&writer, &ended))
             .map_err(FleetError::Thread)?;
-        Ok(Self { notes, _end: end })
+        Ok(Self {
+            notes,
+            end: Some(end),
+            thread: Some(thread),
+        })
     }
 }
 

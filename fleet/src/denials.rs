@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
+    thread::JoinHandle,
     time::SystemTime,
 };
 use store::{Expect, Store, Stored, Table, Write};
@@ -46,7 +47,20 @@ pub(crate) struct Denials {
     /// When this run began, in seconds since 1970: ids are in order and none comes twice.
     started: u64,
     next: AtomicU64,
-    writer: SyncSender<(String, Denial)>,
+    /// Gone when the registry is.
+    writer: Option<SyncSender<(String, Denial)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Denials {
+    /// Returns when what waits is written and the store is let go of.
+    fn drop(&mut self) {
+        self.writer = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of its own has been told by then.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Denials {
@@ -56,7 +70,7 @@ impl Denials {
         let kept: VecDeque<String> = kept.into_iter().map(|(key, _)| key).collect();
         let (writer, waiting) = sync_channel(WAITING_ITEMS);
         let to = table.clone();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("fleet-denials".into())
             .spawn(move || write(&to, kept, &waiting))
             .map_err(FleetError::Thread)?;
@@ -65,7 +79,8 @@ impl Denials {
             table,
             started: since.map_or(0, |since| since.as_secs()),
             next: AtomicU64::new(0),
-            writer,
+            writer: Some(writer),
+            thread: Some(thread),
         })
     }
 }
@@ -100,7 +115,8 @@ impl Fleet {
         let denials = &self.inner.denials;
         let number = denials.next.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:08x}-{number:08x}", denials.started);
-        denials.writer.try_send((id.clone(), denial)).ok()?;
+        let writer = denials.writer.as_ref()?;
+        writer.try_send((id.clone(), denial)).ok()?;
         Some(id)
     }
 
