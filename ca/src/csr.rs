@@ -3,6 +3,7 @@
 use std::io::Cursor;
 
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::oid_registry::{
     OID_PKCS1_RSASSAPSS, OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA,
     OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ED25519,
@@ -69,11 +70,57 @@ pub enum CsrError {
     Signature,
 }
 
+/// The names that a request asks for. Nothing is ever named by them: they are there for who wants
+/// to refuse a request that asks for other names than it will get.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestedNames {
+    /// Common names in the subject; one that is no text counts as other.
+    pub common_names: Vec<String>,
+    /// Whether there is more in the subject.
+    pub other_attributes: bool,
+    /// Whether it asks for alternative names.
+    pub alternative_names: bool,
+}
+
+impl RequestedNames {
+    fn of(request: &X509CertificationRequest<'_>) -> Self {
+        let info = &request.certification_request_info;
+        let common_names: Vec<_> = info
+            .subject
+            .iter_common_name()
+            .filter_map(|attribute| attribute.as_str().ok().map(str::to_owned))
+            .collect();
+        let alternative_names = request
+            .requested_extensions()
+            .is_some_and(|mut extensions| {
+                extensions.any(|one| matches!(one, ParsedExtension::SubjectAlternativeName(_)))
+            });
+        Self {
+            other_attributes: info.subject.iter_attributes().count() > common_names.len(),
+            common_names,
+            alternative_names,
+        }
+    }
+
+    /// Whether a certificate with the subject `CN=<name>` and nothing else is what was asked for;
+    /// a request that names nothing takes what it gets.
+    #[must_use]
+    pub fn fit(&self, name: &str) -> bool {
+        let named = match &self.common_names[..] {
+            [] => true,
+            [asked] => asked == name,
+            _ => false,
+        };
+        named && !self.other_attributes && !self.alternative_names
+    }
+}
+
 /// A request whose sender holds the private key. Subject, names and extensions that it asks for
-/// are not kept: the registry decides those.
+/// decide nothing: the registry does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Csr {
     key: PublicKey,
+    names: RequestedNames,
 }
 
 impl Csr {
@@ -128,7 +175,16 @@ impl Csr {
         request
             .verify_signature()
             .map_err(|_| CsrError::Signature)?;
-        Ok(Self { key })
+        Ok(Self {
+            key,
+            names: RequestedNames::of(&request),
+        })
+    }
+
+    /// The names it asks for.
+    #[must_use]
+    pub const fn requested_names(&self) -> &RequestedNames {
+        &self.names
     }
 
     /// The requester's public key.

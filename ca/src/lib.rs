@@ -12,6 +12,7 @@ mod csr;
 pub mod custody;
 mod durable;
 mod error;
+pub mod est;
 mod facts;
 mod identifier;
 mod key_pair;
@@ -26,7 +27,7 @@ mod times;
 
 pub use authority::{Authority, AuthorityConfig, Issued, Terms};
 pub use crl::{MAX_CRL_ENTRIES, RevocationList, RevocationReason, RevokedEntry};
-pub use csr::{Csr, CsrError, MAX_CSR_BYTES};
+pub use csr::{Csr, CsrError, MAX_CSR_BYTES, RequestedNames};
 pub use error::CaError;
 pub use facts::{CertificateFacts, CertificateName, KeyUsages, MAX_CERTIFICATE_BYTES, NameValue};
 pub use identifier::{CertificateId, InvalidIdentifier, Serial};

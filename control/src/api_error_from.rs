@@ -25,7 +25,7 @@ impl From<FleetError> for ApiError {
             // AWS says DeleteConflict of certificates and policies, and of things and groups that
             // the request is invalid.
             FleetError::DeleteConflict {
-                kind: Kind::Thing | Kind::Group,
+                kind: Kind::Thing | Kind::Group | Kind::ThingType,
                 ..
             } => Self::invalid(message),
             FleetError::DeleteConflict { .. } => {
@@ -42,6 +42,9 @@ impl From<FleetError> for ApiError {
             | FleetError::Template(_) => Self::invalid(message),
             FleetError::InvariantBroken { .. } => {
                 Self::new(StatusCode::CONFLICT, "InvariantBrokenException", message)
+            }
+            FleetError::Password => {
+                Self::new(StatusCode::UNAUTHORIZED, "UnauthorizedException", message)
             }
             FleetError::Limit { .. } => {
                 Self::new(StatusCode::GONE, "LimitExceededException", message)
@@ -102,7 +105,10 @@ impl From<ota::Error> for ApiError {
                 "ResourceAlreadyExistsException",
                 message,
             ),
-            ota::Error::RolloutState { .. } => Self::new(
+            ota::Error::Version { .. } => {
+                Self::new(StatusCode::CONFLICT, "VersionConflictException", message)
+            }
+            ota::Error::RolloutState { .. } | ota::Error::ExecutionState { .. } => Self::new(
                 StatusCode::CONFLICT,
                 "InvalidStateTransitionException",
                 message,

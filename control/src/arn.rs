@@ -5,7 +5,7 @@
 
 use ca::CertificateId;
 use fleet::provisioning::TemplateName;
-use fleet::{GroupName, Target, ThingName};
+use fleet::{GroupName, Target, ThingName, ThingTypeName};
 
 use crate::api_error::ApiError;
 
@@ -26,6 +26,10 @@ impl Arns<'_> {
 
     pub(crate) fn thing(&self, name: &ThingName) -> String {
         self.write("thing", name)
+    }
+
+    pub(crate) fn thing_type(&self, name: &ThingTypeName) -> String {
+        self.write("thingtype", name)
     }
 
     pub(crate) fn group(&self, name: &GroupName) -> String {

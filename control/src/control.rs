@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::listener::{Bounds, Listener};
 use crate::rooms::Rooms;
-use crate::{ControlError, Endpoints, Operators, dispatch, firmware, plain, upload};
+use crate::{ControlError, Endpoints, Operators, dispatch, est, firmware, plain, upload};
 
 /// Connections of the HTTPS listener: operators, and devices that fetch firmware.
 const HTTPS_BOUNDS: Bounds = Bounds {
@@ -140,7 +140,9 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
         Listener {
             socket: socket(parts.https)?,
             tls: Some(TlsAcceptor::from(parts.tls)),
-            router: dispatch::router(&rooms).merge(firmware::router(&rooms)),
+            router: dispatch::router(&rooms)
+                .merge(firmware::router(&rooms))
+                .merge(est::router(&rooms)),
             bounds: HTTPS_BOUNDS,
         },
         Listener {

@@ -16,6 +16,7 @@ mod control;
 mod dispatch;
 mod endpoints;
 mod error;
+mod est;
 mod firmware;
 mod listener;
 mod operation;

@@ -72,7 +72,7 @@ impl House {
         let barrier = thing(&format!("{revision}-{}", &key[..20]));
         let made = self
             .fleet
-            .create_thing(&barrier, BTreeMap::new(), SystemTime::now());
+            .create_thing(&barrier, BTreeMap::new(), None, SystemTime::now());
         made.unwrap();
     }
 }

@@ -6,11 +6,9 @@ use crate::{
     ThingName,
     attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
     certificates::record_of,
-    groups::GROUPS_PER_THING_LIMIT_ITEMS,
+    groups::{GROUPS_PER_THING_LIMIT_ITEMS, put_memberships},
     issued::put_issued,
-    keys,
-    records::Present,
-    things,
+    keys, things,
 };
 use ca::{CertificateId, Csr, Issued, KeyPair, RevocationReason};
 use policy::PolicyName;
@@ -106,21 +104,14 @@ impl Fleet {
                 version: 1,
                 created: now,
             };
-            t.put(keys::thing(name), &thing)?;
+            things::put_thing(t, None, &thing)?;
             put_issued(t, &record)?;
             put_binding(t, name, &record.id)?;
             for policy in &enrolment.policies {
                 require_policy(t, policy)?;
                 put_attachment(t, policy, &target)?;
             }
-            for group in &enrolment.groups {
-                if !t.exists(&keys::group(group))? {
-                    return Err(FleetError::not_found(Kind::Group, group));
-                }
-                t.put(format!("{}{name}", keys::members(group)), &Present)?;
-                t.put(format!("{}{group}", keys::groups_of(name)), &Present)?;
-            }
-            Ok(())
+            put_memberships(t, name, &enrolment.groups.iter().cloned().collect())
         })?;
         Ok(Enrolled {
             thing: name.clone(),
@@ -268,7 +259,7 @@ impl Fleet {
         Ok(false)
     }
 
-    fn mint_for(
+    pub(crate) fn mint_for(
         &self,
         thing: &ThingName,
         key: DeviceKey<'_>,

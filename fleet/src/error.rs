@@ -109,6 +109,9 @@ pub enum FleetError {
     /// The policy document was not understood whole.
     #[error("policy document refused: {0}")]
     MalformedPolicy(#[from] policy::PolicyError),
+    /// The provisioning template was not understood whole, or its parameters do not fit.
+    #[error(transparent)]
+    Template(#[from] crate::template::TemplateError),
     /// The policy would break what is claimed of all devices.
     #[error("policy {policy} would break invariant {invariant} ({claim}): {why}")]
     InvariantBroken {
@@ -121,12 +124,14 @@ pub enum FleetError {
         /// How.
         why: String,
     },
-    /// The provisioning template was not understood whole, or its parameters do not fit.
-    #[error(transparent)]
-    Template(#[from] crate::template::TemplateError),
     /// The certificate signing request was refused.
     #[error("certificate signing request refused: {0}")]
     Csr(#[from] ca::CsrError),
+    /// An enrolment password that is not good now; which of the reasons it is, is not told.
+    #[error(
+        "the enrolment password is wrong, used up or expired: ask the operator for a new one (`muster device enrol-password`)"
+    )]
+    Password,
     /// The certificate authority failed.
     #[error(transparent)]
     Authority(#[from] ca::CaError),

@@ -1,7 +1,7 @@
 //! Where each fact stands in the registry's one table. `/` separates; no name may hold it, so a key reads one way only.
 //! Facts that are asked for from both ends are written under both, in one batch.
 
-use crate::{GroupName, Target, ThingName, provisioning::TemplateName};
+use crate::{GroupName, Target, ThingName, ThingTypeName, provisioning::TemplateName};
 use ca::{CertificateId, Serial};
 use policy::PolicyName;
 use std::time::SystemTime;
@@ -11,6 +11,7 @@ pub(crate) const GROUP: &str = "group/";
 pub(crate) const CERTIFICATE: &str = "cert/";
 pub(crate) const POLICY: &str = "policy/";
 pub(crate) const REVOKED: &str = "revoked/";
+pub(crate) const THING_TYPE: &str = "type/";
 pub(crate) const TEMPLATE: &str = "template/";
 pub(crate) const CLAIM: &str = "claim/";
 /// Claims by their end: `claimend/<seconds>/<certificate>`.
@@ -67,6 +68,18 @@ pub(crate) fn issued(id: &CertificateId) -> String {
 pub(crate) fn listed(octet: u8) -> String {
     format!("crl/{octet:02x}/")
 }
+/// The certificate that a renewal has put after this one, while it has not been used.
+pub(crate) fn successor(id: &CertificateId) -> String {
+    format!("successor/{id}")
+}
+/// The certificate that this one renews, while this one has not been used.
+pub(crate) fn predecessor(id: &CertificateId) -> String {
+    format!("predecessor/{id}")
+}
+/// The one-time password with which a thing enrols itself.
+pub(crate) fn password(thing: &ThingName) -> String {
+    format!("password/{thing}")
+}
 /// Members of a group: `member/<group>/<thing>`.
 pub(crate) fn members(group: &GroupName) -> String {
     format!("member/{group}/")
@@ -122,8 +135,16 @@ pub(crate) fn pending_of(claim: &CertificateId) -> String {
     format!("pendingof/{claim}/")
 }
 /// A thing type.
-pub(crate) fn thing_type(name: &str) -> String {
-    format!("type/{name}")
+pub(crate) fn thing_type(name: &ThingTypeName) -> String {
+    format!("{THING_TYPE}{name}")
+}
+/// Things of a type: `typed/<type>/<thing>`.
+pub(crate) fn typed(name: &ThingTypeName) -> String {
+    format!("typed/{name}/")
+}
+/// Groups whose parent is this one: `child/<parent>/<group>`.
+pub(crate) fn children(group: &GroupName) -> String {
+    format!("child/{group}/")
 }
 /// A moment in whole seconds, in order as text.
 pub(crate) fn moment(at: SystemTime) -> String {

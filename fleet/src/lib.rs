@@ -9,6 +9,7 @@ mod certificates;
 mod decisions;
 mod denials;
 mod devices;
+mod enrolment_password;
 mod error;
 mod groups;
 mod invariants;
@@ -23,19 +24,23 @@ mod posture;
 pub mod provisioning;
 mod records;
 mod registry;
+mod renewal;
 mod revocation;
 #[cfg(feature = "simulate")]
 pub mod simulated;
 mod standing;
 pub mod template;
 mod things;
+mod types;
 
 pub use decisions::{Recorded, Tally};
 pub use denials::Denial;
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
+pub use enrolment_password::{PASSWORD_LIFE_LIMIT, PasswordTerms};
 pub use error::{FleetError, Kind};
+pub use groups::{GROUP_DEPTH_LIMIT_LEVELS, GroupChange};
 pub use invariants::DeclaredInvariant;
-pub use name::{GroupName, NameError, ThingName};
+pub use name::{GroupName, NameError, ThingName, ThingTypeName};
 pub use networks::NamedNetwork;
 pub use policy::DEVICE_DEFAULT;
 pub use posture::{Health, Quarantine};
@@ -46,3 +51,5 @@ pub use records::{
 pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
 pub use revocation::{ListName, RevocationFaces, Staple};
 pub use standing::{Standing, StandingNow, WatchGuard};
+pub use things::{ThingChange, ThingFilter};
+pub use types::{ThingType, ThingTypeProperties};

@@ -2,8 +2,8 @@
 //! its own follows the watch; operations wait here until their own change has been applied.
 
 use crate::{
-    CertificateRecord, FleetError, GroupName, Health, PolicyRecord, Standing, StandingNow, Target,
-    Thing, ThingName, keys, networks, provisioning::Claim,
+    CertificateRecord, FleetError, Group, GroupName, Health, PolicyRecord, Standing, StandingNow,
+    Target, Thing, ThingName, keys, networks, provisioning::Claim,
 };
 use ca::{CertificateId, KeyKind, PublicKey};
 use parking_lot::{Condvar, Mutex};
@@ -164,10 +164,11 @@ impl Live {
             Some(_) => Arc::clone(&before.certificate),
             None => Arc::new(certificate_values(id, &record)?),
         };
-        let groups: Vec<GroupName> = match &thing {
+        let mut groups: Vec<GroupName> = match &thing {
             Some(name) => self.names(&keys::groups_of(name))?,
             None => Vec::new(),
         };
+        self.add_groups_above(&mut groups)?;
         let mut names: BTreeSet<PolicyName> = self
             .names(&keys::attached(&Target::Certificate(*id)))?
             .into_iter()
@@ -207,6 +208,21 @@ impl Live {
             not_before: record.not_before,
             not_after: record.not_after,
         })
+    }
+
+    /// What is attached to a group counts for the things of all groups below it.
+    fn add_groups_above(&self, groups: &mut Vec<GroupName>) -> Result<(), StoreError> {
+        let mut at = 0;
+        while let Some(name) = groups.get(at) {
+            let group = self.table.get_as::<Group>(&keys::group(name))?;
+            if let Some(parent) = group.and_then(|row| row.value.parent)
+                && !groups.contains(&parent)
+            {
+                groups.push(parent);
+            }
+            at += 1;
+        }
+        Ok(())
     }
 
     fn names<T: FromStr>(&self, prefix: &str) -> Result<Vec<T>, StoreError> {
@@ -336,7 +352,7 @@ pub(crate) fn thing_facts(thing: Thing) -> ThingFacts {
     let attributes = thing.attributes.into_iter();
     ThingFacts {
         name: thing.name.as_str().into(),
-        type_name: thing.type_name.map(Into::into),
+        type_name: thing.type_name.map(|name| name.as_str().into()),
         attributes: attributes
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),

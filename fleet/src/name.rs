@@ -12,13 +12,13 @@ pub enum NameError {
     /// The name has no characters.
     #[error("a {what} name may not be empty")]
     Empty {
-        /// `thing` or `group`.
+        /// `thing`, `thing type` or `group`.
         what: &'static str,
     },
     /// The name is longer than [`NAME_LIMIT_CHARS`].
     #[error("a {what} name has at most {NAME_LIMIT_CHARS} characters; this one has {len}")]
     TooLong {
-        /// `thing` or `group`.
+        /// `thing`, `thing type` or `group`.
         what: &'static str,
         /// Its length in bytes.
         len: usize,
@@ -28,7 +28,7 @@ pub enum NameError {
         "a {what} name has letters a-z and A-Z, digits, '-', '_' and ':' only; {name:?} has {found:?}"
     )]
     BadCharacter {
-        /// `thing` or `group`.
+        /// `thing`, `thing type` or `group`.
         what: &'static str,
         /// The name as given.
         name: String,
@@ -107,6 +107,11 @@ name_type!(
     /// The name of a thing: a device in the registry, and the client id it connects with.
     ThingName,
     "thing"
+);
+name_type!(
+    /// The name of a thing type.
+    ThingTypeName,
+    "thing type"
 );
 name_type!(
     /// The name of a static thing group.

@@ -1,6 +1,6 @@
 //! The registry's rows, as stored and as shown.
 
-use crate::{GroupName, ThingName};
+use crate::{GroupName, ThingName, ThingTypeName};
 use ca::{CertificateId, RevocationReason};
 use policy::PolicyName;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub struct Thing {
     pub attributes: BTreeMap<String, String>,
     /// Its thing type.
     #[serde(default)]
-    pub type_name: Option<String>,
+    pub type_name: Option<ThingTypeName>,
     /// Rises by one with each change of the thing itself; starts at 1.
     pub version: u64,
     /// When it was made.
@@ -30,6 +30,9 @@ pub struct Group {
     pub name: GroupName,
     /// A random id, stable for the life of the group.
     pub id: String,
+    /// The group it belongs to, for its whole life.
+    #[serde(default)]
+    pub parent: Option<GroupName>,
     /// What it is for.
     pub description: Option<String>,
     /// Attributes of the group.

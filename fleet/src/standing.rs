@@ -26,7 +26,7 @@ pub struct StandingNow {
     pub thing_facts: Option<Arc<ThingFacts>>,
     /// What policies can ask of the certificate.
     pub certificate: Arc<CertificateValues>,
-    /// The groups of that thing.
+    /// The groups of that thing, and those above them.
     pub groups: Arc<[GroupName]>,
     /// Every policy that counts: of the certificate and of the groups. One that cannot be read counts for nothing.
     pub policies: Arc<[NamedPolicy]>,

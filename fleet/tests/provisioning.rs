@@ -9,7 +9,7 @@
 
 use ca::{Authority, AuthorityConfig, CertificateId};
 use fleet::{
-    CertificateStatus, Fleet, FleetError, GroupName, Target, ThingName,
+    CertificateStatus, Fleet, FleetError, GroupChange, GroupName, Target, ThingName,
     provisioning::{
         Claim, ClaimLimits, Hook, HookCaller, NewClaim, PENDING_PER_CLAIM_LIMIT_ITEMS, Registered,
         Rejection, TOKEN_LIFETIME, TemplateChange, TemplateKind, TemplateName, ThingRegistration,
@@ -18,7 +18,6 @@ use fleet::{
 use policy::{Action, Decision, Grant, Realm};
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -88,7 +87,7 @@ fn house(thing: Value) -> House {
     .unwrap();
     let lamps: GroupName = "lamps".parse().unwrap();
     fleet
-        .create_group(&lamps, None, BTreeMap::new(), "id".into(), now)
+        .create_group(&lamps, None, &GroupChange::default(), "id".into(), now)
         .unwrap();
     let house = House {
         _directory: directory,

@@ -8,8 +8,8 @@
 
 use ca::{Authority, AuthorityConfig, CertificateId, CertificateState, CrlShard, RevocationReason};
 use fleet::{
-    CertificateStatus, DeviceKey, Enrolled, Enrolment, Fleet, FleetError, GroupName, Kind,
-    ListName, RevocationFaces, Target, ThingName,
+    CertificateStatus, DeviceKey, Enrolled, Enrolment, Fleet, FleetError, GroupChange, GroupName,
+    Kind, ListName, PasswordTerms, RevocationFaces, Target, ThingName,
 };
 use policy::{Action, Decision, Grant, PolicyName, Realm};
 use std::{
@@ -90,7 +90,7 @@ impl House {
             .create_group(
                 &group,
                 None,
-                BTreeMap::new(),
+                &GroupChange::default(),
                 "id".into(),
                 SystemTime::now(),
             )
@@ -368,6 +368,103 @@ fn a_list_is_signed_again_only_for_its_own_serial_numbers_and_before_it_ends() {
     );
 }
 
+fn password_terms(name: &str, life: Duration) -> PasswordTerms {
+    PasswordTerms {
+        thing: thing(name),
+        policies: vec![named("device-default")],
+        groups: Vec::new(),
+        attributes: BTreeMap::new(),
+        life,
+    }
+}
+
+#[test]
+fn of_many_that_use_one_password_at_once_one_is_enrolled() {
+    let house = house();
+    let now = SystemTime::now();
+    let terms = password_terms("lamp-1", Duration::from_secs(60));
+    let password = house.fleet.make_enrolment_password(&terms, now).unwrap();
+    let won = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let name = thing("lamp-1");
+                match house
+                    .fleet
+                    .enrol_with_password(&name, &password, DeviceKey::Generate, now)
+                {
+                    Ok(_) => _ = won.fetch_add(1, Ordering::Relaxed),
+                    Err(error) => assert!(matches!(error, FleetError::Password), "{error}"),
+                }
+            });
+        }
+    });
+    assert_eq!(won.into_inner(), 1);
+    let page = house.fleet.principals(&thing("lamp-1"), None, 10).unwrap();
+    assert_eq!(page.items.len(), 1);
+}
+
+#[test]
+fn a_password_ends_and_its_life_is_bounded() {
+    let house = house();
+    let now = SystemTime::now();
+    let minute = Duration::from_secs(60);
+    let make = |life| {
+        let terms = password_terms("lamp-1", life);
+        house.fleet.make_enrolment_password(&terms, now)
+    };
+    assert!(make(Duration::ZERO).is_err());
+    assert!(make(fleet::PASSWORD_LIFE_LIMIT + Duration::from_secs(1)).is_err());
+    make(fleet::PASSWORD_LIFE_LIMIT).unwrap();
+    let password = make(minute).unwrap();
+    let good = |at| {
+        house
+            .fleet
+            .check_enrolment_password(&thing("lamp-1"), &password, at)
+            .is_ok()
+    };
+    assert!(good(now) && good(now + minute - Duration::from_millis(1)));
+    assert!(!good(now + minute));
+}
+
+#[test]
+fn renewal_keeps_two_certificates_at_most_and_only_for_the_active() {
+    let house = house();
+    let now = SystemTime::now();
+    let first = house.enrol("lamp-1").certificate.id;
+    let renew = |id: &CertificateId| house.fleet.renew(id, DeviceKey::Generate, now);
+    let state = |id: &CertificateId| house.fleet.certificate(id).unwrap().status;
+    let lost = renew(&first).unwrap().certificate.id;
+    let second = renew(&first).unwrap().certificate.id;
+    assert_eq!(state(&first), CertificateStatus::Active);
+    assert_eq!(state(&lost), CertificateStatus::Revoked);
+    assert_eq!(state(&second), CertificateStatus::Active);
+    assert!(matches!(
+        renew(&lost),
+        Err(FleetError::CertificateState { .. })
+    ));
+    // Use of the lost one, or of the old one, retires nothing.
+    house.fleet.renewed(&lost, now).unwrap();
+    house.fleet.renewed(&first, now).unwrap();
+    assert_eq!(state(&first), CertificateStatus::Active);
+    house.fleet.renewed(&second, now).unwrap();
+    assert_eq!(state(&first), CertificateStatus::Inactive);
+    assert!(matches!(
+        renew(&first),
+        Err(FleetError::CertificateState { .. })
+    ));
+    // An operator who wants the old one back gets it back, and it stays.
+    let active = CertificateStatus::Active;
+    house
+        .fleet
+        .set_certificate_status(&first, active, RevocationReason::Unspecified, now)
+        .unwrap();
+    house.fleet.renewed(&second, now).unwrap();
+    assert_eq!(state(&first), CertificateStatus::Active);
+    house.fleet.decommission(&thing("lamp-1"), now).unwrap();
+    assert!(matches!(renew(&second), Err(FleetError::NotFound { .. })));
+}
+
 #[test]
 fn replace_keeps_groups_and_policies_and_vouches_for_what_was_published() {
     let house = house();
@@ -429,7 +526,7 @@ fn what_is_referred_to_is_not_deleted_from_under_it() {
     };
     conflict(house.fleet.delete_thing(&thing("lamp-1"), None));
     conflict(house.fleet.delete_policy(&named("wide")));
-    conflict(house.fleet.delete_group(&group));
+    conflict(house.fleet.delete_group(&group, None));
     assert!(matches!(
         house.fleet.delete_certificate(&id, true),
         Err(FleetError::CertificateState { .. })
@@ -446,7 +543,7 @@ fn what_is_referred_to_is_not_deleted_from_under_it() {
         .fleet
         .detach_policy(&named("wide"), &Target::Group(group.clone()))
         .unwrap();
-    house.fleet.delete_group(&group).unwrap();
+    house.fleet.delete_group(&group, None).unwrap();
     house.fleet.delete_policy(&named("wide")).unwrap();
 }
 
@@ -456,7 +553,7 @@ fn one_certificate_belongs_to_one_thing() {
     let id = house.enrol("lamp-1").certificate.id;
     house
         .fleet
-        .create_thing(&thing("lamp-2"), BTreeMap::new(), SystemTime::now())
+        .create_thing(&thing("lamp-2"), BTreeMap::new(), None, SystemTime::now())
         .unwrap();
     let error = house
         .fleet
@@ -539,7 +636,7 @@ fn lists_come_in_pages_that_meet_without_gap_or_overlap() {
     for n in 0..7 {
         house
             .fleet
-            .create_thing(&thing(&format!("t-{n}")), BTreeMap::new(), now)
+            .create_thing(&thing(&format!("t-{n}")), BTreeMap::new(), None, now)
             .unwrap();
     }
     let (mut seen, mut after) = (Vec::new(), None);

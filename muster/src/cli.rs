@@ -152,6 +152,23 @@ pub(crate) enum Device {
         #[arg(long)]
         yes: bool,
     },
+    /// Make a one-time password with which a device enrols itself by EST; its key never leaves it
+    EnrolPassword {
+        /// The device: a new one, or one that gets a new certificate in its old one's place
+        name: String,
+        /// Policy of its certificate [default: device-default]
+        #[arg(long, value_name = "P")]
+        policy: Option<String>,
+        /// Group it joins
+        #[arg(long, value_name = "G")]
+        group: Option<String>,
+        /// Attribute, may be repeated
+        #[arg(long = "attribute", value_name = "K=V", value_parser = attribute)]
+        attributes: Vec<(String, String)>,
+        /// How long it is good for, e.g. 15m, 24h, 168h
+        #[arg(long, value_name = "D", default_value = "24h", value_parser = humane)]
+        valid: std::time::Duration,
+    },
     /// Give it a new certificate and revoke the old one; groups, jobs and history stay
     Replace {
         /// The device
@@ -216,6 +233,9 @@ pub(crate) enum Group {
     Create {
         /// The group
         name: String,
+        /// The group it is below, for good: policies of that one count for its things too
+        #[arg(long, value_name = "G")]
+        parent: Option<String>,
     },
     /// List groups
     List,
@@ -337,13 +357,12 @@ pub(crate) enum Policy {
     /// Prove or refute what is claimed of all devices, or show how it is broken (exit 0 or 1)
     ///
     /// Without a claim: those declared, else that dt/…, cmd/… and $aws/things/… are each device's own.
-    Prove(Prove),
+    Prove(PolicyClaim),
     /// What is to hold of all devices, for `prove` and --keep-proofs
     #[command(subcommand)]
     Invariant(Invariant),
 }
 
-/// What a policy is attached to.
 /// `muster policy explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
@@ -422,7 +441,7 @@ pub(crate) struct Suggest {
 
 /// `muster policy prove`.
 #[derive(Debug, Args)]
-pub(crate) struct Prove {
+pub(crate) struct PolicyClaim {
     /// No device reaches another's part of this namespace, such as 'dt/${thing}/#'; may be repeated
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) owned: Vec<String>,
@@ -471,6 +490,7 @@ pub(crate) enum Invariant {
     },
 }
 
+/// What a policy is attached to.
 #[derive(Debug, Args)]
 pub(crate) struct PolicyTarget {
     /// The policy
@@ -849,6 +869,13 @@ fn attribute(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is not of the form KEY=VALUE")),
     }
+}
+
+fn humane(text: &str) -> Result<std::time::Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|span| std::time::Duration::try_from(span).ok())
+        .ok_or_else(|| format!("{text:?} is no time to wait: write it as 15m or 24h"))
 }
 
 #[cfg(test)]

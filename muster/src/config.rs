@@ -453,6 +453,39 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_names_every_key_with_its_default() {
+        let text = include_str!("../../docs/configuration.md");
+        let mut examples = text
+            .split("```toml\n")
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap());
+        let all = examples.next().unwrap();
+        let settings = resolve(all, Serve::default()).unwrap();
+        assert_eq!(settings, resolve("", Serve::default()).unwrap());
+        // A key that stands in no example is one that serde would name as missing if it had to be there.
+        let source = include_str!("config.rs");
+        for table in ["File", "FileCa", "FilePolicy", "FileCompat", "FileLimits"] {
+            let fields = source
+                .split(&format!("struct {table} {{\n"))
+                .nth(1)
+                .unwrap()
+                .split("\n}\n")
+                .next()
+                .unwrap();
+            let keys = fields
+                .lines()
+                .filter_map(|line| line.trim().split_once(": "))
+                .map(|(key, _)| key)
+                .filter(|key| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+            for key in keys {
+                assert!(text.contains(key), "{table}.{key} is not documented");
+            }
+        }
+        let own = resolve(examples.next().unwrap(), Serve::default()).unwrap();
+        assert_eq!(own.limits.own.groups.len(), 1);
+    }
+
+    #[test]
     fn listeners_groups_and_things_have_bounds_of_their_own() {
         let toml = "[limits]\npacket_bytes = 9\n[limits.wss]\npacket_bytes = 8\n\
                     [limits.groups.gateways]\nkeep_alive_seconds = 7\n\

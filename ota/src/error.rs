@@ -196,12 +196,36 @@ pub enum Error {
         why: String,
     },
     /// A job that is over cannot be told anything more.
-    #[error("job `{job}` is {status} and cannot be cancelled")]
+    #[error("job `{job}` is {status} and cannot be {verb}")]
     JobState {
         /// The job.
         job: String,
         /// Where it stands.
         status: &'static str,
+        /// What was asked for.
+        verb: &'static str,
+    },
+    /// An execution that stands so cannot be told that.
+    #[error(
+        "the execution of job `{job}` on {thing} is {status} and cannot be {verb} without force"
+    )]
+    ExecutionState {
+        /// The job.
+        job: String,
+        /// The thing.
+        thing: String,
+        /// Where it stands.
+        status: String,
+        /// What was asked for.
+        verb: &'static str,
+    },
+    /// The caller's picture is out of date.
+    #[error("the {what} has version {version} by now")]
+    Version {
+        /// What has.
+        what: String,
+        /// The version it has.
+        version: u64,
     },
     /// No trust root has been given yet.
     #[error(

@@ -1,6 +1,7 @@
 //! AWS IoT Jobs as devices speak them: message shapes of `$aws/things/<thing>/jobs/…`, field for field,
 //! and the document of our own install jobs. Times are whole seconds since 1970.
 
+pub mod config;
 mod install;
 
 use std::collections::BTreeMap;

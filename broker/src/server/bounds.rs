@@ -214,8 +214,8 @@ mod tests {
             certificate: Arc::default(),
             groups: groups.into(),
             policies: Arc::from([]),
-            posture: Arc::default(),
             networks: Arc::default(),
+            posture: Arc::default(),
             not_before: std::time::SystemTime::UNIX_EPOCH,
             not_after: std::time::SystemTime::UNIX_EPOCH,
         }

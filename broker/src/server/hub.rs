@@ -139,26 +139,17 @@ impl Hub {
         messages
     }
 
-    /// Routes a message of the server or of a connection that has gone, waiting where the journal
-    /// is behind.
-    /// `own` is the session it was published by, if any; `settles` the record it comes from, if there is one.
-    pub(crate) async fn publish(
-        &self,
-        message: Message,
-        own: Option<u64>,
-        settles: Option<Vec<u8>>,
-    ) {
+    /// Routes a message of a connection that has gone, waiting where the journal is behind. `own` tells the session
+    /// it was published by, at the moment its receivers are found; `settles` is the record it comes from.
+    async fn publish(&self, message: Message, own: impl FnOnce() -> u64, settles: Vec<u8>) {
         let counters = self.own_counters();
         if message.retain() {
             while let Err(RetainError::Behind(_)) = self.retain(&message) {
                 self.next_commit().await;
             }
         }
-        let (_, receivers) = self.receivers(message.topic(), own);
-        let mut routing = Routing::new(message, receivers);
-        if let Some(key) = settles {
-            routing = routing.settling(key);
-        }
+        let (_, receivers) = self.receivers(message.topic(), Some(own()));
+        let mut routing = Routing::new(message, receivers).settling(settles);
         while routing.run(&self.durable, counters).is_err() {
             self.next_commit().await;
         }
@@ -200,9 +191,8 @@ impl Hub {
         // It is the client's own message for No Local too, also where its client has begun another
         // session meanwhile [MQTT-3.8.3-3].
         let key = identity.session_key(&now, client);
-        let own = self.sessions.number_of(&key).unwrap_or(number);
-        self.publish(message, Some(own), Some(will_key(number)))
-            .await;
+        let own = || self.sessions.number_of(&key).unwrap_or(number);
+        self.publish(message, own, will_key(number)).await;
     }
 
     /// Completes at the journal's next commit.

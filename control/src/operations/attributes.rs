@@ -6,6 +6,14 @@ use serde::Deserialize;
 
 use crate::api_error::ApiError;
 
+/// What a group says of itself.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct GroupProperties {
+    pub(super) thing_group_description: Option<String>,
+    pub(super) attribute_payload: Option<AttributePayload>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AttributePayload {
@@ -23,8 +31,18 @@ impl AttributePayload {
     ) -> Result<BTreeMap<String, String>, ApiError> {
         match payload {
             None => Ok(BTreeMap::new()),
-            Some(payload) if payload.merge => Err(ApiError::unsupported("attributePayload.merge")),
+            Some(payload) if payload.merge => Err(ApiError::invalid(
+                "attributePayload.merge is for what is there already",
+            )),
             Some(payload) => Ok(payload.attributes),
+        }
+    }
+
+    /// The attributes an update brings, and whether those it does not name stay.
+    pub(super) fn of_an_update(payload: Option<Self>) -> (Option<BTreeMap<String, String>>, bool) {
+        match payload {
+            None => (None, false),
+            Some(payload) => (Some(payload.attributes), payload.merge),
         }
     }
 }

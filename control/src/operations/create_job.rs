@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::answer::Answer;
 use crate::api_error::ApiError;
+use crate::arn::Arns;
 use crate::call::Call;
 use crate::operation::{Operation, Run};
 use crate::operators::Role;
@@ -17,16 +18,12 @@ pub(super) const OPERATION: Operation = Operation {
     least: Role::Operator,
     query: &[],
     undone: &[
-        "abortConfig",
         "destinationPackageVersions",
         "documentParameters",
         "documentSource",
-        "jobExecutionsRetryConfig",
-        "jobExecutionsRolloutConfig",
         "jobTemplateArn",
         "namespaceId",
         "presignedUrlConfig",
-        "schedulingConfig",
         "tags",
     ],
     run: Run::WithBody(run),
@@ -42,17 +39,23 @@ pub(super) struct JobRef {
     pub(super) description: Option<String>,
 }
 
-fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
-    let id: JobId = call.path("jobId")?;
-    let body: CreateJob = call.body()?;
-    let arns = call.arns(rooms);
-    for target in &body.targets {
+/// Targets are ARNs of this account's things and groups.
+pub(super) fn check_targets(arns: Arns<'_>, targets: &[String]) -> Result<(), ApiError> {
+    for target in targets {
         let ("thing" | "thinggroup", _) = arns.read(target)? else {
             return Err(ApiError::invalid(format!(
                 "a job's target is a thing or a thing group, not \"{target}\""
             )));
         };
     }
+    Ok(())
+}
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    let id: JobId = call.path("jobId")?;
+    let body: CreateJob = call.body()?;
+    let arns = call.arns(rooms);
+    check_targets(arns, &body.targets)?;
     let arn = arns.job(&id);
     let job = match rooms.ota.create_job(&id, &body, call.now) {
         Ok(job) => job,

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use fleet::{FleetError, Thing, ThingName};
+use fleet::{FleetError, Thing, ThingName, ThingTypeName};
 use http::Method;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/things/{thingName}",
     least: Role::Operator,
     query: &[],
-    undone: &["thingTypeName", "billingGroupName"],
+    undone: &["billingGroupName"],
     run: Run::WithBody(run),
 };
 
@@ -27,6 +27,7 @@ pub(super) const OPERATION: Operation = Operation {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Body {
     attribute_payload: Option<AttributePayload>,
+    thing_type_name: Option<ThingTypeName>,
 }
 
 #[derive(Serialize)]
@@ -41,15 +42,18 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let name: ThingName = call.path("thingName")?;
     let body: Body = call.body()?;
     let attributes = AttributePayload::of_a_new_one(body.attribute_payload)?;
+    let kind = body.thing_type_name;
     let arn = call.arns(rooms).thing(&name);
     let thing = match rooms
         .fleet
-        .create_thing(&name, attributes.clone(), call.now)
+        .create_thing(&name, attributes.clone(), kind.clone(), call.now)
     {
         Ok(thing) => thing,
         // As with AWS: asking again for the very same thing is no error.
-        Err(error @ FleetError::AlreadyExists { .. }) => same_thing(rooms, &name, &attributes)?
-            .ok_or_else(|| ApiError::from(error).about(name.as_str(), arn.as_str()))?,
+        Err(error @ FleetError::AlreadyExists { .. }) => {
+            same_thing(rooms, &name, &attributes, kind.as_ref())?
+                .ok_or_else(|| ApiError::from(error).about(name.as_str(), arn.as_str()))?
+        }
         Err(error) => return Err(error.into()),
     };
     Answer::json(&Output {
@@ -63,7 +67,9 @@ fn same_thing(
     rooms: &Rooms,
     name: &ThingName,
     attributes: &BTreeMap<String, String>,
+    kind: Option<&ThingTypeName>,
 ) -> Result<Option<Thing>, ApiError> {
     let known = rooms.fleet.thing(name)?;
-    Ok((known.attributes == *attributes).then_some(known))
+    let same = known.attributes == *attributes && known.type_name.as_ref() == kind;
+    Ok(same.then_some(known))
 }

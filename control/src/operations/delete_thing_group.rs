@@ -12,12 +12,14 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::DELETE,
     path: "/thing-groups/{thingGroupName}",
     least: Role::Operator,
-    query: &[],
-    undone: &["expectedVersion"],
+    query: &["expectedVersion"],
+    undone: &[],
     run: Run::Plain(run),
 };
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
-    rooms.fleet.delete_group(&call.path("thingGroupName")?)?;
+    let name = call.path("thingGroupName")?;
+    let expected = call.query("expectedVersion")?;
+    rooms.fleet.delete_group(&name, expected)?;
     Answer::empty_object()
 }

@@ -1,5 +1,6 @@
 use http::Method;
 use ota::JobId;
+use ota::job::config::JobConfig;
 use ota::server::{Job, JobCounts};
 use serde::Serialize;
 
@@ -48,6 +49,8 @@ struct Description {
     job_process_details: ProcessDetails,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout_config: Option<TimeoutConfig>,
+    #[serde(flatten)]
+    config: JobConfig,
 }
 
 #[derive(Serialize)]
@@ -88,7 +91,11 @@ fn describe(job: Job, counts: JobCounts, arns: Arns<'_>) -> Description {
     Description {
         job_arn: arns.job(&job.id),
         job_id: job.id.to_string(),
-        target_selection: "SNAPSHOT",
+        target_selection: if job.continuous {
+            "CONTINUOUS"
+        } else {
+            "SNAPSHOT"
+        },
         status: job.status.as_str(),
         force_canceled: job.force_canceled,
         reason_code: job.reason_code,
@@ -102,6 +109,7 @@ fn describe(job: Job, counts: JobCounts, arns: Arns<'_>) -> Description {
         timeout_config: job.timeout_minutes.map(|minutes| TimeoutConfig {
             in_progress_timeout_in_minutes: minutes,
         }),
+        config: job.config,
     }
 }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use fleet::ThingName;
+use fleet::{ThingName, ThingTypeName};
 use http::Method;
 use serde::Serialize;
 
@@ -29,6 +29,8 @@ struct Output<'a> {
     thing_name: &'a ThingName,
     thing_id: String,
     thing_arn: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thing_type_name: Option<&'a ThingTypeName>,
     attributes: &'a BTreeMap<String, String>,
     version: u64,
 }
@@ -40,6 +42,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         thing_name: &thing.name,
         thing_id: thing_id(&thing),
         thing_arn: call.arns(rooms).thing(&thing.name),
+        thing_type_name: thing.type_name.as_ref(),
         attributes: &thing.attributes,
         version: thing.version,
     })

@@ -4,6 +4,7 @@ use fleet::GroupName;
 use http::Method;
 use serde::Serialize;
 
+use super::list_thing_groups::GroupNameAndArn;
 use crate::answer::{Answer, EpochSeconds};
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -48,13 +49,22 @@ struct Attributes {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_group_name: Option<GroupName>,
+    root_to_parent_thing_groups: Vec<GroupNameAndArn>,
     creation_date: EpochSeconds,
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let group = rooms.fleet.group(&call.path("thingGroupName")?)?;
+    let arns = call.arns(rooms);
+    let above = rooms.fleet.groups_above(&group.name)?.into_iter();
+    let above = above.map(|group| GroupNameAndArn {
+        group_arn: arns.group(&group),
+        group_name: group,
+    });
     Answer::json(&Output {
-        thing_group_arn: call.arns(rooms).group(&group.name),
+        thing_group_arn: arns.group(&group.name),
         thing_group_id: group.id,
         version: group.version,
         thing_group_properties: Properties {
@@ -64,6 +74,8 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             },
         },
         thing_group_metadata: Metadata {
+            root_to_parent_thing_groups: above.collect(),
+            parent_group_name: group.parent,
             creation_date: EpochSeconds(group.created),
         },
         thing_group_name: group.name,

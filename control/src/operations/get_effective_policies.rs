@@ -58,9 +58,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     }
     if let Some(thing) = thing {
         rooms.fleet.thing(&thing)?;
-        for group in rooms.fleet.groups_of(&thing)? {
-            names.extend(rooms.fleet.attached_policies(&Target::Group(group))?);
-        }
+        names.extend(group_policies(rooms, &thing)?);
     }
     let mut effective_policies = Vec::new();
     for name in names {
@@ -82,12 +80,27 @@ pub(super) fn policies_of(rooms: &Rooms, target: &Target) -> Result<Vec<PolicyNa
     Ok(match target {
         Target::Certificate(id) => {
             rooms.fleet.certificate(id)?;
-            let standing = rooms.fleet.standing(id)?.now();
-            standing.policies.iter().map(|p| p.name.clone()).collect()
+            let mut names = rooms.fleet.attached_policies(target)?;
+            if let Some(thing) = rooms.fleet.thing_of(id)? {
+                names.extend(group_policies(rooms, &thing)?);
+            }
+            names
         }
         Target::Group(group) => {
             rooms.fleet.group(group)?;
             rooms.fleet.attached_policies(target)?
         }
     })
+}
+
+/// What is attached to a thing's groups and those above them.
+fn group_policies(rooms: &Rooms, thing: &ThingName) -> Result<Vec<PolicyName>, ApiError> {
+    let mut names = Vec::new();
+    for group in rooms.fleet.groups_of(thing)? {
+        let above = rooms.fleet.groups_above(&group)?;
+        for group in above.into_iter().chain([group]) {
+            names.extend(rooms.fleet.attached_policies(&Target::Group(group))?);
+        }
+    }
+    Ok(names)
 }

@@ -1,5 +1,6 @@
 use fleet::ThingName;
 use http::Method;
+use ota::server::Execution;
 use ota::{ExecutionStatus, JobId};
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +38,7 @@ struct Item {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Summary {
+pub(super) struct Summary {
     status: ExecutionStatus,
     queued_at: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,6 +46,19 @@ struct Summary {
     last_updated_at: u64,
     execution_number: u64,
     retry_attempt: u64,
+}
+
+impl Summary {
+    pub(super) fn of(execution: &Execution) -> Self {
+        Self {
+            status: execution.status,
+            queued_at: execution.queued_at,
+            started_at: execution.started_at,
+            last_updated_at: execution.last_updated_at,
+            execution_number: execution.number,
+            retry_attempt: execution.number.saturating_sub(1),
+        }
+    }
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
@@ -64,14 +78,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             .map_err(|error| ApiError::internal(&error))?;
         execution_summaries.push(Item {
             thing_arn: arns.thing(&thing),
-            job_execution_summary: Summary {
-                status: execution.status,
-                queued_at: execution.queued_at,
-                started_at: execution.started_at,
-                last_updated_at: execution.last_updated_at,
-                execution_number: execution.number,
-                retry_attempt: execution.number.saturating_sub(1),
-            },
+            job_execution_summary: Summary::of(&execution),
         });
     }
     Answer::json(&Output {
@@ -80,7 +87,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     })
 }
 
-fn read_status(text: &str) -> Result<ExecutionStatus, ApiError> {
+pub(super) fn read_status(text: &str) -> Result<ExecutionStatus, ApiError> {
     let word = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(text);
     ExecutionStatus::deserialize(word)
         .map_err(|error| ApiError::invalid(format!("status: {error}")))

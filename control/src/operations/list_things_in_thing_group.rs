@@ -29,12 +29,13 @@ struct Output {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let group: GroupName = call.path("thingGroupName")?;
-    // Groups hold no groups yet, so with their children they hold the same things.
-    call.flag("recursive")?;
-    let asked = call.page(group.as_str())?;
-    let page = rooms
-        .fleet
-        .members(&group, asked.after.as_deref(), asked.limit)?;
+    let recursive = call.flag("recursive")?;
+    let asked = call.page(&format!("{group} {recursive}"))?;
+    let (after, limit) = (asked.after.as_deref(), asked.limit);
+    let page = match recursive {
+        true => rooms.fleet.members_below(&group, after, limit)?,
+        false => rooms.fleet.members(&group, after, limit)?,
+    };
     Answer::json(&Output {
         things: page.items,
         next_token: asked.token(page.next),

@@ -1,10 +1,12 @@
 //! The operations, one file each, and the one table that makes them reachable.
 
 mod add_thing_to_thing_group;
+mod associate_targets_with_job;
 mod attach_policy;
 mod attach_thing_principal;
 mod attributes;
 mod cancel_job;
+mod cancel_job_execution;
 mod create_certificate_from_csr;
 mod create_job;
 mod create_keys_and_certificate;
@@ -15,13 +17,18 @@ mod create_provisioning_template;
 mod create_provisioning_template_version;
 mod create_thing;
 mod create_thing_group;
+mod create_thing_type;
 mod delete_certificate;
+mod delete_job;
+mod delete_job_execution;
 mod delete_policy;
 mod delete_policy_version;
 mod delete_provisioning_template;
 mod delete_provisioning_template_version;
 mod delete_thing;
 mod delete_thing_group;
+mod delete_thing_type;
+mod deprecate_thing_type;
 mod describe_certificate;
 mod describe_endpoint;
 mod describe_job;
@@ -30,6 +37,7 @@ mod describe_provisioning_template;
 mod describe_provisioning_template_version;
 mod describe_thing;
 mod describe_thing_group;
+mod describe_thing_type;
 mod detach_policy;
 mod detach_thing_principal;
 mod get_effective_policies;
@@ -40,25 +48,38 @@ mod ids;
 mod list_attached_policies;
 mod list_certificates;
 mod list_job_executions_for_job;
+mod list_job_executions_for_thing;
+mod list_jobs;
 mod list_policies;
 mod list_policy_versions;
+mod list_principal_things;
+mod list_principal_things_v2;
 mod list_provisioning_template_versions;
 mod list_provisioning_templates;
 mod list_targets_for_policy;
 mod list_thing_groups;
 mod list_thing_groups_for_thing;
 mod list_thing_principals;
+mod list_thing_principals_v2;
+mod list_thing_types;
 mod list_things;
 mod list_things_in_thing_group;
 mod membership;
 mod muster;
+mod principal_type;
 mod provisioning_template;
 mod remove_thing_from_thing_group;
 mod set_default_policy_version;
 mod slice;
 mod test_authorization;
+mod thing_type;
 mod update_certificate;
+mod update_job;
 mod update_provisioning_template;
+mod update_thing;
+mod update_thing_group;
+mod update_thing_groups_for_thing;
+mod update_thing_type;
 
 use crate::operation::Operation;
 
@@ -69,6 +90,18 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
 
 /// AWS IoT's own.
 static AWS: &[Operation] = &[
+    update_thing::OPERATION,
+    update_thing_group::OPERATION,
+    update_thing_groups_for_thing::OPERATION,
+    create_thing_type::OPERATION,
+    describe_thing_type::OPERATION,
+    list_thing_types::OPERATION,
+    update_thing_type::OPERATION,
+    deprecate_thing_type::OPERATION,
+    delete_thing_type::OPERATION,
+    list_principal_things::OPERATION,
+    list_principal_things_v2::OPERATION,
+    list_thing_principals_v2::OPERATION,
     create_provisioning_claim::OPERATION,
     create_provisioning_template::OPERATION,
     create_provisioning_template_version::OPERATION,
@@ -121,6 +154,13 @@ static AWS: &[Operation] = &[
     list_targets_for_policy::OPERATION,
     set_default_policy_version::OPERATION,
     test_authorization::OPERATION,
+    associate_targets_with_job::OPERATION,
+    cancel_job_execution::OPERATION,
+    delete_job::OPERATION,
+    delete_job_execution::OPERATION,
+    list_job_executions_for_thing::OPERATION,
+    list_jobs::OPERATION,
+    update_job::OPERATION,
     update_certificate::OPERATION,
 ];
 

@@ -315,22 +315,11 @@ fn what_aws_knows_and_is_not_done_is_refused_by_name() {
         (
             "POST",
             "/things/a",
-            json!({"thingTypeName": "t"}),
-            "thingTypeName",
+            json!({"billingGroupName": "b"}),
+            "billingGroupName",
         ),
-        (
-            "POST",
-            "/things/a",
-            json!({"attributePayload": {"merge": true}}),
-            "attributePayload.merge",
-        ),
-        ("GET", "/things?thingTypeName=t", NONE, "thingTypeName"),
-        (
-            "POST",
-            "/thing-groups/g",
-            json!({"parentGroupName": "p"}),
-            "parentGroupName",
-        ),
+        ("POST", "/thing-groups/g", json!({"tags": []}), "tags"),
+        ("POST", "/thing-types/t", json!({"tags": []}), "tags"),
         (
             "GET",
             "/certificates?isAscendingOrder=true",
@@ -348,6 +337,11 @@ fn what_aws_knows_and_is_not_done_is_refused_by_name() {
     for (method, target, body) in [
         ("POST", "/things/a", json!({"colour": "red"})),
         ("POST", "/things/a", json!([])),
+        (
+            "POST",
+            "/things/a",
+            json!({"attributePayload": {"merge": true}}),
+        ),
         ("GET", "/things?colour=red", NONE),
         ("GET", "/things?maxResults=1&maxResults=2", NONE),
         ("GET", "/things?maxResults=251", NONE),

@@ -58,13 +58,14 @@ impl From<FleetError> for Rejection {
             FleetError::AlreadyExists { .. }
             | FleetError::VersionConflict { .. }
             | FleetError::DeleteConflict { .. }
-            | FleetError::CertificateState { .. }
-            | FleetError::InvariantBroken { .. } => Self::new(409, "ResourceConflict", message),
+            | FleetError::InvariantBroken { .. }
+            | FleetError::CertificateState { .. } => Self::new(409, "ResourceConflict", message),
             FleetError::Limit { .. } => Self::new(429, "LimitExceeded", message),
             FleetError::Name(_)
             | FleetError::Invalid(_)
             | FleetError::Template(_)
             | FleetError::Csr(_)
+            | FleetError::Password
             | FleetError::MalformedPolicy(_) => Self::invalid(message),
             FleetError::Authority(_) | FleetError::Thread(_) | FleetError::Store(_) => {
                 tracing::error!(%message, "a provisioning request failed within the server");

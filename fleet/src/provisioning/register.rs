@@ -8,12 +8,11 @@ use super::{
     pending::{Pending, digest_of},
 };
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, Kind, PolicyRecord, Target,
-    Thing, ThingName,
+    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, PolicyRecord, Target,
+    Thing, ThingName, ThingTypeName,
     attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
-    groups::GROUPS_PER_THING_LIMIT_ITEMS,
+    groups::put_memberships,
     keys, policies,
-    records::Present,
     registry::Transaction,
     template::{
         CERTIFICATE_ID, CertificateSource, Override, PolicyPlan, Provision, Template, ThingPlan,
@@ -63,6 +62,7 @@ pub struct Registered {
 /// A plan whose names have been read.
 struct Names {
     thing: ThingName,
+    type_name: Option<ThingTypeName>,
     groups: Vec<GroupName>,
     policies: Vec<Policy>,
 }
@@ -251,14 +251,14 @@ impl Fleet {
                 let thing = Thing {
                     name: names.thing.clone(),
                     attributes: plan.thing.attributes.clone(),
-                    type_name: plan.thing.type_name.clone(),
+                    type_name: names.type_name.clone(),
                     version: 1,
                     created: now,
                 };
-                t.put(keys::thing(&names.thing), &thing)?;
+                things::put_thing(t, None, &thing)?;
                 names.groups.iter().cloned().collect()
             }
-            Some(known) => match self.rejoin(t, known, &plan.thing, &names.groups, now)? {
+            Some(known) => match self.rejoin(t, known, &plan.thing, names, now)? {
                 Ok((groups, old)) => {
                     revoked = old;
                     groups
@@ -266,25 +266,7 @@ impl Fleet {
                 Err(rejection) => return Ok(Err(rejection)),
             },
         };
-        if let Some(type_name) = &plan.thing.type_name {
-            things::require_type(t, type_name)?;
-        }
-        if groups.len() > GROUPS_PER_THING_LIMIT_ITEMS {
-            return Err(FleetError::Limit {
-                what: format!("groups of thing {}", names.thing),
-                limit: GROUPS_PER_THING_LIMIT_ITEMS,
-            });
-        }
-        for group in &groups {
-            if !t.exists(&keys::group(group))? {
-                return Err(FleetError::not_found(Kind::Group, group));
-            }
-            t.put(format!("{}{}", keys::members(group), names.thing), &Present)?;
-            t.put(
-                format!("{}{group}", keys::groups_of(&names.thing)),
-                &Present,
-            )?;
-        }
+        put_memberships(t, &names.thing, &groups)?;
         put_binding(t, &names.thing, &id)?;
         let target = Target::Certificate(id);
         for policy in &names.policies {
@@ -355,7 +337,7 @@ impl Fleet {
         t: &mut Transaction<'_>,
         known: Thing,
         plan: &ThingPlan,
-        planned: &[GroupName],
+        names: &Names,
         now: SystemTime,
     ) -> Result<Result<(BTreeSet<GroupName>, Vec<CertificateId>), Rejection>, FleetError> {
         let name = known.name.clone();
@@ -390,15 +372,15 @@ impl Fleet {
         }
         things::check_attributes(&thing.attributes)?;
         if existing.type_name == Override::Replace {
-            thing.type_name.clone_from(&plan.type_name);
+            thing.type_name.clone_from(&names.type_name);
         }
         if thing != known {
             thing.version += 1;
         }
         // Written even when it says the same: of two that come at once for one thing, one is tried again.
-        t.put(keys::thing(&name), &thing)?;
+        things::put_thing(t, Some(&known), &thing)?;
         let were: BTreeSet<GroupName> = self.groups_of(&name)?.into_iter().collect();
-        let planned = planned.iter().cloned();
+        let planned = names.groups.iter().cloned();
         let groups = match existing.groups {
             Override::Replace => planned.collect(),
             Override::Merge => were.iter().cloned().chain(planned).collect(),
@@ -438,6 +420,12 @@ fn read_names(plan: &Provision) -> Result<Names, FleetError> {
     }
     Ok(Names {
         thing: plan.thing.name.parse()?,
+        type_name: plan
+            .thing
+            .type_name
+            .as_ref()
+            .map(|name| name.parse())
+            .transpose()?,
         groups: groups.collect::<Result<_, _>>()?,
         policies: named,
     })

@@ -23,6 +23,22 @@ pub(super) fn run(global: &Global, verb: Device) -> anyhow::Result<ExitCode> {
             output::answer(global, &device, described)?;
         }
         Device::Revoke { name, reason, yes } => revoke(global, &name, reason, yes)?,
+        Device::EnrolPassword {
+            name,
+            policy,
+            group,
+            attributes,
+            valid,
+        } => {
+            let attributes: BTreeMap<String, String> = attributes.into_iter().collect();
+            let body = json!({
+                "policyName": policy, "groupName": group, "attributes": attributes,
+                "validSeconds": valid.as_secs(),
+            });
+            let path = format!("{}/enrolment-password", path(&name));
+            let made = client(global)?.call(Method::POST, &path, Some(&body))?;
+            output::answer(global, &made, |_| enrolling(&made))?;
+        }
         Device::Replace {
             name,
             csr,
@@ -55,6 +71,24 @@ pub(super) fn run(global: &Global, verb: Device) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The password alone on its line, so that a script can take the last one, and how it is used.
+fn enrolling(made: &Value) -> String {
+    let field = |key| output::field(made, key);
+    format!(
+        "device {name} enrols itself once with this password, by EST at https://{host}:{port}/.well-known/est/simpleenroll:\n\n  \
+         openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -subj /CN={name} -outform DER | openssl base64 | \
+         curl --cacert root.crt -u {name}:PASSWORD -H 'Content-Type: application/pkcs10' --data-binary @- https://{host}:{port}/.well-known/est/simpleenroll | \
+         openssl base64 -d -A | openssl pkcs7 -inform DER -print_certs -out {name}.crt\n\n{password}",
+        name = field("thingName"),
+        host = field("httpsHost"),
+        port = made
+            .get("httpsPort")
+            .and_then(Value::as_u64)
+            .unwrap_or_default(),
+        password = field("password"),
+    )
 }
 
 fn create(global: &Global, create: DeviceCreate) -> anyhow::Result<()> {

@@ -12,8 +12,12 @@ use std::process::ExitCode;
 pub(super) fn run(global: &Global, verb: Group) -> anyhow::Result<ExitCode> {
     let client = client(global)?;
     match verb {
-        Group::Create { name } => {
-            let made = client.call(Method::POST, &path(&name), Some(&json!({})))?;
+        Group::Create { name, parent } => {
+            let body = match parent {
+                Some(parent) => json!({ "parentGroupName": parent }),
+                None => json!({}),
+            };
+            let made = client.call(Method::POST, &path(&name), Some(&body))?;
             output::answer(global, &made, |_| format!("group {name} made"))?;
         }
         Group::List => {

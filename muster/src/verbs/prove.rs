@@ -2,7 +2,7 @@
 
 use super::{client, output};
 use crate::{
-    cli::{Global, Invariant, Prove},
+    cli::{Global, Invariant, PolicyClaim},
     client::encode,
 };
 use http::Method;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::process::ExitCode;
 
 /// Exit 1 where a claim is not proven.
-pub(super) fn run(global: &Global, claim: &Prove) -> anyhow::Result<ExitCode> {
+pub(super) fn run(global: &Global, claim: &PolicyClaim) -> anyhow::Result<ExitCode> {
     let mut claims: Vec<Value> = Vec::new();
     for owned in &claim.owned {
         claims.push(json!({ "owned": owned, "actions": claim.actions }));

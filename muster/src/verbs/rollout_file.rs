@@ -189,14 +189,24 @@ fn rule(
             text("write an IANA name such as Europe/Berlin")?.into(),
         ),
         "rate" => {
-            let mend = "write it as 100/min";
+            let mend =
+                "write it as 100/min, or as `50/min x2/1000` to double it after each 1000 devices";
             let read = match value {
-                toml::Value::String(text) => text
-                    .strip_suffix("/min")
-                    .and_then(|count| count.trim().parse::<u32>().ok()),
-                other => other.as_integer().and_then(|n| u32::try_from(n).ok()),
+                toml::Value::String(text) => {
+                    text.parse().ok().map(|rate: ota::rollout::Rate| {
+                        // Servers of before rates could grow know numbers only.
+                        match rate.growth {
+                            None => rate.per_minute.into(),
+                            Some(_) => text.as_str().into(),
+                        }
+                    })
+                }
+                other => {
+                    let number = other.as_integer().and_then(|n| u32::try_from(n).ok());
+                    number.map(Value::from)
+                }
             };
-            ("rate", read.ok_or_else(|| words(mend))?.into())
+            ("rate", read.ok_or_else(|| words(mend))?)
         }
         "soak" => (
             "soakSeconds",
@@ -261,6 +271,7 @@ mod tests {
             rate = 5
             [[wave]]
             size = 10
+            rate = "50/min x2/1000"
             approve = true
             abort-min = 3
             [[wave]]
@@ -278,7 +289,7 @@ mod tests {
                 "startAt": 1_801_396_800,
                 "waves": [
                     {"size": "group:canaries", "rate": 5},
-                    {"size": "10", "approvers": 1, "abortMin": 3},
+                    {"size": "10", "rate": "50/min x2/1000", "approvers": 1, "abortMin": 3},
                     {"size": "100%", "approvers": 2, "startAt": 1_801_479_600},
                 ],
             })

@@ -9,6 +9,7 @@ mod device;
 mod forecast;
 mod offer;
 mod plan;
+mod rate;
 mod show;
 mod spec;
 mod waves;
@@ -21,6 +22,7 @@ pub(crate) use device::Counts;
 pub use device::{Device, Devices, Part};
 pub use forecast::{Forecast, ForecastThing, ForecastWave};
 pub use plan::Plan;
+pub use rate::{Counted, Growth, Rate};
 pub use show::{RolloutView, ShownExecution, ShownRollback, ShownWave};
 pub use spec::{
     DEFAULT_TIMEOUT_MINUTES, MAX_APPROVERS, MAX_RETRIES, MAX_SOAK_SECONDS, RolloutSpec, Rules,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
-use super::{Devices, Offer, Opening, Part, Rules};
+use super::{Device, Devices, Offer, Opening, Part, Rules};
+use crate::ExecutionStatus;
 
 /// The time over which a rate is counted.
 const MINUTE: u64 = 60;
@@ -15,6 +16,9 @@ pub(super) struct Round<'a> {
     now: u64,
     /// When devices were told within the last minute; in order.
     recent: Vec<u64>,
+    /// Devices that were told of the job at hand, and those that have succeeded.
+    told: usize,
+    succeeded: usize,
     /// When more can be said though nothing happens.
     wake_at: Option<u64>,
 }
@@ -28,26 +32,32 @@ pub(super) struct Candidate<'a> {
 }
 
 impl<'a> Round<'a> {
-    /// `things` are those of the rollout that may have been told.
+    /// `things` are those of the rollout that may have been told; `part` is what they are told of now.
     pub(super) fn new(
         devices: &'a Devices,
         things: impl Iterator<Item = &'a String>,
+        part: impl Fn(&'a Device) -> Option<&'a Part>,
         now: u64,
     ) -> Self {
-        let mut recent: Vec<u64> = things
-            .filter_map(|thing| devices.get(thing))
-            .flat_map(|device| {
-                let parts = device.parts().map(|part| part.offered_at);
-                parts.chain(device.told_before.iter().copied())
-            })
+        let mut recent: Vec<u64> = Vec::new();
+        let (mut told, mut succeeded) = (0, 0);
+        for device in things.filter_map(|thing| devices.get(thing)) {
+            if let Some(part) = part(device) {
+                told += 1;
+                succeeded += usize::from(part.status == ExecutionStatus::Succeeded);
+            }
+            let parts = device.parts().map(|part| part.offered_at);
+            let times = parts.chain(device.told_before.iter().copied());
             // Far in the future: the clock was set back meanwhile.
-            .filter(|at| at + MINUTE > now && *at <= now + MINUTE)
-            .collect();
+            recent.extend(times.filter(|at| at + MINUTE > now && *at <= now + MINUTE));
+        }
         recent.sort_unstable();
         Self {
             devices,
             now,
             recent,
+            told,
+            succeeded,
             wake_at: None,
         }
     }
@@ -88,7 +98,7 @@ impl<'a> Round<'a> {
         } else {
             if let Some(until) = part
                 .until
-                .filter(|_| part.status == crate::ExecutionStatus::Queued)
+                .filter(|_| part.status == ExecutionStatus::Queued)
             {
                 self.wake(until);
             }
@@ -105,6 +115,7 @@ impl<'a> Round<'a> {
     pub(super) fn offers(&mut self, rules: &Rules, candidates: Vec<Candidate<'a>>) -> Vec<Offer> {
         let mut clocks: BTreeMap<Option<&'a str>, Opening> = BTreeMap::new();
         let mut offers = Vec::new();
+        let rate = rules.rate(self.told, self.succeeded);
         for candidate in candidates {
             let until = match &rules.window {
                 None => None,
@@ -126,7 +137,7 @@ impl<'a> Round<'a> {
                     }
                 }
             };
-            if let Some(rate) = rules.rate_per_minute {
+            if let Some(rate) = rate {
                 // What a device was told before is counted once only: it must be out of the count first.
                 if let Some(again) = candidate
                     .told_at

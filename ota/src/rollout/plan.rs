@@ -6,6 +6,14 @@ use super::offer::Round;
 use super::{Action, Counts, Device, Devices, Offer, Part, Rollout, RolloutState, Wave, WaveState};
 use crate::{Error, ExecutionStatus, FirmwareVersion, JobId};
 
+fn install(device: &Device) -> Option<&Part> {
+    device.install.as_ref()
+}
+
+fn rollback(device: &Device) -> Option<&Part> {
+    device.rollback.as_ref()
+}
+
 /// What to do now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -43,7 +51,7 @@ impl Rollout {
             }
             // Those who were not waited for.
             RolloutState::Succeeded if self.undone == 0 => {
-                let mut round = Round::new(devices, self.things(), now);
+                let mut round = Round::new(devices, self.things(), install, now);
                 let actions = self.installs(&mut round, devices)?;
                 Ok(Plan {
                     actions,
@@ -90,7 +98,7 @@ impl Rollout {
             return Ok(Plan::default());
         }
         let told = self.begun().flat_map(|(_, wave)| &wave.things);
-        let mut round = Round::new(devices, told, now);
+        let mut round = Round::new(devices, told, install, now);
         let mut actions = self.installs(&mut round, devices)?;
         let open = self
             .waves
@@ -185,7 +193,7 @@ impl Rollout {
     /// its report came late, is still sent back.
     fn back(&self, devices: &Devices, now: u64) -> Result<Plan, Error> {
         let mut actions = self.cancel_queued(devices)?;
-        let mut round = Round::new(devices, self.things(), now);
+        let mut round = Round::new(devices, self.things(), rollback, now);
         let mut back: BTreeMap<&FirmwareVersion, Vec<Offer>> = BTreeMap::new();
         let mut busy = false;
         for wave in &self.waves {

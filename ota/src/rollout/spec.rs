@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::window::{Window, zone};
-use super::{Counts, WaveSpec};
+use super::{Counted, Counts, Growth, WaveSpec};
 use crate::{Error, FirmwareName, FirmwareVersion};
 
 /// How long a device may be at an install before it counts as failed, unless `--timeout` says otherwise.
@@ -50,6 +50,9 @@ pub struct Rules {
     /// Most devices that are told within any 60 seconds.
     #[serde(default)]
     pub rate_per_minute: Option<u32>,
+    /// How that rate grows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_growth: Option<Growth>,
     /// How long a wave that is good is left alone before the next one begins.
     #[serde(default)]
     pub soak_seconds: u64,
@@ -74,6 +77,7 @@ impl Default for Rules {
             window: None,
             zone: None,
             rate_per_minute: None,
+            rate_growth: None,
             soak_seconds: 0,
             success_percent: None,
             retries: 0,
@@ -121,6 +125,9 @@ impl Rules {
         if self.rate_per_minute == Some(0) {
             return refuse("--rate 0/min would never tell a device; write 1/min or more".into());
         }
+        if let Some(growth) = &self.rate_growth {
+            growth.check()?;
+        }
         if self.soak_seconds > MAX_SOAK_SECONDS {
             return refuse(format!(
                 "--soak of {} seconds; at most {MAX_SOAK_SECONDS} (30 days) are possible",
@@ -146,6 +153,19 @@ impl Rules {
         self.window
             .as_ref()
             .map_or(Ok(()), |window| window.check(&clock, now))
+    }
+
+    /// How many may be told within a minute, once so many devices of the rollout were told and have
+    /// succeeded.
+    pub(super) fn rate(&self, told: usize, succeeded: usize) -> Option<u32> {
+        let base = self.rate_per_minute?;
+        Some(self.rate_growth.map_or(base, |growth| {
+            let counted = match growth.counts {
+                Counted::Told => told,
+                Counted::Succeeded => succeeded,
+            };
+            growth.rate(base, counted)
+        }))
     }
 
     /// Why a wave that stands so must not go on.

@@ -26,7 +26,7 @@ fn rollout_with(count: usize, waves: &[&str], rules: &Rules) -> Rollout {
         };
         (plan, things)
     };
-    let waves = assign(things, &sizes, &BTreeMap::new()).unwrap();
+    let waves = assign(things, &sizes, &BTreeMap::new(), |_| ()).unwrap();
     let spec = RolloutSpec {
         name: "lamp".parse().unwrap(),
         version: "2.0".parse().unwrap(),

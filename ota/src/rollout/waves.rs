@@ -1,5 +1,6 @@
-//! Who is in which wave. A thing's place follows from the hash of its name, so the same things go first
-//! in every rollout of a group and a list in another order changes nothing.
+//! Who is in which wave. A thing's place follows from the hash of its name among those of its kind
+//! (hardware, and the version it runs), so the same things go first in every rollout of a group, a list in
+//! another order changes nothing, and the first wave has some of every kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -84,16 +85,42 @@ impl fmt::Display for WaveSpec {
     }
 }
 
+/// Where a thing stands among its kind, from 0 to 2^32; then its hash; then its name.
+type Place = (u64, [u8; 32], String);
+
+/// The things, each once: of each kind the first, by hash, then evenly.
+fn in_order<K: Ord>(
+    group: impl IntoIterator<Item = String>,
+    kind: impl Fn(&str) -> K,
+) -> BTreeSet<Place> {
+    let mut kinds: BTreeMap<K, BTreeSet<([u8; 32], String)>> = BTreeMap::new();
+    for thing in group {
+        let hash = *sha256(thing.as_bytes()).as_bytes();
+        let of_it = kinds.entry(kind(&thing)).or_default();
+        of_it.insert((hash, thing));
+    }
+    let mut places = BTreeSet::new();
+    for of_it in kinds.into_values() {
+        let count = (of_it.len() as u64).max(1);
+        for (rank, (hash, thing)) in of_it.into_iter().enumerate() {
+            places.insert((((rank as u64) << 32) / count, hash, thing));
+        }
+    }
+    places
+}
+
 /// Deals the things of `group` out to the waves. `named` holds the members of each group that a
-/// `group:NAME` wave mentions. One wave of everything where `specs` is empty. Each wave takes at least
-/// one thing until the group is exhausted. What lies beyond the last wave is not part of the rollout.
+/// `group:NAME` wave mentions; things of one `kind` are spread evenly over the waves. One wave of
+/// everything where `specs` is empty. Each wave takes at least one thing until the group is exhausted. What
+/// lies beyond the last wave is not part of the rollout.
 ///
 /// # Errors
 /// [`Error::Rollout`] where a wave could never have a thing in it, or there is nobody to update.
-pub fn assign(
+pub fn assign<K: Ord>(
     group: impl IntoIterator<Item = String>,
     specs: &[WaveSpec],
     named: &BTreeMap<String, BTreeSet<String>>,
+    kind: impl Fn(&str) -> K,
 ) -> Result<Vec<(String, Vec<String>)>, Error> {
     let refuse = |why: String| Err(Error::Rollout { why });
     let whole = [WaveSpec::Percent(100)];
@@ -104,10 +131,7 @@ pub fn assign(
             specs.len()
         ));
     }
-    let mut waiting: BTreeSet<([u8; 32], String)> = group
-        .into_iter()
-        .map(|thing| (*sha256(thing.as_bytes()).as_bytes(), thing))
-        .collect();
+    let mut waiting = in_order(group, kind);
     let total = waiting.len();
     if total == 0 {
         return refuse("the group has no things; add some with `muster group add`".into());
@@ -129,15 +153,15 @@ pub fn assign(
             let members = named.get(group);
             let (taken, left) = std::mem::take(&mut waiting)
                 .into_iter()
-                .partition(|(_, thing)| members.is_some_and(|members| members.contains(thing)));
+                .partition(|(_, _, thing)| members.is_some_and(|members| members.contains(thing)));
             waiting = left;
-            let taken: BTreeSet<([u8; 32], String)> = taken;
+            let taken: BTreeSet<Place> = taken;
             if taken.is_empty() {
                 return refuse(format!(
                     "wave `{name}` is empty: no thing of that group is in the rollout's group and not in an earlier wave"
                 ));
             }
-            taken.into_iter().map(|(_, thing)| thing).collect()
+            taken.into_iter().map(|(_, _, thing)| thing).collect()
         } else {
             let asked = match spec {
                 WaveSpec::Percent(percent) => total.saturating_mul(usize::from(*percent)) / 100,
@@ -153,7 +177,7 @@ pub fn assign(
             let target = asked.max(reached + 1).min(total);
             let mut things = Vec::new();
             while total - waiting.len() < target {
-                let Some((_, thing)) = waiting.pop_first() else {
+                let Some((_, _, thing)) = waiting.pop_first() else {
                     break;
                 };
                 things.push(thing);
@@ -178,7 +202,7 @@ mod tests {
 
     fn sizes(count: usize, specs: &[&str]) -> Vec<usize> {
         let specs: Vec<WaveSpec> = specs.iter().map(|s| s.parse().unwrap()).collect();
-        assign(things(count), &specs, &BTreeMap::new())
+        assign(things(count), &specs, &BTreeMap::new(), |_| ())
             .unwrap()
             .iter()
             .map(|(_, things)| things.len())
@@ -187,7 +211,7 @@ mod tests {
 
     fn words(count: usize, specs: &[&str]) -> String {
         let specs: Vec<WaveSpec> = specs.iter().map(|s| s.parse().unwrap()).collect();
-        assign(things(count), &specs, &BTreeMap::new())
+        assign(things(count), &specs, &BTreeMap::new(), |_| ())
             .unwrap_err()
             .to_string()
     }
@@ -206,13 +230,20 @@ mod tests {
     #[test]
     fn a_place_depends_on_the_name_alone() {
         let specs: Vec<WaveSpec> = vec!["10%".parse().unwrap(), "100%".parse().unwrap()];
-        let forward = assign(things(50), &specs, &BTreeMap::new()).unwrap();
-        let backward = assign(things(50).into_iter().rev(), &specs, &BTreeMap::new()).unwrap();
+        let forward = assign(things(50), &specs, &BTreeMap::new(), |_| ()).unwrap();
+        let backward = assign(
+            things(50).into_iter().rev(),
+            &specs,
+            &BTreeMap::new(),
+            |_| (),
+        )
+        .unwrap();
         assert_eq!(forward, backward);
         let again = assign(
             things(50).into_iter().chain(things(50)),
             &specs,
             &BTreeMap::new(),
+            |_| (),
         )
         .unwrap();
         assert_eq!(forward, again, "a thing named twice is one thing");
@@ -233,7 +264,7 @@ mod tests {
             "50%".parse().unwrap(),
             "100%".parse().unwrap(),
         ];
-        let waves = assign(things(10), &specs, &named).unwrap();
+        let waves = assign(things(10), &specs, &named, |_| ()).unwrap();
         let mut first = waves[0].1.clone();
         first.sort();
         assert_eq!(first, ["lamp-3", "lamp-7"]);
@@ -275,9 +306,24 @@ mod tests {
 
     proptest! {
         #[test]
+        fn each_kind_is_spread_evenly(count in 1..200usize, kinds in 1..6usize, first in 1..60u32) {
+            let kind = |thing: &str| sha256(format!("kind of {thing}").as_bytes()).as_bytes()[0] as usize % kinds;
+            let of = |things: &[String], which: usize| things.iter().filter(|thing| kind(thing) == which).count();
+            let all = things(count);
+            let waves = assign(all.clone(), &[WaveSpec::Count(first)], &BTreeMap::new(), kind).unwrap();
+            let taken = &waves[0].1;
+            for which in 0..kinds {
+                let (some, whole) = (of(taken, which), of(&all, which));
+                if whole > 0 && taken.len() >= kinds { prop_assert!(some > 0, "kind {} is not there", which); }
+                let fair = taken.len() as f64 * whole as f64 / count as f64;
+                prop_assert!((some as f64 - fair).abs() <= kinds as f64, "{} of {}, {} were fair", some, whole, fair);
+            }
+        }
+
+        #[test]
         fn every_thing_is_in_at_most_one_wave(count in 1..60usize, percents in prop::collection::btree_set(1..=100u8, 1..6)) {
             let specs: Vec<WaveSpec> = percents.iter().map(|p| WaveSpec::Percent(*p)).collect();
-            let waves = assign(things(count), &specs, &BTreeMap::new()).unwrap();
+            let waves = assign(things(count), &specs, &BTreeMap::new(), |_| ()).unwrap();
             let all: Vec<&String> = waves.iter().flat_map(|(_, things)| things).collect();
             prop_assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
             let mut reached = 0;

@@ -7,9 +7,12 @@ use fleet::{GroupName, ThingName};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Ota;
 use super::jobs::{MAX_DESCRIPTION_CHARS, invalid};
 use super::records::{Job, JobStatus, key};
+use super::{Ota, seconds};
+use crate::job::config::{
+    AbortConfig, Ends, JobConfig, RetryConfig, RolloutConfig, SchedulingConfig,
+};
 use crate::job::{INSTALL_OPERATION, MAX_DOCUMENT_BYTES, MAX_TIMEOUT_MINUTES};
 use crate::{Error, JobId};
 
@@ -17,6 +20,9 @@ use crate::{Error, JobId};
 pub const MAX_JOB_THINGS: usize = 10_000;
 /// Most targets a request may name (AWS IoT: 100).
 pub const MAX_TARGETS: usize = 100;
+/// `targetSelection` of a job that goes on.
+const CONTINUOUS: &str = "CONTINUOUS";
+
 /// The body of AWS IoT's CreateJob.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -27,8 +33,16 @@ pub struct CreateJob {
     pub document: Option<String>,
     /// For people.
     pub description: Option<String>,
-    /// `SNAPSHOT`, the only one of this release.
+    /// `SNAPSHOT`, the usual one, or `CONTINUOUS`.
     pub target_selection: Option<String>,
+    /// How fast it goes out.
+    pub job_executions_rollout_config: Option<RolloutConfig>,
+    /// When it is given up.
+    pub abort_config: Option<AbortConfig>,
+    /// What is tried again.
+    pub job_executions_retry_config: Option<RetryConfig>,
+    /// When it goes out.
+    pub scheduling_config: Option<SchedulingConfig>,
     /// How long a device may be at it.
     pub timeout_config: Option<TimeoutConfig>,
     /// Everything else: refused by name.
@@ -44,6 +58,21 @@ pub struct TimeoutConfig {
     pub in_progress_timeout_in_minutes: Option<i64>,
 }
 
+impl TimeoutConfig {
+    pub(super) fn minutes(&self) -> Result<Option<u32>, Error> {
+        match self.in_progress_timeout_in_minutes {
+            None => Ok(None),
+            Some(minutes) if (1..=MAX_TIMEOUT_MINUTES).contains(&minutes) => {
+                Ok(u32::try_from(minutes).ok())
+            }
+            Some(_) => invalid(
+                "inProgressTimeoutInMinutes",
+                format!("1 to {MAX_TIMEOUT_MINUTES} are possible"),
+            ),
+        }
+    }
+}
+
 impl CreateJob {
     /// The fields of a job, checked.
     fn check(&self) -> Result<(String, Option<u32>), Error> {
@@ -53,9 +82,9 @@ impl CreateJob {
         if self
             .target_selection
             .as_deref()
-            .is_some_and(|selection| selection != "SNAPSHOT")
+            .is_some_and(|selection| !["SNAPSHOT", CONTINUOUS].contains(&selection))
         {
-            return invalid("targetSelection", "this release supports SNAPSHOT only");
+            return invalid("targetSelection", "it is SNAPSHOT or CONTINUOUS");
         }
         if self.targets.is_empty() || self.targets.len() > MAX_TARGETS {
             return invalid("targets", format!("1 to {MAX_TARGETS} are possible"));
@@ -92,23 +121,17 @@ impl CreateJob {
                 "firmware is installed by a rollout, which can be stopped and undone: `muster rollout start`",
             );
         }
-        let minutes = self
-            .timeout_config
-            .as_ref()
-            .and_then(|config| config.in_progress_timeout_in_minutes);
-        let minutes = match minutes {
-            None => None,
-            Some(minutes) if (1..=MAX_TIMEOUT_MINUTES).contains(&minutes) => {
-                u32::try_from(minutes).ok()
-            }
-            Some(_) => {
-                return invalid(
-                    "inProgressTimeoutInMinutes",
-                    format!("1 to {MAX_TIMEOUT_MINUTES} are possible"),
-                );
-            }
-        };
-        Ok((document.clone(), minutes))
+        let timeout = self.timeout_config.as_ref().map(TimeoutConfig::minutes);
+        Ok((document.clone(), timeout.transpose()?.flatten()))
+    }
+
+    fn config(&self) -> JobConfig {
+        JobConfig {
+            job_executions_rollout_config: self.job_executions_rollout_config.clone(),
+            abort_config: self.abort_config.clone(),
+            job_executions_retry_config: self.job_executions_retry_config.clone(),
+            scheduling_config: self.scheduling_config.clone(),
+        }
     }
 }
 
@@ -124,6 +147,11 @@ impl Ota {
         at: SystemTime,
     ) -> Result<Job, Error> {
         let (document, timeout_minutes) = request.check()?;
+        let config = request.config();
+        config.check(seconds(at))?;
+        let (start, _) = config.times()?;
+        let continuous = request.target_selection.as_deref() == Some(CONTINUOUS);
+        let paced = continuous || !config.is_at_once();
         let things = self.resolve(&request.targets)?;
         let job = self.change(at, |changes| {
             if changes.job(id)?.is_some() {
@@ -138,7 +166,11 @@ impl Ota {
                 targets: request.targets.clone(),
                 document,
                 description: request.description.clone(),
-                status: JobStatus::InProgress,
+                status: if start.is_some_and(|start| start > changes.now.seconds) {
+                    JobStatus::Scheduled
+                } else {
+                    JobStatus::InProgress
+                },
                 timeout_minutes,
                 created_at: changes.now.seconds,
                 last_updated_at: changes.now.seconds,
@@ -146,26 +178,40 @@ impl Ota {
                 reason_code: None,
                 comment: None,
                 force_canceled: false,
+                continuous,
+                config,
+                ends: Ends::default(),
+                waiting: 0,
+                notified: 0,
+                recent: Vec::new(),
                 open: 0,
                 install: None,
             };
             // Before the notifications are written: they carry its document.
             changes.rows.put(key::job(id), &job)?;
-            for thing in &things {
-                changes.queue(&mut job, thing, true)?;
+            if paced {
+                changes.wait(&mut job, &things)?;
+            } else {
+                for thing in &things {
+                    changes.queue(&mut job, thing, true)?;
+                }
+                job.notified = things.len() as u64;
             }
-            if things.is_empty() {
+            if things.is_empty() && !continuous {
                 job.status = JobStatus::Completed;
                 job.completed_at = Some(changes.now.seconds);
             }
             changes.rows.put(key::job(id), &job)?;
             Ok(job)
         })?;
+        if paced {
+            self.look_at_job(id);
+        }
         Ok(job)
     }
 
     /// The things that `targets` mean now.
-    fn resolve(&self, targets: &[String]) -> Result<BTreeSet<String>, Error> {
+    pub(super) fn resolve(&self, targets: &[String]) -> Result<BTreeSet<String>, Error> {
         let mut things = BTreeSet::new();
         for target in targets {
             let bad = |why: String| Error::Invalid {
@@ -206,7 +252,7 @@ impl Ota {
         Ok(things)
     }
 
-    /// The members of a group.
+    /// The members of a group and of those below it.
     pub(super) fn members(&self, group: &str) -> Result<Vec<String>, Error> {
         let name: GroupName = group
             .parse()
@@ -220,7 +266,7 @@ impl Ota {
             let page =
                 self.inner
                     .fleet
-                    .members(&name, after.as_deref(), fleet::LIST_LIMIT_ITEMS)?;
+                    .members_below(&name, after.as_deref(), fleet::LIST_LIMIT_ITEMS)?;
             members.extend(page.items.iter().map(ToString::to_string));
             if page.next.is_none() || members.len() > crate::rollout::MAX_THINGS {
                 return Ok(members);

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Message;
 use super::create_job::MAX_JOB_THINGS;
+use super::pictures::News;
 use super::records::{Execution, Install, Job, JobRef, JobStatus, Newest, Runs, key};
 use super::transaction::Transaction;
 use crate::job::{
@@ -40,6 +41,10 @@ pub(super) struct Changes<'t> {
     listed: BTreeSet<String>,
     /// The rollouts to look at again.
     pub(super) rollouts: BTreeSet<RolloutId>,
+    /// What the pictures of rollouts must show.
+    pub(super) news: Vec<News>,
+    /// Whether a job was cancelled or deleted, and its executions have yet to follow.
+    pub(super) unfinished: bool,
 }
 
 fn superseded_by(rollout: &RolloutId) -> String {
@@ -61,7 +66,22 @@ impl<'t> Changes<'t> {
             touched: BTreeMap::new(),
             listed: BTreeSet::new(),
             rollouts: BTreeSet::new(),
+            news: Vec::new(),
+            unfinished: false,
         }
+    }
+
+    /// The version a thing is known to run from now on.
+    fn runs(&mut self, thing: &str, install: &Install) -> Result<(), Error> {
+        let runs = Runs {
+            version: install.version.clone(),
+        };
+        self.news.push(News::Runs {
+            thing: thing.to_owned(),
+            name: install.name.clone(),
+            version: install.version.clone(),
+        });
+        self.rows.put(key::runs(thing, &install.name), &runs)
     }
 
     /// The execution of `job` on `thing`.
@@ -138,6 +158,18 @@ impl<'t> Changes<'t> {
             until: None,
         };
         self.offer(job, &offer, exists)
+    }
+
+    /// Queues `job` for `thing`, once more where it had it and that is over.
+    pub(super) fn tell(&mut self, job: &mut Job, thing: &str) -> Result<(), Error> {
+        let old = self.execution(&job.id, thing)?;
+        let number = old.map_or(0, |old| old.number);
+        let offer = Offer {
+            thing: thing.to_owned(),
+            attempt: u32::try_from(number + 1).unwrap_or(u32::MAX),
+            until: None,
+        };
+        self.offer(job, &offer, true)
     }
 
     /// Queues `job` as `offer` says; nothing where that try was offered already and is not shut.
@@ -227,6 +259,12 @@ impl<'t> Changes<'t> {
         }
         job.open = (job.open + u64::from(is_open)).saturating_sub(u64::from(was_open));
         self.listed.insert(thing.to_owned());
+        if let Some(install) = &job.install {
+            self.news.push(News::Execution {
+                install: install.clone(),
+                execution: Box::new(execution.clone()),
+            });
+        }
         self.rows.put(key::execution(&job.id, thing), &execution)
     }
 
@@ -304,11 +342,7 @@ impl<'t> Changes<'t> {
     /// the execution stays as it was.
     pub(super) fn learn(&mut self, execution: &Execution) -> Result<(), Error> {
         if let Some(install) = self.job(&execution.job)?.and_then(|job| job.install) {
-            let runs = Runs {
-                version: install.version,
-            };
-            self.rows
-                .put(key::runs(&execution.thing, &install.name), &runs)?;
+            self.runs(&execution.thing, &install)?;
             self.rollouts.insert(install.rollout);
         }
         Ok(())
@@ -338,6 +372,7 @@ impl<'t> Changes<'t> {
             new.started_at = Some(self.now.seconds);
         }
         let mut job = self.job(&old.job)?;
+        let mut again = false;
         if began {
             let minutes = job.as_ref().and_then(|job| job.timeout_minutes);
             new.job_deadline =
@@ -362,7 +397,13 @@ impl<'t> Changes<'t> {
         self.rows.delete(key::pending(old));
         if ended {
             self.listed.insert(new.thing.clone());
-            self.end(&new, job.as_mut())?;
+            again = job.as_ref().is_some_and(|job| {
+                let retries = u64::from(job.config.retries(new.status));
+                job.install.is_none()
+                    && job.status == JobStatus::InProgress
+                    && new.number <= retries
+            });
+            self.end(&new, job.as_mut(), again)?;
         } else {
             self.rows.put(
                 key::pending(&new),
@@ -371,19 +412,60 @@ impl<'t> Changes<'t> {
                 },
             )?;
         }
-        if let Some(install) = job.and_then(|job| job.install) {
-            self.rollouts.insert(install.rollout);
+        if let Some(install) = job.as_ref().and_then(|job| job.install.clone()) {
+            self.rollouts.insert(install.rollout.clone());
+            self.news.push(News::Execution {
+                install,
+                execution: Box::new(new.clone()),
+            });
         }
         self.rows.put(key::execution(&new.job, &new.thing), &new)?;
+        if let Some(mut job) = job.filter(|_| again) {
+            let offer = Offer {
+                thing: new.thing.clone(),
+                attempt: u32::try_from(new.number + 1).unwrap_or(u32::MAX),
+                until: None,
+            };
+            self.offer(&mut job, &offer, true)?;
+            self.rows.put(key::job(&job.id), &job)?;
+        }
         Ok(new)
     }
 
     /// An execution is over: what its job and the thing's record learn from it.
-    fn end(&mut self, execution: &Execution, job: Option<&mut Job>) -> Result<(), Error> {
+    fn end(
+        &mut self,
+        execution: &Execution,
+        job: Option<&mut Job>,
+        again: bool,
+    ) -> Result<(), Error> {
         let Some(job) = job else { return Ok(()) };
         job.open = job.open.saturating_sub(1);
         job.last_updated_at = self.now.seconds;
-        if job.open == 0 && job.status == JobStatus::InProgress {
+        if !again {
+            match execution.status {
+                ExecutionStatus::Succeeded => job.ends.succeeded += 1,
+                ExecutionStatus::Failed => job.ends.failed += 1,
+                ExecutionStatus::Rejected => job.ends.rejected += 1,
+                ExecutionStatus::TimedOut => job.ends.timed_out += 1,
+                _ => {}
+            }
+        }
+        let why = job.config.aborts(&job.ends);
+        if let Some(why) = why.filter(|_| job.status == JobStatus::InProgress) {
+            job.status = JobStatus::Canceled;
+            job.reason_code = Some("AbortCriteriaMet".into());
+            job.comment = Some(why);
+            job.completed_at = Some(self.now.seconds);
+            self.rows.put(
+                key::cancelling(&job.id),
+                &JobRef {
+                    job: job.id.clone(),
+                },
+            )?;
+            self.unfinished = true;
+        }
+        if job.is_used_up() && !again && job.status == JobStatus::InProgress {
             job.status = JobStatus::Completed;
             job.completed_at = Some(self.now.seconds);
         }
@@ -392,11 +474,7 @@ impl<'t> Changes<'t> {
             .as_ref()
             .filter(|_| execution.status == ExecutionStatus::Succeeded)
         {
-            let runs = Runs {
-                version: install.version.clone(),
-            };
-            self.rows
-                .put(key::runs(&execution.thing, &install.name), &runs)?;
+            self.runs(&execution.thing, install)?;
         }
         self.rows.put(key::job(&job.id), job)
     }

@@ -1,9 +1,12 @@
 //! Jobs as AWS IoT's API has them: looking at them and cancelling them.
 
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::create_job::MAX_JOB_THINGS;
 use super::executions::{Changes, Now};
+use super::pictures::News;
 use super::records::{Execution, Job, JobStatus, key};
 use super::transaction::Transaction;
 use super::{Ota, now};
@@ -54,6 +57,13 @@ pub(super) fn invalid<T>(field: &str, why: impl Into<String>) -> Result<T, Error
     })
 }
 
+pub(super) fn missing(id: &JobId) -> Error {
+    Error::NotFound {
+        kind: "job",
+        name: id.to_string(),
+    }
+}
+
 impl Ota {
     /// A job.
     ///
@@ -61,10 +71,7 @@ impl Ota {
     /// [`Error::NotFound`].
     pub fn job(&self, id: &JobId) -> Result<Job, Error> {
         let row = self.inner.table.get_as::<Job>(&key::job(id))?;
-        row.map(|row| row.value).ok_or_else(|| Error::NotFound {
-            kind: "job",
-            name: id.to_string(),
-        })
+        row.map(|row| row.value).ok_or_else(|| missing(id))
     }
 
     /// Jobs in the order of their ids, at most `limit` after the one named `after`.
@@ -209,13 +216,17 @@ impl Ota {
         self.change(at, |changes| {
             let mut job = changes
                 .job(id)?
-                .ok_or_else(|| Error::NotFound { kind: "job", name: id.to_string() })?;
+                .ok_or_else(|| missing(id))?;
             if job.install.is_some() {
                 return invalid("jobId", "it belongs to a rollout: use `muster rollout abort` or `muster rollout rollback`");
             }
-            let over = job.status == JobStatus::Completed || (job.status == JobStatus::Canceled && !force);
+            let over = match job.status {
+                JobStatus::Completed | JobStatus::DeletionInProgress => true,
+                JobStatus::Canceled => !force,
+                JobStatus::Scheduled | JobStatus::InProgress => false,
+            };
             if over {
-                return Err(Error::JobState { job: id.to_string(), status: job.status.as_str() });
+                return Err(Error::JobState { job: id.to_string(), status: job.status.as_str(), verb: "cancelled" });
             }
             job.status = JobStatus::Canceled;
             job.force_canceled |= force;
@@ -227,6 +238,7 @@ impl Ota {
             changes.rows.put(key::job(id), &job)
         })?;
         self.finish_cancelling(at)?;
+        self.look_at_job(id);
         self.job(id)
     }
 
@@ -265,7 +277,11 @@ impl Ota {
     /// # Errors
     /// Where the store fails.
     pub fn forget_thing(&self, thing: &str, at: SystemTime) -> Result<(), Error> {
+        let paced = self.paced()?;
         self.change(at, |changes| {
+            for id in &paced {
+                changes.leave(id, thing)?;
+            }
             for pending in changes.rows.keys(&key::pending_of(thing), MAX_JOB_THINGS)? {
                 let Some((_, job)) = key::of_pending(&pending) else {
                     continue;
@@ -276,6 +292,7 @@ impl Ota {
                     })?;
                 }
             }
+            changes.news.push(News::Forgotten);
             // Another thing of that name later on is another thing.
             for prefix in [
                 key::runs_of(thing),
@@ -312,7 +329,18 @@ impl Ota {
     ) -> Result<(), Error> {
         let messages = changes.notifications()?;
         let rollouts = std::mem::take(&mut changes.rollouts);
+        let news = std::mem::take(&mut changes.news);
+        let unfinished = changes.unfinished;
         changes.rows.commit()?;
+        if unfinished {
+            self.inner.unfinished.store(true, Ordering::Release);
+            self.inner.inbox.wake();
+        }
+        self.inner
+            .news
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(news);
         answer();
         for message in messages {
             (self.inner.publish)(message);

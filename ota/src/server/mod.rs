@@ -8,7 +8,10 @@ mod create_job;
 mod device;
 mod executions;
 mod firmware;
+mod job_edits;
+mod job_pace;
 mod jobs;
+mod pictures;
 mod records;
 mod rollouts;
 mod start_rollout;
@@ -17,6 +20,7 @@ mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -31,7 +35,7 @@ pub use rollouts::RolloutSummary;
 pub use start_rollout::{StartRollout, WaveRequest};
 pub use worker::{DeviceRequest, MAX_QUEUED_REQUESTS};
 
-use crate::{Error, RolloutId};
+use crate::{Error, JobId, RolloutId};
 use executions::Now;
 
 /// A message to a device.
@@ -65,6 +69,14 @@ struct Inner {
     /// When to look at rollouts again though nothing happened (seconds since 1970); only the room's thread
     /// takes it.
     timers: Mutex<BTreeMap<RolloutId, u64>>,
+    /// When to look at jobs that go out little by little (seconds since 1970).
+    jobs_due: Mutex<BTreeMap<JobId, u64>>,
+    /// Whether a job was given up whose executions have yet to follow.
+    unfinished: AtomicBool,
+    /// What the room's thread has not taken into its pictures yet.
+    news: Mutex<Vec<pictures::News>>,
+    /// Only the room's thread takes it.
+    pictures: Mutex<pictures::Pictures>,
     inbox: worker::Inbox,
 }
 
@@ -86,10 +98,21 @@ impl Ota {
                 turn: Mutex::new(()),
                 dirty: Mutex::new(BTreeSet::new()),
                 timers: Mutex::new(BTreeMap::new()),
+                jobs_due: Mutex::default(),
+                unfinished: AtomicBool::new(false),
+                news: Mutex::default(),
+                pictures: Mutex::default(),
                 inbox,
             }),
         };
         ota.finish_cancelling(SystemTime::now())?;
+        ota.finish_deleting(SystemTime::now())?;
+        let paced = ota.paced()?;
+        ota.inner
+            .jobs_due
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(paced.into_iter().map(|id| (id, 0)));
         ota.inner
             .dirty
             .lock()

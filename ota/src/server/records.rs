@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use store::Stored;
 
+use crate::job::config::{Ends, JobConfig};
 use crate::job::{ExecutionStatus, JobExecutionState, JobExecutionSummary, StatusDetails};
 use crate::rollout::{Rollout, RolloutSpec, RolloutState, Rules, Wave, WaveState};
 use crate::{FirmwareName, FirmwareVersion, HardwareId, JobId, RolloutId, Sha256};
@@ -48,12 +49,16 @@ impl Stored for TrustRow {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum JobStatus {
+    /// It waits for its start.
+    Scheduled,
     /// Devices are at it, or will be.
     InProgress,
     /// It was cancelled.
     Canceled,
     /// Every execution is over.
     Completed,
+    /// It is being deleted.
+    DeletionInProgress,
 }
 
 impl JobStatus {
@@ -61,15 +66,17 @@ impl JobStatus {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Scheduled => "SCHEDULED",
             Self::InProgress => "IN_PROGRESS",
             Self::Canceled => "CANCELED",
             Self::Completed => "COMPLETED",
+            Self::DeletionInProgress => "DELETION_IN_PROGRESS",
         }
     }
 }
 
 /// A job. Times are seconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// Its id.
     pub id: JobId,
@@ -95,12 +102,37 @@ pub struct Job {
     pub comment: Option<String>,
     /// Whether executions in progress were cancelled too.
     pub force_canceled: bool,
+    /// Whether things that join its groups later get it too (`CONTINUOUS`).
+    #[serde(default)]
+    pub continuous: bool,
+    /// How it goes out.
+    #[serde(default)]
+    pub config: JobConfig,
+    /// How its executions ended.
+    #[serde(default)]
+    pub(super) ends: Ends,
+    /// Things that were not told yet.
+    #[serde(default)]
+    pub(super) waiting: u64,
+    /// Things that were told.
+    #[serde(default)]
+    pub(super) notified: u64,
+    /// How many of them at which second of the last minute.
+    #[serde(default)]
+    pub(super) recent: Vec<(u64, u32)>,
     /// Executions that are not over.
     pub(super) open: u64,
     /// What it installs, where a rollout made it.
     pub(super) install: Option<Install>,
 }
 impl Stored for Job {}
+
+impl Job {
+    /// Whether nothing more can come of it.
+    pub(super) const fn is_used_up(&self) -> bool {
+        self.open == 0 && self.waiting == 0 && !self.continuous
+    }
+}
 
 /// A rollout's part in a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,6 +302,15 @@ impl Stored for MembersRow {}
 pub(super) const THINGS_PER_ROW: usize = 1000;
 
 impl RolloutRow {
+    /// How often it was turned round. Rows of before it was counted say 0.
+    pub(super) fn turn(&self) -> u32 {
+        let back = matches!(
+            self.state,
+            RolloutState::RollingBack | RolloutState::RolledBack
+        );
+        self.undone.max(u32::from(back))
+    }
+
     /// The row of `rollout` as it stands now.
     pub(super) fn follow(&mut self, rollout: &Rollout) {
         self.state = rollout.state;
@@ -280,6 +321,7 @@ impl RolloutRow {
 
     pub(super) fn into_rollout(self, members: impl IntoIterator<Item = Vec<String>>) -> Rollout {
         let rules = self.spec.rules.clone();
+        let undone = self.turn();
         let waves = self
             .waves
             .into_iter()
@@ -294,18 +336,13 @@ impl RolloutRow {
                 approved_by: wave.approved_by,
             })
             .collect();
-        let back = matches!(
-            self.state,
-            RolloutState::RollingBack | RolloutState::RolledBack
-        );
         Rollout {
             id: self.id,
             spec: self.spec,
             state: self.state,
             waves,
             reason: self.reason,
-            // Rows of before it was counted say 0.
-            undone: self.undone.max(u32::from(back)),
+            undone,
         }
     }
 }
@@ -320,6 +357,8 @@ pub(super) mod key {
     pub(in crate::server) const ROLLOUTS: &str = "rollout/";
     pub(in crate::server) const DUE: &str = "due/";
     pub(in crate::server) const CANCELLING: &str = "cancelling/";
+    pub(in crate::server) const DELETING: &str = "deleting/";
+    pub(in crate::server) const PACED: &str = "paced/";
 
     pub(in crate::server) fn root(version: u64) -> String {
         format!("{ROOTS}{version:020}")
@@ -332,6 +371,17 @@ pub(super) mod key {
     }
     pub(in crate::server) fn cancelling(job: &JobId) -> String {
         format!("{CANCELLING}{job}")
+    }
+    pub(in crate::server) fn deleting(job: &JobId) -> String {
+        format!("{DELETING}{job}")
+    }
+    /// A job that time or its groups may bring something for.
+    pub(in crate::server) fn paced(job: &JobId) -> String {
+        format!("{PACED}{job}")
+    }
+    /// The things of a job that were not told yet.
+    pub(in crate::server) fn waiting(job: &JobId) -> String {
+        format!("waiting/{job}/")
     }
     pub(in crate::server) fn executions(job: &JobId) -> String {
         format!("execution/{job}/")

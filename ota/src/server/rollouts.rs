@@ -3,6 +3,7 @@
 //! by asking the planner again.
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use fleet::ThingName;
@@ -21,8 +22,12 @@ use crate::{Error, FirmwareName, FirmwareVersion, InstallDocument, JobId, Rollou
 
 /// The attribute of a thing that names its time zone.
 pub(super) const ZONE_ATTRIBUTE: &str = "timezone";
+/// The attribute of a thing that names its hardware.
+pub(super) const HARDWARE_ATTRIBUTE: &str = "hardware";
 /// Executions made in one go.
 const QUEUE_AT_ONCE: usize = 500;
+/// Devices told by one action before those that ask are answered again; the planner names the rest anew.
+const TELL_AT_ONCE: usize = 10_000;
 
 /// A line of the list of rollouts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +49,7 @@ pub struct RolloutSummary {
     pub created_at: u64,
 }
 
-fn missing(id: &RolloutId) -> Error {
+pub(super) fn missing(id: &RolloutId) -> Error {
     Error::NotFound {
         kind: "rollout",
         name: id.to_string(),
@@ -114,13 +119,13 @@ impl Ota {
         })
     }
 
-    fn load(&self, id: &RolloutId) -> Result<Rollout, Error> {
-        let row = self
-            .inner
-            .table
-            .get_as::<RolloutRow>(&key::rollout(id))?
-            .ok_or_else(|| missing(id))?
-            .value;
+    pub(super) fn rollout_row(&self, id: &RolloutId) -> Result<RolloutRow, Error> {
+        let row = self.inner.table.get_as::<RolloutRow>(&key::rollout(id))?;
+        row.map(|row| row.value).ok_or_else(|| missing(id))
+    }
+
+    pub(super) fn load(&self, id: &RolloutId) -> Result<Rollout, Error> {
+        let row = self.rollout_row(id)?;
         let mut members = Vec::new();
         for wave in 0..row.waves.len() {
             let rows = self.inner.table.scan_as::<MembersRow>(
@@ -149,7 +154,7 @@ impl Ota {
                 .get_as::<Runs>(&key::runs(thing, &rollout.spec.name))?;
             device.current = runs.map(|runs| runs.value.version);
             if zones {
-                device.zone = self.zone_of(thing)?;
+                device.zone = self.attribute_of(thing, ZONE_ATTRIBUTE)?;
             }
         }
         for index in 0..rollout.waves.len() {
@@ -189,13 +194,17 @@ impl Ota {
         Ok(devices)
     }
 
-    /// The time zone a thing names.
-    pub(super) fn zone_of(&self, thing: &str) -> Result<Option<String>, Error> {
+    /// What the registry says of a thing under `attribute`.
+    pub(super) fn attribute_of(
+        &self,
+        thing: &str,
+        attribute: &str,
+    ) -> Result<Option<String>, Error> {
         let Ok(name) = thing.parse::<ThingName>() else {
             return Ok(None);
         };
         match self.inner.fleet.thing(&name) {
-            Ok(mut thing) => Ok(thing.attributes.remove(ZONE_ATTRIBUTE)),
+            Ok(mut thing) => Ok(thing.attributes.remove(attribute)),
             Err(fleet::FleetError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -203,18 +212,30 @@ impl Ota {
 
     /// Does what the planner says until it says nothing more; when to look again.
     pub(super) fn advance(&self, id: &RolloutId, at: SystemTime) -> Result<Option<u64>, Error> {
-        let mut rollout = self.load(id)?;
+        let mut pictures = self
+            .inner
+            .pictures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         loop {
-            let plan = rollout.plan(&self.devices(&rollout)?, seconds(at))?;
+            let picture = self.picture(&mut pictures, id, seconds(at))?;
+            let plan = picture.rollout.plan(&picture.devices, seconds(at))?;
             if plan.actions.is_empty() {
+                if picture.rollout.state.is_final() && plan.wake_at.is_none() {
+                    pictures.forget(id);
+                }
                 return Ok(plan.wake_at);
             }
-            for action in plan.actions {
-                if !self.carry_out(&mut rollout, &action, at)? {
-                    // A person spoke meanwhile: plan anew.
-                    rollout = self.load(id)?;
+            let mut told = 0;
+            for mut action in plan.actions {
+                told += shorten(&mut action);
+                // `false`: a person spoke meanwhile, so plan anew.
+                if !self.carry_out(&mut picture.rollout, &action, at)? {
                     break;
                 }
+            }
+            if told >= TELL_AT_ONCE {
+                return Ok(Some(seconds(at)));
             }
         }
     }
@@ -379,8 +400,23 @@ impl Ota {
     }
 }
 
+/// Leaves what one round does of an action; how many devices that tells.
+fn shorten(action: &mut Action) -> usize {
+    match action {
+        Action::Install { offers, .. } | Action::RollBack { offers, .. } => {
+            offers.truncate(TELL_AT_ONCE);
+            offers.len()
+        }
+        Action::CancelQueued { things, .. } => {
+            things.truncate(TELL_AT_ONCE);
+            things.len()
+        }
+        _ => 0,
+    }
+}
+
 /// What was recorded since `rollout` was loaded.
-fn follow(rollout: &mut Rollout, row: &RolloutRow) {
+pub(super) fn follow(rollout: &mut Rollout, row: &RolloutRow) {
     let waves = std::mem::take(&mut rollout.waves);
     let things = waves.into_iter().map(|wave| wave.things);
     *rollout = row.clone().into_rollout(things);
@@ -396,7 +432,7 @@ fn said(execution: &Execution) -> Option<String> {
     execution.details.as_ref()?.get("reason").cloned()
 }
 
-fn part(execution: Execution, to: &FirmwareVersion) -> Part {
+pub(super) fn part(execution: Execution, to: &FirmwareVersion) -> Part {
     Part {
         status: execution.status,
         to: to.clone(),
@@ -445,6 +481,12 @@ fn install_job(
         reason_code: None,
         comment: None,
         force_canceled: false,
+        continuous: false,
+        config: Default::default(),
+        ends: Default::default(),
+        waiting: 0,
+        notified: 0,
+        recent: Vec::new(),
         open: 0,
         install: Some(Install {
             rollout: rollout.id.clone(),

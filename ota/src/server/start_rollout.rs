@@ -8,11 +8,12 @@ use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::records::{MembersRow, RolloutRow, THINGS_PER_ROW, WaveRow, key};
+use super::records::{MembersRow, RolloutRow, Runs, THINGS_PER_ROW, WaveRow, key};
+use super::rollouts::{HARDWARE_ATTRIBUTE, ZONE_ATTRIBUTE};
 use super::transaction::Transaction;
 use super::{Ota, seconds};
 use crate::rollout::{
-    Devices, Forecast, Rollout, RolloutSpec, Rules, WavePlan, WaveSpec, Window, assign, zone,
+    Devices, Forecast, Rate, Rollout, RolloutSpec, Rules, WavePlan, WaveSpec, Window, assign, zone,
 };
 use crate::{Error, FirmwareName, FirmwareVersion, RolloutId};
 
@@ -37,7 +38,7 @@ pub struct StartRollout {
     /// The zone of the window where a device names none.
     pub zone: Option<String>,
     /// Most devices told within a minute.
-    pub rate: Option<u32>,
+    pub rate: Option<Rate>,
     /// How long a wave that is good is left alone.
     pub soak_seconds: Option<u64>,
     /// A wave is good once this percentage has succeeded.
@@ -68,7 +69,7 @@ struct WaveFields {
     start_at: Option<u64>,
     window: Option<Window>,
     zone: Option<String>,
-    rate: Option<u32>,
+    rate: Option<Rate>,
     soak_seconds: Option<u64>,
     success: Option<u8>,
     abort_failed: Option<u8>,
@@ -127,7 +128,8 @@ impl StartRollout {
             timeout_minutes: self.timeout_minutes.unwrap_or(usual.timeout_minutes),
             window: self.window.clone(),
             zone: self.zone.clone(),
-            rate_per_minute: self.rate,
+            rate_per_minute: self.rate.map(|rate| rate.per_minute),
+            rate_growth: self.rate.and_then(|rate| rate.growth),
             soak_seconds: self.soak_seconds.unwrap_or(usual.soak_seconds),
             success_percent: self.success,
             retries: self.retry.unwrap_or(usual.retries),
@@ -138,13 +140,18 @@ impl StartRollout {
 
 impl WaveFields {
     fn plan(&self, usual: &Rules) -> WavePlan {
+        let (rate, growth) = match self.rate {
+            Some(rate) => (Some(rate.per_minute), rate.growth),
+            None => (usual.rate_per_minute, usual.rate_growth),
+        };
         let rules = Rules {
             abort_failed_percent: self.abort_failed.or(usual.abort_failed_percent),
             abort_min: self.abort_min.unwrap_or(usual.abort_min),
             timeout_minutes: self.timeout_minutes.unwrap_or(usual.timeout_minutes),
             window: self.window.clone().or_else(|| usual.window.clone()),
             zone: self.zone.clone().or_else(|| usual.zone.clone()),
-            rate_per_minute: self.rate.or(usual.rate_per_minute),
+            rate_per_minute: rate,
+            rate_growth: growth,
             soak_seconds: self.soak_seconds.unwrap_or(usual.soak_seconds),
             success_percent: self.success.or(usual.success_percent),
             retries: self.retry.unwrap_or(usual.retries),
@@ -239,7 +246,11 @@ impl Ota {
             }
         }
         let sizes: Vec<WaveSpec> = plans.iter().map(|plan| plan.size.clone()).collect();
-        let things = assign(group, &sizes, &named)?;
+        let mut kinds = BTreeMap::new();
+        for thing in &group {
+            kinds.insert(thing.clone(), self.kind_of(thing, &request.name)?);
+        }
+        let things = assign(group, &sizes, &named, |thing| kinds.get(thing))?;
         let spec = RolloutSpec {
             name: request.name.clone(),
             version: request.version.clone(),
@@ -259,7 +270,7 @@ impl Ota {
             };
             let mut known = BTreeSet::new();
             for thing in &wave.things {
-                let Some(name) = self.zone_of(thing)? else {
+                let Some(name) = self.attribute_of(thing, ZONE_ATTRIBUTE)? else {
                     continue;
                 };
                 if !known.contains(&name) {
@@ -272,7 +283,16 @@ impl Ota {
         }
         Ok((rollout, devices))
     }
+
+    fn kind_of(&self, thing: &str, name: &FirmwareName) -> Result<Kind, Error> {
+        let runs = self.inner.table.get_as::<Runs>(&key::runs(thing, name))?;
+        let version = runs.map(|runs| runs.value.version);
+        Ok((self.attribute_of(thing, HARDWARE_ATTRIBUTE)?, version))
+    }
 }
+
+/// What is alike about devices: their hardware, as far as the registry says, and the version they run.
+type Kind = (Option<String>, Option<FirmwareVersion>);
 
 /// In the order of time, so that a list of rollouts is their history and a newer rollout is known by its
 /// id; the random half keeps two of one moment apart.

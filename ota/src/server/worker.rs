@@ -1,14 +1,16 @@
 //! The room's thread: answers devices many at a time, ends executions whose time is up, and lets rollouts
 //! go on.
 
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{PoisonError, Weak};
+use std::sync::{MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{error, warn};
 
 use super::executions::Changes;
+use super::pictures::Pictures;
 use super::records::key;
 use super::transaction::Transaction;
 use super::{Inner, Message, Ota, device, now, seconds};
@@ -160,10 +162,24 @@ impl Ota {
             .map_err(|error| (Box::new(error), waiting.unwrap_or_default()))
     }
 
+    fn pictures(&self) -> MutexGuard<'_, Pictures> {
+        self.inner
+            .pictures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends what has timed out, carries rollouts on; how long nothing will happen by itself.
     fn go_on(&self) -> Result<Duration, Error> {
         let at = SystemTime::now();
         let mut wait = self.time_out(at)?;
+        if self.inner.unfinished.swap(false, Ordering::AcqRel) {
+            self.finish_cancelling(at)
+                .inspect_err(|_| self.inner.unfinished.store(true, Ordering::Release))?;
+        }
+        if let Some(due) = self.go_on_with_jobs(at)? {
+            wait = wait.min(Duration::from_secs(due.saturating_sub(seconds(at))));
+        }
         let mut dirty = std::mem::take(
             &mut *self
                 .inner
@@ -179,10 +195,21 @@ impl Ota {
         let due = timers.iter().filter(|(_, due)| **due <= seconds(at));
         dirty.extend(due.map(|(id, _)| id.clone()));
         for id in dirty {
+            if let Some(rest) = self.pictures().rest(&id) {
+                wait = wait.min(rest);
+                self.inner
+                    .dirty
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(id);
+                continue;
+            }
+            let began = Instant::now();
             let again = self.advance(&id, at).unwrap_or_else(|error| {
                 error!(%error, rollout = %id, "a rollout cannot go on; trying again");
                 Some(seconds(at) + RETRY.as_secs())
             });
+            self.pictures().rounded(&id, began);
             match again {
                 Some(due) => timers.insert(id, due),
                 None => timers.remove(&id),

@@ -1,10 +1,9 @@
-//! The deterministic simulation of the broker: one thread, one seed.
+//! The deterministic simulation of the broker: one thread, one seed, the same run byte by byte.
 //!
-//! The broker's own code (connections, session machine, router, authorisation, recovery, janitor)
-//! and the journal's own code run in a runtime of one thread with a clock that moves when the
-//! simulator says so. The simulator is the network, the disk, the clock, the operator and all
-//! clients ([`world`]); an independent [`model`] of the standards judges every packet. The same
-//! seed gives the same run, byte by byte.
+//! The own code of `broker` (connections, session machine, router, authorisation, recovery, janitor) and of the journal
+//! in `store` runs in a runtime of one thread with a clock that moves when the simulator says so. The simulator is the
+//! network, the disk, the clock, the operator and all clients ([`world`]); an independent [`model`] of the standards
+//! judges every packet.
 
 #![allow(
     clippy::expect_used,
@@ -17,6 +16,8 @@ mod client;
 mod link;
 mod model;
 mod plan;
+#[cfg(test)]
+mod scenes;
 mod server;
 mod wire;
 mod world;

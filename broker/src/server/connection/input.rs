@@ -32,6 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn input_with(&mut self, cx: &mut Context<'_>, scratch: &mut BytesMut) -> Result<(), End> {
+        self.heard_out = false;
         if self.undigested {
             let mut partial = std::mem::take(&mut self.partial);
             let result = self.digest(&mut partial);
@@ -80,7 +81,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 *scratch = buffer;
             }
             match result {
-                None => break,
+                None => {
+                    self.heard_out = true;
+                    break;
+                }
                 Some(result) => result?,
             }
         }

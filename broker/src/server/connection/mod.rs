@@ -70,6 +70,8 @@ pub(crate) struct Connection<S> {
     written: usize,
     /// Whether reading stopped because something had to happen first.
     held_back: bool,
+    /// Whether all that the peer has said was read.
+    heard_out: bool,
     /// Not to be read before; its core is saturated.
     rests_until: Option<Time>,
     /// Since when the peer takes nothing.

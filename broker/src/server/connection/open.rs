@@ -149,6 +149,7 @@ where
         out,
         written: 0,
         held_back: false,
+        heard_out: false,
         rests_until: None,
         blocked_since: None,
         staged: VecDeque::new(),

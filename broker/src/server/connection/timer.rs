@@ -25,7 +25,9 @@ pub(super) struct Timer {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Ends what is overdue and sets the timer for what is due next.
     pub(super) fn keep_time(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        if self.session.deadline().is_some_and(|due| due <= self.now) {
+        // Silent is who was heard out: what waits unread because we are behind may be a word in time [MQTT-3.1.2-22].
+        let silent = self.session.deadline().filter(|_| self.heard_out);
+        if silent.is_some_and(|due| due <= self.now) {
             self.session.handle_timeout(self.now).map_err(End::Broke)?;
         }
         if self.stall_due().is_some_and(|due| due <= self.now) {
@@ -41,7 +43,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 || self.awaited_delivery().is_some())
             .then(|| self.now.plus_millis(JOURNAL_LOOK.as_millis() as u64));
             let due = [
-                self.session.deadline(),
+                silent,
                 self.stall_due(),
                 look,
                 Some(self.not_after.plus_millis(1)),

@@ -23,6 +23,7 @@ mod list_networks;
 mod list_operators;
 mod list_packages;
 mod list_rollouts;
+mod make_enrolment_password;
 mod prove_policies;
 mod quarantine_device;
 mod replace_device;
@@ -72,6 +73,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     list_rollouts::OPERATION,
     prove_policies::OPERATION,
     quarantine_device::OPERATION,
+    make_enrolment_password::OPERATION,
     replace_device::OPERATION,
     revoke_device::OPERATION,
     run_audit::OPERATION,

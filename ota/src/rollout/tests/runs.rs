@@ -46,6 +46,7 @@ prop_compose! {
         min in 1..4u32,
         window in prop::option::of(prop::sample::select(vec!["*/5 * * * */2m", "0 2 * * */1h", "30 2 * * */2h"])),
         rate in prop::option::of(1..4u32),
+        growth in prop::option::of((11..=30u16, 1..6u32, any::<bool>())),
         soak in prop_oneof![Just(0u64), Just(90)],
         success in prop::option::of(1..=100u8),
         retries in 0..3u32,
@@ -56,6 +57,11 @@ prop_compose! {
             abort_min: min,
             window: window.map(|window| window.parse().unwrap()),
             rate_per_minute: rate,
+            rate_growth: growth.map(|(factor_tenths, every, told)| Growth {
+                factor_tenths,
+                every,
+                counts: if told { Counted::Told } else { Counted::Succeeded },
+            }),
             soak_seconds: soak,
             success_percent: success,
             retries,
@@ -74,7 +80,7 @@ const ZONES: [Option<&str>; 4] = [
 
 fn check(rollout: &Rollout, world: &World, rules: &Rules) -> Result<(), TestCaseError> {
     // Nobody over the rate.
-    if let Some(rate) = rules.rate_per_minute {
+    if let Some(rate) = rules.rate(world.told.len(), world.told.len()) {
         for (index, (at, ..)) in world.told.iter().enumerate() {
             let within = world.told[index..]
                 .iter()

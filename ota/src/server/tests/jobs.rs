@@ -1,3 +1,4 @@
+use super::super::transaction::Transaction;
 use super::*;
 use crate::JobId;
 use crate::job::ExecutionStatus;
@@ -103,9 +104,10 @@ fn what_is_not_supported_is_refused_by_name() {
         create(body)
     };
     assert!(
-        with("abortConfig", json!({})).contains("abortConfig: this release does not support it")
+        with("documentSource", json!("s3://x"))
+            .contains("documentSource: this release does not support it")
     );
-    assert!(with("targetSelection", json!("CONTINUOUS")).contains("SNAPSHOT only"));
+    assert!(with("targetSelection", json!("SOMETIMES")).contains("SNAPSHOT or CONTINUOUS"));
     assert!(with("timeoutConfig", json!({"inProgressTimeoutInMinutes": 0})).contains("1 to 10080"));
     assert!(
         with(
@@ -290,6 +292,95 @@ fn a_thing_that_is_gone_has_nothing_to_do_any_more() {
         assert_eq!(
             house.ota().job(&id(job)).unwrap().status,
             JobStatus::Completed
+        );
+    }
+}
+
+/// A job of the five lamps that goes out at so many a minute.
+fn slow(house: &House, rate: u32) {
+    let mut body = json!({"targets": ["thinggroup/lamps"], "document": "{}"});
+    body["jobExecutionsRolloutConfig"] = json!({"maximumPerMinute": rate});
+    let request: CreateJob = serde_json::from_value(body).unwrap();
+    house
+        .ota()
+        .create_job(&id("j1"), &request, SystemTime::now())
+        .unwrap();
+    house.eventually(|ota| (ota.job(&id("j1")).unwrap().notified == u64::from(rate)).then_some(()));
+}
+
+#[test]
+fn a_job_that_goes_out_slowly_forgets_nobody_over_a_restart() {
+    let mut house = House::with_lamps(5);
+    slow(&house, 3);
+    let told = house.ota().job_counts(&id("j1")).unwrap().queued;
+    house.restart();
+    // Had it been looked at anew with the minute forgotten, more would be told.
+    house.ota().look_at_job(&id("j1"));
+    house.accepted("lamp-0", "get", &json!({}));
+    let job = house.ota().job(&id("j1")).unwrap();
+    assert_eq!((told, job.open, job.waiting), (3, 3, 2));
+    // A minute later the others are told too, and nobody twice.
+    let later = SystemTime::now() + Duration::from_secs(61);
+    let deadline = Instant::now() + PATIENCE;
+    // The room's own thread may be looking at it just now.
+    while house.ota().job(&id("j1")).unwrap().waiting > 0 {
+        assert!(Instant::now() < deadline, "the rest is never told");
+        house.ota().look_at_job(&id("j1"));
+        house.ota().go_on_with_jobs(later).unwrap();
+    }
+    let job = house.ota().job(&id("j1")).unwrap();
+    assert_eq!((job.open, job.waiting, job.notified), (5, 0, 5));
+    let keys = Transaction::new(&house.ota().inner.table).keys("paced/", 9);
+    assert_eq!(
+        keys.unwrap(),
+        Vec::<String>::new(),
+        "nothing is left to look at"
+    );
+}
+
+#[test]
+fn a_thing_that_is_gone_does_not_hold_a_job_that_goes_out_slowly() {
+    let house = House::with_lamps(5);
+    slow(&house, 3);
+    for lamp in 0..5 {
+        house
+            .ota()
+            .forget_thing(&format!("lamp-{lamp}"), SystemTime::now())
+            .unwrap();
+    }
+    let job = house.ota().job(&id("j1")).unwrap();
+    assert_eq!((job.open, job.waiting), (0, 0));
+    assert_eq!(house.ota().job_counts(&id("j1")).unwrap().removed, 3);
+    house.ota().look_at_job(&id("j1"));
+    house.eventually(|ota| {
+        (ota.job(&id("j1")).unwrap().status == JobStatus::Completed).then_some(())
+    });
+}
+
+#[test]
+fn a_job_whose_deletion_a_crash_interrupted_is_deleted_at_the_next_start() {
+    let mut house = House::with_lamps(5);
+    slow(&house, 3);
+    let mark = |changes: &mut executions::Changes<'_>| {
+        let mark = records::JobRef { job: id("j1") };
+        changes.rows.put(records::key::deleting(&id("j1")), &mark)
+    };
+    house.ota().change(SystemTime::now(), mark).unwrap();
+    house.restart();
+    let rows = Transaction::new(&house.ota().inner.table);
+    for prefix in [
+        "job/",
+        "execution/",
+        "pending/",
+        "due/",
+        "waiting/",
+        "paced/",
+        "deleting/",
+    ] {
+        assert_eq!(
+            rows.keys(prefix, 9).unwrap(),
+            Vec::<String>::new(),
+            "{prefix}"
         );
     }
 }

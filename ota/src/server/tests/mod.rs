@@ -52,11 +52,13 @@ impl House {
         let group: GroupName = "lamps".parse().unwrap();
         let now = SystemTime::now();
         fleet
-            .create_group(&group, None, Default::default(), "g1".into(), now)
+            .create_group(&group, None, &Default::default(), "g1".into(), now)
             .unwrap();
         for index in 0..count {
             let thing: ThingName = format!("lamp-{index}").parse().unwrap();
-            fleet.create_thing(&thing, Default::default(), now).unwrap();
+            fleet
+                .create_thing(&thing, Default::default(), None, now)
+                .unwrap();
             fleet.add_to_group(&group, &thing).unwrap();
         }
         house

@@ -6,7 +6,6 @@ impl World {
     /// Bytes of a client arrive at the server: all, or some.
     pub(super) fn carry(&mut self, at: usize, share: u8) {
         let wall_ms = self.wall_ms;
-        let quick = self.server().backlog() == 0;
         let Some(connection) = &mut self.clients[at].connection else {
             return;
         };
@@ -20,8 +19,7 @@ impl World {
             waiting
         };
         connection.link.deliver(connection.up.drain(..count));
-        // While the journal is behind the server may leave bytes unread, however long it takes.
-        if connection.up.is_empty() && quick {
+        if connection.up.is_empty() {
             connection.heard_ms = wall_ms;
         }
     }

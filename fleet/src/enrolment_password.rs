@@ -1,0 +1,177 @@
+//! One-time passwords with which a device without a certificate enrols itself. Made by an operator for one thing, kept
+//! as a digest, good once and until they expire. They are random and long, so a digest without salt keeps them.
+
+use crate::{
+    DeviceKey, Enrolled, Enrolment, Fleet, FleetError, GroupName, ThingName,
+    attachments::require_policy, keys, things,
+};
+use aws_lc_rs::{constant_time, digest, rand};
+use data_encoding::BASE32_NOPAD;
+use policy::PolicyName;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+use store::Stored;
+use zeroize::Zeroizing;
+
+/// Octets of randomness in a password.
+const PASSWORD_BYTES: usize = 20;
+/// The longest time a password may be good for.
+pub const PASSWORD_LIFE_LIMIT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// What the device that has the password becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct PasswordRow {
+    /// SHA-256.
+    digest: Vec<u8>,
+    expires: SystemTime,
+    policies: Vec<PolicyName>,
+    groups: Vec<GroupName>,
+    attributes: BTreeMap<String, String>,
+}
+
+impl Stored for PasswordRow {}
+
+/// A password to be made.
+#[derive(Debug, Clone)]
+pub struct PasswordTerms {
+    /// The thing that it is for. One that exists gets a new certificate in its old ones' place.
+    pub thing: ThingName,
+    /// The policies of a new thing's certificate.
+    pub policies: Vec<PolicyName>,
+    /// The groups a new thing joins.
+    pub groups: Vec<GroupName>,
+    /// A new thing's attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// How long it is good for.
+    pub life: Duration,
+}
+
+impl Fleet {
+    /// Makes a password for a thing; one that was made for it before is good no more. It is handed out here and not
+    /// kept.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`] for a policy or group; [`FleetError::Invalid`] for a life of nothing or of more than
+    /// [`PASSWORD_LIFE_LIMIT`].
+    pub fn make_enrolment_password(
+        &self,
+        terms: &PasswordTerms,
+        now: SystemTime,
+    ) -> Result<Zeroizing<String>, FleetError> {
+        things::check_attributes(&terms.attributes)?;
+        if terms.life.is_zero() || terms.life > PASSWORD_LIFE_LIMIT {
+            return Err(FleetError::Invalid(format!(
+                "an enrolment password is good for 1 s to {} days, not for {} s",
+                PASSWORD_LIFE_LIMIT.as_secs() / 86_400,
+                terms.life.as_secs()
+            )));
+        }
+        let mut octets = Zeroizing::new([0; PASSWORD_BYTES]);
+        rand::fill(octets.as_mut_slice())
+            .map_err(|_| ca::CaError::Cryptography("give random octets"))?;
+        let password = Zeroizing::new(BASE32_NOPAD.encode(octets.as_slice()));
+        let row = PasswordRow {
+            digest: hashed(&password),
+            expires: now + terms.life,
+            policies: terms.policies.clone(),
+            groups: terms.groups.clone(),
+            attributes: terms.attributes.clone(),
+        };
+        self.transact(|t| {
+            for policy in &terms.policies {
+                require_policy(t, policy)?;
+            }
+            for group in &terms.groups {
+                if !t.exists(&keys::group(group))? {
+                    return Err(FleetError::not_found(crate::Kind::Group, group));
+                }
+            }
+            t.put(keys::password(&terms.thing), &row)
+        })?;
+        Ok(password)
+    }
+
+    /// Enrols the device that has a thing's password, which is used up by it.
+    ///
+    /// # Errors
+    /// [`FleetError::Password`] for a password that is wrong, used or expired, without saying which; those of
+    /// [`Self::enrol`] and [`Self::replace`].
+    pub fn enrol_with_password(
+        &self,
+        thing: &ThingName,
+        password: &str,
+        key: DeviceKey<'_>,
+        now: SystemTime,
+    ) -> Result<Enrolled, FleetError> {
+        let row = self.password_of(thing, password, now)?;
+        // Used up first: of two that come at once one is refused, and a crash costs a new password rather than a
+        // second device.
+        self.transact(|t| {
+            if t.get::<PasswordRow>(&keys::password(thing))?.as_ref() != Some(&row) {
+                return Err(FleetError::Password);
+            }
+            t.delete(keys::password(thing));
+            Ok(())
+        })?;
+        let enrolled = match self.thing(thing) {
+            Ok(_) => self.replace(thing, key, now),
+            Err(FleetError::NotFound { .. }) => {
+                let enrolment = Enrolment {
+                    thing: thing.clone(),
+                    policies: row.policies.clone(),
+                    groups: row.groups.clone(),
+                    attributes: row.attributes.clone(),
+                    key,
+                };
+                self.enrol(&enrolment, now)
+            }
+            Err(other) => Err(other),
+        };
+        if enrolled.is_err() {
+            // What was refused has not been used.
+            self.transact(|t| {
+                if t.exists(&keys::password(thing))? {
+                    return Ok(());
+                }
+                t.put(keys::password(thing), &row)
+            })?;
+        }
+        enrolled
+    }
+
+    /// Whether a password is good now, without using it.
+    ///
+    /// # Errors
+    /// [`FleetError::Password`].
+    pub fn check_enrolment_password(
+        &self,
+        thing: &ThingName,
+        password: &str,
+        now: SystemTime,
+    ) -> Result<(), FleetError> {
+        self.password_of(thing, password, now).map(drop)
+    }
+
+    fn password_of(
+        &self,
+        thing: &ThingName,
+        password: &str,
+        now: SystemTime,
+    ) -> Result<PasswordRow, FleetError> {
+        let row: Option<PasswordRow> = self.read(&keys::password(thing))?;
+        row.filter(|row| {
+            now < row.expires
+                && constant_time::verify_slices_are_equal(&row.digest, &hashed(password)).is_ok()
+        })
+        .ok_or(FleetError::Password)
+    }
+}
+
+fn hashed(password: &str) -> Vec<u8> {
+    digest::digest(&digest::SHA256, password.as_bytes())
+        .as_ref()
+        .to_owned()
+}

@@ -1,0 +1,224 @@
+//! What the room's thread knows of the rollouts under way. A picture is read from the rows once and then
+//! follows the changes, so that a device's report costs what it changes and not what the fleet is large.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use super::Ota;
+use super::records::{Execution, Install, RolloutRow};
+use super::rollouts::{ZONE_ATTRIBUTE, follow, part};
+use crate::rollout::{Devices, Rollout};
+use crate::{Error, FirmwareName, FirmwareVersion, RolloutId};
+
+/// Devices in all pictures together; beyond it the picture that was not asked for longest goes first.
+const MAX_DEVICES: usize = 1_000_000;
+/// Time zones are read anew after as many seconds, and one more for each so many devices.
+const ZONES_AFTER_SECONDS: u64 = 60;
+const ZONES_PER_SECOND: u64 = 1000;
+/// After a round of a rollout its next one waits so many times as long as it took: three quarters of the
+/// thread's time are for answering devices.
+const REST: u32 = 3;
+/// Rounds quicker than this need no rest.
+const QUICK: Duration = Duration::from_millis(20);
+
+/// What a change did that a picture must show.
+#[derive(Debug)]
+pub(super) enum News {
+    /// An execution of a rollout's job stands so now.
+    Execution {
+        install: Install,
+        execution: Box<Execution>,
+    },
+    /// A thing runs another version.
+    Runs {
+        thing: String,
+        name: FirmwareName,
+        version: FirmwareVersion,
+    },
+    /// A thing is gone, and what was known of it.
+    Forgotten,
+}
+
+/// A rollout and its devices as the rows have them.
+pub(super) struct Picture {
+    pub(super) rollout: Rollout,
+    pub(super) devices: Devices,
+    /// When the time zones were read (seconds since 1970).
+    zones_at: u64,
+    /// Orders the pictures by when they were last asked for.
+    asked: u64,
+    rests_until: Option<Instant>,
+}
+
+/// The pictures there are.
+#[derive(Default)]
+pub(super) struct Pictures {
+    of: BTreeMap<RolloutId, Picture>,
+    asked: u64,
+}
+
+impl Picture {
+    fn take(&mut self, install: &Install, execution: Execution) -> Result<(), Error> {
+        let turn = self.rollout.undone;
+        let slot = if !install.back {
+            0
+        } else if execution.job == self.rollout.back_job(turn, &install.version)? {
+            1
+        } else if turn > 1 && execution.job == self.rollout.back_job(turn - 1, &install.version)? {
+            2
+        } else {
+            // Of a turn before those: nothing asks for it.
+            return Ok(());
+        };
+        let Some(device) = self.devices.get_mut(&execution.thing) else {
+            return Ok(());
+        };
+        let part = Some(part(execution, &install.version));
+        match slot {
+            0 => device.install = part,
+            1 => device.rollback = part,
+            _ => device.earlier = part,
+        }
+        Ok(())
+    }
+}
+
+impl Pictures {
+    /// Follows what has changed.
+    pub(super) fn follow(&mut self, news: Vec<News>) -> Result<(), Error> {
+        for news in news {
+            match news {
+                News::Execution { install, execution } => {
+                    if let Some(picture) = self.of.get_mut(&install.rollout) {
+                        picture.take(&install, *execution)?;
+                    }
+                }
+                News::Runs {
+                    thing,
+                    name,
+                    version,
+                } => {
+                    let of_it = |picture: &&mut Picture| picture.rollout.spec.name == name;
+                    for picture in self.of.values_mut().filter(of_it) {
+                        if let Some(device) = picture.devices.get_mut(&thing) {
+                            device.current = Some(version.clone());
+                        }
+                    }
+                }
+                News::Forgotten => self.of.clear(),
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the rollout should be left alone yet.
+    pub(super) fn rest(&self, id: &RolloutId) -> Option<Duration> {
+        let until = self.of.get(id)?.rests_until?;
+        until
+            .checked_duration_since(Instant::now())
+            .filter(|left| !left.is_zero())
+    }
+
+    /// A round of this rollout began at `began` and is over.
+    pub(super) fn rounded(&mut self, id: &RolloutId, began: Instant) {
+        let took = began.elapsed();
+        if let Some(picture) = self.of.get_mut(id) {
+            picture.rests_until = (took > QUICK).then(|| Instant::now() + took * REST);
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: &RolloutId) {
+        self.of.remove(id);
+    }
+
+    fn make_room(&mut self, for_: &RolloutId) {
+        while self.of.len() > 1
+            && self
+                .of
+                .values()
+                .map(|picture| picture.devices.len())
+                .sum::<usize>()
+                > MAX_DEVICES
+        {
+            let others = self.of.iter().filter(|(id, _)| *id != for_);
+            let Some((oldest, _)) = others.min_by_key(|(_, picture)| picture.asked) else {
+                return;
+            };
+            let oldest = oldest.clone();
+            self.of.remove(&oldest);
+        }
+    }
+}
+
+impl Ota {
+    /// The picture of a rollout, as it stands now.
+    pub(super) fn picture<'p>(
+        &self,
+        pictures: &'p mut Pictures,
+        id: &RolloutId,
+        now: u64,
+    ) -> Result<&'p mut Picture, Error> {
+        // In tests each picture is held against the rows, which must stand still meanwhile.
+        #[cfg(test)]
+        let _turn = self.turn();
+        let news = std::mem::take(
+            &mut *self
+                .inner
+                .news
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        if let Err(error) = pictures.follow(news) {
+            pictures.of.clear();
+            return Err(error);
+        }
+        let row = self.rollout_row(id)?;
+        let known = pictures.of.get(id).map(|picture| picture.rollout.undone);
+        let turned = |row: &RolloutRow| known.is_some_and(|turn| turn != row.turn());
+        if known.is_none() || turned(&row) {
+            let rollout = self.load(id)?;
+            let picture = Picture {
+                devices: self.devices(&rollout)?,
+                rollout,
+                zones_at: now,
+                asked: 0,
+                rests_until: None,
+            };
+            pictures.of.insert(id.clone(), picture);
+            pictures.make_room(id);
+        }
+        pictures.asked += 1;
+        let asked = pictures.asked;
+        let Some(picture) = pictures.of.get_mut(id) else {
+            return Err(super::rollouts::missing(id));
+        };
+        picture.asked = asked;
+        follow(&mut picture.rollout, &row);
+        let age = ZONES_AFTER_SECONDS + picture.devices.len() as u64 / ZONES_PER_SECOND;
+        if picture.rollout.has_windows() && now >= picture.zones_at.saturating_add(age) {
+            for (thing, device) in &mut picture.devices {
+                device.zone = self.attribute_of(thing, ZONE_ATTRIBUTE)?;
+            }
+            picture.zones_at = now;
+        }
+        #[cfg(test)]
+        picture.assert_is(&self.devices(&picture.rollout)?);
+        Ok(picture)
+    }
+}
+
+#[cfg(test)]
+impl Picture {
+    /// It shows what the planner asks for as the rows have it.
+    fn assert_is(&self, rows: &Devices) {
+        let bare = |devices: &Devices| {
+            let mut devices = devices.clone();
+            for device in devices.values_mut() {
+                (device.reason, device.zone) = (None, None);
+            }
+            devices
+        };
+        assert_eq!(bare(&self.devices), bare(rows), "{}", self.rollout.id);
+    }
+}
