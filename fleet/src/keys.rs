@@ -19,6 +19,7 @@ pub(crate) const CLAIM_END: &str = "claimend/";
 /// Unclaimed certificates by their end: `pending/<seconds>/<certificate>`.
 pub(crate) const PENDING: &str = "pending/";
 pub(crate) const NETWORK: &str = "network/";
+pub(crate) const DENIAL: &str = "denial/";
 pub(crate) const INVARIANT: &str = "invariant/";
 pub(crate) const SEEDED: &str = "meta/seeded";
 /// Set once every certificate is found by its serial number.

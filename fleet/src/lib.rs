@@ -6,6 +6,8 @@
 
 mod attachments;
 mod certificates;
+mod decisions;
+mod denials;
 mod devices;
 mod enrolment_password;
 mod error;
@@ -32,6 +34,8 @@ pub mod template;
 mod things;
 mod types;
 
+pub use decisions::{Recorded, Tally};
+pub use denials::Denial;
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
 pub use enrolment_password::{PASSWORD_LIFE_LIMIT, PasswordTerms};
 pub use error::{FleetError, Kind};

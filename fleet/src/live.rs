@@ -256,10 +256,10 @@ impl Live {
         if let Some((_, policy)) = cache.get(name).filter(|(cached, _)| *cached == revision) {
             return Ok(Some(Arc::clone(policy)));
         }
-        match record
-            .default()
-            .map(|version| Policy::parse(&version.document))
-        {
+        match record.default().map(|version| {
+            let parsed = Policy::parse(&version.document);
+            parsed.map(|policy| policy.numbered(version.number))
+        }) {
             Some(Ok(policy)) => {
                 let policy = Arc::new(policy);
                 if cache.len() >= POLICY_CACHE_LIMIT_ITEMS {

@@ -1,6 +1,8 @@
 //! The registry itself: one table, optimistic transactions over it, pages of it.
 
-use crate::{FleetError, holders, issued, live::Live, policies};
+use crate::{
+    FleetError, decisions::Decisions, denials::Denials, holders, issued, live::Live, policies,
+};
 use ca::Authority;
 use parking_lot::RwLock;
 use policy::Realm;
@@ -33,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) authority: Arc<Authority>,
     pub(crate) realm: Arc<Realm>,
     pub(crate) live: Arc<Live>,
+    pub(crate) denials: Denials,
+    pub(crate) decisions: Decisions,
     /// Ordinary operations share it; deletions, which must see that nothing refers to what goes, hold it alone.
     structure: RwLock<()>,
 }
@@ -56,6 +60,8 @@ impl Fleet {
                 authority,
                 realm: Arc::new(realm),
                 live,
+                denials: Denials::open(store, now)?,
+                decisions: Decisions::open(store)?,
                 structure: RwLock::new(()),
             }),
         };

@@ -349,17 +349,11 @@ pub(crate) enum Policy {
         files: Vec<PathBuf>,
     },
     /// Say why a device may or may not do something
-    Explain {
-        /// The device
-        #[arg(long)]
-        device: String,
-        /// publish, subscribe, receive, connect or retainpublish
-        #[arg(long)]
-        action: String,
-        /// Topic or topic filter; for connect the client id [default there: the device's name]
-        #[arg(long)]
-        topic: Option<String>,
-    },
+    Explain(Explain),
+    /// Tell which of the decisions that were made would come out otherwise
+    Simulate(Simulate),
+    /// Write the least policy that allows all that devices were seen to do
+    Suggest(Suggest),
     /// Prove or refute what is claimed of all devices, or show how it is broken (exit 0 or 1)
     ///
     /// Without a claim: those declared, else that dt/…, cmd/… and $aws/things/… are each device's own.
@@ -367,6 +361,82 @@ pub(crate) enum Policy {
     /// What is to hold of all devices, for `prove` and --keep-proofs
     #[command(subcommand)]
     Invariant(Invariant),
+}
+
+/// `muster policy explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The device
+    #[arg(
+        long,
+        value_name = "D",
+        required_unless_present = "denial",
+        requires = "action"
+    )]
+    pub(crate) device: Option<String>,
+    /// connect, publish, subscribe, receive or retainpublish
+    #[arg(long, value_name = "A")]
+    pub(crate) action: Option<String>,
+    /// Topic, or topic filter for subscribe; client id for connect [default: the device's name]
+    #[arg(long, value_name = "T")]
+    pub(crate) topic: Option<String>,
+    /// The client id it is connected with [default: the device's name]
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
+    /// The moment it is judged at, for conditions on time, such as 2026-01-31T23:59:59Z [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Where the device connects from
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) source_ip: Option<std::net::IpAddr>,
+    /// Bytes of the message
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<u64>,
+    /// Quality of service of the message, or the one subscribed with
+    #[arg(long, value_name = "QOS", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(crate) qos: Option<u8>,
+    /// The message has the retain flag
+    #[arg(long)]
+    pub(crate) retain: bool,
+    /// A denial from the server's log, explained as it was then
+    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "action", "topic", "client_id", "at", "source_ip", "size", "qos", "retain"])]
+    pub(crate) denial: Option<String>,
+}
+
+/// `muster policy simulate`.
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// The document
+    pub(crate) file: PathBuf,
+    /// The policy that it becomes the new version of, for all who have it
+    #[arg(long = "as", value_name = "P", required_unless_present_any = ["group", "device"])]
+    pub(crate) name: Option<String>,
+    /// The group that it is attached to
+    #[arg(long = "attach-to", value_name = "G", conflicts_with = "device")]
+    pub(crate) group: Option<String>,
+    /// The device that it is attached to
+    #[arg(long, value_name = "D")]
+    pub(crate) device: Option<String>,
+    /// They then have no other policy
+    #[arg(long)]
+    pub(crate) alone: bool,
+    /// Only what was done in the last N days
+    #[arg(long, value_name = "N")]
+    pub(crate) days: Option<u32>,
+}
+
+/// `muster policy suggest`.
+#[derive(Debug, Args)]
+pub(crate) struct Suggest {
+    /// The group whose devices it is for [default: all devices]
+    #[arg(long, value_name = "G", conflicts_with = "device")]
+    pub(crate) group: Option<String>,
+    /// The device that it is for
+    #[arg(long, value_name = "D")]
+    pub(crate) device: Option<String>,
+    /// Only what was done in the last N days
+    #[arg(long, value_name = "N")]
+    pub(crate) days: Option<u32>,
 }
 
 /// `muster policy prove`.

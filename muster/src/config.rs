@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) aws: bool,
     /// What a Deny does whose variable has no value.
     pub(crate) unresolved_deny: UnresolvedDeny,
+    /// Whether decisions are recorded, for simulations and suggestions.
+    pub(crate) record_decisions: bool,
     /// Lives of certificates, number of revocation lists.
     pub(crate) terms: Terms,
 }
@@ -131,6 +133,8 @@ struct FilePolicy {
     /// `"open"`, as AWS has it, or `"closed"`.
     #[serde(default)]
     unresolved_deny: UnresolvedDeny,
+    /// Whether what devices do is recorded, for `policy simulate` and `policy suggest`.
+    record_decisions: Option<bool>,
 }
 
 /// `[compat]`: ways of others that devices may count on.
@@ -393,6 +397,7 @@ impl Settings {
             limits,
             aws: file.compat.aws,
             unresolved_deny: file.policy.unresolved_deny,
+            record_decisions: file.policy.record_decisions.unwrap_or(true),
             terms: file.ca.terms()?,
         })
     }

@@ -33,12 +33,30 @@ enum OneOrMany<T> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct DocumentText {
+pub(crate) struct DocumentText {
     version: &'static str,
     statement: Vec<GrantText>,
 }
 
+impl DocumentText {
+    /// The document of these statements.
+    pub(crate) fn of(statement: Vec<GrantText>) -> String {
+        let version = "2012-10-17";
+        // Strings and lists of strings: serialising them has no way to fail.
+        serde_json::to_string_pretty(&Self { version, statement }).unwrap_or_default()
+    }
+}
+
 impl GrantText {
+    pub(crate) fn allow_all(actions: Vec<Action>, resources: Vec<String>) -> Self {
+        Self {
+            sid: None,
+            effect: Effect::Allow,
+            action: OneOrMany::Many(actions),
+            resource: OneOrMany::Many(resources),
+        }
+    }
+
     pub(crate) fn allow(action: Action, resource: String) -> Self {
         Self {
             sid: None,
@@ -73,43 +91,38 @@ pub fn device_default_text(account: &str) -> String {
         action,
         resource,
     };
-    let document = DocumentText {
-        version: "2012-10-17",
-        statement: vec![
-            allow(
-                "ConnectAsOwnThing",
-                OneOrMany::One(Action::Connect),
-                OneOrMany::One(arn(format!("client/{THING}"))),
-            ),
-            allow(
-                "PublishOwnData",
-                OneOrMany::Many(vec![Action::Publish, Action::RetainPublish]),
-                OneOrMany::One(own("topic", "dt")),
-            ),
-            allow(
-                "SubscribeOwnCommands",
-                OneOrMany::One(Action::Subscribe),
-                OneOrMany::One(own("topicfilter", "cmd")),
-            ),
-            allow(
-                "ReceiveOwnCommands",
-                OneOrMany::One(Action::Receive),
-                OneOrMany::One(own("topic", "cmd")),
-            ),
-            allow(
-                "UseOwnReservedTopics",
-                OneOrMany::Many(vec![Action::Publish, Action::Receive]),
-                reserved("topic"),
-            ),
-            allow(
-                "SubscribeOwnReservedTopics",
-                OneOrMany::One(Action::Subscribe),
-                reserved("topicfilter"),
-            ),
-        ],
-    };
-    // Strings and lists of strings: serialising them has no way to fail.
-    serde_json::to_string_pretty(&document).unwrap_or_default()
+    DocumentText::of(vec![
+        allow(
+            "ConnectAsOwnThing",
+            OneOrMany::One(Action::Connect),
+            OneOrMany::One(arn(format!("client/{THING}"))),
+        ),
+        allow(
+            "PublishOwnData",
+            OneOrMany::Many(vec![Action::Publish, Action::RetainPublish]),
+            OneOrMany::One(own("topic", "dt")),
+        ),
+        allow(
+            "SubscribeOwnCommands",
+            OneOrMany::One(Action::Subscribe),
+            OneOrMany::One(own("topicfilter", "cmd")),
+        ),
+        allow(
+            "ReceiveOwnCommands",
+            OneOrMany::One(Action::Receive),
+            OneOrMany::One(own("topic", "cmd")),
+        ),
+        allow(
+            "UseOwnReservedTopics",
+            OneOrMany::Many(vec![Action::Publish, Action::Receive]),
+            reserved("topic"),
+        ),
+        allow(
+            "SubscribeOwnReservedTopics",
+            OneOrMany::One(Action::Subscribe),
+            reserved("topicfilter"),
+        ),
+    ])
 }
 
 /// The compiled [`device_default_text`].

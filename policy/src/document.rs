@@ -53,6 +53,8 @@ pub struct Policy {
     statements: Box<[Statement]>,
     /// The variables of all resources, each once.
     variables: Box<[Variable]>,
+    /// Its number among the versions of its policy, where somebody counts them.
+    number: Option<u32>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -115,7 +117,21 @@ impl Policy {
             text: text.into(),
             statements,
             variables: variables.into(),
+            number: None,
         })
+    }
+
+    /// The same as the version of this number, for explanations.
+    #[must_use]
+    pub fn numbered(self, number: u32) -> Self {
+        Self {
+            number: Some(number),
+            ..self
+        }
+    }
+
+    pub(crate) fn number(&self) -> Option<u32> {
+        self.number
     }
 
     /// The document, byte for byte as it was read.

@@ -12,6 +12,7 @@ use crate::document::{Effect, Statement};
 use crate::grant::{Bound, Decision, Grant, NamedPolicy};
 use crate::key::Key;
 use crate::name::PolicyName;
+use crate::operator::Family;
 use crate::shown::{NAME_MAX_CHARS, WORD_MAX_CHARS, misleads, shown};
 use crate::tokens::Variable;
 
@@ -39,6 +40,9 @@ pub struct Explanation {
     pub passed_over: Vec<StatementRef>,
     /// What the variables stand for in this connection.
     pub variables: Vec<VariableValue>,
+    /// Keys that statements of the action ask for and that have no value here: with them it might
+    /// come out otherwise.
+    pub missing_context: Vec<String>,
     /// The smallest statement that would allow it, where no Allow speaks.
     pub missing_grant: Option<GrantText>,
     /// The sentence that `Display` writes.
@@ -51,6 +55,9 @@ pub struct Explanation {
 pub struct StatementRef {
     /// The policy it stands in.
     pub policy: PolicyName,
+    /// The version of the policy, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
     /// Its place in the policy's list, counted from 1.
     pub statement: usize,
     /// Its `Sid`.
@@ -129,6 +136,7 @@ impl Grant {
             statements,
             passed_over,
             variables: self.variable_values(message),
+            missing_context: self.missing_context(action, kind, name, message),
             missing_grant: (!allowed).then(|| {
                 if kind == Kind::Everything {
                     return GrantText::allow(action, "*".to_owned());
@@ -255,6 +263,44 @@ impl Grant {
         keys.into_iter().map(value).collect()
     }
 
+    fn missing_context(
+        &self,
+        action: Action,
+        kind: Kind,
+        name: &str,
+        message: &MessageFacts,
+    ) -> Vec<String> {
+        let mut missing: Vec<String> = Vec::new();
+        for (_, bound) in self.statements() {
+            let statement = bound.statement;
+            let near = |resource: &Resource| {
+                !resource.is_resolved(bound.values)
+                    || self.name_matches(bound, resource, kind, name) != statement.but
+            };
+            if !statement.actions.contains(action) || !statement.resources.iter().any(near) {
+                continue;
+            }
+            let resources = statement.resources.iter();
+            let held = resources.flat_map(|resource| self.variables_of(bound, resource));
+            let held = held.filter(|variable| variable.value(self.context()).is_none());
+            let conditions = statement.conditions.iter();
+            let conditions =
+                conditions.filter(|condition| condition.operator.family != Family::Null);
+            let asked = conditions.flat_map(|c| std::iter::once(&c.key).chain(c.variables()));
+            let absent = asked.filter(|key| {
+                let values = self.context().values_for(key, message);
+                values.is_empty() && !matches!(key, Key::Foreign(_))
+            });
+            for key in held.map(|variable| &variable.key).chain(absent) {
+                let key = key.to_string();
+                if !missing.contains(&key) {
+                    missing.push(key);
+                }
+            }
+        }
+        missing
+    }
+
     fn summary(&self, explanation: &Explanation, name: &str) -> String {
         let Explanation {
             decision,
@@ -325,6 +371,7 @@ impl StatementRef {
     ) -> Self {
         Self {
             policy: named.name.clone(),
+            version: named.policy.number(),
             statement: index + 1,
             sid: statement.sid.as_deref().map(str::to_owned),
             effect: statement.effect,
@@ -345,7 +392,11 @@ impl fmt::Display for StatementRef {
             write!(f, " \"{}\"", shown(sid, WORD_MAX_CHARS))?;
         }
         let resource = shown(&self.resource, NAME_MAX_CHARS);
-        write!(f, " of policy {} ({resource})", self.policy)
+        write!(f, " of policy {}", self.policy)?;
+        if let Some(version) = self.version {
+            write!(f, " version {version}")?;
+        }
+        write!(f, " ({resource})")
     }
 }
 
@@ -364,7 +415,7 @@ fn listed(statements: &[StatementRef], effect: Effect) -> String {
 }
 
 /// The pattern that matches `name` and nothing else.
-fn as_pattern(name: &str) -> String {
+pub(crate) fn as_pattern(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len());
     for c in name.chars() {
         match c {
@@ -376,6 +427,13 @@ fn as_pattern(name: &str) -> String {
 }
 
 impl Explanation {
+    /// The whole of it, to be kept.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        // Texts, numbers and lists: there is no way to fail.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
     /// What a device is told in an MQTT reason string: one line of at most
     /// [`REASON_MAX_BYTES`] bytes.
     #[must_use]

@@ -44,6 +44,7 @@ mod own;
 mod pattern;
 mod prove;
 mod shown;
+mod suggest;
 mod tokens;
 mod values;
 pub mod vectors;
@@ -72,3 +73,4 @@ pub use networks::{NETWORK_MAX_RANGES, NetworkError, Networks};
 pub use prove::{
     CounterExample, Invariant, InvariantError, InvariantText, Needs, Population, Proof,
 };
+pub use suggest::{Allowance, Observed, suggest};

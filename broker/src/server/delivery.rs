@@ -4,26 +4,56 @@
 //! answer to a reserved topic) passes [`Judge::admit`] at the moment it is sent, under the policy
 //! of that moment.
 
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use fleet::Standing;
 use hashbrown::HashMap;
 use policy::{Action, Grant};
 
+use super::clock::Clock;
+use super::hub::Hub;
 use super::message::Message;
+
+/// Who is told of decisions that are made anew.
+pub(crate) struct Witness {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) standing: Arc<Standing>,
+}
+
+impl Witness {
+    /// Notes a decision.
+    pub(crate) fn note(&self, action: Action, name: &str, allowed: bool) {
+        let now = Clock::wall(self.hub.clock.now());
+        let since = now.duration_since(SystemTime::UNIX_EPOCH);
+        let now = since.map_or(0, |since| since.as_secs());
+        let registry = &self.hub.registry;
+        registry.note_decision(&self.standing, action, name, allowed, now);
+    }
+}
 
 /// A connection's grant with what it remembers of it.
 pub(crate) struct Judge {
     grant: Grant,
+    witness: Witness,
     received: HashMap<Box<str>, bool>,
     topics_max: usize,
 }
 
 impl Judge {
     /// Remembers the decisions of up to `topics_max` topics.
-    pub(crate) fn new(grant: Grant, topics_max: usize) -> Self {
+    pub(crate) fn new(grant: Grant, witness: Witness, topics_max: usize) -> Self {
         Self {
             grant,
+            witness,
             received: HashMap::new(),
             topics_max,
         }
+    }
+
+    /// Notes a decision that was made by its grant.
+    pub(crate) fn note(&self, action: Action, name: &str, allowed: bool) {
+        self.witness.note(action, name, allowed);
     }
 
     /// What it decides by.
@@ -50,6 +80,7 @@ impl Judge {
             return *allowed;
         }
         let allowed = self.grant.decide(Action::Receive, topic).is_allow();
+        self.witness.note(Action::Receive, topic, allowed);
         if self.received.len() >= self.topics_max {
             self.received.clear();
         }

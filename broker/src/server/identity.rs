@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ca::CertificateId;
-use fleet::{CertificateStatus, FleetError, Standing, StandingNow};
-use policy::{ConnectAttributes, Context, Grant, Listener, TlsVersion};
+use fleet::{CertificateStatus, Denial, FleetError, Standing, StandingNow};
+use policy::{ConnectAttributes, Context, Explanation, Grant, Listener, TlsVersion};
 
 use super::registry::Registry;
 use super::sessions::{Owner, SessionKey};
@@ -140,6 +140,24 @@ impl Identity {
             persistent: proposal.expiry_s() > 0,
             last_will: proposal.will().map(arn),
         };
+    }
+
+    /// Keeps a denial that goes into the log. What stands there leads back to it.
+    pub(crate) fn keep_denial(
+        &self,
+        registry: &dyn Registry,
+        client_id: &ClientId,
+        explanation: &Explanation,
+        at: SystemTime,
+    ) -> String {
+        let kept = registry.keep_denial(Denial {
+            at,
+            certificate: self.certificate(),
+            thing: self.standing.now().thing.clone(),
+            client_id: client_id.as_str().to_owned(),
+            explanation: explanation.to_json(),
+        });
+        kept.unwrap_or_else(|| "none".to_owned())
     }
 
     /// Whose sessions its connections are.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ca::CertificateId;
-use fleet::{Fleet, FleetError, Standing};
-use policy::Realm;
+use fleet::{Denial, Fleet, FleetError, Standing};
+use policy::{Action, Realm};
 
 /// Who certificates are, and the realm their policies are written for.
 pub trait Registry: Send + Sync {
@@ -16,6 +16,14 @@ pub trait Registry: Send + Sync {
 
     /// The account that ARNs in policies must carry.
     fn realm(&self) -> &Arc<Realm>;
+
+    /// Notes a decision that was made anew, at `now` in seconds since 1970.
+    fn note_decision(&self, _: &Standing, _: Action, _name: &str, _allowed: bool, _now: u64) {}
+
+    /// Keeps a denial that goes into the log; the id that explains it later. Does not block.
+    fn keep_denial(&self, _denial: Denial) -> Option<String> {
+        None
+    }
 }
 
 impl Registry for Fleet {
@@ -25,5 +33,20 @@ impl Registry for Fleet {
 
     fn realm(&self) -> &Arc<Realm> {
         Fleet::realm(self)
+    }
+
+    fn note_decision(
+        &self,
+        standing: &Standing,
+        action: Action,
+        name: &str,
+        allowed: bool,
+        now: u64,
+    ) {
+        Fleet::note_decision(self, standing, action, name, allowed, now);
+    }
+
+    fn keep_denial(&self, denial: Denial) -> Option<String> {
+        Fleet::keep_denial(self, denial)
     }
 }

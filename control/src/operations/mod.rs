@@ -206,6 +206,8 @@ mod tests {
                 "TestAuthorization",
                 "ExplainPolicy",
                 "ProvePolicies",
+                "SimulatePolicy",
+                "SuggestPolicy",
             ]
             .contains(&operation.name);
             assert!(

@@ -112,6 +112,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             .default()
             .ok_or_else(|| ApiError::internal(&"a policy has no default version"))?;
         let policy = Policy::parse(&version.document).map_err(|e| ApiError::internal(&e))?;
+        let policy = policy.numbered(version.number);
         policies.push(NamedPolicy {
             name,
             policy: Arc::new(policy),
@@ -164,6 +165,9 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             }
             explanations.push(grant.explain(action, name));
         }
+        let missing = explanations.iter().flat_map(|e| &e.missing_context);
+        let missing: BTreeSet<&String> = missing.collect();
+        let missing_context_values = missing.into_iter().cloned().collect();
         // All of the resources must be allowed.
         let any = |decision| explanations.iter().any(|e| e.decision == decision);
         let auth_decision = if any(Decision::ExplicitDeny) {
@@ -181,7 +185,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
                 explicit_deny: listed(&explanations, Effect::Deny),
             },
             auth_decision,
-            missing_context_values: Vec::new(),
+            missing_context_values,
         });
     }
     Answer::json(&Output { auth_results })

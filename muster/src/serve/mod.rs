@@ -107,6 +107,7 @@ impl Server {
             },
             now,
         )?;
+        fleet.record_decisions(settings.record_decisions);
         for operator in operators.list() {
             operator.note(&fleet)?;
         }

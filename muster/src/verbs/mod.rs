@@ -8,6 +8,7 @@ mod device_files;
 mod firmware;
 mod firmware_offline;
 mod group;
+mod least;
 mod network;
 mod output;
 mod policy;

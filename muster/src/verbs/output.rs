@@ -18,6 +18,11 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Says something beside the answer, on standard error.
+pub(super) fn warn(text: &str) -> anyhow::Result<()> {
+    writeln!(stderr(), "{text}").context("print")
+}
+
 /// Prints the answer as JSON, or what `text` makes of it.
 pub(super) fn answer(
     global: &Global,

@@ -2,7 +2,7 @@
 
 use super::{client, output};
 use crate::{
-    cli::{Global, Policy, PolicyTarget},
+    cli::{Explain, Global, Policy, PolicyTarget},
     client::{Client, encode},
 };
 use anyhow::{Context as _, bail};
@@ -20,6 +20,8 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
             unresolved_deny,
         } => return test(global, &file, unresolved_deny.as_deref()),
         Policy::Lint { files } => return lint(global, &files),
+        Policy::Simulate(asked) => super::least::simulate(global, &asked)?,
+        Policy::Suggest(asked) => super::least::suggest(global, &asked)?,
         Policy::Prove(claim) => return super::prove::run(global, &claim),
         Policy::Invariant(verb) => super::prove::invariant(global, verb)?,
         Policy::Create {
@@ -74,12 +76,30 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
             each_target(global, &target, Method::POST)?;
             report(global, &target, "detached from")?;
         }
-        Policy::Explain {
-            device,
-            action,
+        Policy::Explain(Explain {
+            denial: Some(id), ..
+        }) => {
+            let path = format!("/muster/v1/denials/{}", encode(&id));
+            let told = client(global)?.call(Method::GET, &path, None)?;
+            output::answer(global, &told, |told| output::field(told, "text").to_owned())?;
+        }
+        Policy::Explain(Explain {
+            device: Some(device),
+            action: Some(action),
             topic,
-        } => {
-            let mut body = json!({ "thingName": device, "action": action });
+            client_id,
+            at,
+            source_ip,
+            size,
+            qos,
+            retain,
+            ..
+        }) => {
+            let mut body = json!({
+                "thingName": device, "action": action, "clientId": client_id, "at": at,
+                "sourceIp": source_ip, "messageSize": size, "qos": qos,
+                "retain": retain.then_some(true),
+            });
             if let (Some(topic), Some(fields)) = (topic, body.as_object_mut()) {
                 // Connecting is judged by the client id; the flag is the same.
                 let connect = matches!(action.parse(), Ok(policy::Action::Connect));
@@ -92,6 +112,7 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
                 client(global)?.call(Method::POST, "/muster/v1/policies/explain", Some(&body))?;
             output::answer(global, &told, |told| output::field(told, "text").to_owned())?;
         }
+        Policy::Explain(_) => bail!("name --device and --action, or --denial"),
     }
     Ok(ExitCode::SUCCESS)
 }

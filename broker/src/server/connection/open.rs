@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use bytes_utils::Str;
-use policy::Action;
+use policy::{Action, Explanation};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
@@ -14,7 +14,7 @@ use super::routes::{Kind, Routes};
 use super::timer::Timer;
 use crate::codec::{self, Connect, PacketId, ReasonCode};
 use crate::server::clock::{Clock, time_of};
-use crate::server::delivery::Judge;
+use crate::server::delivery::{Judge, Witness};
 use crate::server::groups::Shared;
 use crate::server::hub::Hub;
 use crate::server::identity::{self, Identity};
@@ -38,6 +38,8 @@ struct Refusal {
     text: String,
     /// For the operator.
     log: String,
+    /// Where a policy has refused it.
+    explanation: Option<Box<Explanation>>,
 }
 
 impl Refusal {
@@ -46,6 +48,7 @@ impl Refusal {
             reason,
             text: text.to_string(),
             log: text.to_string(),
+            explanation: None,
         }
     }
 }
@@ -96,7 +99,11 @@ where
         Err(refusal) => {
             counters.connects_refused.add();
             if hub.denials.take() {
-                tracing::warn!(certificate = %identity.certificate(),
+                let denial = refusal.explanation.as_ref().map(|explanation| {
+                    let (client_id, now) = (proposal.client_id(), Clock::wall(hub.clock.now()));
+                    identity.keep_denial(&*hub.registry, client_id, explanation, now)
+                });
+                tracing::warn!(denial, certificate = %identity.certificate(),
                     client_id = proposal.client_id().as_str(), "CONNECT refused: {}", refusal.log);
             }
             // [MQTT-3.1.3-8, 3.1.4-2] [MQTT311-3.1.3-9]
@@ -225,7 +232,7 @@ struct Admitted {
 /// Asks registry and policy, again after the handshake: the certificate may have been revoked
 /// between the two.
 fn admit(
-    hub: &Hub,
+    hub: &Arc<Hub>,
     identity: &Identity,
     proposal: &Proposal,
     counters: &Counters,
@@ -242,9 +249,16 @@ fn admit(
         Clock::wall(hub.clock.now()),
     );
     let key = identity.session_key(&standing, client_id);
-    if !grant.decide(Action::Connect, client_id.as_str()).is_allow() {
+    let witness = Witness {
+        hub: Arc::clone(hub),
+        standing: Arc::clone(&identity.standing),
+    };
+    let allowed = grant.decide(Action::Connect, client_id.as_str()).is_allow();
+    witness.note(Action::Connect, client_id.as_str(), allowed);
+    if !allowed {
         counters.denied_connect.add();
-        let reason = grant.explain(Action::Connect, client_id.as_str()).reason();
+        let explanation = grant.explain(Action::Connect, client_id.as_str());
+        let reason = explanation.reason();
         let log = match &key.owner {
             Owner::Thing(thing) if thing.as_str() != client_id.as_str() => {
                 format!(
@@ -258,6 +272,7 @@ fn admit(
             reason: ReasonCode::NotAuthorized,
             text: log.clone(),
             log,
+            explanation: Some(Box::new(explanation)),
         });
     }
     if let Some(will) = proposal.will() {
@@ -270,11 +285,15 @@ fn admit(
         for action in actions {
             if !grant.decide_for(action, topic, &facts).is_allow() {
                 counters.denied_will.add();
-                let reason = grant.explain_for(action, topic, &facts).reason();
-                return Err(Refusal::new(
-                    ReasonCode::NotAuthorized,
-                    format!("the will may not be published: {reason}"),
-                ));
+                let explanation = grant.explain_for(action, topic, &facts);
+                let reason = explanation.reason();
+                return Err(Refusal {
+                    explanation: Some(Box::new(explanation)),
+                    ..Refusal::new(
+                        ReasonCode::NotAuthorized,
+                        format!("the will may not be published: {reason}"),
+                    )
+                });
             }
         }
         if Kind::of(topic) != Kind::Ordinary {
@@ -287,7 +306,7 @@ fn admit(
     let not_after = identity::good_until(&standing, &grant);
     Ok(Admitted {
         key,
-        judge: Judge::new(grant, hub.limits.route_cache_topics),
+        judge: Judge::new(grant, witness, hub.limits.route_cache_topics),
         generation,
         not_after,
     })

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::routes::{Kind, Route};
 use super::{Answer, Connection, End};
 use crate::codec::{PacketId, Qos, ReasonCode, Version};
+use crate::server::clock::Clock;
 use crate::server::durable::Durable;
 use crate::server::hub::RetainError;
 use crate::server::layout::held_key;
@@ -62,7 +63,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             incoming.qos,
             incoming.retain,
         );
-        if let Some(action) = route.refused(&self.judge, &facts) {
+        let refused = route.refused(&self.judge, &facts);
+        if incoming.retain && self.routes.is_first_retained(route.topic.as_str()) {
+            let (topic, allowed) = (route.topic.as_str(), refused.is_none());
+            self.judge.note(Action::RetainPublish, topic, allowed);
+        }
+        if let Some(action) = refused {
             match action {
                 Action::RetainPublish => self.counters.denied_retain.add(),
                 _ => self.counters.denied_publish.add(),
@@ -319,7 +325,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let grant = self.judge.grant();
         let explanation = grant.explain_for(action, route.topic.as_str(), facts);
         if self.hub.denials.take() {
-            tracing::warn!(owner = %self.key.owner, client_id = self.key.client_id.as_str(),
+            let denial = self.identity.keep_denial(
+                &*self.hub.registry,
+                &self.key.client_id,
+                &explanation,
+                Clock::wall(self.now),
+            );
+            tracing::warn!(denial, owner = %self.key.owner, client_id = self.key.client_id.as_str(),
                 %action, topic = route.topic.as_str(), "denied: {}", explanation.reason());
         }
         self.refuse(ReasonCode::NotAuthorized, &explanation.reason(), packet_id)

@@ -21,6 +21,8 @@ pub(super) struct Route {
     may_retain: bool,
     /// Whether those hold for one message only.
     of_message: bool,
+    /// Whether a message of it was to be retained.
+    retained: bool,
     pub(super) receivers: Arc<Receivers>,
 }
 
@@ -101,11 +103,14 @@ impl Routes {
         }
         let (stamp, receivers) = hub.receivers(name, Some(own));
         let kind = Kind::of(name);
+        let may_publish = judge.grant().decide(Action::Publish, name).is_allow();
+        judge.note(Action::Publish, name, may_publish);
         let route = Route {
             topic: topic.detached(),
             kind,
-            may_publish: judge.grant().decide(Action::Publish, name).is_allow(),
+            may_publish,
             may_retain: judge.grant().decide(Action::RetainPublish, name).is_allow(),
+            retained: false,
             of_message: [Action::Publish, Action::RetainPublish]
                 .into_iter()
                 .any(|action| judge.grant().depends_on_message(action)),
@@ -120,6 +125,12 @@ impl Routes {
         }
         self.known.insert(name.into(), (stamp, route.clone()));
         route
+    }
+
+    /// Notes that a message is to be retained; whether it is the first of its topic.
+    pub(super) fn is_first_retained(&mut self, topic: &str) -> bool {
+        let known = self.known.get_mut(topic);
+        known.is_some_and(|(_, route)| !std::mem::replace(&mut route.retained, true))
     }
 
     /// The principal's policies have changed: nothing remembered holds any more.

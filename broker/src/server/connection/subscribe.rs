@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Answer, Connection};
 use crate::codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
+use crate::server::clock::Clock;
 use crate::server::layout::BodyRef;
 use crate::server::message::{Message, subscription_facts};
 use crate::session::{SendOptions, SubscribeRequests, UnsubscribeRequests};
@@ -24,12 +25,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let grant = self.judge.grant();
             let facts = subscription_facts(&request.options);
             let decision = grant.decide_for(Action::Subscribe, filter.as_str(), &facts);
+            let noted = decision.is_allow();
+            self.judge.note(Action::Subscribe, filter.as_str(), noted);
             if !decision.is_allow() {
                 request.verdict = ReasonCode::NotAuthorized;
                 self.counters.denied_subscribe.add();
                 if self.hub.denials.take() {
                     let explanation = grant.explain_for(Action::Subscribe, filter.as_str(), &facts);
-                    tracing::warn!(owner = %self.key.owner, client_id = self.key.client_id.as_str(),
+                    let denial = self.identity.keep_denial(
+                        &*self.hub.registry,
+                        &self.key.client_id,
+                        &explanation,
+                        Clock::wall(self.now),
+                    );
+                    tracing::warn!(denial, owner = %self.key.owner, client_id = self.key.client_id.as_str(),
                         filter = filter.as_str(), "denied: {}", explanation.reason());
                 }
                 continue;

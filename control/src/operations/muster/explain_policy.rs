@@ -1,7 +1,9 @@
+use std::net::IpAddr;
+
 use ca::CertificateId;
 use fleet::{CertificateStatus, ThingName};
 use http::Method;
-use policy::{Action, Explanation, Grant};
+use policy::{Action, Context, Explanation, Grant, MessageFacts};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
@@ -34,6 +36,16 @@ struct Body {
     topic: Option<String>,
     /// The thing's name where it is left out.
     client_id: Option<String>,
+    /// The moment it is judged at, for conditions on time; now where it is left out.
+    at: Option<String>,
+    /// Where the connection comes from.
+    source_ip: Option<IpAddr>,
+    /// Bytes of the message's payload.
+    message_size: Option<usize>,
+    /// Its quality of service, or the one that a subscription asks for.
+    qos: Option<u8>,
+    /// Its retain flag.
+    retain: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -80,12 +92,32 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
 
     let (certificate, status) = deciding_certificate(rooms, &body.thing_name)?;
     let standing = rooms.fleet.standing(&certificate)?.now();
+    let at = match &body.at {
+        None => call.now,
+        Some(text) => {
+            let moment: jiff::Timestamp = text.parse().map_err(|_| {
+                ApiError::invalid(format!(
+                    "at: {text:?} is no moment; write one like 2026-01-31T23:59:59Z"
+                ))
+            })?;
+            moment.into()
+        }
+    };
+    let context = Context {
+        source_ip: body.source_ip,
+        ..standing.context(&client_id, at)
+    };
     let grant = Grant::new(
         rooms.fleet.realm().clone(),
         standing.policies.clone(),
-        standing.context(&client_id, call.now),
+        context,
     );
-    let explanation = grant.explain(action, &name);
+    let message = MessageFacts {
+        size_bytes: body.message_size,
+        qos: body.qos,
+        retain: body.retain,
+    };
+    let explanation = grant.explain_for(action, &name, &message);
     Answer::json(&Output {
         thing_name: body.thing_name,
         certificate_id: certificate,

@@ -33,12 +33,16 @@ mod set_invariant;
 mod set_network;
 mod set_trust;
 mod show_claim;
+mod show_denial;
 mod show_device;
 mod show_package;
 mod show_rollout;
 mod show_trust;
+mod simulate_policy;
 mod start_rollout;
 mod status;
+mod suggest_policy;
+mod targets;
 mod update_policy;
 mod update_template;
 
@@ -76,11 +80,14 @@ pub(super) static OPERATIONS: &[Operation] = &[
     set_invariant::OPERATION,
     set_network::OPERATION,
     set_trust::OPERATION,
+    show_denial::OPERATION,
     show_device::OPERATION,
     show_package::OPERATION,
     show_rollout::OPERATION,
     show_trust::OPERATION,
+    simulate_policy::OPERATION,
     start_rollout::OPERATION,
     status::OPERATION,
+    suggest_policy::OPERATION,
     update_policy::OPERATION,
 ];

@@ -1,0 +1,133 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use fleet::ThingName;
+use http::Method;
+use policy::{Action, Allowance, Grant, NamedPolicy, Observed, Policy, PolicyName, suggest};
+use serde::{Deserialize, Serialize};
+
+use super::targets::{each_seen, since, things};
+use crate::answer::Answer;
+use crate::api_error::ApiError;
+use crate::call::Call;
+use crate::operation::{Operation, Run};
+use crate::operators::Role;
+use crate::rooms::Rooms;
+
+/// Writes the least policy that allows all that a group's devices were seen to do.
+pub(super) const OPERATION: Operation = Operation {
+    name: "SuggestPolicy",
+    method: Method::POST,
+    path: "/muster/v1/policies/suggest",
+    least: Role::Viewer,
+    query: &[],
+    undone: &[],
+    run: Run::WithBody(run),
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Body {
+    group: Option<String>,
+    device: Option<ThingName>,
+    /// How far to look back; without a bound where it is left out.
+    days: Option<u32>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Output {
+    policy_document: String,
+    /// Devices that were seen to do something.
+    devices: usize,
+    /// Decisions that allowed something.
+    decisions: usize,
+    /// Of them, those that the document does not allow.
+    missing: Vec<Missing>,
+    /// What today's policies allow and the document does not, at least not by the same words.
+    removes: Vec<Removed>,
+}
+
+#[derive(Serialize)]
+struct Missing {
+    thing: ThingName,
+    action: Action,
+    topic: String,
+}
+
+#[derive(Serialize, PartialEq, Eq, PartialOrd, Ord)]
+struct Removed {
+    policy: PolicyName,
+    #[serde(flatten)]
+    allowance: Allowance,
+}
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    let body: Body = call.body()?;
+    let things = things(rooms, body.group.as_deref(), body.device.as_ref())?;
+    let mut all = Vec::new();
+    each_seen(rooms, &things, since(body.days, call.now), |mut seen| {
+        seen.recorded.retain(|one| one.tally.allowed);
+        if !seen.recorded.is_empty() {
+            let observed = seen.recorded.iter().map(|one| Observed {
+                action: one.action,
+                name: one.name.clone(),
+            });
+            let observed: Vec<Observed> = observed.collect();
+            all.push((seen, observed));
+        }
+        Ok(())
+    })?;
+    if all.is_empty() {
+        return Err(ApiError::invalid(
+            "nothing was recorded of these devices: let them work for a while under a policy that is wide enough",
+        ));
+    }
+    let used = all
+        .iter()
+        .map(|(seen, observed)| (seen.thing.as_str(), observed.as_slice()));
+    let policy_document = suggest(&rooms.account, used);
+    let policy = Policy::parse(&policy_document).map_err(|error| {
+        ApiError::invalid(format!("too much was recorded for one policy: {error}; suggest for fewer devices, or fewer days"))
+    })?;
+    let suggested: BTreeSet<String> = policy
+        .allowances()
+        .into_iter()
+        .map(|a| a.resource)
+        .collect();
+    let name = "suggested".parse().map_err(|e| ApiError::internal(&e))?;
+    let policies: Arc<[NamedPolicy]> = Arc::from([NamedPolicy {
+        name,
+        policy: Arc::new(policy),
+    }]);
+    let (mut missing, mut removes, mut decisions) = (Vec::new(), BTreeSet::new(), 0);
+    for (seen, observed) in &all {
+        let context = seen.standing.context(seen.thing.as_str(), call.now);
+        let grant = Grant::new(rooms.fleet.realm().clone(), policies.clone(), context);
+        decisions += observed.len();
+        let denied = observed
+            .iter()
+            .filter(|one| !grant.decide(one.action, &one.name).is_allow());
+        missing.extend(denied.map(|one| Missing {
+            thing: seen.thing.clone(),
+            action: one.action,
+            topic: one.name.clone(),
+        }));
+        for named in seen.standing.policies.iter() {
+            let today = named.policy.allowances().into_iter();
+            let gone = today.filter(|allowance| !suggested.contains(&allowance.resource));
+            removes.extend(gone.map(|allowance| Removed {
+                policy: named.name.clone(),
+                allowance,
+            }));
+        }
+    }
+    let devices: BTreeSet<&ThingName> = all.iter().map(|(seen, _)| &seen.thing).collect();
+    Answer::json(&Output {
+        policy_document,
+        devices: devices.len(),
+        decisions,
+        missing,
+        removes: removes.into_iter().collect(),
+    })
+}

@@ -1,0 +1,75 @@
+"""Why a message was denied: asked later, under another clock, from another place."""
+
+import json
+import re
+
+from api import iot
+from devices import eventually
+from server import allow, deny, document
+
+NOT_AUTHORIZED = 0x87
+
+
+def test_a_denial_in_the_log_is_explained_by_the_policy_of_then(server, connect):
+    server.policy("p", document(allow("Connect", "*"), {**deny("Publish", "topic/secret/*"), "Sid": "NoSecrets"}))
+    identity = server.device("lamp", "--policy", "p")
+    client = connect(server, identity)
+    assert client.publish("secret/x") == NOT_AUTHORIZED
+    assert client.subscribe("a/#") == NOT_AUTHORIZED
+
+    def ids():
+        lines = [line for line in server.stderr().splitlines() if "denied: " in line]
+        return [re.search(r'denial="?([0-9a-f]+-[0-9a-f]+)', line)[1] for line in lines]
+
+    publish, subscribe = eventually(lambda: len(ids()) >= 2 and ids()[:2], server.stderr)
+    server.update_policy("p", document(allow("*", "*")))
+    assert client.publish("secret/x") in (0, 0x10)
+
+    def told():
+        done = server.run("policy", "explain", "--denial", publish, "--json")
+        return done.returncode == 0 and json.loads(done.stdout)
+
+    why = eventually(told, "the denial to be kept")
+    assert (why["decision"], why["thingName"], why["clientId"]) == ("ExplicitDeny", "lamp", "lamp")
+    spoke = why["statements"][0]
+    assert (spoke["policy"], spoke["version"], spoke["sid"], spoke["effect"]) == ("p", 1, "NoSecrets", "Deny")
+    assert "no Allow outweighs a Deny" in server.cli("policy", "explain", "--denial", publish)
+    # It is there after a restart, too.
+    server.restart()
+    assert "topicfilter/a/#" in server.cli("policy", "explain", "--denial", subscribe)
+    assert "is not kept" in server.refused("policy", "explain", "--denial", "0-0")
+    now = server.json("policy", "explain", "--device", "lamp", "--action", "publish", "--topic", "secret/x")
+    assert (now["decision"], now["statements"][0]["version"]) == ("Allow", 2)
+
+
+def test_a_decision_is_explained_for_another_moment_place_and_message(shared, fresh_name):
+    policy, name = fresh_name("when"), fresh_name()
+    shared.policy(policy, document({**allow("Publish", "*"), "Condition": {
+        "DateLessThan": {"muster:TimeOfDay[Europe/Berlin]": "18:00"},
+        "IpAddress": {"aws:SourceIp": "10.0.0.0/8"},
+        "NumericLessThan": {"muster:MessageSize": "100"}}}))
+    shared.device(name, "--policy", policy)
+    ask = ("policy", "explain", "--device", name, "--action", "publish", "--topic", "t", "--source-ip", "10.1.2.3")
+
+    def decide(*more):
+        return shared.json(*ask, *more)["decision"]
+
+    assert decide("--at", "2026-06-01T15:59:59Z", "--size", "99") == "Allow"
+    assert decide("--at", "2026-06-01T16:00:00Z", "--size", "99") == "ImplicitDeny"
+    assert decide("--at", "2026-06-01T15:59:59Z", "--size", "100") == "ImplicitDeny"
+    unknown = shared.json("policy", "explain", "--device", name, "--action", "publish", "--topic", "t")
+    assert sorted(unknown["missingContext"]) == ["aws:SourceIp", "muster:MessageSize"]
+    assert "no moment" in shared.refused(*ask, "--at", "soon")
+
+
+def test_test_authorization_names_what_it_does_not_know(shared, fresh_name):
+    policy = fresh_name("where")
+    shared.policy(policy, document({**allow("Connect", "client/${iot:Connection.Thing.Attributes[site]}"), "Condition": {
+        "IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}}))
+    identity = shared.device(fresh_name(), "--policy", policy)
+    aws = iot(shared)
+    principal = aws.list_thing_principals(thingName=identity.name)["principals"][0]
+    [result] = aws.test_authorization(principal=principal, clientId=identity.name, authInfos=[
+        {"actionType": "CONNECT", "resources": [f"arn:aws:iot:local:000000000000:client/{identity.name}"]}])["authResults"]
+    assert result["authDecision"] == "IMPLICIT_DENY"
+    assert sorted(result["missingContextValues"]) == ["aws:SourceIp", "iot:Connection.Thing.Attributes[site]"]
