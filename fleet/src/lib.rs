@@ -9,6 +9,7 @@ mod certificates;
 mod devices;
 mod enrolment_password;
 mod error;
+pub mod events;
 mod groups;
 mod invariants;
 mod issued;

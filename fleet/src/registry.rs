@@ -1,6 +1,12 @@
 //! The registry itself: one table, optimistic transactions over it, pages of it.
 
-use crate::{FleetError, issued, live::Live, policies};
+use crate::{
+    FleetError,
+    events::{EventConfigurations, Events, RegistryEvent},
+    issued, keys,
+    live::Live,
+    policies,
+};
 use ca::Authority;
 use parking_lot::RwLock;
 use policy::Realm;
@@ -33,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) authority: Arc<Authority>,
     pub(crate) realm: Arc<Realm>,
     pub(crate) live: Arc<Live>,
+    pub(crate) events: Events,
     /// Ordinary operations share it; deletions, which must see that nothing refers to what goes, hold it alone.
     structure: RwLock<()>,
 }
@@ -50,8 +57,10 @@ impl Fleet {
     ) -> Result<Self, FleetError> {
         let table = store.table(TABLE)?;
         let live = Live::start(store, &table, &realm.account)?;
+        let on: Option<EventConfigurations> = table.get_as(keys::EVENTS)?.map(|row| row.value);
         let fleet = Fleet {
             inner: Arc::new(Inner {
+                events: Events::with(on.unwrap_or_default()),
                 table,
                 authority,
                 realm: Arc::new(realm),
@@ -111,8 +120,10 @@ impl Fleet {
             let mut transaction = Transaction {
                 table: &self.inner.table,
                 rows: BTreeMap::new(),
+                events: Vec::new(),
             };
             let result = work(&mut transaction)?;
+            let events = std::mem::take(&mut transaction.events);
             let writes = transaction.into_writes();
             if !writes.iter().any(|w| !matches!(w, Write::Check { .. })) {
                 return Ok(result);
@@ -120,6 +131,7 @@ impl Fleet {
             match self.inner.table.batch(&writes) {
                 Ok(revision) => {
                     self.inner.live.wait_applied(revision);
+                    self.send(events);
                     return Ok(result);
                 }
                 Err(StoreError::Conflict { .. }) if tries < CONFLICT_RETRIES => tries += 1,
@@ -239,6 +251,8 @@ fn cut<T>(
 pub(crate) struct Transaction<'a> {
     table: &'a Table,
     rows: BTreeMap<String, Touched>,
+    /// Told once it is durable.
+    events: Vec<RegistryEvent>,
 }
 
 #[derive(Default)]
@@ -267,6 +281,11 @@ impl Transaction<'_> {
             .map_or(Expect::Absent, |row| Expect::Revision(row.revision));
         self.rows.entry(key.to_owned()).or_default().read = Some(expect);
         Ok(found.is_some())
+    }
+
+    /// Tells of a change, if it comes to be.
+    pub(crate) fn tell(&mut self, event: RegistryEvent) {
+        self.events.push(event);
     }
 
     pub(crate) fn put<T: Stored>(&mut self, key: String, value: &T) -> Result<(), FleetError> {

@@ -1,7 +1,10 @@
 //! The wires between the broker and the rooms that answer reserved topics: `$aws/things/<thing>/jobs/…` is ota's,
 //! `$aws/certificates/…` and `$aws/provisioning-templates/…` are fleet's.
 
-use broker::{ApplicationMessage, Broker, Request, ReservedTopics, codec::Qos, topic::TopicName};
+use super::events::Events;
+use broker::{
+    ApplicationMessage, Broker, Lifecycle, Request, ReservedTopics, codec::Qos, topic::TopicName,
+};
 use bytes::Bytes;
 use fleet::provisioning::{ProvisioningDesk, ProvisioningRequest};
 use ota::server::{DeviceRequest, Ota, Publish};
@@ -32,6 +35,7 @@ pub(super) fn notifications(broker: Broker) -> Publish {
 pub(super) struct Reserved {
     pub(super) ota: Ota,
     pub(super) provisioning: ProvisioningDesk,
+    pub(super) events: Events,
 }
 
 impl ReservedTopics for Reserved {
@@ -71,6 +75,10 @@ impl ReservedTopics for Reserved {
                 }
             }),
         });
+    }
+
+    fn lifecycle(&self, event: Lifecycle) {
+        self.events.session(event);
     }
 }
 
