@@ -14,9 +14,9 @@ pub mod topic;
 pub use server::simulate;
 #[cfg(feature = "server")]
 pub use server::{
-    ApplicationMessage, Broker, BrokerError, BrokerParts, DurableError, Limits, Listeners,
-    OwnBounds, Principal, RecoveryError, Registry, Reply, Request, ReservedTopics, SessionBounds,
-    Stats,
+    ApplicationMessage, Broker, BrokerError, BrokerParts, DisconnectReason, DurableError,
+    Lifecycle, LifecycleChange, Limits, Listeners, OwnBounds, Principal, RecoveryError, Registry,
+    Reply, Request, ReservedTopics, SessionBounds, Stats,
 };
 #[cfg(feature = "server")]
 pub use server::{bench, tls};

@@ -1,8 +1,13 @@
 //! Static thing groups, below one another, and their members.
 
 use crate::{
-    Fleet, FleetError, Group, GroupName, Kind, Page, Target, ThingName, keys, records::Present,
-    registry::Transaction, things, types::check_description,
+    Fleet, FleetError, Group, GroupName, Kind, Page, Target, ThingName,
+    events::{Change, RegistryEvent, leave_group},
+    keys,
+    records::Present,
+    registry::Transaction,
+    things,
+    types::check_description,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -55,6 +60,7 @@ impl Fleet {
                     hint: "",
                 });
             }
+            let mut above_of_new = Vec::new();
             if let Some(parent) = parent {
                 let above = path_to(t, parent)?;
                 if above.len() >= GROUP_DEPTH_LIMIT_LEVELS {
@@ -75,6 +81,7 @@ impl Fleet {
                     });
                 }
                 t.put(format!("{children}{name}"), &Present)?;
+                above_of_new = above;
             }
             let group = Group {
                 name: name.clone(),
@@ -86,6 +93,13 @@ impl Fleet {
                 created: now,
             };
             t.put(keys::group(name), &group)?;
+            above_of_new.reverse();
+            t.tell(RegistryEvent::Group(
+                Change::Created,
+                group.clone(),
+                above_of_new,
+            ));
+            tell_hierarchy(t, true, &group)?;
             Ok(group)
         })
     }
@@ -114,7 +128,10 @@ impl Fleet {
             things::check_attributes(&group.attributes)?;
             group.version += 1;
             t.put(keys::group(name), &group)?;
-            Ok(group.version)
+            let version = group.version;
+            let above = self.groups_above(name)?;
+            t.tell(RegistryEvent::Group(Change::Updated, group, above));
+            Ok(version)
         })
     }
 
@@ -235,9 +252,11 @@ impl Fleet {
                 });
             }
             for thing in self.all_names::<ThingName>(&keys::members(name))? {
-                t.delete(format!("{}{thing}", keys::members(name)));
-                t.delete(format!("{}{name}", keys::groups_of(&thing)));
+                leave_group(t, name, &thing)?;
             }
+            tell_hierarchy(t, false, &group)?;
+            let above = self.groups_above(name)?;
+            t.tell(RegistryEvent::Group(Change::Deleted, group.clone(), above));
             if let Some(parent) = &group.parent {
                 t.delete(format!("{}{name}", keys::children(parent)));
             }
@@ -286,8 +305,7 @@ impl Fleet {
                     return Err(FleetError::not_found(Kind::Group, group));
                 }
                 groups.remove(group);
-                t.delete(format!("{}{thing}", keys::members(group)));
-                t.delete(format!("{}{group}", keys::groups_of(thing)));
+                leave_group(t, group, thing)?;
             }
             groups.extend(add.iter().cloned());
             put_memberships(t, thing, &groups)
@@ -310,9 +328,7 @@ impl Fleet {
             if !t.exists(&keys::thing(thing))? {
                 return Err(FleetError::not_found(Kind::Thing, thing));
             }
-            t.delete(format!("{}{thing}", keys::members(group)));
-            t.delete(format!("{}{group}", keys::groups_of(thing)));
-            Ok(())
+            leave_group(t, group, thing)
         })
     }
 
@@ -417,8 +433,22 @@ pub(crate) fn put_memberships(
                 "groups {other} and {group} are in one hierarchy (of {top}), and a thing is in one group of it at most"
             )));
         }
-        t.put(format!("{}{thing}", keys::members(group)), &Present)?;
+        let member = format!("{}{thing}", keys::members(group));
+        if !t.exists(&member)? {
+            let event = RegistryEvent::Membership(true, group.clone(), thing.clone(), None);
+            t.tell(event);
+        }
+        t.put(member, &Present)?;
         t.put(format!("{}{group}", keys::groups_of(thing)), &Present)?;
+    }
+    Ok(())
+}
+
+fn tell_hierarchy(t: &mut Transaction<'_>, added: bool, group: &Group) -> Result<(), FleetError> {
+    if let Some(parent) = &group.parent
+        && let Some(parent) = t.get::<Group>(&keys::group(parent))?
+    {
+        t.tell(RegistryEvent::Hierarchy(added, parent, group.clone()));
     }
     Ok(())
 }

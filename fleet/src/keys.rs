@@ -21,6 +21,8 @@ pub(crate) const PENDING: &str = "pending/";
 pub(crate) const NETWORK: &str = "network/";
 pub(crate) const DENIAL: &str = "denial/";
 pub(crate) const INVARIANT: &str = "invariant/";
+/// Which kinds of event are on.
+pub(crate) const EVENTS: &str = "meta/events";
 pub(crate) const SEEDED: &str = "meta/seeded";
 /// Set once every certificate is found by its serial number.
 pub(crate) const INDEXED: &str = "meta/serials";

@@ -11,6 +11,7 @@ mod denials;
 mod devices;
 mod enrolment_password;
 mod error;
+pub mod events;
 mod groups;
 mod holders;
 mod invariants;

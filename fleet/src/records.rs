@@ -23,6 +23,30 @@ pub struct Thing {
     pub created: SystemTime,
 }
 
+impl Thing {
+    /// An id that is the same for the life of the thing, and another for one of the same name later. Written as a UUID
+    /// of version 8 (RFC 9562 §5.8: the digits are the implementation's own).
+    pub fn id(&self) -> String {
+        let since = self.created.duration_since(SystemTime::UNIX_EPOCH);
+        let text = format!("{}\0{}", since.unwrap_or_default().as_nanos(), self.name);
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+        uuid(&data_encoding::HEXLOWER.encode(hash.as_ref()), '8')
+    }
+}
+
+/// The first 32 hex digits as a UUID of that version, and of the variant of RFC 9562.
+pub(crate) fn uuid(hex: &str, version: char) -> String {
+    let digits = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
+    format!(
+        "{}-{}-{version}{}-8{}-{}",
+        digits(0, 8),
+        digits(8, 12),
+        digits(13, 16),
+        digits(17, 20),
+        digits(20, 32)
+    )
+}
+
 /// A static thing group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {

@@ -1,7 +1,13 @@
 //! The registry itself: one table, optimistic transactions over it, pages of it.
 
 use crate::{
-    FleetError, decisions::Decisions, denials::Denials, holders, issued, live::Live, policies,
+    FleetError,
+    decisions::Decisions,
+    denials::Denials,
+    events::{EventConfigurations, Events, RegistryEvent},
+    holders, issued, keys,
+    live::Live,
+    policies,
 };
 use ca::Authority;
 use parking_lot::RwLock;
@@ -37,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) live: Arc<Live>,
     pub(crate) denials: Denials,
     pub(crate) decisions: Decisions,
+    pub(crate) events: Events,
     /// Ordinary operations share it; deletions, which must see that nothing refers to what goes, hold it alone.
     structure: RwLock<()>,
 }
@@ -54,8 +61,10 @@ impl Fleet {
     ) -> Result<Self, FleetError> {
         let table = store.table(TABLE)?;
         let live = Live::start(store, &table, &realm.account)?;
+        let on: Option<EventConfigurations> = table.get_as(keys::EVENTS)?.map(|row| row.value);
         let fleet = Fleet {
             inner: Arc::new(Inner {
+                events: Events::with(on.unwrap_or_default()),
                 table,
                 authority,
                 realm: Arc::new(realm),
@@ -118,8 +127,10 @@ impl Fleet {
             let mut transaction = Transaction {
                 table: &self.inner.table,
                 rows: BTreeMap::new(),
+                events: Vec::new(),
             };
             let result = work(&mut transaction)?;
+            let events = std::mem::take(&mut transaction.events);
             let writes = transaction.into_writes();
             if !writes.iter().any(|w| !matches!(w, Write::Check { .. })) {
                 return Ok(result);
@@ -127,6 +138,7 @@ impl Fleet {
             match self.inner.table.batch(&writes) {
                 Ok(revision) => {
                     self.inner.live.wait_applied(revision);
+                    self.send(events);
                     return Ok(result);
                 }
                 Err(StoreError::Conflict { .. }) if tries < CONFLICT_RETRIES => tries += 1,
@@ -246,6 +258,8 @@ fn cut<T>(
 pub(crate) struct Transaction<'a> {
     table: &'a Table,
     rows: BTreeMap<String, Touched>,
+    /// Told once it is durable.
+    events: Vec<RegistryEvent>,
 }
 
 #[derive(Default)]
@@ -274,6 +288,11 @@ impl Transaction<'_> {
             .map_or(Expect::Absent, |row| Expect::Revision(row.revision));
         self.rows.entry(key.to_owned()).or_default().read = Some(expect);
         Ok(found.is_some())
+    }
+
+    /// Tells of a change, if it comes to be.
+    pub(crate) fn tell(&mut self, event: RegistryEvent) {
+        self.events.push(event);
     }
 
     pub(crate) fn put<T: Stored>(&mut self, key: String, value: &T) -> Result<(), FleetError> {

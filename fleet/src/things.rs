@@ -1,8 +1,12 @@
 //! Things: make, read, list, delete.
 
 use crate::{
-    Fleet, FleetError, Kind, Page, Thing, ThingName, ThingTypeName, keys, records::Present,
-    registry::Transaction, types::require_type,
+    Fleet, FleetError, Kind, Page, Thing, ThingName, ThingTypeName,
+    events::{Change, RegistryEvent, leave_group},
+    keys,
+    records::Present,
+    registry::Transaction,
+    types::require_type,
 };
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -189,15 +193,15 @@ impl Fleet {
         name: &ThingName,
     ) -> Result<(), FleetError> {
         for group in self.all_names::<crate::GroupName>(&keys::groups_of(name))? {
-            t.delete(format!("{}{group}", keys::groups_of(name)));
-            t.delete(format!("{}{name}", keys::members(&group)));
+            leave_group(t, &group, name)?;
         }
-        if let Some(Thing {
-            type_name: Some(type_name),
-            ..
-        }) = t.get(&keys::thing(name))?
-        {
-            t.delete(format!("{}{name}", keys::typed(&type_name)));
+        if let Some(thing) = t.get::<Thing>(&keys::thing(name))? {
+            if let Some(type_name) = &thing.type_name {
+                t.delete(format!("{}{name}", keys::typed(type_name)));
+                let lost = RegistryEvent::Association(false, thing.clone(), type_name.clone());
+                t.tell(lost);
+            }
+            t.tell(RegistryEvent::Thing(Change::Deleted, thing));
         }
         t.delete(keys::thing(name));
         t.delete(keys::posture(name));
@@ -252,11 +256,28 @@ pub(crate) fn put_thing(
     if before != after {
         if let Some(before) = before {
             t.delete(format!("{}{}", keys::typed(before), thing.name));
+            t.tell(RegistryEvent::Association(
+                false,
+                thing.clone(),
+                before.clone(),
+            ));
         }
         if let Some(after) = after {
             require_type(t, after)?;
             t.put(format!("{}{}", keys::typed(after), thing.name), &Present)?;
+            t.tell(RegistryEvent::Association(
+                true,
+                thing.clone(),
+                after.clone(),
+            ));
         }
+    }
+    match known {
+        None => t.tell(RegistryEvent::Thing(Change::Created, thing.clone())),
+        Some(known) if known != thing => {
+            t.tell(RegistryEvent::Thing(Change::Updated, thing.clone()));
+        }
+        Some(_) => {}
     }
     t.put(keys::thing(&thing.name), thing)
 }

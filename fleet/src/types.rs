@@ -1,6 +1,11 @@
 //! Thing types: what things of one make have in common.
 
-use crate::{Fleet, FleetError, Kind, Page, ThingTypeName, keys, registry::Transaction};
+use crate::{
+    Fleet, FleetError, Kind, Page, ThingTypeName,
+    events::{Change, RegistryEvent},
+    keys,
+    registry::Transaction,
+};
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 use store::Stored;
@@ -89,6 +94,7 @@ impl Fleet {
                 created: now,
             };
             t.put(keys::thing_type(name), &made)?;
+            t.tell(RegistryEvent::ThingType(Change::Created, made.clone()));
             Ok(made)
         })
     }
@@ -155,7 +161,9 @@ impl Fleet {
                 .get(&keys::thing_type(name))?
                 .ok_or_else(|| FleetError::not_found(Kind::ThingType, name))?;
             change(&mut made);
-            t.put(keys::thing_type(name), &made)
+            t.put(keys::thing_type(name), &made)?;
+            t.tell(RegistryEvent::ThingType(Change::Updated, made));
+            Ok(())
         })
     }
 
@@ -185,6 +193,7 @@ impl Fleet {
                 ));
             }
             t.delete(keys::thing_type(name));
+            t.tell(RegistryEvent::ThingType(Change::Deleted, made));
             Ok(())
         })
     }

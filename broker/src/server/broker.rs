@@ -324,6 +324,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         denials: Sampler::new(),
         counters: (0..=cores).map(|_| Arc::default()).collect(),
         next_session: AtomicU64::new(1),
+        newest_version: AtomicU64::new(0),
         reserved: OnceLock::new(),
         draining: AtomicBool::new(false),
         handshakes: AtomicUsize::new(0),

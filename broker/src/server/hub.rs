@@ -50,6 +50,8 @@ pub(crate) struct Hub {
     /// One block per core; the last is everybody else's.
     pub(crate) counters: Vec<Arc<Counters>>,
     pub(crate) next_session: AtomicU64,
+    /// Of the newest connection: in milliseconds, and never twice the same.
+    pub(crate) newest_version: AtomicU64,
     pub(crate) reserved: std::sync::OnceLock<Arc<dyn ReservedTopics>>,
     pub(crate) draining: AtomicBool,
     pub(crate) handshakes: AtomicUsize,
@@ -69,6 +71,16 @@ impl Hub {
     /// A number no session had before, in this run or an earlier one.
     pub(crate) fn session_number(&self) -> u64 {
         self.next_session.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Tells connections apart that have the same client id: a later one has a higher number, over restarts too.
+    pub(crate) fn connection_version(&self) -> u64 {
+        let now = self.clock.now().as_millis();
+        let next = |newest: u64| Some(now.max(newest.saturating_add(1)));
+        let order = Ordering::Relaxed;
+        let newest = self.newest_version.fetch_update(order, order, next);
+        // It always takes the new one.
+        newest.map_or(now, |newest| now.max(newest.saturating_add(1)))
     }
 
     /// Who receives a topic.

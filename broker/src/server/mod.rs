@@ -39,7 +39,9 @@ pub use layout::DurableError;
 pub use limits::Limits;
 pub use recovery::RecoveryError;
 pub use registry::Registry;
-pub use reserved::{Principal, Reply, Request, ReservedTopics};
+pub use reserved::{
+    DisconnectReason, Lifecycle, LifecycleChange, Principal, Reply, Request, ReservedTopics,
+};
 pub use stats::Stats;
 
 /// Inner parts for benchmarks and fuzzing; no part of the interface.

@@ -1,7 +1,9 @@
 //! The seam for reserved topics: what a device publishes to `$aws/…` is a request to the server and
 //! goes to the room that implements [`ReservedTopics`], never to another session.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use ca::CertificateId;
@@ -11,13 +13,89 @@ use super::mailbox::Mailbox;
 use super::message::{Message, Origin};
 use crate::codec::Qos;
 use crate::session::{Publication, SendOptions};
-use crate::topic::{ClientId, TopicName};
+use crate::topic::{ClientId, TopicFilter, TopicName};
 
 /// What answers `$aws/…`.
 pub trait ReservedTopics: Send + Sync {
     /// Takes a request that policy has allowed. Called on a thread that serves connections, so it
     /// must not block: queue it, and answer from elsewhere through [`Request::reply`].
     fn request(&self, request: Request);
+
+    /// Hears what happened to a session. Called on a thread that serves connections, so it must not
+    /// block.
+    fn lifecycle(&self, event: Lifecycle) {
+        drop(event);
+    }
+}
+
+/// What happened to a session, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// Who.
+    pub principal: Principal,
+    /// The client id it is connected with.
+    pub client_id: ClientId,
+    /// The session, for its whole life.
+    pub session: u64,
+    /// The connection: the same in its first and its last event, higher in those of later ones.
+    pub version: u64,
+    /// When.
+    pub at: SystemTime,
+    /// Where the peer is.
+    pub source: Option<IpAddr>,
+    /// What.
+    pub change: LifecycleChange,
+}
+
+/// What happened to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LifecycleChange {
+    /// It is connected.
+    Connected,
+    /// It is connected no more.
+    Disconnected(DisconnectReason),
+    /// It has subscribed.
+    Subscribed(Vec<TopicFilter>),
+    /// It has unsubscribed, or lost what the policy does not grant any more.
+    Unsubscribed(Vec<TopicFilter>),
+}
+
+/// Why a connection ended, in AWS IoT's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisconnectReason {
+    /// The client said goodbye.
+    ClientInitiated,
+    /// The socket was gone.
+    ConnectionLost,
+    /// The client broke the protocol.
+    ClientError,
+    /// Nothing was heard of it for too long.
+    KeepAliveTimeout,
+    /// It did what the policy does not grant.
+    Forbidden,
+    /// Another connection has the session.
+    DuplicateClientId,
+    /// Its certificate is not good any more.
+    AuthError,
+    /// The server ended it.
+    ServerInitiated,
+}
+
+impl DisconnectReason {
+    /// AWS's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientInitiated => "CLIENT_INITIATED_DISCONNECT",
+            Self::ConnectionLost => "CONNECTION_LOST",
+            Self::ClientError => "CLIENT_ERROR",
+            Self::KeepAliveTimeout => "MQTT_KEEP_ALIVE_TIMEOUT",
+            Self::Forbidden => "FORBIDDEN_ACCESS",
+            Self::DuplicateClientId => "DUPLICATE_CLIENTID",
+            Self::AuthError => "AUTH_ERROR",
+            Self::ServerInitiated => "SERVER_INITIATED_DISCONNECT",
+        }
+    }
 }
 
 /// Who asks.

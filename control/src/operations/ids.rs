@@ -1,22 +1,13 @@
 //! Ids that AWS gives and the registry does not keep: made from what never changes.
 
-use std::time::SystemTime;
-
 use data_encoding::HEXLOWER;
 use fleet::Thing;
 
 use crate::api_error::ApiError;
-use crate::auth::body_hash;
 
-/// A thing's id: the same for the life of the thing, another for one of the same name later.
-/// Written as a UUID of version 8 (RFC 9562 §5.8: the digits are the implementation's own).
+/// A thing's id, as the registry derives it.
 pub(super) fn thing_id(thing: &Thing) -> String {
-    let since = thing
-        .created
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let hash = body_hash(format!("{}\0{}", since.as_nanos(), thing.name).as_bytes());
-    dashed(&hash, '8')
+    thing.id()
 }
 
 /// A new random id, in the shape of a UUID of version 4.

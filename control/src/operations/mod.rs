@@ -33,6 +33,7 @@ mod delete_thing_type;
 mod deprecate_thing_type;
 mod describe_certificate;
 mod describe_endpoint;
+mod describe_event_configurations;
 mod describe_job;
 mod describe_job_execution;
 mod describe_provisioning_template;
@@ -78,6 +79,7 @@ mod slice;
 mod test_authorization;
 mod thing_type;
 mod update_certificate;
+mod update_event_configurations;
 mod update_job;
 mod update_provisioning_template;
 mod update_stream;
@@ -95,6 +97,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Operation> {
 
 /// AWS IoT's own.
 static AWS: &[Operation] = &[
+    describe_event_configurations::OPERATION,
+    update_event_configurations::OPERATION,
     update_thing::OPERATION,
     update_thing_group::OPERATION,
     update_thing_groups_for_thing::OPERATION,

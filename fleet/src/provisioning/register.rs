@@ -11,6 +11,7 @@ use crate::{
     CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, PolicyRecord, Target,
     Thing, ThingName, ThingTypeName,
     attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
+    events::leave_group,
     groups::put_memberships,
     keys, policies,
     registry::Transaction,
@@ -387,8 +388,7 @@ impl Fleet {
             Override::DoNothing | Override::Fail => were.clone(),
         };
         for group in were.difference(&groups) {
-            t.delete(format!("{}{name}", keys::members(group)));
-            t.delete(format!("{}{group}", keys::groups_of(&name)));
+            leave_group(t, group, &name)?;
         }
         Ok(Ok((groups, live)))
     }

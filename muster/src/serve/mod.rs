@@ -1,5 +1,6 @@
 //! `muster serve`: opens the rooms from the bottom up, wires them, says `ready`, and closes them from the top down.
 
+mod events;
 mod hook;
 mod identity;
 mod limits;
@@ -14,6 +15,7 @@ use anyhow::Context as _;
 use broker::{Broker, BrokerParts, Listeners};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators};
+use events::Events;
 use fleet::{Fleet, RevocationFaces, provisioning::ProvisioningDesk};
 use hook::HttpsHook;
 use identity::{Keeper, ServerTls};
@@ -121,6 +123,16 @@ impl Server {
             aws: settings.aws,
         })?;
         let ota = Ota::open(&store, fleet.clone(), notifications(broker.clone()), data)?;
+        let (events, waiting) = Events::queue();
+        waiting
+            .publish(
+                broker.clone(),
+                settings.account.clone(),
+                settings.region.clone(),
+            )
+            .context("start the thread of events")?;
+        let registry = events.clone();
+        fleet.send_events_to(Arc::new(move |event| registry.registry(event)));
         let hook = Arc::new(HttpsHook::new(authority.root_der().clone()));
         let region = settings.region.clone();
         let provisioning = ProvisioningDesk::start(fleet.clone(), hook, region)
@@ -138,6 +150,7 @@ impl Server {
                 ota: ota.clone(),
                 provisioning,
                 streams,
+                events: events.clone(),
             }),
         )?;
         let control = Control::serve(ControlParts {

@@ -1,7 +1,10 @@
 //! The wires between the broker and the rooms that answer reserved topics: `$aws/things/<thing>/jobs/…` is ota's,
 //! `$aws/things/<thing>/streams/…` its desk's for files, `$aws/certificates/…` and `$aws/provisioning-templates/…` are fleet's.
 
-use broker::{ApplicationMessage, Broker, Request, ReservedTopics, codec::Qos, topic::TopicName};
+use super::events::Events;
+use broker::{
+    ApplicationMessage, Broker, Lifecycle, Request, ReservedTopics, codec::Qos, topic::TopicName,
+};
 use bytes::Bytes;
 use fleet::provisioning::{ProvisioningDesk, ProvisioningRequest};
 use ota::server::{DeviceRequest, Ota, Publish, StreamDesk, StreamRequest};
@@ -33,6 +36,7 @@ pub(super) struct Reserved {
     pub(super) ota: Ota,
     pub(super) provisioning: ProvisioningDesk,
     pub(super) streams: StreamDesk,
+    pub(super) events: Events,
 }
 
 impl ReservedTopics for Reserved {
@@ -87,6 +91,10 @@ impl ReservedTopics for Reserved {
                 }
             }),
         });
+    }
+
+    fn lifecycle(&self, event: Lifecycle) {
+        self.events.session(event);
     }
 }
 

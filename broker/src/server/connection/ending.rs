@@ -12,6 +12,7 @@ use crate::server::groups::Shared;
 use crate::server::identity::NotInGoodStanding;
 use crate::server::layout::BodyRef;
 use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
+use crate::server::reserved::LifecycleChange;
 use crate::session::{Closed, Disconnect, Progress, Token};
 
 /// How long the last words may take, and how long we listen after them so that they are not lost
@@ -83,6 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) async fn finish(mut self: Box<Self>, end: End) {
         self.counters.disconnected.add();
         self.log(&end);
+        self.tell(LifecycleChange::Disconnected(end.cause()));
         self.borrow_output();
         if let Some(reason) = end.reason() {
             let text = end.to_string();

@@ -7,6 +7,7 @@
 mod deliver;
 mod ending;
 mod input;
+mod lifecycle;
 mod open;
 mod output;
 mod publish;
@@ -37,6 +38,7 @@ use super::identity::Identity;
 use super::layout::BodyRef;
 use super::mailbox::{Delivery, Mailbox, Signal};
 use super::message::Message;
+use super::reserved::LifecycleChange;
 use super::sessions::SessionKey;
 use super::stats::Counters;
 use crate::codec::{PacketId, ReasonCode, SubscriptionOptions};
@@ -58,6 +60,8 @@ pub(crate) struct Connection<S> {
     generation: u64,
     /// When the certificate ends.
     not_after: Time,
+    /// Tells it apart from other connections of this client id.
+    version: u64,
     watch: Option<WatchGuard>,
     judge: Judge,
     routes: Routes,
@@ -224,7 +228,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Answer::Complete(packet_id) => self.session.completed(packet_id, &mut self.out),
             Answer::Release(packet_id) => self.session.release(packet_id, &mut self.out),
             Answer::Subscribe(requests, granted) => self.answer_subscribe(requests, granted),
-            Answer::Unsubscribe(requests) => self.session.unsubscribed(requests, &mut self.out),
+            Answer::Unsubscribe(requests) => {
+                let filters = requests.filters().map(ToOwned::to_owned).collect();
+                self.tell(LifecycleChange::Unsubscribed(filters));
+                self.session.unsubscribed(requests, &mut self.out);
+            }
         }
     }
 }

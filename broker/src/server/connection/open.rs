@@ -23,6 +23,7 @@ use crate::server::mailbox::Mailbox;
 use crate::server::message::{Message, Origin, facts, subscription_facts};
 use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
 use crate::server::record::SessionRecord;
+use crate::server::reserved::LifecycleChange;
 use crate::server::sessions::{Claim, Owner, SessionKey};
 use crate::server::stats::Counters;
 use crate::session::{InFlight, Progress, Proposal, Session, Stored, Token, refuse};
@@ -129,7 +130,8 @@ where
     let now = hub.clock.now();
     // The first word that is written [MQTT-3.2.0-1, 3.14.0-1] [MQTT311-3.2.0-1].
     let session: Session<Message> = proposal.open(stored, now, &mut out);
-    Some(Box::new(Connection {
+    let connection = Box::new(Connection {
+        version: hub.connection_version(),
         io,
         session,
         key: admitted.key,
@@ -167,7 +169,9 @@ where
         now,
         hub,
         counters,
-    }))
+    });
+    connection.tell(LifecycleChange::Connected);
+    Some(connection)
 }
 
 async fn first_packet<S: AsyncRead + Unpin>(

@@ -8,6 +8,7 @@ use super::{Connection, End};
 use crate::server::clock::{Clock, time_of};
 use crate::server::identity;
 use crate::server::message::subscription_facts;
+use crate::server::reserved::LifecycleChange;
 use crate::topic::TopicFilter;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -66,6 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.session.remove_subscription(filter);
         self.hub
             .unsubscribe_all(self.mailbox.number(), std::iter::once(filter));
+        self.tell(LifecycleChange::Unsubscribed(vec![filter.clone()]));
         tracing::info!(owner = %self.key.owner, client_id = self.key.client_id.as_str(),
             filter = filter.as_str(), "subscription removed: the policy no longer grants it");
     }

@@ -10,6 +10,7 @@ use crate::codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
 use crate::server::clock::Clock;
 use crate::server::layout::BodyRef;
 use crate::server::message::{Message, subscription_facts};
+use crate::server::reserved::LifecycleChange;
 use crate::session::{SendOptions, SubscribeRequests, UnsubscribeRequests};
 use crate::topic::TopicFilter;
 
@@ -90,6 +91,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .explain_for(Action::Subscribe, filter, &facts)
                     .reason()
             });
+        let granted = requests.requests.iter().filter(|r| !r.verdict.is_error());
+        let granted: Vec<TopicFilter> = granted.map(|request| request.filter.clone()).collect();
+        if !granted.is_empty() {
+            self.tell(LifecycleChange::Subscribed(granted));
+        }
         self.session
             .subscribed(requests, reason.as_deref(), &mut self.out);
         for (filter, options) in with_retained {
