@@ -1,7 +1,8 @@
 //! Everybody in the registry with their policies, for claims about all of them.
 
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, Target, Thing, ThingName, keys, live,
+    CertificateRecord, CertificateStatus, Fleet, FleetError, Group, Target, Thing, ThingName, keys,
+    live,
 };
 use ca::CertificateId;
 use policy::{Context, NamedPolicy, Needs, Policy, PolicyName, Population};
@@ -49,6 +50,7 @@ impl Fleet {
                 groups.push(group.to_owned());
             }
         })?;
+        self.add_groups_above(&mut memberships)?;
         let mut attached: HashMap<String, Vec<PolicyName>> = HashMap::new();
         self.each_key("attached/", |key| {
             if let Some((target, policy)) = key.split_once('/') {
@@ -104,6 +106,32 @@ impl Fleet {
             Ok(())
         })?;
         Ok(population)
+    }
+
+    /// What is attached to a group counts for the things of all groups below it.
+    fn add_groups_above(
+        &self,
+        memberships: &mut HashMap<String, Vec<String>>,
+    ) -> Result<(), FleetError> {
+        let mut parents: HashMap<String, String> = HashMap::new();
+        self.each_row::<Group>(keys::GROUP, |key, group| {
+            if let Some(parent) = group.parent {
+                parents.insert(key.to_owned(), parent.to_string());
+            }
+            Ok(())
+        })?;
+        for groups in memberships.values_mut() {
+            let mut at = 0;
+            while let Some(group) = groups.get(at) {
+                if let Some(parent) = parents.get(group)
+                    && !groups.contains(parent)
+                {
+                    groups.push(parent.clone());
+                }
+                at += 1;
+            }
+        }
+        Ok(())
     }
 
     fn shared(

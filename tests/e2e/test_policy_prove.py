@@ -70,6 +70,17 @@ def test_a_group_alone_reaches_its_topics(server, prove):
     assert [r["outcome"] for r in prove("--topic", "secret/#")] == ["holds"]
 
 
+def test_what_a_group_above_has_counts(server, prove):
+    server.policy("fleetwide", document(allow("Publish", "topic/above/*")))
+    server.cli("group", "create", "above")
+    server.cli("group", "create", "below", "--parent", "above")
+    server.cli("policy", "attach", "fleetwide", "--group", "above")
+    server.device("heir", "--group", "below")
+    [broken] = prove("--topic", "above/#")
+    assert (broken["outcome"], broken["thing"]) == ("broken", "heir")
+    assert [r["outcome"] for r in prove("--topic", "above/#", "--only-group", "above")] == ["holds"]
+
+
 def test_what_breaks_an_invariant_is_refused_where_proofs_are_kept(server, prove, tmp_path):
     server.device("lamp-1")
     server.cli("policy", "invariant", "set", "own-data", "--owned", "dt/${thing}/#")
