@@ -1,0 +1,174 @@
+//! `muster device …`, `muster group …`, `muster network …`: what is in the registry.
+
+use super::humane;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// `muster device …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Device {
+    /// Make a device: thing, certificate, policy, groups, in one step
+    Create(DeviceCreate),
+    /// List devices
+    List,
+    /// Show one device
+    Show {
+        /// The device
+        name: String,
+    },
+    /// Revoke its certificates; its live sessions end at once
+    Revoke {
+        /// The device
+        name: String,
+        /// Why, as RFC 5280 names it (keyCompromise, cessationOfOperation, superseded, …)
+        #[arg(long)]
+        reason: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Make a one-time password with which a device enrols itself by EST; its key never leaves it
+    EnrolPassword {
+        /// The device: a new one, or one that gets a new certificate in its old one's place
+        name: String,
+        /// Policy of its certificate [default: device-default]
+        #[arg(long, value_name = "P")]
+        policy: Option<String>,
+        /// Group it joins
+        #[arg(long, value_name = "G")]
+        group: Option<String>,
+        /// Attribute, may be repeated
+        #[arg(long = "attribute", value_name = "K=V", value_parser = attribute)]
+        attributes: Vec<(String, String)>,
+        /// How long it is good for, e.g. 15m, 24h, 168h
+        #[arg(long, value_name = "D", default_value = "24h", value_parser = humane)]
+        valid: std::time::Duration,
+    },
+    /// Give it a new certificate and revoke the old one; groups, jobs and history stay
+    Replace {
+        /// The device
+        name: String,
+        /// Certificate signing request of the new board
+        #[arg(long, value_name = "FILE")]
+        csr: Option<PathBuf>,
+        /// Where to write the new files [default: ./NAME]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Set it apart, or take it back in: policies ask for it by muster:Quarantined
+    Quarantine {
+        /// The device
+        name: String,
+        /// Why
+        #[arg(long)]
+        reason: Option<String>,
+        /// Take it back in
+        #[arg(long, conflicts_with = "reason")]
+        lift: bool,
+    },
+    /// Revoke its certificates and forget it
+    Delete {
+        /// The device
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `muster device create`.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceCreate {
+    /// Its name and client id: letters, digits, '-', '_' and ':'
+    pub(crate) name: String,
+    /// Policy of its certificate
+    #[arg(long, value_name = "P", default_value = policy::DEVICE_DEFAULT)]
+    pub(crate) policy: String,
+    /// Group it joins
+    #[arg(long, value_name = "G")]
+    pub(crate) group: Option<String>,
+    /// Attribute, may be repeated
+    #[arg(long = "attribute", value_name = "K=V", value_parser = attribute)]
+    pub(crate) attributes: Vec<(String, String)>,
+    /// Certificate signing request: the private key stays where it is
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csr: Option<PathBuf>,
+    /// Where to write NAME.crt, NAME.key and root.crt [default: ./NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `muster group …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// Make a group
+    Create {
+        /// The group
+        name: String,
+        /// The group it is below, for good: policies of that one count for its things too
+        #[arg(long, value_name = "G")]
+        parent: Option<String>,
+    },
+    /// List groups
+    List,
+    /// Show a group's members
+    Show {
+        /// The group
+        name: String,
+    },
+    /// Delete a group; its members stay
+    Delete {
+        /// The group
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Put a device into a group
+    Add {
+        /// The group
+        name: String,
+        /// The device
+        device: String,
+    },
+    /// Take a device out of a group
+    Remove {
+        /// The group
+        name: String,
+        /// The device
+        device: String,
+    },
+}
+
+/// `muster network …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Network {
+    /// Say what a network's name stands for; conditions on muster:SourceNetwork follow at once
+    Set {
+        /// The network
+        name: String,
+        /// Address or CIDR such as 10.1.0.0/16; may be repeated
+        #[arg(required = true)]
+        ranges: Vec<String>,
+    },
+    /// List networks
+    List,
+    /// Forget a network
+    Delete {
+        /// The network
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not of the form KEY=VALUE")),
+    }
+}

@@ -1,0 +1,224 @@
+//! `muster firmware …` and `muster rollout …`: signed offline, rolled out in waves.
+
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// `muster firmware …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Firmware {
+    /// Make a release key pair, offline
+    Keygen {
+        /// Where to write release.key and release.pub
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Make or succeed the signed trust root, offline
+    Root(FirmwareRoot),
+    /// Tell the server which trust root to believe
+    Trust {
+        /// The trust root
+        root: PathBuf,
+    },
+    /// Sign an image into a package, offline
+    Sign(FirmwareSign),
+    /// Add signatures to a trust root or manifest that others have signed, offline
+    Cosign {
+        /// The document; it is rewritten
+        document: PathBuf,
+        /// Release key; may be repeated
+        #[arg(long = "key", value_name = "K", required = true)]
+        keys: Vec<PathBuf>,
+    },
+    /// Give a package to the server
+    Add {
+        /// The package
+        package: PathBuf,
+    },
+    /// List firmware
+    List,
+    /// Show a firmware's versions, or one version's manifest
+    Show {
+        /// The firmware
+        name: String,
+        /// The version
+        version: Option<String>,
+    },
+}
+
+/// `muster firmware root`.
+#[derive(Debug, Args)]
+pub(crate) struct FirmwareRoot {
+    /// Release key that signs; may be repeated
+    #[arg(long = "key", value_name = "K", required = true)]
+    pub(crate) keys: Vec<PathBuf>,
+    /// Public half of a release key that belongs to the root but does not sign here; may be repeated
+    #[arg(long = "pub", value_name = "P")]
+    pub(crate) publics: Vec<PathBuf>,
+    /// Release key of the previous root that signs this one and does not belong to it any more; may be repeated
+    #[arg(long, value_name = "K", requires = "previous")]
+    pub(crate) retire: Vec<PathBuf>,
+    /// Last day it is believed, YYYY-MM-DD or RFC 3339 [default: in a year]
+    #[arg(long, value_name = "D")]
+    pub(crate) expires: Option<String>,
+    /// How many release keys must sign an image and the next root
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) threshold: u32,
+    /// The server's online key (DIR/firmware/online.pub), which only says what is newest
+    #[arg(long, value_name = "PUB")]
+    pub(crate) online: Option<PathBuf>,
+    /// The root this one succeeds
+    #[arg(long, value_name = "ROOT.json")]
+    pub(crate) previous: Option<PathBuf>,
+    /// Where to write it
+    #[arg(long, value_name = "ROOT.json")]
+    pub(crate) out: PathBuf,
+}
+
+/// `muster firmware sign`.
+#[derive(Debug, Args)]
+pub(crate) struct FirmwareSign {
+    /// The image
+    pub(crate) file: PathBuf,
+    /// Name of the firmware
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Its version
+    #[arg(long = "version", value_name = "V")]
+    pub(crate) firmware_version: String,
+    /// Hardware it runs on; may be repeated
+    #[arg(long, value_name = "H", required = true)]
+    pub(crate) hardware: Vec<String>,
+    /// Security counter: a device never goes below the one it has confirmed
+    #[arg(long, value_name = "C", default_value_t = 0)]
+    pub(crate) counter: u64,
+    /// Least version that may be updated to this one
+    #[arg(long, value_name = "V")]
+    pub(crate) requires: Option<String>,
+    /// Last day it may be installed, YYYY-MM-DD or RFC 3339 [default: in 90 days]
+    #[arg(long, value_name = "D")]
+    pub(crate) expires: Option<String>,
+    /// Release key; may be repeated
+    #[arg(long = "key", value_name = "K", required = true)]
+    pub(crate) keys: Vec<PathBuf>,
+    /// Where to write the package
+    #[arg(long, value_name = "PACKAGE")]
+    pub(crate) out: PathBuf,
+}
+
+/// `muster rollout …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rollout {
+    /// Roll a firmware version out to a group, in waves
+    Start(Box<RolloutStart>),
+    /// List rollouts
+    List,
+    /// Show a rollout: waves and executions
+    Show {
+        /// The rollout
+        id: String,
+    },
+    /// Follow a rollout until it ends
+    Watch {
+        /// The rollout
+        id: String,
+    },
+    /// Print a rollout's executions as CSV
+    Export {
+        /// The rollout
+        id: String,
+    },
+    /// Start nothing new until resumed
+    Pause {
+        /// The rollout
+        id: String,
+    },
+    /// Go on
+    Resume {
+        /// The rollout
+        id: String,
+    },
+    /// Let the wave begin that waits for people
+    Approve {
+        /// The rollout
+        id: String,
+    },
+    /// Stop for good; devices that took it keep it
+    Abort {
+        /// The rollout
+        id: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Send the devices that took it back to the version each had
+    Rollback {
+        /// The rollout
+        id: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `muster rollout start`.
+#[derive(Debug, Args)]
+pub(crate) struct RolloutStart {
+    /// The firmware
+    #[arg(required_unless_present = "file")]
+    pub(crate) name: Option<String>,
+    /// Its version
+    #[arg(required_unless_present = "file")]
+    pub(crate) version: Option<String>,
+    /// Who gets it
+    #[arg(long, required_unless_present = "file")]
+    pub(crate) group: Option<String>,
+    /// A wave: 10% or 5 (cumulative over the group) or group:NAME; may be repeated [default: 100%]
+    #[arg(long = "wave", value_name = "SPEC")]
+    pub(crate) waves: Vec<String>,
+    /// Not before this moment, RFC 3339 [default: at once]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) start: Option<String>,
+    /// When devices may begin, on the clock of each one's attribute `timezone`: '0 2 * * 1-5/3h' is three hours from
+    /// 02:00 on workdays
+    #[arg(long, value_name = "CRON/DURATION")]
+    pub(crate) window: Option<String>,
+    /// The time zone of the window for devices that name none [default: UTC]
+    #[arg(long, value_name = "ZONE", requires = "window")]
+    pub(crate) zone: Option<String>,
+    /// Tell at most so many devices in any minute
+    #[arg(long, value_name = "N/min")]
+    pub(crate) rate: Option<String>,
+    /// Leave a wave that is good alone for this long before the next one begins, as 10m or 24h
+    #[arg(long, value_name = "D")]
+    pub(crate) soak: Option<String>,
+    /// A wave is good once this share of it has succeeded, and bad once that is out of reach [default: all must finish]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) success: Option<u8>,
+    /// Stop and undo when this share of the finished in a wave has failed
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) abort_failed: Option<u8>,
+    /// … once this many have finished
+    #[arg(long, value_name = "N")]
+    pub(crate) abort_min: Option<u32>,
+    /// The percentage of failures that is usual: stop and undo when there are more, and not by chance
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=49))]
+    pub(crate) alarm: Option<u8>,
+    /// How long a device may be at it, in whole minutes, as 90m or 2h; then it counts as failed
+    #[arg(long, value_name = "D")]
+    pub(crate) timeout: Option<String>,
+    /// Try a device that failed or timed out again, so many times
+    #[arg(long, value_name = "N")]
+    pub(crate) retry: Option<u32>,
+    /// Wait for `rollout approve` before each wave after the first
+    #[arg(long)]
+    pub(crate) approve: bool,
+    /// Only say who would get it, when, by wave
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Read all of this from a file, in which each wave may have rules of its own
+    #[arg(long, value_name = "ROLLOUT.toml", conflicts_with_all = [
+        "name", "version", "group", "waves", "start", "window", "zone", "rate", "soak", "success", "abort_failed", "alarm",
+        "abort_min", "timeout", "retry", "approve",
+    ])]
+    pub(crate) file: Option<PathBuf>,
+}

@@ -1,0 +1,216 @@
+//! `muster policy …`: made, attached, explained, simulated, proven.
+
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// `muster policy …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Make a policy from a JSON document
+    Create {
+        /// The policy
+        name: String,
+        /// The document
+        file: PathBuf,
+        /// Refuse it where it breaks a declared invariant
+        #[arg(long)]
+        keep_proofs: bool,
+    },
+    /// Replace what a policy says; live sessions feel it at their next message
+    Update {
+        /// The policy
+        name: String,
+        /// The document
+        file: PathBuf,
+        /// Refuse it where it breaks a declared invariant
+        #[arg(long)]
+        keep_proofs: bool,
+    },
+    /// List policies
+    List,
+    /// Print a policy's document
+    Show {
+        /// The policy
+        name: String,
+    },
+    /// Delete a policy that is attached nowhere
+    Delete {
+        /// The policy
+        name: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Attach a policy to a device or group
+    Attach(PolicyTarget),
+    /// Detach a policy from a device or group
+    Detach(PolicyTarget),
+    /// Run a file of policy decisions as unit tests; needs no server
+    Test {
+        /// The test file
+        file: PathBuf,
+        /// What a Deny does whose variable has no value: open (as in AWS) or closed; wins over
+        /// what the file says
+        #[arg(long, value_name = "open|closed")]
+        unresolved_deny: Option<String>,
+    },
+    /// Warn of what a policy says and its author seldom means; needs no server
+    Lint {
+        /// Policy documents
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Say why a device may or may not do something
+    Explain(Explain),
+    /// Tell which of the decisions that were made would come out otherwise
+    Simulate(Simulate),
+    /// Write the least policy that allows all that devices were seen to do
+    Suggest(Suggest),
+    /// Prove or refute what is claimed of all devices, or show how it is broken (exit 0 or 1)
+    ///
+    /// Without a claim: those declared, else that dt/…, cmd/… and $aws/things/… are each device's own.
+    Prove(PolicyClaim),
+    /// What is to hold of all devices, for `prove` and --keep-proofs
+    #[command(subcommand)]
+    Invariant(Invariant),
+}
+
+/// What a policy is attached to.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyTarget {
+    /// The policy
+    pub(crate) name: String,
+    /// A device: each of its certificates
+    #[arg(long, required_unless_present = "group", conflicts_with = "group")]
+    pub(crate) device: Option<String>,
+    /// A group: every member
+    #[arg(long)]
+    pub(crate) group: Option<String>,
+}
+
+/// `muster policy explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The device
+    #[arg(
+        long,
+        value_name = "D",
+        required_unless_present = "denial",
+        requires = "action"
+    )]
+    pub(crate) device: Option<String>,
+    /// connect, publish, subscribe, receive or retainpublish
+    #[arg(long, value_name = "A")]
+    pub(crate) action: Option<String>,
+    /// Topic, or topic filter for subscribe; client id for connect [default: the device's name]
+    #[arg(long, value_name = "T")]
+    pub(crate) topic: Option<String>,
+    /// The client id it is connected with [default: the device's name]
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
+    /// The moment it is judged at, for conditions on time, such as 2026-01-31T23:59:59Z [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Where the device connects from
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) source_ip: Option<std::net::IpAddr>,
+    /// Bytes of the message
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<u64>,
+    /// Quality of service of the message, or the one subscribed with
+    #[arg(long, value_name = "QOS", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(crate) qos: Option<u8>,
+    /// The message has the retain flag
+    #[arg(long)]
+    pub(crate) retain: bool,
+    /// A denial from the server's log, explained as it was then
+    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "action", "topic", "client_id", "at", "source_ip", "size", "qos", "retain"])]
+    pub(crate) denial: Option<String>,
+}
+
+/// `muster policy simulate`.
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// The document
+    pub(crate) file: PathBuf,
+    /// The policy that it becomes the new version of, for all who have it
+    #[arg(long = "as", value_name = "P", required_unless_present_any = ["group", "device"])]
+    pub(crate) name: Option<String>,
+    /// The group that it is attached to
+    #[arg(long = "attach-to", value_name = "G", conflicts_with = "device")]
+    pub(crate) group: Option<String>,
+    /// The device that it is attached to
+    #[arg(long, value_name = "D")]
+    pub(crate) device: Option<String>,
+    /// They then have no other policy
+    #[arg(long)]
+    pub(crate) alone: bool,
+    /// Only what was done in the last N days
+    #[arg(long, value_name = "N")]
+    pub(crate) days: Option<u32>,
+}
+
+/// `muster policy suggest`.
+#[derive(Debug, Args)]
+pub(crate) struct Suggest {
+    /// The group whose devices it is for [default: all devices]
+    #[arg(long, value_name = "G", conflicts_with = "device")]
+    pub(crate) group: Option<String>,
+    /// The device that it is for
+    #[arg(long, value_name = "D")]
+    pub(crate) device: Option<String>,
+    /// Only what was done in the last N days
+    #[arg(long, value_name = "N")]
+    pub(crate) days: Option<u32>,
+}
+
+/// `muster policy prove`.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyClaim {
+    /// No device reaches another's part of this namespace, such as 'dt/${thing}/#'; may be repeated
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) owned: Vec<String>,
+    /// No device reaches this topic filter; may be repeated
+    #[arg(long = "topic", value_name = "FILTER")]
+    pub(crate) topics: Vec<String>,
+    /// But for the members of this group
+    #[arg(long, value_name = "G", requires = "topics")]
+    pub(crate) only_group: Option<String>,
+    /// What reaching is: publish, subscribe, receive, retainpublish; may be repeated [default: the first three]
+    #[arg(long = "action", value_name = "A")]
+    pub(crate) actions: Vec<String>,
+}
+
+/// `muster policy invariant …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Invariant {
+    /// Declare a claim
+    Set {
+        /// Its name
+        name: String,
+        /// No device reaches another's part of this namespace, such as 'dt/${thing}/#'
+        #[arg(
+            long,
+            value_name = "NAMESPACE",
+            conflicts_with = "topic",
+            required_unless_present = "topic"
+        )]
+        owned: Option<String>,
+        /// No device reaches this topic filter
+        #[arg(long, value_name = "FILTER")]
+        topic: Option<String>,
+        /// But for the members of this group
+        #[arg(long, value_name = "G", requires = "topic")]
+        only_group: Option<String>,
+        /// What reaching is: publish, subscribe, receive, retainpublish; may be repeated [default: the first three]
+        #[arg(long = "action", value_name = "A")]
+        actions: Vec<String>,
+    },
+    /// List the claims
+    List,
+    /// Forget a claim
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
