@@ -112,15 +112,15 @@ def fleet(tmp_path):
 
 
 def next_window():
-    """A window that is shut now, opens with the next minute and then every other one."""
+    """A window that is shut now and for 20 seconds more, and opens every third minute."""
     now = datetime.datetime.now(datetime.timezone.utc)
-    parity = (now.minute + 1) % 2
-    return f"{parity}-59/2 * * * */{WINDOW_S}s", parity
+    phase = (now.minute + (1 if now.second <= 40 else 2)) % 3
+    return f"{phase}-59/3 * * * */{WINDOW_S}s", phase
 
 
-def is_open(when, parity):
+def is_open(when, phase):
     """Whether that time lies in the window; the recorder's clock is read a moment after the device began."""
-    since = (when - parity * 60) % 120
+    since = (when - phase * 60) % 180
     return since <= WINDOW_S
 
 
@@ -139,9 +139,9 @@ def test_a_fleet_in_bad_weather(fleet):
     for name in away:
         fleet.agents[name].stop()
     fleet.network.hold()
-    window, parity = next_window()
+    window, phase = next_window()
     rollout = fleet.start("2.0.0", "--wave", str(FIRST_WAVE), "--wave", "100%", "--window", window, "--soak", "3s", "--success", "75")
-    windowed.append((rollout, "2.0.0", parity))
+    windowed.append((rollout, "2.0.0", phase))
     fleet.crash()  # before the window opens
     assert set(e["status"] for e in fleet.show(rollout)["executions"]) == {"WAITING"}
     assert fleet.tried("2.0.0") == {}
@@ -217,11 +217,11 @@ def test_a_fleet_in_bad_weather(fleet):
     assert fleet.tried("1.0.0") == dict.fromkeys(fleet.agents, 1)
     assert fleet.tried("3.0.0") == dict.fromkeys(first, 1)
     assert fleet.tried("2.0.0") == {name: 2 if name in well else 1 for name in fleet.agents}, "again only on the way back"
-    for rollout, version, parity in windowed:
+    for rollout, version, phase in windowed:
         for wave in (1, 2):
             for execution in things.list_job_executions_for_job(jobId=f"{rollout}-wave-{wave}")["executionSummaries"]:
                 began = execution["jobExecutionSummary"]["startedAt"].timestamp()
-                assert is_open(began, parity), f"{execution['thingArn']} began at {began}"
+                assert is_open(began, phase), f"{execution['thingArn']} began at {began}"
         firsts = {}
         for name, when, tried, _ in fleet.records():
             if tried == version:
