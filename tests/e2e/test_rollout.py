@@ -301,7 +301,8 @@ def test_a_failing_device_is_tried_again_and_the_success_ratio_carries_the_wave(
     version, _ = fleet.add(sick=first[:1])
     rollout = fleet.server.json("rollout", "start", "lamp", version, "--group", "hall", "--wave", "10%", "--wave", "100%",
                                 "--success", "50", "--retry", "1")["id"]
-    shown = fleet.until(rollout, lambda r: r["state"] == "succeeded" and status_of(r)[first[0]] == "FAILED", "all to end")
+    # Half of a wave is enough for the rollout; the others still finish.
+    shown = fleet.until(rollout, lambda r: r["state"] == "succeeded" and set(status_of(r).values()) == {"FAILED", "SUCCEEDED"}, "all to end")
     assert fleet.agents[first[0]].tried(version) == 2
     assert [e["attempt"] for e in shown["executions"] if e["thing"] == first[0]] == [2]
     assert sorted(status_of(shown).values()) == ["FAILED"] + ["SUCCEEDED"] * (DEVICES - 1)
