@@ -34,7 +34,7 @@ pub(crate) struct Renewer {
     client: Client,
     tls: watch::Sender<Arc<ClientConfig>>,
     due: SystemTime,
-    /// The new certificate is not yet known to be in use; from when on to say so, once it has connected.
+    /// From when on to tell the server that the new certificate is in use, once it has connected.
     confirm: Option<Option<SystemTime>>,
     working: bool,
 }

@@ -1,5 +1,9 @@
 //! The audit over a registry of its own.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code: a wrong index is a wrong test, and says where"
+)]
 
 use ca::{Authority, AuthorityConfig, CrlShards, RevocationReason, Terms};
 use defender::audit::{Audited, CHECKS, Outcome, Severity};

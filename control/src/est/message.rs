@@ -67,7 +67,7 @@ impl Basic {
     }
 }
 
-/// The request for a certificate in a body, as DER; not yet looked into.
+/// The request for a certificate in a body, as DER; `ca` reads and checks it.
 pub(super) async fn request(headers: &HeaderMap, body: &mut Body) -> Result<Vec<u8>, ApiError> {
     let whole = tokio::time::timeout(BODY_DEADLINE, read(body)).await;
     let whole = whole.map_err(|_| {
