@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::bounds::Bounds;
 use super::clock::Clock;
 use super::durable::Durable;
+use super::endings::Endings;
 use super::groups::Groups;
 use super::hub::{Hub, RetainError};
 use super::janitor::{self, Deadlines};
@@ -316,6 +317,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         groups: Groups::default(),
         retained: Retained::new(limits.retained_messages, limits.retained_bytes),
         sessions: Sessions::new(),
+        endings: Endings::default(),
         deadlines: Deadlines::new(),
         bounds: Bounds::new(&limits, aws),
         aws,

@@ -158,6 +158,11 @@ impl Mailbox {
         self.live.load(Ordering::Relaxed)
     }
 
+    /// The first token that no delivery has yet.
+    pub(crate) fn next_token(&self) -> u64 {
+        self.next_token.load(Ordering::Relaxed)
+    }
+
     /// The number for a delivery of this QoS: 0 where it is not kept.
     pub(crate) fn token_for(&self, qos: Qos) -> u64 {
         if qos == Qos::AtMostOnce || !self.is_durable() {

@@ -6,6 +6,7 @@ mod clock;
 mod connection;
 mod delivery;
 mod durable;
+mod endings;
 mod groups;
 mod hub;
 mod identity;

@@ -154,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     hub.durable.delete_held(mailbox.number(), *packet_id);
                 }
             }
-            hub.erase(&mailbox);
+            hub.erase(&key, &mailbox);
             hub.sessions
                 .release(&key, &mailbox, None, hub.limits.parked_sessions);
             if end.forfeits() {

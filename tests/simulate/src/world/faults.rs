@@ -160,8 +160,6 @@ impl World {
                 }
             }
             if rules.revoked {
-                // It hears of it one way or another.
-                client.must_clean = true;
                 client.kept.certain = false;
             }
         }
