@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use store::{Behind, Journal, Lsn, Replay, StoreError};
 use tokio::sync::oneshot;
-use tokio_rustls::TlsAcceptor;
 
 use super::bounds::Bounds;
 use super::clock::Clock;
@@ -35,6 +34,7 @@ use super::router::Routing;
 use super::sampler::Sampler;
 use super::sessions::Sessions;
 use super::stats::{Counters, Stats};
+use super::tls::Settings;
 use super::tree::TopicTree;
 use crate::codec::Qos;
 use crate::session::Publication;
@@ -173,14 +173,14 @@ impl Broker {
             (listeners.mqtt, listeners.mqtt_tls, Transport::Mqtt),
             (listeners.wss, listeners.wss_tls, Transport::WebSocket),
         ];
-        if let Some(first) = cores.first() {
+        if let Some(first) = cores.get(listener::ACCEPTING_CORE) {
             first.handle.spawn(janitor::run(Arc::clone(&self.hub)));
             for (listener, tls, transport) in ports {
                 let address = listener.local_addr();
                 let accepting = listener::accept(
                     listener,
                     transport,
-                    TlsAcceptor::from(tls),
+                    Settings::new(&tls),
                     Arc::clone(&self.hub),
                     Arc::clone(&cores),
                 );
@@ -189,6 +189,15 @@ impl Broker {
         }
         *serving = Some(Serving { cores: threads });
         Ok(())
+    }
+
+    /// Whether any session has a subscription that matches a topic: what is not retained and nobody hears need not be
+    /// written.
+    #[must_use]
+    pub fn is_heard(&self, topic: &str) -> bool {
+        let mut heard = false;
+        self.hub.tree.matches(topic, &mut |_| heard = true);
+        heard
     }
 
     /// Publishes a message of a service to the sessions that subscribed to its topic. It is in
