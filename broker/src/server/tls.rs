@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{CipherSuite, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::refusal::Named;
@@ -147,14 +147,58 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// aws-lc-rs with the hybrid post-quantum group first: a client that offers a share for it gets it.
+/// aws-lc-rs with the hybrid post-quantum group first: a client that offers a share for it gets it. And with AES-128
+/// first, whose SHA-256 processors compute in hardware where SHA-384 costs a tenth of the handshake.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     let hybrid = rustls::NamedGroup::X25519MLKEM768;
     provider
         .kx_groups
         .sort_by_key(|group| group.name() != hybrid);
+    provider.cipher_suites.sort_by_key(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
     provider
+}
+
+/// One listener's settings, by who chooses the cipher suite: the server, which knows what is cheap here, unless the
+/// client puts ChaCha20 first. It has no AES in hardware then, and each byte costs it more than us.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    servers_choice: Arc<ServerConfig>,
+    clients_choice: Arc<ServerConfig>,
+}
+
+impl Settings {
+    pub(crate) fn new(config: &ServerConfig) -> Self {
+        let choosing = |ignore_client_order| {
+            let mut config = config.clone();
+            config.ignore_client_order = ignore_client_order;
+            Arc::new(config)
+        };
+        Self {
+            servers_choice: choosing(true),
+            clients_choice: choosing(false),
+        }
+    }
+
+    pub(crate) fn of(&self, hello: &ClientHello<'_>) -> &Arc<ServerConfig> {
+        // Browsers and others put reserved values in front that mean nothing (RFC 8701).
+        let known = |suite: &&CipherSuite| !matches!(suite, CipherSuite::Unknown(_));
+        match hello.cipher_suites().iter().find(known) {
+            Some(
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+            ) => &self.clients_choice,
+            _ => &self.servers_choice,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +207,26 @@ mod tests {
 
     /// A handshake in memory with a client that prefers the hybrid group, as OpenSSL 3.5 does, or knows one group only.
     fn negotiated(groups: Option<rustls::NamedGroup>) -> rustls::NamedGroup {
+        let mut offered = provider();
+        if let Some(only) = groups {
+            offered.kx_groups.retain(|group| group.name() == only);
+        }
+        let client = shaken(offered);
+        client.negotiated_key_exchange_group().unwrap().name()
+    }
+
+    /// The suite that a client gets which would have `first` most of all.
+    fn chosen(first: CipherSuite) -> CipherSuite {
+        let mut offered = aws_lc_rs::default_provider();
+        offered
+            .cipher_suites
+            .sort_by_key(|suite| suite.suite() != first);
+        let client = shaken(offered);
+        client.negotiated_cipher_suite().unwrap().suite()
+    }
+
+    /// A client after its handshake with a server of ours.
+    fn shaken(offered: CryptoProvider) -> rustls::ClientConnection {
         let dir = tempfile::tempdir().unwrap();
         let now = std::time::SystemTime::now();
         let config = ca::AuthorityConfig {
@@ -180,10 +244,7 @@ mod tests {
             authority.issuing_der().clone(),
         ];
         let server = server_config(&anchors, &certificate, ClientAuth::Optional, Protocol::Http);
-        let mut offered = provider();
-        if let Some(only) = groups {
-            offered.kx_groups.retain(|group| group.name() == only);
-        }
+        let settings = Settings::new(&server.unwrap());
         let mut roots = RootCertStore::empty();
         roots.add(authority.root_der().clone()).unwrap();
         let client = rustls::ClientConfig::builder_with_provider(Arc::new(offered))
@@ -193,7 +254,13 @@ mod tests {
             .with_no_client_auth();
         let name = "localhost".try_into().unwrap();
         let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
-        let mut server = rustls::ServerConnection::new(server.unwrap()).unwrap();
+        let mut acceptor = rustls::server::Acceptor::default();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        acceptor.read_tls(&mut hello.as_slice()).unwrap();
+        let accepted = acceptor.accept().ok().flatten().unwrap();
+        let settings = Arc::clone(settings.of(&accepted.client_hello()));
+        let mut server = accepted.into_connection(settings).ok().unwrap();
         while client.is_handshaking() || server.is_handshaking() {
             let mut wire = Vec::new();
             client.write_tls(&mut wire).unwrap();
@@ -204,7 +271,17 @@ mod tests {
             client.read_tls(&mut wire.as_slice()).unwrap();
             client.process_new_packets().unwrap();
         }
-        client.negotiated_key_exchange_group().unwrap().name()
+        client
+    }
+
+    #[test]
+    fn the_server_chooses_the_suite_unless_the_client_has_no_aes() {
+        use CipherSuite::{
+            TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+        };
+        assert_eq!(chosen(TLS13_AES_256_GCM_SHA384), TLS13_AES_128_GCM_SHA256);
+        let poor = chosen(TLS13_CHACHA20_POLY1305_SHA256);
+        assert_eq!(poor, TLS13_CHACHA20_POLY1305_SHA256);
     }
 
     #[test]
