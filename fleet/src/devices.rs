@@ -121,6 +121,49 @@ impl Fleet {
         })
     }
 
+    /// A device that was enrolled with the key of this CSR already, and may still use it: the answer to a request that
+    /// is made again because its first answer was lost.
+    ///
+    /// # Errors
+    /// [`FleetError::Csr`]; when the store fails.
+    pub fn enrolled_with(
+        &self,
+        thing: &ThingName,
+        csr: &[u8],
+    ) -> Result<Option<Enrolled>, FleetError> {
+        let request = Csr::parse(csr)?;
+        for id in self.all_names::<CertificateId>(&keys::principals(thing))? {
+            let Some(record) = self.read::<CertificateRecord>(&keys::certificate(&id))? else {
+                continue;
+            };
+            let Ok(der) = pem::parse(&record.pem) else {
+                continue;
+            };
+            let key = ca::PublicKey::of_certificate(der.contents());
+            if record.status != CertificateStatus::Active
+                || !key.is_ok_and(|key| key == *request.public_key())
+            {
+                continue;
+            }
+            let issued = Issued {
+                chain_pem: format!("{}{}", record.pem, self.inner.authority.issuing_pem()),
+                der: der.into_contents(),
+                pem: record.pem.clone(),
+                id,
+                serial: record.serial.clone(),
+                not_before: record.not_before,
+                not_after: record.not_after,
+            };
+            return Ok(Some(Enrolled {
+                thing: thing.clone(),
+                certificate: record,
+                issued,
+                key: None,
+            }));
+        }
+        Ok(None)
+    }
+
     /// Gives a thing a new certificate with the policies its certificates had, and revokes those, in one batch: a
     /// swapped board keeps groups, jobs and history.
     ///

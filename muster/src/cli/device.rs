@@ -83,7 +83,12 @@ pub(crate) enum Device {
 #[derive(Debug, Args)]
 pub(crate) struct DeviceCreate {
     /// Its name and client id: letters, digits, '-', '_' and ':'
-    pub(crate) name: String,
+    #[arg(required_unless_present = "from")]
+    pub(crate) name: Option<String>,
+    /// Make many: a CSV file with the columns name and, if you like, policy, group and attribute.KEY. Saying the same
+    /// again goes on where it was
+    #[arg(long, value_name = "FILE.csv", conflicts_with_all = ["name", "csr"], requires = "out")]
+    pub(crate) from: Option<PathBuf>,
     /// Policy of its certificate
     #[arg(long, value_name = "P", default_value = policy::DEVICE_DEFAULT)]
     pub(crate) policy: String,
@@ -96,7 +101,7 @@ pub(crate) struct DeviceCreate {
     /// Certificate signing request: the private key stays where it is
     #[arg(long, value_name = "FILE")]
     pub(crate) csr: Option<PathBuf>,
-    /// Where to write NAME.crt, NAME.key and root.crt [default: ./NAME]
+    /// Where to write NAME.crt, NAME.key and root.crt [default: ./NAME]; with --from a directory for each device
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }

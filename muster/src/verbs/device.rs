@@ -1,6 +1,6 @@
 //! `muster device …`.
 
-use super::{client, device_files::DeviceFiles, output};
+use super::{client, device_bulk, device_files::DeviceFiles, output};
 use crate::{
     cli::{Device, DeviceCreate, Global},
     client::encode,
@@ -16,7 +16,10 @@ use std::{
 
 pub(super) fn run(global: &Global, verb: Device) -> anyhow::Result<ExitCode> {
     match verb {
-        Device::Create(create) => self::create(global, create)?,
+        Device::Create(create) => match create.from.clone() {
+            Some(file) => return device_bulk::run(global, &create, &file),
+            None => self::create(global, create)?,
+        },
         Device::List => list(global)?,
         Device::Show { name } => {
             let device = client(global)?.call(Method::GET, &path(&name), None)?;
@@ -92,7 +95,10 @@ fn enrolling(made: &Value) -> String {
 }
 
 fn create(global: &Global, create: DeviceCreate) -> anyhow::Result<()> {
-    let mut body = json!({ "thingName": create.name, "policyName": create.policy });
+    let name = create
+        .name
+        .context("name the device, or many of them with --from")?;
+    let mut body = json!({ "thingName": name, "policyName": create.policy });
     let mut set = |key: &str, value: Value| {
         if let Some(fields) = body.as_object_mut() {
             fields.insert(key.to_owned(), value);
@@ -110,7 +116,7 @@ fn create(global: &Global, create: DeviceCreate) -> anyhow::Result<()> {
         set("certificateSigningRequest", read_csr(&csr)?.into());
     }
     let client = client(global)?;
-    let files = DeviceFiles::prepare(create.out, &create.name, with_csr)?;
+    let files = DeviceFiles::prepare(create.out, &name, with_csr)?;
     let answer = client
         .call(Method::POST, "/muster/v1/devices", Some(&body))
         .inspect_err(|_| files.withdraw())?;

@@ -4,7 +4,9 @@
 mod audit;
 mod claim;
 mod device;
+mod device_bulk;
 mod device_files;
+mod device_rows;
 mod firmware;
 mod firmware_offline;
 mod group;
