@@ -46,6 +46,13 @@ pub struct Device {
 pub type Devices = BTreeMap<String, Device>;
 
 impl Device {
+    /// The rollout was turned round once more: what was its way back lies behind it.
+    pub fn turn(&mut self) {
+        let gone = self.earlier.take();
+        self.told_before.extend(gone.map(|part| part.offered_at));
+        self.earlier = self.rollback.take();
+    }
+
     pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
         [&self.install, &self.rollback, &self.earlier]
             .into_iter()
@@ -63,34 +70,37 @@ impl Part {
         );
         failed && self.attempt <= rules.retries && current != Some(&self.to)
     }
+}
 
-    /// Whether it is queued, and may not begin any more.
-    pub(super) fn is_shut(&self, now: u64) -> bool {
-        self.status == ExecutionStatus::Queued && self.until.is_some_and(|until| until <= now)
-    }
+/// One more, or one fewer.
+pub(super) fn step(count: &mut usize, there: bool) {
+    *count = if there {
+        *count + 1
+    } else {
+        count.saturating_sub(1)
+    };
 }
 
 /// The devices of a wave, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) total: usize,
-    pub(crate) succeeded: usize,
+pub(super) struct Counts {
+    pub(super) total: usize,
+    pub(super) succeeded: usize,
     /// Failed for good.
-    pub(crate) failed: usize,
-    pub(crate) in_progress: usize,
+    pub(super) failed: usize,
+    pub(super) in_progress: usize,
     /// Told, or to be tried again.
-    pub(crate) queued: usize,
+    pub(super) queued: usize,
     ended: usize,
 }
 
 impl Counts {
-    /// Counts installs.
-    pub(crate) fn of(things: &[String], devices: &Devices, rules: &Rules) -> Self {
-        let installs = things.iter().filter_map(|thing| {
-            let device = devices.get(thing)?;
-            Some((device.install.as_ref()?, device.current.as_ref()))
-        });
-        Self::count(things.len(), installs, rules)
+    /// Of so many devices of which none was told.
+    pub(super) fn none_of(total: usize) -> Self {
+        Self {
+            total,
+            ..Self::default()
+        }
     }
 
     pub(super) fn count<'p>(
@@ -98,23 +108,35 @@ impl Counts {
         parts: impl Iterator<Item = (&'p Part, Option<&'p FirmwareVersion>)>,
         rules: &Rules,
     ) -> Self {
-        let mut counts = Self {
-            total,
-            ..Self::default()
-        };
+        let mut counts = Self::none_of(total);
         for (part, current) in parts {
-            let retried = part.is_retried(rules, current);
-            match part.status {
-                _ if retried => counts.queued += 1,
-                ExecutionStatus::Succeeded => counts.succeeded += 1,
-                ExecutionStatus::InProgress => counts.in_progress += 1,
-                ExecutionStatus::Queued => counts.queued += 1,
-                status if status.is_failure() => counts.failed += 1,
-                _ => {}
-            }
-            counts.ended += usize::from(part.status.is_terminal() && !retried);
+            counts.note(part, current, rules, true);
         }
         counts
+    }
+
+    /// Counts a device's part in, or out again.
+    pub(super) fn note(
+        &mut self,
+        part: &Part,
+        current: Option<&FirmwareVersion>,
+        rules: &Rules,
+        there: bool,
+    ) {
+        let retried = part.is_retried(rules, current);
+        let mut unlisted = 0;
+        let count = match part.status {
+            _ if retried => &mut self.queued,
+            ExecutionStatus::Succeeded => &mut self.succeeded,
+            ExecutionStatus::InProgress => &mut self.in_progress,
+            ExecutionStatus::Queued => &mut self.queued,
+            status if status.is_failure() => &mut self.failed,
+            _ => &mut unlisted,
+        };
+        step(count, there);
+        if part.status.is_terminal() && !retried {
+            step(&mut self.ended, there);
+        }
     }
 
     /// What the abort rule divides by: executions that were cancelled or removed tell nothing.

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Command, Devices, Offer, Part, Rollout, RolloutState};
+use super::{Action, Command, Devices, Offer, Part, Planner, Rollout, RolloutState};
 use crate::{Error, ExecutionStatus, FirmwareVersion};
 
-/// Devices looked at in one forecast, all rounds together; what lies beyond has no time.
-const BUDGET: usize = 50_000_000;
+/// Rounds of one forecast; what lies beyond has no time.
+const ROUNDS: usize = 50_000;
 
 /// What a rollout would do at the earliest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,27 +47,26 @@ impl Rollout {
     ///
     /// # Errors
     /// As [`Rollout::plan`].
-    pub fn forecast(&self, mut devices: Devices, now: u64) -> Result<Forecast, Error> {
-        let mut rollout = self.clone();
+    pub fn forecast(&self, devices: Devices, now: u64) -> Result<Forecast, Error> {
+        let mut planner = Planner::new(self.clone(), devices);
         let mut at = now;
-        let cost = self.things().count().max(1);
-        for _ in 0..(BUDGET / cost).max(1) {
-            if rollout.state == RolloutState::WaitingApproval {
+        for _ in 0..ROUNDS {
+            if planner.rollout().state == RolloutState::WaitingApproval {
                 for person in 0..super::MAX_APPROVERS {
                     let by = person.to_string();
-                    if rollout.command(Command::Approve { by }).is_err() {
+                    if planner.command(Command::Approve { by }).is_err() {
                         break;
                     }
                 }
             }
-            let plan = rollout.plan(&devices, at)?;
+            let plan = planner.plan(at, usize::MAX)?;
             for action in &plan.actions {
                 if let Action::Install { offers, .. } = action {
                     for offer in offers {
-                        take(&mut devices, offer, &self.spec.version, at);
+                        take(&mut planner, offer, &self.spec.version, at);
                     }
                 }
-                rollout.apply(action);
+                planner.apply(action);
             }
             if plan.actions.is_empty() {
                 match plan.wake_at {
@@ -76,7 +75,7 @@ impl Rollout {
                 }
             }
         }
-        let when = |thing: &String| Some(devices.get(thing)?.install.as_ref()?.offered_at);
+        let when = |thing: &String| Some(planner.device(thing)?.install.as_ref()?.offered_at);
         let waves = self.waves.iter().enumerate().map(|(index, wave)| {
             let mut things: Vec<ForecastThing> = wave
                 .things
@@ -103,14 +102,15 @@ impl Rollout {
     }
 }
 
-fn take(devices: &mut Devices, offer: &Offer, version: &FirmwareVersion, at: u64) {
-    let device = devices.entry(offer.thing.clone()).or_default();
-    device.install = Some(Part {
-        status: ExecutionStatus::Succeeded,
-        to: version.clone(),
-        before: None,
-        offered_at: at,
-        until: offer.until,
-        attempt: offer.attempt,
+fn take(planner: &mut Planner, offer: &Offer, version: &FirmwareVersion, at: u64) {
+    planner.change(&offer.thing, |device| {
+        device.install = Some(Part {
+            status: ExecutionStatus::Succeeded,
+            to: version.clone(),
+            before: None,
+            offered_at: at,
+            until: offer.until,
+            attempt: offer.attempt,
+        });
     });
 }

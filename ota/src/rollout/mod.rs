@@ -8,8 +8,10 @@ mod alarm;
 mod command;
 mod device;
 mod forecast;
+mod index;
 mod offer;
 mod plan;
+mod planner;
 mod rate;
 mod show;
 mod spec;
@@ -20,10 +22,11 @@ use serde::{Deserialize, Serialize};
 
 pub use alarm::USUAL_PERCENT;
 pub use command::Command;
-pub(crate) use device::Counts;
+use device::Counts;
 pub use device::{Device, Devices, Part};
 pub use forecast::{Forecast, ForecastThing, ForecastWave};
 pub use plan::Plan;
+pub use planner::Planner;
 pub use rate::{Counted, Growth, Rate};
 pub use show::{RolloutView, ShownExecution, ShownRollback, ShownWave};
 pub use spec::{

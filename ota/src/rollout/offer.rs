@@ -1,63 +1,54 @@
 //! Whom to tell now: nobody over the rate, nobody outside its window.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use jiff::tz::TimeZone;
 
-use super::{Device, Devices, Offer, Opening, Part, Rules};
-use crate::ExecutionStatus;
+use super::index::Pool;
+use super::{Offer, Opening, Part, Planner, Rules};
 
 /// The time over which a rate is counted.
 const MINUTE: u64 = 60;
 
 /// One round of telling devices at one moment.
 pub(super) struct Round<'a> {
-    devices: &'a Devices,
+    planner: &'a Planner,
     now: u64,
-    /// When devices were told within the last minute; in order.
-    recent: Vec<u64>,
-    /// Devices that were told of the job at hand, and those that have succeeded.
-    told: usize,
-    succeeded: usize,
+    /// When devices were told within the last minute and how many; in order, those of this round last.
+    recent: Vec<(u64, usize)>,
+    /// All of them.
+    lately: usize,
+    /// How many more this round may name.
+    most: usize,
     /// When more can be said though nothing happens.
     wake_at: Option<u64>,
 }
 
-/// A device that is to be told, and which try that is.
-pub(super) struct Candidate<'a> {
-    pub(super) thing: &'a str,
-    pub(super) attempt: u32,
-    /// When it was told before.
-    told_at: Option<u64>,
+/// Devices that wait for one thing in one zone, in their order.
+struct Source<'a> {
+    places: std::collections::btree_set::Iter<'a, u32>,
+    zone: usize,
+    /// They failed, and this is another try.
+    again: bool,
 }
 
 impl<'a> Round<'a> {
-    /// `things` are those of the rollout that may have been told; `part` is what they are told of now.
-    pub(super) fn new(
-        devices: &'a Devices,
-        things: impl Iterator<Item = &'a String>,
-        part: impl Fn(&'a Device) -> Option<&'a Part>,
-        now: u64,
-    ) -> Self {
-        let mut recent: Vec<u64> = Vec::new();
-        let (mut told, mut succeeded) = (0, 0);
-        for device in things.filter_map(|thing| devices.get(thing)) {
-            if let Some(part) = part(device) {
-                told += 1;
-                succeeded += usize::from(part.status == ExecutionStatus::Succeeded);
-            }
-            let parts = device.parts().map(|part| part.offered_at);
-            let times = parts.chain(device.told_before.iter().copied());
-            // Far in the future: the clock was set back meanwhile.
-            recent.extend(times.filter(|at| at + MINUTE > now && *at <= now + MINUTE));
-        }
-        recent.sort_unstable();
+    pub(super) fn new(planner: &'a Planner, now: u64, most: usize) -> Self {
+        // Far in the future: the clock was set back meanwhile.
+        let minute = now.saturating_sub(MINUTE - 1)..=now + MINUTE;
+        let recent: Vec<(u64, usize)> = planner
+            .index
+            .times
+            .range(minute)
+            .map(|(at, told)| (*at, *told))
+            .collect();
         Self {
-            devices,
+            planner,
             now,
+            lately: recent.iter().map(|(_, told)| told).sum(),
             recent,
-            told,
-            succeeded,
+            most,
             wake_at: None,
         }
     }
@@ -72,99 +63,137 @@ impl<'a> Round<'a> {
         self.wake_at
     }
 
-    /// Whether a device with this part in a job has to be told, as far as that part goes.
-    pub(super) fn candidate(
-        &mut self,
-        thing: &'a str,
-        part: Option<&Part>,
-        rules: &Rules,
-    ) -> Option<Candidate<'a>> {
-        let Some(part) = part else {
-            return Some(Candidate {
-                thing,
-                attempt: 1,
-                told_at: None,
-            });
-        };
-        let attempt = if part.is_shut(self.now) {
-            part.attempt
-        } else if part.is_retried(
-            rules,
-            self.devices
-                .get(thing)
-                .and_then(|device| device.current.as_ref()),
-        ) {
-            part.attempt + 1
-        } else {
-            if let Some(until) = part
-                .until
-                .filter(|_| part.status == ExecutionStatus::Queued)
-            {
-                self.wake(until);
+    /// When the one was told before whom there were `index` within the last minute.
+    fn told_at(&self, mut index: usize) -> Option<u64> {
+        for (at, told) in &self.recent {
+            match index.checked_sub(*told) {
+                None => return Some(*at),
+                Some(left) => index = left,
             }
-            return None;
-        };
-        Some(Candidate {
-            thing,
-            attempt,
-            told_at: Some(part.offered_at),
-        })
+        }
+        None
     }
 
-    /// Those of `candidates` that can be told now under `rules`, in their order.
-    pub(super) fn offers(&mut self, rules: &Rules, candidates: Vec<Candidate<'a>>) -> Vec<Offer> {
-        let mut clocks: BTreeMap<Option<&'a str>, Opening> = BTreeMap::new();
-        let mut offers = Vec::new();
-        let rate = rules.rate(self.told, self.succeeded);
-        for candidate in candidates {
-            let until = match &rules.window {
-                None => None,
-                Some(window) => {
-                    let device = self.devices.get(candidate.thing);
-                    let name = device.and_then(|device| device.zone.as_deref());
-                    let opening = *clocks.entry(name).or_insert_with(|| {
-                        match clock(name.or(rules.zone.as_deref())) {
-                            Some(zone) => window.at(&zone, self.now),
-                            None => Opening::Closed { opens: None },
-                        }
-                    });
-                    match opening {
-                        Opening::Open { until } => Some(until),
-                        Opening::Closed { opens } => {
-                            opens.into_iter().for_each(|opens| self.wake(opens));
-                            continue;
-                        }
-                    }
-                }
+    /// Whether a device of this wave has to be told, now or in its window.
+    pub(super) fn any(&self, wave: usize) -> bool {
+        let pools = self.planner.index.waves.get(wave).map(|wave| &wave.pools);
+        let any = |pool: &Pool| {
+            let shut = pool.queued.first_key_value();
+            !pool.fresh.is_empty()
+                || !pool.again.is_empty()
+                || shut.is_some_and(|(until, _)| *until <= self.now)
+        };
+        pools.is_some_and(|pools| pools.values().any(any))
+    }
+
+    /// The devices of a wave that can be told now under `rules`, in their order, with their places.
+    pub(super) fn offers(&mut self, wave: usize, rules: &Rules) -> Vec<(u32, Offer)> {
+        let planner = self.planner;
+        let Some(pools) = planner.index.waves.get(wave).map(|wave| &wave.pools) else {
+            return Vec::new();
+        };
+        let mut zones: Vec<(Option<&str>, Option<Opens>)> = Vec::new();
+        let mut sources = Vec::new();
+        for (zone, pool) in pools {
+            let index = zones.len();
+            let mut source = |places: &'a BTreeSet<u32>, again| {
+                let places = places.iter();
+                sources.push(Source {
+                    places,
+                    zone: index,
+                    again,
+                });
             };
-            if let Some(rate) = rate {
-                // What a device was told before is counted once only: it must be out of the count first.
-                if let Some(again) = candidate
-                    .told_at
-                    .map(|at| at + MINUTE)
-                    .filter(|at| *at > self.now && *at <= self.now + 2 * MINUTE)
-                {
-                    self.wake(again);
+            source(&pool.fresh, false);
+            source(&pool.again, true);
+            for (_, shut) in pool.queued.range(..=self.now) {
+                source(shut, false);
+            }
+            zones.push((zone.as_deref(), None));
+            if let Some((until, _)) = pool.queued.range(self.now + 1..).next() {
+                self.wake(*until);
+            }
+        }
+        let mut heads: BinaryHeap<Reverse<(u32, usize)>> = BinaryHeap::new();
+        for (index, source) in sources.iter_mut().enumerate() {
+            heads.extend(source.places.next().map(|place| Reverse((*place, index))));
+        }
+        let rate = rules.rate(planner.index.told, planner.index.succeeded);
+        let mut offers = Vec::new();
+        while let Some(Reverse((place, index))) = heads.pop() {
+            if self.most == 0 {
+                break;
+            }
+            let Some(source) = sources.get_mut(index) else {
+                continue;
+            };
+            let Some((zone, opening)) = zones.get_mut(source.zone) else {
+                continue;
+            };
+            let until = match *opening.get_or_insert_with(|| opens(rules, *zone, self.now)) {
+                Ok(until) => until,
+                // For those after it in this zone too.
+                Err(opens) => {
+                    opens.into_iter().for_each(|opens| self.wake(opens));
                     continue;
                 }
-                let over = self.recent.len().checked_sub(rate as usize);
-                if let Some(slot) = over.and_then(|over| self.recent.get(over)) {
+            };
+            let again = source.again;
+            heads.extend(source.places.next().map(|next| Reverse((*next, index))));
+            let device = planner.at(place);
+            let part: Option<&Part> = device.and_then(|device| {
+                if planner.rollout.undone == 0 {
+                    device.install.as_ref()
+                } else {
+                    device.rollback.as_ref()
+                }
+            });
+            if let Some(rate) = rate {
+                // What a device was told before is counted once only: it must be out of the count first.
+                if let Some(later) = part
+                    .map(|part| part.offered_at + MINUTE)
+                    .filter(|at| *at > self.now && *at <= self.now + 2 * MINUTE)
+                {
+                    self.wake(later);
+                    continue;
+                }
+                let over = self.lately.checked_sub(rate as usize);
+                if let Some(slot) = over.and_then(|over| self.told_at(over)) {
                     self.wake(slot + MINUTE);
                     break;
                 }
             }
-            self.recent.push(self.now);
-            offers.push(Offer {
-                thing: candidate.thing.to_owned(),
-                attempt: candidate.attempt,
+            match self.recent.last_mut().filter(|(at, _)| *at == self.now) {
+                Some((_, told)) => *told += 1,
+                None => self.recent.push((self.now, 1)),
+            }
+            self.lately += 1;
+            self.most -= 1;
+            let offer = Offer {
+                thing: planner.name(place).unwrap_or_default().to_owned(),
+                attempt: part.map_or(1, |part| part.attempt + u32::from(again)),
                 until,
-            });
+            };
+            offers.push((place, offer));
         }
         offers
     }
 }
 
-/// A zone that is not known has no windows: its device waits until its attribute is mended.
-fn clock(name: Option<&str>) -> Option<TimeZone> {
-    name.map_or(Some(TimeZone::UTC), |name| TimeZone::get(name).ok())
+/// Open, and until when where that has an end; or closed, and until when where it ever opens again.
+type Opens = Result<Option<u64>, Option<u64>>;
+
+fn opens(rules: &Rules, zone: Option<&str>, now: u64) -> Opens {
+    let Some(window) = &rules.window else {
+        return Ok(None);
+    };
+    // A zone that is not known has no windows: its device waits until its attribute is mended.
+    let zone = match zone.or(rules.zone.as_deref()) {
+        None => TimeZone::UTC,
+        Some(name) => TimeZone::get(name).map_err(|_| None)?,
+    };
+    match window.at(&zone, now) {
+        Opening::Open { until } => Ok(Some(until)),
+        Opening::Closed { opens } => Err(opens),
+    }
 }

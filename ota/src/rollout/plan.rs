@@ -4,16 +4,8 @@ use std::collections::BTreeMap;
 
 use super::alarm::alarm;
 use super::offer::Round;
-use super::{Action, Counts, Device, Devices, Offer, Part, Rollout, RolloutState, Wave, WaveState};
-use crate::{Error, ExecutionStatus, FirmwareVersion, JobId};
-
-fn install(device: &Device) -> Option<&Part> {
-    device.install.as_ref()
-}
-
-fn rollback(device: &Device) -> Option<&Part> {
-    device.rollback.as_ref()
-}
+use super::{Action, Counts, Device, Offer, Part, Planner, Rollout, RolloutState, Wave, WaveState};
+use crate::{Error, FirmwareVersion, JobId};
 
 /// What to do now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,14 +25,15 @@ impl Plan {
     }
 }
 
-impl Rollout {
-    /// What to do now, and when to ask again.
+impl Planner {
+    /// What to do now, and when to ask again. No more than `most` devices are told by it, and as many
+    /// taken back what they were told; the rest comes when it is asked again.
     ///
     /// # Errors
     /// Never: ids leave room for their endings.
-    pub fn plan(&self, devices: &Devices, now: u64) -> Result<Plan, Error> {
-        match self.state {
-            RolloutState::Scheduled => Ok(match self.spec.start_at {
+    pub fn plan(&self, now: u64, most: usize) -> Result<Plan, Error> {
+        match self.rollout.state {
+            RolloutState::Scheduled => Ok(match self.rollout.spec.start_at {
                 Some(start) if start > now => Plan {
                     actions: Vec::new(),
                     wake_at: Some(start),
@@ -48,45 +41,42 @@ impl Rollout {
                 _ => Plan::of(vec![Action::Begin]),
             }),
             RolloutState::Running | RolloutState::Paused | RolloutState::WaitingApproval => {
-                self.forward(devices, now)
+                self.forward(now, most)
             }
             // Those who were not waited for.
-            RolloutState::Succeeded if self.undone == 0 => {
-                let mut round = Round::new(devices, self.things(), install, now);
-                let actions = self.installs(&mut round, devices)?;
+            RolloutState::Succeeded if self.rollout.undone == 0 => {
+                let mut round = Round::new(self, now, most);
+                let actions = self.installs(&mut round)?;
                 Ok(Plan {
                     actions,
                     wake_at: round.wake_at(),
                 })
             }
             RolloutState::Succeeded => Ok(Plan::default()),
-            RolloutState::Aborted => Ok(Plan::of(self.cancel_queued(devices)?)),
-            RolloutState::RollingBack | RolloutState::RolledBack => self.back(devices, now),
+            RolloutState::Aborted => Ok(Plan::of(self.cancel_queued(most)?)),
+            RolloutState::RollingBack | RolloutState::RolledBack => self.back(now, most),
         }
-    }
-
-    /// The actions of [`Rollout::plan`].
-    ///
-    /// # Errors
-    /// As [`Rollout::plan`].
-    pub fn next(&self, devices: &Devices, now: u64) -> Result<Vec<Action>, Error> {
-        Ok(self.plan(devices, now)?.actions)
     }
 
     fn begun(&self) -> impl Iterator<Item = (usize, &Wave)> {
         let begun = |wave: &Wave| matches!(wave.state, WaveState::Running | WaveState::Done);
-        self.waves
-            .iter()
-            .enumerate()
-            .filter(move |(_, wave)| begun(wave))
+        let waves = self.rollout.waves.iter().enumerate();
+        waves.filter(move |(_, wave)| begun(wave))
     }
 
-    fn forward(&self, devices: &Devices, now: u64) -> Result<Plan, Error> {
+    /// The installs of a wave, counted.
+    pub(super) fn counts(&self, wave: usize) -> Counts {
+        let kept = self.index.waves.get(wave);
+        kept.map(|kept| kept.counts).unwrap_or_default()
+    }
+
+    fn forward(&self, now: u64, most: usize) -> Result<Plan, Error> {
         let begun: Vec<(usize, &Wave, Counts)> = self
             .begun()
-            .map(|(index, wave)| (index, wave, Counts::of(&wave.things, devices, &wave.rules)))
+            .map(|(index, wave)| (index, wave, self.counts(index)))
             .collect();
-        if let (Some(percent), Some((last, ..))) = (self.spec.rules.alarm_percent, begun.last()) {
+        let percent = self.rollout.spec.rules.alarm_percent;
+        if let (Some(percent), Some((last, ..))) = (percent, begun.last()) {
             let failed = begun.iter().map(|(_, _, counts)| counts.failed).sum();
             let finished = begun.iter().map(|(_, _, counts)| counts.finished()).sum();
             if let Some(why) = alarm(percent, failed, finished) {
@@ -105,23 +95,19 @@ impl Rollout {
                 }]));
             }
         }
-        if self.state == RolloutState::Paused {
+        if self.rollout.state == RolloutState::Paused {
             return Ok(Plan::default());
         }
-        let told = self.begun().flat_map(|(_, wave)| &wave.things);
-        let mut round = Round::new(devices, told, install, now);
-        let mut actions = self.installs(&mut round, devices)?;
-        let open = self
-            .waves
-            .iter()
-            .enumerate()
-            .find(|(_, wave)| wave.state != WaveState::Done);
-        match open {
+        let mut round = Round::new(self, now, most);
+        let mut actions = self.installs(&mut round)?;
+        let mut waves = self.rollout.waves.iter().enumerate();
+        match waves.find(|(_, wave)| wave.state != WaveState::Done) {
             None => actions.push(Action::Finish {
                 state: RolloutState::Succeeded,
             }),
             Some((index, wave))
-                if wave.state == WaveState::Waiting && self.state == RolloutState::Running =>
+                if wave.state == WaveState::Waiting
+                    && self.rollout.state == RolloutState::Running =>
             {
                 let due = self.due(index, wave);
                 if due > now {
@@ -144,54 +130,41 @@ impl Rollout {
     fn due(&self, index: usize, wave: &Wave) -> u64 {
         let soaked = index
             .checked_sub(1)
-            .and_then(|before| self.waves.get(before))
+            .and_then(|before| self.rollout.waves.get(before))
             .and_then(|before| Some(before.done_at?.saturating_add(before.rules.soak_seconds)));
         soaked.max(wave.start_at).unwrap_or_default()
     }
 
     /// Tells the devices of the waves that have begun.
-    fn installs<'a>(
-        &'a self,
-        round: &mut Round<'a>,
-        devices: &'a Devices,
-    ) -> Result<Vec<Action>, Error> {
+    fn installs(&self, round: &mut Round<'_>) -> Result<Vec<Action>, Error> {
         let mut actions = Vec::new();
         for (index, wave) in self.begun() {
-            let mut candidates = Vec::new();
-            for thing in &wave.things {
-                let part = devices
-                    .get(thing)
-                    .and_then(|device| device.install.as_ref());
-                candidates.extend(round.candidate(thing, part, &wave.rules));
-            }
-            let offers = round.offers(&wave.rules, candidates);
+            let offers = round.offers(index, &wave.rules);
             if !offers.is_empty() {
                 actions.push(Action::Install {
                     wave: index,
-                    job: self.wave_job(index)?,
-                    offers,
+                    job: self.rollout.wave_job(index)?,
+                    offers: offers.into_iter().map(|(_, offer)| offer).collect(),
                 });
             }
         }
         Ok(actions)
     }
 
-    fn cancel_queued(&self, devices: &Devices) -> Result<Vec<Action>, Error> {
-        let queued = |part: &&Part| part.status == ExecutionStatus::Queued;
+    fn cancel_queued(&self, most: usize) -> Result<Vec<Action>, Error> {
         let mut jobs: BTreeMap<JobId, Vec<String>> = BTreeMap::new();
-        for (index, wave) in self.waves.iter().enumerate() {
-            for thing in &wave.things {
-                let Some(device) = devices.get(thing) else {
-                    continue;
-                };
-                if device.install.as_ref().filter(queued).is_some() {
-                    let job = self.wave_job(index)?;
-                    jobs.entry(job).or_default().push(thing.clone());
-                }
-                if let Some(part) = device.earlier.as_ref().filter(queued) {
-                    let job = self.back_job(self.undone.saturating_sub(1), &part.to)?;
-                    jobs.entry(job).or_default().push(thing.clone());
-                }
+        let mut cancel = |job, place| {
+            let thing = self.name(place).unwrap_or_default();
+            jobs.entry(job).or_default().push(thing.to_owned());
+        };
+        for place in self.index.queued.iter().take(most) {
+            let wave = self.wave_of(*place).unwrap_or_default();
+            cancel(self.rollout.wave_job(wave)?, *place);
+        }
+        let turn = self.rollout.undone.saturating_sub(1);
+        for place in self.index.queued_earlier.iter().take(most) {
+            if let Some(part) = self.at(*place).and_then(|device| device.earlier.as_ref()) {
+                cancel(self.rollout.back_job(turn, &part.to)?, *place);
             }
         }
         let cancel = |(job, things)| Action::CancelQueued { job, things };
@@ -202,41 +175,29 @@ impl Rollout {
     /// themselves are left alone. Those in progress are waited for: their timeout bounds it. Windows and
     /// rates hold on the way back too. One that is found to have taken it only after all is over, because
     /// its report came late, is still sent back.
-    fn back(&self, devices: &Devices, now: u64) -> Result<Plan, Error> {
-        let mut actions = self.cancel_queued(devices)?;
-        let mut round = Round::new(devices, self.things(), rollback, now);
+    fn back(&self, now: u64, most: usize) -> Result<Plan, Error> {
+        let mut actions = self.cancel_queued(most)?;
+        let mut round = Round::new(self, now, most);
         let mut back: BTreeMap<&FirmwareVersion, Vec<Offer>> = BTreeMap::new();
-        let mut busy = false;
-        for wave in &self.waves {
-            let mut candidates = Vec::new();
-            let mut targets: BTreeMap<&str, &FirmwareVersion> = BTreeMap::new();
-            for thing in &wave.things {
-                let Some(device) = devices.get(thing) else {
-                    continue;
-                };
-                busy |= device.parts().any(|part| !part.status.is_terminal());
-                let Some(target) = self.way_back(device) else {
-                    continue;
-                };
-                targets.insert(thing, target);
-                candidates.extend(round.candidate(thing, device.rollback.as_ref(), &wave.rules));
-            }
-            busy |= !candidates.is_empty();
-            for offer in round.offers(&wave.rules, candidates) {
-                if let Some(target) = targets.get(offer.thing.as_str()) {
+        let mut busy = self.index.open > 0;
+        for (index, wave) in self.rollout.waves.iter().enumerate() {
+            busy |= round.any(index);
+            for (place, offer) in round.offers(index, &wave.rules) {
+                let device = self.at(place);
+                if let Some(target) = device.and_then(|device| self.rollout.way_back(device)) {
                     back.entry(target).or_default().push(offer);
                 }
             }
         }
         for (version, offers) in back {
             actions.push(Action::RollBack {
-                job: self.back_job(self.undone, version)?,
+                job: self.rollout.back_job(self.rollout.undone, version)?,
                 version: version.clone(),
                 offers,
             });
         }
-        if actions.is_empty() && !busy && self.state == RolloutState::RollingBack {
-            let back = self.undone % 2 == 1;
+        if actions.is_empty() && !busy && self.rollout.state == RolloutState::RollingBack {
+            let back = self.rollout.undone % 2 == 1;
             let state = if back {
                 RolloutState::RolledBack
             } else {
@@ -249,7 +210,9 @@ impl Rollout {
             wake_at: round.wake_at(),
         })
     }
+}
 
+impl Rollout {
     /// What a device did last before the rollout was turned round.
     pub(super) fn undoes<'d>(&self, device: &'d Device) -> Option<&'d Part> {
         if self.undone > 1 {

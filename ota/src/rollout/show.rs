@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Device, Devices, Rollout, RolloutState, Wave, WaveState};
+use super::{Counts, Device, Planner, Rollout, RolloutState, Wave, WaveState};
 use crate::{ExecutionStatus, FirmwareName, FirmwareVersion, RolloutId};
 
 /// A rollout as operators see it.
@@ -89,12 +89,13 @@ pub struct ShownExecution {
     pub attempt: Option<u32>,
 }
 
-impl Rollout {
+impl Planner {
     /// The rollout as operators see it.
     #[must_use]
-    pub fn view(&self, devices: &Devices) -> RolloutView {
-        let waves = self.waves.iter().map(|wave| {
-            let counts = Counts::of(&wave.things, devices, &wave.rules);
+    pub fn view(&self) -> RolloutView {
+        let rollout = &self.rollout;
+        let waves = rollout.waves.iter().enumerate().map(|(index, wave)| {
+            let counts = self.counts(index);
             ShownWave {
                 name: wave.name.clone(),
                 state: wave.state,
@@ -106,34 +107,36 @@ impl Rollout {
                 approved_by: wave.approved_by.clone(),
             }
         });
-        let executions = self.waves.iter().flat_map(|wave| {
-            wave.things
-                .iter()
-                .map(|thing| self.execution(thing, wave, devices.get(thing)))
-        });
+        let of_waves = rollout
+            .waves
+            .iter()
+            .flat_map(|wave| std::iter::repeat_n(wave, wave.things.len()));
+        let executions = of_waves
+            .zip(self.devices())
+            .map(|(wave, (thing, device))| rollout.execution(thing, wave, device));
         RolloutView {
-            id: self.id.clone(),
-            name: self.spec.name.clone(),
-            version: self.spec.version.clone(),
-            state: self.state,
-            reason: self.reason.clone(),
+            id: rollout.id.clone(),
+            name: rollout.spec.name.clone(),
+            version: rollout.spec.version.clone(),
+            state: rollout.state,
+            reason: rollout.reason.clone(),
             waves: waves.collect(),
             executions: executions.collect(),
-            rollback: (self.undone > 0).then(|| self.rollback(devices)),
+            rollback: (rollout.undone > 0).then(|| self.rollback()),
         }
     }
 
-    fn rollback<'d>(&self, devices: &'d Devices) -> ShownRollback {
-        let all = || self.things().filter_map(|thing| devices.get(thing));
+    fn rollback<'d>(&'d self) -> ShownRollback {
+        let all = || self.devices.iter();
         let waiting = all()
-            .filter(|device| device.rollback.is_none() && self.way_back(device).is_some())
+            .filter(|device| device.rollback.is_none() && self.rollout.way_back(device).is_some())
             .count();
         let part = |device: &'d Device| Some((device.rollback.as_ref()?, device.current.as_ref()));
         let parts = || all().filter_map(part);
         let total = parts().count();
-        let counts = Counts::count(total, parts(), &self.spec.rules);
+        let counts = Counts::count(total, parts(), &self.rollout.spec.rules);
         ShownRollback {
-            turn: self.undone,
+            turn: self.rollout.undone,
             total: total + waiting,
             succeeded: counts.succeeded,
             failed: counts.failed,
@@ -142,25 +145,28 @@ impl Rollout {
             waiting,
         }
     }
+}
 
-    fn execution(&self, thing: &str, wave: &Wave, device: Option<&Device>) -> ShownExecution {
-        let install = device.and_then(|device| device.install.as_ref());
-        let rollback = device.and_then(|device| device.rollback.as_ref());
+impl Rollout {
+    fn execution(&self, thing: &str, wave: &Wave, device: &Device) -> ShownExecution {
+        let install = device.install.as_ref();
+        let rollback = device.rollback.as_ref();
         let stuck = matches!(
             self.state,
             RolloutState::RollingBack | RolloutState::RolledBack
         ) && install
             .is_some_and(|part| part.status == ExecutionStatus::Succeeded && part.before.is_none())
             && rollback.is_none();
-        let reason = device.and_then(|device| device.reason.clone());
+        let reason = device.reason.clone();
         let lost = device
-            .and_then(|device| device.zone.as_deref())
+            .zone
+            .as_deref()
             .filter(|name| wave.rules.window.is_some() && super::zone(name, "").is_err());
         ShownExecution {
             thing: thing.to_owned(),
             wave: wave.name.clone(),
             status: install.map_or_else(|| "WAITING".to_owned(), |part| part.status.to_string()),
-            version: device.and_then(|device| device.current.clone()),
+            version: device.current.clone(),
             reason: reason
                 .or_else(|| stuck.then(|| "no earlier version is known to go back to".to_owned()))
                 .or_else(|| {

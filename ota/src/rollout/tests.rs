@@ -1,4 +1,5 @@
 mod fleet;
+mod naive;
 mod rules;
 mod runs;
 
@@ -39,6 +40,71 @@ fn rollout_with(count: usize, waves: &[&str], rules: &Rules) -> Rollout {
 
 fn rollout(count: usize, waves: &[&str], abort: Option<u8>) -> Rollout {
     rollout_with(count, waves, &rules(abort, 1))
+}
+
+impl Rollout {
+    /// What the planner says that knows how the devices stand, which is what counting them gives.
+    fn plan(&self, devices: &Devices, now: u64) -> Result<Plan, Error> {
+        let planner = Planner::new(self.clone(), devices.clone());
+        let plan = planner.plan(now, usize::MAX)?;
+        assert_eq!(plan, self.plan_naively(devices, now)?);
+        Ok(plan)
+    }
+
+    fn next(&self, devices: &Devices, now: u64) -> Result<Vec<Action>, Error> {
+        Ok(self.plan(devices, now)?.actions)
+    }
+
+    fn view(&self, devices: &Devices) -> RolloutView {
+        Planner::new(self.clone(), devices.clone()).view()
+    }
+}
+
+impl Part {
+    /// Whether it is queued, and may not begin any more.
+    fn is_shut(&self, now: u64) -> bool {
+        self.status == ExecutionStatus::Queued && self.until.is_some_and(|until| until <= now)
+    }
+}
+
+/// A planner that is told of each change, and must know at any time what one knows that counts anew.
+struct Follower(Planner);
+
+impl Follower {
+    fn check(&mut self, rollout: &Rollout, devices: &Devices, now: u64) {
+        self.0.follow(without_things(rollout));
+        for (thing, device) in devices {
+            if self.0.device(thing) != Some(device) {
+                self.0.change(thing, |known| *known = device.clone());
+            }
+        }
+        let anew = Planner::new(rollout.clone(), devices.clone());
+        assert_eq!(self.0.index, anew.index);
+        for (index, wave) in rollout.waves.iter().enumerate() {
+            let counts = naive::counts(&wave.things, devices, &wave.rules);
+            assert_eq!(self.0.counts(index), counts);
+        }
+        assert_eq!(self.0.view(), anew.view());
+        let plan = self.0.plan(now, usize::MAX).unwrap();
+        assert_eq!(plan, rollout.plan_naively(devices, now).unwrap());
+        // Told little by little it names the same devices first.
+        let some = self.0.plan(now, 2).unwrap();
+        let told = |plan: &Plan| -> Vec<Offer> {
+            let offers = plan.actions.iter().filter_map(|action| match action {
+                Action::Install { offers, .. } => Some(offers.clone()),
+                _ => None,
+            });
+            offers.flatten().collect()
+        };
+        let (some, all) = (told(&some), told(&plan));
+        assert_eq!(some, all[..all.len().min(2)]);
+    }
+}
+
+fn without_things(rollout: &Rollout) -> Rollout {
+    let mut bare = rollout.clone();
+    bare.waves.iter_mut().for_each(|wave| wave.things.clear());
+    bare
 }
 
 /// The world the planner acts on: devices, the time, and what each device was told and did.
@@ -152,11 +218,7 @@ impl World {
     /// The server reads the parts of the turn that is under way.
     fn turn(&mut self, rollout: &Rollout) {
         if rollout.undone > 1 {
-            for device in self.devices.values_mut() {
-                let gone = device.earlier.take();
-                device.told_before.extend(gone.map(|part| part.offered_at));
-                device.earlier = device.rollback.take();
-            }
+            self.devices.values_mut().for_each(Device::turn);
         }
     }
 

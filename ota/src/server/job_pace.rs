@@ -249,14 +249,16 @@ fn look(
         changes.rows.put(key::job(id), &job)?;
         return Ok(if more { Look::More } else { Look::Over });
     }
-    let known: BTreeSet<String> = changes.waiting(id, usize::MAX / 2)?.into_iter().collect();
-    let joined: BTreeSet<String> = joined
-        .iter()
-        .filter(|thing| !known.contains(*thing))
-        .cloned()
-        .collect();
     if !joined.is_empty() {
-        changes.wait(&mut job, &joined)?;
+        let known: BTreeSet<String> = changes.waiting(id, usize::MAX / 2)?.into_iter().collect();
+        let joined: BTreeSet<String> = joined
+            .iter()
+            .filter(|thing| !known.contains(*thing))
+            .cloned()
+            .collect();
+        if !joined.is_empty() {
+            changes.wait(&mut job, &joined)?;
+        }
     }
     job.recent.retain(|(at, _)| at + MINUTE > now && *at <= now);
     let (room, mut wake) = job

@@ -292,7 +292,9 @@ impl Ota {
                     })?;
                 }
             }
-            changes.news.push(News::Forgotten);
+            changes.news.push(News::Forgotten {
+                thing: thing.to_owned(),
+            });
             // Another thing of that name later on is another thing.
             for prefix in [
                 key::runs_of(thing),

@@ -6,9 +6,9 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::Ota;
-use super::records::{Execution, Install, RolloutRow};
-use super::rollouts::{ZONE_ATTRIBUTE, follow, part};
-use crate::rollout::{Devices, Rollout};
+use super::records::{Execution, Install};
+use super::rollouts::{ZONE_ATTRIBUTE, part};
+use crate::rollout::Planner;
 use crate::{Error, FirmwareName, FirmwareVersion, RolloutId};
 
 /// Devices in all pictures together; beyond it the picture that was not asked for longest goes first.
@@ -37,13 +37,12 @@ pub(super) enum News {
         version: FirmwareVersion,
     },
     /// A thing is gone, and what was known of it.
-    Forgotten,
+    Forgotten { thing: String },
 }
 
 /// A rollout and its devices as the rows have them.
 pub(super) struct Picture {
-    pub(super) rollout: Rollout,
-    pub(super) devices: Devices,
+    pub(super) planner: Planner,
     /// When the time zones were read (seconds since 1970).
     zones_at: u64,
     /// Orders the pictures by when they were last asked for.
@@ -60,26 +59,25 @@ pub(super) struct Pictures {
 
 impl Picture {
     fn take(&mut self, install: &Install, execution: Execution) -> Result<(), Error> {
-        let turn = self.rollout.undone;
+        let rollout = self.planner.rollout();
+        let turn = rollout.undone;
         let slot = if !install.back {
             0
-        } else if execution.job == self.rollout.back_job(turn, &install.version)? {
+        } else if execution.job == rollout.back_job(turn, &install.version)? {
             1
-        } else if turn > 1 && execution.job == self.rollout.back_job(turn - 1, &install.version)? {
+        } else if turn > 1 && execution.job == rollout.back_job(turn - 1, &install.version)? {
             2
         } else {
             // Of a turn before those: nothing asks for it.
             return Ok(());
         };
-        let Some(device) = self.devices.get_mut(&execution.thing) else {
-            return Ok(());
-        };
+        let thing = execution.thing.clone();
         let part = Some(part(execution, &install.version));
-        match slot {
+        self.planner.change(&thing, |device| match slot {
             0 => device.install = part,
             1 => device.rollback = part,
             _ => device.earlier = part,
-        }
+        });
         Ok(())
     }
 }
@@ -99,14 +97,23 @@ impl Pictures {
                     name,
                     version,
                 } => {
-                    let of_it = |picture: &&mut Picture| picture.rollout.spec.name == name;
+                    let of_it =
+                        |picture: &&mut Picture| picture.planner.rollout().spec.name == name;
                     for picture in self.of.values_mut().filter(of_it) {
-                        if let Some(device) = picture.devices.get_mut(&thing) {
-                            device.current = Some(version.clone());
-                        }
+                        let version = version.clone();
+                        picture
+                            .planner
+                            .change(&thing, |device| device.current = Some(version));
                     }
                 }
-                News::Forgotten => self.of.clear(),
+                News::Forgotten { thing } => {
+                    for picture in self.of.values_mut() {
+                        picture.planner.change(&thing, |device| {
+                            device.current = None;
+                            device.zone = None;
+                        });
+                    }
+                }
             }
         }
         Ok(())
@@ -137,7 +144,7 @@ impl Pictures {
             && self
                 .of
                 .values()
-                .map(|picture| picture.devices.len())
+                .map(|picture| picture.planner.len())
                 .sum::<usize>()
                 > MAX_DEVICES
         {
@@ -174,13 +181,9 @@ impl Ota {
             return Err(error);
         }
         let row = self.rollout_row(id)?;
-        let known = pictures.of.get(id).map(|picture| picture.rollout.undone);
-        let turned = |row: &RolloutRow| known.is_some_and(|turn| turn != row.turn());
-        if known.is_none() || turned(&row) {
-            let rollout = self.load(id)?;
+        if !pictures.of.contains_key(id) {
             let picture = Picture {
-                devices: self.devices(&rollout)?,
-                rollout,
+                planner: self.planner(self.load(id)?)?,
                 zones_at: now,
                 asked: 0,
                 rests_until: None,
@@ -194,16 +197,18 @@ impl Ota {
             return Err(super::rollouts::missing(id));
         };
         picture.asked = asked;
-        follow(&mut picture.rollout, &row);
-        let age = ZONES_AFTER_SECONDS + picture.devices.len() as u64 / ZONES_PER_SECOND;
-        if picture.rollout.has_windows() && now >= picture.zones_at.saturating_add(age) {
-            for (thing, device) in &mut picture.devices {
+        picture.planner.follow(row.into_bare());
+        let age = ZONES_AFTER_SECONDS + picture.planner.len() as u64 / ZONES_PER_SECOND;
+        let windows = picture.planner.rollout().has_windows();
+        if windows && now >= picture.zones_at.saturating_add(age) {
+            picture.planner.change_each(|thing, device| {
                 device.zone = self.attribute_of(thing, ZONE_ATTRIBUTE)?;
-            }
+                Ok::<(), Error>(())
+            })?;
             picture.zones_at = now;
         }
         #[cfg(test)]
-        picture.assert_is(&self.devices(&picture.rollout)?);
+        picture.assert_is(&self.planner(picture.planner.rollout().clone())?);
         Ok(picture)
     }
 }
@@ -211,14 +216,16 @@ impl Ota {
 #[cfg(test)]
 impl Picture {
     /// It shows what the planner asks for as the rows have it.
-    fn assert_is(&self, rows: &Devices) {
-        let bare = |devices: &Devices| {
-            let mut devices = devices.clone();
-            for device in devices.values_mut() {
+    fn assert_is(&self, rows: &Planner) {
+        let bare = |planner: &Planner| -> Vec<(String, crate::rollout::Device)> {
+            let bare = |(thing, device): (&str, &crate::rollout::Device)| {
+                let mut device = device.clone();
                 (device.reason, device.zone) = (None, None);
-            }
-            devices
+                (thing.to_owned(), device)
+            };
+            planner.devices().map(bare).collect()
         };
-        assert_eq!(bare(&self.devices), bare(rows), "{}", self.rollout.id);
+        let id = &self.planner.rollout().id;
+        assert_eq!(bare(&self.planner), bare(rows), "{id}");
     }
 }

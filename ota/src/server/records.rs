@@ -319,6 +319,11 @@ impl RolloutRow {
         self.waves = rollout.waves.iter().map(WaveRow::of).collect();
     }
 
+    /// The rollout without its things.
+    pub(super) fn into_bare(self) -> Rollout {
+        self.into_rollout(std::iter::repeat_with(Vec::new))
+    }
+
     pub(super) fn into_rollout(self, members: impl IntoIterator<Item = Vec<String>>) -> Rollout {
         let rules = self.spec.rules.clone();
         let undone = self.turn();

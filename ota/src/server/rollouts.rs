@@ -16,7 +16,7 @@ use super::records::{
 };
 use super::{Ota, seconds};
 use crate::rollout::{
-    Action, Command, Device, Devices, Offer, Part, Rollout, RolloutState, RolloutView,
+    Action, Command, Device, Devices, Offer, Part, Planner, Rollout, RolloutState, RolloutView,
 };
 use crate::{Error, FirmwareName, FirmwareVersion, InstallDocument, JobId, RolloutId};
 
@@ -26,7 +26,7 @@ pub(super) const ZONE_ATTRIBUTE: &str = "timezone";
 pub(super) const HARDWARE_ATTRIBUTE: &str = "hardware";
 /// Executions made in one go.
 const QUEUE_AT_ONCE: usize = 500;
-/// Devices told by one action before those that ask are answered again; the planner names the rest anew.
+/// Devices told by one plan before those that ask are answered again; the planner names the rest anew.
 const TELL_AT_ONCE: usize = 10_000;
 
 /// A line of the list of rollouts.
@@ -62,8 +62,7 @@ impl Ota {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn rollout(&self, id: &RolloutId) -> Result<RolloutView, Error> {
-        let rollout = self.load(id)?;
-        Ok(rollout.view(&self.devices(&rollout)?))
+        Ok(self.planner(self.load(id)?)?.view())
     }
 
     /// Rollouts in the order of their ids, at most `limit` after the one named `after`.
@@ -105,13 +104,12 @@ impl Ota {
         command: Command,
         at: SystemTime,
     ) -> Result<(), Error> {
-        let mut rollout = self.load(id)?;
         self.change(at, |changes| {
             let mut row: RolloutRow = changes
                 .rows
                 .get(&key::rollout(id))?
                 .ok_or_else(|| missing(id))?;
-            follow(&mut rollout, &row);
+            let mut rollout = row.clone().into_bare();
             rollout.command(command)?;
             row.follow(&rollout);
             changes.rollouts.insert(id.clone());
@@ -142,29 +140,36 @@ impl Ota {
         Ok(row.into_rollout(members))
     }
 
-    /// How the devices of a rollout stand.
-    pub(super) fn devices(&self, rollout: &Rollout) -> Result<Devices, Error> {
-        let mut devices = Devices::new();
+    /// A rollout and its devices as the rows have them.
+    pub(super) fn planner(&self, rollout: Rollout) -> Result<Planner, Error> {
         let zones = rollout.has_windows();
-        for thing in rollout.waves.iter().flat_map(|wave| &wave.things) {
-            let device = devices.entry(thing.clone()).or_default();
+        let spec = rollout.spec.clone();
+        let undone = rollout.undone;
+        let mut jobs = Vec::new();
+        for index in 0..rollout.waves.len() {
+            jobs.push(rollout.wave_job(index)?);
+        }
+        let mut planner = Planner::new(rollout, Devices::new());
+        planner.change_each(|thing, device| {
             let runs = self
                 .inner
                 .table
-                .get_as::<Runs>(&key::runs(thing, &rollout.spec.name))?;
+                .get_as::<Runs>(&key::runs(thing, &spec.name))?;
             device.current = runs.map(|runs| runs.value.version);
             if zones {
                 device.zone = self.attribute_of(thing, ZONE_ATTRIBUTE)?;
             }
-        }
-        for index in 0..rollout.waves.len() {
-            self.each_execution(&rollout.wave_job(index)?, |execution| {
-                let device = devices.entry(execution.thing.clone()).or_default();
-                device.reason = said(&execution);
-                device.install = Some(part(execution, &rollout.spec.version));
+            Ok::<(), Error>(())
+        })?;
+        for job in jobs {
+            self.each_execution(&job, |execution| {
+                planner.change(&execution.thing.clone(), |device| {
+                    device.reason = said(&execution);
+                    device.install = Some(part(execution, &spec.version));
+                });
             })?;
         }
-        for turn in 1..=rollout.undone {
+        for turn in 1..=undone {
             let before = |device: &Device| {
                 let part = if turn == 1 {
                     device.install.as_ref()
@@ -173,25 +178,28 @@ impl Ota {
                 };
                 part.and_then(|part| part.before.clone())
             };
-            let versions: BTreeSet<FirmwareVersion> = devices.values().filter_map(before).collect();
+            let devices = planner.devices();
+            let versions: BTreeSet<FirmwareVersion> =
+                devices.filter_map(|(_, device)| before(device)).collect();
             if turn > 1 {
-                for device in devices.values_mut() {
-                    let gone = device.earlier.take();
-                    device.told_before.extend(gone.map(|part| part.offered_at));
-                    device.earlier = device.rollback.take();
-                }
+                planner.change_each(|_, device| {
+                    device.turn();
+                    Ok::<(), Error>(())
+                })?;
             }
             for version in versions {
-                self.each_execution(&rollout.back_job(turn, &version)?, |execution| {
-                    let device = devices.entry(execution.thing.clone()).or_default();
-                    if let Some(reason) = said(&execution) {
-                        device.reason = Some(reason);
-                    }
-                    device.rollback = Some(part(execution, &version));
+                let job = planner.rollout().back_job(turn, &version)?;
+                self.each_execution(&job, |execution| {
+                    planner.change(&execution.thing.clone(), |device| {
+                        if let Some(reason) = said(&execution) {
+                            device.reason = Some(reason);
+                        }
+                        device.rollback = Some(part(execution, &version));
+                    });
                 })?;
             }
         }
-        Ok(devices)
+        Ok(planner)
     }
 
     /// What the registry says of a thing under `attribute`.
@@ -219,18 +227,18 @@ impl Ota {
             .unwrap_or_else(PoisonError::into_inner);
         loop {
             let picture = self.picture(&mut pictures, id, seconds(at))?;
-            let plan = picture.rollout.plan(&picture.devices, seconds(at))?;
+            let plan = picture.planner.plan(seconds(at), TELL_AT_ONCE)?;
             if plan.actions.is_empty() {
-                if picture.rollout.state.is_final() && plan.wake_at.is_none() {
+                if picture.planner.rollout().state.is_final() && plan.wake_at.is_none() {
                     pictures.forget(id);
                 }
                 return Ok(plan.wake_at);
             }
             let mut told = 0;
-            for mut action in plan.actions {
-                told += shorten(&mut action);
+            for action in plan.actions {
+                told += tells(&action);
                 // `false`: a person spoke meanwhile, so plan anew.
-                if !self.carry_out(&mut picture.rollout, &action, at)? {
+                if !self.carry_out(&mut picture.planner, &action, at)? {
                     break;
                 }
             }
@@ -243,10 +251,11 @@ impl Ota {
     /// Does one action and records it; `false` where the rollout is no longer what was planned for.
     fn carry_out(
         &self,
-        rollout: &mut Rollout,
+        planner: &mut Planner,
         action: &Action,
         at: SystemTime,
     ) -> Result<bool, Error> {
+        let rollout = planner.rollout();
         let id = rollout.id.clone();
         match action {
             Action::Install { wave, job, offers } => {
@@ -290,25 +299,23 @@ impl Ota {
             | Action::Abort { .. }
             | Action::Finish { .. } => {}
         }
-        let mut next = rollout.clone();
         let recorded = self.change(at, |changes| {
             let mut row: RolloutRow = changes
                 .rows
                 .get(&key::rollout(&id))?
                 .ok_or_else(|| missing(&id))?;
             if !same(rollout, &row) {
-                return Ok(false);
+                return Ok(None);
             }
-            follow(&mut next, &row);
+            let mut next = row.clone().into_bare();
             next.apply(action);
             row.follow(&next);
             changes.rows.put(key::rollout(&id), &row)?;
-            Ok(true)
+            Ok(Some(next))
         })?;
-        if recorded {
-            *rollout = next;
-        }
-        Ok(recorded)
+        let was = recorded.is_some();
+        recorded.into_iter().for_each(|next| planner.follow(next));
+        Ok(was)
     }
 
     /// Makes the job, where it is not there yet, and queues it as `offers` say; `false` where the rollout
@@ -400,26 +407,13 @@ impl Ota {
     }
 }
 
-/// Leaves what one round does of an action; how many devices that tells.
-fn shorten(action: &mut Action) -> usize {
+/// How many devices an action tells something.
+fn tells(action: &Action) -> usize {
     match action {
-        Action::Install { offers, .. } | Action::RollBack { offers, .. } => {
-            offers.truncate(TELL_AT_ONCE);
-            offers.len()
-        }
-        Action::CancelQueued { things, .. } => {
-            things.truncate(TELL_AT_ONCE);
-            things.len()
-        }
+        Action::Install { offers, .. } | Action::RollBack { offers, .. } => offers.len(),
+        Action::CancelQueued { things, .. } => things.len(),
         _ => 0,
     }
-}
-
-/// What was recorded since `rollout` was loaded.
-pub(super) fn follow(rollout: &mut Rollout, row: &RolloutRow) {
-    let waves = std::mem::take(&mut rollout.waves);
-    let things = waves.into_iter().map(|wave| wave.things);
-    *rollout = row.clone().into_rollout(things);
 }
 
 /// Whether the rollout is still what was planned for.

@@ -1,5 +1,5 @@
 //! A large fleet whose devices fail, vanish, sleep for a week and lie. Its size is `MUSTER_SIMULATED_DEVICES`
-//! where that is set: a million takes a minute in a release build.
+//! where that is set: a million takes a quarter of a minute in a release build.
 
 use super::*;
 
@@ -46,12 +46,18 @@ fn a_large_fleet_comes_to_its_end_and_each_device_to_one() {
         window: Some("0 1 * * */4h".parse().unwrap()),
         ..Rules::default()
     };
-    let mut rollout = rollout_with(count, &["1%", "10%", "100%"], &rules);
-    let mut devices = World::with_old(&rollout).devices;
-    for (index, device) in devices.values_mut().enumerate() {
+    let rollout = rollout_with(count, &["1%", "10%", "100%"], &rules);
+    let mut planner = Planner::new(rollout, Devices::new());
+    let old: FirmwareVersion = "1.0".parse().unwrap();
+    let mut index = 0;
+    let each = planner.change_each(|_, device| {
+        device.current = Some(old.clone());
         device.zone =
             [None, Some("Europe/Berlin"), Some("Asia/Tokyo")][index % 3].map(str::to_owned);
-    }
+        index += 1;
+        Ok::<(), Error>(())
+    });
+    each.unwrap();
     let new: FirmwareVersion = "2.0".parse().unwrap();
     let timeout = u64::from(rules.timeout_minutes) * 60;
     let mut now = 1_800_000_000;
@@ -63,7 +69,7 @@ fn a_large_fleet_comes_to_its_end_and_each_device_to_one() {
     while now < end {
         turns += 1;
         assert!(turns < 100_000, "the planner is asked far too often");
-        let plan = rollout.plan(&devices, now).unwrap();
+        let plan = planner.plan(now, usize::MAX).unwrap();
         for action in &plan.actions {
             if let Action::Install { offers, .. } = action {
                 last_minute.push_back((now, offers.len()));
@@ -76,14 +82,15 @@ fn a_large_fleet_comes_to_its_end_and_each_device_to_one() {
                     "over the rate"
                 );
                 for offer in offers {
-                    let device = devices.get_mut(&offer.thing).unwrap();
-                    device.install = Some(Part {
-                        status: ExecutionStatus::Queued,
-                        to: new.clone(),
-                        before: device.current.clone(),
-                        offered_at: now,
-                        until: offer.until,
-                        attempt: offer.attempt,
+                    planner.change(&offer.thing, |device| {
+                        device.install = Some(Part {
+                            status: ExecutionStatus::Queued,
+                            to: new.clone(),
+                            before: device.current.clone(),
+                            offered_at: now,
+                            until: offer.until,
+                            attempt: offer.attempt,
+                        });
                     });
                     let slept = matches!(nature(&offer.thing), Nature::Sleeps)
                         && now < 1_800_000_000 + 7 * DAY;
@@ -96,7 +103,7 @@ fn a_large_fleet_comes_to_its_end_and_each_device_to_one() {
                     }
                 }
             }
-            rollout.apply(action);
+            planner.apply(action);
         }
         if !plan.actions.is_empty() {
             continue;
@@ -113,28 +120,31 @@ fn a_large_fleet_comes_to_its_end_and_each_device_to_one() {
             .into_values()
             .flatten()
         {
-            let device = devices.get_mut(&thing).unwrap();
-            let part = device.install.as_mut().unwrap();
+            let part = planner.device(&thing).unwrap().install.as_ref().unwrap();
             if status == ExecutionStatus::InProgress {
                 if part.status != ExecutionStatus::Queued || part.is_shut(now) {
                     continue;
                 }
-                part.status = status;
                 let (at, status, did) = match nature(&thing) {
                     Nature::Good | Nature::Sleeps => (now + 50, ExecutionStatus::Succeeded, true),
                     Nature::Fails => (now + 50, ExecutionStatus::Failed, false),
                     Nature::Vanishes => (now + timeout, ExecutionStatus::TimedOut, false),
                     Nature::Lies => (now + timeout, ExecutionStatus::TimedOut, true),
                 };
-                agenda.entry(at).or_default().push((thing, status, did));
-            } else {
-                part.status = status;
+                agenda
+                    .entry(at)
+                    .or_default()
+                    .push((thing.clone(), status, did));
+            }
+            planner.change(&thing, |device| {
+                device.install.as_mut().unwrap().status = status;
                 if did {
                     device.current = Some(new.clone());
                 }
-            }
+            });
         }
     }
+    let rollout = planner.rollout();
     assert_eq!(
         rollout.state,
         RolloutState::Succeeded,
@@ -142,7 +152,7 @@ fn a_large_fleet_comes_to_its_end_and_each_device_to_one() {
         rollout.reason
     );
     let mut ends: BTreeMap<ExecutionStatus, usize> = BTreeMap::new();
-    for (thing, device) in &devices {
+    for (thing, device) in planner.devices() {
         let part = device.install.as_ref().unwrap();
         assert!(
             part.status.is_terminal(),

@@ -144,6 +144,7 @@ proptest! {
         for (index, device) in world.devices.values_mut().enumerate() {
             device.zone = ZONES[index % ZONES.len()].map(str::to_owned);
         }
+        let mut follower = Follower(Planner::new(rollout.clone(), world.devices.clone()));
         for event in events {
             match event {
                 Event::Device(i, good) => world.step(&things[i % things.len()], good),
@@ -179,7 +180,9 @@ proptest! {
                     prop_assert_eq!(&straight.1.devices, &crashed.1.devices);
                 }
             }
+            follower.check(&rollout, &world.devices, world.now);
             world.settle(&mut rollout);
+            follower.check(&rollout, &world.devices, world.now);
             check(&rollout, &world, &rules)?;
         }
         // Whatever happened, once the devices and people have spoken the rollout comes to an end.

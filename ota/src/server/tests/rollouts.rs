@@ -429,8 +429,12 @@ fn a_window_that_closes_takes_the_job_away_until_it_opens_again() {
             changes
                 .rows
                 .put(records::key::execution(&job, "lamp-0"), &execution)?;
-            // Rows that nothing else would change so: whatever was known is read again.
-            changes.news.push(pictures::News::Forgotten);
+            // A row that nothing else would change so.
+            let install = changes.job(&job)?.and_then(|job| job.install).unwrap();
+            changes.news.push(pictures::News::Execution {
+                install,
+                execution: Box::new(execution.clone()),
+            });
             Ok(execution)
         };
         yard.house.ota().change(now, change).unwrap()
