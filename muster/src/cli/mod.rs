@@ -1,5 +1,6 @@
 //! The command line, declared once: help, errors and completions come from here.
 
+mod bench;
 mod device;
 mod firmware;
 mod policy;
@@ -8,6 +9,9 @@ mod provisioning;
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf};
 
+pub(crate) use bench::{
+    Bench, BenchConnect, BenchHow, BenchIdle, BenchLatency, BenchMessages, BenchTarget,
+};
 pub(crate) use device::{Device, DeviceCreate, Group, Network};
 pub(crate) use firmware::{Firmware, FirmwareRoot, FirmwareSign, Rollout, RolloutStart};
 pub(crate) use policy::{Explain, Invariant, Policy, PolicyClaim, PolicyTarget, Simulate, Suggest};
@@ -93,6 +97,9 @@ pub(crate) enum Verb {
     /// Audit: checks over the whole registry
     #[command(subcommand)]
     Audit(Audit),
+    /// Put load on any MQTT broker under mutual TLS and measure it (needs no server of Muster's)
+    #[command(subcommand)]
+    Bench(Bench),
 }
 
 /// `muster audit …`.

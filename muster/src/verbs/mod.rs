@@ -2,6 +2,7 @@
 //! server.
 
 mod audit;
+mod bench;
 mod claim;
 mod device;
 mod device_bulk;
@@ -38,6 +39,7 @@ pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
         Verb::Claim(verb) => claim::run(global, verb),
         Verb::Firmware(verb) => firmware::run(global, verb),
         Verb::Audit(verb) => audit::run(global, verb),
+        Verb::Bench(verb) => bench::run(global, verb),
         Verb::Rollout(verb) => rollout::run(global, verb),
     }
 }
