@@ -153,6 +153,7 @@ struct FileLimits {
     handshakes_in_flight: Option<usize>,
     handshake_seconds: Option<u64>,
     packet_bytes: Option<usize>,
+    packet_seconds: Option<u64>,
     topic_bytes: Option<usize>,
     topic_levels: Option<usize>,
     session_subscriptions: Option<usize>,
@@ -271,6 +272,7 @@ impl FileLimits {
             self.handshake_seconds,
         )?;
         set(&mut to.packet_bytes, "packet_bytes", self.packet_bytes)?;
+        seconds(&mut to.packet_time, "packet_seconds", self.packet_seconds)?;
         set(&mut to.topic_bytes, "topic_bytes", self.topic_bytes)?;
         set(&mut to.topic_levels, "topic_levels", self.topic_levels)?;
         set(

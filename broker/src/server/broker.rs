@@ -23,7 +23,7 @@ use super::hub::{Hub, RetainError};
 use super::janitor::{self, Deadlines};
 use super::limits::Limits;
 use super::listener::{self, Core, Transport};
-use super::mailbox::Signal;
+use super::mailbox::{Mailbox, Signal};
 use super::message::{Message, Origin};
 use super::pace;
 use super::recovery::{self, RecoveryError};
@@ -32,8 +32,8 @@ use super::reserved::ReservedTopics;
 use super::retained::Retained;
 use super::router::Routing;
 use super::sampler::Sampler;
-use super::sessions::Sessions;
-use super::stats::{Counters, Stats};
+use super::sessions::{SessionKey, Sessions};
+use super::stats::{Counters, FullQueue, Stats};
 use super::tls::Settings;
 use super::tree::TopicTree;
 use crate::codec::Qos;
@@ -198,6 +198,23 @@ impl Broker {
         let mut heard = false;
         self.hub.tree.matches(topic, &mut |_| heard = true);
         heard
+    }
+
+    /// The sessions whose queues have dropped most because they were full, at most `most` of them, the worst first.
+    #[must_use]
+    pub fn full_queues(&self, most: usize) -> Vec<FullQueue> {
+        let full = |(key, mailbox): (SessionKey, Arc<Mailbox>)| FullQueue {
+            owner: key.owner.to_string(),
+            client_id: key.client_id.as_str().to_owned(),
+            dropped: mailbox.dropped(),
+            waiting: mailbox.waiting(),
+        };
+        self.hub
+            .sessions
+            .droppers(most)
+            .into_iter()
+            .map(full)
+            .collect()
     }
 
     /// Publishes a message of a service to the sessions that subscribed to its topic. It is in

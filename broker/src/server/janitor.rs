@@ -144,15 +144,13 @@ fn check_standings(hub: &Hub) {
         .sessions
         .parked_where(|parked| parked.identity.standing.generation() != parked.generation);
     for (key, number) in changed {
-        let lost = hub
-            .sessions
-            .take_parked_if(&key, number, |parked| {
-                let lost = !parked.identity.is_active();
-                if lost {
-                    hub.ends(&key, &parked.mailbox);
-                }
-                lost
-            });
+        let lost = hub.sessions.take_parked_if(&key, number, |parked| {
+            let lost = !parked.identity.is_active();
+            if lost {
+                hub.ends(&key, &parked.mailbox);
+            }
+            lost
+        });
         match lost {
             Some(parked) => {
                 tracing::info!(owner = %key.owner, client_id = key.client_id.as_str(),

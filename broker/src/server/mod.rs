@@ -43,7 +43,7 @@ pub use registry::Registry;
 pub use reserved::{
     DisconnectReason, Lifecycle, LifecycleChange, Principal, Reply, Request, ReservedTopics,
 };
-pub use stats::Stats;
+pub use stats::{FullQueue, Stats};
 
 /// Inner parts for benchmarks and fuzzing; no part of the interface.
 #[doc(hidden)]

@@ -55,6 +55,9 @@ pub(crate) enum End {
     /// The client reads nothing of what it is sent.
     #[error("the client stopped reading")]
     Stalled,
+    /// The client began a packet and does not finish it.
+    #[error("a packet took too long from its first byte to its last")]
+    Dripped,
 }
 
 impl End {
@@ -68,6 +71,7 @@ impl End {
             Self::Revoked(_) | Self::Moved => Some(ReasonCode::AdministrativeAction),
             Self::Draining => Some(ReasonCode::ServerShuttingDown),
             Self::Stalled => Some(ReasonCode::QuotaExceeded),
+            Self::Dripped => Some(ReasonCode::KeepAliveTimeout),
         }
     }
 

@@ -143,6 +143,7 @@ where
         judge: admitted.judge,
         routes: Routes::new(hub.limits.route_cache_topics),
         undigested: !buffer.is_empty(),
+        partial_since: None,
         // An empty one is given back: an idle connection holds no buffer.
         partial: match buffer.is_empty() {
             true => BytesMut::new(),
