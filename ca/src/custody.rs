@@ -6,13 +6,10 @@
 use std::cell::OnceCell;
 use std::path::Path;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::EcdsaKeyPair;
-
 use crate::durable::{self, Readers};
 use crate::error::CaError;
-use crate::key_pair::KeyPair;
 use crate::public_key::PublicKey;
+use crate::secret_key::SecretKey;
 
 /// A custodian that did not sign.
 #[derive(Debug, thiserror::Error)]
@@ -35,21 +32,19 @@ pub trait Custody: Send + Sync {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CustodyError>;
 }
 
-/// A P-256 key in a PEM PKCS#8 file of mode 0600.
+/// A key in a PEM PKCS#8 file of mode 0600.
 pub struct FileKey {
-    pair: EcdsaKeyPair,
-    public: PublicKey,
+    secret: SecretKey,
 }
 
 impl FileKey {
-    /// Makes a key and its file; both durable on return.
+    /// Puts a key into a new file; durable on return.
     ///
     /// # Errors
-    /// [`CaError::File`] and [`CaError::Cryptography`].
-    pub(crate) fn create(path: &Path) -> Result<Self, CaError> {
-        let pair = KeyPair::generate()?;
-        durable::write(path, pair.to_pem().as_bytes(), Readers::Owner)?;
-        Self::of(pair).ok_or(CaError::Cryptography("read its own key"))
+    /// [`CaError::File`].
+    pub(crate) fn create(path: &Path, secret: SecretKey) -> Result<Self, CaError> {
+        durable::write(path, secret.to_pem().as_bytes(), Readers::Owner)?;
+        Ok(Self { secret })
     }
 
     /// Reads a key's file.
@@ -67,32 +62,35 @@ impl FileKey {
                 mode,
             });
         }
-        KeyPair::from_pem(&contents)
-            .and_then(Self::of)
-            .ok_or_else(|| CaError::Damaged {
-                path: path.to_owned(),
-                problem: "holds no whole P-256 private key in PEM PKCS#8".to_owned(),
-            })
+        let secret = SecretKey::from_pem(&contents, None).map_err(|_| CaError::Damaged {
+            path: path.to_owned(),
+            problem: "holds no whole private key in PEM PKCS#8".to_owned(),
+        })?;
+        Ok(Self { secret })
     }
 
-    fn of(pair: KeyPair) -> Option<Self> {
-        let (pair, public) = pair.into_signer()?;
-        Some(Self { pair, public })
+    /// The key, for sealing it.
+    pub(crate) const fn secret(&self) -> &SecretKey {
+        &self.secret
+    }
+}
+
+impl From<SecretKey> for FileKey {
+    /// A key that is in memory only.
+    fn from(secret: SecretKey) -> Self {
+        Self { secret }
     }
 }
 
 impl Custody for FileKey {
     fn public_key(&self) -> &PublicKey {
-        &self.public
+        self.secret.public()
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CustodyError> {
-        self.pair
-            .sign(&SystemRandom::new(), message)
-            .map(|signature| signature.as_ref().to_owned())
-            .map_err(|_| CustodyError {
-                reason: "the cryptographic library failed to sign".to_owned(),
-            })
+        self.secret.sign(message).ok_or_else(|| CustodyError {
+            reason: "the cryptographic library failed to sign".to_owned(),
+        })
     }
 }
 

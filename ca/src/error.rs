@@ -80,6 +80,12 @@ pub enum CaError {
         /// `root` or `issuing`.
         which: &'static str,
     },
+    /// The root's key is not with the server.
+    #[error(
+        "the root's key was taken offline: bring it for this act (--root-key FILE), or have the \
+         request signed where it is"
+    )]
+    RootOffline,
     /// The clock stands outside the issuing certificate's life.
     #[error(
         "the clock says {now}, but the issuing certificate is valid from {not_before} until \

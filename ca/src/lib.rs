@@ -23,10 +23,14 @@ mod pointers;
 mod profile;
 mod public_key;
 mod roca;
+mod sealed;
+mod secret_key;
 mod server;
 mod times;
 
-pub use authority::{Authority, AuthorityConfig, Issued, Terms};
+pub use authority::{
+    Authority, AuthorityConfig, Issued, IssuerNumber, Terms, sign_issuing_request,
+};
 pub use crl::{MAX_CRL_ENTRIES, RevocationList, RevocationReason, RevokedEntry};
 pub use csr::{Csr, CsrError, MAX_CSR_BYTES, RequestedNames};
 pub use error::CaError;
@@ -41,4 +45,6 @@ pub use profile::{
     OPERATOR_ORGANIZATION, OPERATOR_VALIDITY, Profile, SERVER_VALIDITY, Subject,
 };
 pub use public_key::{KeyKind, KeyRefused, PublicKey};
+pub use sealed::Passphrase;
+pub use secret_key::SecretKey;
 pub use server::ServerIdentity;

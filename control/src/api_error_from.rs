@@ -61,6 +61,23 @@ impl From<FleetError> for ApiError {
     }
 }
 
+impl From<CaError> for ApiError {
+    fn from(error: CaError) -> Self {
+        let message = error.to_string();
+        match error {
+            CaError::Invalid { .. } | CaError::OutsideIssuer { .. } => Self::invalid(message),
+            CaError::RootOffline => Self::new(
+                StatusCode::CONFLICT,
+                "InvalidStateTransitionException",
+                message,
+            ),
+            // A token that is away is the operator's to bring back.
+            CaError::Custody(_) => Self::unavailable(&message),
+            _ => Self::internal(&message),
+        }
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {

@@ -9,7 +9,7 @@ use crate::{
     live::Live,
     policies,
 };
-use ca::Authority;
+use ca::{Authority, IssuerNumber};
 use parking_lot::RwLock;
 use policy::Realm;
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
@@ -126,6 +126,7 @@ impl Fleet {
         loop {
             let mut transaction = Transaction {
                 table: &self.inner.table,
+                authority: &self.inner.authority,
                 rows: BTreeMap::new(),
                 events: Vec::new(),
             };
@@ -257,6 +258,7 @@ fn cut<T>(
 /// A view of the table that remembers what it read and what is to be written.
 pub(crate) struct Transaction<'a> {
     table: &'a Table,
+    authority: &'a Authority,
     rows: BTreeMap<String, Touched>,
     /// Told once it is durable.
     events: Vec<RegistryEvent>,
@@ -288,6 +290,13 @@ impl Transaction<'_> {
             .map_or(Expect::Absent, |row| Expect::Revision(row.revision));
         self.rows.entry(key.to_owned()).or_default().read = Some(expect);
         Ok(found.is_some())
+    }
+
+    /// Which of our issuing certificates a certificate of ours names.
+    pub(crate) fn issuer_of(&self, pem: &str) -> Result<IssuerNumber, FleetError> {
+        self.authority.issuer_named_by_pem(pem).ok_or_else(|| {
+            FleetError::Invalid("the certificate is not of this authority".to_owned())
+        })
     }
 
     /// Tells of a change, if it comes to be.

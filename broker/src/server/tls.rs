@@ -3,11 +3,17 @@
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, RootCertStore, ServerConfig};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{
+    CipherSuite, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use super::refusal::Named;
 pub use super::refusal::explain;
@@ -103,33 +109,120 @@ fn certified(
     Ok(key)
 }
 
-/// Makes the TLS configuration of one listener.
-///
-/// `authorities` are the certificates of root and issuing authority (DER). Both are anchors, so a
-/// device that sends only its leaf is understood.
-///
-/// # Errors
-/// [`TlsError`], naming which part is unusable.
-pub fn server_config(
-    authorities: &[CertificateDer<'_>],
-    certificate: &ServerCertificate,
-    client: ClientAuth,
-    protocol: Protocol,
-) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = Arc::new(provider());
+/// What a client's certificate must lead to, as all listeners judge it. Clones share it; others take their place from
+/// the next handshake on, and no connection notices.
+#[derive(Debug, Clone)]
+pub struct ClientAnchors {
+    verifier: Arc<RwLock<Arc<dyn ClientCertVerifier>>>,
+}
+
+impl ClientAnchors {
+    /// `authorities` are the certificates of root and issuing authorities (DER). All are anchors, so a device that
+    /// sends only its leaf is understood.
+    ///
+    /// # Errors
+    /// [`TlsError::Anchor`] and [`TlsError::Verifier`].
+    pub fn new(authorities: &[CertificateDer<'_>]) -> Result<Self, TlsError> {
+        let verifier = Arc::new(RwLock::new(verifier(authorities)?));
+        Ok(Self { verifier })
+    }
+
+    /// Puts others in their place.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; those before stay.
+    pub fn replace(&self, authorities: &[CertificateDer<'_>]) -> Result<(), TlsError> {
+        let fresh = verifier(authorities)?;
+        *self.verifier.write() = fresh;
+        Ok(())
+    }
+}
+
+fn verifier(authorities: &[CertificateDer<'_>]) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for authority in authorities {
         roots
             .add(authority.clone().into_owned())
             .map_err(TlsError::Anchor)?;
     }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let verifier = match client {
-        ClientAuth::Required => verifier,
-        ClientAuth::Optional => verifier.allow_unauthenticated(),
+    let provider = Arc::new(provider());
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?)
+}
+
+/// One listener's way to ask for a certificate; the anchors of now judge it.
+#[derive(Debug)]
+struct Judged {
+    anchors: ClientAnchors,
+    client: ClientAuth,
+}
+
+impl Judged {
+    fn now(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.anchors.verifier.read())
     }
-    .build()?;
+}
+
+impl ClientCertVerifier for Judged {
+    fn client_auth_mandatory(&self) -> bool {
+        self.client == ClientAuth::Required
+    }
+
+    /// None: a client has one certificate and sends that. Names of today's authorities would keep those from it that
+    /// choose by name and hold a certificate of tomorrow's.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.now()
+            .verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.now()
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.now()
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.now().supported_verify_schemes()
+    }
+}
+
+/// Makes the TLS configuration of one listener.
+///
+/// # Errors
+/// [`TlsError`], naming which part is unusable.
+pub fn server_config(
+    anchors: &ClientAnchors,
+    certificate: &ServerCertificate,
+    client: ClientAuth,
+    protocol: Protocol,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(provider());
+    let verifier = Arc::new(Judged {
+        anchors: anchors.clone(),
+        client,
+    });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Provider)?
@@ -239,14 +332,11 @@ mod tests {
         let identity = authority.server_identity(&home, &names, now).unwrap();
         let certificate =
             ServerCertificate::new(identity.chain(), identity.private_key(), None).unwrap();
-        let anchors = [
-            authority.root_der().clone(),
-            authority.issuing_der().clone(),
-        ];
+        let anchors = ClientAnchors::new(&authority.anchors()).unwrap();
         let server = server_config(&anchors, &certificate, ClientAuth::Optional, Protocol::Http);
         let settings = Settings::new(&server.unwrap());
         let mut roots = RootCertStore::empty();
-        roots.add(authority.root_der().clone()).unwrap();
+        roots.add(authority.root_der()).unwrap();
         let client = rustls::ClientConfig::builder_with_provider(Arc::new(offered))
             .with_safe_default_protocol_versions()
             .unwrap()

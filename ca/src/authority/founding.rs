@@ -7,7 +7,8 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -15,22 +16,22 @@ use rcgen::{
     SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-use x509_parser::extensions::ParsedExtension;
 
-use super::{Authority, BACKDATED, Terms};
+use super::issuer::{CertificateFile, Issuer, IssuerNumber, check_chain};
+use super::{BACKDATED, State, root_key, rotation};
 use crate::custody::{Custody, FileKey, Signer};
 use crate::durable::{self, Readers};
 use crate::error::CaError;
-use crate::facts::{self, CertificateFacts};
+use crate::facts::CertificateFacts;
 use crate::identifier::Serial;
 use crate::public_key::PublicKey;
-use crate::{pem, profile, times};
+use crate::secret_key::SecretKey;
+use crate::{KeyKind, pem, profile, times};
 
-const ROOT_CERTIFICATE: &str = "root.crt";
-const ROOT_KEY: &str = "root.key";
-const ISSUING_CERTIFICATE: &str = "issuing.crt";
-const ISSUING_KEY: &str = "issuing.key";
+pub(super) const ROOT_CERTIFICATE: &str = "root.crt";
+pub(super) const ROOT_KEY: &str = "root.key";
+pub(super) const ISSUING_CERTIFICATE: &str = "issuing.crt";
+pub(super) const ISSUING_KEY: &str = "issuing.key";
 const FILES: [&str; 4] = [ROOT_CERTIFICATE, ROOT_KEY, ISSUING_CERTIFICATE, ISSUING_KEY];
 
 const YEAR: Duration = Duration::from_secs(31_557_600);
@@ -112,45 +113,72 @@ fn fill(dir: &Path, name: &str, now: SystemTime) -> Result<(), CaError> {
         &format!("{name} Root CA"),
         BasicConstraints::Unconstrained,
         not_before,
-        ROOT_VALIDITY,
+        not_before.saturating_add_unsigned(ROOT_VALIDITY.as_secs()),
     )?;
-    let root_key = FileKey::create(&dir.join(ROOT_KEY))?;
+    let root_key = FileKey::create(&dir.join(ROOT_KEY), SecretKey::generate(KeyKind::P256)?)?;
     let signer = Signer::new(&root_key);
     let root = match root_params.self_signed(&signer) {
-        Ok(root) => root,
+        Ok(root) => root.der().clone(),
         Err(error) => return Err(signer.explain(error)),
     };
-
-    let mut issuing_params = authority_params(
-        &format!("{name} Issuing CA"),
-        BasicConstraints::Constrained(0),
-        not_before,
-        ISSUING_VALIDITY,
+    let issuing_key = FileKey::create(&dir.join(ISSUING_KEY), SecretKey::generate(KeyKind::P256)?)?;
+    let common_name = format!("{name} Issuing CA");
+    let issuing = sign_issuing(
+        &root,
+        &root_key,
+        &common_name,
+        issuing_key.public_key(),
+        now,
     )?;
-    issuing_params.use_authority_key_identifier_extension = true;
-    let issuing_key = FileKey::create(&dir.join(ISSUING_KEY))?;
-    let issuer = rcgen::Issuer::from_params(&root_params, &signer);
-    let issuing = match issuing_params.signed_by(issuing_key.public_key(), &issuer) {
-        Ok(issuing) => issuing,
-        Err(error) => {
-            drop(issuer);
-            return Err(signer.explain(error));
-        }
-    };
-
     let write = |file, der: &CertificateDer<'_>| {
         let text = pem::certificate(der);
         durable::write(&dir.join(file), text.as_bytes(), Readers::Everyone)
     };
-    write(ROOT_CERTIFICATE, root.der())?;
-    write(ISSUING_CERTIFICATE, issuing.der())
+    write(ROOT_CERTIFICATE, &root)?;
+    write(ISSUING_CERTIFICATE, &issuing)
+}
+
+/// Signs an issuing certificate with the root's key. It may sign leaves only, and ends with the
+/// root at the latest.
+pub(super) fn sign_issuing(
+    root: &CertificateDer<'static>,
+    root_key: &dyn Custody,
+    common_name: &str,
+    key: &PublicKey,
+    now: SystemTime,
+) -> Result<CertificateDer<'static>, CaError> {
+    let root_facts = CertificateFacts::read(root)?;
+    let begin = times::seconds(now)?.saturating_sub_unsigned(BACKDATED.as_secs());
+    let not_before = begin.max(times::seconds(root_facts.not_before)?);
+    let not_after = begin
+        .saturating_add_unsigned(ISSUING_VALIDITY.as_secs())
+        .min(times::seconds(root_facts.not_after)?);
+    if not_before >= not_after || !root_facts.is_valid_at(now) {
+        return Err(CaError::OutsideIssuer {
+            now: times::readable(now),
+            not_before: times::readable(root_facts.not_before),
+            not_after: times::readable(root_facts.not_after),
+        });
+    }
+    let constraints = BasicConstraints::Constrained(0);
+    let mut params = authority_params(common_name, constraints, not_before, not_after)?;
+    params.use_authority_key_identifier_extension = true;
+    let signer = Signer::new(root_key);
+    let signed = rcgen::Issuer::from_ca_cert_der(root, &signer)
+        .and_then(|issuer| params.signed_by(key, &issuer));
+    let issuing = signed.map_err(|error| signer.explain(error))?.der().clone();
+    // The second look, by the reader that certificates of others pass too.
+    check_chain(std::slice::from_ref(&issuing), root).map_err(|error| CaError::Lint {
+        rule: format!("the issuing certificate does not read back as it was meant: {error}"),
+    })?;
+    Ok(issuing)
 }
 
 fn authority_params(
     common_name: &str,
     constraints: BasicConstraints,
     not_before: i64,
-    validity: Duration,
+    not_after: i64,
 ) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
     params.serial_number = Some(SerialNumber::from_slice(Serial::random()?.as_bytes()));
@@ -161,107 +189,47 @@ fn authority_params(
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = times::encodable(not_before)?;
-    params.not_after = times::encodable(not_before.saturating_add_unsigned(validity.as_secs()))?;
+    params.not_after = times::encodable(not_after)?;
     Ok(params)
 }
 
-/// Opens the authority in `dir` and holds its four files against each other.
-pub(super) fn open(dir: &Path, public_url: String) -> Result<Authority, CaError> {
-    let path = |file: &str| dir.join(file);
-    let root = Certificate::read(path(ROOT_CERTIFICATE))?;
-    let issuing = Certificate::read(path(ISSUING_CERTIFICATE))?;
-    let root_key = FileKey::open(&path(ROOT_KEY))?;
-    let issuing_key = FileKey::open(&path(ISSUING_KEY))?;
-
-    root.require_signature_of(&root, "is not signed by its own key")?;
-    issuing.require_signature_of(&root, "is not signed by the root beside it")?;
-    root.require_key(&path(ROOT_KEY), &root_key)?;
-    issuing.require_key(&path(ISSUING_KEY), &issuing_key)?;
-    let issuing_key_id = issuing
-        .key_id()?
-        .ok_or_else(|| issuing.damaged("has no subject key identifier"))?;
-    Ok(Authority {
-        root_key: root_key.public_key().clone(),
-        root: root.der,
-        issuing: issuing.der,
-        issuing_facts: issuing.facts,
-        issuing_key_id,
-        custody: Box::new(issuing_key),
-        public_url,
-        terms: Terms::default(),
-    })
+/// Opens the authority in `dir`: its files, held against each other, and the root's public key.
+pub(super) fn open(dir: &Path) -> Result<(State, PublicKey), CaError> {
+    let root_file = CertificateFile::read(dir.join(ROOT_CERTIFICATE))?;
+    root_file.require_self_signature()?;
+    let root = root_file.der()?.clone();
+    if !root_key::settle(dir)? {
+        let path = dir.join(ROOT_KEY);
+        root_file.require_key(&path, &FileKey::open(&path)?)?;
+    }
+    let root_public = PublicKey::of_certificate(&root)
+        .map_err(|refused| root_file.damaged(format!("cannot be used: {refused}")))?;
+    let mut current = Arc::new(read_issuer(IssuerNumber::FIRST, dir, &root)?);
+    let mut issuers = vec![Arc::clone(&current)];
+    for (number, dir) in rotation::later(dir)? {
+        current = Arc::new(read_issuer(number, &dir, &root)?);
+        issuers.push(Arc::clone(&current));
+    }
+    rotation::settle(dir, &issuers)?;
+    let state = State {
+        root,
+        issuers,
+        current,
+    };
+    Ok((state, root_public))
 }
 
-/// An authority's certificate and the file it came from.
-struct Certificate {
-    path: PathBuf,
-    der: CertificateDer<'static>,
-    facts: CertificateFacts,
-}
-
-impl Certificate {
-    fn read(path: PathBuf) -> Result<Self, CaError> {
-        let Some((text, _)) = durable::read(&path)? else {
-            return Err(CaError::Missing { path });
-        };
-        let damaged = |problem: &str| CaError::Damaged {
-            path: path.clone(),
-            problem: problem.to_owned(),
-        };
-        let der = CertificateDer::from_pem_slice(&text)
-            .map_err(|_| damaged("holds no whole certificate in PEM"))?;
-        let facts = CertificateFacts::read(&der)
-            .map_err(|_| damaged("holds a certificate that cannot be read"))?;
-        let usages = facts.key_usages;
-        if !(facts.is_ca && usages.key_cert_sign && usages.crl_sign) {
-            return Err(damaged("is not a certificate of an authority"));
-        }
-        Ok(Self { path, der, facts })
-    }
-
-    fn damaged(&self, problem: impl Into<String>) -> CaError {
-        CaError::Damaged {
-            path: self.path.clone(),
-            problem: problem.into(),
-        }
-    }
-
-    fn require_signature_of(&self, issuer: &Self, problem: &str) -> Result<(), CaError> {
-        let certificate = facts::parse(&self.der)?;
-        let issuer = facts::parse(&issuer.der)?;
-        let signed = certificate
-            .verify_signature(Some(issuer.public_key()))
-            .is_ok()
-            && certificate.issuer().as_raw() == issuer.subject().as_raw();
-        if signed {
-            Ok(())
-        } else {
-            Err(self.damaged(problem))
-        }
-    }
-
-    fn require_key(&self, path: &Path, key: &dyn Custody) -> Result<(), CaError> {
-        let certificate = facts::parse(&self.der)?;
-        let public: &PublicKey = key.public_key();
-        if certificate.public_key().raw == public.der() {
-            return Ok(());
-        }
-        Err(CaError::Damaged {
-            path: path.to_owned(),
-            problem: format!("is not the key of {}", self.path.display()),
-        })
-    }
-
-    fn key_id(&self) -> Result<Option<Vec<u8>>, CaError> {
-        let certificate = facts::parse(&self.der)?;
-        let id = certificate.iter_extensions().find_map(|extension| {
-            match extension.parsed_extension() {
-                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_owned()),
-                _ => None,
-            }
-        });
-        Ok(id)
-    }
+fn read_issuer(
+    number: IssuerNumber,
+    dir: &Path,
+    root: &CertificateDer<'static>,
+) -> Result<Issuer, CaError> {
+    let file = CertificateFile::read(dir.join(ISSUING_CERTIFICATE))?;
+    let key_path = dir.join(ISSUING_KEY);
+    let key = FileKey::open(&key_path)?;
+    file.require_key(&key_path, &key)?;
+    Issuer::new(number, file.chain.clone(), root, Box::new(key))
+        .map_err(|error| file.damaged(format!("cannot be used ({error})")))
 }
 
 #[cfg(test)]

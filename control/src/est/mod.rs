@@ -47,9 +47,9 @@ pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
             "/.well-known/est/cacerts",
             get(async move |Extension(peer): Extension<Peer>| {
                 told(certificates, peer, |rooms| {
-                    let authority = &rooms.authority;
-                    let both = [&authority.root_der()[..], &authority.issuing_der()[..]];
-                    Ok(message::certificates(&ca::est::certs_only(&both)?))
+                    let all = rooms.authority.certificates();
+                    let all: Vec<&[u8]> = all.iter().map(|der| &der[..]).collect();
+                    Ok(message::certificates(&ca::est::certs_only(&all)?))
                 })
                 .await
             }),

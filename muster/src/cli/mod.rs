@@ -1,6 +1,7 @@
 //! The command line, declared once: help, errors and completions come from here.
 
 mod bench;
+mod ca;
 mod device;
 mod firmware;
 mod policy;
@@ -12,6 +13,7 @@ use std::{net::SocketAddr, path::PathBuf};
 pub(crate) use bench::{
     Bench, BenchConnect, BenchHow, BenchIdle, BenchLatency, BenchMessages, BenchTarget,
 };
+pub(crate) use ca::{Ca, PassphraseSource, RotateIssuing, TakeRootOffline};
 pub(crate) use device::{Device, DeviceCreate, Group, Network};
 pub(crate) use firmware::{Firmware, FirmwareRoot, FirmwareSign, Rollout, RolloutStart};
 pub(crate) use policy::{Explain, Invariant, Policy, PolicyClaim, PolicyTarget, Simulate, Suggest};
@@ -94,6 +96,9 @@ pub(crate) enum Verb {
     /// Rollouts of firmware in waves
     #[command(subcommand)]
     Rollout(Rollout),
+    /// The authority: its root, its issuing certificates
+    #[command(subcommand)]
+    Ca(Ca),
     /// Audit: checks over the whole registry
     #[command(subcommand)]
     Audit(Audit),

@@ -133,7 +133,7 @@ impl Server {
             .context("start the thread of events")?;
         let registry = events.clone();
         fleet.send_events_to(Arc::new(move |event| registry.registry(event)));
-        let hook = Arc::new(HttpsHook::new(authority.root_der().clone()));
+        let hook = Arc::new(HttpsHook::new(authority.root_der()));
         let region = settings.region.clone();
         let provisioning = ProvisioningDesk::start(fleet.clone(), hook, region)
             .context("start the threads of fleet provisioning")?;

@@ -3,6 +3,7 @@
 
 mod audit;
 mod bench;
+mod ca;
 mod claim;
 mod device;
 mod device_bulk;
@@ -14,6 +15,7 @@ mod group;
 mod least;
 mod network;
 mod output;
+mod passphrase;
 mod policy;
 mod prove;
 mod rollout;
@@ -38,6 +40,7 @@ pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
         Verb::Template(verb) => template::run(global, verb),
         Verb::Claim(verb) => claim::run(global, verb),
         Verb::Firmware(verb) => firmware::run(global, verb),
+        Verb::Ca(verb) => ca::run(global, verb),
         Verb::Audit(verb) => audit::run(global, verb),
         Verb::Bench(verb) => bench::run(global, verb),
         Verb::Rollout(verb) => rollout::run(global, verb),

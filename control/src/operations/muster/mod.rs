@@ -14,6 +14,7 @@ mod delete_operator;
 mod device;
 mod enrolled;
 mod explain_policy;
+mod export_root_key;
 mod list_allow_list;
 mod list_audit_checks;
 mod list_claims;
@@ -27,11 +28,14 @@ mod make_enrolment_password;
 mod prove_policies;
 mod quarantine_device;
 mod replace_device;
+mod request_issuing;
 mod revoke_device;
+mod rotate_issuing;
 mod run_audit;
 mod set_invariant;
 mod set_network;
 mod set_trust;
+mod show_authority;
 mod show_claim;
 mod show_denial;
 mod show_device;
@@ -42,6 +46,7 @@ mod simulate_policy;
 mod start_rollout;
 mod status;
 mod suggest_policy;
+mod take_root_offline;
 mod targets;
 mod update_policy;
 mod update_template;
@@ -64,6 +69,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     delete_network::OPERATION,
     delete_operator::OPERATION,
     explain_policy::OPERATION,
+    export_root_key::OPERATION,
     list_audit_checks::OPERATION,
     list_devices::OPERATION,
     list_invariants::OPERATION,
@@ -75,11 +81,14 @@ pub(super) static OPERATIONS: &[Operation] = &[
     quarantine_device::OPERATION,
     make_enrolment_password::OPERATION,
     replace_device::OPERATION,
+    request_issuing::OPERATION,
     revoke_device::OPERATION,
+    rotate_issuing::OPERATION,
     run_audit::OPERATION,
     set_invariant::OPERATION,
     set_network::OPERATION,
     set_trust::OPERATION,
+    show_authority::OPERATION,
     show_denial::OPERATION,
     show_device::OPERATION,
     show_package::OPERATION,
@@ -89,5 +98,6 @@ pub(super) static OPERATIONS: &[Operation] = &[
     start_rollout::OPERATION,
     status::OPERATION,
     suggest_policy::OPERATION,
+    take_root_offline::OPERATION,
     update_policy::OPERATION,
 ];
