@@ -2,6 +2,7 @@
 
 mod device;
 mod firmware;
+mod fleet;
 mod policy;
 mod provisioning;
 
@@ -10,6 +11,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 pub(crate) use device::{Device, DeviceCreate, Group, Network};
 pub(crate) use firmware::{Firmware, FirmwareRoot, FirmwareSign, Rollout, RolloutStart};
+pub(crate) use fleet::{Fleet, FleetOf};
 pub(crate) use policy::{Explain, Invariant, Policy, PolicyClaim, PolicyTarget, Simulate, Suggest};
 pub(crate) use provisioning::{
     Claim, ClaimCreate, Template, TemplateCreate, TemplateHook, TemplateUpdate,
@@ -90,6 +92,9 @@ pub(crate) enum Verb {
     /// Rollouts of firmware in waves
     #[command(subcommand)]
     Rollout(Rollout),
+    /// What runs where: versions by device, hardware, group and time
+    #[command(subcommand)]
+    Fleet(Fleet),
     /// Audit: checks over the whole registry
     #[command(subcommand)]
     Audit(Audit),

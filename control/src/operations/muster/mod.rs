@@ -29,6 +29,7 @@ mod quarantine_device;
 mod replace_device;
 mod revoke_device;
 mod run_audit;
+mod running;
 mod set_invariant;
 mod set_network;
 mod set_trust;
@@ -77,6 +78,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
     replace_device::OPERATION,
     revoke_device::OPERATION,
     run_audit::OPERATION,
+    running::COUNT,
+    running::LIST,
     set_invariant::OPERATION,
     set_network::OPERATION,
     set_trust::OPERATION,
