@@ -297,7 +297,7 @@ impl Core {
         }
         if self.session.is_some() {
             self.asked = true;
-            self.send(jobs::ask(&self.thing));
+            self.send(jobs::ask(&self.thing, self.machine.state().active.as_ref()));
         }
     }
 

@@ -7,7 +7,7 @@ use ota::job::{INSTALL_OPERATION, MAX_DETAIL_VALUE_BYTES};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::update::{Ending, JobKey, Order, Report};
+use crate::update::{Ending, Installed, JobKey, Order, Report};
 
 /// The largest message that is looked at; a job document may have 32 KiB.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 128 * 1024;
@@ -225,10 +225,15 @@ fn request(thing: &str, rest: &str, payload: &Value) -> Request {
     }
 }
 
-/// Asks for the next job and begins it.
+/// Asks for the next job and begins it; says what runs here.
 #[must_use]
-pub(crate) fn ask(thing: &str) -> Request {
-    let body = json!({"clientToken": "next", "statusDetails": {"step": "downloading"}});
+pub(crate) fn ask(thing: &str, runs: Option<&Installed>) -> Request {
+    let mut details = json!({"step": "downloading"});
+    if let (Some(details), Some(runs)) = (details.as_object_mut(), runs) {
+        details.insert("firmwareName".into(), runs.name.as_str().into());
+        details.insert("firmwareVersion".into(), runs.version.as_str().into());
+    }
+    let body = json!({"clientToken": "next", "statusDetails": details});
     request(thing, "start-next", &body)
 }
 

@@ -59,6 +59,33 @@ impl Fleet {
         Ok(self.read(&keys::posture(thing))?.unwrap_or_default())
     }
 
+    /// Notes what things have last installed by a job: firmware and version; those that are gone are passed
+    /// over. Their live sessions are judged again before this returns.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn set_firmware(
+        &self,
+        installed: &[(ThingName, (String, String))],
+    ) -> Result<(), FleetError> {
+        if installed.is_empty() {
+            return Ok(());
+        }
+        self.transact(|t| {
+            for (thing, firmware) in installed {
+                if !t.exists(&keys::thing(thing))? {
+                    continue;
+                }
+                let mut health: Health = t.get(&keys::posture(thing))?.unwrap_or_default();
+                if health.firmware.as_ref() != Some(firmware) {
+                    health.firmware = Some(firmware.clone());
+                    t.put(keys::posture(thing), &health)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Changes what is known of a thing's health; its live sessions are judged again before this
     /// returns.
     ///

@@ -4,6 +4,7 @@ mod bench;
 mod ca;
 mod device;
 mod firmware;
+mod fleet;
 mod policy;
 mod provisioning;
 
@@ -16,6 +17,7 @@ pub(crate) use bench::{
 pub(crate) use ca::{Ca, PassphraseSource, RotateIssuing, TakeRootOffline};
 pub(crate) use device::{Device, DeviceCreate, Group, Network};
 pub(crate) use firmware::{Firmware, FirmwareRoot, FirmwareSign, Rollout, RolloutStart};
+pub(crate) use fleet::{Fleet, FleetOf};
 pub(crate) use policy::{Explain, Invariant, Policy, PolicyClaim, PolicyTarget, Simulate, Suggest};
 pub(crate) use provisioning::{
     Claim, ClaimCreate, Template, TemplateCreate, TemplateHook, TemplateUpdate,
@@ -99,6 +101,9 @@ pub(crate) enum Verb {
     /// The authority: its root, its issuing certificates
     #[command(subcommand)]
     Ca(Ca),
+    /// What runs where: versions by device, hardware, group and time
+    #[command(subcommand)]
+    Fleet(Fleet),
     /// Audit: checks over the whole registry
     #[command(subcommand)]
     Audit(Audit),

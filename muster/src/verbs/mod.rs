@@ -11,6 +11,7 @@ mod device_files;
 mod device_rows;
 mod firmware;
 mod firmware_offline;
+mod fleet;
 mod group;
 mod least;
 mod network;
@@ -39,6 +40,7 @@ pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
         Verb::Policy(verb) => policy::run(global, verb),
         Verb::Template(verb) => template::run(global, verb),
         Verb::Claim(verb) => claim::run(global, verb),
+        Verb::Fleet(verb) => fleet::run(global, verb),
         Verb::Firmware(verb) => firmware::run(global, verb),
         Verb::Ca(verb) => ca::run(global, verb),
         Verb::Audit(verb) => audit::run(global, verb),

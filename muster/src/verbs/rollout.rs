@@ -260,9 +260,11 @@ fn described(rollout: &Value) -> String {
     let rows: Vec<Vec<String>> = output::items(rollout, "executions")
         .iter()
         .map(|e| {
-            ["thing", "wave", "status", "version", "reason"]
-                .map(|key| text(e, key))
-                .to_vec()
+            let mut row = ["thing", "wave", "status", "version", "reason"].map(|key| text(e, key));
+            if let (Some(says), [.., version, _]) = (e.get("reported"), &mut row) {
+                *version = format!("{version} (says {})", says.as_str().unwrap_or_default());
+            }
+            row.to_vec()
         })
         .collect();
     format!(

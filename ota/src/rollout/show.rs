@@ -84,6 +84,9 @@ pub struct ShownExecution {
     /// How its way back stands, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<ExecutionStatus>,
+    /// The version the device says it runs, where that is not the one it is known to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<FirmwareVersion>,
     /// Which try it is, where it is not the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
@@ -176,6 +179,7 @@ impl Rollout {
                     lost.map(why)
                 }),
             rollback: rollback.map(|part| part.status),
+            reported: None,
             attempt: install.map(|part| part.attempt).filter(|try_| *try_ > 1),
         }
     }

@@ -261,6 +261,7 @@ fn start_next(
         timeout,
     )?;
     let now = changes.now.seconds;
+    changes.said_to_run(thing, request.status_details.as_ref())?;
     let execution = match changes.head(thing)? {
         None => None,
         // One in progress is given again as it is: starting twice changes nothing.
@@ -385,11 +386,14 @@ fn update(
         return refuse_with(RejectedCode::InvalidStateTransition, message, &execution);
     }
     let now = changes.now.seconds;
+    let said = request.status_details.clone();
     let execution = changes.update(&execution, |execution| {
         execution.status = request.status;
         execution.details = request.status_details.or(execution.details.take());
         step(execution, timeout, now);
     })?;
+    // After it: an install that succeeded says what it brought.
+    changes.said_to_run(thing, said.as_ref())?;
     let with_document = request.include_job_document == Some(true);
     let answer = UpdateResponse {
         execution_state: (request.include_job_execution_state == Some(true))

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Message;
 use super::create_job::MAX_JOB_THINGS;
+use super::health::ToTell;
 use super::pictures::News;
 use super::records::{Execution, Install, Job, JobRef, JobStatus, Newest, Runs, key};
 use super::transaction::Transaction;
@@ -45,6 +46,8 @@ pub(super) struct Changes<'t> {
     pub(super) news: Vec<News>,
     /// Whether a job was cancelled or deleted, and its executions have yet to follow.
     pub(super) unfinished: bool,
+    /// What the registry must be told of what things run.
+    pub(super) telling: Vec<(String, ToTell)>,
 }
 
 fn superseded_by(rollout: &RolloutId) -> String {
@@ -68,20 +71,8 @@ impl<'t> Changes<'t> {
             rollouts: BTreeSet::new(),
             news: Vec::new(),
             unfinished: false,
+            telling: Vec::new(),
         }
-    }
-
-    /// The version a thing is known to run from now on.
-    fn runs(&mut self, thing: &str, install: &Install) -> Result<(), Error> {
-        let runs = Runs {
-            version: install.version.clone(),
-        };
-        self.news.push(News::Runs {
-            thing: thing.to_owned(),
-            name: install.name.clone(),
-            version: install.version.clone(),
-        });
-        self.rows.put(key::runs(thing, &install.name), &runs)
     }
 
     /// The execution of `job` on `thing`.
@@ -212,7 +203,7 @@ impl<'t> Changes<'t> {
                 )?;
                 self.rows
                     .get::<Runs>(&key::runs(thing, &install.name))?
-                    .map(|runs| runs.version)
+                    .and_then(|runs| runs.version)
             }
             None => None,
         };
@@ -380,7 +371,7 @@ impl<'t> Changes<'t> {
             if let Some(install) = job.as_ref().and_then(|job| job.install.as_ref()) {
                 // Another install may have come between the queueing and now.
                 let runs: Option<Runs> = self.rows.get(&key::runs(&new.thing, &install.name))?;
-                new.before = runs.map(|runs| runs.version);
+                new.before = runs.and_then(|runs| runs.version);
             }
         }
         if let Some(deadline) = old.deadline() {

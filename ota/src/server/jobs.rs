@@ -300,6 +300,7 @@ impl Ota {
                 key::runs_of(thing),
                 key::fetches_of(thing),
                 key::newest_of(thing),
+                key::to_tell(thing),
             ] {
                 for key in changes.rows.keys(&prefix, MAX_JOB_THINGS)? {
                     changes.rows.delete(key);
@@ -330,10 +331,13 @@ impl Ota {
         answer: impl FnOnce(),
     ) -> Result<(), Error> {
         let messages = changes.notifications()?;
+        self.forget_told(&mut changes);
         let rollouts = std::mem::take(&mut changes.rollouts);
         let news = std::mem::take(&mut changes.news);
         let unfinished = changes.unfinished;
+        let telling = std::mem::take(&mut changes.telling);
         changes.rows.commit()?;
+        self.tell_registry(telling);
         if unfinished {
             self.inner.unfinished.store(true, Ordering::Release);
             self.inner.inbox.wake();

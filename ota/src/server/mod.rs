@@ -8,12 +8,14 @@ mod create_job;
 mod device;
 mod executions;
 mod firmware;
+mod health;
 mod job_edits;
 mod job_pace;
 mod jobs;
 mod pictures;
 mod records;
 mod rollouts;
+mod running;
 mod start_rollout;
 mod streams;
 mod transaction;
@@ -33,6 +35,7 @@ pub use firmware::FETCH_GRACE_SECONDS;
 pub use jobs::{ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_REASON_CODE_CHARS};
 pub use records::{Execution, Firmware, Job, JobStatus};
 pub use rollouts::RolloutSummary;
+pub use running::{Census, MAX_MOMENTS, Ran, Running, RunningFilter, Share};
 pub use start_rollout::{StartRollout, WaveRequest};
 pub use streams::{
     Location, MAX_STREAM_FILES, Stream, StreamBody, StreamDesk, StreamFile, StreamRequest,
@@ -81,6 +84,8 @@ struct Inner {
     news: Mutex<Vec<pictures::News>>,
     /// Only the room's thread takes it.
     pictures: Mutex<pictures::Pictures>,
+    /// What the registry has yet to be told of what devices run.
+    telling: Mutex<health::Telling>,
     inbox: worker::Inbox,
 }
 
@@ -106,9 +111,11 @@ impl Ota {
                 unfinished: AtomicBool::new(false),
                 news: Mutex::default(),
                 pictures: Mutex::default(),
+                telling: Mutex::default(),
                 inbox,
             }),
         };
+        ota.finish_telling()?;
         ota.finish_cancelling(SystemTime::now())?;
         ota.finish_deleting(SystemTime::now())?;
         let paced = ota.paced()?;

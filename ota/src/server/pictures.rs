@@ -183,7 +183,7 @@ impl Ota {
         let row = self.rollout_row(id)?;
         if !pictures.of.contains_key(id) {
             let picture = Picture {
-                planner: self.planner(self.load(id)?)?,
+                planner: self.planner(self.load(id)?, &mut BTreeMap::new())?,
                 zones_at: now,
                 asked: 0,
                 rests_until: None,
@@ -208,7 +208,7 @@ impl Ota {
             picture.zones_at = now;
         }
         #[cfg(test)]
-        picture.assert_is(&self.planner(picture.planner.rollout().clone())?);
+        picture.assert_is(&self.planner(picture.planner.rollout().clone(), &mut BTreeMap::new())?);
         Ok(picture)
     }
 }

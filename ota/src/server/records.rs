@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use store::Stored;
 
+use super::running::{Ran, Reported};
 use crate::job::config::{Ends, JobConfig};
 use crate::job::{ExecutionStatus, JobExecutionState, JobExecutionSummary, StatusDetails};
 use crate::rollout::{Rollout, RolloutSpec, RolloutState, Rules, Wave, WaveState};
@@ -227,10 +228,20 @@ impl Execution {
     }
 }
 
-/// The version of a firmware that a thing is known to run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a thing is known to run of a firmware.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Runs {
-    pub(super) version: FirmwareVersion,
+    /// The version a job brought it to.
+    pub(super) version: Option<FirmwareVersion>,
+    /// Since when (seconds since 1970).
+    pub(super) since: u64,
+    /// The rollout whose job that was.
+    pub(super) rollout: Option<RolloutId>,
+    /// What the device says, where that is another version.
+    pub(super) reported: Option<Reported>,
+    /// What it ran, the newest last.
+    pub(super) history: Vec<Ran>,
 }
 impl Stored for Runs {}
 
@@ -365,6 +376,9 @@ pub(super) mod key {
     pub(in crate::server) const DELETING: &str = "deleting/";
     pub(in crate::server) const STREAMS: &str = "stream/";
     pub(in crate::server) const PACED: &str = "paced/";
+    pub(in crate::server) const RUNS: &str = "runs/";
+    /// Things of which the registry has yet to be told what they run.
+    pub(in crate::server) const TO_TELL: &str = "totell/";
 
     pub(in crate::server) fn root(version: u64) -> String {
         format!("{ROOTS}{version:020}")
@@ -428,14 +442,17 @@ pub(super) mod key {
             parts.next()?,
         ))
     }
+    pub(in crate::server) fn to_tell(thing: &str) -> String {
+        format!("{TO_TELL}{thing}")
+    }
     pub(in crate::server) fn runs_of(thing: &str) -> String {
-        format!("runs/{thing}/")
+        format!("{RUNS}{thing}/")
     }
     pub(in crate::server) fn fetches_of(thing: &str) -> String {
         format!("fetch/{thing}/")
     }
     pub(in crate::server) fn runs(thing: &str, name: &FirmwareName) -> String {
-        format!("runs/{thing}/{name}")
+        format!("{RUNS}{thing}/{name}")
     }
     /// The newest rollout of a firmware that a thing was told of.
     pub(in crate::server) fn newest(thing: &str, name: &FirmwareName) -> String {

@@ -2,7 +2,7 @@
 //! says. Everything made has a name that follows from the rollout, so a crash at any point is made good
 //! by asking the planner again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::time::SystemTime;
 
@@ -62,7 +62,12 @@ impl Ota {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn rollout(&self, id: &RolloutId) -> Result<RolloutView, Error> {
-        Ok(self.planner(self.load(id)?)?.view())
+        let mut drifted = BTreeMap::new();
+        let mut view = self.planner(self.load(id)?, &mut drifted)?.view();
+        for execution in &mut view.executions {
+            execution.reported = drifted.remove(&execution.thing);
+        }
+        Ok(view)
     }
 
     /// Rollouts in the order of their ids, at most `limit` after the one named `after`.
@@ -140,8 +145,13 @@ impl Ota {
         Ok(row.into_rollout(members))
     }
 
-    /// A rollout and its devices as the rows have them.
-    pub(super) fn planner(&self, rollout: Rollout) -> Result<Planner, Error> {
+    /// A rollout and its devices as the rows have them, and those of them that say they run another version
+    /// than they were brought to.
+    pub(super) fn planner(
+        &self,
+        rollout: Rollout,
+        drifted: &mut BTreeMap<String, FirmwareVersion>,
+    ) -> Result<Planner, Error> {
         let zones = rollout.has_windows();
         let spec = rollout.spec.clone();
         let undone = rollout.undone;
@@ -155,7 +165,11 @@ impl Ota {
                 .inner
                 .table
                 .get_as::<Runs>(&key::runs(thing, &spec.name))?;
-            device.current = runs.map(|runs| runs.value.version);
+            if let Some(runs) = runs.map(|runs| runs.value) {
+                let drift = runs.drift().cloned();
+                drifted.extend(drift.map(|drift| (thing.to_owned(), drift)));
+                device.current = runs.version;
+            }
             if zones {
                 device.zone = self.attribute_of(thing, ZONE_ATTRIBUTE)?;
             }

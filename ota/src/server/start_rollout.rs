@@ -290,7 +290,7 @@ impl Ota {
 
     fn kind_of(&self, thing: &str, name: &FirmwareName) -> Result<Kind, Error> {
         let runs = self.inner.table.get_as::<Runs>(&key::runs(thing, name))?;
-        let version = runs.map(|runs| runs.value.version);
+        let version = runs.and_then(|runs| runs.value.version);
         Ok((self.attribute_of(thing, HARDWARE_ATTRIBUTE)?, version))
     }
 }

@@ -90,6 +90,11 @@ impl<'t> Transaction<'t> {
         );
     }
 
+    /// Whether this row was read or written.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.cells.contains_key(key)
+    }
+
     /// Keys under `prefix`, in order, at most `limit`, as they will be after this transaction.
     pub(super) fn keys(&self, prefix: &str, limit: usize) -> Result<Vec<String>, Error> {
         let pending = || {

@@ -32,6 +32,7 @@ mod request_issuing;
 mod revoke_device;
 mod rotate_issuing;
 mod run_audit;
+mod running;
 mod set_invariant;
 mod set_network;
 mod set_trust;
@@ -85,6 +86,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
     revoke_device::OPERATION,
     rotate_issuing::OPERATION,
     run_audit::OPERATION,
+    running::COUNT,
+    running::LIST,
     set_invariant::OPERATION,
     set_network::OPERATION,
     set_trust::OPERATION,
