@@ -201,6 +201,13 @@ impl Authority {
         state.issuer(issuer).map(|issuer| issuer.der.clone())
     }
 
+    /// What stands between a certificate of this issuer and the root, as PEM, the issuing certificate first.
+    #[must_use]
+    pub fn chain_pem_of(&self, issuer: IssuerNumber) -> Option<String> {
+        let state = self.state.load();
+        state.issuer(issuer).map(|issuer| issuer.chain_pem())
+    }
+
     /// Which issuing certificates there are, oldest first; the last signs.
     #[must_use]
     pub fn issuers(&self) -> Vec<IssuerNumber> {

@@ -145,8 +145,14 @@ impl Fleet {
             {
                 continue;
             }
+            let authority = &self.inner.authority;
+            let Some(issuer) = authority.issuer_of(der.contents()) else {
+                continue;
+            };
+            let chain = authority.chain_pem_of(issuer).unwrap_or_default();
             let issued = Issued {
-                chain_pem: format!("{}{}", record.pem, self.inner.authority.issuing_pem()),
+                chain_pem: format!("{}{chain}", record.pem),
+                issuer,
                 der: der.into_contents(),
                 pem: record.pem.clone(),
                 id,
