@@ -13,7 +13,7 @@ from server import MUSTER, REPOSITORY
 # From the top; a room uses only rooms on floors below its own. ARCHITECTURE.md draws the same picture.
 FLOORS = [{"muster"}, {"control"}, {"ota", "defender"}, {"broker"}, {"fleet"}, {"policy", "ca", "store"}]
 # Apart from the house: what each may use, by the features it may ask for.
-APART = {"agent": {"ota"}, "fuzz": {"broker", "ota"}, "load": set(), "simulate": {"broker", "fleet", "store", "ca", "policy"}}
+APART = {"agent": {"ota"}, "fuzz": {"broker", "ota", "policy"}, "load": set(), "simulate": {"broker", "fleet", "store", "ca", "policy"}}
 PURE_ONLY = {("agent", "ota"), ("fuzz", "ota")}
 TABLES = ("dependencies", "dev-dependencies", "build-dependencies")
 
