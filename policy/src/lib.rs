@@ -54,7 +54,7 @@ mod letter;
 #[cfg(test)]
 mod own_tests;
 #[cfg(test)]
-mod reference;
+mod properties;
 
 pub use action::{Action, UnknownAction};
 pub use context::{

@@ -154,9 +154,17 @@ fn value<'v>(values: Values<'v>, variable: u16) -> Option<&'v str> {
 /// What is left of `text` behind `piece`, which must begin it.
 fn strip_start<'t>(text: &'t str, piece: &[Segment], values: Values<'_>) -> Option<&'t str> {
     piece.iter().try_fold(text, |left, segment| match segment {
-        Segment::Literal(literal) => left.strip_prefix(&**literal),
-        Segment::Variable(variable) => left.strip_prefix(value(values, *variable)?),
+        Segment::Literal(literal) => {
+            steps::add(literal.len());
+            left.strip_prefix(&**literal)
+        }
+        Segment::Variable(variable) => {
+            let value = value(values, *variable)?;
+            steps::add(value.len());
+            left.strip_prefix(value)
+        }
         Segment::One => {
+            steps::add(1);
             let mut chars = left.chars();
             chars.next().map(|_| chars.as_str())
         }
@@ -170,9 +178,17 @@ fn strip_end<'t>(text: &'t str, piece: &[Segment], values: Values<'_>) -> Option
         .iter()
         .rev()
         .try_fold(text, |left, segment| match segment {
-            Segment::Literal(literal) => left.strip_suffix(&**literal),
-            Segment::Variable(variable) => left.strip_suffix(value(values, *variable)?),
+            Segment::Literal(literal) => {
+                steps::add(literal.len());
+                left.strip_suffix(&**literal)
+            }
+            Segment::Variable(variable) => {
+                let value = value(values, *variable)?;
+                steps::add(value.len());
+                left.strip_suffix(value)
+            }
             Segment::One => {
+                steps::add(1);
                 let mut chars = left.chars();
                 chars.next_back().map(|_| chars.as_str())
             }
@@ -189,13 +205,23 @@ fn find<'t>(text: &'t str, piece: &[Segment], values: Values<'_>) -> Option<&'t 
         Segment::One | Segment::Star => return None,
     };
     if piece.len() == 1 {
-        let place = text.find(first)?;
+        // Linear in both, by the two-way algorithm.
+        let Some(place) = text.find(first) else {
+            steps::add(text.len());
+            return None;
+        };
+        steps::add(place + first.len());
         return text.get(place + first.len()..);
     }
     let start = first.chars().next()?;
     let mut left = text;
     loop {
-        left = left.get(left.find(start)?..)?;
+        let Some(place) = left.find(start) else {
+            steps::add(left.len());
+            return None;
+        };
+        steps::add(place + 1);
+        left = left.get(place..)?;
         if let Some(rest) = strip_start(left, piece, values) {
             return Some(rest);
         }
@@ -203,8 +229,25 @@ fn find<'t>(text: &'t str, piece: &[Segment], values: Values<'_>) -> Option<&'t 
     }
 }
 
+/// Counts the bytes looked at, so that tests can hold the bound; nothing otherwise.
+mod steps {
+    #[cfg(test)]
+    thread_local!(pub(super) static TAKEN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) });
+
+    #[cfg(test)]
+    pub(super) fn add(bytes: usize) {
+        TAKEN.set(TAKEN.get() + bytes);
+    }
+
+    #[cfg(not(test))]
+    #[inline(always)]
+    pub(super) fn add(_: usize) {}
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NAME_MAX_BYTES: usize = 65_535;
@@ -284,5 +327,62 @@ mod tests {
         assert!(!matches_for("", &format!("*a{}b*", "?".repeat(200)), &name));
         // The dearest shape: a long value compared at every place.
         assert!(!matches_for(&"a".repeat(30_000), "*$?b*", &name));
+    }
+
+    /// Bytes looked at to match, and the most that the module promises: each byte of the name once,
+    /// and at each of its places a piece that holds more than a literal.
+    fn steps(client_id: &str, text: &str, name: &str) -> (usize, usize) {
+        let values = [Some(client_id.into())];
+        let pattern = pattern(text);
+        steps::TAKEN.set(0);
+        _ = pattern.matches(name, &values);
+        let bytes = |segment: &Segment| match segment {
+            Segment::Literal(literal) => literal.len(),
+            Segment::Variable(_) => client_id.len(),
+            Segment::One | Segment::Star => 1,
+        };
+        let all: usize = pattern.0.iter().map(bytes).sum();
+        let pieces = pattern.0.split(|segment| *segment == Segment::Star);
+        let composed = pieces.filter(|piece| piece.len() > 1);
+        let dearest = composed.map(|piece| piece.iter().map(bytes).sum::<usize>());
+        let most = name.len() * (1 + dearest.max().unwrap_or(0)) + 2 * all;
+        (steps::TAKEN.get(), most)
+    }
+
+    #[test]
+    fn hostile_patterns_are_linear_in_the_name() {
+        for text in [
+            "*a*a*a*a*a*a*a*a*b".to_owned(),
+            "*a".repeat(1_000) + "*b",
+            "*aa".repeat(1_000) + "*b*",
+            "*ab".repeat(500) + "*aab",
+            "*a".repeat(1_000),
+            "a*".repeat(1_000),
+            "*a?b*".to_owned(),
+            "*a?".repeat(100) + "b*",
+            "*$?b*".to_owned(),
+            format!("*{}b*", "?".repeat(500)),
+            format!("*a{}b*", "?".repeat(500)),
+        ] {
+            for length in [4_000, 8_000, 16_000, 32_000, 64_000] {
+                let (taken, most) = steps("aaaaaaaa", &text, &"a".repeat(length));
+                assert!(taken <= most, "{text}: {taken} steps for {length}");
+                if !text.contains(['?', '$']) {
+                    assert!(taken <= length + 2 * text.len(), "{text}: {taken}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_pattern_takes_more_steps_than_promised(
+            text in "[ab?*$]{0,40}",
+            name in "[ab]{0,200}|a{0,200}",
+            client_id in "[ab]{0,8}",
+        ) {
+            let (taken, most) = steps(&client_id, &text, &name);
+            prop_assert!(taken <= most, "{} steps, {}", taken, most);
+        }
     }
 }
