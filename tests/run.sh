@@ -34,7 +34,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 # 1. Debian packages: clients, the peer that measures stand beside, a C compiler for the cryptography.
 packages=(build-essential ca-certificates curl faketime gnutls-bin libstrongswan-standard-plugins mosquitto mosquitto-clients openssl python3 python3-venv
-  strongswan-pki)
+  softhsm2 strongswan-pki)
 missing=()
 for package in "${packages[@]}"; do
   status=$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true)

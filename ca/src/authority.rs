@@ -19,7 +19,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::custody::Signer;
+use crate::custody::{Keyring, Signer};
 use crate::error::CaError;
 use crate::facts::CertificateName;
 use crate::identifier::{CertificateId, Serial};
@@ -102,6 +102,7 @@ impl Issued {
 /// A root, the issuing certificates below it, and the custodians of their keys.
 pub struct Authority {
     dir: PathBuf,
+    keyring: Keyring,
     root_public: PublicKey,
     state: ArcSwap<State>,
     /// Held by whoever changes the state.
@@ -167,13 +168,28 @@ impl Authority {
         config: AuthorityConfig,
         now: SystemTime,
     ) -> Result<Self, CaError> {
+        Self::open_or_create_with(dir, config, Keyring::default(), now)
+    }
+
+    /// As [`Self::open_or_create`], with keys that are kept otherwise than in the clear.
+    ///
+    /// # Errors
+    /// As [`Self::open_or_create`]; [`CaError::Locked`] for a key that the keyring does not open;
+    /// [`CaError::Custody`] when a new authority's keys cannot be made.
+    pub fn open_or_create_with(
+        dir: &Path,
+        config: AuthorityConfig,
+        keyring: Keyring,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
         let public_url = check_public_url(&config.public_url)?;
         if founding::is_vacant(dir)? {
-            founding::found(dir, &config.name, now)?;
+            founding::found(dir, &config.name, &keyring, now)?;
         }
-        let (state, root_public) = founding::open(dir)?;
+        let (state, root_public) = founding::open(dir, &keyring)?;
         Ok(Self {
             dir: dir.to_owned(),
+            keyring,
             root_public,
             state: ArcSwap::from_pointee(state),
             change: Mutex::default(),
@@ -242,6 +258,14 @@ impl Authority {
         let mut change = self.change.lock();
         take(&self.anchors());
         change.listeners.push(Box::new(take));
+    }
+
+    /// Whether the issuing key could sign now.
+    ///
+    /// # Errors
+    /// [`CaError::Custody`], with the custodian's reason.
+    pub fn ready(&self) -> Result<(), CaError> {
+        Ok(self.state.load().current.custody.ready()?)
     }
 
     /// The root as PEM.

@@ -1,15 +1,23 @@
 //! Where signing keys live. Nothing outside of this module knows whether a key is a file.
 //!
-//! A custodian shows its public key and signs; the secret never leaves it. The one here keeps a
-//! PEM PKCS#8 file; a hardware token fits behind the same trait.
+//! A custodian shows its public key and signs; the secret never leaves it. One keeps a PEM PKCS#8
+//! file, in the clear or encrypted, another a key in a token behind PKCS #11.
+
+mod keyring;
+mod token;
 
 use std::cell::OnceCell;
 use std::path::Path;
 
-use crate::durable::{self, Readers};
+use crate::durable;
 use crate::error::CaError;
 use crate::public_key::PublicKey;
+use crate::sealed::{self, Passphrase};
 use crate::secret_key::SecretKey;
+
+pub use keyring::{KeyCustody, Keyring};
+pub(crate) use keyring::{copy, find};
+pub use token::Token;
 
 /// A custodian that did not sign.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +38,19 @@ pub trait Custody: Send + Sync {
     /// # Errors
     /// [`CustodyError`] when the key cannot be used now.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CustodyError>;
+
+    /// Whether it could sign now, as far as that can be told without signing.
+    ///
+    /// # Errors
+    /// [`CustodyError`] when the key cannot be used now.
+    fn ready(&self) -> Result<(), CustodyError> {
+        Ok(())
+    }
+
+    /// The secret itself, where the custodian can give it out.
+    fn secret(&self) -> Option<&SecretKey> {
+        None
+    }
 }
 
 /// A key in a PEM PKCS#8 file of mode 0600.
@@ -38,21 +59,20 @@ pub struct FileKey {
 }
 
 impl FileKey {
-    /// Puts a key into a new file; durable on return.
-    ///
-    /// # Errors
-    /// [`CaError::File`].
-    pub(crate) fn create(path: &Path, secret: SecretKey) -> Result<Self, CaError> {
-        durable::write(path, secret.to_pem().as_bytes(), Readers::Owner)?;
-        Ok(Self { secret })
-    }
-
     /// Reads a key's file.
     ///
     /// # Errors
     /// [`CaError::Missing`], [`CaError::Exposed`], [`CaError::Damaged`] and [`CaError::File`],
     /// each naming the file.
     pub fn open(path: &Path) -> Result<Self, CaError> {
+        Self::open_with(path, None)
+    }
+
+    /// The same of one that may be encrypted.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and [`CaError::Locked`] without its passphrase.
+    pub(crate) fn open_with(path: &Path, passphrase: Option<&Passphrase>) -> Result<Self, CaError> {
         let (contents, mode) = durable::read(path)?.ok_or_else(|| CaError::Missing {
             path: path.to_owned(),
         })?;
@@ -62,16 +82,20 @@ impl FileKey {
                 mode,
             });
         }
-        let secret = SecretKey::from_pem(&contents, None).map_err(|_| CaError::Damaged {
-            path: path.to_owned(),
-            problem: "holds no whole private key in PEM PKCS#8".to_owned(),
+        let secret = SecretKey::from_pem(&contents, passphrase).map_err(|_| {
+            if sealed::is_sealed(&contents) {
+                CaError::Locked {
+                    path: path.to_owned(),
+                    mend: "it is encrypted under another passphrase than the one given, or none was: ca.key_passphrase_file, the variable MUSTER_CA_PASSPHRASE or the systemd credential muster-ca-passphrase".to_owned(),
+                }
+            } else {
+                CaError::Damaged {
+                    path: path.to_owned(),
+                    problem: "holds no whole private key in PEM PKCS#8".to_owned(),
+                }
+            }
         })?;
         Ok(Self { secret })
-    }
-
-    /// The key, for sealing it.
-    pub(crate) const fn secret(&self) -> &SecretKey {
-        &self.secret
     }
 }
 
@@ -91,6 +115,10 @@ impl Custody for FileKey {
         self.secret.sign(message).ok_or_else(|| CustodyError {
             reason: "the cryptographic library failed to sign".to_owned(),
         })
+    }
+
+    fn secret(&self) -> Option<&SecretKey> {
+        Some(&self.secret)
     }
 }
 

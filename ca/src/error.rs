@@ -29,6 +29,14 @@ pub enum CaError {
         /// The file.
         path: PathBuf,
     },
+    /// A key that is there and cannot be opened.
+    #[error("the key of {} cannot be opened: {mend}", path.display())]
+    Locked {
+        /// The file that holds it or leads to it.
+        path: PathBuf,
+        /// Why, and what is to be set.
+        mend: String,
+    },
     /// One of the authority's files is truncated, foreign or does not fit the others.
     #[error("{} {problem}: restore the file from a backup", path.display())]
     Damaged {

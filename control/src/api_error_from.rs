@@ -41,7 +41,6 @@ impl From<FleetError> for ApiError {
             | FleetError::Invalid(_)
             | FleetError::Csr(_)
             | FleetError::Key(_)
-            | FleetError::Authority(CaError::AuthorityKey { .. })
             | FleetError::Template(_) => Self::invalid(message),
             FleetError::InvariantBroken { .. } => {
                 Self::new(StatusCode::CONFLICT, "InvariantBrokenException", message)
@@ -56,7 +55,8 @@ impl From<FleetError> for ApiError {
                 Self::new(StatusCode::BAD_REQUEST, "MalformedPolicyException", message)
             }
             FleetError::Store(error) => error.into(),
-            FleetError::Authority(_) | FleetError::Thread(_) => Self::internal(&message),
+            FleetError::Authority(error) => error.into(),
+            FleetError::Thread(_) => Self::internal(&message),
         }
     }
 }
@@ -65,7 +65,9 @@ impl From<CaError> for ApiError {
     fn from(error: CaError) -> Self {
         let message = error.to_string();
         match error {
-            CaError::Invalid { .. } | CaError::OutsideIssuer { .. } => Self::invalid(message),
+            CaError::Invalid { .. }
+            | CaError::AuthorityKey { .. }
+            | CaError::OutsideIssuer { .. } => Self::invalid(message),
             CaError::RootOffline => Self::new(
                 StatusCode::CONFLICT,
                 "InvalidStateTransitionException",

@@ -4,14 +4,14 @@
 use crate::cli::Serve;
 use anyhow::{Context as _, bail};
 use broker::{Limits, SessionBounds};
-use ca::{CrlShards, Terms};
+use ca::{CrlShards, KeyCustody, Terms};
 use fleet::{GroupName, ThingName};
 use policy::UnresolvedDeny;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     net::{Ipv6Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -45,6 +45,23 @@ pub(crate) struct Settings {
     pub(crate) record_decisions: bool,
     /// Lives of certificates, number of revocation lists.
     pub(crate) terms: Terms,
+    /// Where the authority's keys are.
+    pub(crate) keys: KeySettings,
+}
+
+/// Where the authority's keys are kept, and where what opens them is found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct KeySettings {
+    /// What keeps the keys that are made from now on.
+    pub(crate) custody: KeyCustody,
+    /// The passphrase of encrypted files.
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// The token's library.
+    pub(crate) pkcs11_module: Option<PathBuf>,
+    /// The token's label.
+    pub(crate) pkcs11_token: Option<String>,
+    /// The token's PIN.
+    pub(crate) pkcs11_pin_file: Option<PathBuf>,
 }
 
 /// Default ports.
@@ -89,9 +106,25 @@ struct FileCa {
     device_validity_seconds: Option<u64>,
     server_validity_seconds: Option<u64>,
     crl_shards: Option<u16>,
+    #[serde(default)]
+    key_custody: KeyCustody,
+    key_passphrase_file: Option<PathBuf>,
+    pkcs11_module: Option<PathBuf>,
+    pkcs11_token: Option<String>,
+    pkcs11_pin_file: Option<PathBuf>,
 }
 
 impl FileCa {
+    fn keys(&self) -> KeySettings {
+        KeySettings {
+            custody: self.key_custody,
+            passphrase_file: self.key_passphrase_file.clone(),
+            pkcs11_module: self.pkcs11_module.clone(),
+            pkcs11_token: self.pkcs11_token.clone(),
+            pkcs11_pin_file: self.pkcs11_pin_file.clone(),
+        }
+    }
+
     fn terms(self) -> anyhow::Result<Terms> {
         let mut terms = Terms::default();
         for (to, key, value) in [
@@ -400,6 +433,7 @@ impl Settings {
             aws: file.compat.aws,
             unresolved_deny: file.policy.unresolved_deny,
             record_decisions: file.policy.record_decisions.unwrap_or(true),
+            keys: file.ca.keys(),
             terms: file.ca.terms()?,
         })
     }
@@ -517,6 +551,7 @@ mod tests {
             ("[limits.groups.'a b']\ntopic_levels = 1", "a b"),
             ("mqtt = 5", "mqtt"),
             ("[ca]\ncrl_shards = 12", "crl_shards"),
+            ("[ca]\nkey_custody = \"paper\"", "paper"),
             (
                 "[ca]\ndevice_validity_seconds = 29",
                 "ca.device_validity_seconds",

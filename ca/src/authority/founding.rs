@@ -19,19 +19,21 @@ use rustls_pki_types::CertificateDer;
 
 use super::issuer::{CertificateFile, Issuer, IssuerNumber, check_chain};
 use super::{BACKDATED, State, root_key, rotation};
-use crate::custody::{Custody, FileKey, Signer};
+use crate::custody::{Custody, Keyring, Signer};
 use crate::durable::{self, Readers};
 use crate::error::CaError;
 use crate::facts::CertificateFacts;
 use crate::identifier::Serial;
 use crate::public_key::PublicKey;
-use crate::secret_key::SecretKey;
-use crate::{KeyKind, pem, profile, times};
+use crate::{pem, profile, times};
 
 pub(super) const ROOT_CERTIFICATE: &str = "root.crt";
 pub(super) const ROOT_KEY: &str = "root.key";
 pub(super) const ISSUING_CERTIFICATE: &str = "issuing.crt";
 pub(super) const ISSUING_KEY: &str = "issuing.key";
+/// Keys by name; what keeps them settles the ending.
+pub(super) const ROOT: &str = "root";
+pub(super) const ISSUING: &str = "issuing";
 const FILES: [&str; 4] = [ROOT_CERTIFICATE, ROOT_KEY, ISSUING_CERTIFICATE, ISSUING_KEY];
 
 const YEAR: Duration = Duration::from_secs(31_557_600);
@@ -51,7 +53,11 @@ pub(super) fn is_vacant(dir: &Path) -> Result<bool, CaError> {
         return Ok(true);
     };
     let first = first.map_err(durable::failed("read the directory", dir))?;
-    if FILES.iter().any(|file| dir.join(file).exists()) {
+    let of_tokens = [ROOT, ISSUING].map(|key| format!("{key}.pkcs11"));
+    let mut files = FILES
+        .into_iter()
+        .chain(of_tokens.iter().map(String::as_str));
+    if files.any(|file| dir.join(file).exists()) {
         return Ok(false);
     }
     Err(CaError::Occupied {
@@ -61,7 +67,12 @@ pub(super) fn is_vacant(dir: &Path) -> Result<bool, CaError> {
 }
 
 /// Makes a root, an issuing certificate and their keys, and puts them into `dir` in one step.
-pub(super) fn found(dir: &Path, name: &str, now: SystemTime) -> Result<(), CaError> {
+pub(super) fn found(
+    dir: &Path,
+    name: &str,
+    keyring: &Keyring,
+    now: SystemTime,
+) -> Result<(), CaError> {
     /// So that `<name> Issuing CA` fits into 64 characters (RFC 5280, ub-common-name).
     const MAX_NAME_CHARS: usize = 48;
     profile::check_common_name("authority's name", name)?;
@@ -78,7 +89,7 @@ pub(super) fn found(dir: &Path, name: &str, now: SystemTime) -> Result<(), CaErr
         .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(&beside)
         .map_err(durable::failed("create a directory in", &beside))?;
-    fill(staging.path(), name, now)?;
+    fill(staging.path(), name, keyring, now)?;
     durable::sync_dir(staging.path())?;
     // Atomic; an empty directory in its place is replaced, anything else refuses it.
     fs::rename(staging.path(), dir).map_err(durable::failed("put the new authority into", dir))?;
@@ -107,7 +118,7 @@ fn sweep(beside: &Path, prefix: &str) -> Result<(), CaError> {
     Ok(())
 }
 
-fn fill(dir: &Path, name: &str, now: SystemTime) -> Result<(), CaError> {
+fn fill(dir: &Path, name: &str, keyring: &Keyring, now: SystemTime) -> Result<(), CaError> {
     let not_before = times::seconds(now)?.saturating_sub_unsigned(BACKDATED.as_secs());
     let root_params = authority_params(
         &format!("{name} Root CA"),
@@ -115,17 +126,17 @@ fn fill(dir: &Path, name: &str, now: SystemTime) -> Result<(), CaError> {
         not_before,
         not_before.saturating_add_unsigned(ROOT_VALIDITY.as_secs()),
     )?;
-    let root_key = FileKey::create(&dir.join(ROOT_KEY), SecretKey::generate(KeyKind::P256)?)?;
-    let signer = Signer::new(&root_key);
+    let root_key = keyring.make(dir, ROOT)?;
+    let signer = Signer::new(root_key.as_ref());
     let root = match root_params.self_signed(&signer) {
         Ok(root) => root.der().clone(),
         Err(error) => return Err(signer.explain(error)),
     };
-    let issuing_key = FileKey::create(&dir.join(ISSUING_KEY), SecretKey::generate(KeyKind::P256)?)?;
+    let issuing_key = keyring.make(dir, ISSUING)?;
     let common_name = format!("{name} Issuing CA");
     let issuing = sign_issuing(
         &root,
-        &root_key,
+        root_key.as_ref(),
         &common_name,
         issuing_key.public_key(),
         now,
@@ -194,23 +205,23 @@ fn authority_params(
 }
 
 /// Opens the authority in `dir`: its files, held against each other, and the root's public key.
-pub(super) fn open(dir: &Path) -> Result<(State, PublicKey), CaError> {
+pub(super) fn open(dir: &Path, keyring: &Keyring) -> Result<(State, PublicKey), CaError> {
     let root_file = CertificateFile::read(dir.join(ROOT_CERTIFICATE))?;
     root_file.require_self_signature()?;
     let root = root_file.der()?.clone();
     if !root_key::settle(dir)? {
-        let path = dir.join(ROOT_KEY);
-        root_file.require_key(&path, &FileKey::open(&path)?)?;
+        let key = keyring.open(dir, ROOT)?;
+        root_file.require_key(&dir.join(ROOT_KEY), key.as_ref())?;
     }
     let root_public = PublicKey::of_certificate(&root)
         .map_err(|refused| root_file.damaged(format!("cannot be used: {refused}")))?;
-    let mut current = Arc::new(read_issuer(IssuerNumber::FIRST, dir, &root)?);
+    let mut current = Arc::new(read_issuer(IssuerNumber::FIRST, dir, keyring, &root)?);
     let mut issuers = vec![Arc::clone(&current)];
     for (number, dir) in rotation::later(dir)? {
-        current = Arc::new(read_issuer(number, &dir, &root)?);
+        current = Arc::new(read_issuer(number, &dir, keyring, &root)?);
         issuers.push(Arc::clone(&current));
     }
-    rotation::settle(dir, &issuers)?;
+    rotation::settle(dir, keyring, &issuers)?;
     let state = State {
         root,
         issuers,
@@ -222,13 +233,13 @@ pub(super) fn open(dir: &Path) -> Result<(State, PublicKey), CaError> {
 fn read_issuer(
     number: IssuerNumber,
     dir: &Path,
+    keyring: &Keyring,
     root: &CertificateDer<'static>,
 ) -> Result<Issuer, CaError> {
     let file = CertificateFile::read(dir.join(ISSUING_CERTIFICATE))?;
-    let key_path = dir.join(ISSUING_KEY);
-    let key = FileKey::open(&key_path)?;
-    file.require_key(&key_path, &key)?;
-    Issuer::new(number, file.chain.clone(), root, Box::new(key))
+    let key = keyring.open(dir, ISSUING)?;
+    file.require_key(&dir.join(ISSUING_KEY), key.as_ref())?;
+    Issuer::new(number, file.chain.clone(), root, key)
         .map_err(|error| file.damaged(format!("cannot be used ({error})")))
 }
 

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use super::Authority;
-use super::founding::ROOT_KEY;
-use crate::custody::{Custody, FileKey};
+use super::founding::{ROOT, ROOT_KEY};
+use crate::custody::Custody;
 use crate::durable::{self, Readers};
 use crate::error::CaError;
 use crate::identifier::CertificateId;
@@ -54,7 +54,12 @@ impl Authority {
     /// [`CaError::RootOffline`]; [`CaError::Invalid`] for a passphrase that is too short.
     pub fn export_root_key(&self, passphrase: &Passphrase) -> Result<String, CaError> {
         let mut change = self.change.lock();
-        let text = self.root_key()?.secret().to_sealed_pem(passphrase)?;
+        let key = self.root_key()?;
+        let Some(secret) = key.secret() else {
+            let reason = "it is in a token, which does not give it out: keep the token elsewhere, and set ca.pkcs11_token to another for what follows";
+            return Err(CaError::invalid("root key", "(not shown)", reason));
+        };
+        let text = secret.to_sealed_pem(passphrase)?;
         change.exported = Some(digest(&text));
         Ok(text)
     }
@@ -79,12 +84,12 @@ impl Authority {
     }
 
     /// The root's key, for one act.
-    pub(super) fn root_key(&self) -> Result<FileKey, CaError> {
+    pub(super) fn root_key(&self) -> Result<Box<dyn Custody>, CaError> {
         if !self.has_root_key()? {
             return Err(CaError::RootOffline);
         }
         let path = self.dir.join(ROOT_KEY);
-        let key = FileKey::open(&path)?;
+        let key = self.keyring.open(&self.dir, ROOT)?;
         if *key.public_key() != self.root_public {
             return Err(CaError::Damaged {
                 path,

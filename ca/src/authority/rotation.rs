@@ -15,22 +15,22 @@ use rcgen::{CertificateParams, DistinguishedName, DnType};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::founding::{ISSUING_CERTIFICATE, ISSUING_KEY, sign_issuing};
+use super::founding::{ISSUING, ISSUING_CERTIFICATE, sign_issuing};
 use super::issuer::{Issuer, IssuerNumber, check_fresh, read_chain};
 use super::root_key::remove;
-use super::{Authority, State};
+use super::{Authority, Change, State};
 use crate::csr::Csr;
-use crate::custody::{Custody, FileKey, Signer};
+use crate::custody::{FileKey, Keyring, Signer, copy, find};
 use crate::durable::{self, Readers};
 use crate::error::CaError;
-use crate::public_key::{KeyKind, PublicKey};
+use crate::public_key::PublicKey;
 use crate::secret_key::SecretKey;
 use crate::{facts, pem};
 
 const LATER: &str = "issuing-";
 const STAGING: &str = ".issuing-";
 /// The key of a request that has not been answered yet.
-const REQUESTED_KEY: &str = "issuing-request.key";
+const REQUESTED: &str = "issuing-request";
 
 /// The directories of the issuing certificates after the first, in order. What a crash left
 /// unfinished is removed.
@@ -58,12 +58,15 @@ pub(super) fn later(dir: &Path) -> Result<Vec<(IssuerNumber, PathBuf)>, CaError>
 }
 
 /// Removes the key of a request that was answered, where a crash left it behind.
-pub(super) fn settle(dir: &Path, issuers: &[Arc<Issuer>]) -> Result<(), CaError> {
-    let path = dir.join(REQUESTED_KEY);
-    if durable::read(&path)?.is_none() {
+pub(super) fn settle(
+    dir: &Path,
+    keyring: &Keyring,
+    issuers: &[Arc<Issuer>],
+) -> Result<(), CaError> {
+    let Some(path) = find(dir, REQUESTED)? else {
         return Ok(());
-    }
-    let requested = FileKey::open(&path)?;
+    };
+    let requested = keyring.open(dir, REQUESTED)?;
     let answered = |issuer: &Arc<Issuer>| issuer.public_key() == requested.public_key();
     if issuers.iter().any(answered) {
         remove(&path)?;
@@ -71,40 +74,50 @@ pub(super) fn settle(dir: &Path, issuers: &[Arc<Issuer>]) -> Result<(), CaError>
     Ok(())
 }
 
+/// Where the key of the next issuing certificate comes from.
+enum NextKey {
+    /// Made now; the root's key that is with the server signs.
+    Made,
+    /// Brought along.
+    Brought(SecretKey),
+    /// That of the request, whose file this is.
+    Requested(PathBuf),
+}
+
 impl Authority {
     /// Makes the next issuing certificate with the root's key that is with the server. What is
     /// issued from now on is signed by it; those before stay trusted.
     ///
     /// # Errors
-    /// [`CaError::RootOffline`]; [`CaError::OutsideIssuer`]; [`CaError::File`].
+    /// [`CaError::RootOffline`]; [`CaError::OutsideIssuer`]; [`CaError::Custody`];
+    /// [`CaError::File`].
     pub fn rotate_issuing(&self, now: SystemTime) -> Result<IssuerNumber, CaError> {
         let mut change = self.change.lock();
-        let state = self.state.load_full();
         let root_key = self.root_key()?;
-        let secret = SecretKey::generate(KeyKind::P256)?;
-        let name = next_name(&state)?;
-        let der = sign_issuing(&state.root, &root_key, &name, secret.public(), now)?;
-        self.adopt(&mut change, vec![der], secret, now)
+        self.adopt(&mut change, NextKey::Made, now, |state, key| {
+            let name = next_name(state)?;
+            let der = sign_issuing(&state.root, root_key.as_ref(), &name, key, now)?;
+            Ok(vec![der])
+        })
     }
 
     /// A request for the next issuing certificate, as PEM PKCS#10. Its key stays here, and is the
     /// same until a certificate for it has come.
     ///
     /// # Errors
-    /// [`CaError::File`]; [`CaError::Encode`].
+    /// [`CaError::File`]; [`CaError::Custody`]; [`CaError::Encode`].
     pub fn issuing_request(&self) -> Result<String, CaError> {
         let _change = self.change.lock();
-        let path = self.dir.join(REQUESTED_KEY);
-        let key = match durable::read(&path)? {
-            Some(_) => FileKey::open(&path)?,
-            None => FileKey::create(&path, SecretKey::generate(KeyKind::P256)?)?,
+        let key = match find(&self.dir, REQUESTED)? {
+            Some(_) => self.keyring.open(&self.dir, REQUESTED)?,
+            None => self.keyring.make(&self.dir, REQUESTED)?,
         };
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params
             .distinguished_name
             .push(DnType::CommonName, next_name(&self.state.load())?);
-        let signer = Signer::new(&key);
+        let signer = Signer::new(key.as_ref());
         let request = params
             .serialize_request(&signer)
             .map_err(|error| signer.explain(error))?;
@@ -126,38 +139,47 @@ impl Authority {
     ) -> Result<IssuerNumber, CaError> {
         let mut change = self.change.lock();
         let chain = read_chain(chain_pem.as_bytes())?;
-        let requested = self.dir.join(REQUESTED_KEY);
-        let secret = match secret {
-            Some(secret) => secret,
-            None => {
-                let Some((text, _)) = durable::read(&requested)? else {
-                    let reason =
-                        "nothing was requested: make the request first, or bring the key too";
-                    return Err(CaError::invalid(
-                        "issuing certificate",
-                        "(as given)",
-                        reason,
-                    ));
-                };
-                SecretKey::from_pem(&text, None)?
+        let key = match (secret, find(&self.dir, REQUESTED)?) {
+            (Some(secret), _) => NextKey::Brought(secret),
+            (None, Some(requested)) => NextKey::Requested(requested),
+            (None, None) => {
+                let reason = "nothing was requested: make the request first, or bring the key too";
+                return Err(CaError::invalid(
+                    "issuing certificate",
+                    "(as given)",
+                    reason,
+                ));
             }
         };
-        let number = self.adopt(&mut change, chain, secret, now)?;
-        settle(&self.dir, &self.state.load().issuers)?;
+        let number = self.adopt(&mut change, key, now, |_, _| Ok(chain))?;
+        settle(&self.dir, &self.keyring, &self.state.load().issuers)?;
         Ok(number)
     }
 
     fn adopt(
         &self,
-        change: &mut super::Change,
-        chain: Vec<CertificateDer<'static>>,
-        secret: SecretKey,
+        change: &mut Change,
+        key: NextKey,
         now: SystemTime,
+        chain: impl FnOnce(&State, &PublicKey) -> Result<Vec<CertificateDer<'static>>, CaError>,
     ) -> Result<IssuerNumber, CaError> {
         let state = self.state.load_full();
         let number = state.current.number.next();
-        let key_pem = secret.to_pem();
-        let custody = Box::new(FileKey::from(secret));
+        let staging = tempfile::Builder::new()
+            .prefix(&format!("{STAGING}{number}-"))
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir_in(&self.dir)
+            .map_err(durable::failed("create a directory in", &self.dir))?;
+        let place = staging.path();
+        let custody = match key {
+            NextKey::Made => self.keyring.make(place, ISSUING)?,
+            NextKey::Brought(secret) => self.keyring.keep(secret, place, ISSUING)?,
+            NextKey::Requested(file) => {
+                copy(&file, place, ISSUING)?;
+                self.keyring.open(place, ISSUING)?
+            }
+        };
+        let chain = chain(&state, custody.public_key())?;
         let issuer = Issuer::new(number, chain, &state.root, custody)?;
         check_fresh(
             &issuer,
@@ -165,18 +187,9 @@ impl Authority {
             (&state.root, &self.root_public),
             now,
         )?;
-
-        let staging = tempfile::Builder::new()
-            .prefix(&format!("{STAGING}{number}-"))
-            .permissions(fs::Permissions::from_mode(0o700))
-            .tempdir_in(&self.dir)
-            .map_err(durable::failed("create a directory in", &self.dir))?;
-        let place = staging.path();
-        let chain_pem = issuer.chain_pem();
-        durable::write(&place.join(ISSUING_KEY), key_pem.as_bytes(), Readers::Owner)?;
         durable::write(
             &place.join(ISSUING_CERTIFICATE),
-            chain_pem.as_bytes(),
+            issuer.chain_pem().as_bytes(),
             Readers::Everyone,
         )?;
         durable::sync_dir(place)?;

@@ -3,6 +3,7 @@
 mod events;
 mod hook;
 mod identity;
+mod keys;
 mod limits;
 mod listen;
 mod reserved;
@@ -84,14 +85,19 @@ impl Server {
             .public_url
             .clone()
             .unwrap_or_else(|| format!("http://{http}"));
-        let authority = Authority::open_or_create(
+        let authority = Authority::open_or_create_with(
             &data.join("ca"),
             AuthorityConfig {
                 name: "Muster".to_owned(),
                 public_url,
             },
+            keys::keyring(&settings.keys)?,
             now,
         )?;
+        if let Err(error) = authority.ready() {
+            // Devices that have their certificates need no new signature to connect.
+            tracing::error!(%error, "nothing is issued, and no list or OCSP responder is signed, until the issuing key is back");
+        }
         let authority = Arc::new(authority.with_terms(settings.terms));
         let operators = Operators::open_or_create(
             data,

@@ -1,6 +1,7 @@
 use super::*;
+use crate::authority::founding::ISSUING_KEY;
 use crate::authority::tests::{authority, config, now, subject};
-use crate::{CertificateFacts, KeyPair, Passphrase, Profile};
+use crate::{CertificateFacts, KeyKind, KeyPair, Passphrase, Profile};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -107,7 +108,7 @@ fn without_the_roots_key_the_next_one_is_signed_where_it_is() {
     assert!(refused.unwrap_err().to_string().contains("root.crt"));
     let signed = sign_issuing_request(&root, brought(), &request, now()).unwrap();
     let number = authority.adopt_issuing(&signed, None, now()).unwrap();
-    assert!(!dir.path().join("ca").join(REQUESTED_KEY).exists());
+    assert!(!dir.path().join("ca/issuing-request.key").exists());
     assert_eq!(device(&authority).issuer, number);
     assert_eq!(device(&reopened(&dir)).issuer, number);
     let again = authority.adopt_issuing(&signed, None, now()).unwrap_err();
@@ -122,8 +123,9 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let (dir, authority) = authority();
     let (_other_dir, other) = crate::authority::tests::authority();
     let root_key = authority.root_key().unwrap();
+    let root_key = root_key.as_ref();
     let sign = |name: &str, key: &SecretKey| {
-        let der = sign_issuing(&authority.root_der(), &root_key, name, key.public(), now());
+        let der = sign_issuing(&authority.root_der(), root_key, name, key.public(), now());
         pem::certificate(&der.unwrap())
     };
     let fresh = || SecretKey::generate(KeyKind::P384).unwrap();
@@ -169,7 +171,7 @@ fn a_chain_and_a_key_of_another_kind_are_taken() {
     let root_key = authority.root_key().unwrap();
     let der = sign_issuing(
         &authority.root_der(),
-        &root_key,
+        root_key.as_ref(),
         "Next",
         key.public(),
         now(),
@@ -230,13 +232,15 @@ fn a_rotation_that_was_cut_short_leaves_no_trace() {
     assert!(!staging.exists());
     assert_eq!(again.issuers().len(), 2);
     // A crash between the rename and the removal of the request's key.
-    let root_key = again.root_key().unwrap().secret().to_pem();
+    let root_key = again.root_key().unwrap().secret().unwrap().to_pem();
     let root_key = SecretKey::from_pem(root_key.as_bytes(), None).unwrap();
     let signed = sign_issuing_request(&again.root_pem(), root_key, &request, now()).unwrap();
-    let requested = dir.path().join("ca").join(REQUESTED_KEY);
+    let requested = dir.path().join("ca/issuing-request.key");
     let key = std::fs::read(&requested).unwrap();
     again.adopt_issuing(&signed, None, now()).unwrap();
-    crate::custody::FileKey::create(&requested, SecretKey::from_pem(&key, None).unwrap()).unwrap();
+    std::fs::write(&requested, key).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&requested, private).unwrap();
     assert_eq!(reopened(&dir).issuers().len(), 3);
     assert!(!requested.exists());
 }
