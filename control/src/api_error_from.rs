@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use ca::CaError;
+use ca::{CaError, ForeignError};
 use fleet::{FleetError, Kind};
 use http::StatusCode;
 use store::StoreError;
@@ -43,6 +43,16 @@ impl From<FleetError> for ApiError {
             | FleetError::Key(_)
             | FleetError::Authority(CaError::AuthorityKey { .. })
             | FleetError::Template(_) => Self::invalid(message),
+            FleetError::Foreign(ForeignError::Verification(_)) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "RegistrationCodeValidationException",
+                message,
+            ),
+            FleetError::Foreign(_) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "CertificateValidationException",
+                message,
+            ),
             FleetError::InvariantBroken { .. } => {
                 Self::new(StatusCode::CONFLICT, "InvariantBrokenException", message)
             }

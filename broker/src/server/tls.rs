@@ -1,14 +1,16 @@
 //! TLS settings of every listener: 1.3 and 1.2, client certificates judged against our own
-//! authority only, tickets on (the registry is asked again at every handshake, resumed or full).
+//! authority and those that are registered, tickets on (the registry is asked again at every handshake, resumed or full).
 
 use std::sync::Arc;
 
+use fleet::Fleet;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::client_verifier::WithOutside;
 use super::refusal::Named;
 pub use super::refusal::explain;
 pub use super::sampler::Sampler;
@@ -106,12 +108,14 @@ fn certified(
 /// Makes the TLS configuration of one listener.
 ///
 /// `authorities` are the certificates of root and issuing authority (DER). Both are anchors, so a
-/// device that sends only its leaf is understood.
+/// device that sends only its leaf is understood. `outside` is the registry that is asked about
+/// certificates of other authorities; without it there are none.
 ///
 /// # Errors
 /// [`TlsError`], naming which part is unusable.
 pub fn server_config(
     authorities: &[CertificateDer<'_>],
+    outside: Option<&Fleet>,
     certificate: &ServerCertificate,
     client: ClientAuth,
     protocol: Protocol,
@@ -130,6 +134,16 @@ pub fn server_config(
         ClientAuth::Optional => verifier.allow_unauthenticated(),
     }
     .build()?;
+    let verifier = match outside {
+        None => verifier,
+        Some(fleet) => Arc::new(WithOutside {
+            own: verifier,
+            fleet: fleet.clone(),
+            provider: Arc::clone(&provider),
+            // Who may come without a certificate does not come to be registered.
+            newcomers: client == ClientAuth::Required,
+        }),
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Provider)?
@@ -179,7 +193,13 @@ mod tests {
             authority.root_der().clone(),
             authority.issuing_der().clone(),
         ];
-        let server = server_config(&anchors, &certificate, ClientAuth::Optional, Protocol::Http);
+        let server = server_config(
+            &anchors,
+            None,
+            &certificate,
+            ClientAuth::Optional,
+            Protocol::Http,
+        );
         let mut offered = provider();
         if let Some(only) = groups {
             offered.kx_groups.retain(|group| group.name() == only);

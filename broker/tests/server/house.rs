@@ -127,7 +127,8 @@ impl House {
                 authority.root_der().clone(),
                 authority.issuing_der().clone(),
             ];
-            tls::server_config(&authorities, &certificate, ClientAuth::Required, protocol).unwrap()
+            let client = ClientAuth::Required;
+            tls::server_config(&authorities, Some(&fleet), &certificate, client, protocol).unwrap()
         };
         let (sender, requests) = mpsc::channel();
         let listeners = Listeners {

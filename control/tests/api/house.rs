@@ -334,6 +334,7 @@ fn tls(authority: &Authority, dir: &TempDir) -> Arc<ServerConfig> {
             authority.root_der().clone(),
             authority.issuing_der().clone(),
         ],
+        None,
         &certificate,
         ClientAuth::Optional,
         Protocol::Http,

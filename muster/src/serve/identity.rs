@@ -53,7 +53,9 @@ impl ServerTls {
             source.authority.root_der().clone(),
             source.authority.issuing_der().clone(),
         ];
-        let config = |client, protocol| server_config(&authorities, &certificate, client, protocol);
+        let outside = Some(faces.fleet());
+        let config =
+            |client, protocol| server_config(&authorities, outside, &certificate, client, protocol);
         Ok(ServerTls {
             mqtt: config(ClientAuth::Required, Protocol::Mqtt)?,
             wss: config(ClientAuth::Required, Protocol::Http)?,

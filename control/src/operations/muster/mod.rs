@@ -14,6 +14,7 @@ mod delete_operator;
 mod device;
 mod enrolled;
 mod explain_policy;
+mod import_device;
 mod list_allow_list;
 mod list_audit_checks;
 mod list_claims;
@@ -64,6 +65,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     delete_network::OPERATION,
     delete_operator::OPERATION,
     explain_policy::OPERATION,
+    import_device::OPERATION,
     list_audit_checks::OPERATION,
     list_devices::OPERATION,
     list_invariants::OPERATION,
