@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use ca::CaError;
+use ca::{CaError, ForeignError};
 use fleet::{FleetError, Kind};
 use http::StatusCode;
 use store::StoreError;
@@ -42,6 +42,16 @@ impl From<FleetError> for ApiError {
             | FleetError::Csr(_)
             | FleetError::Key(_)
             | FleetError::Template(_) => Self::invalid(message),
+            FleetError::Foreign(ForeignError::Verification(_)) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "RegistrationCodeValidationException",
+                message,
+            ),
+            FleetError::Foreign(_) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "CertificateValidationException",
+                message,
+            ),
             FleetError::InvariantBroken { .. } => {
                 Self::new(StatusCode::CONFLICT, "InvariantBrokenException", message)
             }

@@ -2,9 +2,10 @@
 //! leaves all of it or none.
 
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, Kind, Target, Thing,
-    ThingName,
+    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, Kind, Origin, Target,
+    Thing, ThingName,
     attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
+    authorities::{AuthorityRecord, AuthorityStatus},
     certificates::record_of,
     groups::{GROUPS_PER_THING_LIMIT_ITEMS, put_memberships},
     issued::put_issued,
@@ -294,7 +295,14 @@ impl Fleet {
     ) -> Result<bool, FleetError> {
         let active = |id: &CertificateId| -> Result<bool, FleetError> {
             let record: Option<CertificateRecord> = self.read(&keys::certificate(id))?;
-            Ok(record.is_some_and(|r| r.status == CertificateStatus::Active))
+            let Some(record) = record.filter(|r| r.status == CertificateStatus::Active) else {
+                return Ok(false);
+            };
+            let Origin::Authority(authority) = record.origin else {
+                return Ok(true);
+            };
+            let authority: Option<AuthorityRecord> = self.read(&keys::authority(&authority))?;
+            Ok(authority.is_some_and(|row| row.status == AuthorityStatus::Active))
         };
         if active(id)? {
             return Ok(true);

@@ -22,6 +22,8 @@ pub enum Kind {
     Claim,
     /// A thing type.
     ThingType,
+    /// A registered authority.
+    Authority,
 }
 
 impl fmt::Display for Kind {
@@ -35,6 +37,7 @@ impl fmt::Display for Kind {
             Kind::Template => "provisioning template",
             Kind::Claim => "claim",
             Kind::ThingType => "thing type",
+            Kind::Authority => "authority",
         })
     }
 }
@@ -127,6 +130,9 @@ pub enum FleetError {
     /// The certificate signing request was refused.
     #[error("certificate signing request refused: {0}")]
     Csr(#[from] ca::CsrError),
+    /// A certificate that was made elsewhere is not taken.
+    #[error(transparent)]
+    Foreign(#[from] ca::ForeignError),
     /// A key that no certificate of this thing is for.
     #[error("the key is refused: {0}: make a key pair for this device alone")]
     Key(&'static str),

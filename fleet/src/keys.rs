@@ -18,6 +18,9 @@ pub(crate) const CLAIM: &str = "claim/";
 pub(crate) const CLAIM_END: &str = "claimend/";
 /// Unclaimed certificates by their end: `pending/<seconds>/<certificate>`.
 pub(crate) const PENDING: &str = "pending/";
+pub(crate) const AUTHORITY: &str = "ca/";
+/// What an authority signs to be registered.
+pub(crate) const REGISTRATION_CODE: &str = "meta/registration-code";
 pub(crate) const NETWORK: &str = "network/";
 pub(crate) const DENIAL: &str = "denial/";
 pub(crate) const INVARIANT: &str = "invariant/";
@@ -71,6 +74,22 @@ pub(crate) fn issued(id: &CertificateId) -> String {
 /// `crl/<octet>/<serial>`.
 pub(crate) fn listed(octet: u8) -> String {
     format!("crl/{octet:02x}/")
+}
+/// A registered authority.
+pub(crate) fn authority(id: &CertificateId) -> String {
+    format!("{AUTHORITY}{id}")
+}
+/// Registered authorities by their subject: `casubject/<digest>/<authority>`.
+pub(crate) fn authorities_named(digest: &str) -> String {
+    format!("casubject/{digest}/")
+}
+/// Certificates that a registered authority signed: `signedby/<authority>/<certificate>`.
+pub(crate) fn signed_by(authority: &CertificateId) -> String {
+    format!("signedby/{authority}/")
+}
+/// A revoked certificate that our own authority did not sign: lists and OCSP are silent about it.
+pub(crate) fn revoked_elsewhere(id: &CertificateId) -> String {
+    format!("revokedelsewhere/{id}")
 }
 /// The thing that a key belongs to, by the key's id.
 pub(crate) fn key(id: &str) -> String {

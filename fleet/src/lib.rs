@@ -5,6 +5,7 @@
 //! An operation returns only when its change is durable and every live standing it touches has changed.
 
 mod attachments;
+pub mod authorities;
 mod certificates;
 mod decisions;
 mod denials;
@@ -47,8 +48,8 @@ pub use networks::NamedNetwork;
 pub use policy::DEVICE_DEFAULT;
 pub use posture::{Health, Quarantine};
 pub use records::{
-    CertificateRecord, CertificateStatus, Group, PolicyRecord, PolicyVersion, Revocation, Target,
-    Thing,
+    CertificateRecord, CertificateStatus, Group, Origin, PolicyRecord, PolicyVersion, Revocation,
+    Target, Thing,
 };
 pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
 pub use revocation::{ListName, RevocationFaces, Staple};

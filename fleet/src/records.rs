@@ -114,6 +114,18 @@ impl FromStr for CertificateStatus {
     }
 }
 
+/// Who signed a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Origin {
+    /// Our own authority.
+    #[default]
+    Own,
+    /// A registered authority, by its id.
+    Authority(CertificateId),
+    /// Somebody who is not registered here: it is believed by itself.
+    Alone,
+}
+
 /// What is known of one certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateRecord {
@@ -137,6 +149,9 @@ pub struct CertificateRecord {
     pub revocation: Option<Revocation>,
     /// Rises by one with each change of state; starts at 1.
     pub version: u64,
+    /// Who signed it.
+    #[serde(default)]
+    pub origin: Origin,
 }
 
 /// When and why a certificate was revoked.

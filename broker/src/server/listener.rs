@@ -239,7 +239,13 @@ fn identify(
             rustls::ProtocolVersion::TLSv1_3 => Some(policy::TlsVersion::V1_3),
             _ => None,
         });
-    identity::check(&identity.standing.now(), Clock::wall(hub.clock.now()))
+    let now = identity.standing.now();
+    if now.status.is_none()
+        && let Some(reserved) = hub.reserved.get()
+    {
+        reserved.newcomer(leaf);
+    }
+    identity::check(&now, Clock::wall(hub.clock.now()))
         .map_err(|error| format!("certificate {id}: {error}"))?;
     Ok(identity)
 }

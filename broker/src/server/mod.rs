@@ -2,6 +2,7 @@
 
 mod bounds;
 mod broker;
+mod client_verifier;
 mod clock;
 mod connection;
 mod delivery;

@@ -1,8 +1,9 @@
 //! TLS settings of every listener: 1.3 and 1.2, client certificates judged against our own
-//! authority only, tickets on (the registry is asked again at every handshake, resumed or full).
+//! authority and those that are registered, tickets on (the registry is asked again at every handshake, resumed or full).
 
 use std::sync::Arc;
 
+use fleet::Fleet;
 use parking_lot::RwLock;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -15,6 +16,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
+use super::client_verifier::WithOutside;
 use super::refusal::Named;
 pub use super::refusal::explain;
 pub use super::sampler::Sampler;
@@ -208,21 +210,33 @@ impl ClientCertVerifier for Judged {
     }
 }
 
-/// Makes the TLS configuration of one listener.
+/// Makes the TLS configuration of one listener. `outside` is the registry that is asked about certificates of other
+/// authorities; without it there are none.
 ///
 /// # Errors
 /// [`TlsError`], naming which part is unusable.
 pub fn server_config(
     anchors: &ClientAnchors,
+    outside: Option<&Fleet>,
     certificate: &ServerCertificate,
     client: ClientAuth,
     protocol: Protocol,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(provider());
-    let verifier = Arc::new(Judged {
+    let judged: Arc<dyn ClientCertVerifier> = Arc::new(Judged {
         anchors: anchors.clone(),
         client,
     });
+    let verifier = match outside {
+        None => judged,
+        Some(fleet) => Arc::new(WithOutside {
+            own: judged,
+            fleet: fleet.clone(),
+            provider: Arc::clone(&provider),
+            // Who may come without a certificate does not come to be registered.
+            newcomers: client == ClientAuth::Required,
+        }),
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Provider)?
@@ -333,7 +347,13 @@ mod tests {
         let certificate =
             ServerCertificate::new(identity.chain(), identity.private_key(), None).unwrap();
         let anchors = ClientAnchors::new(&authority.anchors()).unwrap();
-        let server = server_config(&anchors, &certificate, ClientAuth::Optional, Protocol::Http);
+        let server = server_config(
+            &anchors,
+            None,
+            &certificate,
+            ClientAuth::Optional,
+            Protocol::Http,
+        );
         let settings = Settings::new(&server.unwrap());
         let mut roots = RootCertStore::empty();
         roots.add(authority.root_der()).unwrap();

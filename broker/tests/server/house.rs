@@ -123,7 +123,8 @@ impl House {
             tls::ServerCertificate::new(identity.chain(), identity.private_key(), None).unwrap();
         let config = |protocol| {
             let anchors = tls::ClientAnchors::new(&fleet.authority().anchors()).unwrap();
-            tls::server_config(&anchors, &certificate, ClientAuth::Required, protocol).unwrap()
+            let client = ClientAuth::Required;
+            tls::server_config(&anchors, Some(&fleet), &certificate, client, protocol).unwrap()
         };
         let (sender, requests) = mpsc::channel();
         let listeners = Listeners {

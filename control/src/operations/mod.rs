@@ -19,6 +19,7 @@ mod create_stream;
 mod create_thing;
 mod create_thing_group;
 mod create_thing_type;
+mod delete_ca_certificate;
 mod delete_certificate;
 mod delete_job;
 mod delete_job_execution;
@@ -26,11 +27,13 @@ mod delete_policy;
 mod delete_policy_version;
 mod delete_provisioning_template;
 mod delete_provisioning_template_version;
+mod delete_registration_code;
 mod delete_stream;
 mod delete_thing;
 mod delete_thing_group;
 mod delete_thing_type;
 mod deprecate_thing_type;
+mod describe_ca_certificate;
 mod describe_certificate;
 mod describe_endpoint;
 mod describe_event_configurations;
@@ -48,9 +51,12 @@ mod get_effective_policies;
 mod get_job_document;
 mod get_policy;
 mod get_policy_version;
+mod get_registration_code;
 mod ids;
 mod list_attached_policies;
+mod list_ca_certificates;
 mod list_certificates;
+mod list_certificates_by_ca;
 mod list_job_executions_for_job;
 mod list_job_executions_for_thing;
 mod list_jobs;
@@ -73,11 +79,17 @@ mod membership;
 mod muster;
 mod principal_type;
 mod provisioning_template;
+mod register_ca_certificate;
+mod register_certificate;
+mod register_certificate_without_ca;
+mod registered_certificate;
+mod registration_config;
 mod remove_thing_from_thing_group;
 mod set_default_policy_version;
 mod slice;
 mod test_authorization;
 mod thing_type;
+mod update_ca_certificate;
 mod update_certificate;
 mod update_event_configurations;
 mod update_job;
@@ -176,6 +188,16 @@ static AWS: &[Operation] = &[
     list_streams::OPERATION,
     update_stream::OPERATION,
     update_certificate::OPERATION,
+    register_ca_certificate::OPERATION,
+    get_registration_code::OPERATION,
+    delete_registration_code::OPERATION,
+    describe_ca_certificate::OPERATION,
+    list_ca_certificates::OPERATION,
+    update_ca_certificate::OPERATION,
+    delete_ca_certificate::OPERATION,
+    register_certificate::OPERATION,
+    register_certificate_without_ca::OPERATION,
+    list_certificates_by_ca::OPERATION,
 ];
 
 #[cfg(test)]

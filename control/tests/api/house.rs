@@ -331,6 +331,7 @@ fn tls(authority: &Authority, dir: &TempDir) -> Arc<ServerConfig> {
         ServerCertificate::new(identity.chain(), identity.private_key(), None).unwrap();
     server_config(
         &ClientAnchors::new(&authority.anchors()).unwrap(),
+        None,
         &certificate,
         ClientAuth::Optional,
         Protocol::Http,

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub(crate) enum Device {
     /// Make a device: thing, certificate, policy, groups, in one step
     Create(DeviceCreate),
+    /// Make a device of a certificate that a registered authority has issued; its key stays where it is
+    Import(DeviceImport),
     /// List devices
     List,
     /// Show one device
@@ -104,6 +106,25 @@ pub(crate) struct DeviceCreate {
     /// Where to write NAME.crt, NAME.key and root.crt [default: ./NAME]; with --from a directory for each device
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// `muster device import`.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceImport {
+    /// Its name and client id: letters, digits, '-', '_' and ':'
+    pub(crate) name: String,
+    /// Its certificate, PEM, issued by an authority that is registered and active (RegisterCACertificate)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: PathBuf,
+    /// Policy of its certificate
+    #[arg(long, value_name = "P", default_value = policy::DEVICE_DEFAULT)]
+    pub(crate) policy: String,
+    /// Group it joins
+    #[arg(long, value_name = "G")]
+    pub(crate) group: Option<String>,
+    /// Attribute, may be repeated
+    #[arg(long = "attribute", value_name = "K=V", value_parser = attribute)]
+    pub(crate) attributes: Vec<(String, String)>,
 }
 
 /// `muster group …`.

@@ -50,7 +50,9 @@ impl ServerTls {
             staple.as_ref().map(|staple| staple.der.clone()),
         )?;
         let anchors = ClientAnchors::new(&source.authority.anchors())?;
-        let config = |client, protocol| server_config(&anchors, &certificate, client, protocol);
+        let outside = Some(faces.fleet());
+        let config =
+            |client, protocol| server_config(&anchors, outside, &certificate, client, protocol);
         let tls = ServerTls {
             mqtt: config(ClientAuth::Required, Protocol::Mqtt)?,
             wss: config(ClientAuth::Required, Protocol::Http)?,

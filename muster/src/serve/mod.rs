@@ -17,7 +17,7 @@ use broker::{Broker, BrokerParts, Listeners};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators};
 use events::Events;
-use fleet::{Fleet, RevocationFaces, provisioning::ProvisioningDesk};
+use fleet::{Fleet, RevocationFaces, authorities::NewcomerDesk, provisioning::ProvisioningDesk};
 use hook::HttpsHook;
 use identity::{Keeper, ServerTls};
 use listen::Sockets;
@@ -141,6 +141,8 @@ impl Server {
         fleet.send_events_to(Arc::new(move |event| registry.registry(event)));
         let hook = Arc::new(HttpsHook::new(authority.root_der()));
         let region = settings.region.clone();
+        let newcomers = NewcomerDesk::start(fleet.clone(), hook.clone(), region.clone())
+            .context("start the thread of newcomers")?;
         let provisioning = ProvisioningDesk::start(fleet.clone(), hook, region)
             .context("start the threads of fleet provisioning")?;
         let streams = StreamDesk::start(&ota).context("start the threads of streams")?;
@@ -156,6 +158,7 @@ impl Server {
                 ota: ota.clone(),
                 provisioning,
                 streams,
+                newcomers,
                 events: events.clone(),
             }),
         )?;

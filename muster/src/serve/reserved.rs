@@ -6,6 +6,7 @@ use broker::{
     ApplicationMessage, Broker, Lifecycle, Request, ReservedTopics, codec::Qos, topic::TopicName,
 };
 use bytes::Bytes;
+use fleet::authorities::NewcomerDesk;
 use fleet::provisioning::{ProvisioningDesk, ProvisioningRequest};
 use ota::server::{DeviceRequest, Ota, Publish, StreamDesk, StreamRequest};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub(super) struct Reserved {
     pub(super) ota: Ota,
     pub(super) provisioning: ProvisioningDesk,
     pub(super) streams: StreamDesk,
+    pub(super) newcomers: NewcomerDesk,
     pub(super) events: Events,
 }
 
@@ -95,6 +97,10 @@ impl ReservedTopics for Reserved {
 
     fn lifecycle(&self, event: Lifecycle) {
         self.events.session(event);
+    }
+
+    fn newcomer(&self, certificate: &[u8]) {
+        self.newcomers.take(certificate);
     }
 }
 

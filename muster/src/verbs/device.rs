@@ -2,7 +2,7 @@
 
 use super::{client, device_bulk, device_files::DeviceFiles, output};
 use crate::{
-    cli::{Device, DeviceCreate, Global},
+    cli::{Device, DeviceCreate, DeviceImport, Global},
     client::encode,
 };
 use anyhow::Context as _;
@@ -20,6 +20,7 @@ pub(super) fn run(global: &Global, verb: Device) -> anyhow::Result<ExitCode> {
             Some(file) => return device_bulk::run(global, &create, &file),
             None => self::create(global, create)?,
         },
+        Device::Import(wanted) => import(global, &wanted)?,
         Device::List => list(global)?,
         Device::Show { name } => {
             let device = client(global)?.call(Method::GET, &path(&name), None)?;
@@ -92,6 +93,28 @@ fn enrolling(made: &Value) -> String {
             .unwrap_or_default(),
         password = field("password"),
     )
+}
+
+fn import(global: &Global, wanted: &DeviceImport) -> anyhow::Result<()> {
+    let file = &wanted.certificate;
+    let pem = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let attributes: BTreeMap<&String, &String> = wanted
+        .attributes
+        .iter()
+        .map(|(key, value)| (key, value))
+        .collect();
+    let body = json!({
+        "thingName": wanted.name, "certificatePem": pem, "policyName": wanted.policy,
+        "groupName": wanted.group, "attributes": attributes,
+    });
+    let made = client(global)?.call(Method::POST, "/muster/v1/device-imports", Some(&body))?;
+    output::answer(global, &made, |made| {
+        format!(
+            "device {} connects with the certificate it has: {}",
+            wanted.name,
+            output::field(made, "certificateId")
+        )
+    })
 }
 
 fn create(global: &Global, create: DeviceCreate) -> anyhow::Result<()> {

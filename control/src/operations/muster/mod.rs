@@ -15,6 +15,7 @@ mod device;
 mod enrolled;
 mod explain_policy;
 mod export_root_key;
+mod import_device;
 mod list_allow_list;
 mod list_audit_checks;
 mod list_claims;
@@ -71,6 +72,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     delete_operator::OPERATION,
     explain_policy::OPERATION,
     export_root_key::OPERATION,
+    import_device::OPERATION,
     list_audit_checks::OPERATION,
     list_devices::OPERATION,
     list_invariants::OPERATION,
