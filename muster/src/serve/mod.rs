@@ -133,6 +133,8 @@ impl Server {
             .context("start the thread of events")?;
         let registry = events.clone();
         fleet.send_events_to(Arc::new(move |event| registry.registry(event)));
+        let jobs = events.clone();
+        ota.send_events_to(Arc::new(move |event| jobs.job(event)));
         let hook = Arc::new(HttpsHook::new(authority.root_der().clone()));
         let region = settings.region.clone();
         let provisioning = ProvisioningDesk::start(fleet.clone(), hook, region)
