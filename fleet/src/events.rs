@@ -57,6 +57,8 @@ impl EventType {
                 | EventType::ThingGroupMembership
                 | EventType::ThingGroupHierarchy
                 | EventType::ThingTypeAssociation
+                | EventType::Job
+                | EventType::JobExecution
         )
     }
 
@@ -308,8 +310,8 @@ fn millis(at: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Random; where the system gives no random numbers, the event goes without a name of its own.
-fn event_id() -> String {
+/// A name for an event: random; where the system gives no random numbers, it goes without one of its own.
+pub fn event_id() -> String {
     let mut bytes = [0; 16];
     match rand::fill(&mut bytes) {
         Ok(()) => crate::records::uuid(&HEXLOWER.encode(&bytes), '4'),
@@ -357,6 +359,11 @@ impl Fleet {
         })?;
         self.inner.events.on.store(Arc::new(now));
         Ok(())
+    }
+
+    /// Whether a kind of event is on.
+    pub fn event_is_on(&self, kind: EventType) -> bool {
+        self.inner.events.on.load().is_on(kind)
     }
 
     /// After a commit: tells what is switched on.

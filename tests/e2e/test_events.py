@@ -176,3 +176,75 @@ def test_registry_events_are_off_until_they_are_switched_on(make_server, connect
     client.update_event_configurations(eventConfigurations={"THING": {"Enabled": True}})
     client.create_thing(thingName="loud")
     assert set(heard(1)) == {"thing/loud/created"}
+
+
+def test_job_events_are_off_until_they_are_switched_on(make_server, connect):
+    server = make_server()
+    server.policy("everything", EVERYTHING)
+    watch = connect(server, server.device("watcher", "--policy", "everything"))
+    for tree in ("job", "jobExecution"):
+        assert watch.subscribe(f"$aws/events/{tree}/#") in (0, 1)
+    lamps = {name: connect(server, server.device(name, "--policy", "everything")) for name in ("lamp-1", "lamp-2")}
+    client = iot(server)
+    arn = f"arn:aws:iot:local:{ACCOUNT}:thing/"
+
+    def make(name, *things):
+        client.create_job(jobId=name, targets=[arn + thing for thing in things], document="{}", description="Tanz")
+
+    def report(thing, job, status, **details):
+        topic = f"$aws/things/{thing}/jobs/{job}/update"
+        assert lamps[thing].publish(topic, json.dumps({"status": status, "statusDetails": details})) == 0
+
+    def heard(count):
+        events = {}
+        for _ in range(count):
+            message = watch.message()
+            body = json.loads(message.payload)
+            assert body.pop("eventId") and 1_600_000_000 < body.pop("timestamp") < 10_000_000_000
+            events[message.topic.removeprefix("$aws/events/")] = body
+        return events
+
+    make("unheard", "lamp-1")
+    report("lamp-1", "unheard", "SUCCEEDED")
+    client.update_event_configurations(eventConfigurations={kind: {"Enabled": True} for kind in ("JOB", "JOB_EXECUTION")})
+
+    make("dance", "lamp-1", "lamp-2")
+    report("lamp-1", "dance", "SUCCEEDED", step="3")
+    assert heard(1) == {"jobExecution/dance/succeeded": {
+        "eventType": "JOB_EXECUTION", "operation": "succeeded", "jobId": "dance", "thingArn": arn + "lamp-1",
+        "status": "SUCCEEDED", "statusDetails": {"step": "3"}}}
+    report("lamp-2", "dance", "REJECTED")
+    events = heard(2)
+    assert events["jobExecution/dance/rejected"]["thingArn"] == arn + "lamp-2"
+    done = events["job/dance/completed"]
+    assert all(done.pop(at) > 1_600_000_000_000 for at in ("createdAt", "lastUpdatedAt", "completedAt"))
+    assert done == {
+        "eventType": "JOB", "operation": "completed", "jobId": "dance", "status": "COMPLETED", "targetSelection": "SNAPSHOT",
+        "targets": [arn + "lamp-1", arn + "lamp-2"], "description": "Tanz", "jobProcessDetails": {
+            "numberOfCanceledThings": 0, "numberOfRejectedThings": 1, "numberOfFailedThings": 0, "numberOfRemovedThings": 0,
+            "numberOfSucceededThings": 1, "numberOfTimedOutThings": 0}}
+
+    make("stop", "lamp-1")
+    client.cancel_job(jobId="stop", comment="doch nicht")
+    events = heard(3)
+    assert set(events) == {"job/stop/cancellation_in_progress", "jobExecution/stop/canceled", "job/stop/canceled"}
+    assert events["job/stop/canceled"]["status"] == "CANCELED" and events["job/stop/canceled"]["comment"] == "doch nicht"
+    client.delete_job_execution(jobId="stop", thingName="lamp-1", executionNumber=1)
+    assert heard(1)["jobExecution/stop/deleted"]["operation"] == "deleted"
+    client.delete_job(jobId="stop")
+    events = heard(2)
+    assert [events[f"job/stop/{what}"]["status"] for what in ("deletion_in_progress", "deleted")] == ["DELETION_IN_PROGRESS", "DELETED"]
+
+    make("gone", "lamp-2")
+    server.cli("device", "delete", "lamp-2", "--yes")
+    events = heard(2)
+    assert set(events) == {"jobExecution/gone/removed", "job/gone/completed"}
+    assert events["job/gone/completed"]["jobProcessDetails"]["numberOfRemovedThings"] == 1
+
+    server.restart()
+    client = iot(server)
+    watch = connect(server, server.device("second", "--policy", "everything"))
+    assert watch.subscribe("$aws/events/jobExecution/#") in (0, 1)
+    make("late", "lamp-1")
+    client.cancel_job(jobId="late")
+    assert set(heard(1)) == {"jobExecution/late/canceled"}

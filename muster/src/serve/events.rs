@@ -1,10 +1,11 @@
-//! Events of sessions and of the registry on their way to whoever subscribed to `$aws/events/…`: one bounded queue,
+//! Events of sessions, of the registry and of jobs on their way to whoever subscribed to `$aws/events/…`: one bounded queue,
 //! one thread that writes and publishes them, so that neither a connection nor an operation waits for it.
 
 use broker::{
     ApplicationMessage, Broker, Lifecycle, LifecycleChange, codec::Qos, topic::TopicName,
 };
 use fleet::events::RegistryEvent;
+use ota::server::JobEvent;
 use serde_json::{Value, json};
 use std::{
     sync::{
@@ -23,6 +24,7 @@ const LOST_PER_LINE: u64 = 10_000;
 enum Told {
     Session(Box<Lifecycle>),
     Registry(Box<RegistryEvent>, SystemTime),
+    Job(Box<JobEvent>, SystemTime),
 }
 
 /// The queue's end that takes.
@@ -69,6 +71,10 @@ impl Events {
         self.take(Told::Registry(Box::new(event), SystemTime::now()));
     }
 
+    pub(super) fn job(&self, event: JobEvent) {
+        self.take(Told::Job(Box::new(event), SystemTime::now()));
+    }
+
     fn take(&self, told: Told) {
         if self.queue.try_send(told).is_err() {
             let lost = self.lost.fetch_add(1, Ordering::Relaxed);
@@ -97,6 +103,7 @@ impl Waiting {
                 let (topic, body) = match told {
                     Told::Session(event) => message(&event),
                     Told::Registry(event, at) => event.message(&account, &region, at),
+                    Told::Job(event, at) => event.message(&account, &region, at),
                 };
                 // A client id with a wildcard in it has no topic: it gets no events, as with AWS.
                 let Ok(topic) = topic.parse::<TopicName>() else {

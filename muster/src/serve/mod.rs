@@ -139,6 +139,8 @@ impl Server {
             .context("start the thread of events")?;
         let registry = events.clone();
         fleet.send_events_to(Arc::new(move |event| registry.registry(event)));
+        let jobs = events.clone();
+        ota.send_events_to(Arc::new(move |event| jobs.job(event)));
         let hook = Arc::new(HttpsHook::new(authority.root_der()));
         let region = settings.region.clone();
         let newcomers = NewcomerDesk::start(fleet.clone(), hook.clone(), region.clone())

@@ -189,6 +189,10 @@ pub struct Ends {
     pub rejected: u64,
     /// Not done in time.
     pub timed_out: u64,
+    /// Cancelled.
+    pub canceled: u64,
+    /// No longer targets.
+    pub removed: u64,
 }
 
 fn refuse<T>(field: &str, why: impl Into<String>) -> Result<T, Error> {
@@ -650,6 +654,7 @@ mod tests {
             failed,
             timed_out,
             rejected: 0,
+            ..Ends::default()
         };
         assert!(
             abort("FAILED")

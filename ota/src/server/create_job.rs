@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::jobs::{MAX_DESCRIPTION_CHARS, invalid};
-use super::records::{Job, JobStatus, key};
+use super::records::{Job, JobStatus};
 use super::{Ota, seconds};
 use crate::job::config::{
     AbortConfig, Ends, JobConfig, RetryConfig, RolloutConfig, SchedulingConfig,
@@ -188,7 +188,7 @@ impl Ota {
                 install: None,
             };
             // Before the notifications are written: they carry its document.
-            changes.rows.put(key::job(id), &job)?;
+            changes.put_job(&job)?;
             if paced {
                 changes.wait(&mut job, &things)?;
             } else {
@@ -201,7 +201,7 @@ impl Ota {
                 job.status = JobStatus::Completed;
                 job.completed_at = Some(changes.now.seconds);
             }
-            changes.rows.put(key::job(id), &job)?;
+            changes.put_job(&job)?;
             Ok(job)
         })?;
         if paced {

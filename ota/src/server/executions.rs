@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::Message;
 use super::create_job::MAX_JOB_THINGS;
 use super::health::ToTell;
+use super::job_events::{JobEvent, Tells};
 use super::pictures::News;
 use super::records::{Execution, Install, Job, JobRef, JobStatus, Newest, Runs, key};
 use super::transaction::Transaction;
@@ -48,6 +49,9 @@ pub(super) struct Changes<'t> {
     pub(super) unfinished: bool,
     /// What the registry must be told of what things run.
     pub(super) telling: Vec<(String, ToTell)>,
+    /// Which events are wanted, and those there are.
+    pub(super) tells: Tells,
+    pub(super) events: Vec<JobEvent>,
 }
 
 fn superseded_by(rollout: &RolloutId) -> String {
@@ -62,7 +66,7 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
 }
 
 impl<'t> Changes<'t> {
-    pub(super) const fn new(rows: Transaction<'t>, now: Now) -> Self {
+    pub(super) const fn new(rows: Transaction<'t>, now: Now, tells: Tells) -> Self {
         Self {
             rows,
             now,
@@ -72,6 +76,8 @@ impl<'t> Changes<'t> {
             news: Vec::new(),
             unfinished: false,
             telling: Vec::new(),
+            tells,
+            events: Vec::new(),
         }
     }
 
@@ -249,6 +255,21 @@ impl<'t> Changes<'t> {
             }
         }
         job.open = (job.open + u64::from(is_open)).saturating_sub(u64::from(was_open));
+        // One that had left and came back has no end any more.
+        match old.as_ref().map(|old| old.status) {
+            Some(ExecutionStatus::Canceled) => {
+                job.ends.canceled = job.ends.canceled.saturating_sub(1);
+            }
+            Some(ExecutionStatus::Removed) => {
+                job.ends.removed = job.ends.removed.saturating_sub(1);
+            }
+            _ => {}
+        }
+        job.ends.canceled += u64::from(status == ExecutionStatus::Canceled);
+        job.ends.removed += u64::from(status == ExecutionStatus::Removed);
+        if !is_open {
+            self.tell_end(&execution);
+        }
         self.listed.insert(thing.to_owned());
         if let Some(install) = &job.install {
             self.news.push(News::Execution {
@@ -394,6 +415,7 @@ impl<'t> Changes<'t> {
                     && job.status == JobStatus::InProgress
                     && new.number <= retries
             });
+            self.tell_end(&new);
             self.end(&new, job.as_mut(), again)?;
         } else {
             self.rows.put(
@@ -418,7 +440,7 @@ impl<'t> Changes<'t> {
                 until: None,
             };
             self.offer(&mut job, &offer, true)?;
-            self.rows.put(key::job(&job.id), &job)?;
+            self.put_job(&job)?;
         }
         Ok(new)
     }
@@ -439,7 +461,9 @@ impl<'t> Changes<'t> {
                 ExecutionStatus::Failed => job.ends.failed += 1,
                 ExecutionStatus::Rejected => job.ends.rejected += 1,
                 ExecutionStatus::TimedOut => job.ends.timed_out += 1,
-                _ => {}
+                ExecutionStatus::Canceled => job.ends.canceled += 1,
+                ExecutionStatus::Removed => job.ends.removed += 1,
+                ExecutionStatus::Queued | ExecutionStatus::InProgress => {}
             }
         }
         let why = job.config.aborts(&job.ends);
@@ -448,12 +472,7 @@ impl<'t> Changes<'t> {
             job.reason_code = Some("AbortCriteriaMet".into());
             job.comment = Some(why);
             job.completed_at = Some(self.now.seconds);
-            self.rows.put(
-                key::cancelling(&job.id),
-                &JobRef {
-                    job: job.id.clone(),
-                },
-            )?;
+            self.give_up(job)?;
             self.unfinished = true;
         }
         if job.is_used_up() && !again && job.status == JobStatus::InProgress {
@@ -467,7 +486,7 @@ impl<'t> Changes<'t> {
         {
             self.runs(&execution.thing, install)?;
         }
-        self.rows.put(key::job(&job.id), job)
+        self.put_job(job)
     }
 
     /// An execution as the device sees it.

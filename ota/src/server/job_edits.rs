@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::Ota;
 use super::create_job::TimeoutConfig;
+use super::job_events::JobChange;
 use super::jobs::{MAX_DESCRIPTION_CHARS, invalid, missing};
 use super::records::{Execution, Job, JobRef, JobStatus, key};
 use super::transaction::Transaction;
@@ -150,6 +151,7 @@ impl Ota {
                 })?;
             }
             changes.rows.delete(key::execution(id, thing));
+            changes.tell_deleted(&execution);
             Ok(())
         })
     }
@@ -175,7 +177,8 @@ impl Ota {
             changes
                 .rows
                 .put(key::deleting(id), &JobRef { job: id.clone() })?;
-            changes.rows.put(key::job(id), &job)
+            changes.tell_job(JobChange::DeletionInProgress, &job);
+            changes.put_job(&job)
         })?;
         self.finish_deleting(at)
     }
@@ -213,6 +216,9 @@ impl Ota {
                 }
             }
             self.change(at, |changes| {
+                if let Some(job) = changes.job(&id)? {
+                    changes.tell_job(JobChange::Deleted, &job);
+                }
                 changes.rows.delete(key::paced(&id));
                 changes.rows.delete(key::cancelling(&id));
                 changes.rows.delete(key::job(&id));
@@ -257,7 +263,7 @@ impl Ota {
             job.description = description.or(job.description.take());
             job.timeout_minutes = minutes.or(job.timeout_minutes);
             job.last_updated_at = changes.now.seconds;
-            changes.rows.put(key::job(id), &job)
+            changes.put_job(&job)
         })
     }
 }

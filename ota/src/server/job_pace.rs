@@ -49,7 +49,7 @@ impl Changes<'_> {
         let waits: Option<JobRef> = self.rows.get(&format!("{}{thing}", key::waiting(id)))?;
         if let (Some(_), Some(mut job)) = (waits, self.job(id)?) {
             self.stop_waiting(&mut job, thing);
-            self.rows.put(key::job(id), &job)?;
+            self.put_job(&job)?;
         }
         Ok(())
     }
@@ -187,7 +187,7 @@ impl Ota {
             }
             job.comment = comment.or(job.comment.take());
             job.last_updated_at = changes.now.seconds;
-            changes.rows.put(key::job(id), &job)?;
+            changes.put_job(&job)?;
             Ok(job)
         })?;
         self.look_at_job(id);
@@ -246,7 +246,7 @@ fn look(
         if !more {
             changes.rows.delete(key::paced(id));
         }
-        changes.rows.put(key::job(id), &job)?;
+        changes.put_job(&job)?;
         return Ok(if more { Look::More } else { Look::Over });
     }
     if !joined.is_empty() {
@@ -266,7 +266,7 @@ fn look(
         .room(now, job.notified, job.ends.succeeded, &job.recent)?;
     let mut told = 0;
     // Its document goes out with the notifications.
-    changes.rows.put(key::job(id), &job)?;
+    changes.put_job(&job)?;
     for thing in changes.waiting(id, room.min(TELL_AT_ONCE))? {
         changes.stop_waiting(&mut job, &thing);
         changes.tell(&mut job, &thing)?;
@@ -280,7 +280,7 @@ fn look(
         job.status = JobStatus::Completed;
         job.completed_at = Some(now);
     }
-    changes.rows.put(key::job(id), &job)?;
+    changes.put_job(&job)?;
     if job.waiting > 0 && wake.is_none() {
         return Ok(Look::More);
     }
@@ -312,10 +312,5 @@ fn over(changes: &mut Changes<'_>, job: &mut Job) -> Result<(), Error> {
     job.force_canceled = behavior == EndBehavior::ForceCancel;
     job.reason_code = Some("EndTimeReached".into());
     job.completed_at = Some(changes.now.seconds);
-    changes.rows.put(
-        key::cancelling(&job.id),
-        &JobRef {
-            job: job.id.clone(),
-        },
-    )
+    changes.give_up(job)
 }

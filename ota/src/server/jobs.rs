@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use super::create_job::MAX_JOB_THINGS;
 use super::executions::{Changes, Now};
+use super::job_events::JobChange;
 use super::pictures::News;
 use super::records::{Execution, Job, JobStatus, key};
 use super::transaction::Transaction;
@@ -234,8 +235,8 @@ impl Ota {
             job.comment = comment;
             job.last_updated_at = changes.now.seconds;
             job.completed_at.get_or_insert(changes.now.seconds);
-            changes.rows.put(key::cancelling(id), &super::records::JobRef { job: id.clone() })?;
-            changes.rows.put(key::job(id), &job)
+            changes.give_up(&job)?;
+            changes.put_job(&job)
         })?;
         self.finish_cancelling(at)?;
         self.look_at_job(id);
@@ -266,6 +267,9 @@ impl Ota {
             }
             self.change(at, |changes| {
                 changes.rows.delete(cancelling.clone());
+                if let Some(job) = changes.job(&id)? {
+                    changes.tell_job(JobChange::Canceled, &job);
+                }
                 Ok(())
             })?;
         }
@@ -318,7 +322,7 @@ impl Ota {
     ) -> Result<T, Error> {
         let now: Now = now(at);
         let _turn = self.turn();
-        let mut changes = Changes::new(Transaction::new(&self.inner.table), now);
+        let mut changes = Changes::new(Transaction::new(&self.inner.table), now, self.tells());
         let done = work(&mut changes)?;
         self.settle(changes, || {})?;
         Ok(done)
@@ -336,6 +340,7 @@ impl Ota {
         let news = std::mem::take(&mut changes.news);
         let unfinished = changes.unfinished;
         let telling = std::mem::take(&mut changes.telling);
+        let events = std::mem::take(&mut changes.events);
         changes.rows.commit()?;
         self.tell_registry(telling);
         if unfinished {
@@ -351,6 +356,7 @@ impl Ota {
         for message in messages {
             (self.inner.publish)(message);
         }
+        self.send_events(events);
         self.wake(rollouts);
         Ok(())
     }

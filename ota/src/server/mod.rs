@@ -10,6 +10,7 @@ mod executions;
 mod firmware;
 mod health;
 mod job_edits;
+mod job_events;
 mod job_pace;
 mod jobs;
 mod pictures;
@@ -24,7 +25,7 @@ mod worker;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fleet::Fleet;
@@ -32,6 +33,7 @@ use store::{Blobs, Store, Table};
 
 pub use create_job::{CreateJob, MAX_JOB_THINGS, MAX_TARGETS, TimeoutConfig};
 pub use firmware::FETCH_GRACE_SECONDS;
+pub use job_events::{JobChange, JobEvent, JobEventSink};
 pub use jobs::{ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_REASON_CODE_CHARS};
 pub use records::{Execution, Firmware, Job, JobStatus};
 pub use rollouts::RolloutSummary;
@@ -84,6 +86,8 @@ struct Inner {
     news: Mutex<Vec<pictures::News>>,
     /// Only the room's thread takes it.
     pictures: Mutex<pictures::Pictures>,
+    /// Where events of jobs go.
+    events: OnceLock<JobEventSink>,
     /// What the registry has yet to be told of what devices run.
     telling: Mutex<health::Telling>,
     inbox: worker::Inbox,
@@ -111,6 +115,7 @@ impl Ota {
                 unfinished: AtomicBool::new(false),
                 news: Mutex::default(),
                 pictures: Mutex::default(),
+                events: OnceLock::new(),
                 telling: Mutex::default(),
                 inbox,
             }),

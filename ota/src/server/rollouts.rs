@@ -365,7 +365,7 @@ impl Ota {
                     job.status = JobStatus::Completed;
                     job.completed_at = Some(changes.now.seconds);
                 }
-                changes.rows.put(key::job(order.job), &job)?;
+                changes.put_job(&job)?;
                 Ok(true)
             })?;
             if !queued {
@@ -503,6 +503,6 @@ fn install_job(
             version,
         }),
     };
-    changes.rows.put(key::job(order.job), &job)?;
+    changes.put_job(&job)?;
     Ok(job)
 }

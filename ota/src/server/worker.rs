@@ -143,7 +143,11 @@ impl Ota {
 
     fn answer(&self, requests: Vec<DeviceRequest>) -> Result<(), (Box<Error>, Vec<DeviceRequest>)> {
         let _turn = self.turn();
-        let mut changes = Changes::new(Transaction::new(&self.inner.table), now(SystemTime::now()));
+        let mut changes = Changes::new(
+            Transaction::new(&self.inner.table),
+            now(SystemTime::now()),
+            self.tells(),
+        );
         let mut answers = Vec::with_capacity(requests.len());
         for request in &requests {
             let thing = request.thing.as_deref();
