@@ -133,6 +133,9 @@ pub(crate) enum Group {
         name: String,
         /// The device
         device: String,
+        /// Refuse it where it breaks a declared invariant
+        #[arg(long)]
+        keep_proofs: bool,
     },
     /// Take a device out of a group
     Remove {
@@ -140,6 +143,9 @@ pub(crate) enum Group {
         name: String,
         /// The device
         device: String,
+        /// Refuse it where it breaks a declared invariant
+        #[arg(long)]
+        keep_proofs: bool,
     },
 }
 
