@@ -115,11 +115,11 @@ pub enum FleetError {
     /// The provisioning template was not understood whole, or its parameters do not fit.
     #[error(transparent)]
     Template(#[from] crate::template::TemplateError),
-    /// The policy would break what is claimed of all devices.
-    #[error("policy {policy} would break invariant {invariant} ({claim}): {why}")]
+    /// The change would break what is claimed of all devices.
+    #[error("{change} would break invariant {invariant} ({claim}): {why}")]
     InvariantBroken {
-        /// The policy.
-        policy: policy::PolicyName,
+        /// What was asked for, as in `policy hall`.
+        change: String,
         /// The claim's name.
         invariant: policy::PolicyName,
         /// The claim in words.

@@ -191,7 +191,14 @@ impl Hub {
         if !allowed {
             self.own_counters().denied_will.add();
             if self.denials.take() {
+                let denied = [Action::Publish, Action::RetainPublish];
+                let denied = denied.into_iter().find(|action| !may(*action));
+                let denial = denied.map(|action| {
+                    let explanation = grant.explain_for(action, topic, &facts);
+                    identity.keep_denial(&*self.registry, client, &explanation, Clock::wall(time))
+                });
                 tracing::warn!(
+                    denial,
                     client_id = client.as_str(),
                     topic,
                     "will not published: no longer allowed"

@@ -159,6 +159,9 @@ pub(crate) enum Group {
         name: String,
         /// The device
         device: String,
+        /// Refuse it where it breaks a declared invariant
+        #[arg(long)]
+        keep_proofs: bool,
     },
     /// Take a device out of a group
     Remove {
@@ -166,6 +169,9 @@ pub(crate) enum Group {
         name: String,
         /// The device
         device: String,
+        /// Refuse it where it breaks a declared invariant
+        #[arg(long)]
+        keep_proofs: bool,
     },
 }
 

@@ -1,6 +1,6 @@
 //! `muster group …`.
 
-use super::{client, output};
+use super::{client, output, policy::kept};
 use crate::{
     cli::{Global, Group},
     client::{Client, encode},
@@ -32,8 +32,13 @@ pub(super) fn run(global: &Global, verb: Group) -> anyhow::Result<ExitCode> {
             let gone = client.call(Method::DELETE, &path(&name), None)?;
             output::answer(global, &gone, |_| format!("group {name} deleted"))?;
         }
-        Group::Add { name, device } => {
+        Group::Add {
+            name,
+            device,
+            keep_proofs,
+        } => {
             let body = json!({ "thingGroupName": name, "thingName": device });
+            let body = kept(body, keep_proofs);
             let added = client.call(
                 Method::PUT,
                 "/thing-groups/addThingToThingGroup",
@@ -41,8 +46,13 @@ pub(super) fn run(global: &Global, verb: Group) -> anyhow::Result<ExitCode> {
             )?;
             output::answer(global, &added, |_| format!("{device} is in group {name}"))?;
         }
-        Group::Remove { name, device } => {
+        Group::Remove {
+            name,
+            device,
+            keep_proofs,
+        } => {
             let body = json!({ "thingGroupName": name, "thingName": device });
+            let body = kept(body, keep_proofs);
             let removed = client.call(
                 Method::PUT,
                 "/thing-groups/removeThingFromThingGroup",

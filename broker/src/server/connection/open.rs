@@ -257,6 +257,7 @@ fn admit(
     let witness = Witness {
         hub: Arc::clone(hub),
         standing: Arc::clone(&identity.standing),
+        client_id: client_id.clone(),
     };
     let allowed = grant.decide(Action::Connect, client_id.as_str()).is_allow();
     witness.note(Action::Connect, client_id.as_str(), allowed);
