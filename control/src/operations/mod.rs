@@ -49,6 +49,7 @@ mod get_job_document;
 mod get_policy;
 mod get_policy_version;
 mod ids;
+mod job_template;
 mod list_attached_policies;
 mod list_certificates;
 mod list_job_executions_for_job;
@@ -169,6 +170,10 @@ static AWS: &[Operation] = &[
     delete_job_execution::OPERATION,
     list_job_executions_for_thing::OPERATION,
     list_jobs::OPERATION,
+    job_template::CREATE,
+    job_template::DELETE,
+    job_template::DESCRIBE,
+    job_template::LIST,
     update_job::OPERATION,
     create_stream::OPERATION,
     delete_stream::OPERATION,
