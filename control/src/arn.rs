@@ -56,6 +56,10 @@ impl Arns<'_> {
         self.write("job", id)
     }
 
+    pub(crate) fn job_template(&self, id: impl std::fmt::Display) -> String {
+        self.write("jobtemplate", id)
+    }
+
     pub(crate) fn stream(&self, id: &str) -> String {
         self.write("stream", id)
     }

@@ -3,6 +3,7 @@
 
 pub mod config;
 mod install;
+pub mod placeholder;
 
 use std::collections::BTreeMap;
 

@@ -19,11 +19,8 @@ pub(super) const OPERATION: Operation = Operation {
     query: &[],
     undone: &[
         "destinationPackageVersions",
-        "documentParameters",
         "documentSource",
-        "jobTemplateArn",
         "namespaceId",
-        "presignedUrlConfig",
         "tags",
     ],
     run: Run::WithBody(run),

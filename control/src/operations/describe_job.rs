@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use http::Method;
 use ota::JobId;
 use ota::job::config::JobConfig;
@@ -49,14 +51,26 @@ struct Description {
     job_process_details: ProcessDetails,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout_config: Option<TimeoutConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_template_arn: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    document_parameters: BTreeMap<String, String>,
     #[serde(flatten)]
     config: JobConfig,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct TimeoutConfig {
+pub(super) struct TimeoutConfig {
     in_progress_timeout_in_minutes: u32,
+}
+
+impl TimeoutConfig {
+    pub(super) const fn of(minutes: u32) -> Self {
+        Self {
+            in_progress_timeout_in_minutes: minutes,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -106,9 +120,9 @@ fn describe(job: Job, counts: JobCounts, arns: Arns<'_>) -> Description {
         last_updated_at: job.last_updated_at,
         completed_at: job.completed_at,
         job_process_details: counts.into(),
-        timeout_config: job.timeout_minutes.map(|minutes| TimeoutConfig {
-            in_progress_timeout_in_minutes: minutes,
-        }),
+        timeout_config: job.timeout_minutes.map(TimeoutConfig::of),
+        job_template_arn: job.template,
+        document_parameters: job.parameters,
         config: job.config,
     }
 }

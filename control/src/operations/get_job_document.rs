@@ -13,8 +13,8 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::GET,
     path: "/jobs/{jobId}/job-document",
     least: Role::Viewer,
-    query: &[],
-    undone: &["beforeSubstitution"],
+    query: &["beforeSubstitution"],
+    undone: &[],
     run: Run::Plain(run),
 };
 
@@ -25,7 +25,10 @@ struct Output {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let job = rooms.ota.job(&call.path("jobId")?)?;
-    Answer::json(&Output {
-        document: job.document,
-    })
+    let document = if call.flag("beforeSubstitution")? {
+        job.document
+    } else {
+        job.filled_document()?
+    };
+    Answer::json(&Output { document })
 }

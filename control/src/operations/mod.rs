@@ -53,6 +53,7 @@ mod get_policy;
 mod get_policy_version;
 mod get_registration_code;
 mod ids;
+mod job_template;
 mod list_attached_policies;
 mod list_ca_certificates;
 mod list_certificates;
@@ -181,6 +182,10 @@ static AWS: &[Operation] = &[
     delete_job_execution::OPERATION,
     list_job_executions_for_thing::OPERATION,
     list_jobs::OPERATION,
+    job_template::CREATE,
+    job_template::DELETE,
+    job_template::DESCRIBE,
+    job_template::LIST,
     update_job::OPERATION,
     create_stream::OPERATION,
     delete_stream::OPERATION,

@@ -1,5 +1,6 @@
 use http::Method;
 use ota::JobId;
+use ota::job::config::{AbortConfig, JobConfig, PresignedUrlConfig, RetryConfig, RolloutConfig};
 use ota::server::TimeoutConfig;
 use serde::Deserialize;
 
@@ -16,13 +17,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/jobs/{jobId}",
     least: Role::Operator,
     query: &[],
-    undone: &[
-        "abortConfig",
-        "jobExecutionsRetryConfig",
-        "jobExecutionsRolloutConfig",
-        "namespaceId",
-        "presignedUrlConfig",
-    ],
+    undone: &["namespaceId"],
     run: Run::WithBody(run),
 };
 
@@ -31,6 +26,10 @@ pub(super) const OPERATION: Operation = Operation {
 struct Body {
     description: Option<String>,
     timeout_config: Option<TimeoutConfig>,
+    abort_config: Option<AbortConfig>,
+    job_executions_retry_config: Option<RetryConfig>,
+    job_executions_rollout_config: Option<RolloutConfig>,
+    presigned_url_config: Option<PresignedUrlConfig>,
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
@@ -40,6 +39,13 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         &id,
         body.description,
         body.timeout_config.as_ref(),
+        JobConfig {
+            job_executions_rollout_config: body.job_executions_rollout_config,
+            abort_config: body.abort_config,
+            job_executions_retry_config: body.job_executions_retry_config,
+            scheduling_config: None,
+            presigned_url_config: body.presigned_url_config,
+        },
         call.now,
     )?;
     Answer::nothing()

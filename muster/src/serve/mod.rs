@@ -139,6 +139,7 @@ impl Server {
             .context("start the thread of events")?;
         let registry = events.clone();
         fleet.send_events_to(Arc::new(move |event| registry.registry(event)));
+        ota.hand_out_at(format!("https://{}", endpoints.https));
         let jobs = events.clone();
         ota.send_events_to(Arc::new(move |event| jobs.job(event)));
         let hook = Arc::new(HttpsHook::new(authority.root_der()));

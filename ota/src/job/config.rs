@@ -19,6 +19,8 @@ const MAX_WINDOWS: usize = 10;
 const MAX_CRITERIA: usize = 4;
 /// A window's length in minutes (AWS IoT: 1 to 1430).
 const WINDOW_MINUTES: std::ops::RangeInclusive<u32> = 1..=1430;
+/// How long files are lent (AWS IoT's bounds).
+const PRESIGNED_SECONDS: std::ops::RangeInclusive<u64> = 60..=3600;
 const MINUTE: u64 = 60;
 
 /// What CreateJob says of how a job goes out.
@@ -37,6 +39,21 @@ pub struct JobConfig {
     /// When.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduling_config: Option<SchedulingConfig>,
+    /// How long devices may fetch the files that its document names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presigned_url_config: Option<PresignedUrlConfig>,
+}
+
+/// `presignedUrlConfig`: here files are not signed for but lent, under the device's own certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PresignedUrlConfig {
+    /// AWS's clients name a role. Nothing here takes one on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_arn: Option<String>,
+    /// How long a device may fetch files after it got the document: 60 to 3600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_sec: Option<u64>,
 }
 
 /// `jobExecutionsRolloutConfig`.
@@ -278,6 +295,33 @@ impl MaintenanceWindow {
 }
 
 impl JobConfig {
+    /// What `new` says is so from now on; what it does not say stays.
+    pub fn replace(&mut self, new: Self) {
+        fn put<T>(old: &mut Option<T>, new: Option<T>) {
+            if new.is_some() {
+                *old = new;
+            }
+        }
+        let Self {
+            job_executions_rollout_config,
+            abort_config,
+            job_executions_retry_config,
+            scheduling_config,
+            presigned_url_config,
+        } = new;
+        put(
+            &mut self.job_executions_rollout_config,
+            job_executions_rollout_config,
+        );
+        put(&mut self.abort_config, abort_config);
+        put(
+            &mut self.job_executions_retry_config,
+            job_executions_retry_config,
+        );
+        put(&mut self.scheduling_config, scheduling_config);
+        put(&mut self.presigned_url_config, presigned_url_config);
+    }
+
     /// Refuses what means nothing or could never come true.
     ///
     /// # Errors
@@ -285,6 +329,11 @@ impl JobConfig {
     pub fn check(&self, now: u64) -> Result<(), Error> {
         if let Some(rollout) = &self.job_executions_rollout_config {
             rollout.check()?;
+        }
+        let presigned = self.presigned_url_config.as_ref();
+        let lives = presigned.and_then(|config| config.expires_in_sec);
+        if lives.is_some_and(|seconds| !PRESIGNED_SECONDS.contains(&seconds)) {
+            return refuse("presignedUrlConfig", "expiresInSec is 60 to 3600");
         }
         if let Some(abort) = &self.abort_config {
             let list = &abort.criteria_list;

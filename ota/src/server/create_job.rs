@@ -7,13 +7,14 @@ use fleet::{GroupName, ThingName};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::job_documents;
 use super::jobs::{MAX_DESCRIPTION_CHARS, invalid};
 use super::records::{Job, JobStatus};
 use super::{Ota, seconds};
+use crate::job::MAX_TIMEOUT_MINUTES;
 use crate::job::config::{
-    AbortConfig, Ends, JobConfig, RetryConfig, RolloutConfig, SchedulingConfig,
+    AbortConfig, Ends, JobConfig, PresignedUrlConfig, RetryConfig, RolloutConfig, SchedulingConfig,
 };
-use crate::job::{INSTALL_OPERATION, MAX_DOCUMENT_BYTES, MAX_TIMEOUT_MINUTES};
 use crate::{Error, JobId};
 
 /// Most things one job is for.
@@ -45,6 +46,13 @@ pub struct CreateJob {
     pub scheduling_config: Option<SchedulingConfig>,
     /// How long a device may be at it.
     pub timeout_config: Option<TimeoutConfig>,
+    /// How long devices may fetch the files that the document names.
+    pub presigned_url_config: Option<PresignedUrlConfig>,
+    /// What stands in the document for `${aws:iot:parameter:NAME}`.
+    #[serde(default)]
+    pub document_parameters: BTreeMap<String, String>,
+    /// The template that says what is not said here.
+    pub job_template_arn: Option<String>,
     /// Everything else: refused by name.
     #[serde(flatten)]
     pub unsupported: BTreeMap<String, Value>,
@@ -75,7 +83,7 @@ impl TimeoutConfig {
 
 impl CreateJob {
     /// The fields of a job, checked.
-    fn check(&self) -> Result<(String, Option<u32>), Error> {
+    fn check(&self) -> Result<(String, Value, Option<u32>), Error> {
         if let Some(field) = self.unsupported.keys().next() {
             return invalid(field, "this release does not support it");
         }
@@ -100,29 +108,12 @@ impl CreateJob {
             );
         }
         let Some(document) = &self.document else {
-            return invalid("document", "a job needs one");
+            return invalid("document", "a job needs one, or a jobTemplateArn");
         };
-        if document.len() > MAX_DOCUMENT_BYTES {
-            return invalid(
-                "document",
-                format!(
-                    "it has {} bytes; at most {MAX_DOCUMENT_BYTES} are possible",
-                    document.len()
-                ),
-            );
-        }
-        let value: Value = match serde_json::from_str(document) {
-            Ok(value) => value,
-            Err(error) => return invalid("document", format!("it is not JSON: {error}")),
-        };
-        if value.get("operation").and_then(Value::as_str) == Some(INSTALL_OPERATION) {
-            return invalid(
-                "document",
-                "firmware is installed by a rollout, which can be stopped and undone: `muster rollout start`",
-            );
-        }
+        let read = job_documents::read(document)?;
+        job_documents::check_parameters(&self.document_parameters)?;
         let timeout = self.timeout_config.as_ref().map(TimeoutConfig::minutes);
-        Ok((document.clone(), timeout.transpose()?.flatten()))
+        Ok((document.clone(), read, timeout.transpose()?.flatten()))
     }
 
     fn config(&self) -> JobConfig {
@@ -131,6 +122,7 @@ impl CreateJob {
             abort_config: self.abort_config.clone(),
             job_executions_retry_config: self.job_executions_retry_config.clone(),
             scheduling_config: self.scheduling_config.clone(),
+            presigned_url_config: self.presigned_url_config.clone(),
         }
     }
 }
@@ -146,7 +138,13 @@ impl Ota {
         request: &CreateJob,
         at: SystemTime,
     ) -> Result<Job, Error> {
-        let (document, timeout_minutes) = request.check()?;
+        let merged = match &request.job_template_arn {
+            Some(arn) => Some(self.with_template(request, arn)?),
+            None => None,
+        };
+        let request = merged.as_ref().unwrap_or(request);
+        let (document, read, timeout_minutes) = request.check()?;
+        self.check_placeholders(read, Some(&request.document_parameters))?;
         let config = request.config();
         config.check(seconds(at))?;
         let (start, _) = config.times()?;
@@ -180,6 +178,8 @@ impl Ota {
                 force_canceled: false,
                 continuous,
                 config,
+                parameters: request.document_parameters.clone(),
+                template: request.job_template_arn.clone(),
                 ends: Ends::default(),
                 waiting: 0,
                 notified: 0,

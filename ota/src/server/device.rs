@@ -399,7 +399,7 @@ fn update(
         execution_state: (request.include_job_execution_state == Some(true))
             .then(|| execution.state()),
         job_document: if with_document {
-            changes.document(&execution.job)?
+            changes.document(&execution)?
         } else {
             None
         },

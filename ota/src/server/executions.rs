@@ -49,6 +49,8 @@ pub(super) struct Changes<'t> {
     pub(super) unfinished: bool,
     /// What the registry must be told of what things run.
     pub(super) telling: Vec<(String, ToTell)>,
+    /// Where devices reach this server's HTTPS.
+    pub(super) address: &'t str,
     /// Which events are wanted, and those there are.
     pub(super) tells: Tells,
     pub(super) events: Vec<JobEvent>,
@@ -66,7 +68,12 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
 }
 
 impl<'t> Changes<'t> {
-    pub(super) const fn new(rows: Transaction<'t>, now: Now, tells: Tells) -> Self {
+    pub(super) const fn new(
+        rows: Transaction<'t>,
+        now: Now,
+        tells: Tells,
+        address: &'t str,
+    ) -> Self {
         Self {
             rows,
             now,
@@ -77,6 +84,7 @@ impl<'t> Changes<'t> {
             unfinished: false,
             telling: Vec::new(),
             tells,
+            address,
             events: Vec::new(),
         }
     }
@@ -496,7 +504,7 @@ impl<'t> Changes<'t> {
         with_document: bool,
     ) -> Result<JobExecution, Error> {
         let document = if with_document {
-            self.document(&execution.job)?
+            self.document(execution)?
         } else {
             None
         };
@@ -516,18 +524,6 @@ impl<'t> Changes<'t> {
                 .filter(|_| execution.status == ExecutionStatus::InProgress)
                 .map(|deadline| deadline.saturating_sub(self.now.seconds)),
         })
-    }
-
-    /// The document of a job as devices get it.
-    pub(super) fn document(&mut self, job: &JobId) -> Result<Option<serde_json::Value>, Error> {
-        let Some(job) = self.job(job)? else {
-            return Ok(None);
-        };
-        let document = serde_json::from_str(&job.document).map_err(|error| Error::Malformed {
-            what: "job document",
-            why: error.to_string(),
-        })?;
-        Ok(Some(document))
     }
 
     /// What the touched things are told: `notify` where their list changed, `notify-next` where another

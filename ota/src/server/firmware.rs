@@ -300,20 +300,21 @@ impl Ota {
             .table
             .get_as::<JobRef>(&key::fetch(thing, name, version))?
         else {
-            return Ok(false);
+            return self.was_handed(thing, name, version, now);
         };
         let execution = self
             .inner
             .table
             .get_as::<Execution>(&key::execution(&row.value.job, thing))?;
-        Ok(execution.is_some_and(|row| {
+        let may = execution.is_some_and(|row| {
             let execution = row.value;
             let grace = execution
                 .last_updated_at
                 .saturating_add(FETCH_GRACE_SECONDS);
             let under_way = execution.started_at.is_some() && seconds(now) <= grace;
             !execution.status.is_terminal() || under_way
-        }))
+        });
+        Ok(may || self.was_handed(thing, name, version, now)?)
     }
 
     /// Refuses firmware that devices would refuse as well by now.

@@ -3,12 +3,13 @@
 
 use std::time::SystemTime;
 
-use super::Ota;
 use super::create_job::TimeoutConfig;
 use super::job_events::JobChange;
 use super::jobs::{MAX_DESCRIPTION_CHARS, invalid, missing};
 use super::records::{Execution, Job, JobRef, JobStatus, key};
 use super::transaction::Transaction;
+use super::{Ota, seconds};
+use crate::job::config::JobConfig;
 use crate::job::{ExecutionStatus, StatusDetails, check_details};
 use crate::{Error, JobId};
 
@@ -238,6 +239,7 @@ impl Ota {
         id: &JobId,
         description: Option<String>,
         timeout: Option<&TimeoutConfig>,
+        config: JobConfig,
         at: SystemTime,
     ) -> Result<(), Error> {
         if description
@@ -250,6 +252,7 @@ impl Ota {
             );
         }
         let minutes = timeout.map(TimeoutConfig::minutes).transpose()?.flatten();
+        config.check(seconds(at))?;
         self.change(at, |changes| {
             let mut job = changes.job(id)?.ok_or_else(|| missing(id))?;
             not_a_rollouts(&job)?;
@@ -262,8 +265,12 @@ impl Ota {
             }
             job.description = description.or(job.description.take());
             job.timeout_minutes = minutes.or(job.timeout_minutes);
+            job.config.replace(config);
             job.last_updated_at = changes.now.seconds;
             changes.put_job(&job)
-        })
+        })?;
+        // Its pace may be another now.
+        self.look_at_job(id);
+        Ok(())
     }
 }

@@ -303,6 +303,7 @@ impl Ota {
             for prefix in [
                 key::runs_of(thing),
                 key::fetches_of(thing),
+                key::handed_to(thing),
                 key::newest_of(thing),
                 key::to_tell(thing),
             ] {
@@ -322,10 +323,16 @@ impl Ota {
     ) -> Result<T, Error> {
         let now: Now = now(at);
         let _turn = self.turn();
-        let mut changes = Changes::new(Transaction::new(&self.inner.table), now, self.tells());
+        let mut changes = self.changes(now);
         let done = work(&mut changes)?;
         self.settle(changes, || {})?;
         Ok(done)
+    }
+
+    pub(super) fn changes(&self, now: Now) -> Changes<'_> {
+        let address = self.inner.address.get().map_or("", String::as_str);
+        let rows = Transaction::new(&self.inner.table);
+        Changes::new(rows, now, self.tells(), address)
     }
 
     /// Commits, then answers, then notifies. The caller holds the turn.

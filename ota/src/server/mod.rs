@@ -9,9 +9,11 @@ mod device;
 mod executions;
 mod firmware;
 mod health;
+mod job_documents;
 mod job_edits;
 mod job_events;
 mod job_pace;
+mod job_templates;
 mod jobs;
 mod pictures;
 mod records;
@@ -34,6 +36,7 @@ use store::{Blobs, Store, Table};
 pub use create_job::{CreateJob, MAX_JOB_THINGS, MAX_TARGETS, TimeoutConfig};
 pub use firmware::FETCH_GRACE_SECONDS;
 pub use job_events::{JobChange, JobEvent, JobEventSink};
+pub use job_templates::{CreateJobTemplate, JobTemplate};
 pub use jobs::{ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_REASON_CODE_CHARS};
 pub use records::{Execution, Firmware, Job, JobStatus};
 pub use rollouts::RolloutSummary;
@@ -86,6 +89,8 @@ struct Inner {
     news: Mutex<Vec<pictures::News>>,
     /// Only the room's thread takes it.
     pictures: Mutex<pictures::Pictures>,
+    /// Where devices reach this server's HTTPS.
+    address: OnceLock<String>,
     /// Where events of jobs go.
     events: OnceLock<JobEventSink>,
     /// What the registry has yet to be told of what devices run.
@@ -115,6 +120,7 @@ impl Ota {
                 unfinished: AtomicBool::new(false),
                 news: Mutex::default(),
                 pictures: Mutex::default(),
+                address: OnceLock::new(),
                 events: OnceLock::new(),
                 telling: Mutex::default(),
                 inbox,

@@ -1,6 +1,8 @@
 //! The rows of this room and their keys. All of them lie in one table, so that whatever belongs together
 //! changes together.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use store::Stored;
 
@@ -109,6 +111,12 @@ pub struct Job {
     /// How it goes out.
     #[serde(default)]
     pub config: JobConfig,
+    /// What stands in its document for `${aws:iot:parameter:NAME}`.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// The ARN of the template it was made of, as it was given.
+    #[serde(default)]
+    pub template: Option<String>,
     /// How its executions ended.
     #[serde(default)]
     pub(super) ends: Ends,
@@ -376,6 +384,7 @@ pub(super) mod key {
     pub(in crate::server) const DELETING: &str = "deleting/";
     pub(in crate::server) const STREAMS: &str = "stream/";
     pub(in crate::server) const PACED: &str = "paced/";
+    pub(in crate::server) const JOB_TEMPLATES: &str = "jobtemplate/";
     pub(in crate::server) const RUNS: &str = "runs/";
     /// Things of which the registry has yet to be told what they run.
     pub(in crate::server) const TO_TELL: &str = "totell/";
@@ -388,6 +397,9 @@ pub(super) mod key {
     }
     pub(in crate::server) fn job(job: &JobId) -> String {
         format!("{JOBS}{job}")
+    }
+    pub(in crate::server) fn job_template(id: &JobId) -> String {
+        format!("{JOB_TEMPLATES}{id}")
     }
     pub(in crate::server) fn cancelling(job: &JobId) -> String {
         format!("{CANCELLING}{job}")
@@ -447,6 +459,17 @@ pub(super) mod key {
     }
     pub(in crate::server) fn runs_of(thing: &str) -> String {
         format!("{RUNS}{thing}/")
+    }
+    pub(in crate::server) fn handed_to(thing: &str) -> String {
+        format!("handed/{thing}/")
+    }
+    /// Until when a thing may fetch what a job's document names.
+    pub(in crate::server) fn handed(
+        thing: &str,
+        name: &FirmwareName,
+        version: &FirmwareVersion,
+    ) -> String {
+        format!("handed/{thing}/{name}/{version}")
     }
     pub(in crate::server) fn fetches_of(thing: &str) -> String {
         format!("fetch/{thing}/")

@@ -491,6 +491,8 @@ fn install_job(
         force_canceled: false,
         continuous: false,
         config: Default::default(),
+        parameters: Default::default(),
+        template: None,
         ends: Default::default(),
         waiting: 0,
         notified: 0,

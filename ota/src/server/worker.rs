@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{error, warn};
 
-use super::executions::Changes;
 use super::pictures::Pictures;
 use super::records::key;
 use super::transaction::Transaction;
@@ -143,11 +142,7 @@ impl Ota {
 
     fn answer(&self, requests: Vec<DeviceRequest>) -> Result<(), (Box<Error>, Vec<DeviceRequest>)> {
         let _turn = self.turn();
-        let mut changes = Changes::new(
-            Transaction::new(&self.inner.table),
-            now(SystemTime::now()),
-            self.tells(),
-        );
+        let mut changes = self.changes(now(SystemTime::now()));
         let mut answers = Vec::with_capacity(requests.len());
         for request in &requests {
             let thing = request.thing.as_deref();
