@@ -29,7 +29,7 @@ while [ $# -gt 0 ]; do
       [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "tests/run.sh: --crash-rounds needs a whole number above 0" >&2; exit 2; }
       export MUSTER_CRASH_ROUNDS="$2"; shift ;;
     --) shift; select=("$@"); break ;;
-    -h|--help) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h|--help) sed -n '2,11s/^# \{0,1\}//p' tests/run.sh; exit 0 ;;
     *) echo "tests/run.sh: $1 is not an option (--measure, --instructions, --renew, --simulate SECONDS, --crash-rounds N, -- PYTEST-ARGUMENT…)" >&2; exit 2 ;;
   esac
   shift
