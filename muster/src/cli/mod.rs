@@ -9,7 +9,7 @@ mod provisioning;
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf};
 
-pub(crate) use ca::{Ca, PassphraseSource, RotateIssuing, TakeRootOffline};
+pub(crate) use ca::{Ca, Ceremony, PassphraseSource, RotateIssuing, TakeRootOffline};
 pub(crate) use device::{Device, DeviceCreate, Group, Network};
 pub(crate) use firmware::{Firmware, FirmwareRoot, FirmwareSign, Rollout, RolloutStart};
 pub(crate) use policy::{Explain, Invariant, Policy, PolicyClaim, PolicyTarget, Simulate, Suggest};

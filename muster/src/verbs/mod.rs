@@ -3,6 +3,7 @@
 
 mod audit;
 mod ca;
+mod ceremony;
 mod claim;
 mod device;
 mod device_files;
