@@ -1,7 +1,9 @@
 //! The authority as it runs: an issuing key in custody, and what it signs.
 
+mod constraints;
 mod founding;
 mod issuer;
+mod plan;
 mod root_key;
 mod rotation;
 
@@ -31,6 +33,7 @@ use crate::{pem, profile, times};
 
 pub(crate) use issuer::Issuer;
 pub use issuer::IssuerNumber;
+pub use plan::{IssuingPlan, Made, Plan, RootPlan};
 pub use rotation::sign_issuing_request;
 
 /// How far a certificate's life reaches back, for devices whose clock is late.
@@ -184,8 +187,35 @@ impl Authority {
     ) -> Result<Self, CaError> {
         let public_url = check_public_url(&config.public_url)?;
         if founding::is_vacant(dir)? {
-            founding::found(dir, &config.name, &keyring, now)?;
+            founding::found(dir, Plan::usual(&config.name)?, &keyring, now)?;
         }
+        Self::open(dir, public_url, keyring)
+    }
+
+    /// Founds an authority by a plan, in a directory that is missing or empty.
+    ///
+    /// # Errors
+    /// [`CaError::Occupied`]; [`CaError::Invalid`] for a plan whose parts do not fit; those of
+    /// [`Self::open_or_create_with`].
+    pub fn found(
+        dir: &Path,
+        plan: Plan,
+        public_url: &str,
+        keyring: Keyring,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
+        let public_url = check_public_url(public_url)?;
+        if !founding::is_vacant(dir)? {
+            return Err(CaError::Occupied {
+                path: dir.to_owned(),
+                found: "an authority".to_owned(),
+            });
+        }
+        founding::found(dir, plan, &keyring, now)?;
+        Self::open(dir, public_url, keyring)
+    }
+
+    fn open(dir: &Path, public_url: String, keyring: Keyring) -> Result<Self, CaError> {
         let (state, root_public) = founding::open(dir, &keyring)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -222,6 +252,14 @@ impl Authority {
     pub fn chain_pem_of(&self, issuer: IssuerNumber) -> Option<String> {
         let state = self.state.load();
         state.issuer(issuer).map(|issuer| issuer.chain_pem())
+    }
+
+    /// The DNS names that the issuing certificate of now permits servers to have; none for any.
+    ///
+    /// # Errors
+    /// [`CaError::Unreadable`], which an open authority does not have.
+    pub fn permitted_dns(&self) -> Result<Vec<String>, CaError> {
+        constraints::permitted_dns(&self.state.load().current.der)
     }
 
     /// Which issuing certificates there are, oldest first; the last signs.
@@ -373,6 +411,7 @@ impl Authority {
     ) -> Result<Issued, CaError> {
         let rules = profile.rules();
         let names = subject.check(rules)?;
+        constraints::check_names(&issuer.der, &names)?;
         self.refuse_own_key(key)?;
         let (not_before, not_after) = self.life(issuer, rules, lifetime, now)?;
         let serial = Serial::random()?;

@@ -30,7 +30,8 @@ mod server;
 mod times;
 
 pub use authority::{
-    Authority, AuthorityConfig, Issued, IssuerNumber, Terms, sign_issuing_request,
+    Authority, AuthorityConfig, Issued, IssuerNumber, IssuingPlan, Made, Plan, RootPlan, Terms,
+    sign_issuing_request,
 };
 pub use crl::{MAX_CRL_ENTRIES, RevocationList, RevocationReason, RevokedEntry};
 pub use csr::{Csr, CsrError, MAX_CSR_BYTES, RequestedNames};

@@ -50,11 +50,14 @@ pub(crate) struct Settings {
 }
 
 /// Where the authority's keys are kept, and where what opens them is found.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct KeySettings {
     /// What keeps the keys that are made from now on.
+    #[serde(default, rename = "key_custody")]
     pub(crate) custody: KeyCustody,
     /// The passphrase of encrypted files.
+    #[serde(rename = "key_passphrase_file")]
     pub(crate) passphrase_file: Option<PathBuf>,
     /// The token's library.
     pub(crate) pkcs11_module: Option<PathBuf>,

@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyUsagePurpose,
@@ -17,14 +17,18 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 
-use super::issuer::{CertificateFile, Issuer, IssuerNumber, check_chain};
-use super::{BACKDATED, State, root_key, rotation};
+use super::issuer::{
+    CertificateFile, Issuer, IssuerNumber, check_chain, check_fresh, is_self_signed, read_chain,
+};
+use super::plan::{IssuingPlan, Made, Plan, RootPlan};
+use super::{BACKDATED, State, constraints, root_key, rotation};
 use crate::custody::{Custody, Keyring, Signer};
 use crate::durable::{self, Readers};
 use crate::error::CaError;
 use crate::facts::CertificateFacts;
 use crate::identifier::Serial;
 use crate::public_key::PublicKey;
+use crate::secret_key::SecretKey;
 use crate::{pem, profile, times};
 
 pub(super) const ROOT_CERTIFICATE: &str = "root.crt";
@@ -35,12 +39,6 @@ pub(super) const ISSUING_KEY: &str = "issuing.key";
 pub(super) const ROOT: &str = "root";
 pub(super) const ISSUING: &str = "issuing";
 const FILES: [&str; 4] = [ROOT_CERTIFICATE, ROOT_KEY, ISSUING_CERTIFICATE, ISSUING_KEY];
-
-const YEAR: Duration = Duration::from_secs(31_557_600);
-/// Life of the root.
-const ROOT_VALIDITY: Duration = YEAR.saturating_mul(20);
-/// Life of the issuing certificate.
-const ISSUING_VALIDITY: Duration = YEAR.saturating_mul(5);
 
 /// Whether an authority may be founded in `dir`: it is missing or empty.
 pub(super) fn is_vacant(dir: &Path) -> Result<bool, CaError> {
@@ -66,20 +64,13 @@ pub(super) fn is_vacant(dir: &Path) -> Result<bool, CaError> {
     })
 }
 
-/// Makes a root, an issuing certificate and their keys, and puts them into `dir` in one step.
+/// Makes what is planned, and puts it into `dir` in one step.
 pub(super) fn found(
     dir: &Path,
-    name: &str,
+    plan: Plan,
     keyring: &Keyring,
     now: SystemTime,
 ) -> Result<(), CaError> {
-    /// So that `<name> Issuing CA` fits into 64 characters (RFC 5280, ub-common-name).
-    const MAX_NAME_CHARS: usize = 48;
-    profile::check_common_name("authority's name", name)?;
-    if name.chars().count() > MAX_NAME_CHARS {
-        let reason = format!("it has at most {MAX_NAME_CHARS} characters");
-        return Err(CaError::invalid("authority's name", name, reason));
-    }
     let beside = durable::parent(dir);
     durable::create_dir(&beside)?;
     let prefix = staging_prefix(dir)?;
@@ -89,7 +80,7 @@ pub(super) fn found(
         .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(&beside)
         .map_err(durable::failed("create a directory in", &beside))?;
-    fill(staging.path(), name, keyring, now)?;
+    fill(staging.path(), plan, keyring, now)?;
     durable::sync_dir(staging.path())?;
     // Atomic; an empty directory in its place is replaced, anything else refuses it.
     fs::rename(staging.path(), dir).map_err(durable::failed("put the new authority into", dir))?;
@@ -118,51 +109,110 @@ fn sweep(beside: &Path, prefix: &str) -> Result<(), CaError> {
     Ok(())
 }
 
-fn fill(dir: &Path, name: &str, keyring: &Keyring, now: SystemTime) -> Result<(), CaError> {
+fn fill(dir: &Path, plan: Plan, keyring: &Keyring, now: SystemTime) -> Result<(), CaError> {
+    let (root, root_key) = match plan.root {
+        RootPlan::Made(made) => {
+            let key = keyring.make(dir, ROOT, made.key)?;
+            (make_root(&made, key.as_ref(), now)?, Some(key))
+        }
+        RootPlan::Existing { certificate, key } => {
+            let root = read_root(&certificate, key.as_ref())?;
+            let key = match key {
+                Some(key) => Some(keyring.keep(key, dir, ROOT)?),
+                None => {
+                    root_key::mark_offline(dir)?;
+                    None
+                }
+            };
+            (root, key)
+        }
+    };
+    let root_public = PublicKey::of_certificate(&root).map_err(|refused| {
+        CaError::invalid("root certificate", "(as given)", refused.to_string())
+    })?;
+    let (chain, key) = match plan.issuing {
+        IssuingPlan::Made {
+            certificate,
+            permitted_dns,
+        } => {
+            let Some(root_key) = &root_key else {
+                let reason = "the root's key is not here to sign it: bring the key, or the issuing certificate with its own";
+                return Err(CaError::invalid(
+                    "issuing certificate",
+                    "(to be made)",
+                    reason,
+                ));
+            };
+            let key = keyring.make(dir, ISSUING, certificate.key)?;
+            let root = (&root, root_key.as_ref());
+            let signed = sign_issuing(root, &certificate, &permitted_dns, key.public_key(), now)?;
+            (vec![signed], key)
+        }
+        IssuingPlan::Existing { chain, key } => {
+            let chain = read_chain(chain.as_bytes())?;
+            (chain, keyring.keep(key, dir, ISSUING)?)
+        }
+    };
+    let issuer = Issuer::new(IssuerNumber::FIRST, chain, &root, key)?;
+    check_fresh(&issuer, &[], (&root, &root_public), now)?;
+    let write =
+        |file, text: &str| durable::write(&dir.join(file), text.as_bytes(), Readers::Everyone);
+    write(ROOT_CERTIFICATE, &pem::certificate(&root))?;
+    write(ISSUING_CERTIFICATE, &issuer.chain_pem())
+}
+
+fn make_root(
+    made: &Made,
+    key: &dyn Custody,
+    now: SystemTime,
+) -> Result<CertificateDer<'static>, CaError> {
+    profile::check_common_name("common name of the root", &made.common_name)?;
     let not_before = times::seconds(now)?.saturating_sub_unsigned(BACKDATED.as_secs());
-    let root_params = authority_params(
-        &format!("{name} Root CA"),
-        BasicConstraints::Unconstrained,
-        not_before,
-        not_before.saturating_add_unsigned(ROOT_VALIDITY.as_secs()),
-    )?;
-    let root_key = keyring.make(dir, ROOT)?;
-    let signer = Signer::new(root_key.as_ref());
-    let root = match root_params.self_signed(&signer) {
-        Ok(root) => root.der().clone(),
-        Err(error) => return Err(signer.explain(error)),
+    let not_after = not_before.saturating_add_unsigned(made.validity.as_secs());
+    let constraints = BasicConstraints::Unconstrained;
+    let params = authority_params(&made.common_name, constraints, not_before, not_after)?;
+    let signer = Signer::new(key);
+    match params.self_signed(&signer) {
+        Ok(root) => Ok(root.der().clone()),
+        Err(error) => Err(signer.explain(error)),
+    }
+}
+
+/// A root that is there already, held against the key that came with it.
+fn read_root(text: &str, key: Option<&SecretKey>) -> Result<CertificateDer<'static>, CaError> {
+    let refused = |reason: &str| CaError::invalid("root certificate", "(as given)", reason);
+    let [root] = &read_chain(text.as_bytes())?[..] else {
+        return Err(refused("it is one certificate"));
     };
-    let issuing_key = keyring.make(dir, ISSUING)?;
-    let common_name = format!("{name} Issuing CA");
-    let issuing = sign_issuing(
-        &root,
-        root_key.as_ref(),
-        &common_name,
-        issuing_key.public_key(),
-        now,
-    )?;
-    let write = |file, der: &CertificateDer<'_>| {
-        let text = pem::certificate(der);
-        durable::write(&dir.join(file), text.as_bytes(), Readers::Everyone)
-    };
-    write(ROOT_CERTIFICATE, &root)?;
-    write(ISSUING_CERTIFICATE, &issuing)
+    let facts = CertificateFacts::read(root)?;
+    if !(facts.is_ca && facts.key_usages.key_cert_sign) {
+        return Err(refused("it is not an authority's (CA:TRUE, keyCertSign)"));
+    }
+    if !is_self_signed(root)? {
+        return Err(refused("it is not signed by its own key"));
+    }
+    let public = PublicKey::of_certificate(root).map_err(|error| refused(&error.to_string()))?;
+    if key.is_some_and(|key| *key.public() != public) {
+        return Err(refused("its key is another than the private key beside it"));
+    }
+    Ok(root.clone())
 }
 
 /// Signs an issuing certificate with the root's key. It may sign leaves only, and ends with the
 /// root at the latest.
 pub(super) fn sign_issuing(
-    root: &CertificateDer<'static>,
-    root_key: &dyn Custody,
-    common_name: &str,
+    (root, root_key): (&CertificateDer<'static>, &dyn Custody),
+    made: &Made,
+    permitted_dns: &[String],
     key: &PublicKey,
     now: SystemTime,
 ) -> Result<CertificateDer<'static>, CaError> {
+    profile::check_common_name("common name of the issuing certificate", &made.common_name)?;
     let root_facts = CertificateFacts::read(root)?;
     let begin = times::seconds(now)?.saturating_sub_unsigned(BACKDATED.as_secs());
     let not_before = begin.max(times::seconds(root_facts.not_before)?);
     let not_after = begin
-        .saturating_add_unsigned(ISSUING_VALIDITY.as_secs())
+        .saturating_add_unsigned(made.validity.as_secs())
         .min(times::seconds(root_facts.not_after)?);
     if not_before >= not_after || !root_facts.is_valid_at(now) {
         return Err(CaError::OutsideIssuer {
@@ -172,16 +222,26 @@ pub(super) fn sign_issuing(
         });
     }
     let constraints = BasicConstraints::Constrained(0);
-    let mut params = authority_params(common_name, constraints, not_before, not_after)?;
+    let mut params = authority_params(&made.common_name, constraints, not_before, not_after)?;
     params.use_authority_key_identifier_extension = true;
+    if !permitted_dns.is_empty() {
+        params.name_constraints = Some(rcgen::NameConstraints {
+            permitted_subtrees: constraints::subtrees(permitted_dns)?,
+            excluded_subtrees: Vec::new(),
+        });
+    }
     let signer = Signer::new(root_key);
     let signed = rcgen::Issuer::from_ca_cert_der(root, &signer)
         .and_then(|issuer| params.signed_by(key, &issuer));
     let issuing = signed.map_err(|error| signer.explain(error))?.der().clone();
     // The second look, by the reader that certificates of others pass too.
-    check_chain(std::slice::from_ref(&issuing), root).map_err(|error| CaError::Lint {
-        rule: format!("the issuing certificate does not read back as it was meant: {error}"),
-    })?;
+    let slip = |what: String| CaError::Lint {
+        rule: format!("the issuing certificate does not read back as it was meant: {what}"),
+    };
+    check_chain(std::slice::from_ref(&issuing), root).map_err(|error| slip(error.to_string()))?;
+    if constraints::permitted_dns(&issuing)? != permitted_dns {
+        return Err(slip("its name constraints are others".to_owned()));
+    }
     Ok(issuing)
 }
 
@@ -207,8 +267,10 @@ fn authority_params(
 /// Opens the authority in `dir`: its files, held against each other, and the root's public key.
 pub(super) fn open(dir: &Path, keyring: &Keyring) -> Result<(State, PublicKey), CaError> {
     let root_file = CertificateFile::read(dir.join(ROOT_CERTIFICATE))?;
-    root_file.require_self_signature()?;
     let root = root_file.der()?.clone();
+    if !is_self_signed(&root)? {
+        return Err(root_file.damaged("is not signed by its own key"));
+    }
     if !root_key::settle(dir)? {
         let key = keyring.open(dir, ROOT)?;
         root_file.require_key(&dir.join(ROOT_KEY), key.as_ref())?;

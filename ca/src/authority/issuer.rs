@@ -199,6 +199,13 @@ pub(super) fn check_chain(
     Ok(())
 }
 
+/// Whether a certificate's own key signed it.
+pub(crate) fn is_self_signed(der: &[u8]) -> Result<bool, CaError> {
+    let certificate = facts::parse(der)?;
+    let signed = certificate.verify_signature(Some(certificate.public_key()));
+    Ok(signed.is_ok() && certificate.issuer().as_raw() == certificate.subject().as_raw())
+}
+
 /// The subject key identifier of a certificate.
 pub(crate) fn subject_key_id(der: &[u8]) -> Result<Option<Vec<u8>>, CaError> {
     let certificate = facts::parse(der)?;
@@ -301,18 +308,6 @@ impl CertificateFile {
         CaError::Damaged {
             path: self.path.clone(),
             problem: problem.into(),
-        }
-    }
-
-    pub(crate) fn require_self_signature(&self) -> Result<(), CaError> {
-        let certificate = facts::parse(self.der()?)?;
-        let signed = certificate
-            .verify_signature(Some(certificate.public_key()))
-            .is_ok();
-        if signed && certificate.issuer().as_raw() == certificate.subject().as_raw() {
-            Ok(())
-        } else {
-            Err(self.damaged("is not signed by its own key"))
         }
     }
 

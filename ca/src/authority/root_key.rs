@@ -17,8 +17,16 @@ use crate::sealed::Passphrase;
 
 /// Says that the root's key was taken away on purpose.
 const OFFLINE: &str = "root.offline";
-const OFFLINE_TEXT: &str =
-    "The key of root.crt was taken offline with `muster ca take-root-offline`.\n";
+const OFFLINE_TEXT: &str = "The key of root.crt is kept elsewhere, on purpose.\n";
+
+/// Says in a directory that the root's key is not with it.
+pub(super) fn mark_offline(dir: &Path) -> Result<(), CaError> {
+    durable::write(
+        &dir.join(OFFLINE),
+        OFFLINE_TEXT.as_bytes(),
+        Readers::Everyone,
+    )
+}
 
 /// Whether the key was taken away; if a crash left it behind, it goes now.
 pub(super) fn settle(dir: &Path) -> Result<bool, CaError> {
@@ -77,10 +85,28 @@ impl Authority {
             let reason = "it is the SHA-256 of the key as it was given out last, while this server has been running: take it out again";
             return Err(CaError::invalid("digest", kept, reason));
         }
-        let marker = self.dir.join(OFFLINE);
-        durable::write(&marker, OFFLINE_TEXT.as_bytes(), Readers::Everyone)?;
+        mark_offline(&self.dir)?;
         change.exported = None;
         remove(&self.dir.join(ROOT_KEY))
+    }
+
+    /// Signs a statement for people with the root's key, or with the issuing one where the root is
+    /// offline; says which. The text begins with a word, so that it is never a certificate or a
+    /// list.
+    ///
+    /// # Errors
+    /// [`CaError::Invalid`] for a text that does not begin with a letter; [`CaError::Custody`].
+    pub fn attest(&self, statement: &str) -> Result<(Vec<u8>, &'static str), CaError> {
+        if !statement.starts_with(|first: char| first.is_ascii_alphabetic()) {
+            let reason = "what is signed for people begins with a letter";
+            return Err(CaError::invalid("statement", statement, reason));
+        }
+        if self.has_root_key()? {
+            return Ok((self.root_key()?.sign(statement.as_bytes())?, "root"));
+        }
+        let issuer = self.state.load_full();
+        let signature = issuer.current.custody.sign(statement.as_bytes())?;
+        Ok((signature, "issuing"))
     }
 
     /// The root's key, for one act.

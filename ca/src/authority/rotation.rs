@@ -15,15 +15,17 @@ use rcgen::{CertificateParams, DistinguishedName, DnType};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use super::constraints::permitted_dns;
 use super::founding::{ISSUING, ISSUING_CERTIFICATE, sign_issuing};
 use super::issuer::{Issuer, IssuerNumber, check_fresh, read_chain};
+use super::plan::{ISSUING_VALIDITY, Made};
 use super::root_key::remove;
 use super::{Authority, Change, State};
 use crate::csr::Csr;
 use crate::custody::{FileKey, Keyring, Signer, copy, find};
 use crate::durable::{self, Readers};
 use crate::error::CaError;
-use crate::public_key::PublicKey;
+use crate::public_key::{KeyKind, PublicKey};
 use crate::secret_key::SecretKey;
 use crate::{facts, pem};
 
@@ -95,9 +97,14 @@ impl Authority {
         let mut change = self.change.lock();
         let root_key = self.root_key()?;
         self.adopt(&mut change, NextKey::Made, now, |state, key| {
-            let name = next_name(state)?;
-            let der = sign_issuing(&state.root, root_key.as_ref(), &name, key, now)?;
-            Ok(vec![der])
+            let made = Made {
+                common_name: next_name(state)?,
+                key: key.kind(),
+                validity: ISSUING_VALIDITY,
+            };
+            let root = (&state.root, root_key.as_ref());
+            let permitted = permitted_dns(&state.current.der)?;
+            Ok(vec![sign_issuing(root, &made, &permitted, key, now)?])
         })
     }
 
@@ -110,7 +117,7 @@ impl Authority {
         let _change = self.change.lock();
         let key = match find(&self.dir, REQUESTED)? {
             Some(_) => self.keyring.open(&self.dir, REQUESTED)?,
-            None => self.keyring.make(&self.dir, REQUESTED)?,
+            None => self.keyring.make(&self.dir, REQUESTED, KeyKind::P256)?,
         };
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -172,7 +179,7 @@ impl Authority {
             .map_err(durable::failed("create a directory in", &self.dir))?;
         let place = staging.path();
         let custody = match key {
-            NextKey::Made => self.keyring.make(place, ISSUING)?,
+            NextKey::Made => self.keyring.make(place, ISSUING, KeyKind::P256)?,
             NextKey::Brought(secret) => self.keyring.keep(secret, place, ISSUING)?,
             NextKey::Requested(file) => {
                 copy(&file, place, ISSUING)?;
@@ -216,7 +223,7 @@ impl Authority {
 }
 
 /// Signs a request for an issuing certificate where the root's key is: on a machine that has no
-/// server. The certificate as PEM.
+/// server. `permitted_dns` are the names that the one before permits. The certificate as PEM.
 ///
 /// # Errors
 /// [`CaError::Invalid`] for a root, key or request that is none or does not fit the others;
@@ -225,6 +232,7 @@ pub fn sign_issuing_request(
     root_pem: &str,
     root_key: SecretKey,
     request_pem: &str,
+    permitted_dns: &[String],
     now: SystemTime,
 ) -> Result<String, CaError> {
     let refused = |field, reason: &str| Err(CaError::invalid(field, "(as given)", reason));
@@ -241,7 +249,13 @@ pub fn sign_issuing_request(
         return refused("request", "it has one common name");
     };
     let key = request.public_key();
-    let der = sign_issuing(&root, &FileKey::from(root_key), name, key, now)?;
+    let made = Made {
+        common_name: name.clone(),
+        key: key.kind(),
+        validity: ISSUING_VALIDITY,
+    };
+    let root_key = FileKey::from(root_key);
+    let der = sign_issuing((&root, &root_key), &made, permitted_dns, key, now)?;
     Ok(pem::certificate(&der))
 }
 

@@ -53,9 +53,18 @@ impl fmt::Debug for Keyring {
 
 impl Keyring {
     /// Makes a key and the file that leads to it; durable on return.
-    pub(crate) fn make(&self, dir: &Path, name: &str) -> Result<Box<dyn Custody>, CaError> {
+    pub(crate) fn make(
+        &self,
+        dir: &Path,
+        name: &str,
+        kind: KeyKind,
+    ) -> Result<Box<dyn Custody>, CaError> {
         if self.custody != KeyCustody::Pkcs11 {
-            return self.keep(SecretKey::generate(KeyKind::P256)?, dir, name);
+            return self.keep(SecretKey::generate(kind)?, dir, name);
+        }
+        if kind != KeyKind::P256 {
+            let reason = "keys in a token are made as p256";
+            return Err(CaError::invalid("key kind", &format!("{kind:?}"), reason));
         }
         let key = self.token()?.generate()?;
         let public = pem::encode("PUBLIC KEY", key.public_key().der());
@@ -191,7 +200,7 @@ mod tests {
     fn an_encrypted_file_opens_under_its_passphrase_alone() {
         let dir = tempfile::tempdir().unwrap();
         let own = keyring(KeyCustody::EncryptedFile, Some("a long passphrase"));
-        let made = own.make(dir.path(), "issuing").unwrap();
+        let made = own.make(dir.path(), "issuing", KeyKind::P256).unwrap();
         let opened = own.open(dir.path(), "issuing").unwrap();
         assert_eq!(made.public_key(), opened.public_key());
         let text = std::fs::read_to_string(dir.path().join("issuing.key")).unwrap();
@@ -204,7 +213,7 @@ mod tests {
             assert!(matches!(error, CaError::Locked { .. }), "{error}");
             assert!(error.to_string().contains("ca.key_passphrase_file"));
         }
-        let error = keyring(KeyCustody::EncryptedFile, None).make(dir.path(), "x");
+        let error = keyring(KeyCustody::EncryptedFile, None).make(dir.path(), "x", KeyKind::P256);
         assert!(
             error
                 .map(drop)
@@ -214,7 +223,7 @@ mod tests {
         );
         assert!(
             keyring(KeyCustody::Pkcs11, None)
-                .make(dir.path(), "x")
+                .make(dir.path(), "x", KeyKind::P256)
                 .is_err()
         );
         assert!(!dir.path().join("x.key").exists());
@@ -223,7 +232,9 @@ mod tests {
     #[test]
     fn a_key_in_the_clear_is_encrypted_when_that_is_asked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let made = Keyring::default().make(dir.path(), "root").unwrap();
+        let made = Keyring::default()
+            .make(dir.path(), "root", KeyKind::P256)
+            .unwrap();
         let own = keyring(KeyCustody::EncryptedFile, Some("a long passphrase"));
         let opened = own.open(dir.path(), "root").unwrap();
         assert_eq!(made.public_key(), opened.public_key());

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 /// `muster ca …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ca {
+    /// Found an authority by one reviewed file, without a server; leaves a signed transcript
+    Ceremony(Ceremony),
     /// Show the root, the issuing certificates, and where the root's key is
     Show,
     /// Write the root's key to an encrypted file and remove it from the server, which lives on without it
@@ -21,6 +23,16 @@ pub(crate) struct PassphraseSource {
     /// muster-passphrase]
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// `muster ca ceremony`.
+#[derive(Debug, Args)]
+pub(crate) struct Ceremony {
+    /// Names, keys, lives and custody (docs/ceremony.md)
+    pub(crate) file: PathBuf,
+    /// Of encrypted keys that are brought, and of the root's key that goes offline
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseSource,
 }
 
 /// `muster ca take-root-offline`.

@@ -14,7 +14,7 @@ use std::{net::SocketAddr, path::PathBuf};
 pub(crate) use bench::{
     Bench, BenchConnect, BenchHow, BenchIdle, BenchLatency, BenchMessages, BenchTarget,
 };
-pub(crate) use ca::{Ca, PassphraseSource, RotateIssuing, TakeRootOffline};
+pub(crate) use ca::{Ca, Ceremony, PassphraseSource, RotateIssuing, TakeRootOffline};
 pub(crate) use device::{Device, DeviceCreate, DeviceImport, Group, Network};
 pub(crate) use firmware::{Firmware, FirmwareRoot, FirmwareSign, Rollout, RolloutStart};
 pub(crate) use fleet::{Fleet, FleetOf};

@@ -5,7 +5,7 @@ use anyhow::{Context as _, bail};
 use ca::{KeyCustody, Keyring, Passphrase, Token};
 use zeroize::Zeroizing;
 
-pub(super) fn keyring(settings: &KeySettings) -> anyhow::Result<Keyring> {
+pub(crate) fn keyring(settings: &KeySettings) -> anyhow::Result<Keyring> {
     let passphrase = Secret {
         file: settings.passphrase_file.as_deref(),
         variable: "MUSTER_CA_PASSPHRASE",

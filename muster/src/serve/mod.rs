@@ -20,6 +20,7 @@ use events::Events;
 use fleet::{Fleet, RevocationFaces, authorities::NewcomerDesk, provisioning::ProvisioningDesk};
 use hook::HttpsHook;
 use identity::{Keeper, ServerTls};
+pub(crate) use keys::keyring;
 use listen::Sockets;
 use ota::server::{Ota, StreamDesk};
 use policy::Realm;
@@ -91,7 +92,7 @@ impl Server {
                 name: "Muster".to_owned(),
                 public_url,
             },
-            keys::keyring(&settings.keys)?,
+            keyring(&settings.keys)?,
             now,
         )?;
         if let Err(error) = authority.ready() {

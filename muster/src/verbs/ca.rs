@@ -1,8 +1,8 @@
 //! `muster ca …`.
 
-use super::{client, output, passphrase};
+use super::{ceremony, client, output, passphrase};
 use crate::cli::{Ca, Global, PassphraseSource, RotateIssuing, TakeRootOffline};
-use ::ca::{CertificateId, SecretKey, sign_issuing_request};
+use ::ca::{CertificateId, Passphrase, SecretKey, sign_issuing_request};
 use anyhow::{Context as _, bail};
 use http::Method;
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ const AUTHORITY: &str = "/muster/v1/authority";
 
 pub(super) fn run(global: &Global, verb: Ca) -> anyhow::Result<ExitCode> {
     match verb {
+        Ca::Ceremony(flags) => ceremony::run(global, &flags)?,
         Ca::Show => show(global)?,
         Ca::TakeRootOffline(flags) => take_root_offline(global, &flags)?,
         Ca::RotateIssuing(flags) => rotate_issuing(global, &flags)?,
@@ -65,10 +66,7 @@ fn take_root_offline(global: &Global, flags: &TakeRootOffline) -> anyhow::Result
     let text = output::field(&exported, "encryptedPrivateKey");
     write_new(&flags.out, text.as_bytes())?;
     // Before it goes there: what lies on the disk here is the key, and the passphrase opens it.
-    let kept =
-        std::fs::read(&flags.out).with_context(|| format!("read back {}", flags.out.display()))?;
-    SecretKey::from_pem(&kept, Some(&passphrase))
-        .with_context(|| format!("{} does not read back", flags.out.display()))?;
+    let kept = read_back(&flags.out, &passphrase)?;
     let kept = json!({ "sha256": CertificateId::of(&kept).to_string() });
     client.call(
         Method::POST,
@@ -94,7 +92,11 @@ fn rotate_issuing(global: &Global, flags: &RotateIssuing) -> anyhow::Result<()> 
             output::field(&asked, "rootPem"),
             output::field(&asked, "request"),
         );
-        let signed = sign_issuing_request(root, key, request, SystemTime::now())
+        let permitted: Vec<String> = output::items(&asked, "permittedDns")
+            .iter()
+            .filter_map(|name| name.as_str().map(str::to_owned))
+            .collect();
+        let signed = sign_issuing_request(root, key, request, &permitted, SystemTime::now())
             .with_context(|| file.display().to_string())?;
         json!({ "certificatePem": signed })
     } else if let Some(file) = &flags.csr_out {
@@ -130,6 +132,14 @@ fn rotate_issuing(global: &Global, flags: &RotateIssuing) -> anyhow::Result<()> 
     })
 }
 
+/// The encrypted key as it lies on the disk, after it has been opened.
+pub(super) fn read_back(path: &Path, passphrase: &Passphrase) -> anyhow::Result<Vec<u8>> {
+    let kept = std::fs::read(path).with_context(|| format!("read back {}", path.display()))?;
+    SecretKey::from_pem(&kept, Some(passphrase))
+        .with_context(|| format!("{} does not read back", path.display()))?;
+    Ok(kept)
+}
+
 /// A private key from a file; the passphrase is only asked for where the key is encrypted.
 fn secret(file: &Path, source: &PassphraseSource) -> anyhow::Result<SecretKey> {
     let text = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
@@ -139,7 +149,7 @@ fn secret(file: &Path, source: &PassphraseSource) -> anyhow::Result<SecretKey> {
 }
 
 /// Writes a file that is not there yet, for its owner alone; durable on return.
-fn write_new(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+pub(super) fn write_new(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     let mut options = OpenOptions::new();
     let opened = options.write(true).create_new(true).mode(0o600).open(path);
     let mut file = match opened {

@@ -4,6 +4,7 @@
 mod audit;
 mod bench;
 mod ca;
+mod ceremony;
 mod claim;
 mod device;
 mod device_bulk;

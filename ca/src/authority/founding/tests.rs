@@ -1,6 +1,7 @@
 use super::*;
 use crate::CaError;
 use crate::authority::Authority;
+use crate::authority::plan::{ISSUING_VALIDITY, ROOT_VALIDITY};
 use crate::authority::tests::{config, now};
 use std::os::unix::fs::MetadataExt;
 

@@ -19,6 +19,17 @@ fn device(authority: &Authority) -> crate::Issued {
         .unwrap()
 }
 
+fn signed_by_root(authority: &Authority, name: &str, key: &PublicKey) -> CertificateDer<'static> {
+    let root_key = authority.root_key().unwrap();
+    let made = Made {
+        common_name: name.to_owned(),
+        key: key.kind(),
+        validity: ISSUING_VALIDITY,
+    };
+    let root = authority.root_der();
+    sign_issuing((&root, root_key.as_ref()), &made, &[], key, now()).unwrap()
+}
+
 fn taken_offline(authority: &Authority) -> String {
     let passphrase = Passphrase::new(b"a long passphrase").unwrap();
     let text = authority.export_root_key(&passphrase).unwrap();
@@ -104,9 +115,9 @@ fn without_the_roots_key_the_next_one_is_signed_where_it_is() {
     );
     let foreign = SecretKey::generate(KeyKind::P256).unwrap();
     let root = authority.root_pem();
-    let refused = sign_issuing_request(&root, foreign, &request, now());
+    let refused = sign_issuing_request(&root, foreign, &request, &[], now());
     assert!(refused.unwrap_err().to_string().contains("root.crt"));
-    let signed = sign_issuing_request(&root, brought(), &request, now()).unwrap();
+    let signed = sign_issuing_request(&root, brought(), &request, &[], now()).unwrap();
     let number = authority.adopt_issuing(&signed, None, now()).unwrap();
     assert!(!dir.path().join("ca/issuing-request.key").exists());
     assert_eq!(device(&authority).issuer, number);
@@ -122,11 +133,8 @@ fn without_the_roots_key_the_next_one_is_signed_where_it_is() {
 fn what_does_not_fit_is_refused_and_changes_nothing() {
     let (dir, authority) = authority();
     let (_other_dir, other) = crate::authority::tests::authority();
-    let root_key = authority.root_key().unwrap();
-    let root_key = root_key.as_ref();
     let sign = |name: &str, key: &SecretKey| {
-        let der = sign_issuing(&authority.root_der(), root_key, name, key.public(), now());
-        pem::certificate(&der.unwrap())
+        pem::certificate(&signed_by_root(&authority, name, key.public()))
     };
     let fresh = || SecretKey::generate(KeyKind::P384).unwrap();
     let read = |path: &str| {
@@ -168,15 +176,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
 fn a_chain_and_a_key_of_another_kind_are_taken() {
     let (dir, authority) = authority();
     let key = SecretKey::generate(KeyKind::P384).unwrap();
-    let root_key = authority.root_key().unwrap();
-    let der = sign_issuing(
-        &authority.root_der(),
-        root_key.as_ref(),
-        "Next",
-        key.public(),
-        now(),
-    )
-    .unwrap();
+    let der = signed_by_root(&authority, "Next", key.public());
     let with_root = format!("{}{}", pem::certificate(&der), authority.root_pem());
     let number = authority
         .adopt_issuing(&with_root, Some(key), now())
@@ -234,7 +234,7 @@ fn a_rotation_that_was_cut_short_leaves_no_trace() {
     // A crash between the rename and the removal of the request's key.
     let root_key = again.root_key().unwrap().secret().unwrap().to_pem();
     let root_key = SecretKey::from_pem(root_key.as_bytes(), None).unwrap();
-    let signed = sign_issuing_request(&again.root_pem(), root_key, &request, now()).unwrap();
+    let signed = sign_issuing_request(&again.root_pem(), root_key, &request, &[], now()).unwrap();
     let requested = dir.path().join("ca/issuing-request.key");
     let key = std::fs::read(&requested).unwrap();
     again.adopt_issuing(&signed, None, now()).unwrap();

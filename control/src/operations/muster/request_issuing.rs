@@ -25,11 +25,14 @@ struct Output {
     /// PKCS#10, PEM.
     request: String,
     root_pem: String,
+    /// The names that the certificate before permits, and the next should too.
+    permitted_dns: Vec<String>,
 }
 
 fn run(rooms: &Rooms, _call: &Call) -> Result<Answer, ApiError> {
     Answer::json(&Output {
         request: rooms.authority.issuing_request()?,
         root_pem: rooms.authority.root_pem(),
+        permitted_dns: rooms.authority.permitted_dns()?,
     })
 }
