@@ -8,7 +8,7 @@ mod provisioning;
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf};
 
-pub(crate) use device::{Device, DeviceCreate, DeviceImport, Group, Network};
+pub(crate) use device::{Device, DeviceCreate, DeviceImport, Group, Network, Whose};
 pub(crate) use firmware::{Firmware, FirmwareRoot, FirmwareSign, Rollout, RolloutStart};
 pub(crate) use policy::{Explain, Invariant, Policy, PolicyClaim, PolicyTarget, Simulate, Suggest};
 pub(crate) use provisioning::{

@@ -149,6 +149,7 @@ impl Server {
                 wss_tls: tls.wss,
             },
             Arc::new(Reserved {
+                fleet: fleet.clone(),
                 ota: ota.clone(),
                 provisioning,
                 streams,

@@ -5,6 +5,7 @@ mod audit;
 mod claim;
 mod device;
 mod device_bulk;
+mod device_certificates;
 mod device_files;
 mod device_rows;
 mod firmware;
