@@ -55,6 +55,9 @@ impl From<FleetError> for ApiError {
             FleetError::InvariantBroken { .. } => {
                 Self::new(StatusCode::CONFLICT, "InvariantBrokenException", message)
             }
+            FleetError::Query(_) => {
+                Self::new(StatusCode::BAD_REQUEST, "InvalidQueryException", message)
+            }
             FleetError::Password => {
                 Self::new(StatusCode::UNAUTHORIZED, "UnauthorizedException", message)
             }

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Kind {
     /// A device.
     Thing,
-    /// A static thing group.
+    /// A thing group.
     Group,
     /// A device certificate.
     Certificate,
@@ -133,6 +133,9 @@ pub enum FleetError {
     /// A certificate that was made elsewhere is not taken.
     #[error(transparent)]
     Foreign(#[from] ca::ForeignError),
+    /// A query was not understood whole.
+    #[error(transparent)]
+    Query(#[from] crate::query::QueryError),
     /// A key that no certificate of this thing is for.
     #[error("the key is refused: {0}: make a key pair for this device alone")]
     Key(&'static str),

@@ -8,6 +8,7 @@ mod attributes;
 mod cancel_job;
 mod cancel_job_execution;
 mod create_certificate_from_csr;
+mod create_dynamic_thing_group;
 mod create_job;
 mod create_keys_and_certificate;
 mod create_policy;
@@ -21,6 +22,7 @@ mod create_thing_group;
 mod create_thing_type;
 mod delete_ca_certificate;
 mod delete_certificate;
+mod delete_dynamic_thing_group;
 mod delete_job;
 mod delete_job_execution;
 mod delete_policy;
@@ -37,6 +39,7 @@ mod describe_ca_certificate;
 mod describe_certificate;
 mod describe_endpoint;
 mod describe_event_configurations;
+mod describe_index;
 mod describe_job;
 mod describe_job_execution;
 mod describe_provisioning_template;
@@ -53,11 +56,13 @@ mod get_policy;
 mod get_policy_version;
 mod get_registration_code;
 mod ids;
+mod index;
 mod job_template;
 mod list_attached_policies;
 mod list_ca_certificates;
 mod list_certificates;
 mod list_certificates_by_ca;
+mod list_indices;
 mod list_job_executions_for_job;
 mod list_job_executions_for_thing;
 mod list_jobs;
@@ -86,12 +91,14 @@ mod register_certificate_without_ca;
 mod registered_certificate;
 mod registration_config;
 mod remove_thing_from_thing_group;
+mod search_index;
 mod set_default_policy_version;
 mod slice;
 mod test_authorization;
 mod thing_type;
 mod update_ca_certificate;
 mod update_certificate;
+mod update_dynamic_thing_group;
 mod update_event_configurations;
 mod update_job;
 mod update_provisioning_template;
@@ -203,6 +210,12 @@ static AWS: &[Operation] = &[
     register_certificate::OPERATION,
     register_certificate_without_ca::OPERATION,
     list_certificates_by_ca::OPERATION,
+    search_index::OPERATION,
+    describe_index::OPERATION,
+    list_indices::OPERATION,
+    create_dynamic_thing_group::OPERATION,
+    update_dynamic_thing_group::OPERATION,
+    delete_dynamic_thing_group::OPERATION,
 ];
 
 #[cfg(test)]
@@ -239,6 +252,7 @@ mod tests {
                 "ProvePolicies",
                 "SimulatePolicy",
                 "SuggestPolicy",
+                "SearchIndex",
             ]
             .contains(&operation.name);
             assert!(

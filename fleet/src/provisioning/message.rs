@@ -72,6 +72,7 @@ impl From<FleetError> for Rejection {
             | FleetError::Password
             | FleetError::Key(_)
             | FleetError::Foreign(_)
+            | FleetError::Query(_)
             | FleetError::Authority(ca::CaError::AuthorityKey { .. })
             | FleetError::MalformedPolicy(_) => Self::invalid(message),
             FleetError::Authority(_) | FleetError::Thread(_) | FleetError::Store(_) => {

@@ -171,7 +171,7 @@ impl Fleet {
         }
         // Written even when it says the same: of two that come at once for one thing, one is tried again.
         things::put_thing(t, Some(&known), &thing)?;
-        let were: BTreeSet<GroupName> = self.groups_of(&name)?.into_iter().collect();
+        let were: BTreeSet<GroupName> = self.static_groups_of(&name)?.into_iter().collect();
         let planned = names.groups.iter().cloned();
         let groups = match existing.groups {
             Override::Replace => planned.collect(),

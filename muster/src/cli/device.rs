@@ -18,16 +18,31 @@ pub(crate) enum Device {
         /// The device
         name: String,
     },
-    /// Revoke its certificates; its live sessions end at once
+    /// List the devices that a query fits: thingName:lamp* AND attributes.site:bonn AND NOT connectivity.connected:true
+    Search {
+        /// The query, as AWS IoT's fleet index takes it
+        query: String,
+    },
+    /// Revoke certificates, for ever; live sessions end at once
     Revoke {
-        /// The device
-        name: String,
+        /// Whose
+        #[command(flatten)]
+        whose: Whose,
         /// Why, as RFC 5280 names it (keyCompromise, cessationOfOperation, superseded, …)
         #[arg(long)]
         reason: Option<String>,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
+    },
+    /// Make certificates INACTIVE: live sessions end at once, and `device activate` takes it back
+    Deactivate {
+        /// Whose
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Make INACTIVE certificates ACTIVE again; what is revoked stays revoked
+    Activate {
+        /// Whose
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Make a one-time password with which a device enrols itself by EST; its key never leaves it
     EnrolPassword {
@@ -79,6 +94,33 @@ pub(crate) enum Device {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// Whose certificates.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct Whose {
+    /// The device
+    #[arg(required_unless_present_any = ["certificates", "group", "ca", "query"])]
+    pub(crate) name: Option<String>,
+    /// A certificate by its id, may be repeated
+    #[arg(long = "certificate", value_name = "ID", conflicts_with_all = ["name", "group", "ca", "query"])]
+    pub(crate) certificates: Vec<String>,
+    /// All devices of a group and of the groups below it
+    #[arg(long, value_name = "G", conflicts_with_all = ["name", "ca", "query"])]
+    pub(crate) group: Option<String>,
+    /// All certificates that a registered authority signed
+    #[arg(long, value_name = "ID", conflicts_with_all = ["name", "query"])]
+    pub(crate) ca: Option<String>,
+    /// All devices that a query fits
+    #[arg(long, value_name = "QUERY", conflicts_with = "name")]
+    pub(crate) query: Option<String>,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// `muster device create`.
@@ -137,6 +179,9 @@ pub(crate) enum Group {
         /// The group it is below, for good: policies of that one count for its things too
         #[arg(long, value_name = "G")]
         parent: Option<String>,
+        /// Let a query say which devices are in it, now and from now on
+        #[arg(long, value_name = "QUERY", conflicts_with = "parent")]
+        query: Option<String>,
     },
     /// List groups
     List,

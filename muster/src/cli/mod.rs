@@ -15,7 +15,7 @@ pub(crate) use bench::{
     Bench, BenchConnect, BenchHow, BenchIdle, BenchLatency, BenchMessages, BenchTarget,
 };
 pub(crate) use ca::{Ca, Ceremony, PassphraseSource, RotateIssuing, TakeRootOffline};
-pub(crate) use device::{Device, DeviceCreate, DeviceImport, Group, Network};
+pub(crate) use device::{Device, DeviceCreate, DeviceImport, Group, Network, Whose};
 pub(crate) use firmware::{Firmware, FirmwareRoot, FirmwareSign, Rollout, RolloutStart};
 pub(crate) use fleet::{Fleet, FleetOf};
 pub(crate) use policy::{Explain, Invariant, Policy, PolicyClaim, PolicyTarget, Simulate, Suggest};

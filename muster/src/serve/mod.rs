@@ -159,6 +159,7 @@ impl Server {
                 wss_tls: tls.wss,
             },
             Arc::new(Reserved {
+                fleet: fleet.clone(),
                 ota: ota.clone(),
                 provisioning,
                 streams,

@@ -3,11 +3,13 @@
 
 use super::events::Events;
 use broker::{
-    ApplicationMessage, Broker, Lifecycle, Request, ReservedTopics, codec::Qos, topic::TopicName,
+    ApplicationMessage, Broker, Lifecycle, LifecycleChange, Request, ReservedTopics, codec::Qos,
+    topic::TopicName,
 };
 use bytes::Bytes;
 use fleet::authorities::NewcomerDesk;
 use fleet::provisioning::{ProvisioningDesk, ProvisioningRequest};
+use fleet::{ConnectionKey, Fleet};
 use ota::server::{DeviceRequest, Ota, Publish, StreamDesk, StreamRequest};
 use std::sync::Arc;
 
@@ -34,6 +36,7 @@ pub(super) fn notifications(broker: Broker) -> Publish {
 
 /// Requests of devices, to the room they are for.
 pub(super) struct Reserved {
+    pub(super) fleet: Fleet,
     pub(super) ota: Ota,
     pub(super) provisioning: ProvisioningDesk,
     pub(super) streams: StreamDesk,
@@ -96,6 +99,17 @@ impl ReservedTopics for Reserved {
     }
 
     fn lifecycle(&self, event: Lifecycle) {
+        let key = ConnectionKey {
+            session: event.session,
+            version: event.version,
+        };
+        match (&event.change, &event.principal.thing) {
+            (LifecycleChange::Connected, Some(thing)) => {
+                self.fleet.note_connected(key, thing, event.at);
+            }
+            (LifecycleChange::Disconnected(_), _) => self.fleet.note_disconnected(key),
+            _ => {}
+        }
         self.events.session(event);
     }
 

@@ -8,6 +8,7 @@ mod ceremony;
 mod claim;
 mod device;
 mod device_bulk;
+mod device_certificates;
 mod device_files;
 mod device_rows;
 mod firmware;

@@ -2,6 +2,7 @@
 
 mod add_package;
 mod change_allow_list;
+mod change_certificates;
 mod claim;
 mod command_rollout;
 mod create_claim;
@@ -57,6 +58,7 @@ use crate::operation::Operation;
 
 pub(super) static OPERATIONS: &[Operation] = &[
     change_allow_list::OPERATION,
+    change_certificates::OPERATION,
     create_claim::OPERATION,
     list_allow_list::OPERATION,
     list_claims::OPERATION,
