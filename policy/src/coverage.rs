@@ -25,7 +25,7 @@ pub(crate) fn covers(pattern: &Pattern, values: Values<'_>, filter: &str) -> boo
     let Some(tokens) = pattern.tokens(values) else {
         return false;
     };
-    let tokens = spread(tokens);
+    let tokens = spread(&tokens);
     let mut left = tokens.as_slice();
     let mut rest = filter.chars();
     // Behind the last star, and what it has not eaten yet.
@@ -63,7 +63,7 @@ pub(crate) fn covers(pattern: &Pattern, values: Values<'_>, filter: &str) -> boo
 
 /// The same pattern with a star on both sides of each `?` that stands beside one: where in the run
 /// its character is found does not matter.
-fn spread(tokens: Vec<Token>) -> Vec<Token> {
+pub(crate) fn spread(tokens: &[Token]) -> Vec<Token> {
     let mut spread = Vec::with_capacity(tokens.len());
     for run in tokens.chunk_by(|one, next| is_wildcard(*one) && is_wildcard(*next)) {
         if run.contains(&Token::Star) {

@@ -33,6 +33,7 @@ mod default;
 mod document;
 mod error;
 mod explain;
+mod gate;
 mod grant;
 mod json;
 mod key;
