@@ -3,11 +3,12 @@
 
 use super::events::Events;
 use broker::{
-    ApplicationMessage, Broker, Lifecycle, Request, ReservedTopics, codec::Qos, topic::TopicName,
+    ApplicationMessage, Broker, DisconnectReason, Lifecycle, LifecycleChange, Request,
+    ReservedTopics, codec::Qos, topic::TopicName,
 };
 use bytes::Bytes;
 use fleet::provisioning::{ProvisioningDesk, ProvisioningRequest};
-use ota::server::{DeviceRequest, Ota, Publish, StreamDesk, StreamRequest};
+use ota::server::{DeviceRequest, Ota, Publish, Sign, StreamDesk, StreamRequest, VitalSigns};
 use std::sync::Arc;
 
 /// The topics of fleet provisioning.
@@ -37,6 +38,7 @@ pub(super) struct Reserved {
     pub(super) provisioning: ProvisioningDesk,
     pub(super) streams: StreamDesk,
     pub(super) events: Events,
+    pub(super) signs: VitalSigns,
 }
 
 impl ReservedTopics for Reserved {
@@ -94,6 +96,19 @@ impl ReservedTopics for Reserved {
     }
 
     fn lifecycle(&self, event: Lifecycle) {
+        let sign = match &event.change {
+            LifecycleChange::Connected => Some(Sign::Connected),
+            LifecycleChange::Disconnected(reason) => Some(Sign::Disconnected {
+                broken: !matches!(
+                    reason,
+                    DisconnectReason::ClientInitiated | DisconnectReason::ServerInitiated
+                ),
+            }),
+            LifecycleChange::Subscribed(_) | LifecycleChange::Unsubscribed(_) => None,
+        };
+        if let (Some(sign), Some(thing)) = (sign, &event.principal.thing) {
+            self.signs.saw(thing.as_str(), sign, event.at);
+        }
         self.events.session(event);
     }
 }
