@@ -242,6 +242,12 @@ impl Fleet {
         allowed: bool,
         now: u64,
     ) {
+        if !allowed
+            && let Some(sink) = self.inner.events.denied.get()
+            && let Some(thing) = &standing.now().thing
+        {
+            sink(thing);
+        }
         self.inner
             .decisions
             .notes

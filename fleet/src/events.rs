@@ -327,6 +327,13 @@ impl Fleet {
         }
     }
 
+    /// Who is told of denials from now on; set once.
+    pub fn send_denials_to(&self, sink: DenialSink) {
+        if self.inner.events.denied.set(sink).is_err() {
+            tracing::error!("denials have a way to go already");
+        }
+    }
+
     /// Which kinds of event are on.
     ///
     /// # Errors
@@ -382,9 +389,13 @@ impl Fleet {
     }
 }
 
+/// Who wants to know of things that did what their policies do not grant; must not block.
+pub type DenialSink = Arc<dyn Fn(&ThingName) + Send + Sync>;
+
 /// What the registry keeps of its events.
 #[derive(Default)]
 pub(crate) struct Events {
+    pub(crate) denied: std::sync::OnceLock<DenialSink>,
     sink: std::sync::OnceLock<EventSink>,
     on: arc_swap::ArcSwap<EventConfigurations>,
 }
@@ -392,6 +403,7 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn with(configurations: EventConfigurations) -> Self {
         Events {
+            denied: std::sync::OnceLock::new(),
             sink: std::sync::OnceLock::new(),
             on: arc_swap::ArcSwap::from_pointee(configurations),
         }

@@ -203,6 +203,13 @@ pub(crate) struct RolloutStart {
     /// The percentage of failures that is usual: stop and undo when there are more, and not by chance
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=49))]
     pub(crate) alarm: Option<u8>,
+    /// Compare updated devices with those not yet updated, and stop and undo where they do worse, and not by chance: in
+    /// disconnects, reconnects, authorization-failures, silence or reported; may be repeated
+    #[arg(long = "gate", value_name = "METRIC")]
+    pub(crate) gates: Vec<String>,
+    /// How long each device is looked at for that [default: 10m]
+    #[arg(long, value_name = "D", requires = "gates")]
+    pub(crate) watch: Option<String>,
     /// How long a device may be at it, in whole minutes, as 90m or 2h; then it counts as failed
     #[arg(long, value_name = "D")]
     pub(crate) timeout: Option<String>,
@@ -218,7 +225,7 @@ pub(crate) struct RolloutStart {
     /// Read all of this from a file, in which each wave may have rules of its own
     #[arg(long, value_name = "ROLLOUT.toml", conflicts_with_all = [
         "name", "version", "group", "waves", "start", "window", "zone", "rate", "soak", "success", "abort_failed", "alarm",
-        "abort_min", "timeout", "retry", "approve",
+        "abort_min", "timeout", "retry", "approve", "gates", "watch",
     ])]
     pub(crate) file: Option<PathBuf>,
 }

@@ -22,7 +22,7 @@ use hook::HttpsHook;
 use identity::{Keeper, ServerTls};
 pub(crate) use keys::keyring;
 use listen::Sockets;
-use ota::server::{Ota, StreamDesk};
+use ota::server::{Ota, Sign, StreamDesk};
 use policy::Realm;
 use reserved::{Reserved, notifications};
 use std::{
@@ -140,6 +140,11 @@ impl Server {
             .context("start the thread of events")?;
         let registry = events.clone();
         fleet.send_events_to(Arc::new(move |event| registry.registry(event)));
+        let signs = ota.vital_signs();
+        let denied = signs.clone();
+        fleet.send_denials_to(Arc::new(move |thing| {
+            denied.saw(thing.as_str(), Sign::Denied, SystemTime::now());
+        }));
         ota.hand_out_at(format!("https://{}", endpoints.https));
         let jobs = events.clone();
         ota.send_events_to(Arc::new(move |event| jobs.job(event)));
@@ -165,6 +170,7 @@ impl Server {
                 streams,
                 newcomers,
                 events: events.clone(),
+                signs,
             }),
         )?;
         let control = Control::serve(ControlParts {

@@ -3,14 +3,14 @@
 
 use super::events::Events;
 use broker::{
-    ApplicationMessage, Broker, Lifecycle, LifecycleChange, Request, ReservedTopics, codec::Qos,
-    topic::TopicName,
+    ApplicationMessage, Broker, DisconnectReason, Lifecycle, LifecycleChange, Request,
+    ReservedTopics, codec::Qos, topic::TopicName,
 };
 use bytes::Bytes;
 use fleet::authorities::NewcomerDesk;
 use fleet::provisioning::{ProvisioningDesk, ProvisioningRequest};
 use fleet::{ConnectionKey, Fleet};
-use ota::server::{DeviceRequest, Ota, Publish, StreamDesk, StreamRequest};
+use ota::server::{DeviceRequest, Ota, Publish, Sign, StreamDesk, StreamRequest, VitalSigns};
 use std::sync::Arc;
 
 /// The topics of fleet provisioning.
@@ -42,6 +42,7 @@ pub(super) struct Reserved {
     pub(super) streams: StreamDesk,
     pub(super) newcomers: NewcomerDesk,
     pub(super) events: Events,
+    pub(super) signs: VitalSigns,
 }
 
 impl ReservedTopics for Reserved {
@@ -109,6 +110,19 @@ impl ReservedTopics for Reserved {
             }
             (LifecycleChange::Disconnected(_), _) => self.fleet.note_disconnected(key),
             _ => {}
+        }
+        let sign = match &event.change {
+            LifecycleChange::Connected => Some(Sign::Connected),
+            LifecycleChange::Disconnected(reason) => Some(Sign::Disconnected {
+                broken: !matches!(
+                    reason,
+                    DisconnectReason::ClientInitiated | DisconnectReason::ServerInitiated
+                ),
+            }),
+            LifecycleChange::Subscribed(_) | LifecycleChange::Unsubscribed(_) => None,
+        };
+        if let (Some(sign), Some(thing)) = (sign, &event.principal.thing) {
+            self.signs.saw(thing.as_str(), sign, event.at);
         }
         self.events.session(event);
     }

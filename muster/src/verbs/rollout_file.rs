@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use toml::Table;
 
 /// What holds for a wave, or for all that do not say otherwise.
-const RULES: [&str; 12] = [
+const RULES: [&str; 13] = [
+    "gate",
     "start",
     "window",
     "zone",
@@ -22,7 +23,7 @@ const RULES: [&str; 12] = [
     "approvers",
 ];
 /// What only the whole has.
-const WHOLE: [&str; 5] = ["name", "version", "group", "wave", "alarm"];
+const WHOLE: [&str; 6] = ["name", "version", "group", "wave", "alarm", "watch"];
 
 /// The request to the server.
 pub(super) fn request(asked: &RolloutStart) -> anyhow::Result<Value> {
@@ -70,6 +71,11 @@ fn flags(asked: &RolloutStart) -> Table {
         asked.abort_failed.map(|n| i64::from(n).into()),
     );
     set("alarm", asked.alarm.map(|n| i64::from(n).into()));
+    set(
+        "gate",
+        (!asked.gates.is_empty()).then(|| asked.gates.clone().into()),
+    );
+    set("watch", text(&asked.watch));
     set("abort-min", asked.abort_min.map(|n| i64::from(n).into()));
     set("timeout", text(&asked.timeout));
     set("retry", asked.retry.map(|n| i64::from(n).into()));
@@ -101,6 +107,10 @@ fn whole(table: &Table) -> anyhow::Result<Map<String, Value>> {
             "alarm" => {
                 let (_, percent) = rule("success", key, value, &WHOLE)?;
                 body.insert("alarm".into(), percent);
+            }
+            "watch" => {
+                let (_, seconds) = rule("soak", key, value, &WHOLE)?;
+                body.insert("watchSeconds".into(), seconds);
             }
             known => {
                 let (field, value) = rule(known, key, value, &WHOLE)?;
@@ -225,6 +235,18 @@ fn rule(
         "abort-failed" => ("abortFailed", percent()?),
         "abort-min" => ("abortMin", number("write a whole number, 1 or more")?),
         "retry" => ("retry", number("write how many times, as a whole number")?),
+        "gate" => {
+            let mend = "write a list of disconnects, reconnects, authorization-failures, silence, reported";
+            let one = |value: &toml::Value| {
+                let metric: ota::rollout::Metric = value.as_str()?.parse().ok()?;
+                Some(metric.as_str())
+            };
+            let metrics = match value {
+                toml::Value::Array(list) => list.iter().map(one).collect::<Option<Vec<_>>>(),
+                other => one(other).map(|one| vec![one]),
+            };
+            ("gates", metrics.ok_or_else(|| words(mend))?.into())
+        }
         "approvers" => (
             "approvers",
             number("write how many people, as a whole number")?,

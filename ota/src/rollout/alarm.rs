@@ -9,27 +9,34 @@
 
 /// How much likelier what was seen must be at twice the usual rate. Its reverse bounds false alarms: 8 of
 /// 1000 rollouts.
-const RATIO: f64 = 125.0;
+pub(super) const RATIO: f64 = 125.0;
 /// The usual rates that can be doubled.
 pub const USUAL_PERCENT: std::ops::RangeInclusive<u8> = 1..=49;
 
-/// Why a rollout must not go on in which so many devices failed of those that are over.
-pub(super) fn alarm(usual_percent: u8, failed: usize, finished: usize) -> Option<String> {
+/// The natural logarithm of how much likelier it is at twice the usual rate that so many devices failed of
+/// those that are over.
+pub(super) fn weight(usual_percent: u8, failed: usize, finished: usize) -> Option<f64> {
     let usual = f64::from(usual_percent) / 100.0;
     let good = finished.checked_sub(failed)?;
     // Counts of devices are far below 2^53.
-    let weight =
-        failed as f64 * 2_f64.ln() + good as f64 * ((1.0 - 2.0 * usual) / (1.0 - usual)).ln();
-    (weight >= RATIO.ln()).then(|| {
-        format!(
-            "{failed} of {finished} finished devices failed; {usual_percent}% would be usual, and so many come by chance in one rollout of a hundred at most"
-        )
-    })
+    Some(failed as f64 * 2_f64.ln() + good as f64 * ((1.0 - 2.0 * usual) / (1.0 - usual)).ln())
+}
+
+/// Why a rollout must not go on in which so many failed.
+pub(super) fn words(usual_percent: u8, failed: usize, finished: usize) -> String {
+    format!(
+        "{failed} of {finished} finished devices failed; {usual_percent}% would be usual, and so many come by chance in one rollout of a hundred at most"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn alarm(usual: u8, failed: usize, finished: usize) -> Option<String> {
+        let weight = weight(usual, failed, finished)?;
+        (weight >= RATIO.ln()).then(|| words(usual, failed, finished))
+    }
 
     /// A sequence of dice; the same at each run.
     struct Dice(u64);

@@ -8,6 +8,7 @@ mod alarm;
 mod command;
 mod device;
 mod forecast;
+mod gate;
 mod index;
 mod offer;
 mod plan;
@@ -25,6 +26,7 @@ pub use command::Command;
 use device::Counts;
 pub use device::{Device, Devices, Part};
 pub use forecast::{Forecast, ForecastThing, ForecastWave};
+pub use gate::{DEFAULT_WATCH_SECONDS, Look, MAX_WATCH_SECONDS, Metric, Pulse};
 pub use plan::Plan;
 pub use planner::Planner;
 pub use rate::{Counted, Growth, Rate};
@@ -140,6 +142,10 @@ pub struct Rollout {
     pub reason: Option<String>,
     /// How often it was turned round: 1 is its rollback, 2 the rollback of that, and so on.
     pub undone: u32,
+    /// What its health gates have seen.
+    pub health: Vec<Pulse>,
+    /// Until when they have looked (seconds since 1970).
+    pub looked_at: u64,
 }
 
 /// What one device is told.
@@ -247,6 +253,8 @@ impl Rollout {
             waves: waves.into_iter().map(wave).collect::<Result<_, Error>>()?,
             reason: None,
             undone: 0,
+            health: Vec::new(),
+            looked_at: 0,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::alarm::alarm;
+use super::gate::alarm;
 use super::offer::Round;
 use super::{Action, Counts, Device, Offer, Part, Planner, Rollout, RolloutState, Wave, WaveState};
 use crate::{Error, FirmwareVersion, JobId};
@@ -75,11 +75,19 @@ impl Planner {
             .begun()
             .map(|(index, wave)| (index, wave, self.counts(index)))
             .collect();
-        let percent = self.rollout.spec.rules.alarm_percent;
-        if let (Some(percent), Some((last, ..))) = (percent, begun.last()) {
+        if let Some((last, ..)) = begun.last() {
             let failed = begun.iter().map(|(_, _, counts)| counts.failed).sum();
             let finished = begun.iter().map(|(_, _, counts)| counts.finished()).sum();
-            if let Some(why) = alarm(percent, failed, finished) {
+            let rollout = &self.rollout;
+            let gates = rollout.gates().len();
+            let seen = alarm(
+                gates,
+                &rollout.health,
+                &rollout.spec.rules,
+                failed,
+                finished,
+            );
+            if let Some(why) = seen {
                 return Ok(Plan::of(vec![Action::Abort { wave: *last, why }]));
             }
         }
@@ -131,7 +139,16 @@ impl Planner {
         let soaked = index
             .checked_sub(1)
             .and_then(|before| self.rollout.waves.get(before))
-            .and_then(|before| Some(before.done_at?.saturating_add(before.rules.soak_seconds)));
+            .and_then(|before| {
+                // The last of its devices was looked at when a whole period of its own is over.
+                let watched = if before.rules.gates.is_empty() {
+                    0
+                } else {
+                    2 * self.rollout.spec.rules.watch_seconds + 1
+                };
+                let soak = before.rules.soak_seconds.max(watched);
+                Some(before.done_at?.saturating_add(soak))
+            });
         soaked.max(wave.start_at).unwrap_or_default()
     }
 

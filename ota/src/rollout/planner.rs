@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 
 use super::index::Index;
-use super::{Action, Command, Device, Devices, Rollout};
+use super::{Action, Command, Device, Devices, Rollout, Wave};
 use crate::Error;
 
 /// A rollout with its devices, ready to be asked what comes next ([`Planner::plan`]).
@@ -102,6 +102,12 @@ impl Planner {
     #[must_use]
     pub fn device(&self, thing: &str) -> Option<&Device> {
         self.devices.get(self.place(thing)? as usize)
+    }
+
+    /// The wave of a thing.
+    #[must_use]
+    pub fn wave(&self, thing: &str) -> Option<&Wave> {
+        self.rollout.waves.get(self.wave_of(self.place(thing)?)?)
     }
 
     /// A device stands otherwise now; nothing where it is not one of the rollout's.

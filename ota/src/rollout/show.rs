@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Device, Planner, Rollout, RolloutState, Wave, WaveState};
+use super::{Counts, Device, Planner, Pulse, Rollout, RolloutState, Wave, WaveState};
 use crate::{ExecutionStatus, FirmwareName, FirmwareVersion, RolloutId};
 
 /// A rollout as operators see it.
@@ -25,6 +25,9 @@ pub struct RolloutView {
     /// How its way back stands, once it was turned round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<ShownRollback>,
+    /// What its health gates have seen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<Pulse>,
 }
 
 /// The way back as operators see it.
@@ -126,6 +129,7 @@ impl Planner {
             waves: waves.collect(),
             executions: executions.collect(),
             rollback: (rollout.undone > 0).then(|| self.rollback()),
+            health: rollout.health.clone(),
         }
     }
 

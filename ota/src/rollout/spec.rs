@@ -4,7 +4,10 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::window::{Window, zone};
-use super::{Counted, Counts, Growth, USUAL_PERCENT, WaveSpec};
+use super::{
+    Counted, Counts, DEFAULT_WATCH_SECONDS, Growth, MAX_WATCH_SECONDS, Metric, USUAL_PERCENT,
+    WaveSpec,
+};
 use crate::{Error, FirmwareName, FirmwareVersion};
 
 /// How long a device may be at an install before it counts as failed, unless `--timeout` says otherwise.
@@ -67,9 +70,19 @@ pub struct Rules {
     /// is judged over all waves together, and only the rollout's own rules are asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm_percent: Option<u8>,
+    /// What devices of the wave that were updated are compared in with those that were not yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Metric>,
+    /// How long each is looked at for that; only the rollout's own rules are asked for it.
+    #[serde(default = "usual_watch")]
+    pub watch_seconds: u64,
     /// How many people must approve the wave before it begins; the first wave of a rollout needs none.
     #[serde(default)]
     pub approvers: u32,
+}
+
+const fn usual_watch() -> u64 {
+    DEFAULT_WATCH_SECONDS
 }
 
 impl Default for Rules {
@@ -86,6 +99,8 @@ impl Default for Rules {
             success_percent: None,
             retries: 0,
             alarm_percent: None,
+            gates: Vec::new(),
+            watch_seconds: DEFAULT_WATCH_SECONDS,
             approvers: 0,
         }
     }
@@ -144,6 +159,12 @@ impl Rules {
                 "--alarm {percent}; give the failures that are usual, {}% to {}%",
                 USUAL_PERCENT.start(),
                 USUAL_PERCENT.end()
+            ));
+        }
+        if !(1..=MAX_WATCH_SECONDS).contains(&self.watch_seconds) {
+            return refuse(format!(
+                "--watch of {} seconds; 1 to {MAX_WATCH_SECONDS} (a day) are possible",
+                self.watch_seconds
             ));
         }
         if self.retries > MAX_RETRIES {

@@ -49,6 +49,8 @@ pub(super) struct Changes<'t> {
     pub(super) unfinished: bool,
     /// What the registry must be told of what things run.
     pub(super) telling: Vec<(String, ToTell)>,
+    /// Things that say they are not well.
+    pub(super) unwell: BTreeSet<String>,
     /// Where devices reach this server's HTTPS.
     pub(super) address: &'t str,
     /// Which events are wanted, and those there are.
@@ -83,6 +85,7 @@ impl<'t> Changes<'t> {
             news: Vec::new(),
             unfinished: false,
             telling: Vec::new(),
+            unwell: BTreeSet::new(),
             tells,
             address,
             events: Vec::new(),

@@ -10,6 +10,7 @@ use super::job_events::JobChange;
 use super::pictures::News;
 use super::records::{Execution, Job, JobStatus, key};
 use super::transaction::Transaction;
+use super::vitals::Sign;
 use super::{Ota, now};
 use crate::job::ExecutionStatus;
 use crate::{Error, JobId};
@@ -348,8 +349,14 @@ impl Ota {
         let unfinished = changes.unfinished;
         let telling = std::mem::take(&mut changes.telling);
         let events = std::mem::take(&mut changes.events);
+        let unwell = std::mem::take(&mut changes.unwell);
         changes.rows.commit()?;
         self.tell_registry(telling);
+        for thing in &unwell {
+            self.inner
+                .vitals
+                .saw(thing, Sign::Unwell, SystemTime::now());
+        }
         if unfinished {
             self.inner.unfinished.store(true, Ordering::Release);
             self.inner.inbox.wake();

@@ -22,6 +22,7 @@ mod running;
 mod start_rollout;
 mod streams;
 mod transaction;
+mod vitals;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,7 @@ pub use start_rollout::{StartRollout, WaveRequest};
 pub use streams::{
     Location, MAX_STREAM_FILES, Stream, StreamBody, StreamDesk, StreamFile, StreamRequest,
 };
+pub use vitals::{Sign, VitalSigns};
 pub use worker::{DeviceRequest, MAX_QUEUED_REQUESTS};
 
 use crate::{Error, JobId, RolloutId};
@@ -89,6 +91,8 @@ struct Inner {
     news: Mutex<Vec<pictures::News>>,
     /// Only the room's thread takes it.
     pictures: Mutex<pictures::Pictures>,
+    /// How devices fare.
+    vitals: VitalSigns,
     /// Where devices reach this server's HTTPS.
     address: OnceLock<String>,
     /// Where events of jobs go.
@@ -120,6 +124,7 @@ impl Ota {
                 unfinished: AtomicBool::new(false),
                 news: Mutex::default(),
                 pictures: Mutex::default(),
+                vitals: VitalSigns::since(SystemTime::now()),
                 address: OnceLock::new(),
                 events: OnceLock::new(),
                 telling: Mutex::default(),

@@ -1,7 +1,7 @@
 //! What the room's thread knows of the rollouts under way. A picture is read from the rows once and then
 //! follows the changes, so that a device's report costs what it changes and not what the fleet is large.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::Ota;
 use super::records::{Execution, Install};
 use super::rollouts::{ZONE_ATTRIBUTE, part};
 use crate::rollout::Planner;
-use crate::{Error, FirmwareName, FirmwareVersion, RolloutId};
+use crate::{Error, ExecutionStatus, FirmwareName, FirmwareVersion, RolloutId};
 
 /// Devices in all pictures together; beyond it the picture that was not asked for longest goes first.
 const MAX_DEVICES: usize = 1_000_000;
@@ -43,6 +43,8 @@ pub(super) enum News {
 /// A rollout and its devices as the rows have them.
 pub(super) struct Picture {
     pub(super) planner: Planner,
+    /// For the health gates: who was updated when (seconds since 1970), as far as that was not looked at.
+    pub(super) updated: BTreeMap<u64, BTreeSet<String>>,
     /// When the time zones were read (seconds since 1970).
     zones_at: u64,
     /// Orders the pictures by when they were last asked for.
@@ -72,6 +74,11 @@ impl Picture {
             return Ok(());
         };
         let thing = execution.thing.clone();
+        let updated = slot == 0 && execution.status == ExecutionStatus::Succeeded;
+        if updated && !rollout.gates().is_empty() {
+            let then = self.updated.entry(execution.last_updated_at).or_default();
+            then.insert(thing.clone());
+        }
         let part = Some(part(execution, &install.version));
         self.planner.change(&thing, |device| match slot {
             0 => device.install = part,
@@ -182,12 +189,14 @@ impl Ota {
         }
         let row = self.rollout_row(id)?;
         if !pictures.of.contains_key(id) {
-            let picture = Picture {
+            let mut picture = Picture {
+                updated: BTreeMap::new(),
                 planner: self.planner(self.load(id)?, &mut BTreeMap::new())?,
                 zones_at: now,
                 asked: 0,
                 rests_until: None,
             };
+            picture.updated = self.updated(&picture)?;
             pictures.of.insert(id.clone(), picture);
             pictures.make_room(id);
         }

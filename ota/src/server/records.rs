@@ -9,7 +9,7 @@ use store::Stored;
 use super::running::{Ran, Reported};
 use crate::job::config::{Ends, JobConfig};
 use crate::job::{ExecutionStatus, JobExecutionState, JobExecutionSummary, StatusDetails};
-use crate::rollout::{Rollout, RolloutSpec, RolloutState, Rules, Wave, WaveState};
+use crate::rollout::{Pulse, Rollout, RolloutSpec, RolloutState, Rules, Wave, WaveState};
 use crate::{FirmwareName, FirmwareVersion, HardwareId, JobId, RolloutId, Sha256};
 
 /// Firmware the server has accepted.
@@ -279,6 +279,10 @@ pub(super) struct RolloutRow {
     pub(super) created_at: u64,
     #[serde(default)]
     pub(super) undone: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) health: Vec<Pulse>,
+    #[serde(default)]
+    pub(super) looked_at: u64,
 }
 impl Stored for RolloutRow {}
 
@@ -335,6 +339,8 @@ impl RolloutRow {
         self.state = rollout.state;
         self.reason.clone_from(&rollout.reason);
         self.undone = rollout.undone;
+        self.health.clone_from(&rollout.health);
+        self.looked_at = rollout.looked_at;
         self.waves = rollout.waves.iter().map(WaveRow::of).collect();
     }
 
@@ -367,6 +373,8 @@ impl RolloutRow {
             waves,
             reason: self.reason,
             undone,
+            health: self.health,
+            looked_at: self.looked_at,
         }
     }
 }

@@ -241,12 +241,13 @@ impl Ota {
             .unwrap_or_else(PoisonError::into_inner);
         loop {
             let picture = self.picture(&mut pictures, id, seconds(at))?;
+            let look = self.look_at_health(picture, at)?;
             let plan = picture.planner.plan(seconds(at), TELL_AT_ONCE)?;
             if plan.actions.is_empty() {
                 if picture.planner.rollout().state.is_final() && plan.wake_at.is_none() {
                     pictures.forget(id);
                 }
-                return Ok(plan.wake_at);
+                return Ok(look.into_iter().chain(plan.wake_at).min());
             }
             let mut told = 0;
             for action in plan.actions {
@@ -431,7 +432,7 @@ fn tells(action: &Action) -> usize {
 }
 
 /// Whether the rollout is still what was planned for.
-fn same(rollout: &Rollout, row: &RolloutRow) -> bool {
+pub(super) fn same(rollout: &Rollout, row: &RolloutRow) -> bool {
     row.state == rollout.state && (row.undone == rollout.undone || row.undone == 0)
 }
 

@@ -15,6 +15,9 @@ use crate::{Error, FirmwareName, FirmwareVersion, RolloutId};
 /// The words in a device's `statusDetails` by which it says what it runs.
 const NAME_DETAIL: &str = "firmwareName";
 const VERSION_DETAIL: &str = "firmwareVersion";
+/// The word by which it says how it is, and that it is well.
+const HEALTH_DETAIL: &str = "health";
+const WELL: &str = "ok";
 /// Versions of one firmware on one thing that are remembered.
 const MAX_HISTORY: usize = 20;
 /// Firmwares of one thing that are remembered.
@@ -209,7 +212,7 @@ impl Changes<'_> {
             .put(row, &runs.installed(install, self.now.seconds))
     }
 
-    /// A device may say what it runs whenever it says something of a job.
+    /// A device may say what it runs and how it is whenever it says something of a job.
     pub(super) fn said_to_run(
         &mut self,
         thing: &str,
@@ -219,6 +222,9 @@ impl Changes<'_> {
             return Ok(());
         };
         let said = |word| details.get(word).map(String::as_str);
+        if said(HEALTH_DETAIL).is_some_and(|health| health != WELL) {
+            self.unwell.insert(thing.to_owned());
+        }
         let (Some(Ok(name)), Some(Ok(version))) = (
             said(NAME_DETAIL).map(str::parse::<FirmwareName>),
             said(VERSION_DETAIL).map(str::parse::<FirmwareVersion>),

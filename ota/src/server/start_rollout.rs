@@ -13,7 +13,8 @@ use super::rollouts::{HARDWARE_ATTRIBUTE, ZONE_ATTRIBUTE};
 use super::transaction::Transaction;
 use super::{Ota, seconds};
 use crate::rollout::{
-    Devices, Forecast, Rate, Rollout, RolloutSpec, Rules, WavePlan, WaveSpec, Window, assign, zone,
+    Devices, Forecast, Metric, Rate, Rollout, RolloutSpec, Rules, WavePlan, WaveSpec, Window,
+    assign, zone,
 };
 use crate::{Error, FirmwareName, FirmwareVersion, RolloutId};
 
@@ -53,6 +54,11 @@ pub struct StartRollout {
     pub retry: Option<u32>,
     /// The percentage of failures that is usual; more stops the rollout.
     pub alarm: Option<u8>,
+    /// What updated devices are compared in with those that were not updated yet.
+    #[serde(default)]
+    pub gates: Vec<Metric>,
+    /// How long each is looked at for that.
+    pub watch_seconds: Option<u64>,
     /// People who must approve each wave after the first.
     pub approvers: Option<u32>,
     /// Only say what would happen.
@@ -78,6 +84,7 @@ struct WaveFields {
     abort_min: Option<u32>,
     timeout_minutes: Option<u32>,
     retry: Option<u32>,
+    gates: Option<Vec<Metric>>,
     approvers: Option<u32>,
 }
 
@@ -95,6 +102,7 @@ impl From<WaveSpec> for WaveRequest {
             abort_min: None,
             timeout_minutes: None,
             retry: None,
+            gates: None,
             approvers: None,
         })
     }
@@ -136,6 +144,8 @@ impl StartRollout {
             success_percent: self.success,
             retries: self.retry.unwrap_or(usual.retries),
             alarm_percent: self.alarm,
+            gates: self.gates.clone(),
+            watch_seconds: self.watch_seconds.unwrap_or(usual.watch_seconds),
             approvers: self.approvers.unwrap_or(usual.approvers),
         }
     }
@@ -159,6 +169,8 @@ impl WaveFields {
             success_percent: self.success.or(usual.success_percent),
             retries: self.retry.unwrap_or(usual.retries),
             alarm_percent: None,
+            gates: self.gates.clone().unwrap_or_else(|| usual.gates.clone()),
+            watch_seconds: usual.watch_seconds,
             approvers: self.approvers.unwrap_or(usual.approvers),
         };
         WavePlan {
@@ -190,6 +202,8 @@ impl Ota {
             waves: rollout.waves.iter().map(WaveRow::of).collect(),
             created_at: seconds(at),
             undone: rollout.undone,
+            health: Vec::new(),
+            looked_at: 0,
         };
         // The members first: a rollout that is there is there whole.
         for (index, wave) in rollout.waves.iter().enumerate() {

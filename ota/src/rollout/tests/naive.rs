@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
-use super::super::alarm::alarm;
+use super::super::gate::alarm;
 use super::super::*;
 use super::Devices;
 use crate::ExecutionStatus;
@@ -76,10 +76,17 @@ impl Rollout {
             .begun()
             .map(|(index, wave)| (index, wave, counts(&wave.things, devices, &wave.rules)))
             .collect();
-        if let (Some(percent), Some((last, ..))) = (self.spec.rules.alarm_percent, begun.last()) {
+        if let Some((last, ..)) = begun.last() {
             let failed = begun.iter().map(|(_, _, counts)| counts.failed).sum();
             let finished = begun.iter().map(|(_, _, counts)| counts.finished()).sum();
-            if let Some(why) = alarm(percent, failed, finished) {
+            let seen = alarm(
+                self.gates().len(),
+                &self.health,
+                &self.spec.rules,
+                failed,
+                finished,
+            );
+            if let Some(why) = seen {
                 return Ok(plan_of(vec![Action::Abort { wave: *last, why }]));
             }
         }
@@ -135,7 +142,18 @@ impl Rollout {
         let soaked = index
             .checked_sub(1)
             .and_then(|before| self.waves.get(before))
-            .and_then(|before| Some(before.done_at?.saturating_add(before.rules.soak_seconds)));
+            .and_then(|before| {
+                let watch = if before.rules.gates.is_empty() {
+                    0
+                } else {
+                    2 * self.spec.rules.watch_seconds + 1
+                };
+                Some(
+                    before
+                        .done_at?
+                        .saturating_add(before.rules.soak_seconds.max(watch)),
+                )
+            });
         soaked.max(wave.start_at).unwrap_or_default()
     }
 

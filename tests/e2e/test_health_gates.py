@@ -1,0 +1,97 @@
+"""Health gates: devices that were updated against those that wait, by what the broker sees of them."""
+
+import json
+
+import pytest
+
+from devices import eventually
+from release import Team
+from server import allow, document
+
+FLEET, CANARIES = 60, 10
+NOT_AUTHORIZED = 0x87
+WATCH = "3s"
+
+
+@pytest.fixture
+def hall(server, tmp_path, connect):
+    """Sixty lamps, and a way to be any of them."""
+    team = Team(tmp_path / "team")
+    server.cli("firmware", "trust", team.root())
+    server.cli("firmware", "add", team.package("lamp", "1.0", b"one"))
+    server.cli("group", "create", "hall")
+    own = [allow(["Publish", "Receive"], "topic/$aws/things/*"), allow("Subscribe", "topicfilter/$aws/things/*")]
+    server.policy("lamp", document(allow("Connect", "*"), *own))
+    lamps = {}
+    for number in range(FLEET):
+        identity = server.device(f"lamp-{number}", "--group", "hall", "--policy", "lamp")
+        lamps[identity.name] = identity
+
+    def be(name):
+        return connect(server, lamps[name])
+
+    return be
+
+
+def start(server, *flags):
+    return server.json("rollout", "start", "lamp", "1.0", "--group", "hall", "--wave", CANARIES, "--wave", "100%", *flags)["id"]
+
+
+def install(client, name):
+    base = f"$aws/things/{name}/jobs"
+
+    def answer(rest, body):
+        assert client.publish(f"{base}/{rest}", json.dumps(body)) in (0, 0x10)
+        while True:
+            message = client.message()
+            if message.topic.startswith(f"{base}/{rest}/"):
+                return json.loads(message.payload)
+
+    execution = eventually(lambda: answer("start-next", {}).get("execution"), "a job")
+    answer(f"{execution['jobId']}/update", {"status": "SUCCEEDED"})
+
+
+def canaries(server, rollout):
+    def told():
+        shown = server.json("rollout", "show", rollout)
+        names = [e["thing"] for e in shown["executions"] if e["status"] != "WAITING"]
+        return names if len(names) == CANARIES else None
+
+    return eventually(told, "the first wave to be told")
+
+
+@pytest.mark.timeout(180)
+def test_devices_that_do_what_they_may_not_after_the_update_stop_it(server, hall):
+    rollout = start(server, "--gate", "authorization-failures", "--watch", WATCH)
+    clients = {name: hall(name) for name in canaries(server, rollout)}
+    for name, client in clients.items():
+        install(client, name)
+    tries = 0
+
+    def stopped():
+        nonlocal tries
+        tries += 1
+        for client in clients.values():
+            # What is denied anew is seen; what is remembered is not told again.
+            assert client.publish(f"secret/{tries}") == NOT_AUTHORIZED
+        return server.json("rollout", "show", rollout)["state"] in ("rolling-back", "rolled-back")
+
+    eventually(stopped, lambda: server.json("rollout", "show", rollout)["health"])
+    shown = server.json("rollout", "show", rollout)
+    assert shown["waves"][1]["state"] == "waiting" and shown["waves"][0]["succeeded"] == CANARIES
+    assert shown["reason"].startswith("authorization-failures: ") and "in one rollout of a hundred" in shown["reason"]
+    seen, = shown["health"]
+    assert seen["metric"] == "authorization-failures" and seen["waiting_bad"] == 0 and seen["updated_bad"] >= 7
+
+
+@pytest.mark.timeout(180)
+def test_devices_that_fare_no_worse_let_it_go_on_when_they_were_looked_at(server, hall):
+    rollout = start(server, "--gate", "disconnects", "--gate", "authorization-failures", "--gate", "reported", "--watch", WATCH)
+    for name in canaries(server, rollout):
+        install(hall(name), name)
+    eventually(lambda: server.json("rollout", "show", rollout)["waves"][1]["state"] == "running",
+               lambda: server.json("rollout", "show", rollout)["waves"])
+    health = {pulse["metric"]: pulse for pulse in server.json("rollout", "show", rollout)["health"]}
+    assert set(health) == {"disconnects", "authorization-failures", "reported"}
+    assert all(pulse["updated"] == CANARIES and pulse["updated_bad"] == 0 for pulse in health.values())
+    assert "authorization-failures, silence" in server.refused("rollout", "start", "lamp", "1.0", "--group", "hall", "--gate", "noise")
