@@ -110,6 +110,10 @@ impl<T> TopicTree<T> {
                 true
             }
             None => {
+                if entries.is_empty() {
+                    // Most filters have one subscriber, and there are as many of them as devices.
+                    entries.reserve_exact(1);
+                }
                 entries.push(Entry { owner, value });
                 false
             }
