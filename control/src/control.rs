@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use broker::Broker;
 use ca::Authority;
+use fleet::provisioning::RegistrationDesk;
 use fleet::{Fleet, RevocationFaces};
 use ota::server::Ota;
 use rustls::ServerConfig;
@@ -35,6 +36,8 @@ const MAX_BLOCKING_THREADS: usize = 32;
 pub struct ControlParts {
     /// The registry.
     pub fleet: Fleet,
+    /// Where files of devices become things.
+    pub registration: RegistrationDesk,
     /// Firmware, jobs and rollouts.
     pub ota: Ota,
     /// Asked for its counters.
@@ -125,6 +128,7 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
     let plain = plain::router(&parts.revocation, &parts.authority);
     let rooms = Arc::new(Rooms {
         fleet: parts.fleet,
+        registration: parts.registration,
         ota: parts.ota,
         broker: parts.broker,
         revocation: parts.revocation,

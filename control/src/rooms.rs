@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use broker::Broker;
 use ca::Authority;
+use fleet::provisioning::RegistrationDesk;
 use fleet::{Fleet, RevocationFaces};
 use ota::server::Ota;
 use tokio::sync::Semaphore;
@@ -14,6 +15,7 @@ use crate::{Endpoints, Operators};
 /// The rooms below, and what this one knows.
 pub(crate) struct Rooms {
     pub(crate) fleet: Fleet,
+    pub(crate) registration: RegistrationDesk,
     pub(crate) revocation: RevocationFaces,
     pub(crate) authority: Arc<Authority>,
     pub(crate) ota: Ota,

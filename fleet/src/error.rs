@@ -24,6 +24,8 @@ pub enum Kind {
     ThingType,
     /// A registered authority.
     Authority,
+    /// A registration task.
+    Task,
 }
 
 impl fmt::Display for Kind {
@@ -38,6 +40,7 @@ impl fmt::Display for Kind {
             Kind::Claim => "claim",
             Kind::ThingType => "thing type",
             Kind::Authority => "authority",
+            Kind::Task => "registration task",
         })
     }
 }

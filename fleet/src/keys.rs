@@ -21,6 +21,7 @@ pub(crate) const PENDING: &str = "pending/";
 pub(crate) const MEMBER_OF: &str = "memberof/";
 /// Dynamic groups that are gone and still have members.
 pub(crate) const SWEPT: &str = "swept/";
+pub(crate) const TASK: &str = "task/";
 pub(crate) const AUTHORITY: &str = "ca/";
 /// What an authority signs to be registered.
 pub(crate) const REGISTRATION_CODE: &str = "meta/registration-code";
@@ -183,6 +184,14 @@ pub(crate) fn swept(group: &GroupName) -> String {
 /// Written whenever queries are held against a thing, so that two who do so see each other.
 pub(crate) fn followed(thing: &ThingName) -> String {
     format!("followed/{thing}")
+}
+/// A registration task.
+pub(crate) fn task(id: &str) -> String {
+    format!("{TASK}{id}")
+}
+/// What became of a task's lines: `taskline/<task>/<report>/<line>`.
+pub(crate) fn task_lines(id: &str, report: &str) -> String {
+    format!("taskline/{id}/{report}/")
 }
 /// A moment in whole seconds, in order as text.
 pub(crate) fn moment(at: SystemTime) -> String {

@@ -2,16 +2,18 @@
 can speak for what it signed and was registered, and for nobody else."""
 
 import json
+import ssl
 import subprocess
 import urllib.request
 
 import pytest
 from botocore.exceptions import ClientError
 
-from api import iot
-from clients import Refused, mosquitto_pub
+from api import iot, send
+from clients import Refused, mosquitto_pub, tls_context
 from devices import eventually
 from server import Identity
+from wire import Closed, Wire
 
 ROLE = "arn:aws:iam::000000000000:role/jitp"
 LEAF = "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n"
@@ -340,3 +342,73 @@ def test_authorities_and_their_devices_survive_a_crash(make_server, connect, tmp
     assert client.get_registration_code()["registrationCode"] == code
     client.delete_registration_code()
     assert client.get_registration_code()["registrationCode"] != code
+
+
+def test_an_allow_list_is_asked_of_newcomers_too(shared, connect, factory, fresh_name):
+    client, made, group = iot(shared), factory(), fresh_name("jitp")
+    client.create_thing_group(thingGroupName=group)
+    client.create_provisioning_template(
+        templateName=group, templateBody=template(group), provisioningRoleArn=ROLE, enabled=True, type="JITP",
+        preProvisioningHook={"payloadVersion": "2020-04-01", "targetArn": "allow-list:AWS::IoT::Certificate::SerialNumber"})
+    made.register(client, auto=True, registrationConfig={"templateName": group})
+    wanted = {n: made.device(shared, name, f"/C=DE/serialNumber={name}/CN={name}") for n, name in enumerate([fresh_name(), fresh_name()])}
+    serials = made.home / "serials.txt"
+    serials.write_text(wanted[0].name + "\n")
+    shared.cli("template", "allow", group, "--file", str(serials))
+    for lamp in wanted.values():
+        with pytest.raises(Refused):
+            connect(shared, lamp)
+    eventually(lambda: registered(client, made), "the one on the list is registered")
+    eventually(lambda: "AWS::IoT::Certificate::SerialNumber is not on the template's allow list" in shared.stderr(), "the other is refused")
+    assert connect(shared, wanted[0]).publish(f"dt/{wanted[0].name}/x", "y") == 0
+    assert len(registered(client, made)) == 1
+    # A template that is switched off welcomes nobody.
+    client.update_provisioning_template(templateName=group, enabled=False)
+    serials.write_text(wanted[1].name + "\n")
+    shared.cli("template", "allow", group, "--file", str(serials))
+    with pytest.raises(Refused):
+        connect(shared, wanted[1])
+    eventually(lambda: f"template {group} is not enabled for just-in-time provisioning" in shared.stderr(), "it says so")
+    assert len(registered(client, made)) == 1
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("kind", [("ec", "-pkeyopt", "ec_paramgen_curve:P-384"), ("rsa:2048",), ("ed25519",)])
+def test_every_way_in_asks_for_the_authority_again(shared, connect, factory, fresh_name, version, kind):
+    """Over TCP and WebSocket, in a full handshake and in one that resumes: an authority that is off is off."""
+    client, made = iot(shared), factory()
+    made.register(client)
+    lamp = made.device(shared, fresh_name(), kind=kind)
+    shared.json("device", "import", lamp.name, "--certificate", str(lamp.certificate))
+    context = tls_context(lamp, version=version)
+    first = Wire(shared, lamp, context=context)
+    assert first.open(lamp.name) == 0
+    # The ticket has come with the answer.
+    session = first.socket.session
+    web = connect(shared, lamp, client_id=lamp.name, websocket=True)
+    assert first.reason_of_end() == 0x8E and web.publish(f"dt/{lamp.name}/x", "y") == 0
+    again = Wire(shared, lamp, context=context, session=session)
+    assert again.socket.session_reused and again.open(lamp.name) == 0
+    assert web.end().reason == 0x8E
+    client.update_ca_certificate(certificateId=made.id, newStatus="INACTIVE")
+    assert again.reason_of_end() == 0x98
+    for door in (lambda: Wire(shared, lamp, context=context, session=session), lambda: Wire(shared, lamp, version=version)):
+        with pytest.raises(Closed):
+            door().open(lamp.name)
+    with pytest.raises(Refused):
+        connect(shared, lamp, websocket=True)
+
+
+def test_a_foreign_certificate_is_no_operators_and_no_claim(shared, factory, fresh_name):
+    """Whatever its subject says: over HTTPS it is a device's, and before it is registered it is nobody's."""
+    client, made = iot(shared), factory()
+    made.register(client, auto=True)
+    crt, key = made.sign("/O=Muster Operators/CN=admin")
+    admin = Identity(crt, key, shared.root, fresh_name())
+    for _ in range(2):
+        with pytest.raises(OSError):
+            send(shared, "GET", "/things", identity=admin)
+        assert registered(client, made) == [], "nobody is registered who comes to the API"
+    shared.json("device", "import", admin.name, "--certificate", str(crt))
+    status, kind, _ = send(shared, "GET", "/things", identity=admin)
+    assert (status, kind) == (403, "AccessDeniedException")

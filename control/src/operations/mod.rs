@@ -47,6 +47,7 @@ mod describe_provisioning_template_version;
 mod describe_stream;
 mod describe_thing;
 mod describe_thing_group;
+mod describe_thing_registration_task;
 mod describe_thing_type;
 mod detach_policy;
 mod detach_thing_principal;
@@ -78,6 +79,8 @@ mod list_thing_groups;
 mod list_thing_groups_for_thing;
 mod list_thing_principals;
 mod list_thing_principals_v2;
+mod list_thing_registration_task_reports;
+mod list_thing_registration_tasks;
 mod list_thing_types;
 mod list_things;
 mod list_things_in_thing_group;
@@ -88,12 +91,15 @@ mod provisioning_template;
 mod register_ca_certificate;
 mod register_certificate;
 mod register_certificate_without_ca;
+mod register_thing;
 mod registered_certificate;
 mod registration_config;
 mod remove_thing_from_thing_group;
 mod search_index;
 mod set_default_policy_version;
 mod slice;
+mod start_thing_registration_task;
+mod stop_thing_registration_task;
 mod test_authorization;
 mod thing_type;
 mod update_ca_certificate;
@@ -210,6 +216,12 @@ static AWS: &[Operation] = &[
     register_certificate::OPERATION,
     register_certificate_without_ca::OPERATION,
     list_certificates_by_ca::OPERATION,
+    register_thing::OPERATION,
+    start_thing_registration_task::OPERATION,
+    stop_thing_registration_task::OPERATION,
+    describe_thing_registration_task::OPERATION,
+    list_thing_registration_tasks::OPERATION,
+    list_thing_registration_task_reports::OPERATION,
     search_index::OPERATION,
     describe_index::OPERATION,
     list_indices::OPERATION,

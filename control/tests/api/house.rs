@@ -12,6 +12,7 @@ use broker::tls::{ClientAnchors, ClientAuth, Protocol, ServerCertificate, server
 use broker::{Broker, BrokerParts, Limits};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators, Role};
+use fleet::provisioning::RegistrationDesk;
 use fleet::{Fleet, RevocationFaces};
 use ota::server::Ota;
 use policy::Realm;
@@ -90,6 +91,8 @@ impl House {
         let address = format!("https://{}", endpoints.https);
         let operators = Operators::open_or_create(dir.path(), &authority, address, now).unwrap();
         let control = Control::serve(ControlParts {
+            registration: RegistrationDesk::open(fleet.clone(), dir.path().join("registration"))
+                .unwrap(),
             fleet: fleet.clone(),
             ota: ota.clone(),
             broker,

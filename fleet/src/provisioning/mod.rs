@@ -2,6 +2,7 @@
 //! its own and, with the token that proves it asked, becomes a thing by a template. What a claim may do is bounded
 //! (template, uses, rate, sources, lifetime), a hook may refuse, and everything a device becomes is one batch.
 
+mod by_template;
 mod claims;
 mod desk;
 mod hook;
@@ -11,8 +12,10 @@ mod pending;
 mod rate;
 mod register;
 mod settle;
+mod tasks;
 mod templates;
 
+pub use by_template::ByTemplate;
 pub use claims::{CLAIM_LIFETIME_LIMIT, Claim, ClaimLimits, NewClaim, TRUSTED_USER_CLAIM_LIFETIME};
 pub use desk::{ProvisioningAnswer, ProvisioningDesk, ProvisioningRequest, REQUESTS_LIMIT_ITEMS};
 pub(crate) use hook::HookQuestion;
@@ -22,6 +25,7 @@ pub use name::TemplateName;
 pub use pending::{PENDING_PER_CLAIM_LIMIT_ITEMS, PendingCertificate, TOKEN_LIFETIME};
 pub use register::{Registered, ThingRegistration};
 pub(crate) use settle::read_names;
+pub use tasks::{NewTask, RegistrationDesk, RegistrationTask, TaskLine, TaskReport, TaskStatus};
 pub use templates::{
     TEMPLATE_VERSIONS_LIMIT_ITEMS, TemplateChange, TemplateKind, TemplateRecord, TemplateVersion,
 };

@@ -36,6 +36,14 @@ pub(super) fn conflict(message: String) -> Rejection {
     Rejection::new(409, "ResourceConflict", message)
 }
 
+impl Policy {
+    pub(crate) fn name(&self) -> &PolicyName {
+        match self {
+            Policy::Named(name) | Policy::Document(name, _) => name,
+        }
+    }
+}
+
 impl Fleet {
     /// Runs a transaction that may also be refused in AWS's words; nothing has changed then.
     pub(crate) fn transact_or_reject<R>(

@@ -17,7 +17,11 @@ use broker::{Broker, BrokerParts, Listeners};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators};
 use events::Events;
-use fleet::{Fleet, RevocationFaces, authorities::NewcomerDesk, provisioning::ProvisioningDesk};
+use fleet::{
+    Fleet, RevocationFaces,
+    authorities::NewcomerDesk,
+    provisioning::{ProvisioningDesk, RegistrationDesk},
+};
 use hook::HttpsHook;
 use identity::{Keeper, ServerTls};
 pub(crate) use keys::keyring;
@@ -173,7 +177,9 @@ impl Server {
                 signs,
             }),
         )?;
+        let registration = RegistrationDesk::open(fleet.clone(), data.join("registration"))?;
         let control = Control::serve(ControlParts {
+            registration,
             fleet,
             ota,
             broker: broker.clone(),

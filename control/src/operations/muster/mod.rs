@@ -43,6 +43,7 @@ mod show_claim;
 mod show_denial;
 mod show_device;
 mod show_package;
+mod show_registration_report;
 mod show_rollout;
 mod show_trust;
 mod simulate_policy;
@@ -99,6 +100,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     show_denial::OPERATION,
     show_device::OPERATION,
     show_package::OPERATION,
+    show_registration_report::OPERATION,
     show_rollout::OPERATION,
     show_trust::OPERATION,
     simulate_policy::OPERATION,
