@@ -307,6 +307,7 @@ impl Mailbox {
     pub(crate) fn take(&self, into: &mut VecDeque<Delivery>, answered: &mut Vec<u64>, max: usize) {
         let mut inner = self.inner.lock();
         answered.append(&mut inner.answered);
+        into.reserve(inner.queue.len().min(max));
         for _ in 0..max {
             let Some(delivery) = inner.pop() else { break };
             into.push_back(delivery);

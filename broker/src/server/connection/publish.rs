@@ -108,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             packet_id => {
                 let reason = route.receivers.accepted();
                 self.route(
-                    Box::new(Routing::new(message, route.receivers)),
+                    Routing::new(message, route.receivers),
                     incoming.retain,
                     packet_id.map(|packet_id| Answer::Publish(packet_id, reason)),
                 )
@@ -184,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.mailbox.is_durable() {
             routing = routing.settling(held_key(own, packet_id));
         }
-        self.route(Box::new(routing), retain, Some(answer))
+        self.route(routing, retain, Some(answer))
     }
 
     /// A held message is no longer this connection's to keep.
@@ -212,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 routing,
                 retain,
                 answer,
-            }) => self.route(routing, retain, answer)?,
+            }) => self.route(*routing, retain, answer)?,
             Some(Stalled::Holding {
                 packet_id,
                 message,
@@ -226,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn route(
         &mut self,
-        mut routing: Box<Routing>,
+        mut routing: Routing,
         mut retain: bool,
         answer: Option<Answer>,
     ) -> Result<(), End> {
@@ -250,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 },
                 Err(RetainError::Behind(_)) => {
                     self.hold(Stalled::Routing {
-                        routing,
+                        routing: Box::new(routing),
                         retain,
                         answer,
                     });
@@ -268,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             Err(Behind::Full { .. } | Behind::TooLarge { .. }) => self.hold(Stalled::Routing {
-                routing,
+                routing: Box::new(routing),
                 retain,
                 answer,
             }),
