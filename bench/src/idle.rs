@@ -18,9 +18,6 @@ use crate::template::{self, Values};
 
 /// Connections made before the first look, so that what exists once is not counted.
 pub(crate) const WARM_UP_CONNECTIONS: u32 = 64;
-/// How long the broker may tidy up before memory is read.
-const SETTLE: Duration = Duration::from_secs(3);
-
 /// Connections that are held.
 #[derive(Debug, Clone)]
 pub struct Idle {
@@ -30,6 +27,8 @@ pub struct Idle {
     pub filter: String,
     /// Keep alive in seconds: each pings at three quarters of it. 0 asks for none.
     pub keep_alive_seconds: u16,
+    /// How long the broker may tidy up before its memory is read.
+    pub settle_seconds: u32,
     /// How long the CPU time of idleness is watched.
     pub seconds: u32,
 }
@@ -72,13 +71,14 @@ pub(crate) async fn run(
         keep_alive_s: work.keep_alive_seconds,
     };
     let [warm, idle] = dial.seats([("warm", WARM_UP_CONNECTIONS), ("idle", work.connections)])?;
+    let settle = Duration::from_secs(u64::from(work.settle_seconds));
     let pings = Rc::new(Cell::new(0));
     let mut tasks = JoinSet::new();
     for seat in &warm {
         let connection = seat.open(hello).await?;
         tasks.spawn_local(hold(connection, hello, Rc::clone(&pings)));
     }
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(settle).await;
     let memory_before = processes.broker.map(|broker| broker.private_bytes());
     let memory_before = memory_before.transpose()?;
     let began = Instant::now();
@@ -89,7 +89,7 @@ pub(crate) async fn run(
         tasks.spawn_local(hold(connection, hello, Rc::clone(&pings)));
     }
     let connecting = began.elapsed();
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(settle).await;
     let memory = processes.broker.map(|broker| broker.private_bytes());
     let memory = memory.transpose()?;
     let cpu_before = processes.broker.map(|broker| broker.cpu_ns()).transpose()?;
@@ -160,6 +160,7 @@ mod tests {
             connections: 1,
             filter: "cmd/idle-%i/#".into(),
             keep_alive_seconds: 60,
+            settle_seconds: 0,
             seconds: 1,
         };
         work.check().unwrap();

@@ -141,6 +141,9 @@ pub(crate) struct BenchIdle {
     /// Keep alive; each connection pings at three quarters of it
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) keep_alive: u16,
+    /// How long the broker may tidy up before its memory is read
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    pub(crate) settle: u32,
     /// How long to watch what idleness costs
     #[arg(long, default_value_t = 5)]
     pub(crate) seconds: u32,

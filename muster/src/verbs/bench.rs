@@ -68,6 +68,7 @@ fn idle(global: &Global, flags: BenchIdle) -> anyhow::Result<()> {
         connections: flags.connections,
         filter: flags.filter,
         keep_alive_seconds: flags.keep_alive,
+        settle_seconds: flags.settle,
         seconds: flags.seconds,
     };
     let report = bench::idle(&target(flags.target), &work)?;
