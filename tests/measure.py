@@ -2,8 +2,8 @@
 
     tests/run.sh --measure        (or: MUSTER_BIN=… python tests/measure.py)
 
-The broker under measure has core 0, the load the last core. Both brokers get the same load from the same program
-(tests/load), over mutual TLS with P-256 certificates.
+The broker under measure has core 0, the load the last core. Both brokers get the same load from `muster bench`,
+over mutual TLS with P-256 certificates.
 """
 
 import json
@@ -21,13 +21,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "e2e"))
 
 import api  # noqa: E402  (beside the suites)
-from pki import CLIENT, SERVER, Signer, forge, save  # noqa: E402
-from server import EVERYTHING, MUSTER, REPOSITORY, TARGET, Server  # noqa: E402
+from mosquitto import Mosquitto  # noqa: E402
+from server import EVERYTHING, MUSTER, Server  # noqa: E402
 
 CORES = sorted(os.sched_getaffinity(0))
 ON_BROKERS_CORE = ("taskset", "-c", str(CORES[0]))
 ON_LOADS_CORE = ("taskset", "-c", str(CORES[-1]))
-LOAD = TARGET / "release/muster-load"
 STARTS = 5
 IDLE_CONNECTIONS = 2000
 CONNECTS = 1500
@@ -36,14 +35,11 @@ SECONDS = 8
 LOAD_LIMIT_S = 300
 
 
-def built():
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "-p", "muster-load"], cwd=REPOSITORY, check=True)
-
-
 def load(port, identity, pid, *work):
     """One kind of load; its figures."""
-    command = [*ON_LOADS_CORE, str(LOAD), "--port", str(port), "--root", str(identity.root), "--certificate", str(identity.certificate),
-               "--key", str(identity.key), "--pid", str(pid), *map(str, work)]
+    kind, *more = work
+    command = [*ON_LOADS_CORE, MUSTER, "bench", kind, "--json", "--broker", f"localhost:{port}", "--root", str(identity.root),
+               "--cert", str(identity.certificate), "--key", str(identity.key), "--pid", str(pid), *map(str, more)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LOAD_LIMIT_S)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
@@ -57,40 +53,6 @@ def memory(pid):
         name, _, value = line.partition(":")
         fields[name] = int(value.split()[0]) * 1024
     return fields["Rss"], fields["Private_Clean"] + fields["Private_Dirty"]
-
-
-class Mosquitto:
-    """Debian's mosquitto with mutual TLS, everything allowed."""
-
-    def __init__(self, home):
-        home.mkdir()
-        authority = Signer.foreign()
-        root = save(home, "root", authority.certificate, [], authority.key).certificate
-        broker = forge(home, "localhost", authority, root, usage=SERVER)
-        self.identity = forge(home, "load", authority, root, usage=CLIENT)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        config = home / "mosquitto.conf"
-        config.write_text("\n".join([
-            "user root", "log_type error", "max_queued_messages 10000", "max_inflight_messages 1000", f"listener {self.port} 127.0.0.1",
-            f"cafile {root}", f"certfile {broker.certificate}", f"keyfile {broker.key}", "require_certificate true",
-            "use_identity_as_username true", "allow_anonymous true", ""]))
-        program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-        # It complains of each connection that the load tool drops: not of interest here.
-        self.process = subprocess.Popen(
-            [*ON_BROKERS_CORE, program, "-c", str(config)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                if self.process.poll() is not None:
-                    raise SystemExit("mosquitto did not start") from None
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(10)
 
 
 def start_times(home):
@@ -177,7 +139,6 @@ def line(what, muster, other=None, form="{:.1f}", unit=""):
 
 
 def main():
-    built()
     with tempfile.TemporaryDirectory(prefix="muster-measure-") as directory:
         home = Path(directory)
         print(f"{'':52} {'muster':>14} {'mosquitto':>14} {'ratio':>9}")
@@ -187,7 +148,7 @@ def main():
         place = home / "measured"
         place.mkdir()
         server = Server(place, wrapper=ON_BROKERS_CORE)
-        peer = Mosquitto(home / "mosquitto")
+        peer = Mosquitto(home / "mosquitto", ON_BROKERS_CORE)
         try:
             mine, theirs = memory(server.process.pid), memory(peer.process.pid)
             line("idle server, resident", mine[0] / 2**20, theirs[0] / 2**20, unit=" MiB")
@@ -199,14 +160,14 @@ def main():
                 return (load(server.port("mqtt"), identity, server.process.pid, *work),
                         load(peer.port, peer.identity, peer.process.pid, *work))
 
-            mine, theirs = both("pairs", "--pairs", 100, "--rate", 5000, "--size", 128, "--seconds", SECONDS)
+            mine, theirs = both("pairs", "--clients", 100, "--rate", 5000, "--size", 128, "--seconds", SECONDS)
             what = "QoS 0, 100 to 100, 128 B, 5,000/s"
-            line(f"{what}: CPU per message", mine["broker_us_per_message"], theirs["broker_us_per_message"], unit=" us")
+            line(f"{what}: CPU per message", mine["broker"]["cpu_us"], theirs["broker"]["cpu_us"], unit=" us")
             line(f"{what}: delivered", mine["per_s"], theirs["per_s"], unit="/s", form="{:.0f}")
-            line(f"{what}: p50", mine["p50_us"], theirs["p50_us"], unit=" us", form="{:.0f}")
-            line(f"{what}: p99", mine["p99_us"], theirs["p99_us"], unit=" us", form="{:.0f}")
-            mine, theirs = both("connects", "--count", CONNECTS)
-            line("CPU per mutual-TLS connect", mine["broker_us_per_connect"], theirs["broker_us_per_connect"], unit=" us", form="{:.0f}")
+            line(f"{what}: p50", mine["latency_us"]["p50"], theirs["latency_us"]["p50"], unit=" us", form="{:.0f}")
+            line(f"{what}: p99", mine["latency_us"]["p99"], theirs["latency_us"]["p99"], unit=" us", form="{:.0f}")
+            mine, theirs = both("connect", "--count", CONNECTS)
+            line("CPU per mutual-TLS connect", mine["broker"]["cpu_us"], theirs["broker"]["cpu_us"], unit=" us", form="{:.0f}")
             mine, theirs = both("idle", "--connections", IDLE_CONNECTIONS)
             line(f"private memory per idle connection, of {IDLE_CONNECTIONS}", mine["bytes_per_connection"] / 1024,
                  theirs["bytes_per_connection"] / 1024, unit=" KiB")

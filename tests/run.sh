@@ -2,9 +2,10 @@
 # All tests: those of each crate, then the end-to-end suites against the release binaries with real clients.
 # A bare Debian 12 or 13 with Rust is enough; what is missing is installed first, or named.
 #
-#   tests/run.sh [--measure] [--simulate SECONDS] [--crash-rounds N] [-- PYTEST-ARGUMENT…]
+#   tests/run.sh [--measure] [--instructions [--renew]] [--simulate SECONDS] [--crash-rounds N] [-- PYTEST-ARGUMENT…]
 #
 #   --measure         measure instead of testing (tests/measure.py)
+#   --instructions    count instructions instead of testing; with --renew the counts become the baseline (tests/instructions)
 #   --simulate S      run seeds of the simulated broker for S seconds instead of testing (tests/simulate)
 #   --crash-rounds N  rounds of the kill -9 suite (default 20)
 #   -- …              given to pytest: `-- -k revoke -x`; the crates' own tests are skipped then
@@ -12,11 +13,15 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 measure=false
+instructions=false
+renew=()
 simulate=
 select=()
 while [ $# -gt 0 ]; do
   case "$1" in
     --measure) measure=true ;;
+    --instructions) instructions=true ;;
+    --renew) renew=(--renew) ;;
     --simulate)
       [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "tests/run.sh: --simulate needs a whole number of seconds above 0" >&2; exit 2; }
       simulate="$2"; shift ;;
@@ -24,38 +29,21 @@ while [ $# -gt 0 ]; do
       [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || { echo "tests/run.sh: --crash-rounds needs a whole number above 0" >&2; exit 2; }
       export MUSTER_CRASH_ROUNDS="$2"; shift ;;
     --) shift; select=("$@"); break ;;
-    -h|--help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) echo "tests/run.sh: $1 is not an option (--measure, --simulate SECONDS, --crash-rounds N, -- PYTEST-ARGUMENT…)" >&2; exit 2 ;;
+    -h|--help) sed -n '2,11s/^# \{0,1\}//p' tests/run.sh; exit 0 ;;
+    *) echo "tests/run.sh: $1 is not an option (--measure, --instructions, --renew, --simulate SECONDS, --crash-rounds N, -- PYTEST-ARGUMENT…)" >&2; exit 2 ;;
   esac
   shift
 done
 
-step() { printf '\n== %s\n' "$*"; }
+if [ ${#renew[@]} -gt 0 ] && ! $instructions; then echo "tests/run.sh: --renew goes with --instructions" >&2; exit 2; fi
+
+source tests/prepare.sh
 
 # 1. Debian packages: clients, the peer that measures stand beside, a C compiler for the cryptography.
 packages=(build-essential ca-certificates curl faketime gnutls-bin libstrongswan-standard-plugins mosquitto mosquitto-clients openssl python3 python3-venv
-  strongswan-pki)
-missing=()
-for package in "${packages[@]}"; do
-  status=$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true)
-  [ "$status" = "install ok installed" ] || missing+=("$package")
-done
-if [ ${#missing[@]} -gt 0 ]; then
-  step "install Debian packages: ${missing[*]}"
-  as_root=()
-  if [ "$(id -u)" -ne 0 ]; then
-    if command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
-      as_root=(sudo)
-    else
-      printf 'These Debian packages are missing: %s\nInstall them as root, then run this again:\n  apt-get update && apt-get install -y %s\n' \
-        "${missing[*]}" "${missing[*]}" >&2
-      exit 1
-    fi
-  fi
-  "${as_root[@]}" apt-get update -q </dev/null
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" </dev/null
-fi
-command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs, then run this again" >&2; exit 1; }
+  softhsm2 strongswan-pki valgrind)
+debian_packages "${packages[@]}"
+rust
 
 if [ -n "$simulate" ]; then
   step "simulate"
@@ -63,35 +51,36 @@ if [ -n "$simulate" ]; then
   exec cargo run --release --locked -p muster-simulate -- --seconds "$simulate" --from "$(($(date +%s) * 1000))"
 fi
 
-# 2. Python packages, pinned, in an environment of their own.
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-venv="$target/venv"
-wanted=$( (python3 --version; cat tests/requirements.txt) | sha256sum | cut -d' ' -f1)
-if [ "$(cat "$venv/.requirements" 2>/dev/null || true)" != "$wanted" ]; then
-  step "install Python packages"
-  rm -rf "$venv"
-  mkdir -p "$target"
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --no-input --disable-pip-version-check -r tests/requirements.txt
-  echo "$wanted" >"$venv/.requirements"
-fi
+python_packages
 
-# 3. The programs as they are shipped.
+# 2. The programs as they are shipped, and beside them the steps whose instructions are counted.
 step "build"
-cargo build --release --locked
+cargo build --release --locked -p muster -p muster-agent -p muster-instructions
 export MUSTER_BIN="${MUSTER_BIN:-$target/release/muster}"
 export MUSTER_AGENT_BIN="${MUSTER_AGENT_BIN:-$target/release/muster-agent}"
 export PYTHONDONTWRITEBYTECODE=1
+
+count_instructions() {
+  step "instructions"
+  python3 tests/instructions/count.py "$target/release/muster-instructions" "${renew[@]}"
+}
+
+if $instructions; then
+  count_instructions
+  exit
+fi
 
 if $measure; then
   step "measure"
   exec "$venv/bin/python" tests/measure.py
 fi
 
-# 4. The crates' own tests, then the suites.
+# 3. The crates' own tests, then the suites.
 if [ ${#select[@]} -eq 0 ]; then
   step "crates"
   cargo test --workspace --locked --quiet
+  count_instructions
 fi
 step "end to end"
 exec "$venv/bin/python" -m pytest tests/e2e -n "${MUSTER_TEST_WORKERS:-2}" --dist loadfile "${select[@]}" </dev/null

@@ -133,8 +133,7 @@ impl Identity {
         self.life
     }
 
-    /// Whether a new certificate is this device's: its name, the key that was asked for, the same issuer, and no earlier
-    /// end.
+    /// Whether a new certificate is this device's: its name, the key that was asked for, and no earlier end.
     ///
     /// # Errors
     /// What it lacks.
@@ -155,29 +154,36 @@ impl Identity {
         if life(&fresh).1 < self.life.1 {
             return Err("it ends before the present one");
         }
-        match self.chain.get(1).map(|der| X509Certificate::from_der(der)) {
-            Some(Ok((_, issuer))) if fresh.verify_signature(Some(issuer.public_key())).is_ok() => {
-                Ok(())
-            }
-            Some(_) => Err("the issuer of the present one did not sign it"),
-            // The handshake has proved the server; without an issuer beside it there is no more to hold it against.
-            None => Ok(()),
-        }
+        Ok(())
     }
 
-    /// Puts a new certificate and its key in the old ones' place.
+    /// A new certificate with what stands above the present one, if the same issuer signed it.
+    pub(crate) fn chain_by_present_issuer(
+        &self,
+        leaf: &CertificateDer<'static>,
+    ) -> Option<Vec<CertificateDer<'static>>> {
+        let same = match self.chain.get(1) {
+            Some(issuer) => renewal::signed(issuer, leaf),
+            // The handshake has proved the server; without an issuer beside it there is no more to hold it against.
+            None => true,
+        };
+        let chain = std::iter::once(leaf).chain(self.chain.iter().skip(1));
+        same.then(|| chain.cloned().collect())
+    }
+
+    /// Puts a new chain and its key in the old ones' place.
     ///
     /// # Errors
     /// The file and what the file system said.
     pub(crate) fn succeed(
         &self,
-        leaf: &CertificateDer<'static>,
+        chain: &[CertificateDer<'static>],
         key_pem: &str,
         files: &dyn Files,
     ) -> Result<(), (PathBuf, std::io::Error)> {
-        let chain = std::iter::once(leaf).chain(self.chain.iter().skip(1));
         let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
         let chain_pem: String = chain
+            .iter()
             .map(|der| pem::encode_config(&pem::Pem::new("CERTIFICATE", der.to_vec()), config))
             .collect();
         let file = |ending: &str| self.dir.join(format!("{}.{ending}", self.file_name));

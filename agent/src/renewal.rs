@@ -14,11 +14,16 @@ use data_encoding::BASE64;
 use der::{Decode as _, Encode as _};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData as _};
 use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::files::{self, Files};
 use crate::https::{Client, HttpFault};
 use crate::identity::Identity;
 
+/// Where the certificates of the server's authority are (RFC 7030 §4.1).
+const CA_CERTIFICATES: &str = "/.well-known/est/cacerts";
+/// Certificates of the longest chain below the root.
+const LONGEST_CHAIN: usize = 8;
 /// A renewal begins when this much of the life is over at the earliest, in 1/1000.
 const EARLIEST: u32 = 500;
 /// And at the latest before this much: the random choice in between spreads a fleet that was enrolled in one hour.
@@ -86,8 +91,20 @@ pub(crate) fn renew(
     identity
         .accepts(&leaf, &key.subject_public_key_info())
         .map_err(RenewalError::Answer)?;
+    let chain = match identity.chain_by_present_issuer(&leaf) {
+        Some(chain) => chain,
+        None => {
+            let answer = client
+                .document(CA_CERTIFICATES)
+                .map_err(|fault| RenewalError::Server(fault.words().to_owned()))?;
+            let known = certificates(&answer)?;
+            chain_to(identity.root(), &leaf, &known).ok_or(RenewalError::Answer(
+                "neither the issuer of the present one nor another below this device's root signed it",
+            ))?
+        }
+    };
     identity
-        .succeed(&leaf, &key.serialize_pem(), files)
+        .succeed(&chain, &key.serialize_pem(), files)
         .map_err(|(path, why)| RenewalError::File { path, why })
 }
 
@@ -96,11 +113,56 @@ pub(crate) fn renew(
 /// # Errors
 /// [`HttpFault`]; the old certificate then goes with the next renewal.
 pub(crate) fn confirm(client: &Client) -> Result<(), HttpFault> {
-    client.document("/.well-known/est/cacerts").map(drop)
+    client.document(CA_CERTIFICATES).map(drop)
+}
+
+/// The certificates that lead from a leaf to the root, leaf first and without the root, out of those that are known.
+fn chain_to(
+    root: &CertificateDer<'static>,
+    leaf: &CertificateDer<'static>,
+    known: &[CertificateDer<'static>],
+) -> Option<Vec<CertificateDer<'static>>> {
+    let mut chain = vec![leaf.clone()];
+    while chain.len() <= LONGEST_CHAIN {
+        let top = chain.last()?;
+        if signed(root, top) {
+            return Some(chain);
+        }
+        let above = known
+            .iter()
+            .find(|one| !chain.contains(one) && signed(one, top))?;
+        chain.push(above.clone());
+    }
+    None
+}
+
+/// Whether one certificate's key signed another, which names it as its issuer.
+pub(crate) fn signed(issuer: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {
+    match (
+        X509Certificate::from_der(issuer),
+        X509Certificate::from_der(certificate),
+    ) {
+        (Ok((_, issuer)), Ok((_, certificate))) => {
+            issuer.is_ca()
+                && certificate.issuer().as_raw() == issuer.subject().as_raw()
+                && certificate
+                    .verify_signature(Some(issuer.public_key()))
+                    .is_ok()
+        }
+        _ => false,
+    }
 }
 
 /// The one certificate in an answer.
 fn certificate(answer: &[u8]) -> Result<CertificateDer<'static>, RenewalError> {
+    match &certificates(answer)?[..] {
+        [one] => Ok(one.clone()),
+        _ => Err(RenewalError::Answer("it does not hold one certificate")),
+    }
+}
+
+/// The certificates in an answer.
+fn certificates(answer: &[u8]) -> Result<Vec<CertificateDer<'static>>, RenewalError> {
     let text: Vec<u8> = answer
         .iter()
         .copied()
@@ -113,13 +175,15 @@ fn certificate(answer: &[u8]) -> Result<CertificateDer<'static>, RenewalError> {
         .and_then(|info| info.content.decode_as())
         .map_err(|_| RenewalError::Answer("it is not CMS"))?;
     let set = signed.certificates.map(|set| set.0.into_vec());
-    match set.as_deref() {
-        Some([CertificateChoices::Certificate(one)]) => one
-            .to_der()
-            .map(CertificateDer::from)
-            .map_err(|_| RenewalError::Answer("its certificate cannot be read")),
-        _ => Err(RenewalError::Answer("it does not hold one certificate")),
-    }
+    let read = |one: &CertificateChoices| match one {
+        CertificateChoices::Certificate(one) => one.to_der().ok().map(CertificateDer::from),
+        CertificateChoices::Other(_) => None,
+    };
+    set.unwrap_or_default()
+        .iter()
+        .map(read)
+        .collect::<Option<_>>()
+        .ok_or(RenewalError::Answer("a certificate in it cannot be read"))
 }
 
 /// Puts a certificate and key in the place of others, as one: first the pair beside them, then the certificate, then
@@ -293,6 +357,31 @@ mod tests {
             assert!(done || step < 13, "{step}");
             assert!(!pending(&certificate).exists());
         }
+    }
+
+    #[test]
+    fn a_chain_leads_to_the_root_or_nowhere() {
+        let authority = |name: &str| {
+            let mut params = CertificateParams::default();
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params
+        };
+        let key = || KeyPair::generate().unwrap();
+        let root = rcgen::CertifiedIssuer::self_signed(authority("root"), key()).unwrap();
+        let other = rcgen::CertifiedIssuer::self_signed(authority("root"), key()).unwrap();
+        let upper = rcgen::CertifiedIssuer::signed_by(authority("upper"), key(), &root).unwrap();
+        let lower = rcgen::CertifiedIssuer::signed_by(authority("lower"), key(), &upper).unwrap();
+        let leaf = CertificateParams::default()
+            .signed_by(&key(), &lower)
+            .unwrap();
+        let known = [&other, &lower, &root, &upper].map(|one| one.der().clone());
+        let chain = chain_to(root.der(), leaf.der(), &known).unwrap();
+        let expected = [leaf.der(), lower.der(), upper.der()];
+        assert!(chain.iter().eq(expected));
+        assert_eq!(chain_to(other.der(), leaf.der(), &known), None);
+        assert_eq!(chain_to(root.der(), leaf.der(), &known[..2]), None);
     }
 
     proptest! {

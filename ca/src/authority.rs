@@ -1,11 +1,19 @@
 //! The authority as it runs: an issuing key in custody, and what it signs.
 
+mod constraints;
 mod founding;
+mod issuer;
+mod plan;
+mod root_key;
+mod rotation;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rcgen::{
     CertificateParams, CrlDistributionPoint, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     IsCa, KeyUsagePurpose, SanType, SerialNumber,
@@ -13,15 +21,20 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::custody::{Custody, Signer};
+use crate::custody::{Keyring, Signer};
 use crate::error::CaError;
-use crate::facts::{CertificateFacts, CertificateName};
+use crate::facts::CertificateName;
 use crate::identifier::{CertificateId, Serial};
 use crate::lint::{self, Meant};
 use crate::pointers::{self, CrlShards, Pointers};
 use crate::profile::{Profile, Rules, Subject, Usage};
 use crate::public_key::PublicKey;
-use crate::{facts, pem, profile, times};
+use crate::{pem, profile, times};
+
+pub(crate) use issuer::Issuer;
+pub use issuer::IssuerNumber;
+pub use plan::{IssuingPlan, Made, Plan, RootPlan};
+pub use rotation::sign_issuing_request;
 
 /// How far a certificate's life reaches back, for devices whose clock is late.
 const BACKDATED: Duration = Duration::from_secs(60);
@@ -69,6 +82,8 @@ pub struct Issued {
     pub pem: String,
     /// The certificate and the issuing one, as PEM, in the order TLS wants.
     pub chain_pem: String,
+    /// Which issuing certificate signed it.
+    pub issuer: IssuerNumber,
     /// The certificate's id.
     pub id: CertificateId,
     /// Its serial number.
@@ -87,17 +102,46 @@ impl Issued {
     }
 }
 
-/// A root, the issuing certificate below it, and the custodian of the issuing key.
+/// A root, the issuing certificates below it, and the custodians of their keys.
 pub struct Authority {
-    root: CertificateDer<'static>,
-    root_key: PublicKey,
-    issuing: CertificateDer<'static>,
-    issuing_facts: CertificateFacts,
-    issuing_key_id: Vec<u8>,
-    custody: Box<dyn Custody>,
+    dir: PathBuf,
+    keyring: Keyring,
+    root_public: PublicKey,
+    state: ArcSwap<State>,
+    /// Held by whoever changes the state.
+    change: Mutex<Change>,
     /// Without a slash at its end.
     public_url: String,
     terms: Terms,
+}
+
+/// What is trusted and what signs, as of one moment.
+struct State {
+    root: CertificateDer<'static>,
+    /// Oldest first; the current one is the last.
+    issuers: Vec<Arc<Issuer>>,
+    current: Arc<Issuer>,
+}
+
+/// Takes what client certificates lead to.
+type TakeAnchors = Box<dyn Fn(&[CertificateDer<'static>]) + Send>;
+
+#[derive(Default)]
+struct Change {
+    /// SHA-256 of the root's key as it was given out last.
+    exported: Option<String>,
+    listeners: Vec<TakeAnchors>,
+}
+
+impl State {
+    fn anchors(&self) -> Vec<CertificateDer<'static>> {
+        let issuing = self.issuers.iter().map(|issuer| issuer.der.clone());
+        std::iter::once(self.root.clone()).chain(issuing).collect()
+    }
+
+    fn issuer(&self, number: IssuerNumber) -> Option<&Arc<Issuer>> {
+        self.issuers.iter().find(|issuer| issuer.number == number)
+    }
 }
 
 impl Authority {
@@ -116,8 +160,8 @@ impl Authority {
 
     /// Opens the authority in `dir`, or founds one where `dir` is missing or empty.
     ///
-    /// The directory holds `root.crt`, `root.key`, `issuing.crt` and `issuing.key`; it appears
-    /// whole or not at all. `now` dates a new authority and is not looked at otherwise.
+    /// The directory holds `root.crt`, `root.key`, `issuing.crt` and `issuing.key`, and for each
+    /// issuing certificate that followed a directory `issuing-N`; it appears whole or not at all. `now` dates a new authority and is not looked at otherwise.
     ///
     /// # Errors
     /// A missing, truncated, exposed or foreign file is an error that names it and its mend; a new
@@ -127,35 +171,151 @@ impl Authority {
         config: AuthorityConfig,
         now: SystemTime,
     ) -> Result<Self, CaError> {
+        Self::open_or_create_with(dir, config, Keyring::default(), now)
+    }
+
+    /// As [`Self::open_or_create`], with keys that are kept otherwise than in the clear.
+    ///
+    /// # Errors
+    /// As [`Self::open_or_create`]; [`CaError::Locked`] for a key that the keyring does not open;
+    /// [`CaError::Custody`] when a new authority's keys cannot be made.
+    pub fn open_or_create_with(
+        dir: &Path,
+        config: AuthorityConfig,
+        keyring: Keyring,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
         let public_url = check_public_url(&config.public_url)?;
         if founding::is_vacant(dir)? {
-            founding::found(dir, &config.name, now)?;
+            founding::found(dir, Plan::usual(&config.name)?, &keyring, now)?;
         }
-        founding::open(dir, public_url)
+        Self::open(dir, public_url, keyring)
+    }
+
+    /// Founds an authority by a plan, in a directory that is missing or empty.
+    ///
+    /// # Errors
+    /// [`CaError::Occupied`]; [`CaError::Invalid`] for a plan whose parts do not fit; those of
+    /// [`Self::open_or_create_with`].
+    pub fn found(
+        dir: &Path,
+        plan: Plan,
+        public_url: &str,
+        keyring: Keyring,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
+        let public_url = check_public_url(public_url)?;
+        if !founding::is_vacant(dir)? {
+            return Err(CaError::Occupied {
+                path: dir.to_owned(),
+                found: "an authority".to_owned(),
+            });
+        }
+        founding::found(dir, plan, &keyring, now)?;
+        Self::open(dir, public_url, keyring)
+    }
+
+    fn open(dir: &Path, public_url: String, keyring: Keyring) -> Result<Self, CaError> {
+        let (state, root_public) = founding::open(dir, &keyring)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            keyring,
+            root_public,
+            state: ArcSwap::from_pointee(state),
+            change: Mutex::default(),
+            public_url,
+            terms: Terms::default(),
+        })
     }
 
     /// The root as DER: what devices trust.
     #[must_use]
-    pub const fn root_der(&self) -> &CertificateDer<'static> {
-        &self.root
+    pub fn root_der(&self) -> CertificateDer<'static> {
+        self.state.load().root.clone()
     }
 
-    /// The issuing certificate as DER.
+    /// The issuing certificate of now as DER.
     #[must_use]
-    pub const fn issuing_der(&self) -> &CertificateDer<'static> {
-        &self.issuing
+    pub fn issuing_der(&self) -> CertificateDer<'static> {
+        self.state.load().current.der.clone()
+    }
+
+    /// The issuing certificate with this number as DER.
+    #[must_use]
+    pub fn issuing_der_of(&self, issuer: IssuerNumber) -> Option<CertificateDer<'static>> {
+        let state = self.state.load();
+        state.issuer(issuer).map(|issuer| issuer.der.clone())
+    }
+
+    /// What stands between a certificate of this issuer and the root, as PEM, the issuing certificate first.
+    #[must_use]
+    pub fn chain_pem_of(&self, issuer: IssuerNumber) -> Option<String> {
+        let state = self.state.load();
+        state.issuer(issuer).map(|issuer| issuer.chain_pem())
+    }
+
+    /// The DNS names that the issuing certificate of now permits servers to have; none for any.
+    ///
+    /// # Errors
+    /// [`CaError::Unreadable`], which an open authority does not have.
+    pub fn permitted_dns(&self) -> Result<Vec<String>, CaError> {
+        constraints::permitted_dns(&self.state.load().current.der)
+    }
+
+    /// Which issuing certificates there are, oldest first; the last signs.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<IssuerNumber> {
+        let state = self.state.load();
+        state.issuers.iter().map(|issuer| issuer.number).collect()
+    }
+
+    /// What a device that has the root needs to follow any certificate to it, as DER: the root,
+    /// every issuing certificate, the current one first, and what stands between them.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        let state = self.state.load();
+        let mut all = vec![state.root.clone()];
+        for der in state.issuers.iter().rev().flat_map(|issuer| issuer.chain()) {
+            if !all.contains(der) {
+                all.push(der.clone());
+            }
+        }
+        all
+    }
+
+    /// What a client's certificate may lead to, as DER: the root, and every issuing certificate,
+    /// for clients that send no chain.
+    #[must_use]
+    pub fn anchors(&self) -> Vec<CertificateDer<'static>> {
+        self.state.load().anchors()
+    }
+
+    /// Hands [`Self::anchors`] to `take` now and whenever they have changed, before anything is
+    /// issued under a new one.
+    pub fn tell_anchors(&self, take: impl Fn(&[CertificateDer<'static>]) + Send + 'static) {
+        let mut change = self.change.lock();
+        take(&self.anchors());
+        change.listeners.push(Box::new(take));
+    }
+
+    /// Whether the issuing key could sign now.
+    ///
+    /// # Errors
+    /// [`CaError::Custody`], with the custodian's reason.
+    pub fn ready(&self) -> Result<(), CaError> {
+        Ok(self.state.load().current.custody.ready()?)
     }
 
     /// The root as PEM.
     #[must_use]
     pub fn root_pem(&self) -> String {
-        pem::certificate(&self.root)
+        pem::certificate(&self.root_der())
     }
 
-    /// The issuing certificate as PEM.
+    /// The issuing certificate of now as PEM.
     #[must_use]
     pub fn issuing_pem(&self) -> String {
-        pem::certificate(&self.issuing)
+        pem::certificate(&self.issuing_der())
     }
 
     /// Where lists, OCSP and issuers are found from outside; without a slash at its end.
@@ -164,30 +324,45 @@ impl Authority {
         &self.public_url
     }
 
-    /// Where a certificate with this serial number says that its status is told.
+    /// Where a certificate of this issuer with this serial number says that its status is told.
     #[must_use]
-    pub fn pointers(&self, serial: &Serial) -> Pointers {
-        Pointers::at(&self.public_url, self.terms.crl_shards, serial)
+    pub fn pointers(&self, issuer: IssuerNumber, serial: &Serial) -> Pointers {
+        Pointers::at(&self.public_url, issuer, self.terms.crl_shards, serial)
     }
 
-    /// Whether the issuing key signed this certificate (its validity and revocation are not
+    /// Whether an issuing key signed this certificate (its validity and revocation are not
     /// looked at).
     #[must_use]
     pub fn signed(&self, der: &[u8]) -> bool {
-        let (Ok(certificate), Ok(issuing)) = (facts::parse(der), facts::parse(&self.issuing))
-        else {
-            return false;
-        };
-        certificate.issuer().as_raw() == issuing.subject().as_raw()
-            && certificate
-                .verify_signature(Some(issuing.public_key()))
-                .is_ok()
+        self.issuer_of(der).is_some()
     }
 
-    /// As [`Self::signed`], of PEM.
+    /// Which issuing key signed this certificate.
     #[must_use]
-    pub fn signed_pem(&self, pem: &str) -> bool {
-        CertificateDer::from_pem_slice(pem.as_bytes()).is_ok_and(|der| self.signed(&der))
+    pub fn issuer_of(&self, der: &[u8]) -> Option<IssuerNumber> {
+        let state = self.state.load();
+        let signer = state.issuers.iter().rev().find(|one| one.signed(der))?;
+        Some(signer.number)
+    }
+
+    /// Which issuing certificate a certificate in PEM names as its issuer, for what this authority
+    /// is known to have signed: nothing is verified.
+    #[must_use]
+    pub fn issuer_named_by_pem(&self, pem: &str) -> Option<IssuerNumber> {
+        let state = self.state.load();
+        if let [only] = &state.issuers[..] {
+            return Some(only.number);
+        }
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+        let named = state.issuers.iter().rev();
+        Some(named.into_iter().find(|one| one.is_named_by(&der))?.number)
+    }
+
+    /// As [`Self::issuer_of`], of PEM.
+    #[must_use]
+    pub fn issuer_of_pem(&self, pem: &str) -> Option<IssuerNumber> {
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+        self.issuer_of(&der)
     }
 
     /// Signs a certificate for `key` by the rules of `profile`.
@@ -220,12 +395,29 @@ impl Authority {
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<Issued, CaError> {
+        let issuer = Arc::clone(&self.state.load().current);
+        self.issue_under(&issuer, profile, subject, key, lifetime, now)
+    }
+
+    /// As [`Self::issue_for`], by a given issuing certificate.
+    pub(crate) fn issue_under(
+        &self,
+        issuer: &Issuer,
+        profile: Profile,
+        subject: &Subject,
+        key: &PublicKey,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> Result<Issued, CaError> {
         let rules = profile.rules();
         let names = subject.check(rules)?;
+        constraints::check_names(&issuer.der, &names)?;
         self.refuse_own_key(key)?;
-        let (not_before, not_after) = self.life(rules, lifetime, now)?;
+        let (not_before, not_after) = self.life(issuer, rules, lifetime, now)?;
         let serial = Serial::random()?;
-        let pointers = rules.points_to_authority.then(|| self.pointers(&serial));
+        let pointers = rules
+            .points_to_authority
+            .then(|| self.pointers(issuer.number, &serial));
         let life = (not_before, not_after);
         let params = params(rules, subject, &names, &serial, life, pointers.as_ref())?;
 
@@ -238,11 +430,11 @@ impl Authority {
             not_before,
             not_after,
             pointers: pointers.as_ref(),
-            issuer: &self.issuing,
+            issuer: &issuer.der,
         };
         let look = |content: &[u8]| lint::check_unsigned(content, &meant);
-        let signer = Signer::looking(self.custody(), &look);
-        let signed = rcgen::Issuer::from_ca_cert_der(&self.issuing, &signer)
+        let signer = Signer::looking(issuer.custody.as_ref(), &look);
+        let signed = rcgen::Issuer::from_ca_cert_der(&issuer.der, &signer)
             .and_then(|issuer| params.signed_by(key, &issuer));
         let der = signed
             .map_err(|error| signer.explain(error))?
@@ -252,7 +444,8 @@ impl Authority {
         let facts = lint::check(&der, &meant)?;
         let pem = pem::certificate(&der);
         Ok(Issued {
-            chain_pem: format!("{pem}{}", self.issuing_pem()),
+            chain_pem: format!("{pem}{}", issuer.chain_pem()),
+            issuer: issuer.number,
             pem,
             der,
             id: facts.id,
@@ -262,19 +455,28 @@ impl Authority {
         })
     }
 
-    pub(crate) fn custody(&self) -> &dyn Custody {
-        self.custody.as_ref()
+    /// The issuing certificate with this number.
+    ///
+    /// # Errors
+    /// [`CaError::Invalid`] where there is none.
+    pub(crate) fn issuer(&self, number: IssuerNumber) -> Result<Arc<Issuer>, CaError> {
+        let state = self.state.load();
+        state.issuer(number).cloned().ok_or_else(|| {
+            let reason = "there is no issuing certificate of that number";
+            CaError::invalid("issuer", &number.to_string(), reason)
+        })
     }
 
-    /// The issuing certificate's subject key identifier.
-    pub(crate) fn issuing_key_id(&self) -> &[u8] {
-        &self.issuing_key_id
+    /// Every issuing certificate, the current one first.
+    pub(crate) fn every_issuer(&self) -> Vec<Arc<Issuer>> {
+        self.state.load().issuers.iter().rev().cloned().collect()
     }
 
     fn refuse_own_key(&self, key: &PublicKey) -> Result<(), CaError> {
-        let which = if key == self.custody.public_key() {
+        let state = self.state.load();
+        let which = if state.issuers.iter().any(|one| key == one.public_key()) {
             "issuing"
-        } else if *key == self.root_key {
+        } else if *key == self.root_public {
             "root"
         } else {
             return Ok(());
@@ -294,11 +496,12 @@ impl Authority {
     /// that its issuer does not live through.
     fn life(
         &self,
+        issuer: &Issuer,
         rules: &Rules,
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<(SystemTime, SystemTime), CaError> {
-        let issuer = &self.issuing_facts;
+        let issuer = &issuer.facts;
         if !issuer.is_valid_at(now) {
             return Err(CaError::OutsideIssuer {
                 now: times::readable(now),
@@ -373,7 +576,7 @@ fn params(
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority")
-            .field("issuing", &self.issuing_facts.id)
+            .field("issuing", &self.state.load().current.facts.id)
             .field("public_url", &self.public_url)
             .finish_non_exhaustive()
     }

@@ -13,7 +13,7 @@ use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtensio
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Issuer, IssuerNumber};
 use crate::custody::Signer;
 use crate::error::CaError;
 use crate::identifier::{InvalidIdentifier, Serial};
@@ -116,7 +116,7 @@ impl FromStr for RevocationReason {
 }
 
 impl Authority {
-    /// The list of what is revoked, as DER, signed by the issuing key. An entry given twice stands
+    /// The list of what is revoked of an issuer's certificates, as DER, signed by its key. An entry given twice stands
     /// with its earliest revocation; `number` must grow with every list (RFC 5280 §5.2.3).
     ///
     /// # Errors
@@ -124,12 +124,13 @@ impl Authority {
     /// not after `this_update`; [`CaError::Custody`] when the key cannot be used.
     pub fn crl(
         &self,
+        issuer: IssuerNumber,
         number: u64,
         entries: &[RevokedEntry],
         this_update: SystemTime,
         next_update: SystemTime,
     ) -> Result<Vec<u8>, CaError> {
-        self.sign_list(number, entries, this_update, next_update, &[])
+        self.sign_list(issuer, number, entries, (this_update, next_update), &[])
     }
 
     /// As [`Self::crl`], for one of several lists: `urls` is where certificates say that it is
@@ -140,6 +141,7 @@ impl Authority {
     /// Those of [`Self::crl`], and [`CaError::Invalid`] for no URL at all.
     pub fn crl_shard(
         &self,
+        issuer: IssuerNumber,
         urls: &[String],
         number: u64,
         entries: &[RevokedEntry],
@@ -150,18 +152,19 @@ impl Authority {
             let reason = "a list that is one of several says where it is found";
             return Err(CaError::invalid("URLs", "none", reason));
         }
-        self.sign_list(number, entries, this_update, next_update, urls)
+        self.sign_list(issuer, number, entries, (this_update, next_update), urls)
     }
 
     fn sign_list(
         &self,
+        issuer: IssuerNumber,
         number: u64,
         entries: &[RevokedEntry],
-        this_update: SystemTime,
-        next_update: SystemTime,
+        (this_update, next_update): (SystemTime, SystemTime),
         urls: &[String],
     ) -> Result<Vec<u8>, CaError> {
         check_entry_count(entries.len())?;
+        let issuer = self.issuer(issuer)?;
         let this_update = times::seconds(this_update)?;
         let next_update = times::seconds(next_update)?;
         if next_update <= this_update {
@@ -203,10 +206,10 @@ impl Authority {
                 scope: Some(CrlScope::UserCertsOnly),
             }),
             revoked_certs,
-            key_identifier_method: KeyIdMethod::PreSpecified(self.issuing_key_id().to_owned()),
+            key_identifier_method: KeyIdMethod::PreSpecified(issuer.key_id.clone()),
         };
-        let signer = Signer::new(self.custody());
-        let signed = rcgen::Issuer::from_ca_cert_der(self.issuing_der(), &signer)
+        let signer = Signer::new(issuer.custody.as_ref());
+        let signed = rcgen::Issuer::from_ca_cert_der(&issuer.der, &signer)
             .and_then(|issuer| params.signed_by(&issuer));
         let der = signed
             .map_err(|error| signer.explain(error))?
@@ -219,8 +222,14 @@ impl Authority {
         let read = self
             .read_crl(&der)
             .map_err(|error| slip(error.to_string()))?;
-        if read.entries.len() != expected || read.urls != urls || read.number != number {
-            return Err(slip("its entries, URLs or number are others".to_owned()));
+        if read.entries.len() != expected
+            || read.urls != urls
+            || read.number != number
+            || read.issuer != issuer.number
+        {
+            return Err(slip(
+                "its entries, URLs, number or issuer are others".to_owned(),
+            ));
         }
         Ok(der)
     }
@@ -231,15 +240,18 @@ impl Authority {
     /// [`CaError::Unreadable`] when it is none, or what is critical in it is not known here.
     pub fn read_crl(&self, der: &[u8]) -> Result<RevocationList, CaError> {
         let no = |reason: &str| facts::unreadable(format!("as a revocation list, {reason}"));
-        let issuing = facts::parse(self.issuing_der())?;
         let Ok(([], list)) = CertificateRevocationList::from_der(der) else {
             return Err(no("it is truncated or followed by something else"));
         };
-        if list.issuer().as_raw() != issuing.subject().as_raw()
-            || list.verify_signature(issuing.public_key()).is_err()
-        {
+        let signed = |issuer: &Issuer| {
+            facts::parse(&issuer.der).is_ok_and(|issuing| {
+                list.issuer().as_raw() == issuing.subject().as_raw()
+                    && list.verify_signature(issuing.public_key()).is_ok()
+            })
+        };
+        let Some(issuer) = self.every_issuer().into_iter().find(|one| signed(one)) else {
             return Err(no("it was not signed by the issuing key"));
-        }
+        };
         let (mut urls, mut number) = (Vec::new(), None);
         for extension in list.extensions() {
             match extension.parsed_extension() {
@@ -274,6 +286,7 @@ impl Authority {
             })
         });
         Ok(RevocationList {
+            issuer: issuer.number,
             number: number.ok_or_else(|| no("it has no number"))?,
             this_update: times::system(list.last_update())?,
             next_update: list
@@ -289,6 +302,8 @@ impl Authority {
 /// What a revocation list says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationList {
+    /// Whose certificates it speaks of.
+    pub issuer: IssuerNumber,
     /// Its number, which grows from one list of a kind to the next.
     pub number: u64,
     /// When it was made.
@@ -337,7 +352,13 @@ mod tests {
         entries.push(entry(2, 10, RevocationReason::Superseded));
         entries.push(entry(2, 90, RevocationReason::Superseded));
         let der = authority
-            .crl(7, &entries, now(), now() + Duration::from_secs(3600))
+            .crl(
+                IssuerNumber::FIRST,
+                7,
+                &entries,
+                now(),
+                now() + Duration::from_secs(3600),
+            )
             .unwrap();
         let (_, list) = CertificateRevocationList::from_der(&der).unwrap();
         assert_eq!(list.crl_number().unwrap().to_string(), "7");
@@ -368,7 +389,7 @@ mod tests {
         let urls = ["http://a/crl/16/1.crl", "http://b/crl/16/1.crl"].map(str::to_owned);
         let entries = [entry(1, 50, RevocationReason::KeyCompromise)];
         let der = authority
-            .crl_shard(&urls, 9, &entries, now(), now() + hour)
+            .crl_shard(IssuerNumber::FIRST, &urls, 9, &entries, now(), now() + hour)
             .unwrap();
         let (_, list) = CertificateRevocationList::from_der(&der).unwrap();
         let critical: Vec<_> = list
@@ -386,7 +407,7 @@ mod tests {
         assert_eq!((read.this_update, read.next_update), (now(), now() + hour));
         assert!(
             authority
-                .crl_shard(&[], 9, &[], now(), now() + hour)
+                .crl_shard(IssuerNumber::FIRST, &[], 9, &[], now(), now() + hour)
                 .is_err()
         );
         let (_dir, other) = super::super::authority::tests::authority();
@@ -404,9 +425,19 @@ mod tests {
     fn an_empty_list_and_a_list_without_future() {
         let (_dir, authority) = authority();
         let hour = Duration::from_secs(3600);
-        authority.crl(1, &[], now(), now() + hour).unwrap();
-        assert!(authority.crl(1, &[], now(), now()).is_err());
-        assert!(authority.crl(1, &[], now(), now() - hour).is_err());
+        authority
+            .crl(IssuerNumber::FIRST, 1, &[], now(), now() + hour)
+            .unwrap();
+        assert!(
+            authority
+                .crl(IssuerNumber::FIRST, 1, &[], now(), now())
+                .is_err()
+        );
+        assert!(
+            authority
+                .crl(IssuerNumber::FIRST, 1, &[], now(), now() - hour)
+                .is_err()
+        );
     }
 
     #[test]

@@ -1,18 +1,23 @@
 //! Where signing keys live. Nothing outside of this module knows whether a key is a file.
 //!
-//! A custodian shows its public key and signs; the secret never leaves it. The one here keeps a
-//! PEM PKCS#8 file; a hardware token fits behind the same trait.
+//! A custodian shows its public key and signs; the secret never leaves it. One keeps a PEM PKCS#8
+//! file, in the clear or encrypted, another a key in a token behind PKCS #11.
+
+mod keyring;
+mod token;
 
 use std::cell::OnceCell;
 use std::path::Path;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::EcdsaKeyPair;
-
-use crate::durable::{self, Readers};
+use crate::durable;
 use crate::error::CaError;
-use crate::key_pair::KeyPair;
 use crate::public_key::PublicKey;
+use crate::sealed::{self, Passphrase};
+use crate::secret_key::SecretKey;
+
+pub use keyring::{KeyCustody, Keyring};
+pub(crate) use keyring::{copy, find};
+pub use token::Token;
 
 /// A custodian that did not sign.
 #[derive(Debug, thiserror::Error)]
@@ -33,31 +38,41 @@ pub trait Custody: Send + Sync {
     /// # Errors
     /// [`CustodyError`] when the key cannot be used now.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CustodyError>;
+
+    /// Whether it could sign now, as far as that can be told without signing.
+    ///
+    /// # Errors
+    /// [`CustodyError`] when the key cannot be used now.
+    fn ready(&self) -> Result<(), CustodyError> {
+        Ok(())
+    }
+
+    /// The secret itself, where the custodian can give it out.
+    fn secret(&self) -> Option<&SecretKey> {
+        None
+    }
 }
 
-/// A P-256 key in a PEM PKCS#8 file of mode 0600.
+/// A key in a PEM PKCS#8 file of mode 0600.
 pub struct FileKey {
-    pair: EcdsaKeyPair,
-    public: PublicKey,
+    secret: SecretKey,
 }
 
 impl FileKey {
-    /// Makes a key and its file; both durable on return.
-    ///
-    /// # Errors
-    /// [`CaError::File`] and [`CaError::Cryptography`].
-    pub(crate) fn create(path: &Path) -> Result<Self, CaError> {
-        let pair = KeyPair::generate()?;
-        durable::write(path, pair.to_pem().as_bytes(), Readers::Owner)?;
-        Self::of(pair).ok_or(CaError::Cryptography("read its own key"))
-    }
-
     /// Reads a key's file.
     ///
     /// # Errors
     /// [`CaError::Missing`], [`CaError::Exposed`], [`CaError::Damaged`] and [`CaError::File`],
     /// each naming the file.
     pub fn open(path: &Path) -> Result<Self, CaError> {
+        Self::open_with(path, None)
+    }
+
+    /// The same of one that may be encrypted.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and [`CaError::Locked`] without its passphrase.
+    pub(crate) fn open_with(path: &Path, passphrase: Option<&Passphrase>) -> Result<Self, CaError> {
         let (contents, mode) = durable::read(path)?.ok_or_else(|| CaError::Missing {
             path: path.to_owned(),
         })?;
@@ -67,32 +82,43 @@ impl FileKey {
                 mode,
             });
         }
-        KeyPair::from_pem(&contents)
-            .and_then(Self::of)
-            .ok_or_else(|| CaError::Damaged {
-                path: path.to_owned(),
-                problem: "holds no whole P-256 private key in PEM PKCS#8".to_owned(),
-            })
+        let secret = SecretKey::from_pem(&contents, passphrase).map_err(|_| {
+            if sealed::is_sealed(&contents) {
+                CaError::Locked {
+                    path: path.to_owned(),
+                    mend: "it is encrypted under another passphrase than the one given, or none was: ca.key_passphrase_file, the variable MUSTER_CA_PASSPHRASE or the systemd credential muster-ca-passphrase".to_owned(),
+                }
+            } else {
+                CaError::Damaged {
+                    path: path.to_owned(),
+                    problem: "holds no whole private key in PEM PKCS#8".to_owned(),
+                }
+            }
+        })?;
+        Ok(Self { secret })
     }
+}
 
-    fn of(pair: KeyPair) -> Option<Self> {
-        let (pair, public) = pair.into_signer()?;
-        Some(Self { pair, public })
+impl From<SecretKey> for FileKey {
+    /// A key that is in memory only.
+    fn from(secret: SecretKey) -> Self {
+        Self { secret }
     }
 }
 
 impl Custody for FileKey {
     fn public_key(&self) -> &PublicKey {
-        &self.public
+        self.secret.public()
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CustodyError> {
-        self.pair
-            .sign(&SystemRandom::new(), message)
-            .map(|signature| signature.as_ref().to_owned())
-            .map_err(|_| CustodyError {
-                reason: "the cryptographic library failed to sign".to_owned(),
-            })
+        self.secret.sign(message).ok_or_else(|| CustodyError {
+            reason: "the cryptographic library failed to sign".to_owned(),
+        })
+    }
+
+    fn secret(&self) -> Option<&SecretKey> {
+        Some(&self.secret)
     }
 }
 

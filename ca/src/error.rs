@@ -29,6 +29,14 @@ pub enum CaError {
         /// The file.
         path: PathBuf,
     },
+    /// A key that is there and cannot be opened.
+    #[error("the key of {} cannot be opened: {mend}", path.display())]
+    Locked {
+        /// The file that holds it or leads to it.
+        path: PathBuf,
+        /// Why, and what is to be set.
+        mend: String,
+    },
     /// One of the authority's files is truncated, foreign or does not fit the others.
     #[error("{} {problem}: restore the file from a backup", path.display())]
     Damaged {
@@ -80,6 +88,12 @@ pub enum CaError {
         /// `root` or `issuing`.
         which: &'static str,
     },
+    /// The root's key is not with the server.
+    #[error(
+        "the root's key was taken offline: bring it for this act (--root-key FILE), or have the \
+         request signed where it is"
+    )]
+    RootOffline,
     /// The clock stands outside the issuing certificate's life.
     #[error(
         "the clock says {now}, but the issuing certificate is valid from {not_before} until \

@@ -34,7 +34,8 @@ impl KeyPair {
     }
 
     /// Reads a PEM PKCS#8 P-256 key; `None` when it is anything else.
-    pub(crate) fn from_pem(text: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn from_pem(text: &[u8]) -> Option<Self> {
         let mut key = PrivatePkcs8KeyDer::from_pem_slice(text).ok()?;
         let pair = Self::from_pkcs8(key.secret_pkcs8_der());
         key.zeroize();
@@ -59,6 +60,24 @@ impl KeyPair {
     #[must_use]
     pub fn to_pem(&self) -> Zeroizing<String> {
         pem::encode("PRIVATE KEY", &self.pkcs8)
+    }
+
+    /// A certificate signing request of this key, as PEM (RFC 2986). Who signs it decides about the name.
+    ///
+    /// # Errors
+    /// [`CaError::Cryptography`] when the library cannot make one.
+    pub fn request(&self, common_name: &str) -> Result<String, CaError> {
+        let failed = |_| CaError::Cryptography("make a certificate signing request");
+        let der = PrivatePkcs8KeyDer::from(self.pkcs8.as_slice());
+        let key = rcgen::KeyPair::try_from(&der).map_err(failed)?;
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let name = rcgen::DnType::CommonName;
+        params.distinguished_name.push(name, common_name);
+        params
+            .serialize_request(&key)
+            .and_then(|request| request.pem())
+            .map_err(failed)
     }
 
     /// The secret in the shape rustls takes.
@@ -94,6 +113,13 @@ fn public_of(pair: &EcdsaKeyPair) -> Option<PublicKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn its_request_is_one_we_take() {
+        let pair = KeyPair::generate().unwrap();
+        let request = crate::Csr::parse(pair.request("lamp-1").unwrap().as_bytes()).unwrap();
+        assert_eq!(request.public_key(), pair.public());
+    }
 
     #[test]
     fn pem_round_trip_and_silent_debug() {

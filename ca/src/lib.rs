@@ -14,6 +14,7 @@ mod durable;
 mod error;
 pub mod est;
 mod facts;
+mod foreign;
 mod identifier;
 mod key_pair;
 mod lint;
@@ -23,15 +24,22 @@ mod pointers;
 mod profile;
 mod public_key;
 mod roca;
+mod sealed;
+mod secret_key;
 mod server;
 mod times;
 
-pub use authority::{Authority, AuthorityConfig, Issued, Terms};
+pub use authority::{
+    Authority, AuthorityConfig, Issued, IssuerNumber, IssuingPlan, Made, Plan, RootPlan, Terms,
+    sign_issuing_request,
+};
 pub use crl::{MAX_CRL_ENTRIES, RevocationList, RevocationReason, RevokedEntry};
 pub use csr::{Csr, CsrError, MAX_CSR_BYTES, RequestedNames};
+pub use custody::{KeyCustody, Keyring, Token};
 pub use error::CaError;
 pub use facts::key_id;
 pub use facts::{CertificateFacts, CertificateName, KeyUsages, MAX_CERTIFICATE_BYTES, NameValue};
+pub use foreign::{ForeignAuthority, ForeignCertificate, ForeignError};
 pub use identifier::{CertificateId, InvalidIdentifier, Serial};
 pub use key_pair::KeyPair;
 pub use ocsp::{CertificateState, MAX_OCSP_REQUEST_BYTES, OcspRefusal, OcspRequest, OcspResponder};
@@ -41,4 +49,6 @@ pub use profile::{
     OPERATOR_ORGANIZATION, OPERATOR_VALIDITY, Profile, SERVER_VALIDITY, Subject,
 };
 pub use public_key::{KeyKind, KeyRefused, PublicKey};
+pub use sealed::Passphrase;
+pub use secret_key::SecretKey;
 pub use server::ServerIdentity;

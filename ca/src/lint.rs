@@ -278,7 +278,12 @@ mod tests {
         params.use_authority_key_identifier_extension = true;
         params.not_before = at(begin);
         params.not_after = at(begin + 3600);
-        let pointers = Pointers::at("http://ca.example", CrlShards::default(), &serial);
+        let pointers = Pointers::at(
+            "http://ca.example",
+            crate::IssuerNumber::FIRST,
+            CrlShards::default(),
+            &serial,
+        );
         params.crl_distribution_points = vec![rcgen::CrlDistributionPoint {
             uris: vec![pointers.crl.clone()],
         }];
@@ -332,7 +337,7 @@ mod tests {
         let custody = Counting(key, AtomicUsize::new(0));
         let device = KeyPair::generate().unwrap();
         let serial = Serial::random().unwrap();
-        let pointers = authority.pointers(&serial);
+        let pointers = authority.pointers(crate::IssuerNumber::FIRST, &serial);
         let begin: i64 = 1_795_478_400;
         let at = |seconds| time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
         let not_before = SystemTime::UNIX_EPOCH + Duration::from_secs(begin.unsigned_abs());
@@ -345,7 +350,7 @@ mod tests {
             not_before,
             not_after: not_before + Duration::from_secs(3600),
             pointers: Some(&pointers),
-            issuer: authority.issuing_der(),
+            issuer: &authority.issuing_der(),
         };
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -364,7 +369,7 @@ mod tests {
         let sign = |params: &CertificateParams| {
             let look = |content: &[u8]| check_unsigned(content, &meant);
             let signer = Signer::looking(&custody, &look);
-            let signed = rcgen::Issuer::from_ca_cert_der(authority.issuing_der(), &signer)
+            let signed = rcgen::Issuer::from_ca_cert_der(&authority.issuing_der(), &signer)
                 .and_then(|issuer| params.signed_by(device.public(), &issuer));
             signed.map_err(|error| signer.explain(error)).map(drop)
         };

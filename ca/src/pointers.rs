@@ -7,6 +7,7 @@ use rcgen::CustomExtension;
 use yasna::Tag;
 use yasna::models::ObjectIdentifier;
 
+use crate::authority::IssuerNumber;
 use crate::error::CaError;
 use crate::identifier::Serial;
 
@@ -41,18 +42,20 @@ impl CrlShards {
         self.0
     }
 
-    /// The list that speaks of a serial number.
+    /// The list that speaks of a serial number of the first issuer ([`CrlShard::by`] names another).
     #[must_use]
     pub fn of(self, serial: &Serial) -> CrlShard {
         CrlShard {
+            issuer: IssuerNumber::FIRST,
             shards: self,
             index: u16::from(serial.last_octet()) % self.0,
         }
     }
 
-    /// Every list, in order.
+    /// Every list of the first issuer, in order.
     pub fn all(self) -> impl Iterator<Item = CrlShard> {
         (0..self.0).map(move |index| CrlShard {
+            issuer: IssuerNumber::FIRST,
             shards: self,
             index,
         })
@@ -70,16 +73,34 @@ impl Default for CrlShards {
 /// a change of that number are spoken of as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CrlShard {
+    issuer: IssuerNumber,
     shards: CrlShards,
     index: u16,
 }
 
 impl CrlShard {
-    /// List `index` of `count`; `None` where there is no such list.
+    /// List `index` of `count` of the first issuer; `None` where there is no such list.
     #[must_use]
     pub fn new(count: u16, index: u16) -> Option<Self> {
         let shards = CrlShards::new(count).ok()?;
-        (index < count).then_some(Self { shards, index })
+        (index < count).then_some(Self {
+            issuer: IssuerNumber::FIRST,
+            shards,
+            index,
+        })
+    }
+
+    /// The same list of another issuer's certificates.
+    #[must_use]
+    pub const fn by(mut self, issuer: IssuerNumber) -> Self {
+        self.issuer = issuer;
+        self
+    }
+
+    /// Whose certificates it speaks of.
+    #[must_use]
+    pub const fn issuer(self) -> IssuerNumber {
+        self.issuer
     }
 
     /// How many lists there are.
@@ -97,7 +118,12 @@ impl CrlShard {
 impl fmt::Display for CrlShard {
     /// The path below the public URL, without a slash at its beginning.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "crl/{}/{}.crl", self.shards.0, self.index)
+        if self.issuer == IssuerNumber::FIRST {
+            write!(f, "crl/{}/{}.crl", self.shards.0, self.index)
+        } else {
+            let Self { issuer, index, .. } = self;
+            write!(f, "crl/{issuer}/{}/{index}.crl", self.shards.0)
+        }
     }
 }
 
@@ -113,11 +139,20 @@ pub struct Pointers {
 }
 
 impl Pointers {
-    pub(crate) fn at(public_url: &str, shards: CrlShards, serial: &Serial) -> Self {
+    pub(crate) fn at(
+        public_url: &str,
+        issuer: IssuerNumber,
+        shards: CrlShards,
+        serial: &Serial,
+    ) -> Self {
         Self {
-            crl: format!("{public_url}/{}", shards.of(serial)),
+            crl: format!("{public_url}/{}", shards.of(serial).by(issuer)),
             ocsp: format!("{public_url}/ocsp"),
-            issuer: format!("{public_url}/issuing.crt"),
+            issuer: if issuer == IssuerNumber::FIRST {
+                format!("{public_url}/issuing.crt")
+            } else {
+                format!("{public_url}/issuing/{issuer}.crt")
+            },
         }
     }
 }
@@ -182,6 +217,9 @@ mod tests {
         }
         assert_eq!(CrlShard::new(8, 8), None);
         assert_eq!(CrlShard::new(5, 1), None);
-        assert_eq!(CrlShard::new(8, 7).unwrap().to_string(), "crl/8/7.crl");
+        let shard = CrlShard::new(8, 7).unwrap();
+        assert_eq!(shard.to_string(), "crl/8/7.crl");
+        let next = shard.by(IssuerNumber::new(2).unwrap());
+        assert_eq!(next.to_string(), "crl/2/8/7.crl");
     }
 }

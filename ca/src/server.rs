@@ -8,7 +8,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Issuer, IssuerNumber};
 use crate::durable::{self, Readers};
 use crate::error::CaError;
 use crate::facts::{self, CertificateFacts, CertificateName};
@@ -23,10 +23,11 @@ pub struct ServerIdentity {
     chain: Vec<CertificateDer<'static>>,
     key: KeyPair,
     facts: CertificateFacts,
+    issuer: IssuerNumber,
 }
 
 impl ServerIdentity {
-    /// The server's certificate, then the issuing one.
+    /// The server's certificate, then what leads from it to the root.
     #[must_use]
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         self.chain.clone()
@@ -36,6 +37,12 @@ impl ServerIdentity {
     #[must_use]
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
         self.key.private_key_der()
+    }
+
+    /// Which issuing certificate signed it.
+    #[must_use]
+    pub const fn issuer(&self) -> IssuerNumber {
+        self.issuer
     }
 
     /// What the certificate says.
@@ -94,18 +101,19 @@ impl Authority {
         let mut wanted: Vec<_> = wanted.iter().collect();
         covered.sort();
         wanted.sort();
+        let issuer = self.issuer(self.issuer_of(&leaf)?).ok()?;
         let life = facts.not_after.duration_since(facts.not_before).ok()?;
         let remaining = facts.not_after.duration_since(now).ok()?;
         let usable = facts.profile() == Some(Profile::Server)
             && certificate.public_key().raw == key.public().der()
-            && self.signed(&leaf)
             && covered == wanted
             && facts.not_before <= now
             && remaining > life / 3;
         usable.then(|| ServerIdentity {
-            chain: vec![leaf.clone(), self.issuing_der().clone()],
+            chain: chain(leaf.clone(), &issuer),
             key,
             facts,
+            issuer: issuer.number,
         })
     }
 
@@ -129,10 +137,17 @@ impl Authority {
         durable::write(path, text.as_bytes(), Readers::Owner)?;
         Ok(ServerIdentity {
             facts: CertificateFacts::read(&issued.der)?,
-            chain: vec![issued.certificate(), self.issuing_der().clone()],
+            chain: chain(issued.certificate(), &*self.issuer(issued.issuer)?),
             key,
+            issuer: issued.issuer,
         })
     }
+}
+
+fn chain(leaf: CertificateDer<'static>, issuer: &Issuer) -> Vec<CertificateDer<'static>> {
+    std::iter::once(leaf)
+        .chain(issuer.chain().cloned())
+        .collect()
 }
 
 /// The first name that fits; clients look at the names, not at this.

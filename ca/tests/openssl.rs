@@ -10,8 +10,8 @@ use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
 use ca::{
-    Authority, AuthorityConfig, CertificateFacts, Csr, CsrError, Issued, KeyKind, KeyPair, Profile,
-    RevocationReason, RevokedEntry, Subject,
+    Authority, AuthorityConfig, CertificateFacts, Csr, CsrError, Issued, IssuerNumber, KeyKind,
+    KeyPair, Profile, RevocationReason, RevokedEntry, Subject,
 };
 use tempfile::TempDir;
 
@@ -165,7 +165,10 @@ fn the_revocation_list_is_believed() {
     let issued = judge.issue(Profile::Device, "lamp-1", &[]);
     let list = |entries: &[RevokedEntry], number| {
         let next = now + Duration::from_secs(86_400);
-        let der = judge.authority.crl(number, entries, now, next).unwrap();
+        let der = judge
+            .authority
+            .crl(IssuerNumber::FIRST, number, entries, now, next)
+            .unwrap();
         std::fs::write(judge.path("0.crl"), der).unwrap();
         judge.ok("crl -inform DER -in 0.crl -out crl.pem");
         judge.ok("crl -inform DER -in 0.crl -noout -text -CAfile ca/issuing.crt")

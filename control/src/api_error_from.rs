@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use ca::CaError;
+use ca::{CaError, ForeignError};
 use fleet::{FleetError, Kind};
 use http::StatusCode;
 use store::StoreError;
@@ -41,10 +41,22 @@ impl From<FleetError> for ApiError {
             | FleetError::Invalid(_)
             | FleetError::Csr(_)
             | FleetError::Key(_)
-            | FleetError::Authority(CaError::AuthorityKey { .. })
             | FleetError::Template(_) => Self::invalid(message),
+            FleetError::Foreign(ForeignError::Verification(_)) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "RegistrationCodeValidationException",
+                message,
+            ),
+            FleetError::Foreign(_) => Self::new(
+                StatusCode::BAD_REQUEST,
+                "CertificateValidationException",
+                message,
+            ),
             FleetError::InvariantBroken { .. } => {
                 Self::new(StatusCode::CONFLICT, "InvariantBrokenException", message)
+            }
+            FleetError::Query(_) => {
+                Self::new(StatusCode::BAD_REQUEST, "InvalidQueryException", message)
             }
             FleetError::Password => {
                 Self::new(StatusCode::UNAUTHORIZED, "UnauthorizedException", message)
@@ -56,7 +68,27 @@ impl From<FleetError> for ApiError {
                 Self::new(StatusCode::BAD_REQUEST, "MalformedPolicyException", message)
             }
             FleetError::Store(error) => error.into(),
-            FleetError::Authority(_) | FleetError::Thread(_) => Self::internal(&message),
+            FleetError::Authority(error) => error.into(),
+            FleetError::Thread(_) => Self::internal(&message),
+        }
+    }
+}
+
+impl From<CaError> for ApiError {
+    fn from(error: CaError) -> Self {
+        let message = error.to_string();
+        match error {
+            CaError::Invalid { .. }
+            | CaError::AuthorityKey { .. }
+            | CaError::OutsideIssuer { .. } => Self::invalid(message),
+            CaError::RootOffline => Self::new(
+                StatusCode::CONFLICT,
+                "InvalidStateTransitionException",
+                message,
+            ),
+            // A token that is away is the operator's to bring back.
+            CaError::Custody(_) => Self::unavailable(&message),
+            _ => Self::internal(&message),
         }
     }
 }

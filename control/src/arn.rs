@@ -40,6 +40,10 @@ impl Arns<'_> {
         self.write("cert", id)
     }
 
+    pub(crate) fn authority(&self, id: &CertificateId) -> String {
+        self.write("cacert", id)
+    }
+
     pub(crate) fn policy(&self, name: &policy::PolicyName) -> String {
         self.write("policy", name)
     }

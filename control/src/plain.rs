@@ -10,7 +10,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use ca::{Authority, MAX_OCSP_REQUEST_BYTES, OcspRefusal};
+use ca::{Authority, IssuerNumber, MAX_OCSP_REQUEST_BYTES, OcspRefusal};
 use data_encoding::BASE64;
 use fleet::{ListName, RevocationFaces};
 use http::{HeaderValue, StatusCode, header};
@@ -24,13 +24,22 @@ const MAX_TAKEN_BYTES: usize = 1024 * 1024;
 /// The plain listener's routes.
 pub(crate) fn router(faces: &RevocationFaces, authority: &Arc<Authority>) -> Router {
     let root = Bytes::from(authority.root_der().to_vec());
-    let issuing = Bytes::from(authority.issuing_der().to_vec());
-    let (whole, shards) = (faces.clone(), faces.clone());
+    let (first, later) = (Arc::clone(authority), Arc::clone(authority));
+    let (whole, shards, later_shards) = (faces.clone(), faces.clone(), faces.clone());
     let (posted, gotten) = (faces.clone(), faces.clone());
     Router::new()
         .route(
             "/crl/0.crl",
             get(move || list(whole.clone(), Ok(ListName::Whole))),
+        )
+        .route(
+            "/crl/{issuer}/{count}/{file}",
+            get(
+                async move |Path((issuer, count, file)): Path<(String, String, String)>| {
+                    let name = format!("crl/{issuer}/{count}/{file}");
+                    list(later_shards.clone(), name.parse()).await
+                },
+            ),
         )
         .route(
             "/crl/{count}/{file}",
@@ -54,7 +63,18 @@ pub(crate) fn router(faces: &RevocationFaces, authority: &Arc<Authority>) -> Rou
         .route("/root.crt", get(async move || certificate(root.clone())))
         .route(
             "/issuing.crt",
-            get(async move || certificate(issuing.clone())),
+            get(async move || issuing(&first, Some(IssuerNumber::FIRST))),
+        )
+        .route(
+            "/issuing/{file}",
+            get(async move |Path(file): Path<String>| {
+                let number = file.strip_suffix(".crt").and_then(|number| {
+                    let issuer = IssuerNumber::new(number.parse().ok()?)?;
+                    // One way to write each.
+                    (issuer.to_string() == number).then_some(issuer)
+                });
+                issuing(&later, number)
+            }),
         )
 }
 
@@ -105,6 +125,14 @@ async fn ocsp(faces: RevocationFaces, request: Option<Vec<u8>>) -> Response {
         }
     };
     of_type("application/ocsp-response", answer.into())
+}
+
+/// The issuing certificate that certificates of its own name as their issuer's.
+fn issuing(authority: &Authority, number: Option<IssuerNumber>) -> Response {
+    match number.and_then(|number| authority.issuing_der_of(number)) {
+        Some(der) => certificate(Bytes::from(der.to_vec())),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 fn certificate(der: Bytes) -> Response {

@@ -2,8 +2,9 @@
 //! revocation list even when its row is deleted, until it would have expired.
 
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, Kind, Page, Revocation, Target,
-    ThingName,
+    CertificateRecord, CertificateStatus, Fleet, FleetError, Kind, Origin, Page, Revocation,
+    Target, ThingName,
+    authorities::forget_foreign,
     issued::{RevokedRow, forget_serial, put_issued, put_revoked},
     keys,
     registry::Transaction,
@@ -161,7 +162,11 @@ impl Fleet {
         if status == CertificateStatus::Revoked {
             record.revocation = Some(Revocation { at: now, reason });
             let row = RevokedRow::new(&record.serial, record.not_after, reason, now);
-            put_revoked(t, id, &row)?;
+            match record.origin {
+                Origin::Own => put_revoked(t, id, &row)?,
+                // Its serial number is another authority's, and may be one of ours too.
+                Origin::Authority(_) | Origin::Alone => t.put(keys::revoked_elsewhere(id), &row)?,
+            }
         }
         t.put(key, &record)
     }
@@ -218,7 +223,10 @@ impl Fleet {
             t.delete(format!("{}{name}", keys::attached(&target)));
             t.delete(format!("{}{target}", keys::targets(name)));
         }
-        forget_serial(t, id)?;
+        match t.get::<CertificateRecord>(&keys::certificate(id))? {
+            Some(record) if record.origin != Origin::Own => forget_foreign(t, &record),
+            _ => forget_serial(t, id)?,
+        }
         t.delete(keys::claim(id));
         t.delete(keys::claim_use(id));
         t.delete(keys::certificate(id));
@@ -242,5 +250,6 @@ pub(crate) fn record_of(
         modified: now,
         revocation: None,
         version: 1,
+        origin: Origin::Own,
     }
 }

@@ -2,9 +2,10 @@
 //! leaves all of it or none.
 
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, Kind, Target, Thing,
-    ThingName,
+    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, Kind, Origin, Target,
+    Thing, ThingName,
     attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
+    authorities::{AuthorityRecord, AuthorityStatus},
     certificates::record_of,
     groups::{GROUPS_PER_THING_LIMIT_ITEMS, put_memberships},
     issued::put_issued,
@@ -119,6 +120,55 @@ impl Fleet {
             issued,
             key,
         })
+    }
+
+    /// A device that was enrolled with the key of this CSR already, and may still use it: the answer to a request that
+    /// is made again because its first answer was lost.
+    ///
+    /// # Errors
+    /// [`FleetError::Csr`]; when the store fails.
+    pub fn enrolled_with(
+        &self,
+        thing: &ThingName,
+        csr: &[u8],
+    ) -> Result<Option<Enrolled>, FleetError> {
+        let request = Csr::parse(csr)?;
+        for id in self.all_names::<CertificateId>(&keys::principals(thing))? {
+            let Some(record) = self.read::<CertificateRecord>(&keys::certificate(&id))? else {
+                continue;
+            };
+            let Ok(der) = pem::parse(&record.pem) else {
+                continue;
+            };
+            let key = ca::PublicKey::of_certificate(der.contents());
+            if record.status != CertificateStatus::Active
+                || !key.is_ok_and(|key| key == *request.public_key())
+            {
+                continue;
+            }
+            let authority = &self.inner.authority;
+            let Some(issuer) = authority.issuer_of(der.contents()) else {
+                continue;
+            };
+            let chain = authority.chain_pem_of(issuer).unwrap_or_default();
+            let issued = Issued {
+                chain_pem: format!("{}{chain}", record.pem),
+                issuer,
+                der: der.into_contents(),
+                pem: record.pem.clone(),
+                id,
+                serial: record.serial.clone(),
+                not_before: record.not_before,
+                not_after: record.not_after,
+            };
+            return Ok(Some(Enrolled {
+                thing: thing.clone(),
+                certificate: record,
+                issued,
+                key: None,
+            }));
+        }
+        Ok(None)
     }
 
     /// Gives a thing a new certificate with the policies its certificates had, and revokes those, in one batch: a
@@ -245,7 +295,14 @@ impl Fleet {
     ) -> Result<bool, FleetError> {
         let active = |id: &CertificateId| -> Result<bool, FleetError> {
             let record: Option<CertificateRecord> = self.read(&keys::certificate(id))?;
-            Ok(record.is_some_and(|r| r.status == CertificateStatus::Active))
+            let Some(record) = record.filter(|r| r.status == CertificateStatus::Active) else {
+                return Ok(false);
+            };
+            let Origin::Authority(authority) = record.origin else {
+                return Ok(true);
+            };
+            let authority: Option<AuthorityRecord> = self.read(&keys::authority(&authority))?;
+            Ok(authority.is_some_and(|row| row.status == AuthorityStatus::Active))
         };
         if active(id)? {
             return Ok(true);

@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Kind {
     /// A device.
     Thing,
-    /// A static thing group.
+    /// A thing group.
     Group,
     /// A device certificate.
     Certificate,
@@ -22,6 +22,8 @@ pub enum Kind {
     Claim,
     /// A thing type.
     ThingType,
+    /// A registered authority.
+    Authority,
 }
 
 impl fmt::Display for Kind {
@@ -35,6 +37,7 @@ impl fmt::Display for Kind {
             Kind::Template => "provisioning template",
             Kind::Claim => "claim",
             Kind::ThingType => "thing type",
+            Kind::Authority => "authority",
         })
     }
 }
@@ -112,11 +115,11 @@ pub enum FleetError {
     /// The provisioning template was not understood whole, or its parameters do not fit.
     #[error(transparent)]
     Template(#[from] crate::template::TemplateError),
-    /// The policy would break what is claimed of all devices.
-    #[error("policy {policy} would break invariant {invariant} ({claim}): {why}")]
+    /// The change would break what is claimed of all devices.
+    #[error("{change} would break invariant {invariant} ({claim}): {why}")]
     InvariantBroken {
-        /// The policy.
-        policy: policy::PolicyName,
+        /// What was asked for, as in `policy hall`.
+        change: String,
         /// The claim's name.
         invariant: policy::PolicyName,
         /// The claim in words.
@@ -127,6 +130,12 @@ pub enum FleetError {
     /// The certificate signing request was refused.
     #[error("certificate signing request refused: {0}")]
     Csr(#[from] ca::CsrError),
+    /// A certificate that was made elsewhere is not taken.
+    #[error(transparent)]
+    Foreign(#[from] ca::ForeignError),
+    /// A query was not understood whole.
+    #[error(transparent)]
+    Query(#[from] crate::query::QueryError),
     /// A key that no certificate of this thing is for.
     #[error("the key is refused: {0}: make a key pair for this device alone")]
     Key(&'static str),

@@ -2,10 +2,11 @@
 //! kind by kind, and sent after the change is durable.
 
 use crate::{
-    Fleet, FleetError, Group, GroupName, Thing, ThingName, ThingType, ThingTypeName, keys,
-    registry::Transaction,
+    CertificateRecord, Fleet, FleetError, Group, GroupName, Thing, ThingName, ThingType,
+    ThingTypeName, keys, registry::Transaction,
 };
 use aws_lc_rs::rand;
+use ca::CertificateId;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -144,22 +145,25 @@ pub enum RegistryEvent {
     Membership(bool, GroupName, ThingName, Option<(Thing, Group)>),
     /// A group came (`true`) below another or left it.
     Hierarchy(bool, Group, Group),
+    /// A certificate of this registered authority came by itself and waits for activation.
+    CertificateRegistered(Box<CertificateRecord>, CertificateId),
 }
 
 /// Where events go; must not block.
 pub type EventSink = Arc<dyn Fn(RegistryEvent) + Send + Sync>;
 
 impl RegistryEvent {
-    /// Its kind.
-    pub fn kind(&self) -> EventType {
-        match self {
+    /// Its kind; `None` for one that is sent whatever is switched on, as with AWS IoT.
+    pub fn kind(&self) -> Option<EventType> {
+        Some(match self {
             RegistryEvent::Thing(..) => EventType::Thing,
             RegistryEvent::ThingType(..) => EventType::ThingType,
             RegistryEvent::Association(..) => EventType::ThingTypeAssociation,
             RegistryEvent::Group(..) => EventType::ThingGroup,
             RegistryEvent::Membership(..) => EventType::ThingGroupMembership,
             RegistryEvent::Hierarchy(..) => EventType::ThingGroupHierarchy,
-        }
+            RegistryEvent::CertificateRegistered(..) => return None,
+        })
     }
 
     /// The topic and the message.
@@ -255,6 +259,19 @@ impl RegistryEvent {
                     "childGroupName": child.name,
                 }),
             ),
+            RegistryEvent::CertificateRegistered(record, authority) => {
+                return (
+                    format!("$aws/events/certificates/registered/{authority}"),
+                    json!({
+                        "certificateId": record.id.to_string(),
+                        "caCertificateId": authority.to_string(),
+                        "timestamp": millis(at),
+                        "certificateStatus": record.status.as_str(),
+                        "awsAccountId": account,
+                        "certificateRegistrationTimestamp": millis(record.created),
+                    }),
+                );
+            }
         };
         if let Some(fields) = fields.as_object_mut() {
             fields.insert("timestamp".to_owned(), millis(at).into());
@@ -362,7 +379,8 @@ impl Fleet {
             return;
         };
         let on = self.inner.events.on.load();
-        for mut event in events.into_iter().filter(|event| on.is_on(event.kind())) {
+        let wanted = |event: &RegistryEvent| event.kind().is_none_or(|kind| on.is_on(kind));
+        for mut event in events.into_iter().filter(wanted) {
             if let RegistryEvent::Membership(true, group, thing, both) = &mut event {
                 *both = self.thing(thing).ok().zip(self.group(group).ok());
             }

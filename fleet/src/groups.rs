@@ -1,7 +1,9 @@
-//! Static thing groups, below one another, and their members.
+//! Thing groups, below one another, and their members. What is changed by hand here is static; a dynamic group's query
+//! says who is in it (`dynamic.rs`).
 
 use crate::{
     Fleet, FleetError, Group, GroupName, Kind, Page, Target, ThingName,
+    dynamic::{require_static, require_swept},
     events::{Change, RegistryEvent, leave_group},
     keys,
     records::Present,
@@ -60,6 +62,7 @@ impl Fleet {
                     hint: "",
                 });
             }
+            require_swept(t, name)?;
             let mut above_of_new = Vec::new();
             if let Some(parent) = parent {
                 let above = path_to(t, parent)?;
@@ -91,6 +94,8 @@ impl Fleet {
                 attributes: attributes.clone(),
                 version: 1,
                 created: now,
+                query: None,
+                building: false,
             };
             t.put(keys::group(name), &group)?;
             above_of_new.reverse();
@@ -119,6 +124,7 @@ impl Fleet {
             let mut group: Group = t
                 .get(&keys::group(name))?
                 .ok_or_else(|| FleetError::not_found(Kind::Group, name))?;
+            require_static(&group)?;
             things::expect_version(Kind::Group, name, expected_version, group.version)?;
             if let Some(description) = &change.description {
                 group.description = Some(description.clone());
@@ -230,6 +236,7 @@ impl Fleet {
             let group: Group = t
                 .get(&keys::group(name))?
                 .ok_or_else(|| FleetError::not_found(Kind::Group, name))?;
+            require_static(&group)?;
             things::expect_version(Kind::Group, name, expected_version, group.version)?;
             let below: Page<GroupName> = self.page_of_names(&keys::children(name), None, 1)?;
             if let Some(child) = below.items.first() {
@@ -271,13 +278,12 @@ impl Fleet {
     /// [`FleetError::NotFound`] for either, [`FleetError::Limit`] past ten groups.
     pub fn add_to_group(&self, group: &GroupName, thing: &ThingName) -> Result<(), FleetError> {
         self.transact(|t| {
-            if !t.exists(&keys::group(group))? {
-                return Err(FleetError::not_found(Kind::Group, group));
-            }
+            require_static_group(t, group)?;
             if !t.exists(&keys::thing(thing))? {
                 return Err(FleetError::not_found(Kind::Thing, thing));
             }
-            let mut groups: BTreeSet<GroupName> = self.groups_of(thing)?.into_iter().collect();
+            let mut groups: BTreeSet<GroupName> =
+                self.static_groups_of(thing)?.into_iter().collect();
             if !groups.insert(group.clone()) {
                 return Ok(());
             }
@@ -299,11 +305,10 @@ impl Fleet {
             if !t.exists(&keys::thing(thing))? {
                 return Err(FleetError::not_found(Kind::Thing, thing));
             }
-            let mut groups: BTreeSet<GroupName> = self.groups_of(thing)?.into_iter().collect();
+            let mut groups: BTreeSet<GroupName> =
+                self.static_groups_of(thing)?.into_iter().collect();
             for group in remove {
-                if !t.exists(&keys::group(group))? {
-                    return Err(FleetError::not_found(Kind::Group, group));
-                }
+                require_static_group(t, group)?;
                 groups.remove(group);
                 leave_group(t, group, thing)?;
             }
@@ -322,9 +327,7 @@ impl Fleet {
         thing: &ThingName,
     ) -> Result<(), FleetError> {
         self.transact(|t| {
-            if !t.exists(&keys::group(group))? {
-                return Err(FleetError::not_found(Kind::Group, group));
-            }
+            require_static_group(t, group)?;
             if !t.exists(&keys::thing(thing))? {
                 return Err(FleetError::not_found(Kind::Thing, thing));
             }
@@ -387,6 +390,13 @@ impl Fleet {
         Ok(Page { items, next: None })
     }
 
+    /// As [`Self::groups_of`], without those whose query put it there.
+    pub(crate) fn static_groups_of(&self, thing: &ThingName) -> Result<Vec<GroupName>, FleetError> {
+        let mut groups = self.groups_of(thing)?;
+        groups.retain(|group| !self.is_dynamic(group));
+        Ok(groups)
+    }
+
     /// The groups a thing is in, without those above them.
     ///
     /// # Errors
@@ -394,6 +404,11 @@ impl Fleet {
     pub fn groups_of(&self, thing: &ThingName) -> Result<Vec<GroupName>, FleetError> {
         self.all_names(&keys::groups_of(thing))
     }
+}
+
+fn require_static_group(t: &mut Transaction<'_>, name: &GroupName) -> Result<(), FleetError> {
+    let group: Option<Group> = t.get(&keys::group(name))?;
+    require_static(&group.ok_or_else(|| FleetError::not_found(Kind::Group, name))?)
 }
 
 /// A group and those above it, itself first. Parents never change, so this is no circle.
@@ -404,6 +419,7 @@ fn path_to(t: &mut Transaction<'_>, name: &GroupName) -> Result<Vec<GroupName>, 
         let group: Group = t
             .get(&keys::group(&name))?
             .ok_or_else(|| FleetError::not_found(Kind::Group, &name))?;
+        require_static(&group)?;
         path.push(name);
         next = group.parent;
     }

@@ -32,8 +32,12 @@ pub(crate) fn hold(
     if let Some(before) = t.get::<HolderRow>(&key)?
         && before.certificate != *id
     {
-        let revoked: Option<RevokedRow> = t.get(&keys::revoked(&before.certificate))?;
-        if revoked.is_some_and(|row| row.reason == RevocationReason::KeyCompromise) {
+        let revoked: [Option<RevokedRow>; 2] = [
+            t.get(&keys::revoked(&before.certificate))?,
+            t.get(&keys::revoked_elsewhere(&before.certificate))?,
+        ];
+        let mut revoked = revoked.into_iter().flatten();
+        if revoked.any(|row| row.reason == RevocationReason::KeyCompromise) {
             return Err(FleetError::Key(
                 "a certificate over it was revoked because someone else may have it",
             ));

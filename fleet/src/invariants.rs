@@ -1,7 +1,7 @@
 //! What an operator claims of all devices, and that policies are to keep true.
 
-use crate::{Fleet, FleetError, Page, keys, population};
-use policy::{InvariantText, PolicyName, Proof};
+use crate::{Change, Fleet, FleetError, Page, keys, population};
+use policy::{InvariantText, PolicyName, Population, Proof};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use store::Stored;
@@ -89,35 +89,53 @@ impl Fleet {
     pub fn keeps_invariants(&self, name: &PolicyName, document: &str) -> Result<(), FleetError> {
         let policy = population::named(name, document)?;
         let declared = self.invariants()?;
-        let claims: Vec<InvariantText> = declared.iter().map(|one| one.claim.clone()).collect();
-        let groups = groups_of(&claims);
-        let mut now = self.population(&groups, Some(&policy))?;
-        let groups: Vec<String> = groups.into_iter().collect();
-        let mut alone = self.population_of(&policy, &groups)?;
-        for one in declared {
-            let invariant = one.claim.read();
-            let invariant = invariant.map_err(|error| FleetError::Invalid(error.to_string()))?;
-            for population in [&mut now, &mut alone] {
-                let why = match population.prove(&invariant) {
-                    Proof::Holds { .. } => continue,
-                    Proof::Broken(example) => example.to_string(),
-                    Proof::Undecided { reason } => format!("it cannot be shown: {reason}"),
-                };
-                return Err(FleetError::InvariantBroken {
-                    policy: name.clone(),
-                    invariant: one.name,
-                    claim: one.claim.to_string(),
-                    why,
-                });
-            }
-        }
-        Ok(())
+        let groups: Vec<String> = groups_of(declared.iter().map(|one| &one.claim))
+            .into_iter()
+            .collect();
+        let alone = self.population_of(&policy, &groups)?;
+        let change = Change::Policy(policy);
+        keeps(&change, &declared, alone)?;
+        self.keeps_invariants_after(&change)
+    }
+
+    /// Checks that every declared claim holds once a change is made.
+    ///
+    /// # Errors
+    /// As [`Fleet::keeps_invariants`].
+    pub fn keeps_invariants_after(&self, change: &Change) -> Result<(), FleetError> {
+        let declared = self.invariants()?;
+        let groups = groups_of(declared.iter().map(|one| &one.claim));
+        let after = self.population(&groups, Some(change))?;
+        keeps(change, &declared, after)
     }
 }
 
-fn groups_of(claims: &[InvariantText]) -> BTreeSet<String> {
+fn keeps(
+    change: &Change,
+    declared: &[DeclaredInvariant],
+    mut population: Population,
+) -> Result<(), FleetError> {
+    for one in declared {
+        let invariant = one.claim.read();
+        let invariant = invariant.map_err(|error| FleetError::Invalid(error.to_string()))?;
+        let why = match population.prove(&invariant) {
+            Proof::Holds { .. } => continue,
+            Proof::Broken(example) => example.to_string(),
+            Proof::Undecided { reason } => format!("it cannot be shown: {reason}"),
+        };
+        return Err(FleetError::InvariantBroken {
+            change: change.to_string(),
+            invariant: one.name.clone(),
+            claim: one.claim.to_string(),
+            why,
+        });
+    }
+    Ok(())
+}
+
+fn groups_of<'c>(claims: impl IntoIterator<Item = &'c InvariantText>) -> BTreeSet<String> {
     claims
-        .iter()
+        .into_iter()
         .filter_map(|claim| claim.only_group.clone())
         .collect()
 }

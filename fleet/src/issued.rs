@@ -5,15 +5,19 @@ use crate::{
     CertificateRecord, Fleet, FleetError, LIST_LIMIT_ITEMS, keys, records::Present,
     registry::Transaction,
 };
-use ca::{CertificateId, CertificateState, RevocationReason, RevokedEntry, Serial};
+use ca::{
+    CertificateId, CertificateState, CrlShard, IssuerNumber, RevocationReason, RevokedEntry, Serial,
+};
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 use store::{Expect, Stored, Write};
 
-/// Which certificate has a serial number.
+/// Which certificate has a serial number, and who issued it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct SerialRow {
     id: CertificateId,
+    #[serde(default)]
+    issuer: IssuerNumber,
 }
 
 /// A certificate that is no device's.
@@ -27,6 +31,8 @@ struct IssuedRow {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RevokedRow {
     serial: Serial,
+    #[serde(default)]
+    issuer: IssuerNumber,
     at: SystemTime,
     pub(crate) reason: RevocationReason,
     not_after: SystemTime,
@@ -45,6 +51,8 @@ impl RevokedRow {
     ) -> Self {
         RevokedRow {
             serial: serial.clone(),
+            // Set when it is put on its list.
+            issuer: IssuerNumber::FIRST,
             at: now,
             reason,
             not_after,
@@ -65,7 +73,11 @@ pub(crate) fn put_issued(
     t: &mut Transaction<'_>,
     record: &CertificateRecord,
 ) -> Result<(), FleetError> {
-    t.put(keys::serial(&record.serial), &SerialRow { id: record.id })?;
+    let row = SerialRow {
+        id: record.id,
+        issuer: t.issuer_of(&record.pem)?,
+    };
+    t.put(keys::serial(&record.serial), &row)?;
     t.put(keys::certificate(&record.id), record)
 }
 
@@ -75,8 +87,13 @@ pub(crate) fn put_revoked(
     id: &CertificateId,
     row: &RevokedRow,
 ) -> Result<(), FleetError> {
-    t.put(keys::revoked(id), row)?;
-    t.put(listed(&row.serial), row)
+    let serial: Option<SerialRow> = t.get(&keys::serial(&row.serial))?;
+    let row = RevokedRow {
+        issuer: serial.map_or(IssuerNumber::FIRST, |row| row.issuer),
+        ..row.clone()
+    };
+    t.put(keys::revoked(id), &row)?;
+    t.put(listed(&row.serial), &row)
 }
 
 /// Before a certificate's row goes: its serial number is forgotten with it, unless it was revoked.
@@ -103,6 +120,7 @@ impl Fleet {
     pub fn note_issued(
         &self,
         id: &CertificateId,
+        issuer: IssuerNumber,
         serial: &Serial,
         not_after: SystemTime,
     ) -> Result<(), FleetError> {
@@ -114,7 +132,7 @@ impl Fleet {
             if t.get::<IssuedRow>(&keys::issued(id))?.as_ref() == Some(&row) {
                 return Ok(());
             }
-            t.put(keys::serial(serial), &SerialRow { id: *id })?;
+            t.put(keys::serial(serial), &SerialRow { id: *id, issuer })?;
             t.put(keys::issued(id), &row)
         })
     }
@@ -146,34 +164,58 @@ impl Fleet {
     /// # Errors
     /// When the store fails.
     pub fn state_of(&self, serial: &Serial) -> Result<CertificateState, FleetError> {
-        let Some(SerialRow { id }) = self.read(&keys::serial(serial))? else {
+        self.state_by(None, serial)
+    }
+
+    /// The same, of one issuer's certificates: what another has issued is unknown.
+    pub(crate) fn state_by(
+        &self,
+        asked: Option<IssuerNumber>,
+        serial: &Serial,
+    ) -> Result<CertificateState, FleetError> {
+        let Some(SerialRow { id, issuer }) = self.read(&keys::serial(serial))? else {
             return Ok(CertificateState::Unknown);
         };
+        if asked.is_some_and(|asked| asked != issuer) {
+            return Ok(CertificateState::Unknown);
+        }
         Ok(match self.read::<RevokedRow>(&keys::revoked(&id))? {
             Some(row) => CertificateState::Revoked(row.entry()),
             None => CertificateState::Good,
         })
     }
 
-    /// What a revocation list must say at `now`: every revoked certificate that has not expired.
+    /// Every revoked certificate that has not expired at `now`, whoever issued it.
     ///
     /// # Errors
     /// When the store fails.
     pub fn revoked(&self, now: SystemTime) -> Result<Vec<RevokedEntry>, FleetError> {
         let mut entries = Vec::new();
-        self.revoked_under(keys::REVOKED, now, &mut entries)?;
+        self.revoked_under(keys::REVOKED, None, now, &mut entries)?;
         Ok(entries)
     }
 
-    /// The same of the serial numbers that end in one of these octets.
-    pub(crate) fn revoked_of(
+    /// The same of one issuer's certificates, which is what a revocation list must say.
+    pub(crate) fn revoked_by(
         &self,
-        octets: impl Iterator<Item = u8>,
+        issuer: IssuerNumber,
         now: SystemTime,
     ) -> Result<Vec<RevokedEntry>, FleetError> {
         let mut entries = Vec::new();
-        for octet in octets {
-            self.revoked_under(&keys::listed(octet), now, &mut entries)?;
+        self.revoked_under(keys::REVOKED, Some(issuer), now, &mut entries)?;
+        Ok(entries)
+    }
+
+    /// The same of those that this list speaks of.
+    pub(crate) fn revoked_of(
+        &self,
+        shard: CrlShard,
+        now: SystemTime,
+    ) -> Result<Vec<RevokedEntry>, FleetError> {
+        let mut entries = Vec::new();
+        for octet in shard.octets() {
+            let issuer = Some(shard.issuer());
+            self.revoked_under(&keys::listed(octet), issuer, now, &mut entries)?;
         }
         Ok(entries)
     }
@@ -181,6 +223,7 @@ impl Fleet {
     fn revoked_under(
         &self,
         prefix: &str,
+        issuer: Option<IssuerNumber>,
         now: SystemTime,
         entries: &mut Vec<RevokedEntry>,
     ) -> Result<(), FleetError> {
@@ -188,7 +231,9 @@ impl Fleet {
         loop {
             let page =
                 self.page_of_values::<RevokedRow>(prefix, after.as_deref(), LIST_LIMIT_ITEMS)?;
-            let alive = page.items.into_iter().filter(|row| row.not_after >= now);
+            let alive = page.items.into_iter().filter(|row| {
+                row.not_after >= now && issuer.is_none_or(|issuer| issuer == row.issuer)
+            });
             entries.extend(alive.map(RevokedRow::entry));
             after = page.next;
             if after.is_none() {
@@ -213,7 +258,10 @@ pub(crate) fn index(fleet: &Fleet) -> Result<(), FleetError> {
     loop {
         let page = fleet.certificates(after.as_deref(), LIST_LIMIT_ITEMS)?;
         let rows = page.items.iter().map(|record| {
-            let row = SerialRow { id: record.id };
+            let row = SerialRow {
+                id: record.id,
+                issuer: IssuerNumber::FIRST,
+            };
             Write::put(keys::serial(&record.serial), &row, Expect::Any)
         });
         write_all(fleet, rows.collect::<Result<_, _>>()?)?;
@@ -229,7 +277,10 @@ pub(crate) fn index(fleet: &Fleet) -> Result<(), FleetError> {
             let id = id
                 .parse()
                 .map_err(|error: ca::InvalidIdentifier| FleetError::Invalid(error.to_string()))?;
-            let serial = SerialRow { id };
+            let serial = SerialRow {
+                id,
+                issuer: row.issuer,
+            };
             rows.push(Write::put(keys::serial(&row.serial), &serial, Expect::Any)?);
             rows.push(Write::put(listed(&row.serial), &row, Expect::Any)?);
         }

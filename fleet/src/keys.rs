@@ -18,6 +18,12 @@ pub(crate) const CLAIM: &str = "claim/";
 pub(crate) const CLAIM_END: &str = "claimend/";
 /// Unclaimed certificates by their end: `pending/<seconds>/<certificate>`.
 pub(crate) const PENDING: &str = "pending/";
+pub(crate) const MEMBER_OF: &str = "memberof/";
+/// Dynamic groups that are gone and still have members.
+pub(crate) const SWEPT: &str = "swept/";
+pub(crate) const AUTHORITY: &str = "ca/";
+/// What an authority signs to be registered.
+pub(crate) const REGISTRATION_CODE: &str = "meta/registration-code";
 pub(crate) const NETWORK: &str = "network/";
 pub(crate) const DENIAL: &str = "denial/";
 pub(crate) const INVARIANT: &str = "invariant/";
@@ -72,6 +78,22 @@ pub(crate) fn issued(id: &CertificateId) -> String {
 pub(crate) fn listed(octet: u8) -> String {
     format!("crl/{octet:02x}/")
 }
+/// A registered authority.
+pub(crate) fn authority(id: &CertificateId) -> String {
+    format!("{AUTHORITY}{id}")
+}
+/// Registered authorities by their subject: `casubject/<digest>/<authority>`.
+pub(crate) fn authorities_named(digest: &str) -> String {
+    format!("casubject/{digest}/")
+}
+/// Certificates that a registered authority signed: `signedby/<authority>/<certificate>`.
+pub(crate) fn signed_by(authority: &CertificateId) -> String {
+    format!("signedby/{authority}/")
+}
+/// A revoked certificate that our own authority did not sign: lists and OCSP are silent about it.
+pub(crate) fn revoked_elsewhere(id: &CertificateId) -> String {
+    format!("revokedelsewhere/{id}")
+}
 /// The thing that a key belongs to, by the key's id.
 pub(crate) fn key(id: &str) -> String {
     format!("key/{id}")
@@ -94,7 +116,7 @@ pub(crate) fn members(group: &GroupName) -> String {
 }
 /// Groups of a thing: `memberof/<thing>/<group>`.
 pub(crate) fn groups_of(thing: &ThingName) -> String {
-    format!("memberof/{thing}/")
+    format!("{MEMBER_OF}{thing}/")
 }
 /// Certificates of a thing: `principal/<thing>/<certificate>`.
 pub(crate) fn principals(thing: &ThingName) -> String {
@@ -153,6 +175,14 @@ pub(crate) fn typed(name: &ThingTypeName) -> String {
 /// Groups whose parent is this one: `child/<parent>/<group>`.
 pub(crate) fn children(group: &GroupName) -> String {
     format!("child/{group}/")
+}
+/// A dynamic group that is gone and still has members.
+pub(crate) fn swept(group: &GroupName) -> String {
+    format!("{SWEPT}{group}")
+}
+/// Written whenever queries are held against a thing, so that two who do so see each other.
+pub(crate) fn followed(thing: &ThingName) -> String {
+    format!("followed/{thing}")
 }
 /// A moment in whole seconds, in order as text.
 pub(crate) fn moment(at: SystemTime) -> String {

@@ -5,10 +5,12 @@
 //! An operation returns only when its change is durable and every live standing it touches has changed.
 
 mod attachments;
+pub mod authorities;
 mod certificates;
 mod decisions;
 mod denials;
 mod devices;
+mod dynamic;
 mod enrolment_password;
 mod error;
 pub mod events;
@@ -18,16 +20,19 @@ mod invariants;
 mod issued;
 mod keys;
 mod live;
+pub mod mass;
 mod name;
 mod networks;
 mod policies;
 mod population;
 mod posture;
 pub mod provisioning;
+pub mod query;
 mod records;
 mod registry;
 mod renewal;
 mod revocation;
+mod search;
 #[cfg(feature = "simulate")]
 pub mod simulated;
 mod standing;
@@ -38,6 +43,7 @@ mod types;
 pub use decisions::{Recorded, Tally};
 pub use denials::Denial;
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
+pub use dynamic::DYNAMIC_GROUPS_LIMIT_ITEMS;
 pub use enrolment_password::{PASSWORD_LIFE_LIMIT, PasswordTerms};
 pub use error::{FleetError, Kind};
 pub use groups::{GROUP_DEPTH_LIMIT_LEVELS, GroupChange};
@@ -45,13 +51,15 @@ pub use invariants::DeclaredInvariant;
 pub use name::{GroupName, NameError, ThingName, ThingTypeName};
 pub use networks::NamedNetwork;
 pub use policy::DEVICE_DEFAULT;
+pub use population::Change;
 pub use posture::{Health, Quarantine};
 pub use records::{
-    CertificateRecord, CertificateStatus, Group, PolicyRecord, PolicyVersion, Revocation, Target,
-    Thing,
+    CertificateRecord, CertificateStatus, Group, Origin, PolicyRecord, PolicyVersion, Revocation,
+    Target, Thing,
 };
 pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
 pub use revocation::{ListName, RevocationFaces, Staple};
+pub use search::{ConnectionKey, Found};
 pub use standing::{Standing, StandingNow, WatchGuard};
 pub use things::{ThingChange, ThingFilter};
 pub use types::{ThingType, ThingTypeProperties};

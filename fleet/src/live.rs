@@ -2,8 +2,11 @@
 //! its own follows the watch; operations wait here until their own change has been applied.
 
 use crate::{
-    CertificateRecord, FleetError, Group, GroupName, Health, PolicyRecord, Standing, StandingNow,
-    Target, Thing, ThingName, keys, networks, provisioning::Claim,
+    CertificateRecord, CertificateStatus, FleetError, Group, GroupName, Health, Origin,
+    PolicyRecord, Standing, StandingNow, Target, Thing, ThingName,
+    authorities::{AuthorityRecord, AuthorityStatus},
+    keys, networks,
+    provisioning::Claim,
 };
 use ca::{CertificateId, KeyKind, PublicKey};
 use parking_lot::{Condvar, Mutex};
@@ -196,17 +199,30 @@ impl Live {
             Some(_) => health.map(|row| row.value).unwrap_or_default().posture(),
             None => policy::Posture::default(),
         };
+        let (mut status, mut not_after) = (record.status, record.not_after);
+        if let Origin::Authority(id) = &record.origin {
+            let row = self.table.get_as::<AuthorityRecord>(&keys::authority(id))?;
+            match row.map(|row| row.value) {
+                Some(row) if row.status == AuthorityStatus::Active => {
+                    not_after = not_after.min(row.not_after);
+                }
+                // Switched off or gone: what it signed counts no more.
+                _ if status == CertificateStatus::Active => status = CertificateStatus::Inactive,
+                _ => {}
+            }
+        }
         Ok(StandingNow {
+            origin: record.origin,
             posture: Arc::new(posture),
             networks: self.networks()?,
-            status: Some(record.status),
+            status: Some(status),
             thing,
             thing_facts: facts,
             certificate,
             groups: groups.into(),
             policies: policies.into(),
             not_before: record.not_before,
-            not_after: record.not_after,
+            not_after,
         })
     }
 
@@ -420,6 +436,7 @@ fn follow(mut watch: Watch, live: &Weak<Live>) {
 #[derive(Default)]
 struct Touched {
     certificates: BTreeSet<CertificateId>,
+    authorities: BTreeSet<CertificateId>,
     things: BTreeSet<ThingName>,
     groups: BTreeSet<GroupName>,
     policies: BTreeSet<PolicyName>,
@@ -442,6 +459,9 @@ impl Touched {
             match kind {
                 Some("cert" | "bound" | "claim") => touched
                     .certificates
+                    .extend(first.parse::<CertificateId>().ok()),
+                Some("ca") => touched
+                    .authorities
                     .extend(first.parse::<CertificateId>().ok()),
                 Some("network") => touched.networks = true,
                 Some("thing" | "memberof" | "principal" | "posture") => {
@@ -467,6 +487,7 @@ impl Touched {
     fn includes(&self, id: &CertificateId, now: &StandingNow) -> bool {
         self.certificates.contains(id)
             || now.thing.as_ref().is_some_and(|thing| self.things.contains(thing))
+            || matches!(&now.origin, Origin::Authority(id) if self.authorities.contains(id))
             || now.groups.iter().any(|group| self.groups.contains(group))
             || now.policies.iter().any(|named| self.policies.contains(&named.name))
             // One that lost its policies to an unreadable row hears of the row's mending.

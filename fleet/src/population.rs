@@ -1,14 +1,15 @@
 //! Everybody in the registry with their policies, for claims about all of them.
 
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, Group, Target, Thing, ThingName, keys,
-    live,
+    CertificateRecord, CertificateStatus, Fleet, FleetError, Group, GroupName, Target, Thing,
+    ThingName, keys, live,
 };
 use ca::CertificateId;
 use policy::{Context, NamedPolicy, Needs, Policy, PolicyName, Population};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap},
+    fmt,
     sync::Arc,
 };
 use store::Stored;
@@ -26,21 +27,75 @@ impl Stored for StatusOnly {
     const VERSION: u16 = CertificateRecord::VERSION;
 }
 
+/// A change of who may do what that is not made yet.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A policy says this.
+    Policy(NamedPolicy),
+    /// A policy is attached.
+    Attach(PolicyName, Target),
+    /// A policy is detached.
+    Detach(PolicyName, Target),
+    /// A thing comes into a group.
+    Join(ThingName, GroupName),
+    /// A thing leaves a group.
+    Leave(ThingName, GroupName),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Policy(policy) => write!(f, "policy {}", policy.name),
+            Change::Attach(policy, target) => write!(f, "policy {policy} attached to {target}"),
+            Change::Detach(policy, target) => write!(f, "policy {policy} detached from {target}"),
+            Change::Join(thing, group) => write!(f, "device {thing} in group {group}"),
+            Change::Leave(thing, group) => write!(f, "device {thing} out of group {group}"),
+        }
+    }
+}
+
+impl Change {
+    fn of_groups(&self, memberships: &mut HashMap<String, Vec<String>>) {
+        let (Change::Join(thing, group) | Change::Leave(thing, group)) = self else {
+            return;
+        };
+        let groups = memberships.entry(thing.to_string()).or_default();
+        groups.retain(|other| *other != group.as_str());
+        if let Change::Join(..) = self {
+            groups.push(group.to_string());
+        }
+    }
+
+    fn of_attachments(&self, attached: &mut HashMap<String, Vec<PolicyName>>) {
+        let (Change::Attach(policy, target) | Change::Detach(policy, target)) = self else {
+            return;
+        };
+        let policies = attached.entry(target.to_string()).or_default();
+        policies.retain(|other| other != policy);
+        if let Change::Attach(..) = self {
+            policies.push(policy.clone());
+        }
+    }
+}
+
 /// Policies that are the same for all who share them.
 type Shared = (Arc<[NamedPolicy]>, Needs);
 
 impl Fleet {
     /// All things, and all certificates that are not revoked, with what their policies make of
-    /// them. Of their groups those are told that `groups` names. `instead` stands for the default
-    /// version of its policy.
+    /// them. Of their groups those are told that `groups` names. As it will be after `change`.
     ///
     /// # Errors
     /// When the registry cannot be read.
     pub fn population(
         &self,
         groups: &BTreeSet<String>,
-        instead: Option<&NamedPolicy>,
+        change: Option<&Change>,
     ) -> Result<Population, FleetError> {
+        let instead = match change {
+            Some(Change::Policy(policy)) => Some(policy),
+            _ => None,
+        };
         let mut population = Population::new(Arc::clone(self.realm()));
         self.each_key(keys::THING, |thing| population.add_name(&thing.into()))?;
         let mut memberships: HashMap<String, Vec<String>> = HashMap::new();
@@ -50,6 +105,9 @@ impl Fleet {
                 groups.push(group.to_owned());
             }
         })?;
+        if let Some(change) = change {
+            change.of_groups(&mut memberships);
+        }
         self.add_groups_above(&mut memberships)?;
         let mut attached: HashMap<String, Vec<PolicyName>> = HashMap::new();
         self.each_key("attached/", |key| {
@@ -58,6 +116,9 @@ impl Fleet {
                 policies.extend(policy.parse::<PolicyName>().ok());
             }
         })?;
+        if let Some(change) = change {
+            change.of_attachments(&mut attached);
+        }
         let mut bound: HashMap<String, ThingName> = HashMap::new();
         self.each_row::<ThingName>("bound/", |key, thing| {
             bound.insert(key.to_owned(), thing);

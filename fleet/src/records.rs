@@ -47,7 +47,7 @@ pub(crate) fn uuid(hex: &str, version: char) -> String {
     )
 }
 
-/// A static thing group.
+/// A thing group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// Its name.
@@ -65,6 +65,12 @@ pub struct Group {
     pub version: u64,
     /// When it was made.
     pub created: SystemTime,
+    /// Of a dynamic group: which things are in it.
+    #[serde(default)]
+    pub query: Option<String>,
+    /// Whether things that were there before the query are still coming in.
+    #[serde(default)]
+    pub building: bool,
 }
 
 /// A certificate's state, as AWS IoT names them.
@@ -114,6 +120,18 @@ impl FromStr for CertificateStatus {
     }
 }
 
+/// Who signed a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Origin {
+    /// Our own authority.
+    #[default]
+    Own,
+    /// A registered authority, by its id.
+    Authority(CertificateId),
+    /// Somebody who is not registered here: it is believed by itself.
+    Alone,
+}
+
 /// What is known of one certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateRecord {
@@ -137,6 +155,9 @@ pub struct CertificateRecord {
     pub revocation: Option<Revocation>,
     /// Rises by one with each change of state; starts at 1.
     pub version: u64,
+    /// Who signed it.
+    #[serde(default)]
+    pub origin: Origin,
 }
 
 /// When and why a certificate was revoked.
@@ -188,7 +209,7 @@ pub struct PolicyVersion {
 pub enum Target {
     /// A certificate.
     Certificate(CertificateId),
-    /// A static thing group: counts for every member.
+    /// A thing group: counts for every member.
     Group(GroupName),
 }
 

@@ -1,18 +1,25 @@
 //! The registry itself: one table, optimistic transactions over it, pages of it.
 
 use crate::{
-    FleetError,
+    FleetError, ThingName,
     decisions::Decisions,
     denials::Denials,
+    dynamic::DynamicGroups,
     events::{EventConfigurations, Events, RegistryEvent},
     holders, issued, keys,
     live::Live,
     policies,
+    search::Connections,
 };
-use ca::Authority;
+use ca::{Authority, IssuerNumber};
 use parking_lot::RwLock;
 use policy::Realm;
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+    sync::Arc,
+    time::SystemTime,
+};
 use store::{Expect, Row, Store, StoreError, Stored, Table, Write};
 
 /// Most items in one page of a list (AWS IoT: 250).
@@ -44,6 +51,8 @@ pub(crate) struct Inner {
     pub(crate) denials: Denials,
     pub(crate) decisions: Decisions,
     pub(crate) events: Events,
+    pub(crate) dynamic: DynamicGroups,
+    pub(crate) connections: Connections,
     /// Ordinary operations share it; deletions, which must see that nothing refers to what goes, hold it alone.
     structure: RwLock<()>,
 }
@@ -71,12 +80,15 @@ impl Fleet {
                 live,
                 denials: Denials::open(store, now)?,
                 decisions: Decisions::open(store)?,
+                dynamic: DynamicGroups::default(),
+                connections: Connections::default(),
                 structure: RwLock::new(()),
             }),
         };
         policies::seed(&fleet, now)?;
         issued::index(&fleet)?;
         holders::index(&fleet)?;
+        fleet.resume_dynamic_groups()?;
         Ok(fleet)
     }
 
@@ -118,6 +130,18 @@ impl Fleet {
         self.commit(work)
     }
 
+    /// As [`Self::transact_alone`], with something else to be done before another operation begins.
+    pub(crate) fn transact_alone_then<R>(
+        &self,
+        work: impl FnMut(&mut Transaction<'_>) -> Result<R, FleetError>,
+        then: impl FnOnce() -> Result<(), FleetError>,
+    ) -> Result<R, FleetError> {
+        let _alone = self.inner.structure.write();
+        let done = self.commit(work)?;
+        then()?;
+        Ok(done)
+    }
+
     fn commit<R>(
         &self,
         mut work: impl FnMut(&mut Transaction<'_>) -> Result<R, FleetError>,
@@ -126,10 +150,13 @@ impl Fleet {
         loop {
             let mut transaction = Transaction {
                 table: &self.inner.table,
+                authority: &self.inner.authority,
                 rows: BTreeMap::new(),
                 events: Vec::new(),
+                touched: BTreeSet::new(),
             };
             let result = work(&mut transaction)?;
+            self.follow_queries(&mut transaction)?;
             let events = std::mem::take(&mut transaction.events);
             let writes = transaction.into_writes();
             if !writes.iter().any(|w| !matches!(w, Write::Check { .. })) {
@@ -257,9 +284,12 @@ fn cut<T>(
 /// A view of the table that remembers what it read and what is to be written.
 pub(crate) struct Transaction<'a> {
     table: &'a Table,
+    authority: &'a Authority,
     rows: BTreeMap<String, Touched>,
     /// Told once it is durable.
     events: Vec<RegistryEvent>,
+    /// Things that queries are to be held against although nothing of them changes.
+    touched: BTreeSet<ThingName>,
 }
 
 #[derive(Default)]
@@ -288,6 +318,57 @@ impl Transaction<'_> {
             .map_or(Expect::Absent, |row| Expect::Revision(row.revision));
         self.rows.entry(key.to_owned()).or_default().read = Some(expect);
         Ok(found.is_some())
+    }
+
+    /// Which of our issuing certificates a certificate of ours names.
+    pub(crate) fn issuer_of(&self, pem: &str) -> Result<IssuerNumber, FleetError> {
+        self.authority.issuer_named_by_pem(pem).ok_or_else(|| {
+            FleetError::Invalid("the certificate is not of this authority".to_owned())
+        })
+    }
+
+    /// A row as it is or will be; as [`Self::get`] where nothing is to be written.
+    pub(crate) fn current<T: Stored>(&mut self, key: &str) -> Result<Option<T>, FleetError> {
+        let write = self
+            .rows
+            .get(key)
+            .and_then(|touched| touched.write.as_ref());
+        match write {
+            Some(write) => Ok(write.value_as()?),
+            None => self.get(key),
+        }
+    }
+
+    /// Adds to names under a prefix those that will be there, and takes away those that will not.
+    pub(crate) fn overlay<T: FromStr + Ord>(&self, prefix: &str, names: &mut BTreeSet<T>) {
+        let from = self.rows.range(prefix.to_owned()..);
+        for (key, touched) in from.take_while(|(key, _)| key.starts_with(prefix)) {
+            let name = key.strip_prefix(prefix).and_then(|name| name.parse().ok());
+            match (name, &touched.write) {
+                (Some(name), Some(Write::Put { .. })) => drop(names.insert(name)),
+                (Some(name), Some(Write::Delete { .. })) => drop(names.remove(&name)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Has queries held against a thing.
+    pub(crate) fn touch(&mut self, thing: &ThingName) {
+        self.touched.insert(thing.clone());
+    }
+
+    /// Things whose rows or memberships are to be written.
+    pub(crate) fn touched_things(&self) -> BTreeSet<ThingName> {
+        let mut things = self.touched.clone();
+        let written = self.rows.iter().filter(|(_, row)| row.write.is_some());
+        for (key, _) in written {
+            let name = key.strip_prefix(keys::THING).or_else(|| {
+                let (thing, _) = key.strip_prefix(keys::MEMBER_OF)?.split_once('/')?;
+                Some(thing)
+            });
+            things.extend(name.and_then(|name| name.parse().ok()));
+        }
+        things
     }
 
     /// Tells of a change, if it comes to be.

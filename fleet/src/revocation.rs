@@ -5,7 +5,7 @@ mod lists;
 mod responder;
 
 use crate::{Fleet, FleetError, keys};
-use ca::{Authority, CrlShard, CrlShards};
+use ca::{Authority, CrlShard, CrlShards, IssuerNumber};
 use lists::Lists;
 use responder::Responder;
 use serde::{Deserialize, Serialize};
@@ -20,9 +20,9 @@ const PUBLIC_URLS_KEPT_ITEMS: usize = 16;
 /// One of the lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ListName {
-    /// Every revoked certificate, as certificates of before there were several lists expect it.
+    /// Every revoked certificate of the first issuer, as certificates of before there were several lists expect it.
     Whole,
-    /// The revoked certificates of a part of the serial numbers.
+    /// The revoked certificates of an issuer, of a part of the serial numbers.
     Shard(CrlShard),
 }
 
@@ -43,13 +43,21 @@ impl FromStr for ListName {
         if path == "crl/0.crl" {
             return Ok(ListName::Whole);
         }
-        let (count, index) = path
+        let parts = path
             .strip_prefix("crl/")
             .and_then(|path| path.strip_suffix(".crl"))
-            .and_then(|path| path.split_once('/'))
             .ok_or(())?;
+        let parts: Vec<&str> = parts.split('/').collect();
+        let (issuer, count, index) = match parts[..] {
+            [count, index] => (IssuerNumber::FIRST, count, index),
+            [issuer, count, index] => {
+                let issuer = issuer.parse().ok().and_then(IssuerNumber::new);
+                (issuer.ok_or(())?, count, index)
+            }
+            _ => return Err(()),
+        };
         let shard = CrlShard::new(count.parse().map_err(drop)?, index.parse().map_err(drop)?);
-        let name = ListName::Shard(shard.ok_or(())?);
+        let name = ListName::Shard(shard.ok_or(())?.by(issuer));
         // One way to write each: `+8` and `08` are numbers too.
         if name.to_string() == path {
             Ok(name)
@@ -124,8 +132,12 @@ impl RevocationFaces {
 
     /// Every list that some certificate may name.
     pub fn names(&self) -> impl Iterator<Item = ListName> {
-        let shards = self.inner.counts.iter().flat_map(|shards| shards.all());
-        std::iter::once(ListName::Whole).chain(shards.map(ListName::Shard))
+        let issuers = self.authority().issuers().into_iter();
+        let shards = issuers.flat_map(|issuer| {
+            let shards = self.inner.counts.iter().flat_map(|shards| shards.all());
+            shards.map(move |shard| ListName::Shard(shard.by(issuer)))
+        });
+        std::iter::once(ListName::Whole).chain(shards)
     }
 
     /// The registry they speak of.
@@ -149,6 +161,7 @@ mod tests {
             "crl/1/0.crl",
             "crl/16/15.crl",
             "crl/256/255.crl",
+            "crl/2/16/3.crl",
         ] {
             assert_eq!(path.parse::<ListName>().unwrap().to_string(), path);
         }
@@ -158,6 +171,10 @@ mod tests {
             "crl/1.crl",
             "crl/16/16.crl",
             "crl/3/1.crl",
+            "crl/1/16/3.crl",
+            "crl/0/16/3.crl",
+            "crl/02/16/3.crl",
+            "crl/2/2/16/3.crl",
             "crl/16/+1.crl",
             "crl/16/01.crl",
             "crl/016/1.crl",

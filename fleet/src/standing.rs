@@ -1,6 +1,6 @@
 //! What a live principal may rely on now, and how it hears that it changed.
 
-use crate::{CertificateStatus, GroupName, ThingName};
+use crate::{CertificateStatus, GroupName, Origin, ThingName};
 use arc_swap::ArcSwap;
 use ca::CertificateId;
 use parking_lot::Mutex;
@@ -20,6 +20,8 @@ use std::{
 pub struct StandingNow {
     /// Its state; `None` when the registry does not know it (any more).
     pub status: Option<CertificateStatus>,
+    /// Who signed it.
+    pub origin: Origin,
     /// The thing it belongs to.
     pub thing: Option<ThingName>,
     /// What policies can ask of that thing.
@@ -66,6 +68,7 @@ impl StandingNow {
     pub(crate) fn unknown() -> Self {
         StandingNow {
             status: None,
+            origin: Origin::Own,
             thing: None,
             thing_facts: None,
             certificate: Arc::default(),

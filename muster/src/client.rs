@@ -333,6 +333,16 @@ impl Client {
     }
 }
 
+/// The server has read the request and will not do it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} ({kind})")]
+pub(crate) struct Refused {
+    /// AWS's name of the error.
+    pub(crate) kind: String,
+    /// The server's sentence.
+    pub(crate) message: String,
+}
+
 fn answer(status: StatusCode, error_type: Option<String>, bytes: &[u8]) -> anyhow::Result<Value> {
     let body = if bytes.is_empty() {
         Value::Null
@@ -357,7 +367,11 @@ fn answer(status: StatusCode, error_type: Option<String>, bytes: &[u8]) -> anyho
                 "{message} ({kind}): these are not this server's credentials; use its own, DIR/operators/admin.credentials of its data directory"
             )
         }
-        Some(kind) => bail!("{message} ({kind})"),
+        Some(kind) => Err(Refused {
+            kind,
+            message: message.to_owned(),
+        }
+        .into()),
         None => bail!("{message} (HTTP {status})"),
     }
 }

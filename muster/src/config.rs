@@ -4,14 +4,14 @@
 use crate::cli::Serve;
 use anyhow::{Context as _, bail};
 use broker::{Limits, SessionBounds};
-use ca::{CrlShards, Terms};
+use ca::{CrlShards, KeyCustody, Terms};
 use fleet::{GroupName, ThingName};
 use policy::UnresolvedDeny;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     net::{Ipv6Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -45,6 +45,26 @@ pub(crate) struct Settings {
     pub(crate) record_decisions: bool,
     /// Lives of certificates, number of revocation lists.
     pub(crate) terms: Terms,
+    /// Where the authority's keys are.
+    pub(crate) keys: KeySettings,
+}
+
+/// Where the authority's keys are kept, and where what opens them is found.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeySettings {
+    /// What keeps the keys that are made from now on.
+    #[serde(default, rename = "key_custody")]
+    pub(crate) custody: KeyCustody,
+    /// The passphrase of encrypted files.
+    #[serde(rename = "key_passphrase_file")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// The token's library.
+    pub(crate) pkcs11_module: Option<PathBuf>,
+    /// The token's label.
+    pub(crate) pkcs11_token: Option<String>,
+    /// The token's PIN.
+    pub(crate) pkcs11_pin_file: Option<PathBuf>,
 }
 
 /// Default ports.
@@ -89,9 +109,25 @@ struct FileCa {
     device_validity_seconds: Option<u64>,
     server_validity_seconds: Option<u64>,
     crl_shards: Option<u16>,
+    #[serde(default)]
+    key_custody: KeyCustody,
+    key_passphrase_file: Option<PathBuf>,
+    pkcs11_module: Option<PathBuf>,
+    pkcs11_token: Option<String>,
+    pkcs11_pin_file: Option<PathBuf>,
 }
 
 impl FileCa {
+    fn keys(&self) -> KeySettings {
+        KeySettings {
+            custody: self.key_custody,
+            passphrase_file: self.key_passphrase_file.clone(),
+            pkcs11_module: self.pkcs11_module.clone(),
+            pkcs11_token: self.pkcs11_token.clone(),
+            pkcs11_pin_file: self.pkcs11_pin_file.clone(),
+        }
+    }
+
     fn terms(self) -> anyhow::Result<Terms> {
         let mut terms = Terms::default();
         for (to, key, value) in [
@@ -153,6 +189,7 @@ struct FileLimits {
     handshakes_in_flight: Option<usize>,
     handshake_seconds: Option<u64>,
     packet_bytes: Option<usize>,
+    packet_seconds: Option<u64>,
     topic_bytes: Option<usize>,
     topic_levels: Option<usize>,
     session_subscriptions: Option<usize>,
@@ -271,6 +308,7 @@ impl FileLimits {
             self.handshake_seconds,
         )?;
         set(&mut to.packet_bytes, "packet_bytes", self.packet_bytes)?;
+        seconds(&mut to.packet_time, "packet_seconds", self.packet_seconds)?;
         set(&mut to.topic_bytes, "topic_bytes", self.topic_bytes)?;
         set(&mut to.topic_levels, "topic_levels", self.topic_levels)?;
         set(
@@ -398,6 +436,7 @@ impl Settings {
             aws: file.compat.aws,
             unresolved_deny: file.policy.unresolved_deny,
             record_decisions: file.policy.record_decisions.unwrap_or(true),
+            keys: file.ca.keys(),
             terms: file.ca.terms()?,
         })
     }
@@ -515,6 +554,7 @@ mod tests {
             ("[limits.groups.'a b']\ntopic_levels = 1", "a b"),
             ("mqtt = 5", "mqtt"),
             ("[ca]\ncrl_shards = 12", "crl_shards"),
+            ("[ca]\nkey_custody = \"paper\"", "paper"),
             (
                 "[ca]\ndevice_validity_seconds = 29",
                 "ca.device_validity_seconds",

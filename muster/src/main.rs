@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod config;
 mod credentials;
+mod secret;
 mod serve;
 mod shell;
 mod verbs;

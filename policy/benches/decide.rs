@@ -1,11 +1,14 @@
 //! What a decision costs: the ordinary device, a device with many statements, and the dearest
-//! patterns over the longest name.
+//! patterns over the longest name; and what it costs to read documents.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use policy::{Action, Context, Grant, NamedPolicy, Policy, Realm, device_default_text};
+use policy::{
+    Action, CertificateValues, Context, Field, Grant, Holder, NamedPolicy, Policy, Realm,
+    ThingFacts, device_default_text,
+};
 
 const ACCOUNT: &str = "000000000000";
 const NAME_MAX_BYTES: usize = 65_535;
@@ -33,6 +36,45 @@ fn allow(resources: &[String]) -> String {
     )
 }
 
+/// Ten policies of twenty statements, five variables in each, of which the last statement speaks.
+fn crowd() -> Result<Grant, Box<dyn std::error::Error>> {
+    let policy = |number: usize| {
+        let statement = |row: usize| {
+            let place = number * 20 + row;
+            format!(
+                "{{\"Effect\":\"Allow\",\"Action\":\"iot:Publish\",\"Resource\":\"arn:aws:iot:*:{ACCOUNT}:topic/p{place}/\
+                 ${{iot:ClientId}}/${{iot:Connection.Thing.ThingName}}/*/${{iot:Certificate.Subject.CommonName}}/\
+                 ${{iot:CertificateId}}/${{iot:Connection.Thing.Attributes[site]}}\"}}"
+            )
+        };
+        let statements = (0..20).map(statement).collect::<Vec<_>>().join(",");
+        let text = format!("{{\"Version\":\"2012-10-17\",\"Statement\":[{statements}]}}");
+        Ok(NamedPolicy {
+            name: format!("p{number}").parse()?,
+            policy: Arc::new(Policy::parse(&text)?),
+        })
+    };
+    let policies: Result<Vec<_>, Box<dyn std::error::Error>> = (0..10).map(policy).collect();
+    let thing = ThingFacts {
+        name: "lamp-1".into(),
+        attributes: [("site".into(), "north".into())].into(),
+        ..ThingFacts::default()
+    };
+    let certificate = CertificateValues {
+        id: Some("c1".into()),
+        fields: vec![(Holder::Subject, Field::CommonName, "cn-1".into())],
+        ..CertificateValues::default()
+    };
+    let context = Context {
+        client_id: "lamp-1".into(),
+        thing: Some(thing.into()),
+        certificate: certificate.into(),
+        ..Context::default()
+    };
+    let realm = Arc::new(Realm::live(ACCOUNT));
+    Ok(Grant::new(realm, policies?.into(), context))
+}
+
 /// A label, who asks, and for which topic.
 type Case = (&'static str, Grant, String);
 
@@ -58,6 +100,16 @@ fn cases() -> Result<Vec<Case>, Box<dyn std::error::Error>> {
             "500 resources deny",
             grant(&allow(&many), "lamp-1")?,
             "site-x/a/lamp-1/t".into(),
+        ),
+        (
+            "10 policies of 20 statements allow",
+            crowd()?,
+            "p199/lamp-1/lamp-1/t/cn-1/c1/north".into(),
+        ),
+        (
+            "10 policies of 20 statements deny",
+            crowd()?,
+            "p199/lamp-1/lamp-1/t/cn-1/c1/south".into(),
         ),
         (
             "stars over 64 KiB",

@@ -158,6 +158,7 @@ impl Action {
         }
     }
 
+    #[inline]
     fn bit(self) -> u32 {
         1 << self as u32
     }
@@ -227,6 +228,7 @@ impl FromStr for Action {
 pub(crate) struct ActionSet(u32);
 
 impl ActionSet {
+    #[inline]
     pub(crate) fn contains(self, action: Action) -> bool {
         self.0 & action.bit() != 0
     }

@@ -5,6 +5,7 @@
 //! the topic `x:client/a`.
 
 use crate::action::{Kind, glob};
+use crate::coverage;
 use crate::document::Dialect;
 use crate::error::{PolicyError, Problem};
 use crate::json::Text;
@@ -133,7 +134,8 @@ impl Resource {
         let names = if variable_in_kind || foreign {
             Box::default()
         } else {
-            residues(&tokens)
+            // Of `t*?` the `?` may stand in the kind: what is left then is a `*`.
+            residues(&coverage::spread(&tokens))
         };
         if names.is_empty() && !dialect.lenient {
             let kind = name.split_once('/').map_or(name, |(kind, _)| kind);
@@ -165,6 +167,7 @@ impl Resource {
     }
 
     /// Whether the ARN's region and account are these; no region stands for any.
+    #[inline]
     pub(crate) fn is_in(&self, region: Option<&str>, account: &str) -> bool {
         self.account.matches(account) && region.is_none_or(|region| self.region.matches(region))
     }
@@ -198,7 +201,13 @@ impl Resource {
         }
     }
 
+    /// What names must match, whatever their kind.
+    pub(crate) fn all_patterns(&self) -> impl Iterator<Item = &Pattern> {
+        self.names.iter().map(|(_, pattern)| pattern)
+    }
+
     /// What the name of a resource of this kind must match (any one of them).
+    #[inline]
     pub(crate) fn patterns(&self, kind: Kind) -> impl Iterator<Item = &Pattern> {
         self.names
             .iter()

@@ -3,7 +3,8 @@
 //! A filter with wildcards asks for many topics at once. To a policy it is a text like any other:
 //! in AWS an Allow of `a/?` lets `a/#` pass, and a Deny of `a/secret/*` does not see `a/#`. Here
 //! an Allow must cover all that the filter asks for: its `+` and `#` are met by a `*`, or by the
-//! same character where the author wrote it, never by a `?`. And a Deny speaks as soon as it
+//! same character where the author wrote it, never by a `?`; `*?` asks for one plain character
+//! anywhere in what it takes. And a Deny speaks as soon as it
 //! touches any of it: a topic, or a narrower filter. A shared subscription is granted only by its
 //! whole name, and denied by what denies the filter in it, too.
 
@@ -24,6 +25,7 @@ pub(crate) fn covers(pattern: &Pattern, values: Values<'_>, filter: &str) -> boo
     let Some(tokens) = pattern.tokens(values) else {
         return false;
     };
+    let tokens = spread(&tokens);
     let mut left = tokens.as_slice();
     let mut rest = filter.chars();
     // Behind the last star, and what it has not eaten yet.
@@ -57,6 +59,26 @@ pub(crate) fn covers(pattern: &Pattern, values: Values<'_>, filter: &str) -> boo
         }
         (left, rest) = (star, from.clone());
     }
+}
+
+/// The same pattern with a star on both sides of each `?` that stands beside one: where in the run
+/// its character is found does not matter.
+pub(crate) fn spread(tokens: &[Token]) -> Vec<Token> {
+    let mut spread = Vec::with_capacity(tokens.len());
+    for run in tokens.chunk_by(|one, next| is_wildcard(*one) && is_wildcard(*next)) {
+        if run.contains(&Token::Star) {
+            spread.push(Token::Star);
+            let ones = run.iter().filter(|token| **token == Token::One);
+            spread.extend(ones.flat_map(|one| [*one, Token::Star]));
+        } else {
+            spread.extend_from_slice(run);
+        }
+    }
+    spread
+}
+
+fn is_wildcard(token: Token) -> bool {
+    matches!(token, Token::One | Token::Star)
 }
 
 /// A filter, taken apart.
@@ -182,6 +204,9 @@ mod tests {
             ("a/?*", "a/#", false),
             ("a/*?", "a/#", false),
             ("a/?/*", "a/b/#", true),
+            ("?*", "+/+", true),
+            ("a*??", "a/+/+", true),
+            ("a*??", "a/+", false),
             ("a/b", "a/+", false),
             ("a/b/*", "a/#", false),
             ("a/*", "#", false),

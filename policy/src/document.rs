@@ -8,6 +8,7 @@ use crate::action::{ActionSet, nearest_action};
 use crate::arn::Resource;
 use crate::condition::{self, Condition};
 use crate::error::{PolicyError, Problem};
+use crate::gate::Gate;
 use crate::json::{Member, Node, at};
 use crate::shown::{WORD_MAX_CHARS, nearest, shown};
 use crate::tokens::Variable;
@@ -51,6 +52,8 @@ pub enum Effect {
 pub struct Policy {
     text: Box<str>,
     statements: Box<[Statement]>,
+    /// Of each statement.
+    gates: Box<[Gate]>,
     /// The variables of all resources, each once.
     variables: Box<[Variable]>,
     /// Its number among the versions of its policy, where somebody counts them.
@@ -115,6 +118,7 @@ impl Policy {
         let statements = read_document(&Node::read(text)?, lenient, &mut variables)?;
         Ok(Self {
             text: text.into(),
+            gates: statements.iter().map(Gate::of).collect(),
             statements,
             variables: variables.into(),
             number: None,
@@ -138,6 +142,10 @@ impl Policy {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    pub(crate) fn gates(&self) -> &[Gate] {
+        &self.gates
     }
 
     pub(crate) fn statements(&self) -> &[Statement] {

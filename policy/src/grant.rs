@@ -12,7 +12,7 @@ use crate::context::{Context, MessageFacts};
 use crate::coverage;
 use crate::document::{Effect, Policy, Statement};
 use crate::name::PolicyName;
-use crate::pattern::Values;
+use crate::pattern::{self, Values};
 use crate::tokens::Variable;
 
 /// What an ARN must carry to speak of this server.
@@ -329,17 +329,48 @@ impl Grant {
         name: &str,
         message: &MessageFacts,
     ) -> Decision {
+        // A filter with wildcards may meet what begins otherwise.
+        let wild = kind == Kind::TopicFilter
+            && !self.realm.textual_subscriptions
+            && coverage::is_wild(name);
+        let beginning = (!wild).then(|| pattern::beginning(name));
         let mut decision = Decision::ImplicitDeny;
-        for (_, bound) in self.statements() {
-            let settled = decision.is_allow() && bound.statement.effect == Effect::Allow;
-            if settled || self.speaks(bound, action, kind, name, message).is_none() {
-                continue;
+        let (mut values, mut first): (Values<'_>, usize) = (&self.values, 0);
+        for named in self.policies.iter() {
+            let policy = &*named.policy;
+            let variables = policy.variables();
+            let Some((own, rest)) = values.split_at_checked(variables.len()) else {
+                break;
+            };
+            values = rest;
+            for (place, gate) in policy.gates().iter().enumerate() {
+                if !gate.lets_pass(action, beginning) {
+                    continue;
+                }
+                let number = first + place;
+                let (Some(statement), Some(met)) =
+                    (policy.statements().get(place), self.met.get(number))
+                else {
+                    continue;
+                };
+                let bound = Bound {
+                    statement,
+                    values: own,
+                    variables,
+                    met: *met,
+                    number,
+                };
+                let settled = decision.is_allow() && statement.effect == Effect::Allow;
+                if settled || self.speaks(bound, action, kind, name, message).is_none() {
+                    continue;
+                }
+                match statement.effect {
+                    Effect::Allow if !self.denies => return Decision::Allow,
+                    Effect::Allow => decision = Decision::Allow,
+                    Effect::Deny => return Decision::ExplicitDeny,
+                }
             }
-            match bound.statement.effect {
-                Effect::Allow if !self.denies => return Decision::Allow,
-                Effect::Allow => decision = Decision::Allow,
-                Effect::Deny => return Decision::ExplicitDeny,
-            }
+            first += policy.gates().len();
         }
         decision
     }
@@ -356,6 +387,7 @@ impl Grant {
 
     /// The resource by which a statement speaks of this, if it does; of one that names what it
     /// does not speak of, the first.
+    #[inline]
     pub(crate) fn speaks<'s>(
         &self,
         bound: Bound<'s>,
@@ -386,6 +418,7 @@ impl Grant {
     }
 
     /// Whether the statement's conditions are met, for this message where they ask of it.
+    #[inline]
     pub(crate) fn is_met(&self, bound: Bound<'_>, message: &MessageFacts) -> bool {
         match bound.met {
             Met::No => false,
@@ -413,6 +446,7 @@ impl Grant {
             .find(|condition| !met(condition))
     }
 
+    #[inline]
     fn opened_of<'g>(&'g self, bound: Bound<'_>) -> impl Iterator<Item = &'g Resource> + Clone {
         let opened = if self.has_opened {
             &*self.seldom.opened
@@ -427,10 +461,9 @@ impl Grant {
 
     /// Whether the resource's ARN is the realm's and its name matches. What is granted must be
     /// covered whole; what is denied or spared needs only to be touched.
+    #[inline]
     fn reaches(&self, bound: Bound<'_>, resource: &Resource, kind: Kind, name: &str) -> bool {
-        if !resource.is_in(self.realm.region.as_deref(), &self.realm.account) {
-            return false;
-        }
+        let is_here = || resource.is_in(self.realm.region.as_deref(), &self.realm.account);
         if kind == Kind::TopicFilter {
             let grants = (bound.statement.effect == Effect::Allow) != bound.statement.but;
             if grants && self.mqtt_wild && resource.holds_mqtt_wild(bound.values) {
@@ -438,17 +471,20 @@ impl Grant {
             }
             if !self.realm.textual_subscriptions && coverage::is_wild(name) {
                 let mut patterns = resource.patterns(kind);
-                return if grants {
-                    patterns.any(|p| coverage::covers(p, bound.values, name))
-                } else {
-                    patterns.any(|p| coverage::touches(p, bound.values, name))
-                };
+                return is_here()
+                    && if grants {
+                        patterns.any(|p| coverage::covers(p, bound.values, name))
+                    } else {
+                        patterns.any(|p| coverage::touches(p, bound.values, name))
+                    };
             }
         }
-        self.name_matches(bound, resource, kind, name)
+        // Names differ more often than realms.
+        self.name_matches(bound, resource, kind, name) && is_here()
     }
 
     /// Whether the resource's last field matches, its variables having values.
+    #[inline]
     pub(crate) fn name_matches(
         &self,
         bound: Bound<'_>,

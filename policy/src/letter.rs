@@ -12,14 +12,14 @@ fn context() -> Value {
         "clientId": "thing1",
         "thing": {
             "name": "thing1", "type": "sensor", "isAttached": true,
-            "attributes": {"building": "b7", "level": "12", "hash": "a/#", "empty": ""},
+            "attributes": {"building": "b7", "level": "12", "hash": "a/#", "empty": "", "a,b": "comma"},
             "attachment": "NON_EXCLUSIVE_THING"
         },
         "certificate": {
             "id": "ab".repeat(32), "serialNumber": "12345",
             "subject": {
                 "CommonName": ["cn-1"], "Organization": ["Example Corp", "AnyCompany"],
-                "Country": ["US"], "Title": ["a*"], "Surname": "One",
+                "Country": ["US"], "Title": ["a*"], "Surname": "One", "GivenName": "Νικοσ",
                 "OrganizationalUnit": ["0", "1", "2", "3", "4", "5"]
             },
             "issuer": {"CommonName": ["Plant CA"]},
@@ -76,6 +76,11 @@ fn conditions_are_met_as_documented() {
         (
             false,
             json!({"StringNotEqualsIgnoreCase": {"iot:ClientId": "THING1"}}),
+        ),
+        // Letter by letter: the sigma at the end of a word is another small letter.
+        (
+            true,
+            json!({"StringEqualsIgnoreCase": {"iot:Certificate.Subject.GivenName": "ΝΙΚΟΣ"}}),
         ),
         (
             true,
@@ -471,6 +476,12 @@ fn resources_match_as_documented() {
             "iot:Publish",
             "~topic/${aws:username, 'all'}",
             "~topic/all",
+        ),
+        (
+            true,
+            "iot:Publish",
+            "~topic/${iot:Connection.Thing.Attributes[a,b]}",
+            "~topic/comma",
         ),
         (true, "iot:Publish", "~topic/a${?}", "~topic/a?"),
         (false, "iot:Publish", "~topic/a${?}", "~topic/ab"),

@@ -33,6 +33,7 @@ mod default;
 mod document;
 mod error;
 mod explain;
+mod gate;
 mod grant;
 mod json;
 mod key;
@@ -54,7 +55,7 @@ mod letter;
 #[cfg(test)]
 mod own_tests;
 #[cfg(test)]
-mod reference;
+mod properties;
 
 pub use action::{Action, UnknownAction};
 pub use context::{

@@ -292,9 +292,13 @@ impl Own {
         let at = |base: Option<i64>, ahead: bool| {
             let base = i128::from(base?);
             let moments = limits.iter().flat_map(|limit| {
-                let moment = if ahead { base + limit } else { base - limit };
+                let moment = if ahead {
+                    base.saturating_add(*limit)
+                } else {
+                    base.saturating_sub(*limit)
+                };
                 // A limit with a fraction, and operators with and without equality.
-                [moment - 1, moment, moment + 1]
+                [moment.saturating_sub(1), moment, moment.saturating_add(1)]
             });
             let moments = moments.filter(|moment| *moment > i128::from(now));
             moments.min().and_then(|moment| i64::try_from(moment).ok())

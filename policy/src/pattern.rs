@@ -37,7 +37,64 @@ enum Segment {
 /// A compiled pattern. No two literals or stars stand side by side, and no `?` behind a star
 /// (`*?` is `?*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Pattern(Box<[Segment]>);
+pub(crate) struct Pattern {
+    segments: Box<[Segment]>,
+    /// Where the first star and the last one stand; behind the end where there is none.
+    first_star: u32,
+    last_star: u32,
+}
+
+/// Bytes of a name that a [`Prefix`] looks at.
+const PREFIX_BYTES: usize = 8;
+
+/// The first bytes of all names that a pattern can match, as far as they are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Prefix {
+    bytes: u64,
+    /// Which of them count.
+    mask: u64,
+}
+
+impl Prefix {
+    /// Of any name.
+    pub(crate) const ANY: Self = Self { bytes: 0, mask: 0 };
+
+    fn of(text: &str) -> Self {
+        let mask = match text.len().min(PREFIX_BYTES) {
+            PREFIX_BYTES => u64::MAX,
+            bytes => (1 << (8 * bytes)) - 1,
+        };
+        let bytes = beginning(text);
+        Self { bytes, mask }
+    }
+
+    /// What both have in common.
+    pub(crate) fn common(self, other: Self) -> Self {
+        let same = (self.bytes ^ other.bytes).trailing_zeros() / 8;
+        let same = 1_u64.checked_shl(8 * same).map_or(u64::MAX, |bit| bit - 1);
+        let mask = self.mask & other.mask & same;
+        let bytes = self.bytes & mask;
+        Self { bytes, mask }
+    }
+
+    /// Whether a name with this [`beginning`] can be meant.
+    #[inline]
+    pub(crate) fn begins(self, beginning: u64) -> bool {
+        (self.bytes ^ beginning) & self.mask == 0
+    }
+}
+
+/// The first bytes of a name, zeros behind its end.
+#[inline]
+pub(crate) fn beginning(name: &str) -> u64 {
+    match name.as_bytes().first_chunk::<PREFIX_BYTES>() {
+        Some(first) => u64::from_le_bytes(*first),
+        None => {
+            let bytes = name.bytes().rev();
+            bytes.fold(0, |word, byte| word << 8 | u64::from(byte))
+        }
+    }
+}
 
 impl Pattern {
     pub(crate) fn compile(tokens: &[Token]) -> Self {
@@ -73,7 +130,23 @@ impl Pattern {
         if star {
             segments.push(Segment::Star);
         }
-        Self(segments.into())
+        let is_star = |segment: &Segment| *segment == Segment::Star;
+        let place = |place: Option<usize>| u32::try_from(place.unwrap_or(segments.len()));
+        let first_star = place(segments.iter().position(is_star)).unwrap_or(u32::MAX);
+        let last_star = place(segments.iter().rposition(is_star)).unwrap_or(u32::MAX);
+        Self {
+            segments: segments.into(),
+            first_star,
+            last_star,
+        }
+    }
+
+    /// How every name begins that it can match.
+    pub(crate) fn prefix(&self) -> Prefix {
+        match self.segments.first() {
+            Some(Segment::Literal(literal)) => Prefix::of(literal),
+            _ => Prefix::ANY,
+        }
     }
 
     /// The pattern taken apart again, with the values of its variables; `None` where one has
@@ -108,7 +181,7 @@ impl Pattern {
 
     fn expand(&self, variable: impl Fn(u16, &mut Vec<Token>) -> Option<()>) -> Option<Vec<Token>> {
         let mut tokens = Vec::new();
-        for segment in &self.0 {
+        for segment in &self.segments {
             match segment {
                 Segment::Literal(literal) => tokens.extend(literal.chars().map(Token::Char)),
                 Segment::One => tokens.push(Token::One),
@@ -120,24 +193,36 @@ impl Pattern {
     }
 
     /// Whether the whole of `name` matches.
+    #[inline]
     pub(crate) fn matches(&self, name: &str, values: Values<'_>) -> bool {
-        let is_star = |segment: &Segment| *segment == Segment::Star;
-        let mut pieces = self.0.split(is_star);
-        let Some(mut left) = pieces
-            .next()
-            .and_then(|first| strip_start(name, first, values))
+        let (first, last) = (self.first_star as usize, self.last_star as usize);
+        let Some((head, rest)) = self.segments.split_at_checked(first) else {
+            return false;
+        };
+        let Some(left) = strip_start(name, head, values) else {
+            return false;
+        };
+        let Some((Segment::Star, rest)) = rest.split_first() else {
+            return left.is_empty();
+        };
+        // Nearly all end by their only star.
+        if rest.is_empty() {
+            return true;
+        }
+        let Some((middle, tail)) = self
+            .segments
+            .split_at_checked(last)
+            .and_then(|(before, tail)| Some((before.get(first..)?, tail.get(1..)?)))
         else {
             return false;
         };
-        let Some(last) = pieces.next_back() else {
-            return left.is_empty();
-        };
         // The end is settled first: what the pieces between may use is then known.
-        let Some(middle) = strip_end(left, last, values) else {
+        let Some(mut left) = strip_end(left, tail, values) else {
             return false;
         };
-        left = middle;
-        for piece in pieces {
+        let pieces = middle.split(|segment| *segment == Segment::Star);
+        // Before the first star of the middle nothing stands.
+        for piece in pieces.skip(1) {
             match find(left, piece, values) {
                 Some(rest) => left = rest,
                 None => return false,
@@ -147,21 +232,38 @@ impl Pattern {
     }
 }
 
+#[inline]
 fn value<'v>(values: Values<'v>, variable: u16) -> Option<&'v str> {
     values.get(usize::from(variable))?.as_deref()
 }
 
+/// What is left of `text` behind `with`, which must begin it.
+#[inline]
+fn strip<'t>(text: &'t str, with: &str) -> Option<&'t str> {
+    steps::add(with.len());
+    // Most that differ do so at once.
+    match (text.as_bytes().first(), with.as_bytes().first()) {
+        (Some(is), Some(wanted)) if is != wanted => None,
+        _ => text.strip_prefix(with),
+    }
+}
+
 /// What is left of `text` behind `piece`, which must begin it.
-fn strip_start<'t>(text: &'t str, piece: &[Segment], values: Values<'_>) -> Option<&'t str> {
-    piece.iter().try_fold(text, |left, segment| match segment {
-        Segment::Literal(literal) => left.strip_prefix(&**literal),
-        Segment::Variable(variable) => left.strip_prefix(value(values, *variable)?),
-        Segment::One => {
-            let mut chars = left.chars();
-            chars.next().map(|_| chars.as_str())
-        }
-        Segment::Star => None,
-    })
+#[inline]
+fn strip_start<'t>(mut text: &'t str, piece: &[Segment], values: Values<'_>) -> Option<&'t str> {
+    for segment in piece {
+        text = match segment {
+            Segment::Literal(literal) => strip(text, literal)?,
+            Segment::Variable(variable) => strip(text, value(values, *variable)?)?,
+            Segment::One => {
+                steps::add(1);
+                let mut chars = text.chars();
+                chars.next().map(|_| chars.as_str())?
+            }
+            Segment::Star => return None,
+        };
+    }
+    Some(text)
 }
 
 /// What is left of `text` before `piece`, which must end it.
@@ -170,9 +272,17 @@ fn strip_end<'t>(text: &'t str, piece: &[Segment], values: Values<'_>) -> Option
         .iter()
         .rev()
         .try_fold(text, |left, segment| match segment {
-            Segment::Literal(literal) => left.strip_suffix(&**literal),
-            Segment::Variable(variable) => left.strip_suffix(value(values, *variable)?),
+            Segment::Literal(literal) => {
+                steps::add(literal.len());
+                left.strip_suffix(&**literal)
+            }
+            Segment::Variable(variable) => {
+                let value = value(values, *variable)?;
+                steps::add(value.len());
+                left.strip_suffix(value)
+            }
             Segment::One => {
+                steps::add(1);
                 let mut chars = left.chars();
                 chars.next_back().map(|_| chars.as_str())
             }
@@ -189,13 +299,23 @@ fn find<'t>(text: &'t str, piece: &[Segment], values: Values<'_>) -> Option<&'t 
         Segment::One | Segment::Star => return None,
     };
     if piece.len() == 1 {
-        let place = text.find(first)?;
+        // Linear in both, by the two-way algorithm.
+        let Some(place) = text.find(first) else {
+            steps::add(text.len());
+            return None;
+        };
+        steps::add(place + first.len());
         return text.get(place + first.len()..);
     }
     let start = first.chars().next()?;
     let mut left = text;
     loop {
-        left = left.get(left.find(start)?..)?;
+        let Some(place) = left.find(start) else {
+            steps::add(left.len());
+            return None;
+        };
+        steps::add(place + 1);
+        left = left.get(place..)?;
         if let Some(rest) = strip_start(left, piece, values) {
             return Some(rest);
         }
@@ -203,8 +323,25 @@ fn find<'t>(text: &'t str, piece: &[Segment], values: Values<'_>) -> Option<&'t 
     }
 }
 
+/// Counts the bytes looked at, so that tests can hold the bound; nothing otherwise.
+mod steps {
+    #[cfg(test)]
+    thread_local!(pub(super) static TAKEN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) });
+
+    #[cfg(test)]
+    pub(super) fn add(bytes: usize) {
+        TAKEN.set(TAKEN.get() + bytes);
+    }
+
+    #[cfg(not(test))]
+    #[inline(always)]
+    pub(super) fn add(_: usize) {}
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NAME_MAX_BYTES: usize = 65_535;
@@ -271,6 +408,37 @@ mod tests {
     }
 
     #[test]
+    fn beginnings_are_told_apart_and_shared() {
+        let prefix = |text: &str| pattern(text).prefix();
+        for (text, name, expected) in [
+            ("dt/*", "dt/a", true),
+            ("dt/*", "dt", false),
+            ("dt/*", "cmd/a", false),
+            ("abcdefghi*", "abcdefghx", true),
+            ("abcdefgh", "abcdefgx", false),
+            ("*", "", true),
+            ("?a", "xa", true),
+            ("$a", "b", true),
+            ("é", "è", false),
+        ] {
+            assert_eq!(
+                prefix(text).begins(beginning(name)),
+                expected,
+                "{text} {name}"
+            );
+        }
+        let both = prefix("dt/a").common(prefix("dt/bcd"));
+        assert_eq!(both, prefix("dt/*"));
+        assert_eq!(prefix("dt").common(prefix("dt/x")), prefix("dt"));
+        assert_eq!(prefix("a").common(prefix("b")).mask, 0);
+        assert_eq!(
+            prefix("abcdefgh").common(prefix("abcdefgh")),
+            prefix("abcdefgh")
+        );
+        assert_eq!(prefix("a").common(Prefix::ANY), Prefix::ANY);
+    }
+
+    #[test]
     fn hostile_patterns_finish() {
         let name = "a".repeat(NAME_MAX_BYTES);
         assert!(!matches_for("", &("*a".repeat(30_000) + "*b"), &name));
@@ -284,5 +452,66 @@ mod tests {
         assert!(!matches_for("", &format!("*a{}b*", "?".repeat(200)), &name));
         // The dearest shape: a long value compared at every place.
         assert!(!matches_for(&"a".repeat(30_000), "*$?b*", &name));
+    }
+
+    /// Bytes looked at to match, and the most that the module promises: each byte of the name once,
+    /// and at each of its places a piece that holds more than a literal.
+    fn steps(client_id: &str, text: &str, name: &str) -> (usize, usize) {
+        let values = [Some(client_id.into())];
+        let pattern = pattern(text);
+        steps::TAKEN.set(0);
+        _ = pattern.matches(name, &values);
+        let bytes = |segment: &Segment| match segment {
+            Segment::Literal(literal) => literal.len(),
+            Segment::Variable(_) => client_id.len(),
+            Segment::One | Segment::Star => 1,
+        };
+        let all: usize = pattern.segments.iter().map(bytes).sum();
+        let pieces = pattern.segments.split(|segment| *segment == Segment::Star);
+        let composed = pieces.filter(|piece| piece.len() > 1);
+        let dearest = composed.map(|piece| piece.iter().map(bytes).sum::<usize>());
+        let most = name.len() * (1 + dearest.max().unwrap_or(0)) + 2 * all;
+        (steps::TAKEN.get(), most)
+    }
+
+    #[test]
+    fn hostile_patterns_are_linear_in_the_name() {
+        for text in [
+            "*a*a*a*a*a*a*a*a*b".to_owned(),
+            "*a".repeat(1_000) + "*b",
+            "*aa".repeat(1_000) + "*b*",
+            "*ab".repeat(500) + "*aab",
+            "*a".repeat(1_000),
+            "a*".repeat(1_000),
+            "*a?b*".to_owned(),
+            "*a?".repeat(100) + "b*",
+            "*$?b*".to_owned(),
+            format!("*{}b*", "?".repeat(500)),
+            format!("*a{}b*", "?".repeat(500)),
+        ] {
+            for length in [4_000, 8_000, 16_000, 32_000, 64_000] {
+                let (taken, most) = steps("aaaaaaaa", &text, &"a".repeat(length));
+                assert!(taken <= most, "{text}: {taken} steps for {length}");
+                if !text.contains(['?', '$']) {
+                    assert!(taken <= length + 2 * text.len(), "{text}: {taken}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_pattern_takes_more_steps_than_promised(
+            text in "[ab?*$]{0,40}",
+            name in "[ab]{0,200}|a{0,200}",
+            client_id in "[ab]{0,8}",
+        ) {
+            let (taken, most) = steps(&client_id, &text, &name);
+            prop_assert!(taken <= most, "{} steps, {}", taken, most);
+            let values = [Some(client_id.into())];
+            if pattern(&text).matches(&name, &values) {
+                prop_assert!(pattern(&text).prefix().begins(beginning(&name)));
+            }
+        }
     }
 }

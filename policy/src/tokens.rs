@@ -27,6 +27,10 @@ impl Variable {
     }
 
     fn read(reference: &str, dialect: Dialect) -> Option<Self> {
+        // The name of an attribute may hold a comma.
+        if let Some(key) = Key::named(reference) {
+            return Some(Self { key, default: None });
+        }
         let (name, default) = match reference.split_once(',') {
             Some((name, default)) => {
                 let default = default

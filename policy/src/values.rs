@@ -91,10 +91,16 @@ impl Template {
     pub(crate) fn matches(&self, value: &str, context: &Context) -> bool {
         let values = self.variables.iter().map(|v| v.value(context));
         if self.ignore_case {
+            // Letter by letter as the pattern was: a text as a whole knows a final sigma.
+            let lower = |text: &str| {
+                text.chars()
+                    .flat_map(char::to_lowercase)
+                    .collect::<String>()
+            };
             let values: Vec<Option<Arc<str>>> = values
-                .map(|value| value.map(|value| value.to_lowercase().into()))
+                .map(|value| value.map(|value| lower(&value).into()))
                 .collect();
-            return self.pattern.matches(&value.to_lowercase(), &values);
+            return self.pattern.matches(&lower(value), &values);
         }
         self.pattern.matches(value, &values.collect::<Vec<_>>())
     }

@@ -23,6 +23,25 @@ pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     write(path, bytes, 0o644, 0o755)
 }
 
+/// What a file is called until it is whole.
+const UNFINISHED: &str = ".writing-";
+
+/// Removes what a crash left half written in a directory. For whoever alone writes there.
+///
+/// # Errors
+/// [`StoreError::Permission`] or [`StoreError::Io`], naming the path.
+pub fn sweep(directory: &Path) -> Result<(), StoreError> {
+    let io = |what| move |e| StoreError::io(what, directory, e);
+    for entry in fs::read_dir(directory).map_err(io("list"))? {
+        let entry = entry.map_err(io("list"))?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(|e| StoreError::io("remove", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
 fn write(path: &Path, bytes: &[u8], mode: u32, parent_mode: u32) -> Result<(), StoreError> {
     let parent = parent(path);
     create_directory(parent, parent_mode)?;
@@ -30,7 +49,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32, parent_mode: u32) -> Result<(), S
     // The temporary file is made 0600 from its first byte and renamed over the target, so a secret
     // is at no moment readable by others, and a symbolic link at `path` is replaced, not followed.
     let mut file = tempfile::Builder::new()
-        .prefix(".writing-")
+        .prefix(UNFINISHED)
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(parent)
         .map_err(io("write"))?;
@@ -113,6 +132,19 @@ mod tests {
             (&b"second"[..], 0o600)
         );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_crash_left_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        write_public(&dir.path().join("whole"), b"x").unwrap();
+        fs::write(dir.path().join(".writing-abc"), b"half").unwrap();
+        sweep(dir.path()).unwrap();
+        let left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["whole"]);
     }
 
     #[test]

@@ -306,7 +306,7 @@ def test_a_job_that_is_no_install_is_rejected(house, agent, fresh_name):
 
 def test_one_state_directory_has_one_agent(agent):
     lamp = agent()
-    eventually(lambda: (lamp.state / "lock").exists(), "the first agent to hold its state")
+    eventually(lambda: "connected to" in lamp.said(), "the first agent to be at work")
     second = subprocess.run(lamp.command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
     assert second.returncode != 0 and "in use by another muster-agent" in second.stderr
     assert lamp.stop() == 0

@@ -11,9 +11,11 @@ import yaml
 from server import MUSTER, REPOSITORY
 
 # From the top; a room uses only rooms on floors below its own. ARCHITECTURE.md draws the same picture.
-FLOORS = [{"muster"}, {"control"}, {"ota", "defender"}, {"broker"}, {"fleet"}, {"policy", "ca", "store"}]
+FLOORS = [{"muster"}, {"control", "bench"}, {"ota", "defender"}, {"broker"}, {"fleet"}, {"policy", "ca", "store"}]
 # Apart from the house: what each may use, by the features it may ask for.
-APART = {"agent": {"ota"}, "fuzz": {"broker", "ota"}, "load": set(), "simulate": {"broker", "fleet", "store", "ca", "policy"}}
+# `bench` stands where `muster` may use it and uses nothing, so that every broker gets the same load.
+APART = {"agent": {"ota"}, "bench": set(), "fuzz": {"broker", "ota", "policy"},
+         "instructions": {"broker", "policy"}, "simulate": {"broker", "fleet", "store", "ca", "policy"}}
 PURE_ONLY = {("agent", "ota"), ("fuzz", "ota")}
 TABLES = ("dependencies", "dev-dependencies", "build-dependencies")
 
@@ -70,6 +72,8 @@ def test_every_arrow_between_rooms_points_down():
     ("broker", "dependencies", "ota", {"optional": True}),
     ("broker", "dependencies", "agent", {}),
     ("agent", "dependencies", "policy", {}),
+    ("bench", "dependencies", "broker", {}),
+    ("control", "dependencies", "bench", {}),
     ("agent", "dependencies", "ota", {"features": ["server"]}),
 ])
 def test_a_wrong_arrow_is_seen(name, table, target, how):

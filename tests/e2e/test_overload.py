@@ -119,8 +119,12 @@ def test_fifty_publishers_and_one_slow_receiver(make_server, tmp_path, record_pr
     took = time.monotonic() - begun
     peak = memory(server, "VmHWM")
     assert [r.heard for r in others] == [total, total]
-    dropped = server.json("status")["broker"]["droppedQueueFull"]
+    status = server.json("status")
+    dropped = status["broker"]["droppedQueueFull"]
     assert dropped > 0
+    # And it is said whose they were.
+    assert [(queue["clientId"], queue["dropped"]) for queue in status["fullQueues"]] == [("slow", dropped)]
+    assert f"queue of slow (thing load) was full: {dropped} messages dropped" in server.cli("status")
     # Three queues; for each connection what is read at once, what is written at once and what TLS holds.
     bound = 3 * QUEUE_MB * MB + (PUBLISHERS + 3) * 3 * 65_536 + 16 * MB
     assert peak - before < bound, f"{peak - before} bytes more at the peak, the bounds add up to {bound}"

@@ -25,11 +25,7 @@ def test_a_denial_in_the_log_is_explained_by_the_policy_of_then(server, connect)
     server.update_policy("p", document(allow("*", "*")))
     assert client.publish("secret/x") in (0, 0x10)
 
-    def told():
-        done = server.run("policy", "explain", "--denial", publish, "--json")
-        return done.returncode == 0 and json.loads(done.stdout)
-
-    why = eventually(told, "the denial to be kept")
+    why = eventually(lambda: told(server, publish), "the denial to be kept")
     assert (why["decision"], why["thingName"], why["clientId"]) == ("ExplicitDeny", "lamp", "lamp")
     spoke = why["statements"][0]
     assert (spoke["policy"], spoke["version"], spoke["sid"], spoke["effect"]) == ("p", 1, "NoSecrets", "Deny")
@@ -40,6 +36,29 @@ def test_a_denial_in_the_log_is_explained_by_the_policy_of_then(server, connect)
     assert "is not kept" in server.refused("policy", "explain", "--denial", "0-0")
     now = server.json("policy", "explain", "--device", "lamp", "--action", "publish", "--topic", "secret/x")
     assert (now["decision"], now["statements"][0]["version"]) == ("Allow", 2)
+
+
+def test_a_delivery_that_is_withheld_is_explained_later(server, connect):
+    server.policy("p", document(allow("*", "*"), {**deny("Receive", "topic/a/secret"), "Sid": "NotForLamps"}))
+    server.policy("all", document(allow("*", "*")))
+    lamp = connect(server, server.device("lamp", "--policy", "p"))
+    sender = connect(server, server.device("sender", "--policy", "all"))
+    assert lamp.subscribe("a/secret") in (0, 1, 2)
+
+    def denial(said):
+        found = [line for line in server.stderr().splitlines() if said in line]
+        return found and re.search(r'denial="?([0-9a-f]+-[0-9a-f]+)', found[0])[1]
+
+    assert sender.publish("a/secret") == 0
+    withheld = eventually(lambda: denial("delivery denied"), server.stderr)
+    why = eventually(lambda: told(server, withheld), "the denial to be kept")
+    assert (why["decision"], why["action"], why["thingName"]) == ("ExplicitDeny", "iot:Receive", "lamp")
+    assert "NotForLamps" in [statement["sid"] for statement in why["statements"]]
+
+
+def told(server, denial):
+    done = server.run("policy", "explain", "--denial", denial, "--json")
+    return done.returncode == 0 and json.loads(done.stdout)
 
 
 def test_a_decision_is_explained_for_another_moment_place_and_message(shared, fresh_name):

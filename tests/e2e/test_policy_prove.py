@@ -81,6 +81,32 @@ def test_what_a_group_above_has_counts(server, prove):
     assert [r["outcome"] for r in prove("--topic", "above/#", "--only-group", "above")] == ["holds"]
 
 
+def test_who_gets_a_policy_is_held_to_the_invariants_too(server, prove):
+    server.device("lamp-1")
+    server.device("lamp-2")
+    server.cli("policy", "invariant", "set", "hall-only", "--topic", "hall/#", "--only-group", "hall")
+    server.policy("hall", document(allow(["Connect", "Publish"], "*")))
+    server.policy("never", document(deny("Publish", "topic/hall", "topic/hall/*")))
+    for group in ("hall", "yard"):
+        server.cli("group", "create", group)
+    kept = "--keep-proofs"
+    said = server.refused("policy", "attach", "hall", "--device", "lamp-1", kept)
+    assert "policy hall attached to cert:" in said and "would break invariant hall-only" in said
+    server.cli("policy", "attach", "hall", "--group", "hall", kept)
+    server.cli("group", "add", "hall", "lamp-1", kept)
+    # A Deny is what keeps the claim here: neither it nor the group can go.
+    server.cli("policy", "attach", "never", "--group", "yard", kept)
+    server.cli("group", "add", "yard", "lamp-2", kept)
+    server.cli("policy", "attach", "hall", "--device", "lamp-2", kept)
+    assert "policy never detached from group:yard would break" in server.refused("policy", "detach", "never", "--group", "yard", kept)
+    assert "device lamp-2 out of group yard would break" in server.refused("group", "remove", "yard", "lamp-2", kept)
+    assert [r["outcome"] for r in prove()] == ["holds"]
+    assert call(server, "PUT", "/thing-groups/removeThingFromThingGroup", {
+        "thingGroupName": "yard", "thingName": "lamp-2", "keepProofs": True})[:2] == (409, "InvariantBrokenException")
+    server.cli("group", "remove", "yard", "lamp-2")
+    assert [r["outcome"] for r in prove()] == ["broken"]
+
+
 def test_what_breaks_an_invariant_is_refused_where_proofs_are_kept(server, prove, tmp_path):
     server.device("lamp-1")
     server.cli("policy", "invariant", "set", "own-data", "--owned", "dt/${thing}/#")

@@ -208,6 +208,7 @@ mod tests {
     fn standing(thing: &str, groups: &[&str]) -> StandingNow {
         let groups: Vec<GroupName> = groups.iter().map(|name| name.parse().unwrap()).collect();
         StandingNow {
+            origin: fleet::Origin::Own,
             status: None,
             thing: Some(thing.parse().unwrap()),
             thing_facts: None,

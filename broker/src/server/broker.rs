@@ -13,17 +13,17 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use store::{Behind, Journal, Lsn, Replay, StoreError};
 use tokio::sync::oneshot;
-use tokio_rustls::TlsAcceptor;
 
 use super::bounds::Bounds;
 use super::clock::Clock;
 use super::durable::Durable;
+use super::endings::Endings;
 use super::groups::Groups;
 use super::hub::{Hub, RetainError};
 use super::janitor::{self, Deadlines};
 use super::limits::Limits;
 use super::listener::{self, Core, Transport};
-use super::mailbox::Signal;
+use super::mailbox::{Mailbox, Signal};
 use super::message::{Message, Origin};
 use super::pace;
 use super::recovery::{self, RecoveryError};
@@ -32,8 +32,9 @@ use super::reserved::ReservedTopics;
 use super::retained::Retained;
 use super::router::Routing;
 use super::sampler::Sampler;
-use super::sessions::Sessions;
-use super::stats::{Counters, Stats};
+use super::sessions::{SessionKey, Sessions};
+use super::stats::{Counters, FullQueue, Stats};
+use super::tls::Settings;
 use super::tree::TopicTree;
 use crate::codec::Qos;
 use crate::session::Publication;
@@ -172,14 +173,14 @@ impl Broker {
             (listeners.mqtt, listeners.mqtt_tls, Transport::Mqtt),
             (listeners.wss, listeners.wss_tls, Transport::WebSocket),
         ];
-        if let Some(first) = cores.first() {
+        if let Some(first) = cores.get(listener::ACCEPTING_CORE) {
             first.handle.spawn(janitor::run(Arc::clone(&self.hub)));
             for (listener, tls, transport) in ports {
                 let address = listener.local_addr();
                 let accepting = listener::accept(
                     listener,
                     transport,
-                    TlsAcceptor::from(tls),
+                    Settings::new(&tls),
                     Arc::clone(&self.hub),
                     Arc::clone(&cores),
                 );
@@ -188,6 +189,32 @@ impl Broker {
         }
         *serving = Some(Serving { cores: threads });
         Ok(())
+    }
+
+    /// Whether any session has a subscription that matches a topic: what is not retained and nobody hears need not be
+    /// written.
+    #[must_use]
+    pub fn is_heard(&self, topic: &str) -> bool {
+        let mut heard = false;
+        self.hub.tree.matches(topic, &mut |_| heard = true);
+        heard
+    }
+
+    /// The sessions whose queues have dropped most because they were full, at most `most` of them, the worst first.
+    #[must_use]
+    pub fn full_queues(&self, most: usize) -> Vec<FullQueue> {
+        let full = |(key, mailbox): (SessionKey, Arc<Mailbox>)| FullQueue {
+            owner: key.owner.to_string(),
+            client_id: key.client_id.as_str().to_owned(),
+            dropped: mailbox.dropped(),
+            waiting: mailbox.waiting(),
+        };
+        self.hub
+            .sessions
+            .droppers(most)
+            .into_iter()
+            .map(full)
+            .collect()
     }
 
     /// Publishes a message of a service to the sessions that subscribed to its topic. It is in
@@ -316,6 +343,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         groups: Groups::default(),
         retained: Retained::new(limits.retained_messages, limits.retained_bytes),
         sessions: Sessions::new(),
+        endings: Endings::default(),
         deadlines: Deadlines::new(),
         bounds: Bounds::new(&limits, aws),
         aws,

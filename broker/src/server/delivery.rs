@@ -13,12 +13,15 @@ use policy::{Action, Grant};
 
 use super::clock::Clock;
 use super::hub::Hub;
+use super::identity::keep_denial;
 use super::message::Message;
+use crate::topic::ClientId;
 
 /// Who is told of decisions that are made anew.
 pub(crate) struct Witness {
     pub(crate) hub: Arc<Hub>,
     pub(crate) standing: Arc<Standing>,
+    pub(crate) client_id: ClientId,
 }
 
 impl Witness {
@@ -29,6 +32,25 @@ impl Witness {
         let now = since.map_or(0, |since| since.as_secs());
         let registry = &self.hub.registry;
         registry.note_decision(&self.standing, action, name, allowed, now);
+    }
+
+    /// Tells why a message is withheld, as often as the log bears it.
+    fn withheld(&self, grant: &Grant, message: &Message) {
+        if !self.hub.denials.take() {
+            return;
+        }
+        let topic = message.topic();
+        let explanation = grant.explain_for(Action::Receive, topic, &message.facts());
+        let now = Clock::wall(self.hub.clock.now());
+        let registry = &*self.hub.registry;
+        let denial = keep_denial(registry, &self.standing, &self.client_id, &explanation, now);
+        tracing::warn!(
+            denial,
+            client_id = self.client_id.as_str(),
+            topic,
+            "delivery denied: {}",
+            explanation.reason()
+        );
     }
 }
 
@@ -74,6 +96,9 @@ impl Judge {
             let decision = self
                 .grant
                 .decide_for(Action::Receive, topic, &message.facts());
+            if !decision.is_allow() {
+                self.witness.withheld(&self.grant, message);
+            }
             return decision.is_allow();
         }
         if let Some(allowed) = self.received.get(topic) {
@@ -81,6 +106,9 @@ impl Judge {
         }
         let allowed = self.grant.decide(Action::Receive, topic).is_allow();
         self.witness.note(Action::Receive, topic, allowed);
+        if !allowed {
+            self.witness.withheld(&self.grant, message);
+        }
         if self.received.len() >= self.topics_max {
             self.received.clear();
         }

@@ -12,6 +12,7 @@ use store::{Behind, Lsn};
 use super::bounds::Bounds;
 use super::clock::Clock;
 use super::durable::Durable;
+use super::endings::{Ending, Endings};
 use super::groups::{Groups, Shared};
 use super::identity::Identity;
 use super::janitor::Deadlines;
@@ -40,6 +41,7 @@ pub(crate) struct Hub {
     pub(crate) groups: Groups,
     pub(crate) retained: Retained,
     pub(crate) sessions: Sessions,
+    pub(crate) endings: Endings,
     pub(crate) deadlines: Deadlines,
     pub(crate) limits: Limits,
     pub(crate) bounds: Bounds,
@@ -153,14 +155,18 @@ impl Hub {
     async fn publish(&self, message: Message, own: impl FnOnce() -> u64, settles: Vec<u8>) {
         let counters = self.own_counters();
         if message.retain() {
+            let mut next = self.next_commit();
             while let Err(RetainError::Behind(_)) = self.retain(&message) {
-                self.next_commit().await;
+                self.committed(next).await;
+                next = self.next_commit();
             }
         }
         let (_, receivers) = self.receivers(message.topic(), Some(own()));
         let mut routing = Routing::new(message, receivers).settling(settles);
+        let mut next = self.next_commit();
         while routing.run(&self.durable, counters).is_err() {
-            self.next_commit().await;
+            self.committed(next).await;
+            next = self.next_commit();
         }
     }
 
@@ -185,7 +191,14 @@ impl Hub {
         if !allowed {
             self.own_counters().denied_will.add();
             if self.denials.take() {
+                let denied = [Action::Publish, Action::RetainPublish];
+                let denied = denied.into_iter().find(|action| !may(*action));
+                let denial = denied.map(|action| {
+                    let explanation = grant.explain_for(action, topic, &facts);
+                    identity.keep_denial(&*self.registry, client, &explanation, Clock::wall(time))
+                });
                 tracing::warn!(
+                    denial,
                     client_id = client.as_str(),
                     topic,
                     "will not published: no longer allowed"
@@ -204,11 +217,10 @@ impl Hub {
         self.publish(message, own, will_key(number)).await;
     }
 
-    /// Completes at the journal's next commit.
-    pub(crate) async fn next_commit(&self) {
-        let journal = self.durable.journal();
-        let next = Lsn(journal.durable().0.saturating_add(1));
-        self.committed(next).await;
+    /// What the journal's next commit will reach. Asked for before a write that may find the journal full: there is a
+    /// commit to come then, which asked for afterwards may have been the last.
+    pub(crate) fn next_commit(&self) -> Lsn {
+        Lsn(self.durable.journal().durable().0.saturating_add(1))
     }
 
     /// Completes when the journal is durable up to `lsn`.
@@ -229,10 +241,11 @@ impl Hub {
         mut write: impl FnMut(&Durable) -> Result<Lsn, Behind>,
     ) -> Option<Lsn> {
         loop {
+            let next = self.next_commit();
             match write(&self.durable) {
                 Ok(lsn) => return Some(lsn),
                 Err(Behind::TooLarge { .. }) => return None,
-                Err(Behind::Full { .. }) => self.next_commit().await,
+                Err(Behind::Full { .. }) => self.committed(next).await,
             }
         }
     }
@@ -331,13 +344,13 @@ impl Hub {
                     limit = self.limits.parked_sessions,
                     "session dropped: as many sessions are parked as may be"
                 );
-                self.discard(&parked);
+                self.discard(key, &parked);
             }
         }
     }
 
-    /// Ends a kept session: nothing of it remains. Returns when that is safe.
-    pub(crate) fn discard(&self, parked: &Parked) -> Option<Lsn> {
+    /// Ends a kept session: nothing of it remains once [`Hub::ended`] has completed.
+    pub(crate) fn discard(&self, key: &SessionKey, parked: &Parked) {
         let mailbox = &parked.mailbox;
         self.unsubscribe_all(mailbox.number(), parked.subscriptions.keys());
         for flight in &parked.in_flight {
@@ -347,7 +360,7 @@ impl Hub {
         for packet_id in &parked.held {
             self.durable.delete_held(mailbox.number(), *packet_id);
         }
-        self.erase(mailbox)
+        self.erase(key, mailbox);
     }
 
     /// Removes subscriptions of a session from the tree and the journal.
@@ -395,16 +408,50 @@ impl Hub {
         mailbox.forget_token(token, body);
     }
 
-    /// Closes a mailbox and deletes the session's records. Returns when that is safe.
-    pub(crate) fn erase(&self, mailbox: &Mailbox) -> Option<Lsn> {
+    /// Closes a mailbox and deletes the session's records.
+    pub(crate) fn erase(&self, key: &SessionKey, mailbox: &Mailbox) {
         for delivery in mailbox.close() {
             self.drop_unsent(mailbox, delivery);
         }
         if !mailbox.is_durable() {
-            return None;
+            return;
         }
-        self.durable.delete_will(mailbox.number());
-        self.durable.delete_session(mailbox.number())
+        let number = mailbox.number();
+        self.durable.delete_will(number);
+        let deleted = self.durable.delete_session(number);
+        self.note_ending(key, Ending { number, deleted });
+    }
+
+    /// Notes that a session is about to be erased, before somebody else can claim its key.
+    pub(crate) fn ends(&self, key: &SessionKey, mailbox: &Mailbox) {
+        if mailbox.is_durable() {
+            let (number, deleted) = (mailbox.number(), None);
+            self.note_ending(key, Ending { number, deleted });
+        }
+    }
+
+    fn note_ending(&self, key: &SessionKey, ending: Ending) {
+        self.endings
+            .note(key, ending, self.durable.journal().durable());
+    }
+
+    /// Completes when no session that has ended under this key can come back after a crash.
+    pub(crate) async fn ended(&self, key: &SessionKey) {
+        while let Some(ending) = self.endings.of(key) {
+            match ending.deleted {
+                Some(deleted) => {
+                    self.committed(deleted).await;
+                    self.endings.settle(key, ending);
+                }
+                None => {
+                    let next = self.next_commit();
+                    match self.durable.delete_session(ending.number) {
+                        None => self.committed(next).await,
+                        deleted => self.note_ending(key, Ending { deleted, ..ending }),
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -150,14 +150,7 @@ impl Identity {
         explanation: &Explanation,
         at: SystemTime,
     ) -> String {
-        let kept = registry.keep_denial(Denial {
-            at,
-            certificate: self.certificate(),
-            thing: self.standing.now().thing.clone(),
-            client_id: client_id.as_str().to_owned(),
-            explanation: explanation.to_json(),
-        });
-        kept.unwrap_or_else(|| "none".to_owned())
+        keep_denial(registry, &self.standing, client_id, explanation, at)
     }
 
     /// Whose sessions its connections are.
@@ -170,4 +163,22 @@ impl Identity {
             client_id: client_id.clone(),
         }
     }
+}
+
+/// Keeps a denial of a principal's under an id.
+pub(crate) fn keep_denial(
+    registry: &dyn Registry,
+    standing: &Standing,
+    client_id: &ClientId,
+    explanation: &Explanation,
+    at: SystemTime,
+) -> String {
+    let kept = registry.keep_denial(Denial {
+        at,
+        certificate: *standing.id(),
+        thing: standing.now().thing.clone(),
+        client_id: client_id.as_str().to_owned(),
+        explanation: explanation.to_json(),
+    });
+    kept.unwrap_or_else(|| "none".to_owned())
 }

@@ -108,7 +108,11 @@ pub(crate) async fn run(hub: Arc<Hub>) {
 async fn attend(hub: &Hub, key: &SessionKey, number: u64) {
     let now = hub.clock.now();
     let expired = hub.sessions.take_parked_if(key, number, |parked| {
-        parked.expires_at.is_some_and(|at| at <= now)
+        let expired = parked.expires_at.is_some_and(|at| at <= now);
+        if expired {
+            hub.ends(key, &parked.mailbox);
+        }
+        expired
     });
     let due = match expired {
         Some(mut parked) => {
@@ -117,7 +121,7 @@ async fn attend(hub: &Hub, key: &SessionKey, number: u64) {
                 hub.publish_will(number, &will, &parked.identity, &key.client_id)
                     .await;
             }
-            hub.discard(&parked);
+            hub.discard(key, &parked);
             None
         }
         None => hub
@@ -140,14 +144,18 @@ fn check_standings(hub: &Hub) {
         .sessions
         .parked_where(|parked| parked.identity.standing.generation() != parked.generation);
     for (key, number) in changed {
-        let lost = hub
-            .sessions
-            .take_parked_if(&key, number, |parked| !parked.identity.is_active());
+        let lost = hub.sessions.take_parked_if(&key, number, |parked| {
+            let lost = !parked.identity.is_active();
+            if lost {
+                hub.ends(&key, &parked.mailbox);
+            }
+            lost
+        });
         match lost {
             Some(parked) => {
                 tracing::info!(owner = %key.owner, client_id = key.client_id.as_str(),
                     "parked session dropped: its certificate is no longer ACTIVE");
-                hub.discard(&parked);
+                hub.discard(&key, &parked);
                 hub.forget_retained_of(parked.identity.certificate());
             }
             None => {

@@ -18,6 +18,9 @@ pub struct Limits {
     pub handshake_time: Duration,
     /// Bytes of one MQTT packet, header included.
     pub packet_bytes: usize,
+    /// How long one packet may take from its first byte to its last: who drips holds memory and a place, also with no
+    /// keep alive. Enough for the largest over a link of a few kilobytes a second.
+    pub packet_time: Duration,
     /// Bytes of the first packet, which comes before anybody is known by client id.
     pub connect_packet_bytes: usize,
     /// Bytes of a topic name or filter.
@@ -76,6 +79,7 @@ impl Default for Limits {
             handshakes_in_flight: 1_000,
             handshake_time: Duration::from_secs(10),
             packet_bytes: 1024 * 1024,
+            packet_time: Duration::from_secs(300),
             connect_packet_bytes: 256 * 1024,
             topic_bytes: TOPIC_MAX_BYTES,
             topic_levels: TOPIC_MAX_LEVELS,

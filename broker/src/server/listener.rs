@@ -5,16 +5,19 @@
 //! connections are shed before the handshake costs anything.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ca::{CertificateFacts, CertificateId};
+use rustls::ServerConnection;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::clock::Clock;
@@ -23,6 +26,7 @@ use super::hub::Hub;
 use super::identity::{self, Identity};
 use super::refusal::explain;
 use super::stats::Counters;
+use super::tls::Settings;
 use super::websocket;
 
 /// After a failed accept (no file descriptors left, mostly): the backlog waits, nothing spins.
@@ -30,6 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Plaintext rustls may hold for a peer that does not read, beside our own output buffer.
 const TLS_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Which core the acceptors run on.
+pub(crate) const ACCEPTING_CORE: usize = 0;
 
 /// What a port speaks inside TLS: an ordered stream of bytes [MQTT-4.2.0-1] [MQTT311-7.1.1-1] and nothing beyond the
 /// standards [MQTT311-7.0.0-2].
@@ -50,7 +57,7 @@ pub(crate) struct Core {
 pub(crate) async fn accept(
     listener: TcpListener,
     transport: Transport,
-    acceptor: TlsAcceptor,
+    tls: Settings,
     hub: Arc<Hub>,
     cores: Arc<[Core]>,
 ) -> io::Result<()> {
@@ -58,13 +65,8 @@ pub(crate) async fn accept(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut turn = 0_usize;
     loop {
-        // Back to a plain socket: it belongs to the reactor of the core that will serve it.
         let socket = match listener.accept().await {
-            Ok((socket, _)) => socket.into_std(),
-            Err(error) => Err(error),
-        };
-        let socket = match socket {
-            Ok(socket) => socket,
+            Ok((socket, _)) => socket,
             Err(error) => {
                 if hub.denials.take() {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -73,7 +75,8 @@ pub(crate) async fn accept(
                 continue;
             }
         };
-        let Some(core) = cores.get(turn % cores.len().max(1)) else {
+        let number = turn % cores.len().max(1);
+        let Some(core) = cores.get(number) else {
             return Ok(());
         };
         turn = turn.wrapping_add(1);
@@ -83,14 +86,23 @@ pub(crate) async fn accept(
             continue;
         };
         let counters = Arc::clone(&core.counters);
-        core.handle.spawn(handshake(
-            socket,
-            transport,
-            acceptor.clone(),
-            Arc::clone(&hub),
-            counters,
-            place,
-        ));
+        let (tls, hub) = (tls.clone(), Arc::clone(&hub));
+        if number == ACCEPTING_CORE {
+            let shaking = handshake(socket, transport, tls, hub, counters, place);
+            core.handle.spawn(shaking);
+            continue;
+        }
+        // It moves to the reactor of the core that will serve it.
+        let Ok(socket) = socket.into_std() else {
+            counters.handshakes_failed.add();
+            continue;
+        };
+        core.handle.spawn(async move {
+            match TcpStream::from_std(socket) {
+                Ok(socket) => handshake(socket, transport, tls, hub, counters, place).await,
+                Err(_) => counters.handshakes_failed.add(),
+            }
+        });
     }
 }
 
@@ -132,13 +144,13 @@ impl Place {
 async fn handshake(
     socket: TcpStream,
     transport: Transport,
-    acceptor: TlsAcceptor,
+    tls: Settings,
     hub: Arc<Hub>,
     counters: Arc<Counters>,
     place: Place,
 ) {
     let deadline = Instant::now() + hub.limits.handshake_time;
-    let Some(tls) = secure(socket, acceptor, &hub, deadline).await else {
+    let Some(tls) = secure(socket, &tls, &hub, deadline).await else {
         counters.handshakes_failed.add();
         return;
     };
@@ -169,16 +181,19 @@ async fn handshake(
 
 async fn secure(
     socket: TcpStream,
-    acceptor: TlsAcceptor,
+    tls: &Settings,
     hub: &Hub,
     deadline: Instant,
-) -> Option<TlsStream<tokio::net::TcpStream>> {
-    socket.set_nonblocking(true).ok()?;
+) -> Option<TlsStream<TcpStream>> {
     let peer = socket.peer_addr().ok()?;
     // Before the handshake: its last flight must not wait for a delayed acknowledgement.
     socket.set_nodelay(true).ok()?;
-    let socket = tokio::net::TcpStream::from_std(socket).ok()?;
-    let accept = acceptor.accept_with(socket, |tls| tls.set_buffer_limit(Some(TLS_BUFFER_BYTES)));
+    let accept = async {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        let config = Arc::clone(tls.of(&start.client_hello()));
+        let bounded = |tls: &mut ServerConnection| tls.set_buffer_limit(Some(TLS_BUFFER_BYTES));
+        start.into_stream_with(config, bounded).await
+    };
     match Box::pin(timeout_at(deadline, accept)).await {
         Ok(Ok(tls)) => Some(tls),
         Ok(Err(error)) => {
@@ -197,7 +212,7 @@ async fn secure(
 /// Who the peer is, if it may be here at all.
 fn identify(
     hub: &Hub,
-    tls: &TlsStream<tokio::net::TcpStream>,
+    tls: &TlsStream<TcpStream>,
     transport: Transport,
 ) -> Result<Identity, String> {
     let (socket, connection) = tls.get_ref();
@@ -224,7 +239,13 @@ fn identify(
             rustls::ProtocolVersion::TLSv1_3 => Some(policy::TlsVersion::V1_3),
             _ => None,
         });
-    identity::check(&identity.standing.now(), Clock::wall(hub.clock.now()))
+    let now = identity.standing.now();
+    if now.status.is_none()
+        && let Some(reserved) = hub.reserved.get()
+    {
+        reserved.newcomer(leaf);
+    }
+    identity::check(&now, Clock::wall(hub.clock.now()))
         .map_err(|error| format!("certificate {id}: {error}"))?;
     Ok(identity)
 }

@@ -66,6 +66,8 @@ pub(crate) struct Mailbox {
     signals: AtomicU32,
     /// As `State::Live`, for those who choose among mailboxes.
     live: AtomicBool,
+    /// Messages that were not kept because the queue was full, since the session was made or the server started.
+    dropped: AtomicU64,
     bounds: Bounds,
     inner: Mutex<Inner>,
 }
@@ -111,6 +113,7 @@ impl Mailbox {
             next_token: AtomicU64::new(1),
             signals: AtomicU32::new(0),
             live: AtomicBool::new(true),
+            dropped: AtomicU64::new(0),
             bounds: Bounds {
                 queue_messages: limits.session_queue_messages,
                 queue_bytes: limits.session_queue_bytes,
@@ -153,9 +156,24 @@ impl Mailbox {
         self.durable.is_some()
     }
 
+    /// Messages that were not kept because the queue was full.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Messages that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.inner.lock().queue.len()
+    }
+
     /// Whether a connection owns it.
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::Relaxed)
+    }
+
+    /// The first token that no delivery has yet.
+    pub(crate) fn next_token(&self) -> u64 {
+        self.next_token.load(Ordering::Relaxed)
     }
 
     /// The number for a delivery of this QoS: 0 where it is not kept.
@@ -239,6 +257,7 @@ impl Mailbox {
             || inner.queued_bytes.saturating_add(delivery.weight_bytes) > self.bounds.qos0_bytes
         {
             counters.dropped_qos0_full.add();
+            self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         inner.add(delivery);
@@ -279,6 +298,7 @@ impl Mailbox {
         self.notify(inner, Signal::MAIL);
         for oldest in &dropped {
             counters.dropped_queue_full.add();
+            self.dropped.fetch_add(1, Ordering::Relaxed);
             self.forget(oldest);
         }
     }

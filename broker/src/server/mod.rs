@@ -2,10 +2,12 @@
 
 mod bounds;
 mod broker;
+mod client_verifier;
 mod clock;
 mod connection;
 mod delivery;
 mod durable;
+mod endings;
 mod groups;
 mod hub;
 mod identity;
@@ -42,7 +44,7 @@ pub use registry::Registry;
 pub use reserved::{
     DisconnectReason, Lifecycle, LifecycleChange, Principal, Reply, Request, ReservedTopics,
 };
-pub use stats::Stats;
+pub use stats::{FullQueue, Stats};
 
 /// Inner parts for benchmarks and fuzzing; no part of the interface.
 #[doc(hidden)]

@@ -7,6 +7,9 @@
 //! of a saturated core cost otherwise; a core that still finds time to park pays nothing, because
 //! nothing rests there.
 //!
+//! Rests make the core idle now and then, for what they save. So it counts as saturated until it
+//! has been idle for most of a while: by then it would have time to spare without rests as well.
+//!
 //! One of these per core, for the connections of its thread; a thread that never called
 //! [`moderate`] never lets anything rest.
 
@@ -26,6 +29,13 @@ const IDLE: Duration = Duration::from_micros(50);
 /// A core that has not been idle for so long, in milliseconds, is saturated.
 const SATURATED_AFTER_MS: u64 = 2;
 
+/// How long, in milliseconds, a saturated core is watched before it is judged again.
+const WATCH_MS: u64 = 16;
+
+/// A saturated core that was idle for more than so many hundredths of the watch is saturated no more: with rests a
+/// message costs no less than half of what it costs without.
+const IDLE_PERCENT: u64 = 60;
+
 /// How long a connection rests after it was read on a saturated core, in milliseconds.
 const REST_MS: u64 = 4;
 
@@ -37,6 +47,9 @@ thread_local! {
 struct Core {
     moderating: Cell<bool>,
     busy_since: Cell<Option<Time>>,
+    /// Since when a saturated core is watched, and how long it has been idle since.
+    watched: Cell<Option<Time>>,
+    idle: Cell<Duration>,
     parked_at: Cell<Option<Instant>>,
     resting: RefCell<VecDeque<(Time, Waker)>>,
     attendant: RefCell<Option<Waker>>,
@@ -47,6 +60,8 @@ impl Core {
         Self {
             moderating: Cell::new(false),
             busy_since: Cell::new(None),
+            watched: Cell::new(None),
+            idle: Cell::new(Duration::ZERO),
             parked_at: Cell::new(None),
             resting: RefCell::new(VecDeque::new()),
             attendant: RefCell::new(None),
@@ -54,9 +69,32 @@ impl Core {
     }
 
     fn is_saturated(&self, now: Time) -> bool {
+        if let Some(watched) = self.watched.get() {
+            let elapsed = now.millis_since(watched);
+            if elapsed < WATCH_MS {
+                return true;
+            }
+            let idle = self.idle.take().as_millis() * 100;
+            let still = idle <= u128::from(elapsed * IDLE_PERCENT);
+            self.watched.set(still.then_some(now));
+            self.busy_since.set(None);
+            return still;
+        }
         let since = self.busy_since.get().unwrap_or(now);
         self.busy_since.set(Some(since));
-        self.moderating.get() && now.millis_since(since) >= SATURATED_AFTER_MS
+        let saturated = self.moderating.get() && now.millis_since(since) >= SATURATED_AFTER_MS;
+        if saturated {
+            self.watched.set(Some(now));
+            self.idle.set(Duration::ZERO);
+        }
+        saturated
+    }
+
+    fn was_idle(&self, waited: Duration) {
+        if waited >= IDLE {
+            self.busy_since.set(None);
+        }
+        self.idle.set(self.idle.get() + waited);
     }
 
     fn rest(&self, now: Time, waker: &Waker) -> Option<Time> {
@@ -101,9 +139,8 @@ pub(crate) fn park() {
 /// that finds the next events at once is.
 pub(crate) fn unpark() {
     CORE.with(|core| {
-        let waited = core.parked_at.take().map(|at| at.elapsed());
-        if waited.is_some_and(|waited| waited >= IDLE) {
-            core.busy_since.set(None);
+        if let Some(at) = core.parked_at.take() {
+            core.was_idle(at.elapsed());
         }
     });
 }
@@ -155,9 +192,29 @@ mod tests {
         for millis in 0..100 {
             assert_eq!(core.rest(at(millis), Waker::noop()), None);
             if millis % 2 == 1 {
-                core.busy_since.set(None);
+                core.was_idle(IDLE);
             }
         }
+    }
+
+    #[test]
+    fn a_core_that_idles_because_of_rests_goes_on_with_them_until_it_idles_for_long() {
+        let core = core();
+        let rests = |millis| core.rest(at(millis), Waker::noop()).is_some();
+        assert!(!rests(0));
+        assert!(rests(2));
+        // Half of the time there is nothing to do, which would be all of it without rests.
+        for millis in 3..100 {
+            core.was_idle(Duration::from_micros(500));
+            assert!(rests(millis), "{millis}");
+        }
+        // Now there is little to do; at the end of the watch it shows.
+        let mut resting = 0;
+        for millis in 100..200 {
+            core.was_idle(Duration::from_micros(900));
+            resting += u64::from(rests(millis));
+        }
+        assert!(resting <= 2 * WATCH_MS, "{resting}");
     }
 
     #[test]

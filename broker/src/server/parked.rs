@@ -82,6 +82,7 @@ impl Parked {
         record.expires_at_ms = self.expires_at.map(Time::as_millis);
         record.will_at_ms = self.will.as_ref().map(|(_, due)| due.as_millis());
         record.next_packet_id = self.next_packet_id;
+        record.next_token = self.mailbox.next_token();
         record.in_flight = self.in_flight.iter().map(|flight| flight.token).collect();
         record
     }

@@ -30,6 +30,10 @@ pub(crate) struct SessionRecord {
     /// Whether a connection held it when this was written.
     pub(crate) connected: bool,
     pub(crate) next_packet_id: PacketId,
+    /// The first token that nothing was queued under when this was written: what was given up half-way must not lend
+    /// its packet identifier to another message, which the client would take for the one it has.
+    #[serde(default)]
+    pub(crate) next_token: Token,
     /// The tokens of what was sent and not acknowledged when the connection ended, in the order of sending.
     pub(crate) in_flight: Vec<Token>,
 }
@@ -64,6 +68,7 @@ impl SessionRecord {
             will_at_ms: None,
             connected: true,
             next_packet_id: UNNUMBERED_FROM,
+            next_token: 0,
             in_flight: Vec::new(),
         }
     }
@@ -97,6 +102,10 @@ mod tests {
         );
         record.in_flight.push(7);
         assert_eq!(decode(&encode(&record)).unwrap(), record);
+        // One of before there was a next token.
+        let mut older: serde_json::Value = serde_json::from_slice(&encode(&record)).unwrap();
+        older.as_object_mut().unwrap().remove("next_token");
+        assert_eq!(decode(older.to_string().as_bytes()).unwrap(), record);
         record.version += 1;
         assert!(matches!(
             decode(&encode(&record)),

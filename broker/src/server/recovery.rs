@@ -162,6 +162,7 @@ impl Found {
         let received = self.received.remove(&number).unwrap_or_default();
         let tokens = queue.keys().chain(&received);
         let next_token = tokens.max().map_or(1, |token| token + 1);
+        let next_token = next_token.max(record.next_token);
         let in_flight = in_flight(hub, &record, &mut queue, received);
         let deliveries: VecDeque<Delivery> = queue
             .into_iter()

@@ -5,11 +5,12 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use fleet::authorities::NotAdmitted;
 use parking_lot::RwLock;
 use rustls::client::verify_server_name;
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, CertificateError, Error};
+use rustls::{AlertDescription, CertificateError, Error, OtherError};
 use rustls_pki_types::ServerName;
 
 use super::sampler::Sampler;
@@ -53,14 +54,16 @@ pub fn explain(error: &io::Error) -> Option<&'static str> {
         }
         Error::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
-        ) => {
-            "the client's certificate was issued by another authority: give the device one of this server's (muster \
-             device create)"
-        }
+        ) => NotAdmitted::Stranger.as_str(),
         Error::InvalidCertificate(
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
         ) => {
             "the client's certificate is not for clients: only a device certificate opens this door"
+        }
+        Error::InvalidCertificate(CertificateError::Other(OtherError(other)))
+            if let Some(why) = other.downcast_ref::<NotAdmitted>() =>
+        {
+            why.as_str()
         }
         Error::InvalidCertificate(_) => {
             "the client's certificate is not one that this server's authority gives to devices"

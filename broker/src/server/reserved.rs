@@ -26,6 +26,11 @@ pub trait ReservedTopics: Send + Sync {
     fn lifecycle(&self, event: Lifecycle) {
         drop(event);
     }
+
+    /// Hears of a certificate (DER) that no row of the registry is about, whose key came through a
+    /// handshake; the connection ends. Called on a thread that serves connections, so it must not
+    /// block.
+    fn newcomer(&self, _certificate: &[u8]) {}
 }
 
 /// What happened to a session, and whose it is.

@@ -263,12 +263,27 @@ impl Sessions {
         }
     }
 
+    /// The sessions whose queues have dropped most, those first. Walks all sessions, one lock after the other.
+    pub(crate) fn droppers(&self, most: usize) -> Vec<(SessionKey, Arc<Mailbox>)> {
+        let mut found: Vec<(u64, SessionKey, Arc<Mailbox>)> = Vec::new();
+        for shard in &self.shards {
+            let dropping = |(key, slot): (&SessionKey, &Slot)| {
+                let mailbox = slot.mailbox();
+                let dropped = mailbox.dropped();
+                (dropped > 0).then(|| (dropped, key.clone(), Arc::clone(mailbox)))
+            };
+            found.extend(shard.lock().iter().filter_map(dropping));
+            found.sort_unstable_by_key(|(dropped, ..)| std::cmp::Reverse(*dropped));
+            found.truncate(most);
+        }
+        let kept = found.into_iter();
+        kept.map(|(_, key, mailbox)| (key, mailbox)).collect()
+    }
+
     /// The number of the session that is under this key now.
     pub(crate) fn number_of(&self, key: &SessionKey) -> Option<u64> {
-        self.shard(key).lock().get(key).map(|slot| match slot {
-            Slot::Live { mailbox, .. } => mailbox.number(),
-            Slot::Parked(parked) => parked.mailbox.number(),
-        })
+        let shard = self.shard(key).lock();
+        shard.get(key).map(|slot| slot.mailbox().number())
     }
 
     fn shard(&self, key: &SessionKey) -> &Mutex<HashMap<SessionKey, Slot>> {
@@ -283,6 +298,13 @@ impl Sessions {
 }
 
 impl Slot {
+    fn mailbox(&self) -> &Arc<Mailbox> {
+        match self {
+            Self::Live { mailbox, .. } => mailbox,
+            Self::Parked(parked) => &parked.mailbox,
+        }
+    }
+
     fn live(mailbox: Arc<Mailbox>) -> Self {
         Self::Live {
             mailbox,

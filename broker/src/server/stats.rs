@@ -80,6 +80,20 @@ counters! {
     denied_will,
 }
 
+/// A session whose queue has been full.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FullQueue {
+    /// The thing it belongs to, or the certificate where there is no thing.
+    pub owner: String,
+    /// Its client id.
+    pub client_id: String,
+    /// Messages that were not kept, since the session was made or the server started.
+    pub dropped: u64,
+    /// Messages that wait in it now.
+    pub waiting: usize,
+}
+
 /// A counter that many may read and, by habit, one core writes.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);

@@ -1,14 +1,22 @@
 //! TLS settings of every listener: 1.3 and 1.2, client certificates judged against our own
-//! authority only, tickets on (the registry is asked again at every handshake, resumed or full).
+//! authority and those that are registered, tickets on (the registry is asked again at every handshake, resumed or full).
 
 use std::sync::Arc;
 
+use fleet::Fleet;
+use parking_lot::RwLock;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{
+    CipherSuite, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
+use super::client_verifier::WithOutside;
 use super::refusal::Named;
 pub use super::refusal::explain;
 pub use super::sampler::Sampler;
@@ -103,33 +111,132 @@ fn certified(
     Ok(key)
 }
 
-/// Makes the TLS configuration of one listener.
-///
-/// `authorities` are the certificates of root and issuing authority (DER). Both are anchors, so a
-/// device that sends only its leaf is understood.
-///
-/// # Errors
-/// [`TlsError`], naming which part is unusable.
-pub fn server_config(
-    authorities: &[CertificateDer<'_>],
-    certificate: &ServerCertificate,
-    client: ClientAuth,
-    protocol: Protocol,
-) -> Result<Arc<ServerConfig>, TlsError> {
-    let provider = Arc::new(provider());
+/// What a client's certificate must lead to, as all listeners judge it. Clones share it; others take their place from
+/// the next handshake on, and no connection notices.
+#[derive(Debug, Clone)]
+pub struct ClientAnchors {
+    verifier: Arc<RwLock<Arc<dyn ClientCertVerifier>>>,
+}
+
+impl ClientAnchors {
+    /// `authorities` are the certificates of root and issuing authorities (DER). All are anchors, so a device that
+    /// sends only its leaf is understood.
+    ///
+    /// # Errors
+    /// [`TlsError::Anchor`] and [`TlsError::Verifier`].
+    pub fn new(authorities: &[CertificateDer<'_>]) -> Result<Self, TlsError> {
+        let verifier = Arc::new(RwLock::new(verifier(authorities)?));
+        Ok(Self { verifier })
+    }
+
+    /// Puts others in their place.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; those before stay.
+    pub fn replace(&self, authorities: &[CertificateDer<'_>]) -> Result<(), TlsError> {
+        let fresh = verifier(authorities)?;
+        *self.verifier.write() = fresh;
+        Ok(())
+    }
+}
+
+fn verifier(authorities: &[CertificateDer<'_>]) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for authority in authorities {
         roots
             .add(authority.clone().into_owned())
             .map_err(TlsError::Anchor)?;
     }
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let verifier = match client {
-        ClientAuth::Required => verifier,
-        ClientAuth::Optional => verifier.allow_unauthenticated(),
+    let provider = Arc::new(provider());
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?)
+}
+
+/// One listener's way to ask for a certificate; the anchors of now judge it.
+#[derive(Debug)]
+struct Judged {
+    anchors: ClientAnchors,
+    client: ClientAuth,
+}
+
+impl Judged {
+    fn now(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.anchors.verifier.read())
     }
-    .build()?;
+}
+
+impl ClientCertVerifier for Judged {
+    fn client_auth_mandatory(&self) -> bool {
+        self.client == ClientAuth::Required
+    }
+
+    /// None: a client has one certificate and sends that. Names of today's authorities would keep those from it that
+    /// choose by name and hold a certificate of tomorrow's.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.now()
+            .verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.now()
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.now()
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.now().supported_verify_schemes()
+    }
+}
+
+/// Makes the TLS configuration of one listener. `outside` is the registry that is asked about certificates of other
+/// authorities; without it there are none.
+///
+/// # Errors
+/// [`TlsError`], naming which part is unusable.
+pub fn server_config(
+    anchors: &ClientAnchors,
+    outside: Option<&Fleet>,
+    certificate: &ServerCertificate,
+    client: ClientAuth,
+    protocol: Protocol,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(provider());
+    let judged: Arc<dyn ClientCertVerifier> = Arc::new(Judged {
+        anchors: anchors.clone(),
+        client,
+    });
+    let verifier = match outside {
+        None => judged,
+        Some(fleet) => Arc::new(WithOutside {
+            own: judged,
+            fleet: fleet.clone(),
+            provider: Arc::clone(&provider),
+            // Who may come without a certificate does not come to be registered.
+            newcomers: client == ClientAuth::Required,
+        }),
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Provider)?
@@ -147,14 +254,58 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// aws-lc-rs with the hybrid post-quantum group first: a client that offers a share for it gets it.
+/// aws-lc-rs with the hybrid post-quantum group first: a client that offers a share for it gets it. And with AES-128
+/// first, whose SHA-256 processors compute in hardware where SHA-384 costs a tenth of the handshake.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     let hybrid = rustls::NamedGroup::X25519MLKEM768;
     provider
         .kx_groups
         .sort_by_key(|group| group.name() != hybrid);
+    provider.cipher_suites.sort_by_key(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
     provider
+}
+
+/// One listener's settings, by who chooses the cipher suite: the server, which knows what is cheap here, unless the
+/// client puts ChaCha20 first. It has no AES in hardware then, and each byte costs it more than us.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    servers_choice: Arc<ServerConfig>,
+    clients_choice: Arc<ServerConfig>,
+}
+
+impl Settings {
+    pub(crate) fn new(config: &ServerConfig) -> Self {
+        let choosing = |ignore_client_order| {
+            let mut config = config.clone();
+            config.ignore_client_order = ignore_client_order;
+            Arc::new(config)
+        };
+        Self {
+            servers_choice: choosing(true),
+            clients_choice: choosing(false),
+        }
+    }
+
+    pub(crate) fn of(&self, hello: &ClientHello<'_>) -> &Arc<ServerConfig> {
+        // Browsers and others put reserved values in front that mean nothing (RFC 8701).
+        let known = |suite: &&CipherSuite| !matches!(suite, CipherSuite::Unknown(_));
+        match hello.cipher_suites().iter().find(known) {
+            Some(
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+            ) => &self.clients_choice,
+            _ => &self.servers_choice,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +314,26 @@ mod tests {
 
     /// A handshake in memory with a client that prefers the hybrid group, as OpenSSL 3.5 does, or knows one group only.
     fn negotiated(groups: Option<rustls::NamedGroup>) -> rustls::NamedGroup {
+        let mut offered = provider();
+        if let Some(only) = groups {
+            offered.kx_groups.retain(|group| group.name() == only);
+        }
+        let client = shaken(offered);
+        client.negotiated_key_exchange_group().unwrap().name()
+    }
+
+    /// The suite that a client gets which would have `first` most of all.
+    fn chosen(first: CipherSuite) -> CipherSuite {
+        let mut offered = aws_lc_rs::default_provider();
+        offered
+            .cipher_suites
+            .sort_by_key(|suite| suite.suite() != first);
+        let client = shaken(offered);
+        client.negotiated_cipher_suite().unwrap().suite()
+    }
+
+    /// A client after its handshake with a server of ours.
+    fn shaken(offered: CryptoProvider) -> rustls::ClientConnection {
         let dir = tempfile::tempdir().unwrap();
         let now = std::time::SystemTime::now();
         let config = ca::AuthorityConfig {
@@ -175,17 +346,17 @@ mod tests {
         let identity = authority.server_identity(&home, &names, now).unwrap();
         let certificate =
             ServerCertificate::new(identity.chain(), identity.private_key(), None).unwrap();
-        let anchors = [
-            authority.root_der().clone(),
-            authority.issuing_der().clone(),
-        ];
-        let server = server_config(&anchors, &certificate, ClientAuth::Optional, Protocol::Http);
-        let mut offered = provider();
-        if let Some(only) = groups {
-            offered.kx_groups.retain(|group| group.name() == only);
-        }
+        let anchors = ClientAnchors::new(&authority.anchors()).unwrap();
+        let server = server_config(
+            &anchors,
+            None,
+            &certificate,
+            ClientAuth::Optional,
+            Protocol::Http,
+        );
+        let settings = Settings::new(&server.unwrap());
         let mut roots = RootCertStore::empty();
-        roots.add(authority.root_der().clone()).unwrap();
+        roots.add(authority.root_der()).unwrap();
         let client = rustls::ClientConfig::builder_with_provider(Arc::new(offered))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -193,7 +364,13 @@ mod tests {
             .with_no_client_auth();
         let name = "localhost".try_into().unwrap();
         let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
-        let mut server = rustls::ServerConnection::new(server.unwrap()).unwrap();
+        let mut acceptor = rustls::server::Acceptor::default();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        acceptor.read_tls(&mut hello.as_slice()).unwrap();
+        let accepted = acceptor.accept().ok().flatten().unwrap();
+        let settings = Arc::clone(settings.of(&accepted.client_hello()));
+        let mut server = accepted.into_connection(settings).ok().unwrap();
         while client.is_handshaking() || server.is_handshaking() {
             let mut wire = Vec::new();
             client.write_tls(&mut wire).unwrap();
@@ -204,7 +381,17 @@ mod tests {
             client.read_tls(&mut wire.as_slice()).unwrap();
             client.process_new_packets().unwrap();
         }
-        client.negotiated_key_exchange_group().unwrap().name()
+        client
+    }
+
+    #[test]
+    fn the_server_chooses_the_suite_unless_the_client_has_no_aes() {
+        use CipherSuite::{
+            TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+        };
+        assert_eq!(chosen(TLS13_AES_256_GCM_SHA384), TLS13_AES_128_GCM_SHA256);
+        let poor = chosen(TLS13_CHACHA20_POLY1305_SHA256);
+        assert_eq!(poor, TLS13_CHACHA20_POLY1305_SHA256);
     }
 
     #[test]

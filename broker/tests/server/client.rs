@@ -24,9 +24,7 @@ pub struct Client {
 /// TLS as a device does it.
 pub fn tls(house: &House, device: Option<&Device>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(house.fleet.authority().root_der().clone())
-        .unwrap();
+    roots.add(house.fleet.authority().root_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

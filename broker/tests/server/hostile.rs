@@ -62,6 +62,49 @@ fn a_reader_that_stops_does_not_stop_the_others_and_is_closed() {
 }
 
 #[test]
+fn a_packet_that_never_ends_is_cut_off_and_a_slow_one_is_not() {
+    let limits = Limits {
+        packet_time: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let house = House::with(limits);
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut healthy = Client::open(&house, &b, Version::V311);
+    healthy.subscribe("x");
+    // No keep alive: it may be silent for ever, but not half-way through a packet.
+    let connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a";
+    let ping = [0xC0, 0x00];
+    let mut dripper = dial(house.mqtt, tls(&house, Some(&a)));
+    let read = |stream: &mut dyn Read, bytes: usize| {
+        let mut answer = vec![0; bytes];
+        stream.read_exact(&mut answer).map(|()| answer)
+    };
+    dripper.write_all(connect).unwrap();
+    assert_eq!(read(&mut dripper, 4).unwrap(), [0x20, 2, 0, 0]);
+    // Each is whole in time, though there is always one begun.
+    dripper.write_all(&ping[..1]).unwrap();
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        round_trip(&mut healthy);
+        dripper.write_all(&[ping[1], ping[0]]).unwrap();
+        assert_eq!(read(&mut dripper, 2).unwrap(), [0xD0, 0x00]);
+    }
+    dripper.write_all(&ping[1..]).unwrap();
+    assert_eq!(read(&mut dripper, 2).unwrap(), [0xD0, 0x00]);
+    // A PUBLISH of a megabyte, a byte at a time.
+    dripper.write_all(&[0x30, 0xFF, 0xFF, 0x3F]).unwrap();
+    while dripper
+        .write_all(b"x")
+        .and_then(|()| dripper.flush())
+        .is_ok()
+    {
+        round_trip(&mut healthy);
+    }
+    round_trip(&mut healthy);
+}
+
+#[test]
 fn noise_on_every_port_and_inside_tls_disturbs_nobody() {
     let house = House::new();
     let a = house.device_may("a", EVERYTHING);

@@ -122,12 +122,9 @@ impl House {
         let certificate =
             tls::ServerCertificate::new(identity.chain(), identity.private_key(), None).unwrap();
         let config = |protocol| {
-            let authority = fleet.authority();
-            let authorities = [
-                authority.root_der().clone(),
-                authority.issuing_der().clone(),
-            ];
-            tls::server_config(&authorities, &certificate, ClientAuth::Required, protocol).unwrap()
+            let anchors = tls::ClientAnchors::new(&fleet.authority().anchors()).unwrap();
+            let client = ClientAuth::Required;
+            tls::server_config(&anchors, Some(&fleet), &certificate, client, protocol).unwrap()
         };
         let (sender, requests) = mpsc::channel();
         let listeners = Listeners {
@@ -230,7 +227,7 @@ impl House {
             id: enrolled.certificate.id,
             chain: vec![
                 enrolled.issued.certificate(),
-                self.fleet.authority().issuing_der().clone(),
+                self.fleet.authority().issuing_der(),
             ],
             key: key.private_key_der(),
             crt_file,

@@ -7,37 +7,38 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyUsagePurpose,
     SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-use x509_parser::extensions::ParsedExtension;
 
-use super::{Authority, BACKDATED, Terms};
-use crate::custody::{Custody, FileKey, Signer};
+use super::issuer::{
+    CertificateFile, Issuer, IssuerNumber, check_chain, check_fresh, is_self_signed, read_chain,
+};
+use super::plan::{IssuingPlan, Made, Plan, RootPlan};
+use super::{BACKDATED, State, constraints, root_key, rotation};
+use crate::custody::{Custody, Keyring, Signer};
 use crate::durable::{self, Readers};
 use crate::error::CaError;
-use crate::facts::{self, CertificateFacts};
+use crate::facts::CertificateFacts;
 use crate::identifier::Serial;
 use crate::public_key::PublicKey;
+use crate::secret_key::SecretKey;
 use crate::{pem, profile, times};
 
-const ROOT_CERTIFICATE: &str = "root.crt";
-const ROOT_KEY: &str = "root.key";
-const ISSUING_CERTIFICATE: &str = "issuing.crt";
-const ISSUING_KEY: &str = "issuing.key";
+pub(super) const ROOT_CERTIFICATE: &str = "root.crt";
+pub(super) const ROOT_KEY: &str = "root.key";
+pub(super) const ISSUING_CERTIFICATE: &str = "issuing.crt";
+pub(super) const ISSUING_KEY: &str = "issuing.key";
+/// Keys by name; what keeps them settles the ending.
+pub(super) const ROOT: &str = "root";
+pub(super) const ISSUING: &str = "issuing";
 const FILES: [&str; 4] = [ROOT_CERTIFICATE, ROOT_KEY, ISSUING_CERTIFICATE, ISSUING_KEY];
-
-const YEAR: Duration = Duration::from_secs(31_557_600);
-/// Life of the root.
-const ROOT_VALIDITY: Duration = YEAR.saturating_mul(20);
-/// Life of the issuing certificate.
-const ISSUING_VALIDITY: Duration = YEAR.saturating_mul(5);
 
 /// Whether an authority may be founded in `dir`: it is missing or empty.
 pub(super) fn is_vacant(dir: &Path) -> Result<bool, CaError> {
@@ -50,7 +51,11 @@ pub(super) fn is_vacant(dir: &Path) -> Result<bool, CaError> {
         return Ok(true);
     };
     let first = first.map_err(durable::failed("read the directory", dir))?;
-    if FILES.iter().any(|file| dir.join(file).exists()) {
+    let of_tokens = [ROOT, ISSUING].map(|key| format!("{key}.pkcs11"));
+    let mut files = FILES
+        .into_iter()
+        .chain(of_tokens.iter().map(String::as_str));
+    if files.any(|file| dir.join(file).exists()) {
         return Ok(false);
     }
     Err(CaError::Occupied {
@@ -59,15 +64,13 @@ pub(super) fn is_vacant(dir: &Path) -> Result<bool, CaError> {
     })
 }
 
-/// Makes a root, an issuing certificate and their keys, and puts them into `dir` in one step.
-pub(super) fn found(dir: &Path, name: &str, now: SystemTime) -> Result<(), CaError> {
-    /// So that `<name> Issuing CA` fits into 64 characters (RFC 5280, ub-common-name).
-    const MAX_NAME_CHARS: usize = 48;
-    profile::check_common_name("authority's name", name)?;
-    if name.chars().count() > MAX_NAME_CHARS {
-        let reason = format!("it has at most {MAX_NAME_CHARS} characters");
-        return Err(CaError::invalid("authority's name", name, reason));
-    }
+/// Makes what is planned, and puts it into `dir` in one step.
+pub(super) fn found(
+    dir: &Path,
+    plan: Plan,
+    keyring: &Keyring,
+    now: SystemTime,
+) -> Result<(), CaError> {
     let beside = durable::parent(dir);
     durable::create_dir(&beside)?;
     let prefix = staging_prefix(dir)?;
@@ -77,7 +80,7 @@ pub(super) fn found(dir: &Path, name: &str, now: SystemTime) -> Result<(), CaErr
         .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(&beside)
         .map_err(durable::failed("create a directory in", &beside))?;
-    fill(staging.path(), name, now)?;
+    fill(staging.path(), plan, keyring, now)?;
     durable::sync_dir(staging.path())?;
     // Atomic; an empty directory in its place is replaced, anything else refuses it.
     fs::rename(staging.path(), dir).map_err(durable::failed("put the new authority into", dir))?;
@@ -106,51 +109,147 @@ fn sweep(beside: &Path, prefix: &str) -> Result<(), CaError> {
     Ok(())
 }
 
-fn fill(dir: &Path, name: &str, now: SystemTime) -> Result<(), CaError> {
-    let not_before = times::seconds(now)?.saturating_sub_unsigned(BACKDATED.as_secs());
-    let root_params = authority_params(
-        &format!("{name} Root CA"),
-        BasicConstraints::Unconstrained,
-        not_before,
-        ROOT_VALIDITY,
-    )?;
-    let root_key = FileKey::create(&dir.join(ROOT_KEY))?;
-    let signer = Signer::new(&root_key);
-    let root = match root_params.self_signed(&signer) {
-        Ok(root) => root,
-        Err(error) => return Err(signer.explain(error)),
-    };
-
-    let mut issuing_params = authority_params(
-        &format!("{name} Issuing CA"),
-        BasicConstraints::Constrained(0),
-        not_before,
-        ISSUING_VALIDITY,
-    )?;
-    issuing_params.use_authority_key_identifier_extension = true;
-    let issuing_key = FileKey::create(&dir.join(ISSUING_KEY))?;
-    let issuer = rcgen::Issuer::from_params(&root_params, &signer);
-    let issuing = match issuing_params.signed_by(issuing_key.public_key(), &issuer) {
-        Ok(issuing) => issuing,
-        Err(error) => {
-            drop(issuer);
-            return Err(signer.explain(error));
+fn fill(dir: &Path, plan: Plan, keyring: &Keyring, now: SystemTime) -> Result<(), CaError> {
+    let (root, root_key) = match plan.root {
+        RootPlan::Made(made) => {
+            let key = keyring.make(dir, ROOT, made.key)?;
+            (make_root(&made, key.as_ref(), now)?, Some(key))
+        }
+        RootPlan::Existing { certificate, key } => {
+            let root = read_root(&certificate, key.as_ref())?;
+            let key = match key {
+                Some(key) => Some(keyring.keep(key, dir, ROOT)?),
+                None => {
+                    root_key::mark_offline(dir)?;
+                    None
+                }
+            };
+            (root, key)
         }
     };
-
-    let write = |file, der: &CertificateDer<'_>| {
-        let text = pem::certificate(der);
-        durable::write(&dir.join(file), text.as_bytes(), Readers::Everyone)
+    let root_public = PublicKey::of_certificate(&root).map_err(|refused| {
+        CaError::invalid("root certificate", "(as given)", refused.to_string())
+    })?;
+    let (chain, key) = match plan.issuing {
+        IssuingPlan::Made {
+            certificate,
+            permitted_dns,
+        } => {
+            let Some(root_key) = &root_key else {
+                let reason = "the root's key is not here to sign it: bring the key, or the issuing certificate with its own";
+                return Err(CaError::invalid(
+                    "issuing certificate",
+                    "(to be made)",
+                    reason,
+                ));
+            };
+            let key = keyring.make(dir, ISSUING, certificate.key)?;
+            let root = (&root, root_key.as_ref());
+            let signed = sign_issuing(root, &certificate, &permitted_dns, key.public_key(), now)?;
+            (vec![signed], key)
+        }
+        IssuingPlan::Existing { chain, key } => {
+            let chain = read_chain(chain.as_bytes())?;
+            (chain, keyring.keep(key, dir, ISSUING)?)
+        }
     };
-    write(ROOT_CERTIFICATE, root.der())?;
-    write(ISSUING_CERTIFICATE, issuing.der())
+    let issuer = Issuer::new(IssuerNumber::FIRST, chain, &root, key)?;
+    check_fresh(&issuer, &[], (&root, &root_public), now)?;
+    let write =
+        |file, text: &str| durable::write(&dir.join(file), text.as_bytes(), Readers::Everyone);
+    write(ROOT_CERTIFICATE, &pem::certificate(&root))?;
+    write(ISSUING_CERTIFICATE, &issuer.chain_pem())
+}
+
+fn make_root(
+    made: &Made,
+    key: &dyn Custody,
+    now: SystemTime,
+) -> Result<CertificateDer<'static>, CaError> {
+    profile::check_common_name("common name of the root", &made.common_name)?;
+    let not_before = times::seconds(now)?.saturating_sub_unsigned(BACKDATED.as_secs());
+    let not_after = not_before.saturating_add_unsigned(made.validity.as_secs());
+    let constraints = BasicConstraints::Unconstrained;
+    let params = authority_params(&made.common_name, constraints, not_before, not_after)?;
+    let signer = Signer::new(key);
+    match params.self_signed(&signer) {
+        Ok(root) => Ok(root.der().clone()),
+        Err(error) => Err(signer.explain(error)),
+    }
+}
+
+/// A root that is there already, held against the key that came with it.
+fn read_root(text: &str, key: Option<&SecretKey>) -> Result<CertificateDer<'static>, CaError> {
+    let refused = |reason: &str| CaError::invalid("root certificate", "(as given)", reason);
+    let [root] = &read_chain(text.as_bytes())?[..] else {
+        return Err(refused("it is one certificate"));
+    };
+    let facts = CertificateFacts::read(root)?;
+    if !(facts.is_ca && facts.key_usages.key_cert_sign) {
+        return Err(refused("it is not an authority's (CA:TRUE, keyCertSign)"));
+    }
+    if !is_self_signed(root)? {
+        return Err(refused("it is not signed by its own key"));
+    }
+    let public = PublicKey::of_certificate(root).map_err(|error| refused(&error.to_string()))?;
+    if key.is_some_and(|key| *key.public() != public) {
+        return Err(refused("its key is another than the private key beside it"));
+    }
+    Ok(root.clone())
+}
+
+/// Signs an issuing certificate with the root's key. It may sign leaves only, and ends with the
+/// root at the latest.
+pub(super) fn sign_issuing(
+    (root, root_key): (&CertificateDer<'static>, &dyn Custody),
+    made: &Made,
+    permitted_dns: &[String],
+    key: &PublicKey,
+    now: SystemTime,
+) -> Result<CertificateDer<'static>, CaError> {
+    profile::check_common_name("common name of the issuing certificate", &made.common_name)?;
+    let root_facts = CertificateFacts::read(root)?;
+    let begin = times::seconds(now)?.saturating_sub_unsigned(BACKDATED.as_secs());
+    let not_before = begin.max(times::seconds(root_facts.not_before)?);
+    let not_after = begin
+        .saturating_add_unsigned(made.validity.as_secs())
+        .min(times::seconds(root_facts.not_after)?);
+    if not_before >= not_after || !root_facts.is_valid_at(now) {
+        return Err(CaError::OutsideIssuer {
+            now: times::readable(now),
+            not_before: times::readable(root_facts.not_before),
+            not_after: times::readable(root_facts.not_after),
+        });
+    }
+    let constraints = BasicConstraints::Constrained(0);
+    let mut params = authority_params(&made.common_name, constraints, not_before, not_after)?;
+    params.use_authority_key_identifier_extension = true;
+    if !permitted_dns.is_empty() {
+        params.name_constraints = Some(rcgen::NameConstraints {
+            permitted_subtrees: constraints::subtrees(permitted_dns)?,
+            excluded_subtrees: Vec::new(),
+        });
+    }
+    let signer = Signer::new(root_key);
+    let signed = rcgen::Issuer::from_ca_cert_der(root, &signer)
+        .and_then(|issuer| params.signed_by(key, &issuer));
+    let issuing = signed.map_err(|error| signer.explain(error))?.der().clone();
+    // The second look, by the reader that certificates of others pass too.
+    let slip = |what: String| CaError::Lint {
+        rule: format!("the issuing certificate does not read back as it was meant: {what}"),
+    };
+    check_chain(std::slice::from_ref(&issuing), root).map_err(|error| slip(error.to_string()))?;
+    if constraints::permitted_dns(&issuing)? != permitted_dns {
+        return Err(slip("its name constraints are others".to_owned()));
+    }
+    Ok(issuing)
 }
 
 fn authority_params(
     common_name: &str,
     constraints: BasicConstraints,
     not_before: i64,
-    validity: Duration,
+    not_after: i64,
 ) -> Result<CertificateParams, CaError> {
     let mut params = CertificateParams::default();
     params.serial_number = Some(SerialNumber::from_slice(Serial::random()?.as_bytes()));
@@ -161,107 +260,49 @@ fn authority_params(
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = times::encodable(not_before)?;
-    params.not_after = times::encodable(not_before.saturating_add_unsigned(validity.as_secs()))?;
+    params.not_after = times::encodable(not_after)?;
     Ok(params)
 }
 
-/// Opens the authority in `dir` and holds its four files against each other.
-pub(super) fn open(dir: &Path, public_url: String) -> Result<Authority, CaError> {
-    let path = |file: &str| dir.join(file);
-    let root = Certificate::read(path(ROOT_CERTIFICATE))?;
-    let issuing = Certificate::read(path(ISSUING_CERTIFICATE))?;
-    let root_key = FileKey::open(&path(ROOT_KEY))?;
-    let issuing_key = FileKey::open(&path(ISSUING_KEY))?;
-
-    root.require_signature_of(&root, "is not signed by its own key")?;
-    issuing.require_signature_of(&root, "is not signed by the root beside it")?;
-    root.require_key(&path(ROOT_KEY), &root_key)?;
-    issuing.require_key(&path(ISSUING_KEY), &issuing_key)?;
-    let issuing_key_id = issuing
-        .key_id()?
-        .ok_or_else(|| issuing.damaged("has no subject key identifier"))?;
-    Ok(Authority {
-        root_key: root_key.public_key().clone(),
-        root: root.der,
-        issuing: issuing.der,
-        issuing_facts: issuing.facts,
-        issuing_key_id,
-        custody: Box::new(issuing_key),
-        public_url,
-        terms: Terms::default(),
-    })
+/// Opens the authority in `dir`: its files, held against each other, and the root's public key.
+pub(super) fn open(dir: &Path, keyring: &Keyring) -> Result<(State, PublicKey), CaError> {
+    let root_file = CertificateFile::read(dir.join(ROOT_CERTIFICATE))?;
+    let root = root_file.der()?.clone();
+    if !is_self_signed(&root)? {
+        return Err(root_file.damaged("is not signed by its own key"));
+    }
+    if !root_key::settle(dir)? {
+        let key = keyring.open(dir, ROOT)?;
+        root_file.require_key(&dir.join(ROOT_KEY), key.as_ref())?;
+    }
+    let root_public = PublicKey::of_certificate(&root)
+        .map_err(|refused| root_file.damaged(format!("cannot be used: {refused}")))?;
+    let mut current = Arc::new(read_issuer(IssuerNumber::FIRST, dir, keyring, &root)?);
+    let mut issuers = vec![Arc::clone(&current)];
+    for (number, dir) in rotation::later(dir)? {
+        current = Arc::new(read_issuer(number, &dir, keyring, &root)?);
+        issuers.push(Arc::clone(&current));
+    }
+    rotation::settle(dir, keyring, &issuers)?;
+    let state = State {
+        root,
+        issuers,
+        current,
+    };
+    Ok((state, root_public))
 }
 
-/// An authority's certificate and the file it came from.
-struct Certificate {
-    path: PathBuf,
-    der: CertificateDer<'static>,
-    facts: CertificateFacts,
-}
-
-impl Certificate {
-    fn read(path: PathBuf) -> Result<Self, CaError> {
-        let Some((text, _)) = durable::read(&path)? else {
-            return Err(CaError::Missing { path });
-        };
-        let damaged = |problem: &str| CaError::Damaged {
-            path: path.clone(),
-            problem: problem.to_owned(),
-        };
-        let der = CertificateDer::from_pem_slice(&text)
-            .map_err(|_| damaged("holds no whole certificate in PEM"))?;
-        let facts = CertificateFacts::read(&der)
-            .map_err(|_| damaged("holds a certificate that cannot be read"))?;
-        let usages = facts.key_usages;
-        if !(facts.is_ca && usages.key_cert_sign && usages.crl_sign) {
-            return Err(damaged("is not a certificate of an authority"));
-        }
-        Ok(Self { path, der, facts })
-    }
-
-    fn damaged(&self, problem: impl Into<String>) -> CaError {
-        CaError::Damaged {
-            path: self.path.clone(),
-            problem: problem.into(),
-        }
-    }
-
-    fn require_signature_of(&self, issuer: &Self, problem: &str) -> Result<(), CaError> {
-        let certificate = facts::parse(&self.der)?;
-        let issuer = facts::parse(&issuer.der)?;
-        let signed = certificate
-            .verify_signature(Some(issuer.public_key()))
-            .is_ok()
-            && certificate.issuer().as_raw() == issuer.subject().as_raw();
-        if signed {
-            Ok(())
-        } else {
-            Err(self.damaged(problem))
-        }
-    }
-
-    fn require_key(&self, path: &Path, key: &dyn Custody) -> Result<(), CaError> {
-        let certificate = facts::parse(&self.der)?;
-        let public: &PublicKey = key.public_key();
-        if certificate.public_key().raw == public.der() {
-            return Ok(());
-        }
-        Err(CaError::Damaged {
-            path: path.to_owned(),
-            problem: format!("is not the key of {}", self.path.display()),
-        })
-    }
-
-    fn key_id(&self) -> Result<Option<Vec<u8>>, CaError> {
-        let certificate = facts::parse(&self.der)?;
-        let id = certificate.iter_extensions().find_map(|extension| {
-            match extension.parsed_extension() {
-                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_owned()),
-                _ => None,
-            }
-        });
-        Ok(id)
-    }
+fn read_issuer(
+    number: IssuerNumber,
+    dir: &Path,
+    keyring: &Keyring,
+    root: &CertificateDer<'static>,
+) -> Result<Issuer, CaError> {
+    let file = CertificateFile::read(dir.join(ISSUING_CERTIFICATE))?;
+    let key = keyring.open(dir, ISSUING)?;
+    file.require_key(&dir.join(ISSUING_KEY), key.as_ref())?;
+    Issuer::new(number, file.chain.clone(), root, key)
+        .map_err(|error| file.damaged(format!("cannot be used ({error})")))
 }
 
 #[cfg(test)]

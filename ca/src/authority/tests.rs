@@ -1,4 +1,6 @@
 use super::*;
+use crate::custody::Custody;
+use crate::facts::CertificateFacts;
 use crate::{Csr, KeyPair, MAX_COMMON_NAME_CHARS};
 use proptest::prelude::*;
 use std::time::UNIX_EPOCH;
@@ -53,7 +55,7 @@ fn each_profile_is_itself_and_no_other() {
         assert!(authority.signed(&issued.der));
     }
     for authority_certificate in [authority.root_der(), authority.issuing_der()] {
-        let facts = CertificateFacts::read(authority_certificate).unwrap();
+        let facts = CertificateFacts::read(&authority_certificate).unwrap();
         assert_eq!(facts.profile(), None);
         assert!(facts.is_ca);
     }
@@ -84,14 +86,14 @@ const OPERATOR: &str = crate::OPERATOR_ORGANIZATION;
 fn nothing_outlives_its_issuer() {
     let (_dir, authority) = authority();
     let key = KeyPair::generate().unwrap();
-    let end = CertificateFacts::read(authority.issuing_der())
+    let end = CertificateFacts::read(&authority.issuing_der())
         .unwrap()
         .not_after;
     let device = subject("lamp-1", &[]);
     let issue = |at| authority.issue(Profile::Device, &device, key.public(), at);
     assert_eq!(issue(end - DAY).unwrap().not_after, end);
     assert_eq!(issue(end - 400 * DAY).unwrap().not_after, end - 35 * DAY);
-    let begin = CertificateFacts::read(authority.issuing_der())
+    let begin = CertificateFacts::read(&authority.issuing_der())
         .unwrap()
         .not_before;
     assert_eq!(issue(begin).unwrap().not_before, begin);
@@ -131,7 +133,7 @@ fn device_certificates_say_where_to_look() {
             .windows(text.len())
             .any(|part| part == text.as_bytes())
     };
-    let pointers = authority.pointers(&issued.serial);
+    let pointers = authority.pointers(issued.issuer, &issued.serial);
     let index = issued.serial.last_octet() % 16;
     let base = "http://ca.example:8880";
     assert_eq!(pointers.crl, format!("{base}/crl/16/{index}.crl"));
@@ -179,6 +181,19 @@ impl Custody for Away {
     }
 }
 
+/// Gives the issuing key to another custodian.
+fn entrust(authority: &Authority, custody: Box<dyn Custody>) {
+    let root = authority.root_der();
+    let chain = vec![authority.issuing_der()];
+    let issuer = Issuer::new(IssuerNumber::FIRST, chain, &root, custody).unwrap();
+    let current = Arc::new(issuer);
+    authority.state.store(Arc::new(State {
+        root,
+        issuers: vec![Arc::clone(&current)],
+        current,
+    }));
+}
+
 /// A custodian with another key than its certificate says.
 struct Other(rcgen::KeyPair, PublicKey);
 
@@ -194,22 +209,23 @@ impl Custody for Other {
 
 #[test]
 fn a_custodian_that_fails_is_heard_and_one_that_lies_is_caught() {
-    let (_dir, mut authority) = authority();
+    let (_dir, authority) = authority();
     let key = KeyPair::generate().unwrap();
-    let own = authority.custody.public_key().clone();
-    authority.custody = Box::new(Away(own.clone()));
+    let own = authority.state.load().current.public_key().clone();
+    entrust(&authority, Box::new(Away(own.clone())));
     let failed = authority.issue(Profile::Device, &subject("x", &[]), key.public(), now());
     assert!(failed.unwrap_err().to_string().contains("token removed"));
     assert!(matches!(
-        authority.crl(1, &[], now(), now() + DAY),
+        authority.crl(IssuerNumber::FIRST, 1, &[], now(), now() + DAY),
         Err(CaError::Custody(_))
     ));
 
-    authority.custody = Box::new(Other(rcgen::KeyPair::generate().unwrap(), own));
+    let other = rcgen::KeyPair::generate().unwrap();
+    entrust(&authority, Box::new(Other(other, own)));
     let caught = authority.issue(Profile::Device, &subject("x", &[]), key.public(), now());
     assert!(matches!(caught, Err(CaError::Lint { .. })));
     assert!(matches!(
-        authority.crl(1, &[], now(), now() + DAY),
+        authority.crl(IssuerNumber::FIRST, 1, &[], now(), now() + DAY),
         Err(CaError::Lint { .. })
     ));
 }

@@ -18,7 +18,7 @@ use x509_ocsp::{
 
 use super::request::{cert_id, serial_of};
 use super::{CertificateState, OcspRefusal, OcspRequest};
-use crate::authority::Authority;
+use crate::authority::{Authority, Issuer, IssuerNumber};
 use crate::crl::RevocationReason;
 use crate::error::CaError;
 use crate::facts::{self, CertificateFacts};
@@ -64,6 +64,7 @@ pub struct OcspResponder {
     key: EcdsaKeyPair,
     id: ResponderId,
     certificate: Certificate,
+    number: IssuerNumber,
     issuer: Vec<IssuerHash>,
     renew_at: SystemTime,
     not_after: SystemTime,
@@ -79,17 +80,29 @@ impl fmt::Debug for OcspResponder {
 }
 
 impl Authority {
-    /// Makes a responder: a new key, and a certificate for it.
+    /// Makes a responder for the certificates of an issuer: a new key, and a certificate for it.
     ///
     /// # Errors
-    /// Those of [`Authority::issue`].
-    pub fn ocsp_responder(&self, now: SystemTime) -> Result<OcspResponder, CaError> {
+    /// Those of [`Authority::issue`]; [`CaError::Invalid`] where there is no such issuer.
+    pub fn ocsp_responder(
+        &self,
+        issuer: IssuerNumber,
+        now: SystemTime,
+    ) -> Result<OcspResponder, CaError> {
+        let issuer = self.issuer(issuer)?;
         let pair = KeyPair::generate()?;
         let subject = Subject {
             common_name: COMMON_NAME.to_owned(),
             names: Vec::new(),
         };
-        let issued = self.issue(Profile::OcspResponder, &subject, pair.public(), now)?;
+        let issued = self.issue_under(
+            &issuer,
+            Profile::OcspResponder,
+            &subject,
+            pair.public(),
+            Duration::MAX,
+            now,
+        )?;
         let unreadable = |error: der::Error| facts::unreadable(error.to_string());
         let certificate = Certificate::from_der(&issued.der).map_err(unreadable)?;
         let key_hash = digest::digest(
@@ -112,30 +125,43 @@ impl Authority {
             key,
             id: ResponderId::ByKey(key_hash),
             certificate,
-            issuer: self.issuer_hashes()?,
+            number: issuer.number,
+            issuer: issuer_hashes(&issuer)?,
             renew_at: issued.not_before + life / 2,
             not_after: issued.not_after,
         })
     }
+}
 
-    fn issuer_hashes(&self) -> Result<Vec<IssuerHash>, CaError> {
-        let issuing = facts::parse(self.issuing_der())?;
-        let (name, key) = (
-            issuing.subject().as_raw(),
-            &issuing.public_key().subject_public_key.data,
-        );
-        Ok(HASHES
-            .iter()
-            .map(|(algorithm, hash)| IssuerHash {
-                algorithm: *algorithm,
-                name: digest::digest(hash, name).as_ref().to_owned(),
-                key: digest::digest(hash, key).as_ref().to_owned(),
-            })
-            .collect())
-    }
+fn issuer_hashes(issuer: &Issuer) -> Result<Vec<IssuerHash>, CaError> {
+    let issuing = facts::parse(&issuer.der)?;
+    let (name, key) = (
+        issuing.subject().as_raw(),
+        &issuing.public_key().subject_public_key.data,
+    );
+    Ok(HASHES
+        .iter()
+        .map(|(algorithm, hash)| IssuerHash {
+            algorithm: *algorithm,
+            name: digest::digest(hash, name).as_ref().to_owned(),
+            key: digest::digest(hash, key).as_ref().to_owned(),
+        })
+        .collect())
 }
 
 impl OcspResponder {
+    /// Whose certificates it speaks of.
+    #[must_use]
+    pub const fn issuer(&self) -> IssuerNumber {
+        self.number
+    }
+
+    /// Whether a request asks for a certificate of its issuer.
+    #[must_use]
+    pub fn is_asked(&self, request: &OcspRequest) -> bool {
+        request.asked.iter().any(|asked| self.is_ours(asked))
+    }
+
     /// From when on another one should answer: half of its life is over.
     #[must_use]
     pub const fn renew_at(&self) -> SystemTime {
@@ -188,7 +214,7 @@ impl OcspResponder {
         next_update: SystemTime,
         mut state: impl FnMut(&Serial) -> Option<CertificateState>,
     ) -> Result<Vec<u8>, OcspRefusal> {
-        if !request.asked.iter().any(|asked| self.is_ours(asked)) {
+        if !self.is_asked(request) {
             return Err(OcspRefusal::Unauthorized);
         }
         let this_update = time(now)?;

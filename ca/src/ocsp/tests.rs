@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::authority::tests::{authority, now};
-use crate::{Authority, RevocationReason, RevokedEntry, Serial};
+use crate::{Authority, IssuerNumber, RevocationReason, RevokedEntry, Serial};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -28,7 +28,9 @@ fn state(asked: &Serial) -> Option<CertificateState> {
 }
 
 fn answered(authority: &Authority, serials: &[Serial]) -> Vec<(Serial, CertificateState)> {
-    let responder = authority.ocsp_responder(now()).unwrap();
+    let responder = authority
+        .ocsp_responder(IssuerNumber::FIRST, now())
+        .unwrap();
     let request = responder.request(serials).unwrap();
     let request = OcspRequest::parse(&request.to_der()).unwrap();
     let der = responder
@@ -51,7 +53,9 @@ fn each_state_comes_back_as_it_was() {
 fn an_answer_of_another_authority_or_time_is_not_believed() {
     let (_dir, authority) = authority();
     let (_other_dir, other) = crate::authority::tests::authority();
-    let responder = authority.ocsp_responder(now()).unwrap();
+    let responder = authority
+        .ocsp_responder(IssuerNumber::FIRST, now())
+        .unwrap();
     let request = responder.request(&[serial(1)]).unwrap();
     let der = responder
         .answer(&request, now(), now() + HOUR, state)
@@ -65,7 +69,7 @@ fn an_answer_of_another_authority_or_time_is_not_believed() {
             .is_err()
     );
     // And it is not asked for.
-    let foreign = other.ocsp_responder(now()).unwrap();
+    let foreign = other.ocsp_responder(IssuerNumber::FIRST, now()).unwrap();
     assert_eq!(
         foreign.answer(&request, now(), now() + HOUR, state),
         Err(OcspRefusal::Unauthorized)
@@ -75,7 +79,9 @@ fn an_answer_of_another_authority_or_time_is_not_believed() {
 #[test]
 fn what_cannot_be_told_now_is_not_guessed() {
     let (_dir, authority) = authority();
-    let responder = authority.ocsp_responder(now()).unwrap();
+    let responder = authority
+        .ocsp_responder(IssuerNumber::FIRST, now())
+        .unwrap();
     let request = responder.request(&[serial(1), serial(2)]).unwrap();
     let failed = responder.answer(&request, now(), now() + HOUR, |_| None);
     assert_eq!(failed, Err(OcspRefusal::Internal));
@@ -84,7 +90,9 @@ fn what_cannot_be_told_now_is_not_guessed() {
 #[test]
 fn the_responder_is_renewed_before_it_ends_and_no_answer_outlives_it() {
     let (_dir, authority) = authority();
-    let responder = authority.ocsp_responder(now()).unwrap();
+    let responder = authority
+        .ocsp_responder(IssuerNumber::FIRST, now())
+        .unwrap();
     let life = crate::OCSP_RESPONDER_VALIDITY;
     assert!(responder.renew_at() > now() + life / 3 && responder.renew_at() < now() + life / 2);
     let request = responder.request(&[serial(1)]).unwrap();
@@ -101,7 +109,9 @@ fn the_responder_is_renewed_before_it_ends_and_no_answer_outlives_it() {
 #[test]
 fn rubbish_and_too_much_are_refused() {
     let (_dir, authority) = authority();
-    let responder = authority.ocsp_responder(now()).unwrap();
+    let responder = authority
+        .ocsp_responder(IssuerNumber::FIRST, now())
+        .unwrap();
     let whole = responder.request(&[serial(1)]).unwrap().to_der();
     for end in 0..whole.len() {
         assert_eq!(
@@ -138,7 +148,7 @@ proptest! {
         type Sample = (tempfile::TempDir, Authority, OcspResponder, Vec<u8>);
         static SAMPLE: std::sync::LazyLock<Sample> = std::sync::LazyLock::new(|| {
             let (dir, authority) = authority();
-            let responder = authority.ocsp_responder(now()).unwrap();
+            let responder = authority.ocsp_responder(IssuerNumber::FIRST, now()).unwrap();
             let mut request = responder.request(&[serial(1), serial(12)]).unwrap();
             request.nonce = Some(x509_cert::ext::Extension {
                 extn_id: NONCE,

@@ -12,7 +12,7 @@ use axum::extract::{Extension, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use ca::{CertificateId, Csr, Profile};
-use fleet::{DeviceKey, Enrolled, FleetError, ThingName};
+use fleet::{DeviceKey, Enrolled, FleetError, Origin, ThingName};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::api_error::ApiError;
@@ -47,9 +47,9 @@ pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
             "/.well-known/est/cacerts",
             get(async move |Extension(peer): Extension<Peer>| {
                 told(certificates, peer, |rooms| {
-                    let authority = &rooms.authority;
-                    let both = [&authority.root_der()[..], &authority.issuing_der()[..]];
-                    Ok(message::certificates(&ca::est::certs_only(&both)?))
+                    let all = rooms.authority.certificates();
+                    let all: Vec<&[u8]> = all.iter().map(|der| &der[..]).collect();
+                    Ok(message::certificates(&ca::est::certs_only(&all)?))
                 })
                 .await
             }),
@@ -213,10 +213,10 @@ fn device(rooms: &Rooms, peer: &Peer) -> Result<(CertificateId, ThingName), ApiE
     let Some(certificate) = &peer.certificate else {
         return denied("This is for a device, under its client certificate.");
     };
-    if certificate.profile != Some(Profile::Device) {
+    let now = rooms.fleet.standing(&certificate.id)?.now();
+    if now.origin == Origin::Own && certificate.profile != Some(Profile::Device) {
         return denied("The client certificate is not a device's.");
     }
-    let now = rooms.fleet.standing(&certificate.id)?.now();
     if !now.is_active(SystemTime::now()) {
         return denied("The registry does not know this certificate as active.");
     }

@@ -1,3 +1,4 @@
+use fleet::Change;
 use http::Method;
 
 use super::membership::Membership;
@@ -19,7 +20,13 @@ pub(super) const OPERATION: Operation = Operation {
 };
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
-    let (group, thing) = call.body::<Membership>()?.names(call.arns(rooms))?;
+    let body: Membership = call.body()?;
+    let keep_proofs = body.keep_proofs;
+    let (group, thing) = body.names(call.arns(rooms))?;
+    if keep_proofs {
+        let change = Change::Join(thing.clone(), group.clone());
+        rooms.fleet.keeps_invariants_after(&change)?;
+    }
     rooms.fleet.add_to_group(&group, &thing)?;
     Answer::empty_object()
 }

@@ -1,6 +1,8 @@
+use fleet::Origin;
 use http::Method;
 use serde::Serialize;
 
+use super::list_certificates::mode;
 use crate::answer::{Answer, EpochSeconds};
 use crate::api_error::ApiError;
 use crate::arn::certificate_id;
@@ -30,6 +32,8 @@ struct Output {
 struct Description {
     certificate_arn: String,
     certificate_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca_certificate_id: Option<String>,
     status: &'static str,
     certificate_pem: String,
     owned_by: String,
@@ -54,6 +58,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         certificate_description: Description {
             certificate_arn: call.arns(rooms).certificate(&id),
             certificate_id: id.to_string(),
+            ca_certificate_id: match &record.origin {
+                Origin::Authority(id) => Some(id.to_string()),
+                Origin::Own | Origin::Alone => None,
+            },
             status: record.status.as_str(),
             certificate_pem: record.pem,
             owned_by: rooms.account.clone(),
@@ -64,7 +72,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
                 not_before: EpochSeconds(record.not_before),
                 not_after: EpochSeconds(record.not_after),
             },
-            certificate_mode: "DEFAULT",
+            certificate_mode: mode(&record.origin),
         },
     })
 }

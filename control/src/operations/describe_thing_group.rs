@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
 
 use fleet::GroupName;
+use fleet::query::QUERY_VERSION;
 use http::Method;
 use serde::Serialize;
 
+use super::index;
 use super::list_thing_groups::GroupNameAndArn;
 use crate::answer::{Answer, EpochSeconds};
 use crate::api_error::ApiError;
@@ -31,6 +33,18 @@ struct Output {
     thing_group_properties: Properties,
     thing_group_metadata: Metadata,
     thing_group_name: GroupName,
+    #[serde(flatten)]
+    dynamic: Option<Dynamic>,
+}
+
+/// What a dynamic group has beside.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Dynamic {
+    index_name: &'static str,
+    query_string: String,
+    query_version: &'static str,
+    status: &'static str,
 }
 
 #[derive(Serialize)]
@@ -78,6 +92,15 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             parent_group_name: group.parent,
             creation_date: EpochSeconds(group.created),
         },
+        dynamic: group.query.map(|query_string| Dynamic {
+            index_name: index::THINGS,
+            query_string,
+            query_version: QUERY_VERSION,
+            status: match group.building {
+                true => "BUILDING",
+                false => "ACTIVE",
+            },
+        }),
         thing_group_name: group.name,
     })
 }

@@ -1,4 +1,6 @@
+use fleet::Change;
 use http::Method;
+use policy::PolicyName;
 use serde::Deserialize;
 
 use crate::answer::Answer;
@@ -19,14 +21,22 @@ pub(super) const OPERATION: Operation = Operation {
 };
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Body {
     target: String,
+    /// Ours: whether to refuse what breaks a declared invariant.
+    #[serde(default)]
+    keep_proofs: bool,
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
-    let name = call.path("policyName")?;
-    let target = call.arns(rooms).read_target(&call.body::<Body>()?.target)?;
+    let name: PolicyName = call.path("policyName")?;
+    let body: Body = call.body()?;
+    let target = call.arns(rooms).read_target(&body.target)?;
+    if body.keep_proofs {
+        let change = Change::Detach(name.clone(), target.clone());
+        rooms.fleet.keeps_invariants_after(&change)?;
+    }
     rooms.fleet.detach_policy(&name, &target)?;
     Answer::nothing()
 }

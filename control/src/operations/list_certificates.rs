@@ -1,3 +1,4 @@
+use fleet::{CertificateRecord, Origin, Page};
 use http::Method;
 use serde::Serialize;
 
@@ -6,6 +7,7 @@ use crate::api_error::ApiError;
 use crate::call::Call;
 use crate::operation::{Operation, Run};
 use crate::operators::Role;
+use crate::page::PageRequest;
 use crate::rooms::Rooms;
 
 pub(super) const OPERATION: Operation = Operation {
@@ -42,12 +44,30 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let page = rooms
         .fleet
         .certificates(asked.after.as_deref(), asked.limit)?;
+    answer(rooms, call, &asked, page)
+}
+
+/// How a certificate came to be known.
+pub(super) fn mode(origin: &Origin) -> &'static str {
+    match origin {
+        Origin::Own | Origin::Authority(_) => "DEFAULT",
+        Origin::Alone => "SNI_ONLY",
+    }
+}
+
+/// A page of certificates as both lists show them.
+pub(super) fn answer(
+    rooms: &Rooms,
+    call: &Call,
+    asked: &PageRequest,
+    page: Page<CertificateRecord>,
+) -> Result<Answer, ApiError> {
     let arns = call.arns(rooms);
     let certificates = page.items.into_iter().map(|record| Item {
         certificate_arn: arns.certificate(&record.id),
         certificate_id: record.id.to_string(),
         status: record.status.as_str(),
-        certificate_mode: "DEFAULT",
+        certificate_mode: mode(&record.origin),
         creation_date: EpochSeconds(record.created),
     });
     Answer::json(&Output {

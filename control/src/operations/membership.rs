@@ -14,6 +14,9 @@ pub(super) struct Membership {
     thing_group_arn: Option<String>,
     thing_name: Option<String>,
     thing_arn: Option<String>,
+    /// Ours: whether to refuse what breaks a declared invariant.
+    #[serde(default)]
+    pub(super) keep_proofs: bool,
 }
 
 impl Membership {

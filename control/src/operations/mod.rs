@@ -8,6 +8,7 @@ mod attributes;
 mod cancel_job;
 mod cancel_job_execution;
 mod create_certificate_from_csr;
+mod create_dynamic_thing_group;
 mod create_job;
 mod create_keys_and_certificate;
 mod create_policy;
@@ -19,21 +20,26 @@ mod create_stream;
 mod create_thing;
 mod create_thing_group;
 mod create_thing_type;
+mod delete_ca_certificate;
 mod delete_certificate;
+mod delete_dynamic_thing_group;
 mod delete_job;
 mod delete_job_execution;
 mod delete_policy;
 mod delete_policy_version;
 mod delete_provisioning_template;
 mod delete_provisioning_template_version;
+mod delete_registration_code;
 mod delete_stream;
 mod delete_thing;
 mod delete_thing_group;
 mod delete_thing_type;
 mod deprecate_thing_type;
+mod describe_ca_certificate;
 mod describe_certificate;
 mod describe_endpoint;
 mod describe_event_configurations;
+mod describe_index;
 mod describe_job;
 mod describe_job_execution;
 mod describe_provisioning_template;
@@ -48,10 +54,15 @@ mod get_effective_policies;
 mod get_job_document;
 mod get_policy;
 mod get_policy_version;
+mod get_registration_code;
 mod ids;
+mod index;
 mod job_template;
 mod list_attached_policies;
+mod list_ca_certificates;
 mod list_certificates;
+mod list_certificates_by_ca;
+mod list_indices;
 mod list_job_executions_for_job;
 mod list_job_executions_for_thing;
 mod list_jobs;
@@ -75,12 +86,20 @@ mod muster;
 mod ota_update;
 mod principal_type;
 mod provisioning_template;
+mod register_ca_certificate;
+mod register_certificate;
+mod register_certificate_without_ca;
+mod registered_certificate;
+mod registration_config;
 mod remove_thing_from_thing_group;
+mod search_index;
 mod set_default_policy_version;
 mod slice;
 mod test_authorization;
 mod thing_type;
+mod update_ca_certificate;
 mod update_certificate;
+mod update_dynamic_thing_group;
 mod update_event_configurations;
 mod update_job;
 mod update_provisioning_template;
@@ -186,6 +205,22 @@ static AWS: &[Operation] = &[
     ota_update::LIST,
     update_stream::OPERATION,
     update_certificate::OPERATION,
+    register_ca_certificate::OPERATION,
+    get_registration_code::OPERATION,
+    delete_registration_code::OPERATION,
+    describe_ca_certificate::OPERATION,
+    list_ca_certificates::OPERATION,
+    update_ca_certificate::OPERATION,
+    delete_ca_certificate::OPERATION,
+    register_certificate::OPERATION,
+    register_certificate_without_ca::OPERATION,
+    list_certificates_by_ca::OPERATION,
+    search_index::OPERATION,
+    describe_index::OPERATION,
+    list_indices::OPERATION,
+    create_dynamic_thing_group::OPERATION,
+    update_dynamic_thing_group::OPERATION,
+    delete_dynamic_thing_group::OPERATION,
 ];
 
 #[cfg(test)]
@@ -222,6 +257,7 @@ mod tests {
                 "ProvePolicies",
                 "SimulatePolicy",
                 "SuggestPolicy",
+                "SearchIndex",
             ]
             .contains(&operation.name);
             assert!(

@@ -37,7 +37,7 @@ impl HookBody {
 pub(super) fn read_kind(text: Option<&str>) -> Result<TemplateKind, ApiError> {
     match text {
         None | Some("FLEET_PROVISIONING") => Ok(TemplateKind::FleetProvisioning),
-        Some("JITP") => Err(ApiError::unsupported("type JITP")),
+        Some("JITP") => Ok(TemplateKind::Jitp),
         Some(_) => Err(ApiError::invalid("type is FLEET_PROVISIONING or JITP")),
     }
 }

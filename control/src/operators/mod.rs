@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use aws_credential_types::Credentials;
-use ca::{Authority, CertificateId, KeyPair, Profile, Serial, Subject};
+use ca::{Authority, CertificateId, IssuerNumber, KeyPair, Profile, Serial, Subject};
 use fleet::{Fleet, FleetError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,8 @@ pub struct Operator {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct IssuedCertificate {
+    #[serde(default)]
+    issuer: IssuerNumber,
     serial: Serial,
     not_after: SystemTime,
 }
@@ -59,7 +61,12 @@ impl Operator {
     /// When the store fails.
     pub fn note(&self, fleet: &Fleet) -> Result<(), FleetError> {
         match &self.issued {
-            Some(issued) => fleet.note_issued(&self.certificate, &issued.serial, issued.not_after),
+            Some(issued) => fleet.note_issued(
+                &self.certificate,
+                issued.issuer,
+                &issued.serial,
+                issued.not_after,
+            ),
             None => Ok(()),
         }
     }
@@ -255,7 +262,7 @@ impl Operators {
         let issued = authority.issue(Profile::Operator, &subject, pair.public(), now)?;
         let key = secrets::new_access_key()?;
         let credentials =
-            secrets::credentials_file(&key, &self.inner.endpoint, authority.root_der());
+            secrets::credentials_file(&key, &self.inner.endpoint, &authority.root_der());
         Ok(NewOperator {
             operator: Arc::new(Operator {
                 name: name.clone(),
@@ -264,6 +271,7 @@ impl Operators {
                 certificate: issued.id,
                 key,
                 issued: Some(IssuedCertificate {
+                    issuer: issued.issuer,
                     serial: issued.serial,
                     not_after: issued.not_after,
                 }),
@@ -318,7 +326,7 @@ impl Operators {
             let text = secrets::credentials_file(
                 &operator.key,
                 &self.inner.endpoint,
-                authority.root_der(),
+                &authority.root_der(),
             );
             if found != text {
                 store::files::write_private(&path, text.as_bytes())?;

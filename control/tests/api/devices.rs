@@ -141,7 +141,7 @@ fn the_revocation_list_says_at_once_what_was_revoked() {
     let read = |der: &[u8]| {
         let (_, list) = CertificateRevocationList::from_der(der).unwrap();
         let issuing = house.authority.issuing_der();
-        let (_, issuing) = X509Certificate::from_der(issuing).unwrap();
+        let (_, issuing) = X509Certificate::from_der(&issuing).unwrap();
         list.verify_signature(issuing.public_key()).unwrap();
         let serials: Vec<Vec<u8>> = list
             .iter_revoked_certificates()

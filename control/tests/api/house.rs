@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use broker::tls::{ClientAuth, Protocol, ServerCertificate, server_config};
+use broker::tls::{ClientAnchors, ClientAuth, Protocol, ServerCertificate, server_config};
 use broker::{Broker, BrokerParts, Limits};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators, Role};
@@ -209,7 +209,7 @@ impl House {
     /// A TLS connection to the API.
     pub(crate) fn connect(&self, who: &Who) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
-        roots.add(self.authority.root_der().clone()).unwrap();
+        roots.add(self.authority.root_der()).unwrap();
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -330,10 +330,8 @@ fn tls(authority: &Authority, dir: &TempDir) -> Arc<ServerConfig> {
     let certificate =
         ServerCertificate::new(identity.chain(), identity.private_key(), None).unwrap();
     server_config(
-        &[
-            authority.root_der().clone(),
-            authority.issuing_der().clone(),
-        ],
+        &ClientAnchors::new(&authority.anchors()).unwrap(),
+        None,
         &certificate,
         ClientAuth::Optional,
         Protocol::Http,

@@ -2,9 +2,12 @@
 //! gets them: signed, and believed only after they were verified.
 
 use super::{Audited, Finding, Outcome, Severity};
-use ca::{Authority, CertificateState, RevokedEntry, Serial};
-use fleet::{CertificateRecord, CertificateStatus, FleetError, LIST_LIMIT_ITEMS, ListName};
-use std::{collections::HashMap, time::SystemTime};
+use ca::{CertificateState, IssuerNumber, RevokedEntry, Serial};
+use fleet::{CertificateRecord, CertificateStatus, FleetError, LIST_LIMIT_ITEMS, ListName, Origin};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
 
 /// Certificates in one question to the responder.
 const ASKED_AT_ONCE_ITEMS: usize = 64;
@@ -34,7 +37,9 @@ pub(super) fn run(audited: &Audited<'_>) -> Result<Outcome, FleetError> {
     }
     let mut after = None;
     loop {
-        let page = fleet.certificates(after.as_deref(), LIST_LIMIT_ITEMS)?;
+        let mut page = fleet.certificates(after.as_deref(), LIST_LIMIT_ITEMS)?;
+        // Another authority's serial numbers are its own, and may be ours too.
+        page.items.retain(|record| record.origin == Origin::Own);
         for records in page.items.chunks(ASKED_AT_ONCE_ITEMS) {
             examine(audited, &lists, records, &mut outcome)?;
         }
@@ -71,6 +76,13 @@ impl Listed {
             Err(error) => return Ok(Err(wrong(error.to_string()))),
         };
         let url = format!("{}/{name}", authority.public_url());
+        let issuer = match name {
+            ListName::Whole => IssuerNumber::FIRST,
+            ListName::Shard(shard) => shard.issuer(),
+        };
+        if list.issuer != issuer {
+            return Ok(Err(wrong("another issuer signed it".into())));
+        }
         if name != ListName::Whole && !list.urls.contains(&url) {
             return Ok(Err(wrong(format!(
                 "it does not say that it is found at {url}"
@@ -86,10 +98,18 @@ impl Listed {
         }))
     }
 
-    fn speaks_of(&self, serial: &Serial) -> bool {
+    fn speaks_of(&self, issuer: IssuerNumber, serial: &Serial) -> bool {
         match self.name {
-            ListName::Whole => true,
-            ListName::Shard(shard) => shard.shards().of(serial) == shard,
+            ListName::Whole => issuer == IssuerNumber::FIRST,
+            ListName::Shard(shard) => shard.shards().of(serial).by(issuer) == shard,
+        }
+    }
+
+    /// Whose certificates are on it.
+    fn issuer(&self) -> IssuerNumber {
+        match self.name {
+            ListName::Whole => IssuerNumber::FIRST,
+            ListName::Shard(shard) => shard.issuer(),
         }
     }
 
@@ -100,7 +120,7 @@ impl Listed {
         entry: &RevokedEntry,
     ) -> Result<Option<String>, FleetError> {
         let known = audited.revocation.fleet().state_of(&entry.serial)?;
-        let why = if !self.speaks_of(&entry.serial) {
+        let why = if !self.speaks_of(self.issuer(), &entry.serial) {
             "is on a list that does not speak of it"
         } else if !matches!(&known, CertificateState::Revoked(known) if same(known, entry)) {
             "is on a list and the registry says otherwise"
@@ -158,21 +178,38 @@ fn examine(
     Ok(())
 }
 
+/// What OCSP says of each; of what is not ours nothing is asked.
 fn ask(
     audited: &Audited<'_>,
     records: &[CertificateRecord],
 ) -> Result<Vec<CertificateState>, FleetError> {
     let faces = audited.revocation;
-    let serials: Vec<Serial> = records.iter().map(|record| record.serial.clone()).collect();
-    let request = faces.ocsp_request(&serials, audited.now)?;
-    let answer = faces.ocsp(&request, audited.now);
-    let read = faces.fleet().authority().read_ocsp(&answer, audited.now)?;
-    if read.iter().map(|(serial, _)| serial).ne(&serials) {
-        return Err(FleetError::Invalid(
-            "the OCSP responder answered about other certificates than it was asked".to_owned(),
-        ));
+    let authority = faces.fleet().authority();
+    let mut by_issuer: BTreeMap<IssuerNumber, Vec<Serial>> = BTreeMap::new();
+    for record in records {
+        if let Some(issuer) = authority.issuer_of_pem(&record.pem) {
+            let serials = by_issuer.entry(issuer).or_default();
+            serials.push(record.serial.clone());
+        }
     }
-    Ok(read.into_iter().map(|(_, state)| state).collect())
+    let mut told = HashMap::with_capacity(records.len());
+    for (issuer, serials) in by_issuer {
+        let request = faces.ocsp_request(issuer, &serials, audited.now)?;
+        let answer = faces.ocsp(&request, audited.now);
+        let read = authority.read_ocsp(&answer, audited.now)?;
+        if read.iter().map(|(serial, _)| serial).ne(&serials) {
+            return Err(FleetError::Invalid(
+                "the OCSP responder answered about other certificates than it was asked".to_owned(),
+            ));
+        }
+        told.extend(read);
+    }
+    let said = records
+        .iter()
+        .map(|record| told.get(&record.serial).cloned());
+    Ok(said
+        .map(|said| said.unwrap_or(CertificateState::Unknown))
+        .collect())
 }
 
 /// In what registry, lists and answer differ over a certificate.
@@ -183,6 +220,8 @@ fn disagreement(
     answer: &CertificateState,
 ) -> Option<String> {
     let authority = audited.revocation.fleet().authority();
+    // Another authority's certificate is its own responder's matter.
+    let issuer = authority.issuer_of_pem(&record.pem)?;
     let revoked = record.status == CertificateStatus::Revoked;
     let on_ocsp = match answer {
         CertificateState::Revoked(told) => {
@@ -197,8 +236,6 @@ fn disagreement(
             true
         }
         CertificateState::Good => false,
-        // Another authority's certificate is its own responder's matter.
-        CertificateState::Unknown if !is_ours(authority, record) => return None,
         CertificateState::Unknown => return Some("OCSP does not know it".to_owned()),
     };
     if on_ocsp != revoked {
@@ -214,17 +251,13 @@ fn disagreement(
     }
     let wrong = lists
         .iter()
-        .filter(|list| list.speaks_of(&record.serial))
+        .filter(|list| list.speaks_of(issuer, &record.serial))
         .find(|list| list.entries.contains_key(&record.serial) != revoked)?;
     let says = if revoked { "leaves it out" } else { "has it" };
     Some(format!(
         "the registry has it as {}, and {} {says}",
         record.status, wrong.name
     ))
-}
-
-fn is_ours(authority: &Authority, record: &CertificateRecord) -> bool {
-    authority.signed_pem(&record.pem)
 }
 
 fn restart() -> String {

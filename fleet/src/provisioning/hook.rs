@@ -2,9 +2,10 @@
 //! allowed. No answer is a refusal.
 
 use super::{Rejection, TemplateName};
-use crate::{Fleet, FleetError, Page, keys, records::Present};
+use crate::{Fleet, FleetError, Page, keys, records::Present, template::CERTIFICATE_ID};
+use ca::CertificateId;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 
 /// How long a hook may take to answer (AWS IoT: 5 s).
@@ -109,7 +110,7 @@ struct Verdict {
 }
 
 /// Reads a hook's answer: the parameters it puts over the device's.
-pub(super) fn verdict(answer: Value) -> Result<BTreeMap<String, String>, Rejection> {
+fn verdict(answer: Value) -> Result<BTreeMap<String, String>, Rejection> {
     match serde_json::from_value::<Verdict>(answer) {
         Ok(verdict) if verdict.allow_provisioning => Ok(verdict.parameter_overrides),
         Ok(_) => Err(refused("the pre-provisioning hook does not allow it")),
@@ -120,11 +121,72 @@ pub(super) fn verdict(answer: Value) -> Result<BTreeMap<String, String>, Rejecti
     }
 }
 
+/// What a hook is told of a device that is to become a thing.
+pub(crate) struct HookQuestion<'a> {
+    /// The template.
+    pub(crate) template: &'a TemplateName,
+    /// The certificate that asks: a claim's, or the device's own.
+    pub(crate) asker: CertificateId,
+    /// The client id it asks under; empty where it has none yet.
+    pub(crate) client_id: &'a str,
+    /// Of the template's ARN.
+    pub(crate) region: &'a str,
+    /// What is known of the device.
+    pub(crate) parameters: &'a BTreeMap<String, String>,
+    /// The certificate the device is to have.
+    pub(crate) certificate: (CertificateId, &'a str),
+}
+
 pub(super) fn refused(message: &str) -> Rejection {
-    Rejection::new(403, "AccessDenied", message)
+    Rejection::denied(message)
 }
 
 impl Fleet {
+    /// Asks a template's hook; says which parameters it puts over the device's.
+    pub(crate) fn ask_hook(
+        &self,
+        hook: &Hook,
+        asked: &HookQuestion<'_>,
+        caller: &dyn HookCaller,
+    ) -> Result<BTreeMap<String, String>, Rejection> {
+        let HookQuestion {
+            template, region, ..
+        } = asked;
+        match hook {
+            Hook::AllowList { parameter } => {
+                let value = asked.parameters.get(parameter);
+                match self.allows(template, value.map(String::as_str).unwrap_or_default())? {
+                    true => Ok(BTreeMap::new()),
+                    false => Err(refused(&format!(
+                        "{parameter} is not on the template's allow list"
+                    ))),
+                }
+            }
+            Hook::Https { url, roots } => {
+                let account = &self.inner.realm.account;
+                let mut parameters = asked.parameters.clone();
+                // Told by a field of its own.
+                parameters.remove(CERTIFICATE_ID);
+                let (id, pem) = asked.certificate;
+                let body = json!({
+                    "claimCertificateId": asked.asker.to_string(),
+                    "certificateId": id.to_string(),
+                    "certificatePem": pem,
+                    "templateArn": format!("arn:aws:iot:{region}:{account}:provisioningtemplate/{template}"),
+                    "clientId": asked.client_id,
+                    "parameters": parameters,
+                });
+                let answer = caller
+                    .call(url, roots.as_deref(), &body, HOOK_DEADLINE)
+                    .map_err(|error| {
+                        tracing::warn!(url, error, "a pre-provisioning hook failed: refused");
+                        refused("the pre-provisioning hook could not be asked")
+                    })?;
+                verdict(answer)
+            }
+        }
+    }
+
     /// Puts values on a template's allow list and takes others off it.
     ///
     /// # Errors
@@ -196,7 +258,6 @@ fn listable(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn targets() {

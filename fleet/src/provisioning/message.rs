@@ -45,7 +45,11 @@ impl Rejection {
         }
     }
 
-    pub(super) fn invalid(message: impl Into<String>) -> Self {
+    pub(crate) fn denied(message: &str) -> Self {
+        Self::new(403, "AccessDenied", message)
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(400, "InvalidParameters", message)
     }
 }
@@ -67,6 +71,8 @@ impl From<FleetError> for Rejection {
             | FleetError::Csr(_)
             | FleetError::Password
             | FleetError::Key(_)
+            | FleetError::Foreign(_)
+            | FleetError::Query(_)
             | FleetError::Authority(ca::CaError::AuthorityKey { .. })
             | FleetError::MalformedPolicy(_) => Self::invalid(message),
             FleetError::Authority(_) | FleetError::Thread(_) | FleetError::Store(_) => {

@@ -10,15 +10,18 @@ mod name;
 mod pending;
 mod rate;
 mod register;
+mod settle;
 mod templates;
 
 pub use claims::{CLAIM_LIFETIME_LIMIT, Claim, ClaimLimits, NewClaim, TRUSTED_USER_CLAIM_LIFETIME};
 pub use desk::{ProvisioningAnswer, ProvisioningDesk, ProvisioningRequest, REQUESTS_LIMIT_ITEMS};
+pub(crate) use hook::HookQuestion;
 pub use hook::{ALLOW_LIST_CHANGE_LIMIT_ITEMS, HOOK_DEADLINE, Hook, HookCaller};
 pub use message::Rejection;
 pub use name::TemplateName;
 pub use pending::{PENDING_PER_CLAIM_LIMIT_ITEMS, PendingCertificate, TOKEN_LIFETIME};
 pub use register::{Registered, ThingRegistration};
+pub(crate) use settle::read_names;
 pub use templates::{
     TEMPLATE_VERSIONS_LIMIT_ITEMS, TemplateChange, TemplateKind, TemplateRecord, TemplateVersion,
 };

@@ -1,7 +1,7 @@
 //! Provisioning templates in the registry: made, versioned, switched off, deleted.
 
 use super::{Hook, TemplateName};
-use crate::{Fleet, FleetError, Kind, Page, keys, template::Template};
+use crate::{Fleet, FleetError, Kind, Page, authorities::check_template, keys, template::Template};
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 use store::Stored;
@@ -105,6 +105,9 @@ fn check(kind: TemplateKind, body: &str, hook: Option<&Hook>) -> Result<(), Flee
             "a fleet provisioning template names its certificate by CertificateId: {\"Ref\": \"AWS::IoT::Certificate::Id\"}"
                 .into(),
         ));
+    }
+    if kind == TemplateKind::Jitp {
+        check_template(body)?;
     }
     if let Some(Hook::AllowList { parameter }) = hook
         && !template.parameters().any(|(name, _)| name == parameter)

@@ -3,6 +3,7 @@
 
 use super::{ListName, RevocationFaces};
 use crate::FleetError;
+use ca::IssuerNumber;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -37,7 +38,8 @@ impl RevocationFaces {
     /// When the store fails or the issuing key cannot be used.
     pub fn list(&self, name: ListName, now: SystemTime) -> Result<Option<Arc<[u8]>>, FleetError> {
         if let ListName::Shard(shard) = name
-            && !self.inner.counts.contains(&shard.shards())
+            && !(self.inner.counts.contains(&shard.shards())
+                && self.authority().issuers().contains(&shard.issuer()))
         {
             return Ok(None);
         }
@@ -93,14 +95,16 @@ impl RevocationFaces {
         let authority = self.authority();
         Ok(match name {
             ListName::Whole => {
-                authority.crl(number, &fleet.revoked(alive)?, this_update, next_update)?
+                let issuer = IssuerNumber::FIRST;
+                let entries = fleet.revoked_by(issuer, alive)?;
+                authority.crl(issuer, number, &entries, this_update, next_update)?
             }
             ListName::Shard(shard) => {
-                let entries = fleet.revoked_of(shard.octets(), alive)?;
+                let (issuer, entries) = (shard.issuer(), fleet.revoked_of(shard, alive)?);
                 // The newest URL first: readers show it.
                 let urls = self.inner.urls.iter().rev();
                 let urls: Vec<_> = urls.map(|url| format!("{url}/{shard}")).collect();
-                authority.crl_shard(&urls, number, &entries, this_update, next_update)?
+                authority.crl_shard(issuer, &urls, number, &entries, this_update, next_update)?
             }
         })
     }

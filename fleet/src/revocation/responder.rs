@@ -2,9 +2,10 @@
 
 use super::RevocationFaces;
 use crate::FleetError;
-use ca::{OcspRefusal, OcspRequest, OcspResponder, Serial};
+use ca::{CaError, IssuerNumber, OcspRefusal, OcspRequest, OcspResponder, Serial};
 use parking_lot::Mutex;
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -14,10 +15,10 @@ const ANSWER_LIFE: Duration = Duration::from_secs(60 * 60);
 /// A stapled answer is replaced when it is this old.
 const STAPLE_RENEWAL: Duration = Duration::from_secs(20 * 60);
 
-/// The responder of now; made when the first question comes.
+/// The responder of now for each issuer; made when the first question comes.
 #[derive(Default)]
 pub(super) struct Responder {
-    current: Mutex<Option<Arc<OcspResponder>>>,
+    current: Mutex<HashMap<IssuerNumber, Arc<OcspResponder>>>,
 }
 
 /// An answer about a server's own certificate, to be shown in its handshakes.
@@ -41,8 +42,14 @@ impl RevocationFaces {
     ///
     /// # Errors
     /// When the store fails or the issuing key cannot be used.
-    pub fn staple(&self, serial: &Serial, now: SystemTime) -> Result<Staple, FleetError> {
-        let request = self.responder(now)?.request(std::slice::from_ref(serial))?;
+    pub fn staple(
+        &self,
+        issuer: IssuerNumber,
+        serial: &Serial,
+        now: SystemTime,
+    ) -> Result<Staple, FleetError> {
+        let responder = self.responder(issuer, now)?;
+        let request = responder.request(std::slice::from_ref(serial))?;
         let der = self
             .answer(&request, now, now + ANSWER_LIFE)
             .map_err(|refusal| FleetError::Invalid(refusal.to_string()))?;
@@ -52,12 +59,17 @@ impl RevocationFaces {
         })
     }
 
-    /// A request about certificates of our own, as DER.
+    /// A request about certificates of one issuer of ours, as DER.
     ///
     /// # Errors
     /// For none or more than 64; when the issuing key cannot be used.
-    pub fn ocsp_request(&self, serials: &[Serial], now: SystemTime) -> Result<Vec<u8>, FleetError> {
-        Ok(self.responder(now)?.request(serials)?.to_der())
+    pub fn ocsp_request(
+        &self,
+        issuer: IssuerNumber,
+        serials: &[Serial],
+        now: SystemTime,
+    ) -> Result<Vec<u8>, FleetError> {
+        Ok(self.responder(issuer, now)?.request(serials)?.to_der())
     }
 
     fn answer(
@@ -66,12 +78,9 @@ impl RevocationFaces {
         now: SystemTime,
         next_update: SystemTime,
     ) -> Result<Vec<u8>, OcspRefusal> {
-        let responder = self.responder(now).map_err(|error| {
-            tracing::error!(%error, "there is no OCSP responder");
-            OcspRefusal::Internal
-        })?;
+        let responder = self.responder_asked(request, now)?;
         responder.answer(request, now, next_update, |serial| {
-            match self.inner.fleet.state_of(serial) {
+            match self.inner.fleet.state_by(Some(responder.issuer()), serial) {
                 Ok(state) => Some(state),
                 Err(error) => {
                     tracing::error!(%serial, %error, "the registry cannot say what became of a certificate");
@@ -81,19 +90,49 @@ impl RevocationFaces {
         })
     }
 
-    fn responder(&self, now: SystemTime) -> Result<Arc<OcspResponder>, FleetError> {
+    /// The responder for the issuer that a request names.
+    fn responder_asked(
+        &self,
+        request: &OcspRequest,
+        now: SystemTime,
+    ) -> Result<Arc<OcspResponder>, OcspRefusal> {
+        for issuer in self.authority().issuers().into_iter().rev() {
+            match self.responder(issuer, now) {
+                Ok(responder) if responder.is_asked(request) => return Ok(responder),
+                Ok(_) => {}
+                // One whose certificate is over has nothing left to say; those beside it have.
+                Err(FleetError::Authority(CaError::OutsideIssuer { .. })) => {}
+                Err(error) => {
+                    tracing::error!(%issuer, %error, "there is no OCSP responder");
+                    return Err(OcspRefusal::Internal);
+                }
+            }
+        }
+        Err(OcspRefusal::Unauthorized)
+    }
+
+    fn responder(
+        &self,
+        issuer: IssuerNumber,
+        now: SystemTime,
+    ) -> Result<Arc<OcspResponder>, FleetError> {
         let mut current = self.inner.responder.current.lock();
-        if let Some(responder) = current.as_ref()
+        let known = current.get(&issuer).cloned();
+        if let Some(responder) = &known
             && now < responder.renew_at()
         {
             return Ok(Arc::clone(responder));
         }
-        match (self.authority().ocsp_responder(now), current.as_ref()) {
-            (Ok(made), _) => Ok(Arc::clone(current.insert(Arc::new(made)))),
+        match (self.authority().ocsp_responder(issuer, now), known) {
+            (Ok(made), _) => {
+                let made = Arc::new(made);
+                current.insert(issuer, Arc::clone(&made));
+                Ok(made)
+            }
             // Half a life is left to mend what failed.
             (Err(error), Some(old)) if now < old.not_after() => {
-                tracing::warn!(%error, "the OCSP responder's certificate could not be renewed");
-                Ok(Arc::clone(old))
+                tracing::warn!(%issuer, %error, "the OCSP responder's certificate could not be renewed");
+                Ok(old)
             }
             (Err(error), _) => Err(error.into()),
         }

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub(crate) enum Device {
     /// Make a device: thing, certificate, policy, groups, in one step
     Create(DeviceCreate),
+    /// Make a device of a certificate that a registered authority has issued; its key stays where it is
+    Import(DeviceImport),
     /// List devices
     List,
     /// Show one device
@@ -16,16 +18,31 @@ pub(crate) enum Device {
         /// The device
         name: String,
     },
-    /// Revoke its certificates; its live sessions end at once
+    /// List the devices that a query fits: thingName:lamp* AND attributes.site:bonn AND NOT connectivity.connected:true
+    Search {
+        /// The query, as AWS IoT's fleet index takes it
+        query: String,
+    },
+    /// Revoke certificates, for ever; live sessions end at once
     Revoke {
-        /// The device
-        name: String,
+        /// Whose
+        #[command(flatten)]
+        whose: Whose,
         /// Why, as RFC 5280 names it (keyCompromise, cessationOfOperation, superseded, …)
         #[arg(long)]
         reason: Option<String>,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
+    },
+    /// Make certificates INACTIVE: live sessions end at once, and `device activate` takes it back
+    Deactivate {
+        /// Whose
+        #[command(flatten)]
+        whose: Whose,
+    },
+    /// Make INACTIVE certificates ACTIVE again; what is revoked stays revoked
+    Activate {
+        /// Whose
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Make a one-time password with which a device enrols itself by EST; its key never leaves it
     EnrolPassword {
@@ -79,11 +96,43 @@ pub(crate) enum Device {
     },
 }
 
+/// Whose certificates.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct Whose {
+    /// The device
+    #[arg(required_unless_present_any = ["certificates", "group", "ca", "query"])]
+    pub(crate) name: Option<String>,
+    /// A certificate by its id, may be repeated
+    #[arg(long = "certificate", value_name = "ID", conflicts_with_all = ["name", "group", "ca", "query"])]
+    pub(crate) certificates: Vec<String>,
+    /// All devices of a group and of the groups below it
+    #[arg(long, value_name = "G", conflicts_with_all = ["name", "ca", "query"])]
+    pub(crate) group: Option<String>,
+    /// All certificates that a registered authority signed
+    #[arg(long, value_name = "ID", conflicts_with_all = ["name", "query"])]
+    pub(crate) ca: Option<String>,
+    /// All devices that a query fits
+    #[arg(long, value_name = "QUERY", conflicts_with = "name")]
+    pub(crate) query: Option<String>,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
 /// `muster device create`.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceCreate {
     /// Its name and client id: letters, digits, '-', '_' and ':'
-    pub(crate) name: String,
+    #[arg(required_unless_present = "from")]
+    pub(crate) name: Option<String>,
+    /// Make many: a CSV file with the columns name and, if you like, policy, group and attribute.KEY. Saying the same
+    /// again goes on where it was
+    #[arg(long, value_name = "FILE.csv", conflicts_with_all = ["name", "csr"], requires = "out")]
+    pub(crate) from: Option<PathBuf>,
     /// Policy of its certificate
     #[arg(long, value_name = "P", default_value = policy::DEVICE_DEFAULT)]
     pub(crate) policy: String,
@@ -96,9 +145,28 @@ pub(crate) struct DeviceCreate {
     /// Certificate signing request: the private key stays where it is
     #[arg(long, value_name = "FILE")]
     pub(crate) csr: Option<PathBuf>,
-    /// Where to write NAME.crt, NAME.key and root.crt [default: ./NAME]
+    /// Where to write NAME.crt, NAME.key and root.crt [default: ./NAME]; with --from a directory for each device
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+}
+
+/// `muster device import`.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceImport {
+    /// Its name and client id: letters, digits, '-', '_' and ':'
+    pub(crate) name: String,
+    /// Its certificate, PEM, issued by an authority that is registered and active (RegisterCACertificate)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) certificate: PathBuf,
+    /// Policy of its certificate
+    #[arg(long, value_name = "P", default_value = policy::DEVICE_DEFAULT)]
+    pub(crate) policy: String,
+    /// Group it joins
+    #[arg(long, value_name = "G")]
+    pub(crate) group: Option<String>,
+    /// Attribute, may be repeated
+    #[arg(long = "attribute", value_name = "K=V", value_parser = attribute)]
+    pub(crate) attributes: Vec<(String, String)>,
 }
 
 /// `muster group …`.
@@ -111,6 +179,9 @@ pub(crate) enum Group {
         /// The group it is below, for good: policies of that one count for its things too
         #[arg(long, value_name = "G")]
         parent: Option<String>,
+        /// Let a query say which devices are in it, now and from now on
+        #[arg(long, value_name = "QUERY", conflicts_with = "parent")]
+        query: Option<String>,
     },
     /// List groups
     List,
@@ -133,6 +204,9 @@ pub(crate) enum Group {
         name: String,
         /// The device
         device: String,
+        /// Refuse it where it breaks a declared invariant
+        #[arg(long)]
+        keep_proofs: bool,
     },
     /// Take a device out of a group
     Remove {
@@ -140,6 +214,9 @@ pub(crate) enum Group {
         name: String,
         /// The device
         device: String,
+        /// Refuse it where it breaks a declared invariant
+        #[arg(long)]
+        keep_proofs: bool,
     },
 }
 

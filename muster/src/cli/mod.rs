@@ -1,5 +1,7 @@
 //! The command line, declared once: help, errors and completions come from here.
 
+mod bench;
+mod ca;
 mod device;
 mod firmware;
 mod fleet;
@@ -9,7 +11,11 @@ mod provisioning;
 use clap::{Args, Parser, Subcommand};
 use std::{net::SocketAddr, path::PathBuf};
 
-pub(crate) use device::{Device, DeviceCreate, Group, Network};
+pub(crate) use bench::{
+    Bench, BenchConnect, BenchHow, BenchIdle, BenchLatency, BenchMessages, BenchTarget,
+};
+pub(crate) use ca::{Ca, Ceremony, PassphraseSource, RotateIssuing, TakeRootOffline};
+pub(crate) use device::{Device, DeviceCreate, DeviceImport, Group, Network, Whose};
 pub(crate) use firmware::{Firmware, FirmwareRoot, FirmwareSign, Rollout, RolloutStart};
 pub(crate) use fleet::{Fleet, FleetOf};
 pub(crate) use policy::{Explain, Invariant, Policy, PolicyClaim, PolicyTarget, Simulate, Suggest};
@@ -92,12 +98,18 @@ pub(crate) enum Verb {
     /// Rollouts of firmware in waves
     #[command(subcommand)]
     Rollout(Rollout),
+    /// The authority: its root, its issuing certificates
+    #[command(subcommand)]
+    Ca(Ca),
     /// What runs where: versions by device, hardware, group and time
     #[command(subcommand)]
     Fleet(Fleet),
     /// Audit: checks over the whole registry
     #[command(subcommand)]
     Audit(Audit),
+    /// Put load on any MQTT broker under mutual TLS and measure it (needs no server of Muster's)
+    #[command(subcommand)]
+    Bench(Bench),
 }
 
 /// `muster audit …`.

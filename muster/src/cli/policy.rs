@@ -86,6 +86,9 @@ pub(crate) struct PolicyTarget {
     /// A group: every member
     #[arg(long)]
     pub(crate) group: Option<String>,
+    /// Refuse it where it breaks a declared invariant
+    #[arg(long)]
+    pub(crate) keep_proofs: bool,
 }
 
 /// `muster policy explain`.

@@ -9,7 +9,7 @@ use ota::server::JobEvent;
 use serde_json::{Value, json};
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -31,23 +31,39 @@ enum Told {
 #[derive(Clone)]
 pub(super) struct Events {
     queue: SyncSender<Told>,
+    /// Set before the first session.
+    broker: Arc<OnceLock<Broker>>,
     lost: Arc<AtomicU64>,
 }
 
 /// The queue's other end, until the broker is there.
-pub(super) struct Waiting(Receiver<Told>);
+pub(super) struct Waiting {
+    queue: Receiver<Told>,
+    broker: Arc<OnceLock<Broker>>,
+}
 
 impl Events {
     pub(super) fn queue() -> (Self, Waiting) {
         let (queue, waiting) = sync_channel(EVENTS_LIMIT_ITEMS);
         let events = Events {
             queue,
+            broker: Arc::default(),
             lost: Arc::default(),
         };
-        (events, Waiting(waiting))
+        let waiting = Waiting {
+            queue: waiting,
+            broker: Arc::clone(&events.broker),
+        };
+        (events, waiting)
     }
 
+    /// One that nobody listens to costs a look at the subscriptions and wakes no thread.
     pub(super) fn session(&self, event: Lifecycle) {
+        if let Some(broker) = self.broker.get()
+            && !broker.is_heard(&topic(&event))
+        {
+            return;
+        }
         self.take(Told::Session(Box::new(event)));
     }
 
@@ -80,8 +96,10 @@ impl Waiting {
         account: String,
         region: String,
     ) -> std::io::Result<()> {
+        // There is one queue and one publisher of it.
+        let broker = self.broker.get_or_init(|| broker).clone();
         let run = move || {
-            for told in self.0 {
+            for told in self.queue {
                 let (topic, body) = match told {
                     Told::Session(event) => message(&event),
                     Told::Registry(event, at) => event.message(&account, &region, at),
@@ -107,14 +125,24 @@ impl Waiting {
     }
 }
 
-/// A session's event as AWS IoT writes it.
-fn message(event: &Lifecycle) -> (String, Value) {
-    let (tree, kind) = match &event.change {
+/// Which branch of `$aws/events/` an event is on, and its type.
+fn kind(change: &LifecycleChange) -> (&'static str, &'static str) {
+    match change {
         LifecycleChange::Connected => ("presence", "connected"),
         LifecycleChange::Disconnected(_) => ("presence", "disconnected"),
         LifecycleChange::Subscribed(_) => ("subscriptions", "subscribed"),
         LifecycleChange::Unsubscribed(_) => ("subscriptions", "unsubscribed"),
-    };
+    }
+}
+
+fn topic(event: &Lifecycle) -> String {
+    let (tree, kind) = kind(&event.change);
+    format!("$aws/events/{tree}/{kind}/{}", event.client_id.as_str())
+}
+
+/// A session's event as AWS IoT writes it.
+fn message(event: &Lifecycle) -> (String, Value) {
+    let (_, kind) = kind(&event.change);
     let client_id = event.client_id.as_str();
     let since = event.at.duration_since(SystemTime::UNIX_EPOCH);
     let mut body = json!({
@@ -150,5 +178,5 @@ fn message(event: &Lifecycle) -> (String, Value) {
             add("topics", topics.collect::<Vec<_>>().into());
         }
     }
-    (format!("$aws/events/{tree}/{kind}/{client_id}"), body)
+    (topic(event), body)
 }

@@ -2,7 +2,7 @@
 //! OCSP answer fresh while connections go on.
 
 use anyhow::Context as _;
-use broker::tls::{ClientAuth, Protocol, ServerCertificate, server_config};
+use broker::tls::{ClientAnchors, ClientAuth, Protocol, ServerCertificate, server_config};
 use ca::{Authority, CertificateId, ServerIdentity};
 use fleet::{RevocationFaces, Staple};
 use rustls::ServerConfig;
@@ -49,17 +49,22 @@ impl ServerTls {
             identity.private_key(),
             staple.as_ref().map(|staple| staple.der.clone()),
         )?;
-        let authorities = [
-            source.authority.root_der().clone(),
-            source.authority.issuing_der().clone(),
-        ];
-        let config = |client, protocol| server_config(&authorities, &certificate, client, protocol);
-        Ok(ServerTls {
+        let anchors = ClientAnchors::new(&source.authority.anchors())?;
+        let outside = Some(faces.fleet());
+        let config =
+            |client, protocol| server_config(&anchors, outside, &certificate, client, protocol);
+        let tls = ServerTls {
             mqtt: config(ClientAuth::Required, Protocol::Mqtt)?,
             wss: config(ClientAuth::Required, Protocol::Http)?,
             https: config(ClientAuth::Optional, Protocol::Http)?,
             keeper: Keeper::start(source, certificate, Shown::of(&identity, staple))?,
-        })
+        };
+        faces.fleet().authority().tell_anchors(move |authorities| {
+            if let Err(error) = anchors.replace(authorities) {
+                tracing::error!(%error, "client certificates are judged by the authorities of before");
+            }
+        });
+        Ok(tls)
     }
 }
 
@@ -79,15 +84,19 @@ impl Source {
             .server_identity(&self.dir, &self.names, now)
             .context("the server's own certificate")?;
         let facts = identity.facts();
-        self.faces
-            .fleet()
-            .note_issued(&facts.id, &facts.serial, facts.not_after)?;
+        self.faces.fleet().note_issued(
+            &facts.id,
+            identity.issuer(),
+            &facts.serial,
+            facts.not_after,
+        )?;
         Ok(identity)
     }
 
     /// Without an answer handshakes go on: a client that insists on one asks the responder itself.
     fn staple(&self, identity: &ServerIdentity, now: SystemTime) -> Option<Staple> {
-        match self.faces.staple(&identity.facts().serial, now) {
+        let (issuer, serial) = (identity.issuer(), &identity.facts().serial);
+        match self.faces.staple(issuer, serial, now) {
             Ok(staple) => Some(staple),
             Err(error) => {
                 tracing::warn!(%error, "no OCSP answer is stapled to the server's certificate");

@@ -3,6 +3,7 @@
 mod events;
 mod hook;
 mod identity;
+mod keys;
 mod limits;
 mod listen;
 mod reserved;
@@ -16,9 +17,10 @@ use broker::{Broker, BrokerParts, Listeners};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators};
 use events::Events;
-use fleet::{Fleet, RevocationFaces, provisioning::ProvisioningDesk};
+use fleet::{Fleet, RevocationFaces, authorities::NewcomerDesk, provisioning::ProvisioningDesk};
 use hook::HttpsHook;
 use identity::{Keeper, ServerTls};
+pub(crate) use keys::keyring;
 use listen::Sockets;
 use ota::server::{Ota, Sign, StreamDesk};
 use policy::Realm;
@@ -84,14 +86,19 @@ impl Server {
             .public_url
             .clone()
             .unwrap_or_else(|| format!("http://{http}"));
-        let authority = Authority::open_or_create(
+        let authority = Authority::open_or_create_with(
             &data.join("ca"),
             AuthorityConfig {
                 name: "Muster".to_owned(),
                 public_url,
             },
+            keyring(&settings.keys)?,
             now,
         )?;
+        if let Err(error) = authority.ready() {
+            // Devices that have their certificates need no new signature to connect.
+            tracing::error!(%error, "nothing is issued, and no list or OCSP responder is signed, until the issuing key is back");
+        }
         let authority = Arc::new(authority.with_terms(settings.terms));
         let operators = Operators::open_or_create(
             data,
@@ -141,8 +148,10 @@ impl Server {
         ota.hand_out_at(format!("https://{}", endpoints.https));
         let jobs = events.clone();
         ota.send_events_to(Arc::new(move |event| jobs.job(event)));
-        let hook = Arc::new(HttpsHook::new(authority.root_der().clone()));
+        let hook = Arc::new(HttpsHook::new(authority.root_der()));
         let region = settings.region.clone();
+        let newcomers = NewcomerDesk::start(fleet.clone(), hook.clone(), region.clone())
+            .context("start the thread of newcomers")?;
         let provisioning = ProvisioningDesk::start(fleet.clone(), hook, region)
             .context("start the threads of fleet provisioning")?;
         let streams = StreamDesk::start(&ota).context("start the threads of streams")?;
@@ -155,9 +164,11 @@ impl Server {
                 wss_tls: tls.wss,
             },
             Arc::new(Reserved {
+                fleet: fleet.clone(),
                 ota: ota.clone(),
                 provisioning,
                 streams,
+                newcomers,
                 events: events.clone(),
                 signs,
             }),

@@ -7,7 +7,9 @@ use broker::{
     ReservedTopics, codec::Qos, topic::TopicName,
 };
 use bytes::Bytes;
+use fleet::authorities::NewcomerDesk;
 use fleet::provisioning::{ProvisioningDesk, ProvisioningRequest};
+use fleet::{ConnectionKey, Fleet};
 use ota::server::{DeviceRequest, Ota, Publish, Sign, StreamDesk, StreamRequest, VitalSigns};
 use std::sync::Arc;
 
@@ -34,9 +36,11 @@ pub(super) fn notifications(broker: Broker) -> Publish {
 
 /// Requests of devices, to the room they are for.
 pub(super) struct Reserved {
+    pub(super) fleet: Fleet,
     pub(super) ota: Ota,
     pub(super) provisioning: ProvisioningDesk,
     pub(super) streams: StreamDesk,
+    pub(super) newcomers: NewcomerDesk,
     pub(super) events: Events,
     pub(super) signs: VitalSigns,
 }
@@ -109,7 +113,22 @@ impl ReservedTopics for Reserved {
         if let (Some(sign), Some(thing)) = (sign, &event.principal.thing) {
             self.signs.saw(thing.as_str(), sign, event.at);
         }
+        let key = ConnectionKey {
+            session: event.session,
+            version: event.version,
+        };
+        match (&event.change, &event.principal.thing) {
+            (LifecycleChange::Connected, Some(thing)) => {
+                self.fleet.note_connected(key, thing, event.at);
+            }
+            (LifecycleChange::Disconnected(_), _) => self.fleet.note_disconnected(key),
+            _ => {}
+        }
         self.events.session(event);
+    }
+
+    fn newcomer(&self, certificate: &[u8]) {
+        self.newcomers.take(certificate);
     }
 }
 

@@ -1,8 +1,13 @@
 //! `muster device …`.
 
-use super::{client, device_files::DeviceFiles, output};
+use super::{
+    client, device_bulk,
+    device_certificates::{self, Measure},
+    device_files::DeviceFiles,
+    output,
+};
 use crate::{
-    cli::{Device, DeviceCreate, Global},
+    cli::{Device, DeviceCreate, DeviceImport, Global},
     client::encode,
 };
 use anyhow::Context as _;
@@ -16,13 +21,26 @@ use std::{
 
 pub(super) fn run(global: &Global, verb: Device) -> anyhow::Result<ExitCode> {
     match verb {
-        Device::Create(create) => self::create(global, create)?,
+        Device::Create(create) => match create.from.clone() {
+            Some(file) => return device_bulk::run(global, &create, &file),
+            None => self::create(global, create)?,
+        },
+        Device::Import(wanted) => import(global, &wanted)?,
         Device::List => list(global)?,
         Device::Show { name } => {
             let device = client(global)?.call(Method::GET, &path(&name), None)?;
             output::answer(global, &device, described)?;
         }
-        Device::Revoke { name, reason, yes } => revoke(global, &name, reason, yes)?,
+        Device::Search { query } => search(global, &query)?,
+        Device::Revoke { whose, reason } => {
+            device_certificates::run(global, &whose, &Measure::Revoke(reason))?;
+        }
+        Device::Deactivate { whose } => {
+            device_certificates::run(global, &whose, &Measure::Deactivate)?;
+        }
+        Device::Activate { whose } => {
+            device_certificates::run(global, &whose, &Measure::Activate)?;
+        }
         Device::EnrolPassword {
             name,
             policy,
@@ -91,8 +109,33 @@ fn enrolling(made: &Value) -> String {
     )
 }
 
+fn import(global: &Global, wanted: &DeviceImport) -> anyhow::Result<()> {
+    let file = &wanted.certificate;
+    let pem = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let attributes: BTreeMap<&String, &String> = wanted
+        .attributes
+        .iter()
+        .map(|(key, value)| (key, value))
+        .collect();
+    let body = json!({
+        "thingName": wanted.name, "certificatePem": pem, "policyName": wanted.policy,
+        "groupName": wanted.group, "attributes": attributes,
+    });
+    let made = client(global)?.call(Method::POST, "/muster/v1/device-imports", Some(&body))?;
+    output::answer(global, &made, |made| {
+        format!(
+            "device {} connects with the certificate it has: {}",
+            wanted.name,
+            output::field(made, "certificateId")
+        )
+    })
+}
+
 fn create(global: &Global, create: DeviceCreate) -> anyhow::Result<()> {
-    let mut body = json!({ "thingName": create.name, "policyName": create.policy });
+    let name = create
+        .name
+        .context("name the device, or many of them with --from")?;
+    let mut body = json!({ "thingName": name, "policyName": create.policy });
     let mut set = |key: &str, value: Value| {
         if let Some(fields) = body.as_object_mut() {
             fields.insert(key.to_owned(), value);
@@ -110,7 +153,7 @@ fn create(global: &Global, create: DeviceCreate) -> anyhow::Result<()> {
         set("certificateSigningRequest", read_csr(&csr)?.into());
     }
     let client = client(global)?;
-    let files = DeviceFiles::prepare(create.out, &create.name, with_csr)?;
+    let files = DeviceFiles::prepare(create.out, &name, with_csr)?;
     let answer = client
         .call(Method::POST, "/muster/v1/devices", Some(&body))
         .inspect_err(|_| files.withdraw())?;
@@ -156,16 +199,39 @@ fn written(global: &Global, files: &DeviceFiles, answer: &Value) -> anyhow::Resu
     output::answer(global, &shown, |_| files.report(answer))
 }
 
-fn revoke(global: &Global, name: &str, reason: Option<String>, yes: bool) -> anyhow::Result<()> {
-    output::confirm(
-        yes,
-        &format!("Revoke the certificates of {name}? Its sessions end at once, for good."),
-    )?;
-    let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-    let done =
-        client(global)?.call(Method::POST, &format!("{}/revoke", path(name)), Some(&body))?;
-    output::answer(global, &done, |_| {
-        format!("device {name} revoked; its live sessions have been ended")
+fn search(global: &Global, query: &str) -> anyhow::Result<()> {
+    let client = client(global)?;
+    let mut found: Vec<Value> = Vec::new();
+    let mut token = Value::Null;
+    loop {
+        let mut body = json!({ "queryString": query });
+        if let (Some(fields), Some(token)) = (body.as_object_mut(), token.as_str()) {
+            fields.insert("nextToken".to_owned(), token.into());
+        }
+        let page = client.call(Method::POST, "/indices/search", Some(&body))?;
+        found.extend_from_slice(output::items(&page, "things"));
+        token = page.get("nextToken").cloned().unwrap_or_default();
+        if token.is_null() {
+            break;
+        }
+    }
+    let rows: Vec<Vec<String>> = found
+        .iter()
+        .map(|thing| {
+            let connected = thing.pointer("/connectivity/connected") == Some(&Value::Bool(true));
+            let groups = output::items(thing, "thingGroupNames").iter();
+            vec![
+                output::field(thing, "thingName").to_owned(),
+                if connected { "connected" } else { "" }.to_owned(),
+                groups
+                    .filter_map(Value::as_str)
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            ]
+        })
+        .collect();
+    output::answer(global, &json!({ "things": found }), |_| {
+        output::table(&["device", "connected", "groups"], &rows)
     })
 }
 

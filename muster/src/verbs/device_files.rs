@@ -65,18 +65,7 @@ impl DeviceFiles {
             field(answer, "rootPem"),
             store::files::write_public,
         )?;
-        if let Some(root) = answer.get("firmwareRoot").filter(|root| !root.is_null()) {
-            // Byte for byte what was signed, where the server hands it over as text.
-            let text = root
-                .as_str()
-                .map_or_else(|| root.to_string(), str::to_owned);
-            write(
-                &self.directory.join("firmware-root.json"),
-                &text,
-                store::files::write_public,
-            )?;
-        }
-        Ok(())
+        write_firmware_root(&self.directory, answer)
     }
 
     /// What a person reads: where the files are, and a command that publishes from this device as printed.
@@ -114,6 +103,22 @@ impl DeviceFiles {
             name = self.name,
         )
     }
+}
+
+/// The firmware trust root, where the server has one.
+pub(super) fn write_firmware_root(directory: &Path, answer: &Value) -> anyhow::Result<()> {
+    let Some(root) = answer.get("firmwareRoot").filter(|root| !root.is_null()) else {
+        return Ok(());
+    };
+    // Byte for byte what was signed, where the server hands it over as text.
+    let text = root
+        .as_str()
+        .map_or_else(|| root.to_string(), str::to_owned);
+    write(
+        &directory.join("firmware-root.json"),
+        &text,
+        store::files::write_public,
+    )
 }
 
 fn write(

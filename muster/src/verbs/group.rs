@@ -1,6 +1,6 @@
 //! `muster group …`.
 
-use super::{client, output};
+use super::{client, output, policy::kept};
 use crate::{
     cli::{Global, Group},
     client::{Client, encode},
@@ -12,12 +12,17 @@ use std::process::ExitCode;
 pub(super) fn run(global: &Global, verb: Group) -> anyhow::Result<ExitCode> {
     let client = client(global)?;
     match verb {
-        Group::Create { name, parent } => {
-            let body = match parent {
-                Some(parent) => json!({ "parentGroupName": parent }),
-                None => json!({}),
+        Group::Create {
+            name,
+            parent,
+            query,
+        } => {
+            let (path, body) = match (parent, query) {
+                (Some(parent), _) => (path(&name), json!({ "parentGroupName": parent })),
+                (_, Some(query)) => (dynamic(&name), json!({ "queryString": query })),
+                _ => (path(&name), json!({})),
             };
-            let made = client.call(Method::POST, &path(&name), Some(&body))?;
+            let made = client.call(Method::POST, &path, Some(&body))?;
             output::answer(global, &made, |_| format!("group {name} made"))?;
         }
         Group::List => {
@@ -29,11 +34,21 @@ pub(super) fn run(global: &Global, verb: Group) -> anyhow::Result<ExitCode> {
         Group::Show { name } => show(global, &client, &name)?,
         Group::Delete { name, yes } => {
             output::confirm(yes, &format!("Delete group {name}? Its members stay."))?;
-            let gone = client.call(Method::DELETE, &path(&name), None)?;
+            let known = client.call(Method::GET, &path(&name), None)?;
+            let place = match known.get("queryString") {
+                Some(_) => dynamic(&name),
+                None => path(&name),
+            };
+            let gone = client.call(Method::DELETE, &place, None)?;
             output::answer(global, &gone, |_| format!("group {name} deleted"))?;
         }
-        Group::Add { name, device } => {
+        Group::Add {
+            name,
+            device,
+            keep_proofs,
+        } => {
             let body = json!({ "thingGroupName": name, "thingName": device });
+            let body = kept(body, keep_proofs);
             let added = client.call(
                 Method::PUT,
                 "/thing-groups/addThingToThingGroup",
@@ -41,8 +56,13 @@ pub(super) fn run(global: &Global, verb: Group) -> anyhow::Result<ExitCode> {
             )?;
             output::answer(global, &added, |_| format!("{device} is in group {name}"))?;
         }
-        Group::Remove { name, device } => {
+        Group::Remove {
+            name,
+            device,
+            keep_proofs,
+        } => {
             let body = json!({ "thingGroupName": name, "thingName": device });
+            let body = kept(body, keep_proofs);
             let removed = client.call(
                 Method::PUT,
                 "/thing-groups/removeThingFromThingGroup",
@@ -54,6 +74,11 @@ pub(super) fn run(global: &Global, verb: Group) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A group whose query says who is in it.
+fn dynamic(name: &str) -> String {
+    format!("/dynamic-thing-groups/{}", encode(name))
 }
 
 fn show(global: &Global, client: &Client, name: &str) -> anyhow::Result<()> {

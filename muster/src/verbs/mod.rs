@@ -2,9 +2,15 @@
 //! server.
 
 mod audit;
+mod bench;
+mod ca;
+mod ceremony;
 mod claim;
 mod device;
+mod device_bulk;
+mod device_certificates;
 mod device_files;
+mod device_rows;
 mod firmware;
 mod firmware_offline;
 mod fleet;
@@ -12,6 +18,7 @@ mod group;
 mod least;
 mod network;
 mod output;
+mod passphrase;
 mod policy;
 mod prove;
 mod rollout;
@@ -37,7 +44,9 @@ pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
         Verb::Claim(verb) => claim::run(global, verb),
         Verb::Fleet(verb) => fleet::run(global, verb),
         Verb::Firmware(verb) => firmware::run(global, verb),
+        Verb::Ca(verb) => ca::run(global, verb),
         Verb::Audit(verb) => audit::run(global, verb),
+        Verb::Bench(verb) => bench::run(global, verb),
         Verb::Rollout(verb) => rollout::run(global, verb),
     }
 }

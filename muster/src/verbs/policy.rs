@@ -174,8 +174,8 @@ fn document(file: &Path) -> anyhow::Result<Value> {
     Ok(json!({ "policyDocument": text }))
 }
 
-/// The body of a policy that is refused where it breaks a declared invariant.
-fn kept(mut body: Value, keep_proofs: bool) -> Value {
+/// The body of a change that is refused where it breaks a declared invariant.
+pub(super) fn kept(mut body: Value, keep_proofs: bool) -> Value {
     if let Some(fields) = body.as_object_mut().filter(|_| keep_proofs) {
         fields.insert("keepProofs".into(), true.into());
     }
@@ -191,7 +191,8 @@ fn each_target(global: &Global, target: &PolicyTarget, method: Method) -> anyhow
     let client = client(global)?;
     for arn in arns(&client, target)? {
         let path = format!("/target-policies/{}", encode(&target.name));
-        client.call(method.clone(), &path, Some(&json!({ "target": arn })))?;
+        let body = kept(json!({ "target": arn }), target.keep_proofs);
+        client.call(method.clone(), &path, Some(&body))?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::compact::Compaction;
 use super::mark::Mark;
 use super::record::{Body, Kind};
 use super::segment::{self, SegmentFile};
-use super::state::Chunk;
+use super::state::{Chunk, State};
 use super::{Lsn, Shared};
 use crate::error::StoreError;
 
@@ -101,12 +101,12 @@ impl Committer {
         if group.is_empty() {
             if stop && !close(shared, self.opened_at) {
                 let newest = shared.state.lock().segments.back().map(|last| last.number);
-                let mark = Mark {
-                    sequence: shared.durable.load(Ordering::Acquire),
-                    segment: newest.unwrap_or(0),
+                let whole = |mark: &mut Mark| {
+                    mark.sequence = shared.durable.load(Ordering::Acquire);
+                    mark.segment = newest.unwrap_or(0);
                 };
                 if shared.closed.load(Ordering::Acquire)
-                    && let Err(error) = mark.note(&shared.directory, &*shared.disk)
+                    && let Err(error) = note(shared, whole)
                 {
                     tracing::warn!(%error, "the journal's mark could not be brought up to date");
                 }
@@ -209,15 +209,31 @@ fn open(shared: &Shared, number: u32) -> Result<Arc<dyn SegmentFile>, StoreError
         .map_err(|e| StoreError::io("write", &path, e))?;
     sync(shared, number, &*file)?;
     shared.disk.sync_directory(&shared.directory)?;
-    Mark {
-        sequence: before,
-        segment: number,
-    }
-    .note(&shared.directory, &*shared.disk)?;
+    note(shared, |mark| {
+        mark.sequence = before;
+        mark.segment = number;
+    })?;
     if let Some(segment) = shared.state.lock().segment_mut(number) {
         segment.file = Some(Arc::clone(&file));
     }
     Ok(file)
+}
+
+/// Notes what `change` makes of the mark. Only the committer does.
+fn note(shared: &Shared, change: impl FnOnce(&mut Mark)) -> Result<(), StoreError> {
+    let mut mark = {
+        let state = shared.state.lock();
+        let oldest = state.segments.front().map_or(1, |oldest| oldest.number);
+        let deleted = state.noted.deleted.unwrap_or(oldest.saturating_sub(1));
+        Mark {
+            deleted: Some(deleted),
+            ..state.noted
+        }
+    };
+    change(&mut mark);
+    mark.note(&shared.directory, &*shared.disk)?;
+    shared.state.lock().noted = mark;
+    Ok(())
 }
 
 /// Tells everybody that the group is durable.
@@ -259,6 +275,14 @@ fn fail(shared: &Shared, error: &StoreError) {
 /// Deletes the oldest `dead` segments, one after the other, each durably: were a later one gone
 /// and an earlier one still there, its deleted keys would be back.
 fn remove(shared: &Shared, dead: usize) {
+    let newest = |state: &State| Some(state.segments.get(dead.checked_sub(1)?)?.number);
+    let Some(newest) = newest(&shared.state.lock()) else {
+        return;
+    };
+    if let Err(error) = note(shared, |mark| mark.deleted = Some(newest)) {
+        tracing::warn!(%error, "cannot note that dead segments go, so they stay");
+        return;
+    }
     for _ in 0..dead {
         let Some(number) = shared
             .state

@@ -20,8 +20,18 @@ pub(super) fn recover(
 ) -> Result<State, StoreError> {
     let mut state = State::new(options);
     let noted = Mark::read(directory, disk)?;
+    state.noted = noted;
     let paths = list(directory, disk)?;
     let mut expected: Option<u32> = None;
+    if let (Some((oldest, path)), Some(deleted)) = (paths.first(), noted.deleted)
+        && *oldest > deleted.saturating_add(1)
+    {
+        return Err(StoreError::Damaged {
+            file: path.clone(),
+            offset: 0,
+            reason: "the segment before it is missing",
+        });
+    }
     for (at, (number, path)) in paths.iter().enumerate() {
         let last = at + 1 == paths.len();
         if expected.is_some_and(|expected| expected != *number) {

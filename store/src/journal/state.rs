@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Options;
+use super::mark::Mark;
 use super::record::{self, Body, Kind};
 use super::segment::{HEADER_BYTES, Segment};
 
@@ -50,6 +51,8 @@ pub(super) struct State {
     /// Where the next record goes, behind all of `waiting`.
     pub(super) open: Option<Chunk>,
     pub(super) backlog_bytes: usize,
+    /// What is noted beside the segments.
+    pub(super) noted: Mark,
     pub(super) next_sequence: u64,
     pub(super) live_bytes: u64,
     /// Lengths of all segments together, in bytes.
@@ -67,6 +70,7 @@ impl State {
             waiting: VecDeque::new(),
             open: None,
             backlog_bytes: 0,
+            noted: Mark::default(),
             next_sequence: 1,
             live_bytes: 0,
             disk_bytes: 0,

@@ -545,6 +545,38 @@ fn a_closed_journal_cut_anywhere_or_without_its_newest_segment_is_refused_and_le
 }
 
 #[test]
+fn a_journal_without_its_oldest_segment_is_refused_unless_that_was_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    for n in 0..200_u8 {
+        // The first keys are put anew all the time, so that the oldest segments die.
+        settle(&journal, journal.put(&[n % 50], &[&[n; 1000]]).unwrap());
+    }
+    journal.close();
+    drop(journal);
+    let paths = segments(dir.path());
+    assert!(!paths[0].ends_with("00000001.log"), "{paths:?}");
+    assert!(paths.len() > 2);
+    let alive = replayed(open(dir.path()).1);
+    for key in 0..50_u8 {
+        assert_eq!(alive[&[key][..]], [key + 150; 1000]);
+    }
+    let oldest = segments(dir.path()).remove(0);
+    let whole = fs::read(&oldest).unwrap();
+    fs::remove_file(&oldest).unwrap();
+    let opened = try_open(dir.path(), Box::new(RealDisk));
+    assert!(matches!(opened, Err(StoreError::Damaged { .. })));
+    fs::write(&oldest, whole).unwrap();
+    assert_eq!(replayed(open(dir.path()).1), alive);
+    // One of before deletions were noted is taken as it is.
+    let mark = dir.path().join("journals/queue.mark");
+    let text = fs::read_to_string(&mark).unwrap();
+    let older: Vec<&str> = text.split_whitespace().take(2).collect();
+    fs::write(&mark, older.join(" ")).unwrap();
+    assert_eq!(replayed(open(dir.path()).1), alive);
+}
+
+#[test]
 fn after_a_crash_a_segment_that_was_begun_must_be_there() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());

@@ -101,6 +101,17 @@ impl Write {
         Ok(Write::Put { key, value, expect })
     }
 
+    /// The typed value that a put would write; `None` for what puts nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Decode`] where it is not one.
+    pub fn value_as<T: Stored>(&self) -> Result<Option<T>, StoreError> {
+        match self {
+            Write::Put { key, value, .. } => envelope::decode(key, value).map(Some),
+            Write::Check { .. } | Write::Delete { .. } => Ok(None),
+        }
+    }
+
     /// A delete.
     pub fn delete(key: impl Into<String>, expect: Expect) -> Write {
         Write::Delete {

@@ -1,5 +1,5 @@
 //! What holds whatever bytes come: of `broker` codec, session machine, topics and WebSocket framing; of `ota`'s pure half
-//! whatever it reads.
+//! whatever it reads; of `policy`, that it decides as a second, naive engine does.
 //! Each target is a function that panics where it does not hold; the programs under `bin` let libFuzzer look for such
 //! bytes (`run.sh`), `tests/kept.rs` gives the targets what was found interesting before (`corpus`).
 
@@ -14,6 +14,7 @@
 mod codec;
 mod differential;
 mod firmware;
+mod language;
 mod session;
 mod topics;
 mod websocket;
@@ -21,6 +22,7 @@ mod websocket;
 pub use codec::codec;
 pub use differential::differential;
 pub use firmware::firmware;
+pub use language::{policy, policy_case};
 pub use session::session;
 pub use topics::topics;
 pub use websocket::websocket;

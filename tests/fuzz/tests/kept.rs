@@ -38,6 +38,11 @@ fn firmware() {
 }
 
 #[test]
+fn policy() {
+    each("policy", fuzz::policy);
+}
+
+#[test]
 fn session() {
     each("session", fuzz::session);
 }

@@ -1,9 +1,12 @@
 //! How a connection ends, and what is kept of its session.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::publish::Stalled;
 use super::{Answer, Connection, Waiting};
@@ -52,6 +55,9 @@ pub(crate) enum End {
     /// The client reads nothing of what it is sent.
     #[error("the client stopped reading")]
     Stalled,
+    /// The client began a packet and does not finish it.
+    #[error("a packet took too long from its first byte to its last")]
+    Dripped,
 }
 
 impl End {
@@ -65,6 +71,7 @@ impl End {
             Self::Revoked(_) | Self::Moved => Some(ReasonCode::AdministrativeAction),
             Self::Draining => Some(ReasonCode::ServerShuttingDown),
             Self::Stalled => Some(ReasonCode::QuotaExceeded),
+            Self::Dripped => Some(ReasonCode::KeepAliveTimeout),
         }
     }
 
@@ -154,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     hub.durable.delete_held(mailbox.number(), *packet_id);
                 }
             }
-            hub.erase(&mailbox);
+            hub.erase(&key, &mailbox);
             hub.sessions
                 .release(&key, &mailbox, None, hub.limits.parked_sessions);
             if end.forfeits() {
@@ -255,8 +262,12 @@ fn take_lent(lent: &mut Vec<(PacketId, Box<Shared>)>, packet_id: PacketId) -> Op
 
 /// Writes the last words and closes [MQTT-3.1.4-3, 3.14.4-2, 4.13.1-1, 4.13.2-1] [MQTT311-3.14.4-1, 4.8.0-1, -2].
 /// Whether the peer may have heard them.
-async fn say(io: &mut (impl AsyncWrite + Unpin), out: &[u8], end: &End) -> bool {
+async fn say(io: &mut (impl AsyncRead + AsyncWrite + Unpin), out: &[u8], end: &End) -> bool {
     if matches!(end, End::Lost) {
+        return false;
+    }
+    // A client that has closed its side with its DISCONNECT hears nothing more and needs no close from us.
+    if matches!(end, End::Left) && out.is_empty() && has_closed(io).await {
         return false;
     }
     let words = async {
@@ -265,6 +276,18 @@ async fn say(io: &mut (impl AsyncWrite + Unpin), out: &[u8], end: &End) -> bool 
         io.shutdown().await
     };
     matches!(tokio::time::timeout(GOODBYE_TIME, words).await, Ok(Ok(())))
+}
+
+/// Whether the peer's end of the stream has come already; waits for nothing.
+async fn has_closed(io: &mut (impl AsyncRead + Unpin)) -> bool {
+    let mut byte = [0_u8; 1];
+    let mut buffer = ReadBuf::new(&mut byte);
+    let read = poll_fn(|cx| Poll::Ready(Pin::new(&mut *io).poll_read(cx, &mut buffer))).await;
+    match read {
+        Poll::Ready(Ok(())) => buffer.filled().is_empty(),
+        Poll::Ready(Err(_)) => true,
+        Poll::Pending => false,
+    }
 }
 
 /// Closing a socket with unread input resets it and may take our last words with it.

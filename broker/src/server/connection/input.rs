@@ -113,6 +113,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn digest(&mut self, buffer: &mut BytesMut) -> Result<(), End> {
         self.undigested = false;
+        let begun = self.partial_since.take();
+        let mut whole = false;
         let limits = self.session.decode_limits();
         loop {
             if !self.may_read() {
@@ -121,10 +123,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let packet = match codec::decode(buffer, self.session.version(), &limits) {
                 Ok(Some(packet)) => packet,
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    if !buffer.is_empty() {
+                        self.partial_since = begun.filter(|_| !whole).or(Some(self.now));
+                    }
+                    return Ok(());
+                }
                 // [MQTT-4.13.1-1] [MQTT311-4.8.0-1]
                 Err(error) => return Err(End::Broke(error.into())),
             };
+            whole = true;
             let event = self
                 .session
                 .handle(packet, self.now, &mut self.out)

@@ -36,7 +36,7 @@ impl End {
             Self::Broke(told) if told.reason == ReasonCode::KeepAliveTimeout => {
                 DisconnectReason::KeepAliveTimeout
             }
-            Self::Broke(_) => DisconnectReason::ClientError,
+            Self::Broke(_) | Self::Dripped => DisconnectReason::ClientError,
             Self::Denied(..) => DisconnectReason::Forbidden,
             Self::TakenOver => DisconnectReason::DuplicateClientId,
             Self::Revoked(_) | Self::Moved => DisconnectReason::AuthError,

@@ -69,6 +69,8 @@ pub(crate) struct Connection<S> {
     partial: BytesMut,
     /// Whether `partial` may hold whole packets.
     undigested: bool,
+    /// Since when the packet in `partial` is unfinished.
+    partial_since: Option<Time>,
     out: Vec<u8>,
     /// How much of `out` has been written.
     written: usize,

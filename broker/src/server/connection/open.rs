@@ -143,6 +143,7 @@ where
         judge: admitted.judge,
         routes: Routes::new(hub.limits.route_cache_topics),
         undigested: !buffer.is_empty(),
+        partial_since: None,
         // An empty one is given back: an idle connection holds no buffer.
         partial: match buffer.is_empty() {
             true => BytesMut::new(),
@@ -256,6 +257,7 @@ fn admit(
     let witness = Witness {
         hub: Arc::clone(hub),
         standing: Arc::clone(&identity.standing),
+        client_id: client_id.clone(),
     };
     let allowed = grant.decide(Action::Connect, client_id.as_str()).is_allow();
     witness.note(Action::Connect, client_id.as_str(), allowed);
@@ -369,20 +371,16 @@ async fn open(
                 hub.publish_will(number, &will, &kept.identity, &key.client_id)
                     .await;
             }
-            // What the client is told is gone must not be back after a crash.
-            let mut gone = hub.discard(&kept);
-            while gone.is_none() {
-                hub.next_commit().await;
-                gone = hub.durable.delete_session(kept.mailbox.number());
-            }
-            if let Some(lsn) = gone {
-                hub.committed(lsn).await;
-            }
+            hub.discard(key, &kept);
             Resumed::fresh(fresh)
         }
         Some(kept) => resume(hub, *kept, &admitted.judge),
         None => Resumed::fresh(fresh),
     };
+    if resumed.stored.is_none() {
+        // What the client is told is gone must not be back after a crash.
+        hub.ended(key).await;
+    }
     if resumed.mailbox.is_durable() {
         write_record(hub, identity, proposal, key, &resumed.mailbox).await;
     }
@@ -415,6 +413,7 @@ async fn write_record(
         proposal.expiry_s(),
     );
     record.common_name = identity.common_name.as_deref().map(str::to_owned);
+    record.next_token = mailbox.next_token();
     let number = mailbox.number();
     // [MQTT-3.1.2-7] [MQTT311-3.1.2-8]
     let safe = match proposal.will() {

@@ -33,6 +33,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.stall_due().is_some_and(|due| due <= self.now) {
             return Err(End::Stalled);
         }
+        let unfinished = self.unfinished_due().filter(|_| self.heard_out);
+        if unfinished.is_some_and(|due| due <= self.now) {
+            return Err(End::Dripped);
+        }
         if self.not_after < self.now {
             self.look_again();
             self.check_standing()?;
@@ -45,6 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .then(|| self.now.plus_millis(JOURNAL_LOOK.as_millis() as u64));
             let due = [
                 silent,
+                unfinished,
                 self.stall_due(),
                 look,
                 Some(self.not_after.plus_millis(1)),
@@ -75,6 +80,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Ok(());
             }
         }
+    }
+
+    fn unfinished_due(&self) -> Option<Time> {
+        let most = u64::try_from(self.hub.limits.packet_time.as_millis()).unwrap_or(u64::MAX);
+        self.partial_since.map(|since| since.plus_millis(most))
     }
 
     fn stall_due(&self) -> Option<Time> {

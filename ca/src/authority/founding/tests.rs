@@ -1,4 +1,7 @@
 use super::*;
+use crate::CaError;
+use crate::authority::Authority;
+use crate::authority::plan::{ISSUING_VALIDITY, ROOT_VALIDITY};
 use crate::authority::tests::{config, now};
 use std::os::unix::fs::MetadataExt;
 
@@ -18,8 +21,8 @@ fn founded_once_and_the_same_ever_after() {
         let facts = CertificateFacts::read(der).unwrap();
         facts.not_after.duration_since(facts.not_before).unwrap()
     };
-    assert_eq!(life(first.root_der()), ROOT_VALIDITY);
-    assert_eq!(life(first.issuing_der()), ISSUING_VALIDITY);
+    assert_eq!(life(&first.root_der()), ROOT_VALIDITY);
+    assert_eq!(life(&first.issuing_der()), ISSUING_VALIDITY);
 }
 
 #[test]

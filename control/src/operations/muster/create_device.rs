@@ -57,6 +57,12 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         Ok(enrolled) => enrolled::answer(rooms, call, &enrolled),
         Err(error @ FleetError::AlreadyExists { .. }) => {
             let name = &enrolment.thing;
+            // Asking again with the same key is no error: the first answer may have been lost.
+            if let Some(csr) = &request
+                && let Some(known) = rooms.fleet.enrolled_with(name, csr.as_bytes())?
+            {
+                return enrolled::answer(rooms, call, &known);
+            }
             Err(ApiError::from(error).about(name.as_str(), call.arns(rooms).thing(name)))
         }
         Err(error) => Err(error.into()),

@@ -2,6 +2,7 @@
 
 mod add_package;
 mod change_allow_list;
+mod change_certificates;
 mod claim;
 mod command_rollout;
 mod create_claim;
@@ -14,6 +15,8 @@ mod delete_operator;
 mod device;
 mod enrolled;
 mod explain_policy;
+mod export_root_key;
+mod import_device;
 mod list_allow_list;
 mod list_audit_checks;
 mod list_claims;
@@ -27,12 +30,15 @@ mod make_enrolment_password;
 mod prove_policies;
 mod quarantine_device;
 mod replace_device;
+mod request_issuing;
 mod revoke_device;
+mod rotate_issuing;
 mod run_audit;
 mod running;
 mod set_invariant;
 mod set_network;
 mod set_trust;
+mod show_authority;
 mod show_claim;
 mod show_denial;
 mod show_device;
@@ -43,6 +49,7 @@ mod simulate_policy;
 mod start_rollout;
 mod status;
 mod suggest_policy;
+mod take_root_offline;
 mod targets;
 mod update_policy;
 mod update_template;
@@ -51,6 +58,7 @@ use crate::operation::Operation;
 
 pub(super) static OPERATIONS: &[Operation] = &[
     change_allow_list::OPERATION,
+    change_certificates::OPERATION,
     create_claim::OPERATION,
     list_allow_list::OPERATION,
     list_claims::OPERATION,
@@ -65,6 +73,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
     delete_network::OPERATION,
     delete_operator::OPERATION,
     explain_policy::OPERATION,
+    export_root_key::OPERATION,
+    import_device::OPERATION,
     list_audit_checks::OPERATION,
     list_devices::OPERATION,
     list_invariants::OPERATION,
@@ -76,13 +86,16 @@ pub(super) static OPERATIONS: &[Operation] = &[
     quarantine_device::OPERATION,
     make_enrolment_password::OPERATION,
     replace_device::OPERATION,
+    request_issuing::OPERATION,
     revoke_device::OPERATION,
+    rotate_issuing::OPERATION,
     run_audit::OPERATION,
     running::COUNT,
     running::LIST,
     set_invariant::OPERATION,
     set_network::OPERATION,
     set_trust::OPERATION,
+    show_authority::OPERATION,
     show_denial::OPERATION,
     show_device::OPERATION,
     show_package::OPERATION,
@@ -92,5 +105,6 @@ pub(super) static OPERATIONS: &[Operation] = &[
     start_rollout::OPERATION,
     status::OPERATION,
     suggest_policy::OPERATION,
+    take_root_offline::OPERATION,
     update_policy::OPERATION,
 ];

@@ -1,4 +1,4 @@
-use broker::Stats;
+use broker::{FullQueue, Stats};
 use http::Method;
 use serde::Serialize;
 
@@ -19,6 +19,9 @@ pub(super) const OPERATION: Operation = Operation {
     run: Run::Plain(run),
 };
 
+/// How many sessions with full queues are named.
+const FULL_QUEUES: usize = 10;
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Output<'a> {
@@ -30,6 +33,7 @@ struct Output<'a> {
     wss: String,
     https: String,
     broker: Stats,
+    full_queues: Vec<FullQueue>,
 }
 
 fn run(rooms: &Rooms, _call: &Call) -> Result<Answer, ApiError> {
@@ -44,5 +48,6 @@ fn run(rooms: &Rooms, _call: &Call) -> Result<Answer, ApiError> {
         wss: rooms.endpoints.wss.to_string(),
         https: rooms.endpoints.https.to_string(),
         broker: rooms.broker.stats(),
+        full_queues: rooms.broker.full_queues(FULL_QUEUES),
     })
 }

@@ -110,7 +110,7 @@ impl World {
             let mut connection = connection;
             connection.may_close = true;
             let ms = connection.ended_ms.unwrap_or(self.wall_ms);
-            self.will_open(&connection, ms);
+            self.will_open(at, &connection, ms);
             if self.clients[at].kept.expiry_s == 0 {
                 self.clients[at].kept.certain = false;
                 self.model.session_in_doubt(at);

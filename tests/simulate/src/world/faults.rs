@@ -69,7 +69,7 @@ impl World {
         for at in 0..self.clients.len() {
             self.lose(at, now_ms);
             for old in std::mem::take(&mut self.clients[at].old) {
-                self.will_open(&old, now_ms);
+                self.will_open(at, &old, now_ms);
             }
             let expired = self.clients[at].kept.has_expired(self.wall_ms);
             let kept = &mut self.clients[at].kept;
@@ -160,8 +160,6 @@ impl World {
                 }
             }
             if rules.revoked {
-                // It hears of it one way or another.
-                client.must_clean = true;
                 client.kept.certain = false;
             }
         }

@@ -57,7 +57,7 @@ impl World {
         client.kept.noticed_ms = None;
         let ends = client.kept.expiry_s == 0;
         self.say(|| format!("client {at} loses its connection"));
-        self.will_open(&connection, lost_ms);
+        self.will_open(at, &connection, lost_ms);
         if ends {
             self.clients[at].kept.certain = false;
             self.model.session_in_doubt(at);
@@ -66,16 +66,23 @@ impl World {
     }
 
     /// From now on the will of a connection may be published, unless the client said goodbye.
-    pub(super) fn will_open(&mut self, connection: &Connection, lost_ms: u64) {
+    pub(super) fn will_open(&mut self, at: usize, connection: &Connection, lost_ms: u64) {
         let Some(will) = connection.will else { return };
+        // An earlier CONNECT may reach the server after this one's, and its clean start ends the session then.
+        let late_start = |old: &Connection| old.clean && old.accepted.is_none();
+        let may_end = self.clients[at].old.iter().any(late_start);
         match connection.goodbye {
             // It was heard: the server has closed before the client was gone.
             Some((end, false))
                 if connection.link.read() >= end && connection.over && connection.polite => {}
             _ => {
-                let delay = connection.will_delay_s.min(connection.expiry_s);
+                let delay = match may_end {
+                    true => 0,
+                    false => connection.will_delay_s.min(connection.expiry_s),
+                };
                 let message = &mut self.model.messages[will];
                 message.disturbed |= delay > 0
+                    || may_end
                     || connection.accepted.is_none()
                     || connection.goodbye.is_some()
                     || connection.may_close;
@@ -136,7 +143,7 @@ impl World {
                 // It may have begun to close, and its will may be on its way.
                 let begun_ms = connection.ended_ms.unwrap_or(quiet_ms);
                 if let Some(connection) = client.connection.take() {
-                    self.will_open(&connection, begun_ms);
+                    self.will_open(at, &connection, begun_ms);
                     self.clients[at].connection = Some(connection);
                 }
             }
@@ -163,7 +170,7 @@ impl World {
             }
             let connection = client.connection.take();
             if let Some(connection) = connection {
-                self.will_open(&connection, lost_ms);
+                self.will_open(at, &connection, lost_ms);
                 self.clients[at].connection = Some(connection);
             }
             if ends {

@@ -216,7 +216,7 @@ impl World {
             .ok()
             .and_then(|text| text.split(' ').next()?.parse::<usize>().ok());
         let held = client.incoming.get(&publish.packet_id).copied();
-        let mut again = publish.qos == 2 && held.is_some();
+        let again = publish.qos == 2 && held.is_some();
         if publish.qos > 0 {
             if publish.packet_id == 0 {
                 return Err(format!("client {at} got the packet identifier 0"));
@@ -233,19 +233,6 @@ impl World {
                 return Err(format!(
                     "client {at} got more than its Receive Maximum of {most}"
                 ));
-            }
-            let before = held
-                .flatten()
-                .and_then(|held| self.model.messages.get(held));
-            let principal = &self.model.principals[client.principal];
-            let given_up = before.is_some_and(|before| {
-                before.expiry_s.is_some()
-                    || principal.ever_since(before.sent, |rules| !rules.may_receive(&before.topic))
-            });
-            if again && held != Some(number) && given_up && !self.model.crashes.is_empty() {
-                // The server gave the delivery up half-way, and after its restart knows nothing of
-                // it: a client takes the next message for the one before.
-                again = false;
             }
             if again && held != Some(number) {
                 return Err(format!(

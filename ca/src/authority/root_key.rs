@@ -1,0 +1,132 @@
+//! The root's key: with the server, or taken away from it.
+//!
+//! Taking it away has two steps, so that it is nowhere lost: the key is handed out under a
+//! passphrase, and goes for good once whoever asked has it and says so. That it was taken is
+//! written down first; a crash after that is made good at the next start.
+
+use std::fs;
+use std::path::Path;
+
+use super::Authority;
+use super::founding::{ROOT, ROOT_KEY};
+use crate::custody::Custody;
+use crate::durable::{self, Readers};
+use crate::error::CaError;
+use crate::identifier::CertificateId;
+use crate::sealed::Passphrase;
+
+/// Says that the root's key was taken away on purpose.
+const OFFLINE: &str = "root.offline";
+const OFFLINE_TEXT: &str = "The key of root.crt is kept elsewhere, on purpose.\n";
+
+/// Says in a directory that the root's key is not with it.
+pub(super) fn mark_offline(dir: &Path) -> Result<(), CaError> {
+    durable::write(
+        &dir.join(OFFLINE),
+        OFFLINE_TEXT.as_bytes(),
+        Readers::Everyone,
+    )
+}
+
+/// Whether the key was taken away; if a crash left it behind, it goes now.
+pub(super) fn settle(dir: &Path) -> Result<bool, CaError> {
+    if durable::read(&dir.join(OFFLINE))?.is_none() {
+        return Ok(false);
+    }
+    remove(&dir.join(ROOT_KEY))?;
+    Ok(true)
+}
+
+/// Removes a file for good; one that is not there is gone already.
+pub(super) fn remove(path: &Path) -> Result<(), CaError> {
+    match fs::remove_file(path) {
+        Ok(()) => durable::sync_dir(&durable::parent(path)),
+        Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(other) => Err(durable::failed("remove", path)(other)),
+    }
+}
+
+impl Authority {
+    /// Whether the root's key is with the server.
+    ///
+    /// # Errors
+    /// [`CaError::File`].
+    pub fn has_root_key(&self) -> Result<bool, CaError> {
+        Ok(durable::read(&self.dir.join(OFFLINE))?.is_none())
+    }
+
+    /// The root's key under a passphrase, as PEM that `openssl pkcs8` reads, for keeping it
+    /// elsewhere. It stays here until [`Self::take_root_offline`] is told of this text.
+    ///
+    /// # Errors
+    /// [`CaError::RootOffline`]; [`CaError::Invalid`] for a passphrase that is too short.
+    pub fn export_root_key(&self, passphrase: &Passphrase) -> Result<String, CaError> {
+        let mut change = self.change.lock();
+        let key = self.root_key()?;
+        let Some(secret) = key.secret() else {
+            let reason = "it is in a token, which does not give it out: keep the token elsewhere, and set ca.pkcs11_token to another for what follows";
+            return Err(CaError::invalid("root key", "(not shown)", reason));
+        };
+        let text = secret.to_sealed_pem(passphrase)?;
+        change.exported = Some(digest(&text));
+        Ok(text)
+    }
+
+    /// Removes the root's key from the server. `kept` is the SHA-256 (64 lower-case hexadecimal
+    /// digits) of what [`Self::export_root_key`] gave out last, computed of what was kept of it.
+    ///
+    /// # Errors
+    /// [`CaError::RootOffline`]; [`CaError::Invalid`] when `kept` is of something else; then the
+    /// key is where it was.
+    pub fn take_root_offline(&self, kept: &str) -> Result<(), CaError> {
+        let mut change = self.change.lock();
+        self.root_key()?;
+        if change.exported.as_deref() != Some(kept) {
+            let reason = "it is the SHA-256 of the key as it was given out last, while this server has been running: take it out again";
+            return Err(CaError::invalid("digest", kept, reason));
+        }
+        mark_offline(&self.dir)?;
+        change.exported = None;
+        remove(&self.dir.join(ROOT_KEY))
+    }
+
+    /// Signs a statement for people with the root's key, or with the issuing one where the root is
+    /// offline; says which. The text begins with a word, so that it is never a certificate or a
+    /// list.
+    ///
+    /// # Errors
+    /// [`CaError::Invalid`] for a text that does not begin with a letter; [`CaError::Custody`].
+    pub fn attest(&self, statement: &str) -> Result<(Vec<u8>, &'static str), CaError> {
+        if !statement.starts_with(|first: char| first.is_ascii_alphabetic()) {
+            let reason = "what is signed for people begins with a letter";
+            return Err(CaError::invalid("statement", statement, reason));
+        }
+        if self.has_root_key()? {
+            return Ok((self.root_key()?.sign(statement.as_bytes())?, "root"));
+        }
+        let issuer = self.state.load_full();
+        let signature = issuer.current.custody.sign(statement.as_bytes())?;
+        Ok((signature, "issuing"))
+    }
+
+    /// The root's key, for one act.
+    pub(super) fn root_key(&self) -> Result<Box<dyn Custody>, CaError> {
+        if !self.has_root_key()? {
+            return Err(CaError::RootOffline);
+        }
+        let path = self.dir.join(ROOT_KEY);
+        let key = self.keyring.open(&self.dir, ROOT)?;
+        if *key.public_key() != self.root_public {
+            return Err(CaError::Damaged {
+                path,
+                problem: "is not the key of root.crt".to_owned(),
+            });
+        }
+        Ok(key)
+    }
+}
+
+/// SHA-256 as 64 lower-case hexadecimal digits.
+fn digest(text: &str) -> String {
+    CertificateId::of(text.as_bytes()).to_string()
+}

@@ -1,0 +1,121 @@
+//! Groups whose query says who is in them, under changes from all sides: a membership is never another than the query
+//! says of the thing as it is.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+use ca::{Authority, AuthorityConfig};
+use fleet::{Fleet, GroupChange, GroupName, ThingChange, ThingName};
+use policy::Realm;
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
+use store::Store;
+
+fn open(directory: &Path) -> Fleet {
+    let store = Store::open(&directory.join("store")).unwrap();
+    let config = AuthorityConfig {
+        name: "test".into(),
+        public_url: "http://localhost:8880".into(),
+    };
+    let now = SystemTime::now();
+    let authority = Authority::open_or_create(&directory.join("ca"), config, now).unwrap();
+    let realm = Realm::live("000000000000");
+    Fleet::open(&store, Arc::new(authority), realm, now).unwrap()
+}
+
+fn g(name: &str) -> GroupName {
+    name.parse().unwrap()
+}
+
+fn thing(fleet: &Fleet, name: &ThingName, site: &str) {
+    let attributes = BTreeMap::from([("site".to_owned(), site.to_owned())]);
+    fleet
+        .create_thing(name, attributes, None, SystemTime::now())
+        .unwrap();
+}
+
+fn dynamic(fleet: &Fleet, name: &str, query: &str) {
+    let (change, now) = (GroupChange::default(), SystemTime::now());
+    fleet
+        .create_dynamic_group(&g(name), query, &change, format!("id-{name}"), now)
+        .unwrap();
+    filled(fleet, name);
+}
+
+fn filled(fleet: &Fleet, name: &str) {
+    while fleet.group(&g(name)).unwrap().building {
+        std::thread::yield_now();
+    }
+}
+
+fn members(fleet: &Fleet, name: &str) -> Vec<String> {
+    let page = fleet.members(&g(name), None, 250).unwrap();
+    page.items.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn two_hands_on_one_thing_leave_what_the_query_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let fleet = open(directory.path());
+    let name: ThingName = "lamp".parse().unwrap();
+    thing(&fleet, &name, "ulm");
+    fleet
+        .create_group(
+            &g("hall"),
+            None,
+            &GroupChange::default(),
+            "id".into(),
+            SystemTime::now(),
+        )
+        .unwrap();
+    dynamic(
+        &fleet,
+        "both",
+        "attributes.site:bonn AND thingGroupNames:hall",
+    );
+    dynamic(
+        &fleet,
+        "either",
+        "attributes.site:bonn OR thingGroupNames:hall",
+    );
+    for round in 0..40 {
+        let (bonn, hall) = (round % 2 == 0, round % 4 < 2);
+        let site = if bonn { "bonn" } else { "ulm" };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let attributes = BTreeMap::from([("site".to_owned(), site.to_owned())]);
+                let change = ThingChange {
+                    attributes: Some(attributes),
+                    ..ThingChange::default()
+                };
+                fleet.update_thing(&name, &change, None).unwrap();
+            });
+            scope.spawn(|| match hall {
+                true => fleet.add_to_group(&g("hall"), &name).unwrap(),
+                false => fleet.remove_from_group(&g("hall"), &name).unwrap(),
+            });
+        });
+        assert_eq!(members(&fleet, "both").len(), usize::from(bonn && hall));
+        assert_eq!(members(&fleet, "either").len(), usize::from(bonn || hall));
+    }
+}
+
+#[test]
+fn things_made_while_a_query_is_new_are_not_missed() {
+    let directory = tempfile::tempdir().unwrap();
+    let fleet = open(directory.path());
+    let name = |n: usize| -> ThingName { format!("lamp-{n:03}").parse().unwrap() };
+    for n in 0..120 {
+        thing(&fleet, &name(n), "bonn");
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| (120..160).for_each(|n| thing(&fleet, &name(n), "bonn")));
+        scope.spawn(|| dynamic(&fleet, "all", "attributes.site:bonn"));
+    });
+    assert_eq!(members(&fleet, "all").len(), 160);
+    fleet.delete_dynamic_group(&g("all"), None).unwrap();
+    dynamic(&fleet, "all", "attributes.site:ulm");
+    assert!(members(&fleet, "all").is_empty());
+}

@@ -1,0 +1,289 @@
+//! `muster device create --from FILE.csv --out DIR`: many devices, a few at a time, each by itself. A key is made here
+//! and is on the disk before the server hears of it, and the certificate's file is written last: so a run that was cut
+//! short is taken up where it was by saying the same again, and nothing is held in memory but the rows under way and a
+//! number for each name.
+
+use super::{
+    client,
+    device_files::write_firmware_root,
+    device_rows::{Failure, Row, Rows},
+    output,
+};
+use crate::{
+    cli::{DeviceCreate, Global},
+    client::{Client, Refused},
+};
+use anyhow::{Context as _, bail};
+use ca::KeyPair;
+use http::Method;
+use serde_json::json;
+use std::{
+    collections::{HashSet, hash_map::RandomState},
+    fs::{File, OpenOptions, TryLockError},
+    hash::BuildHasher as _,
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{Receiver, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+/// Requests under way at once.
+const WORKERS: usize = 8;
+/// Rows read ahead of them.
+const ROWS_AHEAD: usize = 64;
+/// How often progress is said.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// Where failures are listed; locked while a run is under way.
+const REPORT: &str = "failures.csv";
+
+/// How far it is.
+struct Progress {
+    created: u64,
+    present: u64,
+    failed: u64,
+    said: Instant,
+    report: csv::Writer<File>,
+    /// What was wrong with the report itself.
+    unwritten: Option<csv::Error>,
+}
+
+enum Outcome {
+    Created,
+    Present,
+}
+
+pub(super) fn run(global: &Global, create: &DeviceCreate, file: &Path) -> anyhow::Result<ExitCode> {
+    let out = create
+        .out
+        .clone()
+        .context("--from writes many devices: name a directory with --out")?;
+    let opened = File::open(file).with_context(|| format!("read {}", file.display()))?;
+    let mut rows = Rows::open(opened).with_context(|| file.display().to_string())?;
+    let client = client(global)?;
+    std::fs::create_dir_all(&out).with_context(|| format!("make directory {}", out.display()))?;
+    let report = out.join(REPORT);
+    let mut writer = csv::Writer::from_writer(open_report(&report)?);
+    writer.write_record(["line", "name", "field", "value", "error"])?;
+    let progress = Mutex::new(Progress {
+        created: 0,
+        present: 0,
+        failed: 0,
+        said: Instant::now(),
+        report: writer,
+        unwritten: None,
+    });
+    let (sender, waiting) = sync_channel(ROWS_AHEAD);
+    let waiting = Mutex::new(waiting);
+    let (hasher, mut seen) = (RandomState::new(), HashSet::new());
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| work(&client, &out, &waiting, &progress));
+        }
+        while let Some(read) = rows.next(create) {
+            match read {
+                // Two rows of one name would write one key over the other.
+                Ok(row) if !seen.insert(hasher.hash_one(&row.name)) => {
+                    let error = "an earlier row has this name already: leave one out";
+                    let failure = Failure::new(row.line, "name", &row.name, error);
+                    let name = row.name;
+                    note(&progress, Err(Failure { name, ..failure }));
+                }
+                // It fails only when every worker is gone, which they are not while rows can come.
+                Ok(row) => drop(sender.send(row)),
+                Err(failure) => note(&progress, Err(failure)),
+            }
+        }
+        drop(sender);
+    });
+    let done = progress
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    conclude(global, done, &report)
+}
+
+/// The report of the run before is written over, that of one under way is not.
+fn open_report(path: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .with_context(|| format!("write {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => bail!(
+            "another run writes to {}: wait for it, or name another directory with --out",
+            path.parent().unwrap_or(path).display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("lock {}", path.display()));
+        }
+    }
+    file.set_len(0)
+        .with_context(|| format!("write {}", path.display()))?;
+    Ok(file)
+}
+
+fn conclude(global: &Global, mut done: Progress, report: &Path) -> anyhow::Result<ExitCode> {
+    if let Some(error) = done.unwritten {
+        return Err(error).with_context(|| format!("write {}", report.display()));
+    }
+    done.report
+        .flush()
+        .with_context(|| format!("write {}", report.display()))?;
+    if done.failed == 0 {
+        std::fs::remove_file(report).with_context(|| format!("remove {}", report.display()))?;
+    }
+    let Progress {
+        created,
+        present,
+        failed,
+        ..
+    } = done;
+    let summary = json!({ "created": created, "present": present, "failed": failed });
+    output::answer(global, &summary, |_| {
+        let mut text = format!("{created} devices made, {present} there already, {failed} failed");
+        if failed > 0 {
+            text.push_str(&format!(
+                "; {} says which and why: mend the file and say the same again",
+                report.display()
+            ));
+        }
+        text
+    })?;
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn work(client: &Client, out: &Path, rows: &Mutex<Receiver<Row>>, progress: &Mutex<Progress>) {
+    loop {
+        let next = rows.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(row) = next else {
+            return;
+        };
+        let outcome = one(client, &out.join(&row.name), &row).map_err(|error| {
+            let sentence = error
+                .downcast_ref::<Refused>()
+                .map(|refused| refused.message.clone());
+            let (field, value) = sentence.map(|text| row.at_fault(&text)).unwrap_or_default();
+            let failure = Failure::new(row.line, &field, &value, format!("{error:#}"));
+            let name = row.name.clone();
+            Failure { name, ..failure }
+        });
+        note(progress, outcome);
+    }
+}
+
+/// Makes one device, or finds that it is made.
+fn one(client: &Client, directory: &Path, row: &Row) -> anyhow::Result<Outcome> {
+    let name = &row.name;
+    let file = |extension: &str| directory.join(format!("{name}.{extension}"));
+    if file("crt").exists() {
+        return Ok(Outcome::Present);
+    }
+    let made_directory = !directory.exists();
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("make directory {}", directory.display()))?;
+    if !made_directory {
+        store::files::sweep(directory).with_context(|| format!("sweep {}", directory.display()))?;
+    }
+    let path = file("key");
+    let (key, fresh) = match std::fs::read(&path) {
+        Ok(text) => {
+            let key = KeyPair::from_pem(&text).with_context(|| {
+                format!(
+                    "{} is no P-256 key that was made here: move it away",
+                    path.display()
+                )
+            })?;
+            (key, false)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = KeyPair::generate()?;
+            write(&path, key.to_pem().as_bytes(), store::files::write_private)?;
+            (key, true)
+        }
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    let mut body = row.body.clone();
+    body.insert(
+        "certificateSigningRequest".into(),
+        key.request(name)?.into(),
+    );
+    let answer = client
+        .call(Method::POST, "/muster/v1/devices", Some(&body.into()))
+        .inspect_err(|error| {
+            // Only after a clear no to a key that nobody heard of before: any other may be a device's only one.
+            if fresh && error.is::<Refused>() {
+                // What stays behind harms nobody.
+                let _ = std::fs::remove_file(&path);
+                if made_directory {
+                    let _ = std::fs::remove_dir(directory);
+                }
+            }
+        })?;
+    let text = |field: &str| output::field(&answer, field).as_bytes();
+    write(
+        &directory.join("root.crt"),
+        text("rootPem"),
+        store::files::write_public,
+    )?;
+    write_firmware_root(directory, &answer)?;
+    write(
+        &file("crt"),
+        text("certificatePem"),
+        store::files::write_public,
+    )?;
+    Ok(Outcome::Created)
+}
+
+fn write(
+    path: &Path,
+    bytes: &[u8],
+    how: fn(&Path, &[u8]) -> Result<(), store::StoreError>,
+) -> anyhow::Result<()> {
+    how(path, bytes).with_context(|| format!("write {}", path.display()))
+}
+
+fn note(progress: &Mutex<Progress>, outcome: Result<Outcome, Failure>) {
+    let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+    match outcome {
+        Ok(Outcome::Created) => progress.created += 1,
+        Ok(Outcome::Present) => progress.present += 1,
+        Err(failure) => {
+            progress.failed += 1;
+            let line = failure.line.to_string();
+            let row = [
+                &line,
+                &failure.name,
+                &failure.field,
+                &failure.value,
+                &failure.error,
+            ];
+            if let Err(error) = progress.report.write_record(row) {
+                progress.unwritten.get_or_insert(error);
+            }
+        }
+    }
+    if std::io::stderr().is_terminal() && progress.said.elapsed() >= PROGRESS_INTERVAL {
+        progress.said = Instant::now();
+        let Progress {
+            created,
+            present,
+            failed,
+            ..
+        } = &*progress;
+        // Where standard error is gone nobody looks at progress.
+        let _ = writeln!(
+            std::io::stderr(),
+            "{created} made, {present} there already, {failed} failed"
+        );
+    }
+}

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Muster beside its peers under the same load and mutual TLS: prints a table of figures and one of ratios. It judges nothing
+# and is no part of the tests. Peers: Debian's mosquitto and nats-server, rumqttd from crates.io.
+#
+#   tests/bench.sh [--quick] [--repeat N] [--only NAME,…] [--rows TEXT,…] [--json FILE] [--without-rumqttd]
+#
+#   --quick            short runs, one repetition
+#   --repeat N         interleaved repetitions of which the medians are printed (default 3)
+#   --only NAME,…      muster, mosquitto, nats, rumqttd
+#   --rows TEXT,…      rows with such a text in their name
+#   --json FILE        keep every figure
+#   --without-rumqttd  do not build rumqttd (minutes, once)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tests/prepare.sh
+
+RUMQTTD_VERSION=0.20.0
+rumqttd=true
+arguments=()
+for argument in "$@"; do
+  case "$argument" in
+    -h|--help) sed -n '2,12s/^# \{0,1\}//p' tests/bench.sh; exit 0 ;;
+    --without-rumqttd) rumqttd=false ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+
+debian_packages build-essential mosquitto nats-server python3 python3-venv
+rust
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+python_packages
+if $rumqttd && [ "$("$target/peers/bin/rumqttd" --version 2>/dev/null)" != "rumqttd $RUMQTTD_VERSION" ]; then
+  step "build rumqttd $RUMQTTD_VERSION"
+  cargo install --quiet --locked --root "$target/peers" --target-dir "$target/peers/target" --version "$RUMQTTD_VERSION" rumqttd
+fi
+step "build"
+cargo build --release --locked -p muster
+step "measure"
+export MUSTER_BIN="${MUSTER_BIN:-$target/release/muster}" PYTHONDONTWRITEBYTECODE=1
+exec env PATH="$target/peers/bin:/usr/sbin:$PATH" "$venv/bin/python" tests/peers.py "${arguments[@]}"

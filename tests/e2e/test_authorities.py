@@ -1,0 +1,342 @@
+"""Authorities made elsewhere, with openssl alone: registered by boto3, their devices connect by paho and mosquitto. Each
+can speak for what it signed and was registered, and for nobody else."""
+
+import json
+import subprocess
+import urllib.request
+
+import pytest
+from botocore.exceptions import ClientError
+
+from api import iot
+from clients import Refused, mosquitto_pub
+from devices import eventually
+from server import Identity
+
+ROLE = "arn:aws:iam::000000000000:role/jitp"
+LEAF = "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n"
+
+
+def openssl(*arguments, **how):
+    done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, text=True, timeout=60, **how)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+class Factory:
+    """An authority of openssl's making."""
+
+    def __init__(self, home, name="Factory", subject=None):
+        self.home, self.name = home, name
+        home.mkdir(parents=True, exist_ok=True)
+        self.key, self.crt = home / "ca.key", home / "ca.crt"
+        openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", self.key, "-out",
+                self.crt, "-days", "30", "-subj", subject or f"/O=Lamps/CN={name}",
+                "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+        self.pem = self.crt.read_text()
+
+    def sign(self, subject, extensions=LEAF, kind=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), serial=None):
+        """A certificate and its key; returns both paths."""
+        at = self.home / f"leaf-{len(list(self.home.iterdir()))}"
+        key, csr, crt, ext = (at.with_suffix(s) for s in (".key", ".csr", ".crt", ".ext"))
+        openssl("req", "-newkey", *kind, "-nodes", "-keyout", key, "-out", csr, "-subj", subject)
+        ext.write_text(extensions)
+        openssl("x509", "-req", "-in", csr, "-CA", self.crt, "-CAkey", self.key, "-out", crt, "-days", "20", "-extfile", ext,
+                *(("-set_serial", serial) if serial else ("-CAcreateserial",)))
+        return crt, key
+
+    def device(self, server, name, subject=None, **how):
+        crt, key = self.sign(subject or f"/O=Lamps/CN={name}", **how)
+        return Identity(crt, key, server.root, name)
+
+    def proof(self, client):
+        crt, _ = self.sign(f"/CN={client.get_registration_code()['registrationCode']}")
+        return crt.read_text()
+
+    def register(self, client, active=True, auto=False, **how):
+        done = client.register_ca_certificate(
+            caCertificate=self.pem, verificationCertificate=self.proof(client), setAsActive=active, allowAutoRegistration=auto, **how)
+        self.id = done["certificateId"]
+        assert done["certificateArn"].endswith(f":cacert/{self.id}")
+        return self
+
+
+def code_of(error):
+    return error.value.response["Error"]["Code"]
+
+
+@pytest.fixture
+def factory(tmp_path, fresh_name):
+    return lambda subject=None: Factory(tmp_path / fresh_name("factory"), fresh_name("Factory"), subject)
+
+
+def test_an_authority_is_registered_shown_changed_and_deleted(shared, factory):
+    client, made = iot(shared), factory()
+    with pytest.raises(ClientError) as refused:
+        client.register_ca_certificate(caCertificate=made.pem)
+    assert code_of(refused) == "RegistrationCodeValidationException"
+    for proof in (made.sign("/CN=some-other-code")[0].read_text(), factory().proof(client)):
+        with pytest.raises(ClientError) as refused:
+            client.register_ca_certificate(caCertificate=made.pem, verificationCertificate=proof)
+        assert code_of(refused) == "RegistrationCodeValidationException"
+    leaf, _ = made.sign("/CN=leaf")
+    for pem in ("", "rubbish", leaf.read_text(), made.pem * 2, shared.root.read_text()):
+        with pytest.raises(ClientError) as refused:
+            client.register_ca_certificate(caCertificate=pem or "x", verificationCertificate=made.proof(client))
+        assert code_of(refused) in ("CertificateValidationException", "RegistrationCodeValidationException"), pem
+    made.register(client, active=False)
+    with pytest.raises(ClientError) as refused:
+        made.register(client)
+    assert code_of(refused) == "ResourceAlreadyExistsException"
+    shown = client.describe_ca_certificate(certificateId=made.id)["certificateDescription"]
+    assert (shown["status"], shown["autoRegistrationStatus"], shown["certificateMode"]) == ("INACTIVE", "DISABLE", "DEFAULT")
+    assert shown["certificatePem"].split() == made.pem.split() and shown["validity"]["notAfter"]
+    assert made.id in [c["certificateId"] for p in client.get_paginator("list_ca_certificates").paginate(PaginationConfig={"PageSize": 1}) for c in p["certificates"]]
+    client.update_ca_certificate(certificateId=made.id, newStatus="ACTIVE", newAutoRegistrationStatus="ENABLE")
+    shown = client.describe_ca_certificate(certificateId=made.id)["certificateDescription"]
+    assert (shown["status"], shown["autoRegistrationStatus"], shown["customerVersion"]) == ("ACTIVE", "ENABLE", 2)
+    with pytest.raises(ClientError) as refused:
+        client.delete_ca_certificate(certificateId=made.id)
+    assert code_of(refused) == "CertificateStateException"
+    client.update_ca_certificate(certificateId=made.id, newStatus="INACTIVE")
+    client.delete_ca_certificate(certificateId=made.id)
+    with pytest.raises(ClientError) as refused:
+        client.describe_ca_certificate(certificateId=made.id)
+    assert code_of(refused) == "ResourceNotFoundException"
+    # Without a proof only where that is said.
+    alone = client.register_ca_certificate(caCertificate=made.pem, certificateMode="SNI_ONLY")["certificateId"]
+    assert client.describe_ca_certificate(certificateId=alone)["certificateDescription"]["certificateMode"] == "SNI_ONLY"
+    client.delete_ca_certificate(certificateId=alone)
+
+
+def test_a_registered_certificate_opens_the_door_and_no_other_does(shared, connect, factory, fresh_name):
+    client, made, stranger = iot(shared), factory(), factory()
+    made.register(client)
+    name = fresh_name()
+    lamp = made.device(shared, name)
+    with pytest.raises(Refused):
+        connect(shared, lamp)
+    # Nobody becomes a device by having been signed by an authority that does not register by itself.
+    assert client.list_certificates_by_ca(caCertificateId=made.id)["certificates"] == []
+    shared.json("device", "import", name, "--certificate", str(lamp.certificate))
+    session = connect(shared, lamp)
+    assert session.publish(f"dt/{name}/x", "y") == 0
+    assert session.publish("dt/other/x", "y") == 0x87
+    assert mosquitto_pub(shared, made.device(shared, name), "-t", f"dt/{name}/x", "-m", "y").returncode != 0
+    listed = client.list_certificates_by_ca(caCertificateId=made.id)["certificates"]
+    assert len(listed) == 1 and listed[0]["status"] == "ACTIVE"
+    described = client.describe_certificate(certificateId=listed[0]["certificateId"])["certificateDescription"]
+    assert described["caCertificateId"] == made.id
+
+    for again in (lambda: client.register_certificate(certificatePem=lamp.certificate.read_text()),
+                  lambda: client.register_certificate_without_ca(certificatePem=lamp.certificate.read_text())):
+        with pytest.raises(ClientError) as refused:
+            again()
+        assert code_of(refused) == "ResourceAlreadyExistsException"
+    wrong = {
+        "another authority's": stranger.sign("/CN=x")[0],
+        "an authority's own": made.sign("/CN=x", "basicConstraints=CA:TRUE\n")[0],
+        "a server's": made.sign("/CN=x", "basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n")[0],
+        "one with a weak key": made.sign("/CN=x", kind=("rsa:1024",))[0],
+        "our own": shared.device(fresh_name()).certificate,
+    }
+    for what, crt in wrong.items():
+        pem = crt.read_text().split("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----\n"
+        with pytest.raises(ClientError) as refused:
+            client.register_certificate(certificatePem=pem, setAsActive=True)
+        assert code_of(refused) == "CertificateValidationException", what
+    # A certificate that says the same under the same name of an authority, signed by another key.
+    impostor = factory(subject=f"/O=Lamps/CN={made.name}")
+    with pytest.raises(Refused):
+        connect(shared, impostor.device(shared, name))
+    assert session.alive()
+
+
+def test_an_authority_that_is_switched_off_takes_its_sessions_with_it(shared, connect, factory, fresh_name):
+    client, made, other = iot(shared), factory(), factory()
+    lamps = []
+    for authority in (made, other):
+        authority.register(client)
+        name = fresh_name()
+        lamp = authority.device(shared, name)
+        shared.json("device", "import", name, "--certificate", str(lamp.certificate))
+        lamps.append((lamp, connect(shared, lamp, clean=False, expiry=600)))
+    ours = connect(shared, shared.device(fresh_name()))
+    (lamp, session), (_, beside) = lamps
+    client.update_ca_certificate(certificateId=made.id, newStatus="INACTIVE")
+    assert session.end().reason == 0x98
+    with pytest.raises(Refused):
+        connect(shared, lamp)
+    assert "INACTIVE" in shared.stderr()
+    assert beside.alive() and ours.alive()
+    with pytest.raises(ClientError) as refused:
+        client.register_certificate(certificatePem=made.sign("/CN=late")[0].read_text(), caCertificatePem=made.pem)
+    assert code_of(refused) == "CertificateStateException"
+    client.update_ca_certificate(certificateId=made.id, newStatus="ACTIVE")
+    assert connect(shared, lamp).publish(f"dt/{lamp.name}/x", "y") == 0
+    client.update_ca_certificate(certificateId=made.id, newStatus="INACTIVE")
+    client.delete_ca_certificate(certificateId=made.id)
+    with pytest.raises(Refused):
+        connect(shared, lamp)
+
+
+def test_a_revoked_one_stays_out_and_says_nothing_of_ours(make_server, connect, tmp_path):
+    server = make_server()
+    client, made = iot(server), Factory(tmp_path / "factory")
+    made.register(client, auto=True)
+    ours = server.device("ours")
+    # A serial number that one of our own certificates has.
+    serial = "0x" + openssl("x509", "-in", ours.certificate, "-noout", "-serial").strip().split("=")[1]
+    twin = made.device(server, "twin", serial=serial)
+    server.json("device", "import", "twin", "--certificate", str(twin.certificate))
+    session = connect(server, twin)
+    server.cli("device", "revoke", "twin", "--yes", "--reason", "keyCompromise")
+    assert session.end().reason == 0x98
+    crl = subprocess.run(["openssl", "crl", "-inform", "DER", "-noout", "-text"], capture_output=True, timeout=30, input=lists(server)).stdout
+    assert b"No Revoked Certificates" in crl
+    assert connect(server, ours).publish("dt/ours/x", "y") == 0
+    found = server.run("audit", "run", "--json")
+    assert found.returncode == 0, found.stdout
+    # Deleted with its thing, it is not let in again as a newcomer, nor by being registered.
+    server.cli("device", "delete", "twin", "--yes")
+    with pytest.raises(Refused):
+        connect(server, twin)
+    with pytest.raises(ClientError) as refused:
+        client.register_certificate(certificatePem=twin.certificate.read_text())
+    assert code_of(refused) == "CertificateStateException"
+    assert client.list_certificates_by_ca(caCertificateId=made.id)["certificates"] == []
+
+
+def lists(server):
+    return urllib.request.urlopen("http://localhost:%d/crl/0.crl" % server.port("http"), timeout=30).read()
+
+
+def test_a_certificate_without_an_authority_is_believed_by_itself(shared, connect, factory, fresh_name):
+    client, nobody = iot(shared), factory()
+    name = fresh_name()
+    lamp = nobody.device(shared, name)
+    done = client.register_certificate_without_ca(certificatePem=lamp.certificate.read_text(), status="ACTIVE")
+    client.create_thing(thingName=name)
+    client.attach_thing_principal(thingName=name, principal=done["certificateArn"])
+    client.attach_policy(policyName="device-default", target=done["certificateArn"])
+    session = connect(shared, lamp)
+    assert session.publish(f"dt/{name}/x", "y") == 0
+    # The next one that the same hand signed is nobody's.
+    with pytest.raises(Refused):
+        connect(shared, nobody.device(shared, name))
+    assert client.describe_certificate(certificateId=done["certificateId"])["certificateDescription"]["certificateMode"] == "SNI_ONLY"
+    client.update_certificate(certificateId=done["certificateId"], newStatus="INACTIVE")
+    assert session.end().reason == 0x98
+    with pytest.raises(Refused):
+        connect(shared, lamp)
+
+
+# -- just in time
+
+def template(group, **more):
+    return json.dumps({
+        "Parameters": {"AWS::IoT::Certificate::CommonName": {"Type": "String"}, "AWS::IoT::Certificate::SerialNumber": {"Type": "String"},
+                       "AWS::IoT::Certificate::Country": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}},
+        "Resources": {
+            "thing": {"Type": "AWS::IoT::Thing", "Properties": {
+                "ThingName": {"Ref": "AWS::IoT::Certificate::CommonName"}, "ThingGroups": [group],
+                "AttributePayload": {"serial": {"Ref": "AWS::IoT::Certificate::SerialNumber"}, "country": {"Ref": "AWS::IoT::Certificate::Country"}}}, **more},
+            "certificate": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"}},
+            "policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "device-default"}},
+        }})
+
+
+def registered(client, made):
+    return client.list_certificates_by_ca(caCertificateId=made.id)["certificates"]
+
+
+def test_a_newcomer_waits_for_an_operator_and_is_told_of(shared, connect, factory, fresh_name, device):
+    client, made = iot(shared), factory()
+    made.register(client, auto=True)
+    watch = connect(shared, device("--policy", "everything"))
+    assert watch.subscribe(f"$aws/events/certificates/registered/{made.id}") in (0, 1)
+    name = fresh_name()
+    lamp = made.device(shared, name)
+    with pytest.raises(Refused):
+        connect(shared, lamp)
+    told = json.loads(watch.payload())
+    assert told.pop("timestamp") and told.pop("certificateRegistrationTimestamp")
+    (row,) = registered(client, made)
+    assert row["status"] == "PENDING_ACTIVATION"
+    assert told == {"certificateId": row["certificateId"], "caCertificateId": made.id, "certificateStatus": "PENDING_ACTIVATION", "awsAccountId": "000000000000"}
+    with pytest.raises(Refused):
+        connect(shared, lamp)
+    assert len(registered(client, made)) == 1, "coming again does not register it twice"
+    client.create_thing(thingName=name)
+    client.attach_thing_principal(thingName=name, principal=row["certificateArn"])
+    client.attach_policy(policyName="device-default", target=row["certificateArn"])
+    client.update_certificate(certificateId=row["certificateId"], newStatus="ACTIVE")
+    assert connect(shared, lamp, version=4).publish(f"dt/{name}/x", "y") == 0
+    # An authority that is switched off, or does not register by itself any more, gets no new ones and says so.
+    for change in ({"newAutoRegistrationStatus": "DISABLE"}, {"newStatus": "INACTIVE"}):
+        client.update_ca_certificate(certificateId=made.id, **change)
+        with pytest.raises(Refused):
+            connect(shared, made.device(shared, fresh_name()))
+        assert len(registered(client, made)) == 1
+    assert "does not register by itself" in shared.stderr() and "INACTIVE" in shared.stderr()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_newcomer_becomes_a_device_by_a_template(shared, connect, factory, fresh_name, named):
+    client, made, group = iot(shared), factory(), fresh_name("jitp")
+    client.create_thing_group(thingGroupName=group)
+    config = {"templateBody": template(group), "roleArn": ROLE}
+    if named:
+        client.create_provisioning_template(templateName=group, templateBody=config.pop("templateBody"), provisioningRoleArn=ROLE, enabled=True, type="JITP")
+        config = {"templateName": group}
+    made.register(client, auto=True, registrationConfig=config)
+    assert client.describe_ca_certificate(certificateId=made.id)["registrationConfig"] == config
+    name = fresh_name()
+    lamp = made.device(shared, name, f"/C=DE/O=Lamps/serialNumber=sn-7/CN={name}")
+    # The first connection ends; the device comes again.
+    assert mosquitto_pub(shared, lamp, "-t", f"dt/{name}/x", "-m", "y", "-q", "1").returncode != 0
+    eventually(lambda: registered(client, made), "it is registered")
+    assert mosquitto_pub(shared, lamp, "-t", f"dt/{name}/x", "-m", "y", "-q", "1").returncode == 0
+    session = connect(shared, lamp)
+    assert session.publish(f"dt/{name}/x", "y") == 0 and session.publish("dt/other/x", "y") == 0x87
+    assert client.describe_thing(thingName=name)["attributes"] == {"serial": "sn-7", "country": "DE"}
+    assert [g["groupName"] for g in client.list_thing_groups_for_thing(thingName=name)["thingGroups"]] == [group]
+
+    # Neither a device of ours nor one of its own is given away to a second certificate of the same name.
+    victim = shared.device(fresh_name())
+    for taken in (victim.name, name):
+        with pytest.raises(Refused):
+            connect(shared, made.device(shared, taken, f"/C=DE/serialNumber=1/CN={taken}"))
+        eventually(lambda: f"thing {taken} exists and has a certificate" in shared.stderr(), "the refusal is in the log")
+    # Nor does one come in whose certificate cannot answer the template.
+    with pytest.raises(Refused):
+        connect(shared, made.device(shared, fresh_name()))
+    eventually(lambda: "parameter AWS::IoT::Certificate::Country is missing" in shared.stderr(), "the refusal names what is missing")
+    assert len(registered(client, made)) == 1
+    assert connect(shared, victim).publish(f"dt/{victim.name}/x", "y") == 0 and session.alive()
+
+
+def test_templates_a_certificate_cannot_answer_are_refused_beforehand(shared, factory, fresh_name):
+    client, made, group = iot(shared), factory(), fresh_name("jitp")
+    body = json.loads(template(group))
+    body["Parameters"]["Colour"] = {"Type": "String"}
+    for config in ({"templateBody": json.dumps(body), "roleArn": ROLE}, {"templateBody": "{", "roleArn": ROLE}, {"templateName": "nowhere"}):
+        with pytest.raises(ClientError) as refused:
+            made.register(client, auto=True, registrationConfig=config)
+        assert code_of(refused) in ("InvalidRequestException", "ResourceNotFoundException"), config
+
+
+def test_authorities_and_their_devices_survive_a_crash(make_server, connect, tmp_path):
+    server = make_server()
+    client, made = iot(server), Factory(tmp_path / "factory")
+    made.register(client)
+    lamp = made.device(server, "lamp")
+    server.json("device", "import", "lamp", "--certificate", str(lamp.certificate))
+    code = client.get_registration_code()["registrationCode"]
+    server.kill9()
+    server.start()
+    assert connect(server, lamp).publish("dt/lamp/x", "y") == 0
+    client = iot(server)
+    assert client.get_registration_code()["registrationCode"] == code
+    client.delete_registration_code()
+    assert client.get_registration_code()["registrationCode"] != code

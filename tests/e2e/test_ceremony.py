@@ -1,0 +1,165 @@
+"""An authority founded by a reviewed file: made, or of what an organisation has; its transcript, checked with openssl."""
+
+import json
+
+import pytest
+
+from server import muster
+from test_authority import PASSPHRASE, issuers, passphrase, state
+from test_certificate_status import ok, run
+
+assert passphrase
+
+MADE = """transcript = "ceremony.txt"
+[root]
+common_name = "Works Root CA"
+key = "p384"
+validity_days = 7300
+offline = "root-key.pem"
+[issuing]
+common_name = "Works Devices CA"
+key = "p256"
+validity_days = 1825
+permitted_dns = ["localhost", "works.example"]
+[keys]
+key_custody = "encrypted-file"
+key_passphrase_file = "{passphrase}"
+"""
+
+
+@pytest.fixture
+def hold(tmp_path):
+    """Holds a ceremony on the data directory of a server that has not run yet."""
+    def held(server, text, *flags):
+        file = tmp_path / "ceremony.toml"
+        file.write_text(text)
+        return muster("ca", "ceremony", file, "--data", server.data, "--json", *flags, cwd=tmp_path)
+    return held
+
+
+def subject(file):
+    return ok("openssl", "x509", "-in", file, "-noout", "-subject")
+
+
+def check_transcript(done, directory):
+    """As its reader does, with openssl; a changed one is not believed."""
+    made = json.loads(done.stdout)
+    public = directory / "signer.pub"
+    hashed = made["check"].split()[2]
+    public.write_text(ok("openssl", "x509", "-in", f"{made['authority']}/{made['signedWith']}", "-noout", "-pubkey"))
+    verify = ["openssl", "dgst", hashed, "-verify", public, "-signature", made["signature"]]
+    assert "Verified OK" in ok(*verify, made["transcript"])
+    forged = directory / "forged.txt"
+    text = open(made["transcript"]).read()
+    forged.write_text(text.replace("Muster", "Master", 1))
+    assert run(*verify, forged)[0] != 0
+    return made, text
+
+
+def test_one_reviewed_file_makes_it_all(make_server, hold, connect, passphrase, tmp_path):
+    server = make_server(start=False)
+    text = MADE.format(passphrase=passphrase)
+    done = hold(server, text, "--passphrase-file", passphrase)
+    assert done.returncode == 0, done.stderr
+    made, transcript = check_transcript(done, tmp_path)
+    assert made["signedWith"] == "root.crt" and text in transcript and "offline, encrypted" in transcript
+    assert PASSPHRASE not in transcript
+    ca = server.data / "ca"
+    assert "Works Root CA" in subject(ca / "root.crt") and "Works Devices CA" in subject(ca / "issuing.crt")
+    assert "secp384r1" in ok("openssl", "x509", "-in", ca / "root.crt", "-noout", "-text")
+    assert not (ca / "root.key").exists() and "ENCRYPTED" in (ca / "issuing.key").read_text()
+    ok("openssl", "pkey", "-in", tmp_path / "root-key.pem", "-passin", f"file:{passphrase}", "-noout")
+    assert ok("openssl", "verify", "-x509_strict", "-CAfile", ca / "root.crt", ca / "issuing.crt")
+    # A second one does nothing, and says so.
+    again = hold(server, text.replace("ceremony.txt", "again.txt").replace("root-key.pem", "again.pem"), "--passphrase-file", passphrase)
+    assert again.returncode != 0 and "authority" in again.stderr and not (tmp_path / "again.txt").exists()
+
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'[ca]\nkey_custody = "encrypted-file"\nkey_passphrase_file = "{passphrase}"\n')
+    server.start("--config", str(settings))
+    lamp = server.device("lamp-1")
+    connect(server, lamp)
+    assert state(server, lamp, tmp_path / "lamp-1") == "good"
+    # What follows is constrained as well.
+    server.cli("ca", "rotate-issuing", "--root-key", tmp_path / "root-key.pem", "--passphrase-file", passphrase)
+    assert issuers(server) == [1, 2]
+    for file in (ca / "issuing.crt", ca / "issuing-2/issuing.crt"):
+        text = ok("openssl", "x509", "-in", file, "-noout", "-text")
+        assert "Name Constraints" in text and "DNS:works.example" in text
+    connect(server, server.device("lamp-2"))
+
+
+def test_a_server_outside_the_names_that_are_permitted_is_refused(make_server, hold, passphrase):
+    server = make_server(start=False, names=("elsewhere.example",))
+    text = MADE.format(passphrase=passphrase).replace("encrypted-file", "file")
+    assert hold(server, text, "--passphrase-file", passphrase).returncode == 0
+    with pytest.raises(AssertionError) as failed:
+        server.start()
+    assert "permits only localhost, works.example" in str(failed.value)
+
+
+def test_an_organisations_root_intermediate_and_chain(make_server, hold, connect, tmp_path):
+    """Root, a policy CA, and below that the one for devices: RSA, P-384 and P-256; the upper keys never come near."""
+    def key(name, *options):
+        ok("openssl", "genpkey", *options, "-out", tmp_path / f"{name}.key")
+
+    def certificate(name, signer, pathlen):
+        extensions = tmp_path / "extensions"
+        extensions.write_text(
+            f"basicConstraints=critical,CA:TRUE{pathlen}\nkeyUsage=critical,keyCertSign,cRLSign\n"
+            "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
+        ok("openssl", "req", "-new", "-key", tmp_path / f"{name}.key", "-subj", f"/O=Org/CN=Org {name}", "-out", tmp_path / f"{name}.csr")
+        by = ("-signkey", tmp_path / f"{name}.key") if signer is None else (
+            "-CA", tmp_path / f"{signer}.pem", "-CAkey", tmp_path / f"{signer}.key", "-CAcreateserial", "-CAserial", tmp_path / "serial")
+        days = {"root": 3000, "policy": 2000}.get(name, 1000)
+        ok("openssl", "x509", "-req", "-in", tmp_path / f"{name}.csr", *by, "-days", days, "-extfile", extensions, "-out", tmp_path / f"{name}.pem")
+
+    key("root", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072")
+    key("policy", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384")
+    key("devices", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
+    certificate("root", None, "")
+    certificate("policy", "root", ",pathlen:1")
+    certificate("devices", "policy", ",pathlen:0")
+    pem = {name: (tmp_path / f"{name}.pem").read_text() for name in ("root", "policy", "devices")}
+    chain = tmp_path / "chain.pem"
+    text = ('transcript = "ceremony.txt"\n[root]\ncertificate = "root.pem"\n'
+            '[issuing]\ncertificate = "chain.pem"\nprivate_key = "devices.key"\n')
+    server = make_server(start=False)
+    # The chain must lead to the root, and nothing is left behind where it does not.
+    chain.write_text(pem["devices"])
+    refused = hold(server, text)
+    assert refused.returncode != 0 and "give the certificates between them too" in refused.stderr
+    assert not (server.data / "ca").exists() and not (tmp_path / "ceremony.txt").exists()
+    chain.write_text(pem["devices"] + pem["policy"])
+    done = hold(server, text)
+    assert done.returncode == 0, done.stderr
+    made, transcript = check_transcript(done, tmp_path)
+    assert made["signedWith"] == "issuing.crt" and "elsewhere, not seen" in transcript
+    server.start()
+    assert server.json("ca", "show")["rootKey"] == "offline"
+    lamp = server.device("lamp-1")
+    assert lamp.certificate.read_text().count("BEGIN CERTIFICATE") == 3
+    assert lamp.root.read_text() == pem["root"]
+    client = connect(server, lamp)
+    assert client.publish("dt/lamp-1/x", b"hello") == 0
+    shown = ok("openssl", "verify", "-x509_strict", "-CAfile", server.root, "-untrusted", lamp.certificate, lamp.certificate)
+    assert "OK" in shown
+    server.cli("device", "revoke", "lamp-1", "--yes")
+    assert server.json("audit", "run")["checks"][0]["findings"] == []
+
+
+@pytest.mark.parametrize("change, words", [
+    (('key = "p384"\n', ""), "root.key is missing"),
+    (('"p384"', '"rsa"'), "rsa"),
+    (("validity_days = 7300", "validity_days = 0"), "root.validity_days"),
+    (('"Works Root CA"', '""'), "common name of the root"),
+    (('"works.example"', '"*.works.example"'), "permitted name"),
+    (("[issuing]\n", "[issuing]\nquantum = true\n"), "quantum"),
+    (('"encrypted-file"', '"pkcs11"'), "token"),
+])
+def test_a_file_that_is_wrong_does_nothing(make_server, hold, passphrase, tmp_path, change, words):
+    server = make_server(start=False)
+    refused = hold(server, MADE.format(passphrase=passphrase).replace(*change), "--passphrase-file", passphrase)
+    assert refused.returncode != 0 and words in refused.stderr and "panicked" not in refused.stderr, refused.stderr
+    assert not (server.data / "ca").exists()
+    assert not (tmp_path / "ceremony.txt").exists() and not (tmp_path / "root-key.pem").exists()
