@@ -60,6 +60,10 @@ impl Arns<'_> {
         self.write("jobtemplate", id)
     }
 
+    pub(crate) fn ota_update(&self, id: &str) -> String {
+        self.write("otaupdate", id)
+    }
+
     pub(crate) fn stream(&self, id: &str) -> String {
         self.write("stream", id)
     }

@@ -86,6 +86,7 @@ mod list_things;
 mod list_things_in_thing_group;
 mod membership;
 mod muster;
+mod ota_update;
 mod principal_type;
 mod provisioning_template;
 mod register_ca_certificate;
@@ -204,6 +205,10 @@ static AWS: &[Operation] = &[
     delete_stream::OPERATION,
     describe_stream::OPERATION,
     list_streams::OPERATION,
+    ota_update::CREATE,
+    ota_update::DELETE,
+    ota_update::GET,
+    ota_update::LIST,
     update_stream::OPERATION,
     update_certificate::OPERATION,
     register_ca_certificate::OPERATION,

@@ -392,6 +392,7 @@ pub(super) mod key {
     pub(in crate::server) const DELETING: &str = "deleting/";
     pub(in crate::server) const STREAMS: &str = "stream/";
     pub(in crate::server) const PACED: &str = "paced/";
+    pub(in crate::server) const OTA_UPDATES: &str = "otaupdate/";
     pub(in crate::server) const JOB_TEMPLATES: &str = "jobtemplate/";
     pub(in crate::server) const RUNS: &str = "runs/";
     /// Things of which the registry has yet to be told what they run.
@@ -405,6 +406,9 @@ pub(super) mod key {
     }
     pub(in crate::server) fn job(job: &JobId) -> String {
         format!("{JOBS}{job}")
+    }
+    pub(in crate::server) fn ota_update(id: &str) -> String {
+        format!("{OTA_UPDATES}{id}")
     }
     pub(in crate::server) fn job_template(id: &JobId) -> String {
         format!("{JOB_TEMPLATES}{id}")

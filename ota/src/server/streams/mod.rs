@@ -25,7 +25,7 @@ const MAX_ID_BYTES: usize = 128;
 /// Longest description (AWS IoT: 2028 characters).
 const MAX_DESCRIPTION_CHARS: usize = 2028;
 /// The only bucket there is.
-const BUCKET: &str = "firmware";
+pub(in crate::server) const BUCKET: &str = "firmware";
 
 /// A stream. Times are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ pub struct StreamBody {
 
 impl StreamFile {
     /// The firmware it is.
-    fn firmware(&self) -> Result<(FirmwareName, FirmwareVersion), Error> {
+    pub(in crate::server) fn firmware(&self) -> Result<(FirmwareName, FirmwareVersion), Error> {
         let Location { bucket, key } = &self.s3_location;
         if bucket != BUCKET {
             return invalid(
