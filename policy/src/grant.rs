@@ -111,7 +111,8 @@ pub struct Grant {
     pub(crate) policies: Arc<[NamedPolicy]>,
     /// The values of each policy's variables, one policy behind the other.
     values: Arc<[Option<Arc<str>>]>,
-    /// Of each statement, one policy behind the other, whether its conditions are met.
+    /// Of each statement, one policy behind the other, whether its conditions are met; nothing where
+    /// all are, as they mostly are.
     met: Arc<[Met]>,
     /// The actions of which a statement asks what the message is.
     of_message: ActionSet,
@@ -138,7 +139,6 @@ struct Seldom {
     context: Context,
     /// By statement, the resources that stand in for those with an unresolved variable.
     opened: Box<[(usize, Resource)]>,
-    turns_at: Option<i64>,
 }
 
 /// A statement with what belongs to it in one connection.
@@ -160,7 +160,9 @@ pub(crate) struct Statements<'g> {
     current: Option<(&'g NamedPolicy, std::slice::Iter<'g, Statement>, Values<'g>)>,
     /// Of the policies behind it.
     values: Values<'g>,
-    met: std::iter::Enumerate<std::slice::Iter<'g, Met>>,
+    grant: &'g Grant,
+    /// Of the next statement.
+    number: usize,
 }
 
 impl<'g> Iterator for Statements<'g> {
@@ -171,12 +173,13 @@ impl<'g> Iterator for Statements<'g> {
             if let Some((named, statements, values)) = &mut self.current
                 && let Some(statement) = statements.next()
             {
-                let (number, met) = self.met.next()?;
+                let number = self.number;
+                self.number += 1;
                 let bound = Bound {
                     statement,
                     values,
                     variables: named.policy.variables(),
-                    met: *met,
+                    met: self.grant.met(number),
                     number,
                 };
                 return Some((named, bound));
@@ -219,16 +222,14 @@ impl Grant {
                 (true, false) => Met::Ask,
             }
         });
-        let met: Arc<[Met]> = met.collect();
-        let asking = statements().zip(met.iter());
+        let met: Vec<Met> = met.collect();
+        let asking = statements().zip(&met);
         let asking = asking.filter(|(_, met)| **met == Met::Ask);
         let of_message = asking.fold(ActionSet::default(), |set, (statement, _)| {
             set.union(statement.actions)
         });
-        let conditions = statements().flat_map(|statement| &statement.conditions);
-        let turns_at = conditions
-            .filter_map(|condition| condition.turns(&context))
-            .min();
+        let all_met = met.iter().all(|met| *met == Met::Yes);
+        let met = if all_met { Arc::default() } else { met.into() };
         let mut opened = Vec::new();
         if closed && values.iter().any(Option::is_none) {
             let (mut number, mut first) = (0, 0);
@@ -256,7 +257,6 @@ impl Grant {
             seldom: Arc::new(Seldom {
                 context,
                 opened: opened.into(),
-                turns_at,
             }),
             mqtt_wild,
             realm,
@@ -289,7 +289,10 @@ impl Grant {
     /// time may come out otherwise.
     #[must_use]
     pub fn turns_at(&self) -> Option<i64> {
-        self.seldom.turns_at
+        let statements = self.policies.iter().flat_map(|p| p.policy.statements());
+        let conditions = statements.flat_map(|statement| &statement.conditions);
+        let turns = conditions.filter_map(|condition| condition.turns(self.context()));
+        turns.min()
     }
 
     /// Whether a decision on the action holds for one message only, because a statement asks of
@@ -348,16 +351,14 @@ impl Grant {
                     continue;
                 }
                 let number = first + place;
-                let (Some(statement), Some(met)) =
-                    (policy.statements().get(place), self.met.get(number))
-                else {
+                let Some(statement) = policy.statements().get(place) else {
                     continue;
                 };
                 let bound = Bound {
                     statement,
                     values: own,
                     variables,
-                    met: *met,
+                    met: self.met(number),
                     number,
                 };
                 let settled = decision.is_allow() && statement.effect == Effect::Allow;
@@ -375,13 +376,22 @@ impl Grant {
         decision
     }
 
+    #[inline]
+    fn met(&self, number: usize) -> Met {
+        if self.met.is_empty() {
+            return Met::Yes;
+        }
+        self.met.get(number).copied().unwrap_or(Met::No)
+    }
+
     /// Every statement, with its policy.
     pub(crate) fn statements(&self) -> Statements<'_> {
         Statements {
             policies: self.policies.iter(),
             current: None,
             values: &self.values,
-            met: self.met.iter().enumerate(),
+            grant: self,
+            number: 0,
         }
     }
 
@@ -695,8 +705,31 @@ mod tests {
         assert_eq!(counted.count_total, 0);
     }
 
+    /// What many share (policies, things, certificates) is there once; a grant lies in its session.
     #[test]
-    fn a_grant_is_small() {
+    fn a_principal_costs_few_bytes() {
+        const PRINCIPALS: usize = 1_000;
         assert!(size_of::<Grant>() <= 96, "{}", size_of::<Grant>());
+        let realm = Arc::new(Realm::live("1"));
+        let policies: Arc<[NamedPolicy]> = Arc::from([NamedPolicy {
+            name: "device-default".parse().unwrap(),
+            policy: Arc::new(crate::device_default("1").unwrap()),
+        }]);
+        let contexts = (0..PRINCIPALS).map(|n| variables(&format!("d-{n}"), Some("lamp"), None));
+        let contexts: Vec<Context> = contexts.collect();
+        let mut grants = Vec::with_capacity(PRINCIPALS);
+        let counted = allocation_counter::measure(|| {
+            for context in &contexts {
+                let (realm, policies) = (Arc::clone(&realm), Arc::clone(&policies));
+                grants.push(Grant::new(realm, policies, context.clone()));
+            }
+        });
+        let bytes = counted.bytes_current / i64::try_from(PRINCIPALS).unwrap();
+        assert!(bytes < 200, "{bytes} bytes each");
+        assert!(
+            grants
+                .iter()
+                .all(|grant| grant.decide(Action::Publish, "dt/lamp/x").is_allow())
+        );
     }
 }
