@@ -33,6 +33,7 @@ impl ServerTls {
         faces: &RevocationFaces,
         dir: PathBuf,
         names: Vec<String>,
+        expired_grace: Duration,
         now: SystemTime,
     ) -> anyhow::Result<Self> {
         let authority = Arc::clone(faces.fleet().authority());
@@ -50,13 +51,16 @@ impl ServerTls {
             staple.as_ref().map(|staple| staple.der.clone()),
         )?;
         let anchors = ClientAnchors::new(&source.authority.anchors())?;
+        let optional = ClientAuth::Optional {
+            grace: expired_grace,
+        };
         let outside = Some(faces.fleet());
         let config =
             |client, protocol| server_config(&anchors, outside, &certificate, client, protocol);
         let tls = ServerTls {
             mqtt: config(ClientAuth::Required, Protocol::Mqtt)?,
             wss: config(ClientAuth::Required, Protocol::Http)?,
-            https: config(ClientAuth::Optional, Protocol::Http)?,
+            https: config(optional, Protocol::Http)?,
             keeper: Keeper::start(source, certificate, Shown::of(&identity, staple))?,
         };
         faces.fleet().authority().tell_anchors(move |authorities| {
