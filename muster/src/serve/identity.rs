@@ -4,6 +4,7 @@
 use anyhow::Context as _;
 use broker::tls::{ClientAnchors, ClientAuth, Protocol, ServerCertificate, server_config};
 use ca::{Authority, CertificateId, ServerIdentity};
+use control::Operators;
 use fleet::{RevocationFaces, Staple};
 use rustls::ServerConfig;
 use std::{
@@ -34,16 +35,19 @@ impl ServerTls {
         dir: PathBuf,
         names: Vec<String>,
         expired_grace: Duration,
+        operators: Operators,
         now: SystemTime,
     ) -> anyhow::Result<Self> {
         let authority = Arc::clone(faces.fleet().authority());
         let source = Source {
             authority,
+            operators,
             faces: faces.clone(),
             dir,
             names,
         };
         let identity = source.identity(now)?;
+        source.operators(now);
         let staple = source.staple(&identity, now);
         let certificate = ServerCertificate::new(
             identity.chain(),
@@ -72,8 +76,9 @@ impl ServerTls {
     }
 }
 
-/// Where certificate and answer come from.
+/// Where certificate and answer come from, and whose certificates are seen to besides.
 struct Source {
+    operators: Operators,
     authority: Arc<Authority>,
     faces: RevocationFaces,
     dir: PathBuf,
@@ -95,6 +100,24 @@ impl Source {
             facts.not_after,
         )?;
         Ok(identity)
+    }
+
+    /// Renews what is due of the operators whose files are here. What fails is tried again at the next look.
+    fn operators(&self, now: SystemTime) {
+        let fleet = self.faces.fleet();
+        let renewed = self.operators.renew(&self.authority, now);
+        let noted = renewed.map_err(anyhow::Error::from).and_then(|renewed| {
+            for operator in renewed {
+                operator.note(fleet)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = noted {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "an operator's certificate could not be renewed"
+            );
+        }
     }
 
     /// Without an answer handshakes go on: a client that insists on one asks the responder itself.
@@ -185,6 +208,7 @@ fn renew(
     shown: &mut Shown,
 ) -> anyhow::Result<()> {
     let now = SystemTime::now();
+    source.operators(now);
     let identity = source.identity(now)?;
     if shown.is_fresh(&identity, now) {
         return Ok(());

@@ -155,6 +155,7 @@ impl Server {
             data.join("tls"),
             settings.names.clone(),
             settings.expired_grace,
+            operators.clone(),
             now,
         )?;
         broker.serve(
