@@ -47,7 +47,7 @@ impl Identity {
     ///
     /// # Errors
     /// Each names the file and the mend: missing, not PEM, key of another certificate, not
-    /// valid at `now`.
+    /// valid yet at `now`. One that has expired is opened: the server may renew it still.
     pub fn open(dir: &Path, now: SystemTime) -> Result<Self, AgentError> {
         let name = certificate_name(dir)?;
         let certificate = dir.join(format!("{name}.crt"));
@@ -332,15 +332,17 @@ fn check_validity(
         certificate.validity().not_before,
         certificate.validity().not_after,
     );
-    let what = if seconds < from.timestamp() {
-        format!("is not valid before {from}, and this device's clock says {clock}: set the clock")
-    } else if seconds > until.timestamp() {
-        format!(
-            "was valid until {until}, and this device's clock says {clock}: set the clock, or, if it is right, give the device a new certificate with `muster device replace`"
-        )
-    } else {
+    if seconds > until.timestamp() {
+        tracing::warn!(
+            "{} was valid until {until}, and this device's clock says {clock}: the server is asked for another; if it gives none, set the clock, or, if it is right, give the device a new certificate with `muster device replace`",
+            path.display()
+        );
+    }
+    if seconds >= from.timestamp() {
         return Ok(());
-    };
+    }
+    let what =
+        format!("is not valid before {from}, and this device's clock says {clock}: set the clock");
     Err(AgentError::Clock {
         path: path.to_path_buf(),
         what,
@@ -498,12 +500,50 @@ pub(crate) mod tests {
             "{said}"
         );
         assert!(said.contains("set the clock"), "{said}");
+    }
+
+    #[test]
+    fn the_hybrid_group_is_negotiated() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = Ca::new();
+        ca.write_identity(dir.path(), "lamp-1");
+        let now = SystemTime::now();
+        let identity = Identity::open(dir.path(), now).unwrap();
+        let hour = Duration::from_secs(3600);
+        let (pem, key) = ca.issue("localhost", &["localhost"], now - hour, now + hour);
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::new(server)).unwrap();
+        let name = "localhost".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(identity.tls(), name).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        let group = client.negotiated_key_exchange_group().unwrap().name();
+        assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+    }
+
+    #[test]
+    fn an_expired_identity_is_opened_and_due_at_once() {
+        let dir = written();
         let later = SystemTime::now() + Duration::from_secs(86_400);
-        let said = Identity::open(dir.path(), later).unwrap_err().to_string();
-        assert!(
-            said.contains("was valid until") && said.contains("clock says"),
-            "{said}"
-        );
+        let identity = Identity::open(dir.path(), later).unwrap();
+        let (from, until) = identity.life();
+        assert!(renewal::due(from, until, 7) < later);
     }
 
     #[test]

@@ -62,10 +62,13 @@ pub(crate) fn due(not_before: SystemTime, not_after: SystemTime, random: u32) ->
     not_before + life / 1000 * part
 }
 
-/// How long to wait after a failure.
+/// How long to wait after a failure: ever shorter towards the end of the life, and ever longer after it.
 pub(crate) fn again(not_after: SystemTime, now: SystemTime) -> Duration {
-    let left = not_after.duration_since(now).unwrap_or_default();
-    (left / AGAIN_PART).clamp(AGAIN.0, AGAIN.1)
+    let distance = match not_after.duration_since(now) {
+        Ok(left) => left,
+        Err(over) => over.duration(),
+    };
+    (distance / AGAIN_PART).clamp(AGAIN.0, AGAIN.1)
 }
 
 /// Gets a new certificate for a new key and puts both in the old ones' place.
@@ -274,7 +277,8 @@ mod tests {
         assert_eq!(after(10_000_000), 3600);
         assert_eq!(after(600), 60);
         assert_eq!(after(3), 1);
-        assert_eq!(again(now - Duration::from_secs(5), now).as_secs(), 1);
+        let since = |over| again(now - Duration::from_secs(over), now).as_secs();
+        assert_eq!((since(5), since(600), since(10_000_000)), (1, 60, 3600));
     }
 
     /// Fails from the operation with this number on, as a power cut does.

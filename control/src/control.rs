@@ -48,6 +48,8 @@ pub struct ControlParts {
     pub authority: Arc<Authority>,
     /// Who may use the API.
     pub operators: Operators,
+    /// How long after its end a device's certificate may still be renewed under itself.
+    pub expired_grace: Duration,
     /// What clients are told of where to go.
     pub endpoints: Endpoints,
     /// The account of every ARN: twelve digits.
@@ -134,6 +136,7 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
         revocation: parts.revocation,
         authority: parts.authority,
         operators: parts.operators,
+        expired_grace: parts.expired_grace,
         endpoints: parts.endpoints,
         account: parts.account,
         region: parts.region,

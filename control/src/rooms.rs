@@ -1,7 +1,7 @@
 //! What operations work with.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use broker::Broker;
 use ca::Authority;
@@ -21,6 +21,8 @@ pub(crate) struct Rooms {
     pub(crate) ota: Ota,
     pub(crate) broker: Broker,
     pub(crate) operators: Operators,
+    /// How long after its end a device's certificate may still be renewed under itself.
+    pub(crate) expired_grace: Duration,
     pub(crate) endpoints: Endpoints,
     /// The account of every ARN.
     pub(crate) account: String,

@@ -387,3 +387,53 @@ const SEGMENT: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ca::{Authority, AuthorityConfig};
+
+    #[test]
+    fn the_hybrid_group_is_negotiated() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let config = AuthorityConfig {
+            name: "test".into(),
+            public_url: "http://localhost:8880".into(),
+        };
+        let authority = Authority::open_or_create(&dir.path().join("ca"), config, now).unwrap();
+        let credentials = Credentials {
+            access_key: "key".into(),
+            secret_key: "secret".into(),
+            endpoint: None,
+            root: authority.root_der().to_vec(),
+        };
+        let client = Client::new("https://localhost:8443", credentials, "here".into()).unwrap();
+        let names = ["localhost".to_owned()];
+        let identity = authority
+            .server_identity(&dir.path().join("tls"), &names, now)
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(identity.chain(), identity.private_key())
+            .unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::new(server)).unwrap();
+        let name = "localhost".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(client.tls, name).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            let mut wire = Vec::new();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        let group = client.negotiated_key_exchange_group().unwrap().name();
+        assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+    }
+}

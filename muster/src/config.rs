@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) terms: Terms,
     /// Where the authority's keys are.
     pub(crate) keys: KeySettings,
+    /// How long after its end a device's certificate may still be renewed under itself.
+    pub(crate) expired_grace: Duration,
 }
 
 /// Where the authority's keys are kept, and where what opens them is found.
@@ -110,6 +112,8 @@ struct FileCa {
     server_validity_seconds: Option<u64>,
     crl_shards: Option<u16>,
     #[serde(default)]
+    expired_grace_seconds: u64,
+    #[serde(default)]
     key_custody: KeyCustody,
     key_passphrase_file: Option<PathBuf>,
     pkcs11_module: Option<PathBuf>,
@@ -118,6 +122,17 @@ struct FileCa {
 }
 
 impl FileCa {
+    fn expired_grace(&self) -> anyhow::Result<Duration> {
+        let seconds = self.expired_grace_seconds;
+        if seconds > *VALIDITY_SECONDS.end() {
+            bail!(
+                "ca.expired_grace_seconds = {seconds}: at most {} seconds",
+                VALIDITY_SECONDS.end()
+            );
+        }
+        Ok(Duration::from_secs(seconds))
+    }
+
     fn keys(&self) -> KeySettings {
         KeySettings {
             custody: self.key_custody,
@@ -437,6 +452,7 @@ impl Settings {
             unresolved_deny: file.policy.unresolved_deny,
             record_decisions: file.policy.record_decisions.unwrap_or(true),
             keys: file.ca.keys(),
+            expired_grace: file.ca.expired_grace()?,
             terms: file.ca.terms()?,
         })
     }
@@ -554,6 +570,10 @@ mod tests {
             ("[limits.groups.'a b']\ntopic_levels = 1", "a b"),
             ("mqtt = 5", "mqtt"),
             ("[ca]\ncrl_shards = 12", "crl_shards"),
+            (
+                "[ca]\nexpired_grace_seconds = 315576001",
+                "ca.expired_grace_seconds",
+            ),
             ("[ca]\nkey_custody = \"paper\"", "paper"),
             (
                 "[ca]\ndevice_validity_seconds = 29",

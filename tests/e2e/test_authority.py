@@ -2,14 +2,17 @@
 nothing."""
 
 import base64
+import json
 import re
 import threading
 
 import pytest
 
+import api
 from devices import Agent, eventually
-from server import VERB_LIMIT_S
+from server import VERB_LIMIT_S, muster
 from test_certificate_status import fetch, leaf, ok, pointers, run
+from test_mistakes import clock
 
 PASSPHRASE = "correct horse battery staple"
 
@@ -198,3 +201,29 @@ def test_killed_while_it_rotates_it_has_one_or_the_other(server, connect):
         assert not list((server.data / "ca").glob(".issuing-*"))
         connect(server, lamp).close()
         connect(server, server.device(f"lamp-{len(after)}-{_}")).close()
+
+
+def test_operators_renew_themselves_and_status_says_what_does_not(server, connect, tmp_path):
+    """Ten months on, by the server's clock: the admin's certificate is another, over the same key, and is believed."""
+    file = server.data / "operators/admin.crt"
+    before = file.read_text()
+    assert server.cli("status").strip() == "running"
+    path, body = "/muster/v1/operators", b'{"name":"ada","role":"viewer"}'
+    made = api.send(server, "POST", path, api.signed(server, "POST", path, body), body)
+    assert made[0] == 200, made
+    server.terminate()
+    server.wrapper = [*clock(f"+{300 * 24}h")]
+    server.start()
+    assert file.read_text() != before
+    key = server.data / "operators/admin.key"
+    url = f"https://localhost:{server.port('https')}/muster/v1/status"
+    shown = ok(*server.wrapper, "curl", "-sSf", "--cacert", server.root, "--cert", file, "--key", key, url)
+    assert [one["what"] for one in json.loads(shown)["ending"]] == ["certificate of operator ada"]
+    told = muster("status", "--data", server.data, wrapper=server.wrapper).stdout
+    assert "certificate of operator ada ends" in told and "an admin" in told
+    # Four years on the issuing certificate is in its last third.
+    server.terminate()
+    server.wrapper = [*clock(f"+{4 * 365 * 24}h")]
+    server.start()
+    told = muster("status", "--data", server.data, wrapper=server.wrapper).stdout
+    assert "muster ca rotate-issuing" in told

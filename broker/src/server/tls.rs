@@ -2,6 +2,7 @@
 //! authority and those that are registered, tickets on (the registry is asked again at every handshake, resumed or full).
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use fleet::Fleet;
 use parking_lot::RwLock;
@@ -33,7 +34,11 @@ pub enum ClientAuth {
     /// The handshake fails without one: the device listeners.
     Required,
     /// One is asked for and judged if shown: HTTPS, where operators may sign requests instead.
-    Optional,
+    Optional {
+        /// How long after its end a certificate is let through the handshake. What is asked under it is for whoever
+        /// answers to refuse; a renewal may not be.
+        grace: Duration,
+    },
 }
 
 /// What is spoken inside TLS. A client that names no protocol (ALPN) is taken at any listener.
@@ -162,6 +167,27 @@ impl Judged {
     fn now(&self) -> Arc<dyn ClientCertVerifier> {
         Arc::clone(&self.anchors.verifier.read())
     }
+
+    /// The time that a certificate is judged by: of one that has ended within the grace, its last second.
+    fn judged_at(&self, end_entity: &[u8], now: UnixTime) -> UnixTime {
+        let ClientAuth::Optional { grace } = self.client else {
+            return now;
+        };
+        let end = ca::CertificateFacts::read(end_entity)
+            .ok()
+            .and_then(|facts| facts.not_after.duration_since(SystemTime::UNIX_EPOCH).ok());
+        match end {
+            Some(end) if end.as_secs() < now.as_secs() => {
+                let until = end.saturating_add(grace).as_secs();
+                if now.as_secs() <= until {
+                    UnixTime::since_unix_epoch(end)
+                } else {
+                    now
+                }
+            }
+            _ => now,
+        }
+    }
 }
 
 impl ClientCertVerifier for Judged {
@@ -181,8 +207,8 @@ impl ClientCertVerifier for Judged {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.now()
-            .verify_client_cert(end_entity, intermediates, now)
+        let at = self.judged_at(end_entity, now);
+        self.now().verify_client_cert(end_entity, intermediates, at)
     }
 
     fn verify_tls12_signature(
@@ -254,14 +280,11 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-/// aws-lc-rs with the hybrid post-quantum group first: a client that offers a share for it gets it. And with AES-128
-/// first, whose SHA-256 processors compute in hardware where SHA-384 costs a tenth of the handshake.
+/// aws-lc-rs, with the hybrid post-quantum group first (the feature `prefer-post-quantum`): a client that offers a share
+/// for it gets it. And with AES-128 first, whose SHA-256 processors compute in hardware where SHA-384 costs a tenth of the
+/// handshake.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
-    let hybrid = rustls::NamedGroup::X25519MLKEM768;
-    provider
-        .kx_groups
-        .sort_by_key(|group| group.name() != hybrid);
     provider.cipher_suites.sort_by_key(|suite| {
         !matches!(
             suite.suite(),
@@ -347,13 +370,10 @@ mod tests {
         let certificate =
             ServerCertificate::new(identity.chain(), identity.private_key(), None).unwrap();
         let anchors = ClientAnchors::new(&authority.anchors()).unwrap();
-        let server = server_config(
-            &anchors,
-            None,
-            &certificate,
-            ClientAuth::Optional,
-            Protocol::Http,
-        );
+        let optional = ClientAuth::Optional {
+            grace: Duration::ZERO,
+        };
+        let server = server_config(&anchors, None, &certificate, optional, Protocol::Http);
         let settings = Settings::new(&server.unwrap());
         let mut roots = RootCertStore::empty();
         roots.add(authority.root_der()).unwrap();
@@ -392,6 +412,58 @@ mod tests {
         assert_eq!(chosen(TLS13_AES_256_GCM_SHA384), TLS13_AES_128_GCM_SHA256);
         let poor = chosen(TLS13_CHACHA20_POLY1305_SHA256);
         assert_eq!(poor, TLS13_CHACHA20_POLY1305_SHA256);
+    }
+
+    #[test]
+    fn an_expired_certificate_passes_within_its_grace_and_only_where_one_is_optional() {
+        let dir = tempfile::tempdir().unwrap();
+        let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_478_400);
+        let config = ca::AuthorityConfig {
+            name: "test".into(),
+            public_url: "http://localhost:8880".into(),
+        };
+        let open = |name: &str| {
+            ca::Authority::open_or_create(&dir.path().join(name), config.clone(), begin).unwrap()
+        };
+        let (authority, other) = (open("ca"), open("other"));
+        let issue = |authority: &ca::Authority| {
+            let key = ca::KeyPair::generate().unwrap();
+            let subject = ca::Subject {
+                common_name: "lamp-1".into(),
+                names: Vec::new(),
+            };
+            let issued = authority.issue(ca::Profile::Device, &subject, key.public(), begin);
+            issued.unwrap()
+        };
+        let (issued, foreign) = (issue(&authority), issue(&other));
+        let anchors = ClientAnchors::new(&authority.anchors()).unwrap();
+        let grace = Duration::from_secs(86_400);
+        let passes = |client, certificate: &ca::Issued, late: i64| {
+            let end = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH);
+            let at = end.unwrap().as_secs().saturating_add_signed(late);
+            let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
+            let anchors = anchors.clone();
+            let judged = Judged { anchors, client };
+            let leaf = certificate.certificate();
+            judged.verify_client_cert(&leaf, &[], at).is_ok()
+        };
+        let optional = ClientAuth::Optional { grace };
+        let strict = ClientAuth::Optional {
+            grace: Duration::ZERO,
+        };
+        for (client, late, expected) in [
+            (optional, -1, true),
+            (optional, 1, true),
+            (optional, 86_400, true),
+            (optional, 86_401, false),
+            (strict, -1, true),
+            (strict, 1, false),
+            (ClientAuth::Required, -1, true),
+            (ClientAuth::Required, 1, false),
+        ] {
+            assert_eq!(passes(client, &issued, late), expected, "{client:?} {late}");
+            assert!(!passes(client, &foreign, late), "{client:?} {late}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod message;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
@@ -176,7 +176,13 @@ impl Asker {
         now: SystemTime,
     ) -> Result<Self, ApiError> {
         if peer.certificate.is_some() {
-            let (id, thing) = device(rooms, peer)?;
+            // A device that slept past its certificate's end may do this one thing under it, for as long as the
+            // operator allows.
+            let grace = match wanted {
+                Wanted::Reenrol => rooms.expired_grace,
+                Wanted::Enrol | Wanted::KeyAndCertificate => Duration::ZERO,
+            };
+            let (id, thing) = device_at(rooms, peer, now, grace)?;
             return Ok(Self::Certified(id, thing));
         }
         if wanted == Wanted::Reenrol {
@@ -209,6 +215,16 @@ impl Asker {
 
 /// The device at the other end, if the registry vouches for it now.
 fn device(rooms: &Rooms, peer: &Peer) -> Result<(CertificateId, ThingName), ApiError> {
+    device_at(rooms, peer, SystemTime::now(), Duration::ZERO)
+}
+
+/// The same of a certificate that ended no longer ago than `grace`.
+fn device_at(
+    rooms: &Rooms,
+    peer: &Peer,
+    at: SystemTime,
+    grace: Duration,
+) -> Result<(CertificateId, ThingName), ApiError> {
     let denied = |why: &str| Err(ApiError::forbidden("AccessDeniedException", why));
     let Some(certificate) = &peer.certificate else {
         return denied("This is for a device, under its client certificate.");
@@ -217,7 +233,13 @@ fn device(rooms: &Rooms, peer: &Peer) -> Result<(CertificateId, ThingName), ApiE
     if now.origin == Origin::Own && certificate.profile != Some(Profile::Device) {
         return denied("The client certificate is not a device's.");
     }
-    if !now.is_active(SystemTime::now()) {
+    let ended = at.duration_since(now.not_after).unwrap_or_default();
+    if ended > grace {
+        return denied(
+            "The certificate has expired: a device that cannot renew it any more claims another, or is given one (muster device replace).",
+        );
+    }
+    if !now.is_active(at.min(now.not_after)) {
         return denied("The registry does not know this certificate as active.");
     }
     match &now.thing {

@@ -4,6 +4,7 @@
 //! change writes the file first and swaps the snapshot after, under one lock.
 
 mod name;
+mod renewal;
 mod role;
 mod secrets;
 

@@ -1,10 +1,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ca::{Authority, AuthorityConfig};
+use rustls::pki_types::pem::PemObject as _;
 
-use super::{Operators, Role};
+use super::{OperatorName, Operators, Role};
 use crate::ControlError;
 
 const ENDPOINT: &str = "https://localhost:8443";
@@ -113,4 +114,41 @@ fn a_registry_that_is_not_understood_stops_the_start() {
         assert!(matches!(refusal, ControlError::Registry { .. }), "{bad}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), bad);
     }
+}
+
+#[test]
+fn a_certificate_renews_itself_in_the_last_third_of_its_life_where_its_key_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = authority(dir.path());
+    let operators = open(dir.path(), &authority, "https://localhost:1").unwrap();
+    let name: OperatorName = "ada".parse().unwrap();
+    let now = SystemTime::now();
+    operators.add(&name, Role::Viewer, &authority, now).unwrap();
+    let days = |count: u64| now + Duration::from_secs(count * 86_400);
+    assert!(operators.renew(&authority, days(200)).unwrap().is_empty());
+    let file = dir.path().join("operators/admin.crt");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let renewed = operators.renew(&authority, days(300)).unwrap();
+    // Ada has her key elsewhere: hers is for her to ask for.
+    let names: Vec<_> = renewed.iter().map(|one| one.name.to_string()).collect();
+    assert_eq!(names, ["admin"]);
+    let after = std::fs::read_to_string(&file).unwrap();
+    assert_ne!(before, after);
+    let admin = &renewed[0];
+    assert!(admin.not_after().unwrap() > days(600) && !admin.is_due(days(300)));
+    let facts = ca::CertificateFacts::read(
+        &rustls::pki_types::CertificateDer::from_pem_slice(after.as_bytes()).unwrap(),
+    );
+    assert_eq!(facts.unwrap().id, admin.certificate);
+    for operators in [
+        &operators,
+        &open(dir.path(), &authority, "https://localhost:1").unwrap(),
+    ] {
+        let known = operators.by_certificate(&admin.certificate).unwrap();
+        assert_eq!(known.name.to_string(), "admin");
+        assert!(operators.renew(&authority, days(301)).unwrap().is_empty());
+    }
+    // What cannot be used is left, and stops nobody.
+    std::fs::write(dir.path().join("operators/admin.key"), "no key").unwrap();
+    assert!(operators.renew(&authority, days(630)).unwrap().is_empty());
 }

@@ -101,6 +101,7 @@ impl House {
             operators: operators.clone(),
             endpoints,
             account: ACCOUNT.into(),
+            expired_grace: Duration::ZERO,
             region: "local".into(),
             https,
             http,
@@ -336,7 +337,9 @@ fn tls(authority: &Authority, dir: &TempDir) -> Arc<ServerConfig> {
         &ClientAnchors::new(&authority.anchors()).unwrap(),
         None,
         &certificate,
-        ClientAuth::Optional,
+        ClientAuth::Optional {
+            grace: Duration::ZERO,
+        },
         Protocol::Http,
     )
     .unwrap()

@@ -4,6 +4,7 @@
 use anyhow::Context as _;
 use broker::tls::{ClientAnchors, ClientAuth, Protocol, ServerCertificate, server_config};
 use ca::{Authority, CertificateId, ServerIdentity};
+use control::Operators;
 use fleet::{RevocationFaces, Staple};
 use rustls::ServerConfig;
 use std::{
@@ -33,16 +34,20 @@ impl ServerTls {
         faces: &RevocationFaces,
         dir: PathBuf,
         names: Vec<String>,
+        expired_grace: Duration,
+        operators: Operators,
         now: SystemTime,
     ) -> anyhow::Result<Self> {
         let authority = Arc::clone(faces.fleet().authority());
         let source = Source {
             authority,
+            operators,
             faces: faces.clone(),
             dir,
             names,
         };
         let identity = source.identity(now)?;
+        source.operators(now);
         let staple = source.staple(&identity, now);
         let certificate = ServerCertificate::new(
             identity.chain(),
@@ -50,13 +55,16 @@ impl ServerTls {
             staple.as_ref().map(|staple| staple.der.clone()),
         )?;
         let anchors = ClientAnchors::new(&source.authority.anchors())?;
+        let optional = ClientAuth::Optional {
+            grace: expired_grace,
+        };
         let outside = Some(faces.fleet());
         let config =
             |client, protocol| server_config(&anchors, outside, &certificate, client, protocol);
         let tls = ServerTls {
             mqtt: config(ClientAuth::Required, Protocol::Mqtt)?,
             wss: config(ClientAuth::Required, Protocol::Http)?,
-            https: config(ClientAuth::Optional, Protocol::Http)?,
+            https: config(optional, Protocol::Http)?,
             keeper: Keeper::start(source, certificate, Shown::of(&identity, staple))?,
         };
         faces.fleet().authority().tell_anchors(move |authorities| {
@@ -68,8 +76,9 @@ impl ServerTls {
     }
 }
 
-/// Where certificate and answer come from.
+/// Where certificate and answer come from, and whose certificates are seen to besides.
 struct Source {
+    operators: Operators,
     authority: Arc<Authority>,
     faces: RevocationFaces,
     dir: PathBuf,
@@ -91,6 +100,24 @@ impl Source {
             facts.not_after,
         )?;
         Ok(identity)
+    }
+
+    /// Renews what is due of the operators whose files are here. What fails is tried again at the next look.
+    fn operators(&self, now: SystemTime) {
+        let fleet = self.faces.fleet();
+        let renewed = self.operators.renew(&self.authority, now);
+        let noted = renewed.map_err(anyhow::Error::from).and_then(|renewed| {
+            for operator in renewed {
+                operator.note(fleet)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = noted {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "an operator's certificate could not be renewed"
+            );
+        }
     }
 
     /// Without an answer handshakes go on: a client that insists on one asks the responder itself.
@@ -181,6 +208,7 @@ fn renew(
     shown: &mut Shown,
 ) -> anyhow::Result<()> {
     let now = SystemTime::now();
+    source.operators(now);
     let identity = source.identity(now)?;
     if shown.is_fresh(&identity, now) {
         return Ok(());

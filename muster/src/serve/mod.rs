@@ -159,7 +159,14 @@ impl Server {
         let provisioning = ProvisioningDesk::start(fleet.clone(), hook, region)
             .context("start the threads of fleet provisioning")?;
         let streams = StreamDesk::start(&ota).context("start the threads of streams")?;
-        let tls = ServerTls::of(&revocation, data.join("tls"), settings.names.clone(), now)?;
+        let tls = ServerTls::of(
+            &revocation,
+            data.join("tls"),
+            settings.names.clone(),
+            settings.expired_grace,
+            operators.clone(),
+            now,
+        )?;
         broker.serve(
             Listeners {
                 mqtt: sockets.mqtt.0,
@@ -186,6 +193,7 @@ impl Server {
             revocation,
             authority,
             operators,
+            expired_grace: settings.expired_grace,
             endpoints: endpoints.clone(),
             account: settings.account.clone(),
             region: settings.region.clone(),

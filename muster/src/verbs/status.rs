@@ -1,4 +1,4 @@
-//! `muster status`: does the server answer, and whose messages does it have to drop?
+//! `muster status`: does the server answer, whose messages does it have to drop, and what must somebody see to?
 
 use super::{client, output};
 use crate::cli::Global;
@@ -19,7 +19,17 @@ pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
                 count("waiting")
             )
         });
-        let lines: Vec<String> = std::iter::once("running".to_owned()).chain(full).collect();
+        let mut lines: Vec<String> = std::iter::once("running".to_owned()).chain(full).collect();
+        for one in output::items(status, "ending") {
+            let until = one.get("notAfter").and_then(Value::as_f64).unwrap_or(0.0);
+            let until = jiff::Timestamp::from_second(until as i64);
+            lines.push(format!(
+                "{} ends {}: {}",
+                output::field(one, "what"),
+                until.map(|at| at.to_string()).unwrap_or_default(),
+                output::field(one, "mend")
+            ));
+        }
         lines.join("\n")
     })?;
     Ok(ExitCode::SUCCESS)

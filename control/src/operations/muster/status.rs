@@ -1,4 +1,7 @@
+use std::time::SystemTime;
+
 use broker::{FullQueue, Stats};
+use ca::CertificateFacts;
 use http::Method;
 use serde::Serialize;
 
@@ -34,9 +37,62 @@ struct Output<'a> {
     https: String,
     broker: Stats,
     full_queues: Vec<FullQueue>,
+    /// What ends soon and does not renew itself: in the last third of its life, or past it.
+    ending: Vec<Ending>,
 }
 
-fn run(rooms: &Rooms, _call: &Call) -> Result<Answer, ApiError> {
+/// Something that ends, and what is to be done.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ending {
+    what: String,
+    not_after: EpochSeconds,
+    mend: &'static str,
+}
+
+/// Certificates that somebody must see to.
+fn ending(rooms: &Rooms, now: SystemTime) -> Result<Vec<Ending>, ApiError> {
+    let mut found = Vec::new();
+    let mut look = |what: &str, der: &[u8], mend| -> Result<(), ApiError> {
+        let facts = CertificateFacts::read(der)?;
+        let life = facts.not_after.duration_since(facts.not_before);
+        let left = facts.not_after.duration_since(now);
+        if left.unwrap_or_default() < life.unwrap_or_default() / 3 {
+            found.push(Ending {
+                what: format!("{what} {}", facts.subject_common_names.join(", ")),
+                not_after: EpochSeconds(facts.not_after),
+                mend,
+            });
+        }
+        Ok(())
+    };
+    let authority = &rooms.authority;
+    look(
+        "issuing certificate",
+        &authority.issuing_der(),
+        "muster ca rotate-issuing",
+    )?;
+    look(
+        "root",
+        &authority.root_der(),
+        "found another authority beside this one and move devices to it while this root lives",
+    )?;
+    for operator in rooms.operators.list() {
+        if operator.is_due(now)
+            && !rooms.operators.renews(&operator)
+            && let Some(end) = operator.not_after()
+        {
+            found.push(Ending {
+                what: format!("certificate of operator {}", operator.name),
+                not_after: EpochSeconds(end),
+                mend: "an admin deletes the operator and makes it again; its access key does not end",
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     // A server that cannot keep a change (a revocation, say) is not well, whatever its sockets do.
     rooms.fleet.writable()?;
     Answer::json(&Output {
@@ -49,5 +105,6 @@ fn run(rooms: &Rooms, _call: &Call) -> Result<Answer, ApiError> {
         https: rooms.endpoints.https.to_string(),
         broker: rooms.broker.stats(),
         full_queues: rooms.broker.full_queues(FULL_QUEUES),
+        ending: ending(rooms, call.now)?,
     })
 }

@@ -1,0 +1,104 @@
+//! Operators' certificates renew themselves where their files are: those that lie beside the registry with their keys.
+
+use std::time::SystemTime;
+
+use ca::{Authority, OPERATOR_VALIDITY, Profile, SecretKey, Subject};
+use zeroize::Zeroizing;
+
+use super::{IssuedCertificate, Operator, Operators};
+use crate::ControlError;
+
+/// A certificate is renewed when this part of its life is left.
+const LAST_PART: u32 = 3;
+
+impl Operator {
+    /// The last second of its certificate's life; unknown of operators that an older release has made.
+    #[must_use]
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.issued.as_ref().map(|issued| issued.not_after)
+    }
+
+    /// Whether its certificate is in the last third of its life, or past it.
+    #[must_use]
+    pub fn is_due(&self, now: SystemTime) -> bool {
+        self.not_after().is_some_and(|end| {
+            end.duration_since(now)
+                .map_or(true, |left| left < OPERATOR_VALIDITY / LAST_PART)
+        })
+    }
+}
+
+impl Operators {
+    /// Whether the server renews this operator's certificate by itself.
+    #[must_use]
+    pub fn renews(&self, operator: &Operator) -> bool {
+        self.inner
+            .dir
+            .join(format!("{}.key", operator.name))
+            .exists()
+    }
+
+    /// Renews what is due and lies in the directory with its key, over the same key, and returns the operators as they
+    /// are now. A file that cannot be used is said and left.
+    ///
+    /// # Errors
+    /// When the authority cannot sign or the disk fails; what was renewed before that is kept.
+    pub fn renew(
+        &self,
+        authority: &Authority,
+        now: SystemTime,
+    ) -> Result<Vec<Operator>, ControlError> {
+        let mut renewed = Vec::new();
+        for operator in self.list().into_iter().filter(|one| one.is_due(now)) {
+            if !self.renews(&operator) {
+                continue;
+            }
+            let path = self.inner.dir.join(format!("{}.key", operator.name));
+            let key = std::fs::read(&path).map(Zeroizing::new);
+            let key = match key.map(|text| SecretKey::from_pem(&text, None)) {
+                Ok(Ok(key)) => key,
+                Ok(Err(error)) => {
+                    tracing::warn!(operator = %operator.name, %error, "an operator's certificate was not renewed");
+                    continue;
+                }
+                Err(source) => return Err(ControlError::Read { path, source }),
+            };
+            renewed.push(self.renew_one(&operator, &key, authority, now)?);
+        }
+        Ok(renewed)
+    }
+
+    fn renew_one(
+        &self,
+        operator: &Operator,
+        key: &SecretKey,
+        authority: &Authority,
+        now: SystemTime,
+    ) -> Result<Operator, ControlError> {
+        let _change = self.inner.change.lock();
+        let subject = Subject {
+            common_name: operator.name.to_string(),
+            names: Vec::new(),
+        };
+        let issued = authority.issue(Profile::Operator, &subject, key.public(), now)?;
+        let next = Operator {
+            certificate: issued.id,
+            issued: Some(IssuedCertificate {
+                issuer: issued.issuer,
+                serial: issued.serial,
+                not_after: issued.not_after,
+            }),
+            ..operator.clone()
+        };
+        // The file first: a crash in between renews again, and the certificate known is one that is there.
+        let path = self.inner.dir.join(format!("{}.crt", operator.name));
+        store::files::write_public(&path, issued.chain_pem.as_bytes())?;
+        self.keep(|all| {
+            for one in all.iter_mut().filter(|one| one.name == next.name) {
+                *one = std::sync::Arc::new(next.clone());
+            }
+        })?;
+        tracing::info!(operator = %next.name, certificate = %next.certificate, "an operator's certificate was renewed");
+        Ok(next)
+    }
+}
