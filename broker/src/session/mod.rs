@@ -329,13 +329,17 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
     }
 }
 
-/// Calls `write` with true; where the result is longer than `max_bytes`, takes it back and calls it with false.
+/// Calls `write` with true; where the result is longer than `max_bytes`, takes it back and calls it with false. Where that
+/// is too long as well nothing is written [MQTT-3.1.2-24].
 fn write_within(max_bytes: usize, out: &mut Vec<u8>, mut write: impl FnMut(&mut Vec<u8>, bool)) {
     let start = out.len();
     write(out, true);
     if out.len() - start > max_bytes {
         out.truncate(start);
         write(out, false);
+    }
+    if out.len() - start > max_bytes {
+        out.truncate(start);
     }
 }
 

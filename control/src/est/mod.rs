@@ -233,14 +233,15 @@ fn device_at(
     if now.origin == Origin::Own && certificate.profile != Some(Profile::Device) {
         return denied("The client certificate is not a device's.");
     }
+    // In its last second, where it has ended: of one that is not known no end is known either.
+    if !now.is_active(at.min(now.not_after)) {
+        return denied("The registry does not know this certificate as active.");
+    }
     let ended = at.duration_since(now.not_after).unwrap_or_default();
     if ended > grace {
         return denied(
             "The certificate has expired: a device that cannot renew it any more claims another, or is given one (muster device replace).",
         );
-    }
-    if !now.is_active(at.min(now.not_after)) {
-        return denied("The registry does not know this certificate as active.");
     }
     match &now.thing {
         Some(thing) => Ok((certificate.id, thing.clone())),

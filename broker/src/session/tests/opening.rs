@@ -98,6 +98,18 @@ fn a_client_that_takes_no_connack_gets_none() {
     tiny.packet_max_bytes = NonZeroU32::new(10);
     let (reason, packets) = refusal(tiny);
     assert_eq!((reason, packets), (ReasonCode::PacketTooLarge, Vec::new()));
+    // Nor one that refuses: five bytes are the least of it.
+    for (takes, told) in [(4, 0), (5, 1)] {
+        let mut refused = connect(Version::V5);
+        refused.packet_max_bytes = NonZeroU32::new(takes);
+        refused.authentication = Some(Authentication {
+            method: "SCRAM".into(),
+            data: None,
+        });
+        let (reason, packets) = refusal(refused);
+        assert_eq!(reason, ReasonCode::BadAuthenticationMethod);
+        assert_eq!(packets.len(), told, "{takes} bytes");
+    }
 }
 
 #[test]
