@@ -4,7 +4,8 @@
     tests/run.sh --instructions --renew  count, and make that the baseline
 
 Counts do not depend on how busy or how fast the machine is, so they may fail a build where times may not. They do depend on
-the compiler: under another one than the baseline's nothing is compared, and that is said.
+the compiler: under another one than the baseline's nothing is compared, and that is said. Where a checkout lies and what else
+is built with it moves them too, by up to 4 %: the stored baseline has the dearest of several builds of the same code.
 """
 
 import concurrent.futures
