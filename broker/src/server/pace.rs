@@ -9,6 +9,8 @@
 //!
 //! Rests make the core idle now and then, for what they save. So it counts as saturated until it
 //! has been idle for most of a while: by then it would have time to spare without rests as well.
+//! While it counts as saturated and has nothing ready to run it sleeps until the next rest ends,
+//! instead of being woken by each message that comes for a connection at rest.
 //!
 //! One of these per core, for the connections of its thread; a thread that never called
 //! [`moderate`] never lets anything rest.
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::clock::Clock;
 use super::hub::Hub;
 use crate::session::Time;
 
@@ -53,6 +56,7 @@ struct Core {
     parked_at: Cell<Option<Instant>>,
     resting: RefCell<VecDeque<(Time, Waker)>>,
     attendant: RefCell<Option<Waker>>,
+    clock: Cell<Option<Clock>>,
 }
 
 impl Core {
@@ -65,6 +69,7 @@ impl Core {
             parked_at: Cell::new(None),
             resting: RefCell::new(VecDeque::new()),
             attendant: RefCell::new(None),
+            clock: Cell::new(None),
         }
     }
 
@@ -118,6 +123,13 @@ impl Core {
         Poll::Pending
     }
 
+    /// Until when there is nothing to do for a saturated core that has nothing ready to run.
+    fn sleeps_until(&self) -> Option<Time> {
+        self.watched.get()?;
+        let resting = self.resting.borrow();
+        resting.front().map(|(until, _)| *until)
+    }
+
     fn wake_rested(&self, now: Time) {
         loop {
             let rested = {
@@ -130,9 +142,20 @@ impl Core {
     }
 }
 
-/// To be called as this thread's runtime parks: nothing is ready to run.
+/// To be called as this thread's runtime parks: nothing is ready to run. A saturated core sleeps here until the next rest
+/// ends: in the poll below each message that comes would wake it, only to find its connection at rest.
 pub(crate) fn park() {
-    CORE.with(|core| core.parked_at.set(Some(Instant::now())));
+    CORE.with(|core| {
+        core.parked_at.set(Some(Instant::now()));
+        let Some(clock) = core.clock.get() else {
+            return;
+        };
+        if let Some(end) = core.sleeps_until() {
+            let end = clock.instant(end).into_std();
+            std::thread::sleep(end.saturating_duration_since(Instant::now()));
+            core.wake_rested(clock.now());
+        }
+    });
 }
 
 /// To be called as it goes on. A core that had to wait for something to do is not saturated; one
@@ -153,7 +176,10 @@ pub(crate) fn after_read(now: Time, waker: &Waker) -> Option<Time> {
 
 /// Wakes the rested connections of this thread; runs until the task is dropped.
 pub(crate) async fn moderate(hub: Arc<Hub>) {
-    CORE.with(|core| core.moderating.set(true));
+    CORE.with(|core| {
+        core.moderating.set(true);
+        core.clock.set(Some(hub.clock));
+    });
     loop {
         let end = poll_fn(|cx| CORE.with(|core| core.next_end(cx))).await;
         tokio::time::sleep_until(hub.clock.instant(end)).await;
@@ -229,6 +255,26 @@ mod tests {
             core.wake_rested(at(now));
             assert_eq!(woken(), expected, "at {now}");
         }
+    }
+
+    #[test]
+    fn only_a_saturated_core_with_connections_at_rest_sleeps_and_only_until_the_first_is_rested() {
+        let core = core();
+        assert_eq!(core.sleeps_until(), None);
+        core.rest(at(0), Waker::noop());
+        assert_eq!(core.sleeps_until(), None, "not saturated yet");
+        core.rest(at(2), Waker::noop());
+        core.rest(at(3), Waker::noop());
+        assert_eq!(core.sleeps_until(), Some(at(6)));
+        core.wake_rested(at(6));
+        assert_eq!(core.sleeps_until(), Some(at(7)));
+        core.wake_rested(at(7));
+        assert_eq!(core.sleeps_until(), None, "nothing rests");
+        core.rest(at(8), Waker::noop());
+        // A watch with next to nothing to do: it shows at the next reading.
+        core.was_idle(Duration::from_millis(WATCH_MS));
+        core.rest(at(20), Waker::noop());
+        assert_eq!(core.sleeps_until(), None, "not saturated any more");
     }
 
     #[test]
