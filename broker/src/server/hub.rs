@@ -352,7 +352,7 @@ impl Hub {
     /// Ends a kept session: nothing of it remains once [`Hub::ended`] has completed.
     pub(crate) fn discard(&self, key: &SessionKey, parked: &Parked) {
         let mailbox = &parked.mailbox;
-        self.unsubscribe_all(mailbox.number(), parked.subscriptions.keys());
+        self.unsubscribe_all(mailbox.number(), parked.subscriptions.filters());
         for flight in &parked.in_flight {
             // §4.8.2: what was sent with QoS 1 and not acknowledged may go to another; QoS 2 may not.
             self.drop_kept(mailbox, flight.token, flight.body(), flight.shared.clone());

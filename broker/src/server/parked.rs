@@ -1,6 +1,5 @@
 //! What is kept of a session while no connection holds it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet::WatchGuard;
@@ -11,9 +10,8 @@ use super::layout::BodyRef;
 use super::mailbox::Mailbox;
 use super::record::SessionRecord;
 use super::sessions::{Owner, SessionKey};
-use crate::codec::{PacketId, SubscriptionOptions, Will};
-use crate::session::{SendOptions, Time, Token};
-use crate::topic::TopicFilter;
+use crate::codec::{PacketId, Will};
+use crate::session::{SendOptions, Subscriptions, Time, Token};
 
 /// A session between two connections. Messages are in the journal; here are only their numbers.
 pub(crate) struct Parked {
@@ -23,7 +21,7 @@ pub(crate) struct Parked {
     pub(crate) generation: u64,
     /// Wakes the janitor when the standing changes.
     pub(crate) _watch: WatchGuard,
-    pub(crate) subscriptions: BTreeMap<TopicFilter, SubscriptionOptions>,
+    pub(crate) subscriptions: Subscriptions,
     /// Sent and not acknowledged, in the order of sending.
     pub(crate) in_flight: Vec<ParkedFlight>,
     /// Messages of QoS 2 that the client has not released.

@@ -15,9 +15,8 @@ use super::mailbox::{Delivery, Mailbox};
 use super::parked::{Parked, ParkedFlight, ParkedProgress};
 use super::record::SessionRecord;
 use super::sessions::{Owner, SessionKey};
-use crate::codec::{PacketId, SESSION_NEVER_EXPIRES, SubscriptionOptions, Will};
-use crate::session::{Time, Token};
-use crate::topic::TopicFilter;
+use crate::codec::{PacketId, SESSION_NEVER_EXPIRES, Will};
+use crate::session::{Subscriptions, Time, Token};
 
 /// Seconds a client has to come back after a restart before the will of its lost connection is
 /// published.
@@ -37,7 +36,7 @@ pub enum RecoveryError {
 #[derive(Default)]
 struct Found {
     sessions: BTreeMap<u64, SessionRecord>,
-    subscriptions: HashMap<u64, BTreeMap<TopicFilter, SubscriptionOptions>>,
+    subscriptions: HashMap<u64, Subscriptions>,
     wills: HashMap<u64, Will>,
     queues: HashMap<u64, BTreeMap<Token, (QueueEntry, usize)>>,
     received: HashMap<u64, BTreeSet<Token>>,
@@ -228,7 +227,7 @@ impl Found {
             .subscriptions
             .remove(&number)
             .unwrap_or_default()
-            .keys()
+            .filters()
         {
             hub.durable.delete_subscription(number, filter);
         }

@@ -23,6 +23,7 @@ mod proposal;
 mod publication;
 mod settings;
 mod stored;
+mod subscription_list;
 mod subscriptions;
 mod time;
 
@@ -36,17 +37,14 @@ pub use proposal::{Proposal, refuse};
 pub use publication::Publication;
 pub use settings::Settings;
 pub use stored::{Closed, InFlight, Progress, Stored, Token};
+pub use subscription_list::Subscriptions;
 pub use subscriptions::{SubscribeRequest, SubscribeRequests, UnsubscribeRequests};
 pub use time::Time;
 
-use std::collections::BTreeMap;
-
 use bytes_utils::Str;
 
-use crate::codec::{
-    self, Limits, Packet, PacketId, Qos, ReasonCode, SubscriptionOptions, Version, Will,
-};
-use crate::topic::{ClientId, TopicFilter};
+use crate::codec::{self, Limits, Packet, PacketId, Qos, ReasonCode, Version, Will};
+use crate::topic::ClientId;
 use aliases::{IncomingAliases, OutgoingAliases};
 use incoming::{Held, PendingAcks};
 use outgoing::Outgoing;
@@ -65,7 +63,7 @@ pub struct Session<M> {
     client_id: ClientId,
 
     // What survives the connection.
-    subscriptions: BTreeMap<TopicFilter, SubscriptionOptions>,
+    subscriptions: Subscriptions,
     outgoing: Outgoing<M>,
     held: Held,
     expiry_s: u32,
@@ -81,7 +79,8 @@ pub struct Session<M> {
     pending_acks: PendingAcks,
     aliases_in: IncomingAliases,
     aliases_out: OutgoingAliases,
-    will: Option<Will>,
+    /// Most have none, and it is large.
+    will: Option<Box<Will>>,
     ended: bool,
 }
 
@@ -135,7 +134,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
                     .topic_alias_max
                     .min(settings.topic_alias_outgoing_max),
             ),
-            will: connect.will,
+            will: connect.will.map(Box::new),
             ended: false,
         }
     }
@@ -160,8 +159,8 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
 
     /// The will, while it stands: it is gone after an ordinary DISCONNECT [MQTT-3.14.4-3].
     #[must_use]
-    pub const fn will(&self) -> Option<&Will> {
-        self.will.as_ref()
+    pub fn will(&self) -> Option<&Will> {
+        self.will.as_deref()
     }
 
     /// How many seconds the session outlives its connection.
@@ -302,7 +301,8 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         let expiry_s = self.expiry_s;
         let (in_flight, next_packet_id) = self.outgoing.into_stored();
         Closed {
-            will: self.will.map(|mut will| {
+            will: self.will.map(|will| {
+                let mut will = *will;
                 will.delay_s = will.delay_s.min(expiry_s); // §3.1.3.2.2: or the session ends, whichever is first
                 will
             }),

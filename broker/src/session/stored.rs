@@ -1,9 +1,6 @@
-use std::collections::BTreeMap;
-
-use super::SendOptions;
 use super::outgoing::packet_id_of;
-use crate::codec::{PacketId, SubscriptionOptions, Will};
-use crate::topic::TopicFilter;
+use super::{SendOptions, Subscriptions};
+use crate::codec::{PacketId, Will};
 
 /// The shell's name for one delivery to one session: what its queue keeps until the client acknowledges.
 pub type Token = u64;
@@ -52,7 +49,7 @@ pub enum Progress<M> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored<M> {
     /// Subscriptions with their options.
-    pub subscriptions: BTreeMap<TopicFilter, SubscriptionOptions>,
+    pub subscriptions: Subscriptions,
     /// Sent and unacknowledged, in the order of sending.
     pub in_flight: Vec<InFlight<M>>,
     /// Where the search for a free packet identifier goes on, for what has no token.
@@ -64,7 +61,7 @@ pub struct Stored<M> {
 impl<M> Default for Stored<M> {
     fn default() -> Self {
         Self {
-            subscriptions: BTreeMap::new(),
+            subscriptions: Subscriptions::default(),
             in_flight: Vec::new(),
             next_packet_id: PacketId::MIN,
             held: Vec::new(),

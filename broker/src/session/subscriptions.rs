@@ -62,7 +62,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             options.id = subscribe.subscription_id;
             // Never refused for its QoS [MQTT-3.2.2-10, 3.8.4-8].
             options.qos = options.qos.min(self.settings.qos_max());
-            let existed = self.subscriptions.contains_key(&filter) || new.contains(&filter);
+            let existed = self.subscriptions.contains(&filter) || new.contains(&filter);
             let verdict = if !self.settings.takes_topic(filter.pattern()) {
                 ReasonCode::TopicFilterInvalid
             } else if !existed
@@ -93,7 +93,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         // As if each filter came in a packet of its own [MQTT-3.10.4-6] [MQTT311-3.10.4-6].
         let mut gone: HashSet<TopicFilter> = HashSet::new();
         let requests = unsubscribe.filters.into_iter().map(|filter| {
-            let there = self.subscriptions.contains_key(&filter) && gone.insert(filter.clone());
+            let there = self.subscriptions.contains(&filter) && gone.insert(filter.clone());
             let reason = if there {
                 ReasonCode::Success
             } else {
@@ -193,6 +193,6 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
 
     /// Takes a subscription away whose grant is lost. Whether there was one.
     pub fn remove_subscription(&mut self, filter: &TopicFilter) -> bool {
-        self.subscriptions.remove(filter).is_some()
+        self.subscriptions.remove(filter)
     }
 }

@@ -142,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut will_now = None;
         // [MQTT-3.1.2-23, 4.1.0-2] [MQTT311-3.1.2-4, -6, 4.1.0-1]
         if end.forfeits() || expiry_s == 0 || !mailbox.is_durable() {
-            hub.unsubscribe_all(mailbox.number(), stored.subscriptions.keys());
+            hub.unsubscribe_all(mailbox.number(), stored.subscriptions.filters());
             for delivery in staged {
                 hub.drop_unsent(&mailbox, delivery);
             }

@@ -27,7 +27,7 @@ use crate::server::reserved::LifecycleChange;
 use crate::server::sessions::{Claim, Owner, SessionKey};
 use crate::server::stats::Counters;
 use crate::session::{InFlight, Progress, Proposal, Session, Stored, Token, refuse};
-use crate::topic::ClientId;
+use crate::topic::{ClientId, TopicFilter};
 
 /// Bytes read at once before the client is known.
 const FIRST_READ_BYTES: usize = 1024;
@@ -460,15 +460,20 @@ impl Resumed {
 fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
     let mailbox = kept.mailbox;
     let mut subscriptions = kept.subscriptions;
-    let lost: Vec<_> = subscriptions
-        .extract_if(.., |filter, options| {
+    let lost: Vec<TopicFilter> = subscriptions
+        .iter()
+        .filter(|(filter, options)| {
             let facts = subscription_facts(options);
             let grant = judge.grant();
             let decision = grant.decide_for(Action::Subscribe, filter.as_str(), &facts);
             !decision.is_allow()
         })
+        .map(|(filter, _)| filter.clone())
         .collect();
-    hub.unsubscribe_all(mailbox.number(), lost.iter().map(|(filter, _)| filter));
+    for filter in &lost {
+        subscriptions.remove(filter);
+    }
+    hub.unsubscribe_all(mailbox.number(), lost.iter());
     let number = mailbox.number();
     let mut in_flight = Vec::new();
     let mut lent = Vec::new();

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use super::*;
 use crate::codec::{
     Acknowledgement, ConnAck, Connect, Delivery, Limits, PacketId, PubAck, PubComp, PubRec, PubRel,
-    Publish, Subscribe, Unsubscribe, decode,
+    Publish, Subscribe, SubscriptionOptions, Unsubscribe, decode,
 };
 
 mod answers;
