@@ -175,6 +175,10 @@ pub struct IdleReport {
     pub keep_alive_seconds: u16,
     /// How long connecting took.
     pub connecting_seconds: f64,
+    /// How long each took from its first try to its SUBACK.
+    pub connecting_us: Latency,
+    /// How often one was turned away and came again.
+    pub turned_away: u64,
     /// How long idleness was watched.
     pub seconds: u32,
     /// Pings answered meanwhile.
@@ -276,6 +280,10 @@ impl IdleReport {
                 "connecting took",
                 format!("{:.1} s", self.connecting_seconds),
             ),
+            ("one took, p50", us(self.connecting_us.p50)),
+            ("one took, p99", us(self.connecting_us.p99)),
+            ("one took, max", us(self.connecting_us.max)),
+            ("turned away", self.turned_away.to_string()),
             (
                 "pings answered",
                 format!("{} in {} s", self.pings, self.seconds),

@@ -111,8 +111,9 @@ def test_muster_resumes_every_connect_that_brings_a_ticket(shared, fresh_name):
 
 
 def test_idle_connections_ping_and_are_weighed(target):
-    figures = target.bench("idle", "--connections", 40, "--keep-alive", 3, "--settle", 1, "--seconds", 4)
+    figures = target.bench("idle", "--connections", 40, "--at-once", 40, "--keep-alive", 3, "--settle", 1, "--seconds", 4)
     assert (figures["connections"], figures["keep_alive_seconds"]) == (40, 3)
+    assert (figures["connecting_us"]["count"], figures["turned_away"]) == (40, 0)
     assert figures["pings"] >= 40
     assert figures["private_bytes"] > 0 and figures["bytes_per_connection"] >= 0 and figures["cpu_ms_per_s"] >= 0
 
@@ -150,6 +151,7 @@ def test_text_is_a_table_for_people(target):
     (["idle", "--filter", "a/%z"], "placeholder %z"),
     (["pairs", "--pid", "4194304"], "--pid 4194304"),
     (["idle", "--connections", "999999999"], "open files"),
+    (["idle", "--at-once", "0"], "--at-once 0"),
 ])
 def test_a_flag_that_does_not_go_is_named(mosquitto, arguments, said):
     work, *rest = arguments

@@ -135,6 +135,9 @@ pub(crate) struct BenchIdle {
     /// How many
     #[arg(long, default_value_t = 1000)]
     pub(crate) connections: u32,
+    /// How many of them dial at a time; who is turned away comes again after a second
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) at_once: u32,
     /// What each subscribes to: %i is its number
     #[arg(long, default_value = "bench/idle-%i/#")]
     pub(crate) filter: String,

@@ -66,6 +66,7 @@ fn connect(global: &Global, flags: BenchConnect) -> anyhow::Result<()> {
 fn idle(global: &Global, flags: BenchIdle) -> anyhow::Result<()> {
     let work = Idle {
         connections: flags.connections,
+        at_once: flags.at_once,
         filter: flags.filter,
         keep_alive_seconds: flags.keep_alive,
         settle_seconds: flags.settle,
