@@ -12,14 +12,14 @@ use fleet::Fleet;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use store::{Behind, Journal, Lsn, Replay, StoreError};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::bounds::Bounds;
 use super::clock::Clock;
 use super::durable::Durable;
 use super::endings::Endings;
 use super::groups::Groups;
-use super::hub::{Hub, RetainError};
+use super::hub::{Hub, RetainError, handshake_places};
 use super::janitor::{self, Deadlines};
 use super::limits::Limits;
 use super::listener::{self, Core, Transport};
@@ -287,7 +287,7 @@ impl Broker {
             // Again and again: a connection may have been on its way in when the flag went up.
             self.hub.sessions.signal_all(Signal::DRAIN);
             // A handshake has nothing to lose.
-            if self.connections() <= self.hub.handshakes.load(Ordering::Acquire) {
+            if self.connections() <= self.hub.shaking() {
                 break true;
             }
             if Instant::now() >= deadline {
@@ -336,6 +336,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         clock,
         cores,
     } = parts;
+    let places = handshake_places(&limits);
     let hub = Hub {
         registry,
         durable: Arc::new(Durable::new(journal)),
@@ -355,7 +356,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         newest_version: AtomicU64::new(0),
         reserved: OnceLock::new(),
         draining: AtomicBool::new(false),
-        handshakes: AtomicUsize::new(0),
+        handshakes: Arc::new(Semaphore::new(places)),
         connections: AtomicUsize::new(0),
     };
     recovery::recover(&hub, replay)?;

@@ -8,6 +8,7 @@ use std::task::Poll;
 use ca::CertificateId;
 use policy::Action;
 use store::{Behind, Lsn};
+use tokio::sync::Semaphore;
 
 use super::bounds::Bounds;
 use super::clock::Clock;
@@ -56,11 +57,23 @@ pub(crate) struct Hub {
     pub(crate) newest_version: AtomicU64,
     pub(crate) reserved: std::sync::OnceLock<Arc<dyn ReservedTopics>>,
     pub(crate) draining: AtomicBool,
-    pub(crate) handshakes: AtomicUsize,
+    /// Places for those that are under way.
+    pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) connections: AtomicUsize,
 }
 
+/// As many as the limits name, if a semaphore can count so far.
+pub(crate) fn handshake_places(limits: &Limits) -> usize {
+    limits.handshakes_in_flight.min(Semaphore::MAX_PERMITS)
+}
+
 impl Hub {
+    /// Handshakes under way.
+    pub(crate) fn shaking(&self) -> usize {
+        let places = handshake_places(&self.limits);
+        places.saturating_sub(self.handshakes.available_permits())
+    }
+
     /// The counters of threads that serve no connection.
     pub(crate) fn own_counters(&self) -> &Counters {
         static NONE: std::sync::OnceLock<Counters> = std::sync::OnceLock::new();

@@ -1,13 +1,15 @@
 //! Ports, cores and handshakes.
 //!
 //! One acceptor per port hands sockets round-robin to the cores; a connection stays on its core.
-//! Without SO_REUSEPORT on purpose: a second server must see that the port is taken. New
-//! connections are shed before the handshake costs anything.
+//! Without SO_REUSEPORT on purpose: a second server must see that the port is taken. While as many
+//! handshakes are under way as may be, the next waits in the kernel's queue, so that a fleet that
+//! comes back all at once gets in one after the other; where no handshake ends meanwhile, new
+//! connections are shed before theirs costs anything.
 
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ca::{CertificateFacts, CertificateId};
@@ -16,6 +18,7 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -31,6 +34,9 @@ use super::websocket;
 
 /// After a failed accept (no file descriptors left, mostly): the backlog waits, nothing spins.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a new connection waits for a handshake to end before it is shed.
+const PLACE_WAIT: Duration = Duration::from_millis(250);
 
 /// Plaintext rustls may hold for a peer that does not read, beside our own output buffer.
 const TLS_BUFFER_BYTES: usize = 64 * 1024;
@@ -81,7 +87,7 @@ pub(crate) async fn accept(
         };
         turn = turn.wrapping_add(1);
         core.counters.accepted.add();
-        let Some(place) = Place::take(&hub) else {
+        let Some(place) = Place::wait(&hub).await else {
             core.counters.shed.add();
             continue;
         };
@@ -108,35 +114,50 @@ pub(crate) async fn accept(
 
 /// A place among the connections and, until the CONNECT is through, among the handshakes.
 pub(crate) struct Place {
-    _connection: Counted,
-    handshake: Counted,
+    connection: Counted,
+    handshake: OwnedSemaphorePermit,
 }
 
-/// One counted, as long as it lives.
-struct Counted(Arc<Hub>, fn(&Hub) -> &AtomicUsize);
+/// One connection counted, as long as it lives.
+struct Counted(Arc<Hub>);
 
 impl Counted {
-    fn take(hub: &Arc<Hub>, which: fn(&Hub) -> &AtomicUsize, limit: usize) -> Option<Self> {
-        let taken = Self(Arc::clone(hub), which);
-        let before = which(hub).fetch_add(1, Ordering::AcqRel);
-        (before < limit).then_some(taken)
+    fn take(hub: &Arc<Hub>) -> Option<Self> {
+        if hub.draining.load(Ordering::Acquire) {
+            return None;
+        }
+        let taken = Self(Arc::clone(hub));
+        let before = hub.connections.fetch_add(1, Ordering::AcqRel);
+        (before < hub.limits.connections).then_some(taken)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        (self.1)(&self.0).fetch_sub(1, Ordering::AcqRel);
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 impl Place {
+    /// One that is free now.
+    #[cfg(feature = "simulate")]
     pub(crate) fn take(hub: &Arc<Hub>) -> Option<Self> {
-        if hub.draining.load(Ordering::Acquire) {
-            return None;
-        }
+        let connection = Counted::take(hub)?;
+        let handshake = Arc::clone(&hub.handshakes).try_acquire_owned().ok()?;
         Some(Self {
-            _connection: Counted::take(hub, |hub| &hub.connections, hub.limits.connections)?,
-            handshake: Counted::take(hub, |hub| &hub.handshakes, hub.limits.handshakes_in_flight)?,
+            connection,
+            handshake,
+        })
+    }
+
+    /// One that is free now or becomes free soon.
+    async fn wait(hub: &Arc<Hub>) -> Option<Self> {
+        let connection = Counted::take(hub)?;
+        let handshake = Arc::clone(&hub.handshakes).acquire_owned();
+        let handshake = tokio::time::timeout(PLACE_WAIT, handshake).await.ok()?;
+        Some(Self {
+            connection,
+            handshake: handshake.ok()?,
         })
     }
 }
@@ -265,11 +286,8 @@ pub(crate) async fn serve<S>(
     let Some(connection) = Box::pin(opening).await else {
         return;
     };
-    let Place {
-        _connection: counted,
-        handshake,
-    } = place;
-    drop(handshake);
+    drop(place.handshake);
+    let counted = place.connection;
     tokio::spawn(async move {
         connection.run().await;
         drop(counted);

@@ -97,7 +97,7 @@ impl Broker {
     #[must_use]
     pub fn connections(&self) -> usize {
         let open = self.hub.connections.load(Ordering::Acquire);
-        open.saturating_sub(self.hub.handshakes.load(Ordering::Acquire))
+        open.saturating_sub(self.hub.shaking())
     }
 
     /// Counters since the start.

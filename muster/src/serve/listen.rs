@@ -15,6 +15,10 @@ pub(super) struct Sockets {
     pub(super) http: (TcpListener, u16),
 }
 
+/// New connections the kernel holds until they are accepted, if it holds so many (net.core.somaxconn): a fleet comes back all
+/// at once, and whom the queue has no room for comes again after seconds. The standard library asks for 128.
+const BACKLOG: i32 = 4096;
+
 impl Sockets {
     pub(super) fn bind(settings: &Settings) -> anyhow::Result<Self> {
         Ok(Sockets {
@@ -35,6 +39,8 @@ fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<(TcpListener, u16)> {
         bound => bound,
     };
     let listener = bound.map_err(|error| explain(flag, address, &error))?;
+    rustix::net::listen(&listener, BACKLOG)
+        .with_context(|| format!("--{flag} {address}: a longer queue of new connections"))?;
     let port = listener
         .local_addr()
         .with_context(|| format!("--{flag} {address}"))?
