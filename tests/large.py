@@ -7,6 +7,7 @@ Where it says "to" the second figure is of the same broker, a moment before. Loa
 """
 
 import argparse
+import collections
 import contextlib
 import itertools
 import json
@@ -32,6 +33,7 @@ NARROW_SUBSCRIBES = 2_000
 CONNECTIONS_A_PROCESS = 9_500  # two processes of load; one may hold 20,000 files
 WARM_UP_S = 300
 SAMPLE_S = 10
+FLEET = 20
 
 
 def bench(server, identity, kind, *more, wrapper=ON_LOADS_CORE):
@@ -203,25 +205,30 @@ def mixed(minutes):
             bench(server, identity, "pairs", "--client-id", f"{name}-%r-%i", "--topic", f"bench/{name}-%i/data", "--clients", 20,
                   "--rate", rate, "--seconds", seconds, "--warm-up", 1, *more, wrapper=())
             for name, rate, more in (("q0", 500, ()), ("q1", 200, ("--qos", 1, "--persistent")), ("q2", 100, ("--qos", 2)))]
-        over, done = threading.Event(), {"devices": 0, "retained": 0}
+        over, done = threading.Event(), collections.Counter()
+        fleet = [server.device(f"passing-{number}", "--policy", "device") for number in range(FLEET)]
 
         def churn():
+            """A fleet of a fixed size comes and goes; each is shut out and let in again, one in thirty is revoked for good."""
             for number in itertools.count():
                 if over.wait(1):
                     return
-                name = f"passing-{number}"
-                device = server.device(name, "--policy", "device")
-                with session(server, device, name) as peer:
-                    subscribe(peer, [f"dt/{name}/#", "bench/+/data"])
+                device, revoke = fleet[number % FLEET], number % 30 == 0
+                with session(server, device, device.name) as peer:
+                    subscribe(peer, [f"dt/{device.name}/#", "bench/+/data"])
                     for at in range(20):
                         peer.send(wire.publish(f"keep/{(number * 20 + at) % 1000}", b"x" * 100, version=4, retain=True))
                     done["retained"] += 20
                     assert peer.ping()
                     # Another document each time: all sessions under it are judged anew.
                     server.update_policy("device", document(allow("*", "*"), deny("Publish", f"topic/never/{number}")))
-                    server.cli("device", "revoke", name, "--yes")
+                    server.cli("device", "revoke" if revoke else "deactivate", device.name, "--yes")
                     peer.reason_of_end()
-                done["devices"] += 1
+                if revoke:
+                    fleet[number % FLEET] = server.device(f"another-{number}", "--policy", "device")
+                else:
+                    server.cli("device", "activate", device.name)
+                done["revoked" if revoke else "deactivated"] += 1
 
         changing = threading.Thread(target=churn)
         changing.start()
@@ -245,8 +252,8 @@ def mixed(minutes):
     say(f"private memory after {minutes} minutes of mixed load", f"{second / 2**20:.1f} MiB",
         f"{second / first:.3f} to the half before; {min(warm) / 2**20:.1f} to {max(warm) / 2**20:.1f}")
     say("messages delivered meanwhile", f"{sum(one['delivered'] for one in ended)}",
-        f"lost {[one['lost'] for one in ended]} of QoS 0, 1, 2; {done['devices']} devices made, heard and revoked, as many policy "
-        f"changes, {done['retained']} retained")
+        f"lost {[one['lost'] for one in ended]} of QoS 0, 1, 2; {done['deactivated']} sessions ended by deactivation and "
+        f"{done['revoked']} by revocation, as many policy changes, {done['retained']} retained")
 
 
 ROWS = {"subscriptions": subscriptions, "retained": retained, "connections": connections, "cores": cores, "mixed": mixed}

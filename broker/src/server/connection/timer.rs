@@ -1,7 +1,8 @@
 //! One timer per connection, moved only when it must ring earlier.
 //!
 //! Keep alive pushes its deadline back with every packet; the timer is left where it is and, when
-//! it rings, set to what is due by then.
+//! it rings, set to what is due by then. Of thousands of connections that hear nothing many are
+//! looked at in one waking of their core: silence may last a little longer than it must.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +17,18 @@ use crate::session::Time;
 
 /// How often to look while the journal is failing, so that its recovery is noticed.
 const JOURNAL_LOOK: Duration = Duration::from_secs(1);
+
+/// Silence that ends later than so many milliseconds from now is looked for at full multiples of as many.
+const SILENCE_GRID_MS: u64 = 512;
+
+/// The moment for a look at one that is silent.
+fn coarse(due: Time, now: Time) -> Time {
+    if due.millis_since(now) < SILENCE_GRID_MS {
+        return due;
+    }
+    let grid = due.as_millis().div_ceil(SILENCE_GRID_MS);
+    Time::from_millis(grid.saturating_mul(SILENCE_GRID_MS))
+}
 
 #[derive(Default)]
 pub(super) struct Timer {
@@ -48,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 || self.awaited_delivery().is_some())
             .then(|| self.now.plus_millis(JOURNAL_LOOK.as_millis() as u64));
             let due = [
-                silent,
+                silent.map(|due| coarse(due, self.now)),
                 unfinished,
                 self.stall_due(),
                 look,
@@ -90,5 +103,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn stall_due(&self) -> Option<Time> {
         let stall = u64::try_from(self.hub.limits.write_stall.as_millis()).unwrap_or(u64::MAX);
         self.blocked_since.map(|since| since.plus_millis(stall))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_looked_for_in_common_and_never_early() {
+        let at = Time::from_millis;
+        assert_eq!(
+            coarse(at(1_300), at(1_000)),
+            at(1_300),
+            "soon: at its moment"
+        );
+        assert_eq!(coarse(at(91_000), at(1_000)), at(91_136));
+        assert_eq!(coarse(at(91_136), at(1_000)), at(91_136));
+        for due in 91_000..92_000 {
+            let look = coarse(at(due), at(1_000)).as_millis();
+            assert!(look >= due && look - due < SILENCE_GRID_MS && look % SILENCE_GRID_MS == 0);
+        }
     }
 }
