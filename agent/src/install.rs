@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::SystemTime;
 
-use ota::{HardwareId, Manifest, Root};
+use ota::{HardwareId, Manifest, Root, Targets};
 use tokio::sync::mpsc::Sender;
 
 use crate::backoff;
@@ -170,7 +170,22 @@ impl Installer {
             Err(HttpFault::Passing(words)) => Err(words),
             Err(fault) => Ok(Err(failed(fault.words()))),
         })?;
-        let manifest = self.verify(&signed, &root, order, state, SystemTime::now())?;
+        let now = SystemTime::now();
+        let delegations = match Manifest::verify(&signed, &root, now) {
+            // Others than the release keys signed it: whether they may is the release team's word.
+            Err(error) if error.is_of_strangers() => self.patiently(cancel, || {
+                match trust::delegations(&self.state, &self.client, &root, now) {
+                    Ok(delegations) => Ok(Ok(delegations)),
+                    Err(TrustFault::Passing(words)) => Err(words),
+                    Err(TrustFault::Unavailable(words)) => {
+                        Ok(Err(failed(format!("delegations: {words}"))))
+                    }
+                    Err(TrustFault::Refused(words)) => Ok(Err(rejected(words))),
+                }
+            })?,
+            _ => None,
+        };
+        let manifest = self.verify(&signed, &root, delegations.as_ref(), order, state, now)?;
 
         let slot = state.idle_slot();
         let image = Installed {
@@ -230,11 +245,16 @@ impl Installer {
         &self,
         signed: &[u8],
         root: &Root,
+        delegations: Option<&Targets>,
         order: &Order,
         state: &State,
         now: SystemTime,
     ) -> Result<Manifest, Stop> {
-        let manifest = Manifest::verify(signed, root, now).map_err(rejected)?;
+        let (manifest, delegate) =
+            Manifest::verify_under(signed, root, delegations, now).map_err(rejected)?;
+        if let Some(delegate) = delegate {
+            tracing::info!("{} is signed by delegate {delegate}", manifest.title());
+        }
         if manifest.name != order.name || manifest.version != order.version {
             return Err(rejected(format!(
                 "the signed manifest is of {}, the job asks for {} {}",

@@ -58,8 +58,12 @@ struct Tuf {
     #[arg(long, value_name = "DIR")]
     target_dir: Option<PathBuf>,
     /// Certificates that an https:// repository is known by.
-    #[arg(long, value_name = "PEM")]
+    #[arg(long, value_name = "PEM", conflicts_with = "identity")]
     ca: Option<PathBuf>,
+    /// What `muster device create` wrote, for a Muster server's own repository
+    /// (https://HOST:8443/firmware/tuf/metadata and …/targets).
+    #[arg(long, value_name = "DIR")]
+    identity: Option<PathBuf>,
     #[command(subcommand)]
     verb: TufVerb,
 }
@@ -155,12 +159,16 @@ fn verify(asked: Tuf) -> Result<(), AgentError> {
         TufVerb::Download => "download",
     };
     let lacks = |option| move || AgentError::Option { verb, option };
+    let now = SystemTime::now();
     let source = tuf::Source {
         metadata_dir: asked.metadata_dir,
         metadata_url: asked.metadata_url.ok_or_else(lacks("--metadata-url"))?,
         ca: asked.ca,
+        identity: asked
+            .identity
+            .map(|dir| Identity::open(&dir, now))
+            .transpose()?,
     };
-    let now = SystemTime::now();
     if verb == "refresh" {
         return tuf::refresh(&source, now);
     }

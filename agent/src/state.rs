@@ -178,6 +178,12 @@ impl StateDir {
         self.dir.join("trust").join("root.json")
     }
 
+    /// Where the newest delegations believed lie, if the release team has made any.
+    #[must_use]
+    pub fn delegations(&self) -> PathBuf {
+        self.dir.join("trust").join("targets.json")
+    }
+
     /// Loads the state; the default one when there is none yet.
     ///
     /// # Errors

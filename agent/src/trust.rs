@@ -6,8 +6,9 @@
 //! successor back, which ends when the root or the manifest expires; it cannot bring its own.
 
 use std::path::Path;
+use std::time::SystemTime;
 
-use ota::Root;
+use ota::{Root, Targets};
 
 use crate::AgentError;
 use crate::files;
@@ -19,6 +20,9 @@ pub(crate) const SUCCESSORS_MAX: u32 = 64;
 
 /// The largest trust root file given on the command line.
 const ROOT_BYTES_MAX: u64 = 1 << 20;
+
+/// Where the server has the release team's targets document.
+const DELEGATIONS: &str = "/firmware/tuf/metadata/targets.json";
 
 /// Why there is no root to judge by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +109,49 @@ pub(crate) fn newest(state: &StateDir, client: &Client) -> Result<Root, TrustFau
         root = next;
     }
     Ok(root)
+}
+
+/// The newest targets document of the release team, which says who else may sign what: the server's, where
+/// it is no older than the kept one; the kept one where the server has none.
+///
+/// # Errors
+/// [`TrustFault`].
+pub(crate) fn delegations(
+    state: &StateDir,
+    client: &Client,
+    root: &Root,
+    now: SystemTime,
+) -> Result<Option<Targets>, TrustFault> {
+    let path = state.delegations();
+    // One that the root no longer vouches for, or that a disk has spoilt, is no measure.
+    let kept = match std::fs::read(&path) {
+        Ok(bytes) => Targets::read(&bytes, root).ok(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            return Err(TrustFault::Unavailable(format!(
+                "{}: {error}",
+                path.display()
+            )));
+        }
+    };
+    let bytes = match client.document(DELEGATIONS) {
+        Ok(bytes) => bytes,
+        Err(HttpFault::NotFound(_)) => return Ok(kept),
+        Err(fault) => return Err(fault.into()),
+    };
+    let refused = |error: ota::Error| TrustFault::Refused(error.to_string());
+    let next = Targets::read(&bytes, root).map_err(refused)?;
+    if let Some(kept) = kept {
+        next.not_older_than(&kept).map_err(refused)?;
+        if next.version() == kept.version() {
+            return Ok(Some(kept));
+        }
+    }
+    next.fresh(now).map_err(refused)?;
+    files::replace(state.files(), &path, &bytes).map_err(|error| {
+        TrustFault::Unavailable(format!("could not keep the delegations: {error}"))
+    })?;
+    Ok(Some(next))
 }
 
 fn first(state: &StateDir, client: &Client) -> Result<Root, TrustFault> {

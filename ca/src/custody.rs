@@ -5,6 +5,7 @@
 
 mod keyring;
 mod token;
+mod token_ed25519;
 
 use std::cell::OnceCell;
 use std::path::Path;
@@ -18,6 +19,7 @@ use crate::secret_key::SecretKey;
 pub use keyring::{KeyCustody, Keyring};
 pub(crate) use keyring::{copy, find};
 pub use token::Token;
+pub use token_ed25519::{TokenSigner, token_of};
 
 /// A custodian that did not sign.
 #[derive(Debug, thiserror::Error)]

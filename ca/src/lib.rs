@@ -35,7 +35,7 @@ pub use authority::{
 };
 pub use crl::{MAX_CRL_ENTRIES, RevocationList, RevocationReason, RevokedEntry};
 pub use csr::{Csr, CsrError, MAX_CSR_BYTES, RequestedNames};
-pub use custody::{KeyCustody, Keyring, Token};
+pub use custody::{KeyCustody, Keyring, Token, TokenSigner, token_of};
 pub use error::CaError;
 pub use facts::key_id;
 pub use facts::{CertificateFacts, CertificateName, KeyUsages, MAX_CERTIFICATE_BYTES, NameValue};

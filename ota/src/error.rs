@@ -106,6 +106,40 @@ pub enum Error {
         /// The time it was judged at.
         now: String,
     },
+    /// Signed by a delegate's keys, but by fewer than its threshold.
+    #[error(
+        "{what} is {} short: it has {have} of the {need} signatures by keys of delegate `{role}` it needs", signatures(need - have)
+    )]
+    NotByDelegate {
+        /// Which document.
+        what: String,
+        /// The delegate.
+        role: String,
+        /// Distinct keys of it that signed.
+        have: u32,
+        /// Its threshold.
+        need: u32,
+    },
+    /// Signed by a delegate for an image that was not left to it.
+    #[error(
+        "`{path}` (hardware/name/version) is not delegated to `{role}`, whose keys signed it: it may sign {may}"
+    )]
+    OutsideDelegation {
+        /// The image, `HARDWARE/NAME/VERSION`.
+        path: String,
+        /// The delegate.
+        role: String,
+        /// What it may sign, as patterns.
+        may: String,
+    },
+    /// A document that an older state of the repository had.
+    #[error("{what} is older than version {trusted}, which was trusted before")]
+    Older {
+        /// Which document, its version in it.
+        what: String,
+        /// The version that was trusted.
+        trusted: u64,
+    },
     /// A root that the trusted one did not sign.
     #[error(
         "trust root version {version} is not signed by the trusted root version {trusted} (threshold {need}): it carries {have} of the {need} signatures needed"
@@ -249,6 +283,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// Whether a document was refused only because the release keys did not sign it to their threshold:
+    /// a delegate may have.
+    #[must_use]
+    pub const fn is_of_strangers(&self) -> bool {
+        matches!(self, Self::KeyNotTrusted { .. } | Self::Short { .. })
+    }
 }
 
 fn signatures(missing: u32) -> String {

@@ -87,6 +87,16 @@ impl PublicKey {
         HEXLOWER.encode(&self.0)
     }
 
+    /// The raw key (RFC 8032).
+    ///
+    /// # Errors
+    /// [`Error::Key`] where the bytes are no point of the curve.
+    pub fn from_raw(raw: [u8; PUBLIC_BYTES]) -> Result<Self, Error> {
+        let key = Self(raw);
+        key.der()?;
+        Ok(key)
+    }
+
     pub(crate) fn from_hex(text: &str) -> Result<Self, Error> {
         let bytes = HEXLOWER
             .decode(text.as_bytes())
@@ -131,10 +141,25 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// The private half of a release key (or of the server's online key). Its `Debug` shows the public half.
+/// What signs with an Ed25519 key that is kept elsewhere: in a token, with a service.
+pub trait Signer: Send + Sync {
+    /// Signs `message` (64 bytes, RFC 8032).
+    ///
+    /// # Errors
+    /// Why it cannot, in words.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String>;
+}
+
+/// The private half of a release key (or of the server's online key), or the way to it. Its `Debug` shows
+/// the public half.
 pub struct ReleaseKey {
-    pair: Ed25519KeyPair,
+    secret: Secret,
     public: PublicKey,
+}
+
+enum Secret {
+    Here(Ed25519KeyPair),
+    Elsewhere(Box<dyn Signer>),
 }
 
 impl ReleaseKey {
@@ -166,7 +191,12 @@ impl ReleaseKey {
     /// # Errors
     /// [`Error::Key`] where the key cannot be encoded.
     pub fn to_pem(&self) -> Result<Zeroizing<String>, Error> {
-        let der: Pkcs8V1Der<'_> = self.pair.as_der().map_err(|_| not_ed25519())?;
+        let Secret::Here(pair) = &self.secret else {
+            return Err(Error::Key {
+                why: "it is kept elsewhere and cannot be taken out".into(),
+            });
+        };
+        let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| not_ed25519())?;
         Ok(Zeroizing::new(written(&Pem::new(
             PRIVATE_LABEL,
             der.as_ref(),
@@ -179,10 +209,33 @@ impl ReleaseKey {
         self.public
     }
 
-    /// Signs `message` (64 bytes, RFC 8032).
+    /// A key of which only the public half is known here.
     #[must_use]
-    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.pair.sign(message).as_ref().to_vec()
+    pub fn elsewhere(public: PublicKey, signer: Box<dyn Signer>) -> Self {
+        Self {
+            secret: Secret::Elsewhere(signer),
+            public,
+        }
+    }
+
+    /// Signs `message` (64 bytes, RFC 8032).
+    ///
+    /// # Errors
+    /// [`Error::Key`] where the key is kept elsewhere and what keeps it does not sign, or signs with
+    /// another key.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
+        match &self.secret {
+            Secret::Here(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+            Secret::Elsewhere(signer) => {
+                let signature = signer.sign(message).map_err(|why| Error::Key { why })?;
+                if self.public.verifies(message, &signature) {
+                    return Ok(signature);
+                }
+                Err(Error::Key {
+                    why: "what keeps it signed with another key".into(),
+                })
+            }
+        }
     }
 
     fn of(pair: Ed25519KeyPair) -> Result<Self, Error> {
@@ -192,7 +245,7 @@ impl ReleaseKey {
             .try_into()
             .map_err(|_| not_ed25519())?;
         Ok(Self {
-            pair,
+            secret: Secret::Here(pair),
             public: PublicKey(raw),
         })
     }
@@ -247,8 +300,9 @@ mod tests {
         let again = ReleaseKey::from_pem(&key.to_pem().unwrap()).unwrap();
         assert_eq!(key.public(), again.public());
         let public = PublicKey::from_pem(&key.public().to_pem().unwrap()).unwrap();
-        assert!(public.verifies(b"image", &again.sign(b"image")));
-        assert!(!public.verifies(b"other", &again.sign(b"image")));
+        let signature = again.sign(b"image").unwrap();
+        assert!(public.verifies(b"image", &signature));
+        assert!(!public.verifies(b"other", &signature));
         assert!(!public.verifies(b"image", b"short"));
     }
 
@@ -298,6 +352,28 @@ mod tests {
             public.id().unwrap().to_string(),
             sha256(text.as_bytes()).to_string()
         );
+    }
+
+    #[test]
+    fn a_key_kept_elsewhere_signs_as_itself_or_not_at_all() {
+        struct Kept(Option<ReleaseKey>);
+        impl Signer for Kept {
+            fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+                let key = self.0.as_ref().ok_or("it is unplugged")?;
+                key.sign(message).map_err(|error| error.to_string())
+            }
+        }
+        let key = ReleaseKey::generate().unwrap();
+        let public = key.public();
+        let kept = ReleaseKey::elsewhere(public, Box::new(Kept(Some(key))));
+        assert!(public.verifies(b"image", &kept.sign(b"image").unwrap()));
+        assert!(kept.to_pem().unwrap_err().to_string().contains("taken out"));
+        let other = ReleaseKey::generate().unwrap();
+        for (signer, words) in [(None, "it is unplugged"), (Some(other), "another key")] {
+            let broken = ReleaseKey::elsewhere(public, Box::new(Kept(signer)));
+            let said = broken.sign(b"image").unwrap_err().to_string();
+            assert!(said.contains(words), "{said}");
+        }
     }
 
     #[test]

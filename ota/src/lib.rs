@@ -12,11 +12,14 @@ pub mod job;
 mod keys;
 pub mod manifest;
 mod names;
+#[cfg(feature = "server")]
+mod newest;
 pub mod package;
 pub mod rollout;
 #[cfg(feature = "server")]
 pub mod server;
 mod signed;
+pub mod targets;
 pub mod trust;
 pub mod tuf;
 
@@ -24,10 +27,13 @@ pub use digest::{Hasher, Sha256, sha256};
 pub use error::Error;
 pub use image::{ImageCheck, ImageFacts};
 pub use job::{ExecutionStatus, InstallDocument};
-pub use keys::{KeyId, PublicKey, ReleaseKey};
+pub use keys::{KeyId, PublicKey, ReleaseKey, Signer};
 pub use manifest::Manifest;
-pub use names::{FirmwareName, FirmwareVersion, HardwareId, JobId, MAX_NAME_BYTES, RolloutId};
+pub use names::{
+    FirmwareName, FirmwareVersion, HardwareId, JobId, MAX_NAME_BYTES, RoleName, RolloutId,
+};
 #[cfg(feature = "server")]
 pub use server::{DeviceRequest, Message, Ota, Publish};
 pub use signed::{MAX_SIGNATURES, co_sign};
+pub use targets::{Targets, TargetsSpec};
 pub use trust::{Root, RootDraft, RootSpec};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Sha256;
 use crate::signed::{Document, fresh, read_time, write_time};
 use crate::trust::{Root, SPEC_VERSION};
-use crate::{Error, FirmwareName, FirmwareVersion, HardwareId, ReleaseKey};
+use crate::{Error, FirmwareName, FirmwareVersion, HardwareId, ReleaseKey, RoleName, Targets};
 
 /// Bytes per chunk; the last one may be shorter.
 pub const CHUNK_BYTES: u64 = 1024 * 1024;
@@ -141,6 +141,34 @@ impl Manifest {
         let manifest = Self::verify_signatures(bytes, root)?;
         fresh(&manifest.what(), manifest.expires, now)?;
         Ok(manifest)
+    }
+
+    /// As [`Manifest::verify`], where the release team has delegated: what its own threshold signed is
+    /// believed as before, and what a delegate's threshold signed where it was left to it. Says which
+    /// delegate vouched.
+    ///
+    /// # Errors
+    /// As [`Manifest::verify`], and [`Error::NotByDelegate`], [`Error::OutsideDelegation`].
+    pub fn verify_under(
+        bytes: &[u8],
+        root: &Root,
+        delegations: Option<&Targets>,
+        now: SystemTime,
+    ) -> Result<(Self, Option<RoleName>), Error> {
+        let refused = match Self::verify(bytes, root, now) {
+            Ok(manifest) => return Ok((manifest, None)),
+            Err(error) => error,
+        };
+        let Some(delegations) = delegations.filter(|_| refused.is_of_strangers()) else {
+            return Err(refused);
+        };
+        let document = Document::parse(WHAT, bytes, MAX_MANIFEST_BYTES)?;
+        let vouched = delegations.vouch(&document, |found| Self::parse(found.clone()), now)?;
+        let Some((manifest, role)) = vouched else {
+            return Err(refused);
+        };
+        fresh(&manifest.what(), manifest.expires, now)?;
+        Ok((manifest, Some(role)))
     }
 
     /// As [`Manifest::verify`] without looking at a clock, for what was verified when it came in.

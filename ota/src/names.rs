@@ -96,6 +96,20 @@ name!(
     RolloutId, "rollout id", "_-"
 );
 
+name!(
+    /// A role that firmware is delegated to. It becomes the name of a metadata file, so it has no dots,
+    /// and it is none of TUF's own (see [`RoleName::is_free`]).
+    RoleName, "delegate", "_-"
+);
+
+impl RoleName {
+    /// Whether it is no name of a role that the trust root itself names.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        !["root", "targets", "snapshot", "timestamp"].contains(&self.as_str())
+    }
+}
+
 impl FirmwareVersion {
     /// Which of two versions is newer, by Semantic Versioning 2.0.0 §11 taken to any number of
     /// dot-separated parts (a missing part counts as 0): a pre-release (`1.2.0-rc1`) is older than its

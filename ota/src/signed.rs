@@ -114,7 +114,7 @@ impl Document {
             self.signatures.retain(|known| known.keyid != keyid);
             self.signatures.push(Signature {
                 keyid,
-                sig: HEXLOWER.encode(&key.sign(&message)),
+                sig: HEXLOWER.encode(&key.sign(&message)?),
             });
         }
         Ok(())
@@ -160,6 +160,13 @@ impl Document {
             }
         }
         Ok(tally)
+    }
+
+    /// The key ids of the signatures it carries, whatever they are worth.
+    pub(crate) fn signers(&self) -> impl Iterator<Item = &str> {
+        self.signatures
+            .iter()
+            .map(|signature| signature.keyid.as_str())
     }
 
     /// A key id that stands more than once among the signatures.

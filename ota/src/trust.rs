@@ -42,9 +42,9 @@ struct RolesWire {
 }
 
 #[derive(Clone, Serialize, Deserialize)]
-struct RoleWire {
-    keyids: Vec<KeyId>,
-    threshold: u32,
+pub(crate) struct RoleWire {
+    pub(crate) keyids: Vec<KeyId>,
+    pub(crate) threshold: u32,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +146,44 @@ impl Root {
         self.targets.keys.keys().copied()
     }
 
+    /// Whether `key` alone may say what is newest (the roles snapshot and timestamp).
+    #[cfg(feature = "server")]
+    pub(crate) fn leaves_newest_to(&self, key: PublicKey) -> Result<bool, Error> {
+        let id = key.id()?;
+        let roles = &self.wire.roles;
+        let alone = |role: &RoleWire| role.threshold == 1 && role.keyids.contains(&id);
+        Ok(alone(&roles.snapshot) && alone(&roles.timestamp))
+    }
+
+    /// Each role with the keys that may sign for it and how many must.
+    pub fn roles(&self) -> impl Iterator<Item = (&'static str, u32, Vec<(KeyId, PublicKey)>)> + '_ {
+        let roles = &self.wire.roles;
+        [
+            ("root", &roles.root),
+            ("targets", &roles.targets),
+            ("snapshot", &roles.snapshot),
+            ("timestamp", &roles.timestamp),
+        ]
+        .into_iter()
+        .map(|(name, role)| {
+            // Checked when the root was read, so none is left out here.
+            let key = |id: &KeyId| {
+                let value = self.wire.keys.get(id)?;
+                Some((*id, read_key(WHAT, *id, value).ok()?))
+            };
+            (
+                name,
+                role.threshold,
+                role.keyids.iter().filter_map(key).collect(),
+            )
+        })
+    }
+
+    /// The ids of the keys it carries a signature of.
+    pub fn signed_by(&self) -> impl Iterator<Item = &str> {
+        self.document.signers()
+    }
+
     pub(crate) const fn targets(&self) -> &Quorum {
         &self.targets
     }
@@ -186,12 +224,12 @@ impl Root {
         }
         let mut keys = BTreeMap::new();
         for (id, value) in &wire.keys {
-            keys.insert(*id, read_key(*id, value)?);
+            keys.insert(*id, read_key(WHAT, *id, value)?);
         }
-        let root = wire.roles.root.quorum("root", &keys)?;
-        let targets = wire.roles.targets.quorum("targets", &keys)?;
-        wire.roles.snapshot.quorum("snapshot", &keys)?;
-        wire.roles.timestamp.quorum("timestamp", &keys)?;
+        let root = wire.roles.root.quorum(WHAT, "root", &keys)?;
+        let targets = wire.roles.targets.quorum(WHAT, "targets", &keys)?;
+        wire.roles.snapshot.quorum(WHAT, "snapshot", &keys)?;
+        wire.roles.timestamp.quorum(WHAT, "timestamp", &keys)?;
         let expires = read_time(WHAT, &wire.expires)?;
         Ok(Self {
             version: wire.version,
@@ -219,8 +257,8 @@ fn brief(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-fn read_key(id: KeyId, value: &Value) -> Result<PublicKey, Error> {
-    let malformed = |why: String| Error::Malformed { what: WHAT, why };
+pub(crate) fn read_key(what: &'static str, id: KeyId, value: &Value) -> Result<PublicKey, Error> {
+    let malformed = |why: String| Error::Malformed { what, why };
     let key: KeyWire = serde_json::from_value(value.clone())
         .map_err(|error| malformed(format!("key {id}: {error}")))?;
     if key.keytype != "ed25519" || key.scheme != "ed25519" {
@@ -243,12 +281,13 @@ fn read_key(id: KeyId, value: &Value) -> Result<PublicKey, Error> {
 }
 
 impl RoleWire {
-    fn quorum(
+    pub(crate) fn quorum(
         &self,
-        name: &'static str,
+        what: &'static str,
+        name: &str,
         keys: &BTreeMap<KeyId, PublicKey>,
     ) -> Result<Quorum, Error> {
-        let malformed = |why: String| Error::Malformed { what: WHAT, why };
+        let malformed = |why: String| Error::Malformed { what, why };
         let mut members = BTreeMap::new();
         for id in &self.keyids {
             let key = keys.get(id).ok_or_else(|| {

@@ -48,6 +48,16 @@ class Team:
         self.verb("root", *flags, "--threshold", threshold, *more, "--out", out)
         return out
 
+    def delegate(self, root, name, *keys, by=("first",), previous=None, flags=()):
+        """A targets document that leaves to the holders of these keys what `flags` say; signed by the keys in `by`."""
+        out = self.home / f"targets-{next(self.numbers)}.json"
+        words = [word for key in keys for word in ("--pub", self.public(key))]
+        words += [word for key in by for word in ("--key", self.key(key))]
+        if previous:
+            words += ["--previous", previous]
+        self.verb("delegate", name, "--root", root, *words, *flags, "--out", out)
+        return out
+
     def package(self, name, version, image, *keys, hardware=HARDWARE, more=()):
         """A package of these bytes, signed by the keys with these names."""
         number = next(self.numbers)

@@ -14,7 +14,7 @@ use ota::tuf::{
     Client, Datastore as _, MAX_ROOT_BYTES, Target, TargetCheck, TufError, file_name, verify_root,
 };
 
-use crate::AgentError;
+use crate::{AgentError, Identity};
 use remote::Remote;
 use trusted::{TrustedFiles, store};
 
@@ -22,7 +22,7 @@ use trusted::{TrustedFiles, store};
 const CHUNK: usize = 64 * 1024;
 
 /// Which repository, and where what is trusted of it is kept.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Source {
     /// Holds exactly the trusted metadata files.
     pub metadata_dir: PathBuf,
@@ -30,6 +30,8 @@ pub struct Source {
     pub metadata_url: String,
     /// PEM certificates that an `https://` repository's certificate must lead to.
     pub ca: Option<PathBuf>,
+    /// Who asks, where the repository wants to know; its root certificate then stands in for `ca`.
+    pub identity: Option<Identity>,
 }
 
 /// Which targets to get, from where and into what directory.
@@ -98,7 +100,7 @@ pub fn download(
     mut got: impl FnMut(&str, &Path),
 ) -> Result<(), AgentError> {
     let mut client = fresh(source, now)?;
-    let mut remote = Remote::new(&wanted.base_url, source.ca.as_deref())?;
+    let mut remote = Remote::new(&wanted.base_url, source)?;
     for name in &wanted.names {
         let target = client.target(name)?;
         let local = local_path(target.path()).ok_or_else(|| TufError::Store {
@@ -114,7 +116,7 @@ pub fn download(
 }
 
 fn fresh(source: &Source, now: SystemTime) -> Result<Client<Remote, TrustedFiles>, AgentError> {
-    let remote = Remote::new(&source.metadata_url, source.ca.as_deref())?;
+    let remote = Remote::new(&source.metadata_url, source)?;
     let files = TrustedFiles::open(&source.metadata_dir)?;
     let mut client = Client::open(remote, files, now)?;
     client.refresh()?;

@@ -8,6 +8,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use ureq::{Agent, Body};
 
+use super::Source;
 use crate::https::Timeouts;
 
 /// What may not stand in a URL's path. TARGETPATH is a path-relative URL (TUF 1.0 §4.5), so `%` and `?`
@@ -32,8 +33,8 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Files below `base`. For `https://` there must be a `ca` to judge the server by.
-    pub(super) fn new(base: &str, ca: Option<&Path>) -> Result<Self, TufError> {
+    /// Files below `base`. For `https://` there must be a `ca` or an identity to judge the server by.
+    pub(super) fn new(base: &str, source: &Source) -> Result<Self, TufError> {
         let fault = |why: String| TufError::Fetch { why };
         let secure = match base.split_once("://") {
             Some(("http", rest)) if !rest.is_empty() => false,
@@ -50,14 +51,21 @@ impl Remote {
             .unversioned_rustls_crypto_provider(std::sync::Arc::new(
                 rustls::crypto::aws_lc_rs::default_provider(),
             ));
-        match ca {
+        match &source.ca {
+            _ if source.identity.is_some() => {}
             Some(ca) => tls = tls.root_certs(RootCerts::new_with_certs(&certificates(ca)?)),
             None if secure => {
                 return Err(fault(format!(
-                    "{base}: give the certificates its server is known by with --ca PEM"
+                    "{base}: give the certificates its server is known by with --ca PEM, or who asks with --identity DIR"
                 )));
             }
             None => {}
+        }
+        if let Some(identity) = &source.identity {
+            let root = Certificate::from_der(identity.root()).to_owned();
+            tls = tls
+                .root_certs(RootCerts::new_with_certs(&[root]))
+                .client_cert(Some(identity.https().clone()));
         }
         let timeouts = Timeouts::default();
         let agent = Agent::config_builder()
@@ -153,6 +161,12 @@ mod tests {
 
     #[test]
     fn only_http_and_https_are_asked_and_https_with_a_ca() {
+        let source = Source {
+            metadata_dir: "m".into(),
+            metadata_url: "http://h/".into(),
+            ca: None,
+            identity: None,
+        };
         for (base, ok) in [
             ("http://localhost:1/m", true),
             ("http://localhost:1/m/", true),
@@ -162,9 +176,10 @@ mod tests {
             ("localhost", false),
             ("", false),
         ] {
-            assert_eq!(Remote::new(base, None).is_ok(), ok, "{base}");
+            assert_eq!(Remote::new(base, &source).is_ok(), ok, "{base}");
         }
-        assert_eq!(Remote::new("http://h/m", None).unwrap().base, "http://h/m/");
+        let remote = Remote::new("http://h/m", &source).unwrap();
+        assert_eq!(remote.base, "http://h/m/");
     }
 
     #[test]

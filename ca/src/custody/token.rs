@@ -33,7 +33,7 @@ const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7
 /// Octets of a coordinate of P-256, and of each half of a signature.
 const COORDINATE_BYTES: usize = 32;
 /// Octets of a key's id in the token (CKA_ID).
-const ID_BYTES: usize = 16;
+pub(super) const ID_BYTES: usize = 16;
 
 /// A token and how it is opened. Clones share it.
 #[derive(Clone)]
@@ -127,7 +127,10 @@ impl Token {
 
     /// Does something in a session that is logged in. What fails is tried once more in a fresh one:
     /// the token may have been away.
-    fn with<T>(&self, work: impl Fn(&Session) -> Result<T, Error>) -> Result<T, CustodyError> {
+    pub(super) fn with<T>(
+        &self,
+        work: impl Fn(&Session) -> Result<T, Error>,
+    ) -> Result<T, CustodyError> {
         let mut open = self.inner.open.lock();
         let was_open = open.is_some();
         let mut outcome = self.attempt(&mut open, &work);
@@ -139,6 +142,26 @@ impl Token {
             close(&mut open);
         }
         outcome
+    }
+
+    /// Does something with the handle of the private key with this id.
+    pub(super) fn with_private<T>(
+        &self,
+        id: &[u8],
+        work: impl Fn(&Session, ObjectHandle) -> Result<T, Error>,
+    ) -> Result<T, CustodyError> {
+        let template = [
+            Attribute::Class(ObjectClass::PRIVATE_KEY),
+            Attribute::Id(id.to_vec()),
+        ];
+        let done = self.with(|session| {
+            let keys = session.find_objects(&template)?;
+            keys.first().map(|key| work(session, *key)).transpose()
+        })?;
+        done.ok_or_else(|| {
+            let what = format!("the key {} is not in it", uri(self, id));
+            self.failed(what)
+        })
     }
 
     fn attempt<T>(
@@ -199,7 +222,7 @@ impl Token {
         }
     }
 
-    fn failed(&self, reason: String) -> CustodyError {
+    pub(super) fn failed(&self, reason: String) -> CustodyError {
         CustodyError {
             reason: format!("token {:?}: {reason}", self.inner.label),
         }
@@ -230,7 +253,7 @@ fn said(error: &Error) -> String {
     }
 }
 
-fn ec_point(session: &Session, key: ObjectHandle) -> Result<Option<Vec<u8>>, Error> {
+pub(super) fn ec_point(session: &Session, key: ObjectHandle) -> Result<Option<Vec<u8>>, Error> {
     let found = session.get_attributes(key, &[AttributeType::EcPoint])?;
     Ok(found.into_iter().find_map(|attribute| match attribute {
         Attribute::EcPoint(point) => Some(point),
@@ -263,17 +286,18 @@ pub(crate) struct TokenKey {
 impl TokenKey {
     /// Where it is, as a PKCS #11 URI (RFC 7512).
     pub(crate) fn uri(&self) -> String {
-        let id: String = self
-            .id
-            .iter()
-            .map(|octet| format!("%{octet:02X}"))
-            .collect();
-        let token = utf8_percent_encode(self.token.label(), NON_ALPHANUMERIC);
-        format!("pkcs11:token={token};id={id};type=private")
+        uri(&self.token, &self.id)
     }
 }
 
-/// The token's label and the key's id in a PKCS #11 URI that [`TokenKey::uri`] wrote.
+/// Where a private key is, as a PKCS #11 URI (RFC 7512).
+pub(super) fn uri(token: &Token, id: &[u8]) -> String {
+    let id: String = id.iter().map(|octet| format!("%{octet:02X}")).collect();
+    let token = utf8_percent_encode(token.label(), NON_ALPHANUMERIC);
+    format!("pkcs11:token={token};id={id};type=private")
+}
+
+/// The token's label and the key's id in a PKCS #11 URI that [`uri`] wrote.
 pub(crate) fn read_uri(text: &str) -> Option<(String, Vec<u8>)> {
     let attributes = text.trim_end().strip_prefix("pkcs11:")?;
     let value = |name: &str| {
@@ -290,18 +314,7 @@ impl TokenKey {
         &self,
         work: impl Fn(&Session, ObjectHandle) -> Result<T, Error>,
     ) -> Result<T, CustodyError> {
-        let template = [
-            Attribute::Class(ObjectClass::PRIVATE_KEY),
-            Attribute::Id(self.id.clone()),
-        ];
-        let done = self.token.with(|session| {
-            let keys = session.find_objects(&template)?;
-            keys.first().map(|key| work(session, *key)).transpose()
-        })?;
-        done.ok_or_else(|| {
-            let what = format!("the key {} is not in it", self.uri());
-            self.token.failed(what)
-        })
+        self.token.with_private(&self.id, work)
     }
 }
 

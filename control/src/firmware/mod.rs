@@ -24,6 +24,7 @@ use crate::rooms::Rooms;
 /// The routes for devices.
 pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
     let (manifests, images, roots) = (rooms.clone(), rooms.clone(), rooms.clone());
+    let (repository, targets) = (rooms.clone(), rooms.clone());
     Router::new()
         .route(
             "/firmware/{name}/{version}/manifest.json",
@@ -48,6 +49,30 @@ pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
                         let (name, version) = device.may_fetch(rooms, &wanted)?;
                         let (file, firmware) = rooms.ota.open_image(&name, &version)?;
                         Ok(image::answer(file, &firmware, &headers, device.standing))
+                    })
+                    .await
+                },
+            ),
+        )
+        .route(
+            "/firmware/tuf/metadata/{file}",
+            get(
+                async move |Extension(peer): Extension<Peer>, Path(file): Path<String>| {
+                    answer(repository, peer, move |rooms, _device| {
+                        metadata(rooms, &file)
+                    })
+                    .await
+                },
+            ),
+        )
+        .route(
+            "/firmware/tuf/targets/{hardware}/{name}/{version}",
+            get(
+                async move |Extension(peer): Extension<Peer>,
+                            Path((hardware, name, version)): Path<(String, String, String)>,
+                            headers: HeaderMap| {
+                    answer(targets, peer, move |rooms, device| {
+                        target(rooms, device, &hardware, (name, version), &headers)
                     })
                     .await
                 },
@@ -155,6 +180,36 @@ fn root(rooms: &Rooms, file: &str) -> Result<Response, ApiError> {
             "There is no trust root version {version}."
         ))),
     }
+}
+
+/// `/firmware/tuf/metadata/FILE`: the repository's signed metadata.
+fn metadata(rooms: &Rooms, file: &str) -> Result<Response, ApiError> {
+    match rooms.ota.metadata(file, SystemTime::now())? {
+        Some(json) => Ok(of_type("application/json", json.into_bytes())),
+        None => Err(ApiError::not_found(
+            "There is no such file in the firmware repository's metadata.",
+        )),
+    }
+}
+
+/// `/firmware/tuf/targets/HARDWARE/NAME/VERSION`: an image that the repository lists, to who has a job that
+/// installs it.
+fn target(
+    rooms: &Rooms,
+    device: Device,
+    hardware: &str,
+    wanted: Wanted,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let (name, version) = device.may_fetch(rooms, &wanted)?;
+    let listed = rooms.ota.listed(&format!("{hardware}/{name}/{version}"))?;
+    let (file, firmware) = rooms.ota.open_image(&name, &version)?;
+    if firmware.sha256 != listed {
+        return Err(ApiError::not_found(format!(
+            "The image of {name} {version} that is listed is not the one this server has."
+        )));
+    }
+    Ok(image::answer(file, &firmware, headers, device.standing))
 }
 
 fn of_type(media: &'static str, body: Vec<u8>) -> Response {

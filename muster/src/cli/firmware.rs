@@ -11,17 +11,33 @@ pub(crate) enum Firmware {
         /// Where to write release.key and release.pub
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// Make it in the PKCS #11 token of this label; release.key then only says where it is
+        #[arg(long, value_name = "LABEL", requires = "module")]
+        token: Option<String>,
+        /// The token's library
+        #[arg(long, value_name = "LIBRARY", requires = "token")]
+        module: Option<PathBuf>,
+        /// A file with the token's PIN [default: the variable MUSTER_PKCS11_PIN]
+        #[arg(long, value_name = "FILE", requires = "token")]
+        pin_file: Option<PathBuf>,
     },
     /// Make or succeed the signed trust root, offline
     Root(FirmwareRoot),
-    /// Tell the server which trust root to believe
+    /// Tell the server which trust root or targets document to believe
     Trust {
-        /// The trust root
+        /// The trust root, or what `firmware delegate` or `firmware index` made
         root: PathBuf,
+        /// The delegate whose targets document it is
+        #[arg(long, value_name = "DELEGATE")]
+        role: Option<String>,
     },
+    /// Leave images of some hardware or products to other keys, offline
+    Delegate(FirmwareDelegate),
+    /// List packages' images in a targets document, for other TUF clients, offline
+    Index(FirmwareIndex),
     /// Sign an image into a package, offline
     Sign(FirmwareSign),
-    /// Add signatures to a trust root or manifest that others have signed, offline
+    /// Add signatures to a trust root, targets document or manifest that others have signed, offline
     Cosign {
         /// The document; it is rewritten
         document: PathBuf,
@@ -33,6 +49,11 @@ pub(crate) enum Firmware {
     Add {
         /// The package
         package: PathBuf,
+    },
+    /// Show the repository's signed metadata: roles, keys, thresholds, expiries, delegations, images
+    Repo {
+        /// Print this role's document as it is served: root, targets, snapshot, timestamp or a delegate
+        role: Option<String>,
     },
     /// List firmware
     List,
@@ -71,6 +92,68 @@ pub(crate) struct FirmwareRoot {
     pub(crate) previous: Option<PathBuf>,
     /// Where to write it
     #[arg(long, value_name = "ROOT.json")]
+    pub(crate) out: PathBuf,
+}
+
+/// `muster firmware delegate`.
+#[derive(Debug, Args)]
+pub(crate) struct FirmwareDelegate {
+    /// What the delegate is called
+    pub(crate) delegate: String,
+    /// Public half of a key of the delegate; may be repeated
+    #[arg(long = "pub", value_name = "P", required_unless_present = "withdraw")]
+    pub(crate) publics: Vec<PathBuf>,
+    /// How many of the delegate's keys must sign an image
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) threshold: u32,
+    /// Hardware it may sign for [default: any]; may be repeated
+    #[arg(long, value_name = "H")]
+    pub(crate) hardware: Vec<String>,
+    /// Name of a firmware it may sign [default: any]; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) product: Vec<String>,
+    /// Take the delegation back
+    #[arg(long, requires = "previous", conflicts_with_all = ["publics", "hardware", "product"])]
+    pub(crate) withdraw: bool,
+    #[command(flatten)]
+    pub(crate) signed: FirmwareTargets,
+}
+
+/// `muster firmware index`.
+#[derive(Debug, Args)]
+pub(crate) struct FirmwareIndex {
+    /// Packages to list
+    pub(crate) packages: Vec<PathBuf>,
+    /// A version to list no longer; may be repeated
+    #[arg(long = "drop", value_name = "NAME/VERSION")]
+    pub(crate) dropped: Vec<String>,
+    /// List them as this delegate, whose keys sign
+    #[arg(long = "as", value_name = "DELEGATE", requires = "delegations")]
+    pub(crate) delegate: Option<String>,
+    /// The release team's targets document that delegates to it
+    #[arg(long, value_name = "TARGETS.json", requires = "delegate")]
+    pub(crate) delegations: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) signed: FirmwareTargets,
+}
+
+/// What is said of any targets document.
+#[derive(Debug, Args)]
+pub(crate) struct FirmwareTargets {
+    /// The trust root that names the release keys
+    #[arg(long, value_name = "ROOT.json")]
+    pub(crate) root: PathBuf,
+    /// Key that signs; may be repeated
+    #[arg(long = "key", value_name = "K", required = true)]
+    pub(crate) keys: Vec<PathBuf>,
+    /// The targets document this one succeeds, which says the rest
+    #[arg(long, value_name = "TARGETS.json")]
+    pub(crate) previous: Option<PathBuf>,
+    /// Last day it is believed, YYYY-MM-DD or RFC 3339 [default: in 90 days]
+    #[arg(long, value_name = "D")]
+    pub(crate) expires: Option<String>,
+    /// Where to write it
+    #[arg(long, value_name = "TARGETS.json")]
     pub(crate) out: PathBuf,
 }
 

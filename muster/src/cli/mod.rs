@@ -16,7 +16,10 @@ pub(crate) use bench::{
 };
 pub(crate) use ca::{Ca, Ceremony, PassphraseSource, RotateIssuing, TakeRootOffline};
 pub(crate) use device::{Device, DeviceCreate, DeviceImport, Group, Network, Whose};
-pub(crate) use firmware::{Firmware, FirmwareRoot, FirmwareSign, Rollout, RolloutStart};
+pub(crate) use firmware::{
+    Firmware, FirmwareDelegate, FirmwareIndex, FirmwareRoot, FirmwareSign, FirmwareTargets,
+    Rollout, RolloutStart,
+};
 pub(crate) use fleet::{Fleet, FleetOf};
 pub(crate) use policy::{Explain, Invariant, Policy, PolicyClaim, PolicyTarget, Simulate, Suggest};
 pub(crate) use provisioning::{

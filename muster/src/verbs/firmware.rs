@@ -1,6 +1,9 @@
 //! `muster firmware …`: the server's repository. What signs stands in [`super::firmware_offline`].
 
-use super::{client, firmware_offline as offline, output};
+use super::{
+    client, firmware_offline as offline, firmware_repo as repository,
+    firmware_targets as offline_targets, firmware_token as token, output,
+};
 use crate::{
     cli::{Firmware, Global},
     client::encode,
@@ -13,19 +16,40 @@ use std::{path::Path, process::ExitCode};
 
 pub(super) fn run(global: &Global, verb: Firmware) -> anyhow::Result<ExitCode> {
     match verb {
-        Firmware::Keygen { out } => offline::keygen(global, &out)?,
+        Firmware::Keygen {
+            out,
+            token,
+            module,
+            pin_file,
+        } => {
+            let held = token
+                .zip(module)
+                .map(|(label, module)| token::Place::new(label, module, pin_file));
+            offline::keygen(global, &out, held.as_ref())?;
+        }
         Firmware::Root(root) => offline::root(global, &root)?,
         Firmware::Sign(sign) => offline::sign(global, &sign)?,
         Firmware::Cosign { document, keys } => offline::cosign(global, &document, &keys)?,
-        Firmware::Trust { root } => {
+        Firmware::Delegate(flags) => offline_targets::delegate(global, &flags)?,
+        Firmware::Index(flags) => offline_targets::index(global, &flags)?,
+        Firmware::Trust { root, role } => {
             let bytes = read(&root)?;
-            let told = client(global)?.send(Method::PUT, "/muster/v1/firmware/trust", bytes)?;
+            let path = role.map_or_else(
+                || "/muster/v1/firmware/trust".to_owned(),
+                |role| format!("/muster/v1/firmware/trust/{}", encode(&role)),
+            );
+            let told = client(global)?.send(Method::PUT, &path, bytes)?;
             output::answer(global, &told, |told| {
                 let version = told
                     .get("version")
                     .map(ToString::to_string)
                     .unwrap_or_default();
-                format!("the server trusts firmware root version {version}")
+                match output::field(told, "role") {
+                    "root" => format!("the server trusts firmware root version {version}"),
+                    role => format!(
+                        "the server trusts version {version} of the targets document of role {role}"
+                    ),
+                }
             })?;
         }
         Firmware::Add { package } => {
@@ -40,6 +64,7 @@ pub(super) fn run(global: &Global, verb: Firmware) -> anyhow::Result<ExitCode> {
                 )
             })?;
         }
+        Firmware::Repo { role } => repository::run(global, role.as_deref())?,
         Firmware::List => {
             let found = client(global)?.pages("/muster/v1/firmware/packages", "packages")?;
             let rows: Vec<Vec<String>> = found

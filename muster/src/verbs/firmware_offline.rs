@@ -1,6 +1,6 @@
 //! What a release engineer does without any server: keys, trust roots, signatures.
 
-use super::output;
+use super::{firmware_token::Place, output};
 use crate::cli::{FirmwareRoot, FirmwareSign, Global};
 use anyhow::{Context as _, bail};
 use ota::{
@@ -18,7 +18,7 @@ use std::{
 /// How long a trust root is believed unless the signer says otherwise.
 const ROOT_VALIDITY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-pub(super) fn keygen(global: &Global, out: &Path) -> anyhow::Result<()> {
+pub(super) fn keygen(global: &Global, out: &Path, held: Option<&Place>) -> anyhow::Result<()> {
     let (private, public) = (out.join("release.key"), out.join("release.pub"));
     if private.exists() {
         bail!(
@@ -27,17 +27,32 @@ pub(super) fn keygen(global: &Global, out: &Path) -> anyhow::Result<()> {
         );
     }
     std::fs::create_dir_all(out).with_context(|| format!("make directory {}", out.display()))?;
-    let key = ReleaseKey::generate()?;
-    store::files::write_private(&private, key.to_pem()?.as_bytes())?;
+    let key = match held {
+        Some(place) => {
+            let (key, reference) = place.generate()?;
+            store::files::write_private(&private, reference.as_bytes())?;
+            key
+        }
+        None => {
+            let key = ReleaseKey::generate()?;
+            store::files::write_private(&private, key.to_pem()?.as_bytes())?;
+            key
+        }
+    };
     store::files::write_public(&public, key.public().to_pem()?.as_bytes())?;
     let shown =
         json!({ "key": private, "public": public, "keyId": key.public().id()?.to_string() });
-    output::answer(global, &shown, |_| {
-        format!(
+    output::answer(global, &shown, |_| match held {
+        Some(place) => format!(
+            "release key in {place}; {} says where, for --key\nits public half in {}",
+            private.display(),
+            public.display()
+        ),
+        None => format!(
             "release key in {}: keep it off every server, and back it up\nits public half in {}",
             private.display(),
             public.display()
-        )
+        ),
     })
 }
 
@@ -174,29 +189,34 @@ pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> 
     })
 }
 
-fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<ReleaseKey>> {
+pub(super) fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<ReleaseKey>> {
     let load = |file: &PathBuf| {
         let text = zeroize::Zeroizing::new(
             std::fs::read_to_string(file)
                 .with_context(|| format!("read release key {}", file.display()))?,
         );
+        if let Some(place) = Place::read(&text) {
+            return place
+                .open(&text)
+                .with_context(|| format!("release key {}", file.display()));
+        }
         ReleaseKey::from_pem(&text).with_context(|| format!("release key {}", file.display()))
     };
     files.iter().map(load).collect()
 }
 
-fn public(file: &Path) -> anyhow::Result<PublicKey> {
+pub(super) fn public(file: &Path) -> anyhow::Result<PublicKey> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("read public key {}", file.display()))?;
     PublicKey::from_pem(&text).with_context(|| format!("public key {}", file.display()))
 }
 
-fn bytes(file: &Path) -> anyhow::Result<Vec<u8>> {
+pub(super) fn bytes(file: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("read {}", file.display()))
 }
 
 /// A day (its end, UTC) or an RFC 3339 moment.
-fn day(flag: &str, text: &str) -> anyhow::Result<SystemTime> {
+pub(super) fn day(flag: &str, text: &str) -> anyhow::Result<SystemTime> {
     if let Ok(moment) = text.parse::<jiff::Timestamp>() {
         return Ok(moment.into());
     }

@@ -115,45 +115,48 @@ impl Ota {
     }
 
     /// Takes a package as it streams in. Nothing of it is kept unless everything holds: the signatures of
-    /// the trusted root's threshold, its expiry, size, hash and chunk hashes, and that no other image goes
+    /// the trusted root's threshold (or of a delegate's, for what was left to it), its expiry, size, hash and chunk hashes, and that no other image goes
     /// by its name and version. The same image signed anew replaces the manifest.
     ///
     /// # Errors
-    /// [`Error::NoTrust`], [`Error::AlreadyExists`], and what [`Manifest::verify`], [`ImageCheck`] and
+    /// [`Error::NoTrust`], [`Error::AlreadyExists`], and what [`Manifest::verify_under`], [`ImageCheck`] and
     /// [`package::read`] say.
     pub fn add(&self, package: impl Read, now: SystemTime) -> Result<Firmware, Error> {
         let (_, root) = self.newest_root()?.ok_or(Error::NoTrust)?;
-        let (manifest, signed, image) = package::read(package, |signed, size, image| {
-            let manifest = Manifest::verify(&signed, &root, now)?;
-            if size != manifest.size {
-                let why = format!(
-                    "the package's image has {size} bytes, signed were {}",
-                    manifest.size
-                );
-                return Err(Error::Image {
-                    firmware: manifest.title(),
-                    why,
-                });
-            }
-            self.same_or_new(&manifest)?;
-            let mut writer = self.inner.blobs.writer(MAX_IMAGE_BYTES)?;
-            let mut check = ImageCheck::new(&manifest);
-            let mut buffer = vec![0; 64 * 1024];
-            let mut image = image;
-            loop {
-                let bytes = read_some(&mut image, &mut buffer)?;
-                if bytes.is_empty() {
-                    break;
+        let delegations = self.delegations(&root)?.map(|(_, targets)| targets);
+        let ((manifest, delegate), signed, image) =
+            package::read(package, |signed, size, image| {
+                let (manifest, delegate) =
+                    Manifest::verify_under(&signed, &root, delegations.as_ref(), now)?;
+                if size != manifest.size {
+                    let why = format!(
+                        "the package's image has {size} bytes, signed were {}",
+                        manifest.size
+                    );
+                    return Err(Error::Image {
+                        firmware: manifest.title(),
+                        why,
+                    });
                 }
-                check.update(bytes)?;
-                writer.write_all(bytes).map_err(|source| Error::Io {
-                    what: "keeping the image",
-                    source,
-                })?;
-            }
-            check.finish()?;
-            Ok((manifest, signed, writer))
-        })?;
+                self.same_or_new(&manifest)?;
+                let mut writer = self.inner.blobs.writer(MAX_IMAGE_BYTES)?;
+                let mut check = ImageCheck::new(&manifest);
+                let mut buffer = vec![0; 64 * 1024];
+                let mut image = image;
+                loop {
+                    let bytes = read_some(&mut image, &mut buffer)?;
+                    if bytes.is_empty() {
+                        break;
+                    }
+                    check.update(bytes)?;
+                    writer.write_all(bytes).map_err(|source| Error::Io {
+                        what: "keeping the image",
+                        source,
+                    })?;
+                }
+                check.finish()?;
+                Ok(((manifest, delegate), signed, writer))
+            })?;
         let mut writer = self.inner.blobs.writer(MAX_MANIFEST_BYTES as u64)?;
         writer.write_all(&signed).map_err(|source| Error::Io {
             what: "keeping the manifest",
@@ -174,6 +177,7 @@ impl Ota {
             expires: seconds(manifest.expires),
             notes: manifest.notes,
             added_at: seconds(now),
+            delegate,
             name: manifest.name,
             version: manifest.version,
         };
@@ -327,7 +331,9 @@ impl Ota {
         let firmware = self.firmware(name, version)?;
         let (_, root) = self.newest_root()?.ok_or(Error::NoTrust)?;
         let now = UNIX_EPOCH + Duration::from_secs(now);
-        Manifest::verify(&self.manifest(name, version)?, &root, now)?;
+        let delegations = self.delegations(&root)?.map(|(_, targets)| targets);
+        let manifest = self.manifest(name, version)?;
+        Manifest::verify_under(&manifest, &root, delegations.as_ref(), now)?;
         Ok(firmware)
     }
 }

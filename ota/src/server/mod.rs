@@ -15,9 +15,11 @@ mod job_events;
 mod job_pace;
 mod job_templates;
 mod jobs;
+mod newest;
 mod ota_updates;
 mod pictures;
 mod records;
+mod repository;
 mod rollouts;
 mod running;
 mod start_rollout;
@@ -40,8 +42,12 @@ pub use firmware::FETCH_GRACE_SECONDS;
 pub use job_events::{JobChange, JobEvent, JobEventSink};
 pub use job_templates::{CreateJobTemplate, JobTemplate};
 pub use jobs::{ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_REASON_CODE_CHARS};
+pub use newest::{SNAPSHOT_SECONDS, TIMESTAMP_SECONDS};
 pub use ota_updates::{OtaUpdate, OtaUpdateBody, OtaUpdateStatus};
 pub use records::{Execution, Firmware, Job, JobStatus};
+pub use repository::{
+    RepositoryDelegate, RepositoryImage, RepositoryKey, RepositoryRole, RepositoryShown,
+};
 pub use rollouts::RolloutSummary;
 pub use running::{Census, MAX_MOMENTS, Ran, Running, RunningFilter, Share};
 pub use start_rollout::{StartRollout, WaveRequest};
@@ -51,7 +57,7 @@ pub use streams::{
 pub use vitals::{Sign, VitalSigns};
 pub use worker::{DeviceRequest, MAX_QUEUED_REQUESTS};
 
-use crate::{Error, JobId, RolloutId};
+use crate::{Error, JobId, ReleaseKey, RolloutId};
 use executions::Now;
 
 /// A message to a device.
@@ -78,6 +84,8 @@ struct Inner {
     blobs: Blobs,
     fleet: Fleet,
     publish: Publish,
+    /// Says what is newest, and can sign nothing else that anybody believes.
+    online: ReleaseKey,
     /// Held by whoever changes rows, so that two changes never work from the same picture.
     turn: Mutex<()>,
     /// Rollouts to look at again.
@@ -112,6 +120,7 @@ impl Ota {
     /// Where the store or the key cannot be read or written.
     pub fn open(store: &Store, fleet: Fleet, publish: Publish, dir: &Path) -> Result<Self, Error> {
         firmware::online_key(&dir.join("firmware"))?;
+        let online = newest::online(&dir.join("firmware"))?;
         let (inbox, work) = worker::inbox();
         let ota = Self {
             inner: Arc::new(Inner {
@@ -119,6 +128,7 @@ impl Ota {
                 blobs: store.blobs()?,
                 fleet,
                 publish,
+                online,
                 turn: Mutex::new(()),
                 dirty: Mutex::new(BTreeSet::new()),
                 timers: Mutex::new(BTreeMap::new()),

@@ -10,7 +10,7 @@ use super::running::{Ran, Reported};
 use crate::job::config::{Ends, JobConfig};
 use crate::job::{ExecutionStatus, JobExecutionState, JobExecutionSummary, StatusDetails};
 use crate::rollout::{Pulse, Rollout, RolloutSpec, RolloutState, Rules, Wave, WaveState};
-use crate::{FirmwareName, FirmwareVersion, HardwareId, JobId, RolloutId, Sha256};
+use crate::{FirmwareName, FirmwareVersion, HardwareId, JobId, RoleName, RolloutId, Sha256};
 
 /// Firmware the server has accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub struct Firmware {
     pub notes: Option<String>,
     /// When it was added, seconds since 1970.
     pub added_at: u64,
+    /// The delegate that signed it; `None` where the release keys did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delegate: Option<RoleName>,
 }
 impl Stored for Firmware {}
 
@@ -381,9 +384,14 @@ impl RolloutRow {
 
 /// Keys. Thing names have no `/` (AWS IoT: `[a-zA-Z0-9:_-]+`), nor have ours.
 pub(super) mod key {
-    use super::{Execution, ExecutionStatus, FirmwareName, FirmwareVersion, JobId, RolloutId};
+    use super::{
+        Execution, ExecutionStatus, FirmwareName, FirmwareVersion, JobId, RoleName, RolloutId,
+    };
 
     pub(in crate::server) const ROOTS: &str = "root/";
+    pub(in crate::server) const TARGETS: &str = "targets/";
+    /// What the online key signed last.
+    pub(in crate::server) const NEWEST: &str = "newest";
     pub(in crate::server) const FIRMWARE: &str = "firmware/";
     pub(in crate::server) const JOBS: &str = "job/";
     pub(in crate::server) const ROLLOUTS: &str = "rollout/";
@@ -400,6 +408,10 @@ pub(super) mod key {
 
     pub(in crate::server) fn root(version: u64) -> String {
         format!("{ROOTS}{version:020}")
+    }
+    /// The targets document of a delegate, or of the release team.
+    pub(in crate::server) fn targets(role: Option<&RoleName>) -> String {
+        format!("{TARGETS}{}", role.map_or("targets", RoleName::as_str))
     }
     pub(in crate::server) fn firmware(name: &FirmwareName, version: &FirmwareVersion) -> String {
         format!("{FIRMWARE}{name}/{version}")

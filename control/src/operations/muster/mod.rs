@@ -44,6 +44,7 @@ mod show_denial;
 mod show_device;
 mod show_package;
 mod show_registration_report;
+mod show_repository;
 mod show_rollout;
 mod show_trust;
 mod simulate_policy;
@@ -95,12 +96,15 @@ pub(super) static OPERATIONS: &[Operation] = &[
     running::LIST,
     set_invariant::OPERATION,
     set_network::OPERATION,
+    set_trust::DELEGATED,
     set_trust::OPERATION,
     show_authority::OPERATION,
     show_denial::OPERATION,
     show_device::OPERATION,
     show_package::OPERATION,
     show_registration_report::OPERATION,
+    show_repository::FILE,
+    show_repository::OPERATION,
     show_rollout::OPERATION,
     show_trust::OPERATION,
     simulate_policy::OPERATION,
