@@ -17,12 +17,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/jobs/{jobId}",
     least: Role::Operator,
     query: &[],
-    undone: &[
-        "destinationPackageVersions",
-        "documentSource",
-        "namespaceId",
-        "tags",
-    ],
+    undone: &["destinationPackageVersions", "namespaceId", "tags"],
     run: Run::WithBody(run),
 };
 

@@ -19,13 +19,16 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::GET,
     path: "/jobs/{jobId}",
     least: Role::Viewer,
-    query: &[],
-    undone: &["beforeSubstitution"],
+    query: &["beforeSubstitution"],
+    undone: &[],
     run: Run::Plain(run),
 };
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Output {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document_source: Option<String>,
     job: Description,
 }
 
@@ -129,9 +132,12 @@ fn describe(job: Job, counts: JobCounts, arns: Arns<'_>) -> Description {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let id: JobId = call.path("jobId")?;
+    // About the document, which this answer does not carry; it is read so that nonsense is refused.
+    call.flag("beforeSubstitution")?;
     let job = rooms.ota.job(&id)?;
     let counts = rooms.ota.job_counts(&id)?;
     Answer::json(&Output {
+        document_source: job.document_source.clone(),
         job: describe(job, counts, call.arns(rooms)),
     })
 }

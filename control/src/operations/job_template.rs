@@ -23,7 +23,7 @@ pub(super) const CREATE: Operation = Operation {
     path: ONE,
     least: Role::Operator,
     query: &[],
-    undone: &["destinationPackageVersions", "documentSource", "tags"],
+    undone: &["destinationPackageVersions", "tags"],
     run: Run::WithBody(create),
 };
 
@@ -71,6 +71,8 @@ struct Description {
     job_template_id: String,
     description: String,
     document: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document_source: Option<String>,
     created_at: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout_config: Option<TimeoutConfig>,
@@ -122,6 +124,7 @@ fn description(template: JobTemplate, arns: Arns<'_>) -> Description {
         job_template_id: template.id.to_string(),
         description: template.description,
         document: template.document,
+        document_source: template.document_source,
         created_at: template.created_at,
         timeout_config: template.timeout_minutes.map(TimeoutConfig::of),
         maintenance_windows: windows,

@@ -32,6 +32,8 @@ pub struct CreateJob {
     pub targets: Vec<String>,
     /// What devices are told: a JSON text.
     pub document: Option<String>,
+    /// Where that is instead: `https://s3.amazonaws.com/BUCKET/KEY`, a file of this server.
+    pub document_source: Option<String>,
     /// For people.
     pub description: Option<String>,
     /// `SNAPSHOT`, the usual one, or `CONTINUOUS`.
@@ -108,7 +110,10 @@ impl CreateJob {
             );
         }
         let Some(document) = &self.document else {
-            return invalid("document", "a job needs one, or a jobTemplateArn");
+            return invalid(
+                "document",
+                "a job needs one, or a documentSource or jobTemplateArn",
+            );
         };
         let read = job_documents::read(document)?;
         job_documents::check_parameters(&self.document_parameters)?;
@@ -138,9 +143,10 @@ impl Ota {
         request: &CreateJob,
         at: SystemTime,
     ) -> Result<Job, Error> {
-        let merged = match &request.job_template_arn {
-            Some(arn) => Some(self.with_template(request, arn)?),
-            None => None,
+        let merged = match (&request.document_source, &request.job_template_arn) {
+            (Some(source), _) => Some(self.with_source(request, source)?),
+            (None, Some(arn)) => Some(self.with_template(request, arn)?),
+            (None, None) => None,
         };
         let request = merged.as_ref().unwrap_or(request);
         let (document, read, timeout_minutes) = request.check()?;
@@ -163,6 +169,7 @@ impl Ota {
                 id: id.clone(),
                 targets: request.targets.clone(),
                 document,
+                document_source: request.document_source.clone(),
                 description: request.description.clone(),
                 status: if start.is_some_and(|start| start > changes.now.seconds) {
                     JobStatus::Scheduled

@@ -24,6 +24,8 @@ pub struct CreateJobTemplate {
     pub job_arn: Option<String>,
     /// What devices are told: a JSON text.
     pub document: Option<String>,
+    /// Where that is instead: `https://s3.amazonaws.com/BUCKET/KEY`, a file of this server.
+    pub document_source: Option<String>,
     /// For people.
     pub description: String,
     /// How long devices may fetch files.
@@ -47,6 +49,9 @@ pub struct JobTemplate {
     pub id: JobId,
     /// What devices are told: JSON.
     pub document: String,
+    /// Where that was read from when the template was made.
+    #[serde(default)]
+    pub document_source: Option<String>,
     /// For people.
     pub description: String,
     /// How long a device may be in progress, in minutes.
@@ -131,7 +136,17 @@ impl Ota {
             Some(job) => (Some(job.document), job.timeout_minutes, job.config),
             None => (None, None, JobConfig::default()),
         };
-        let Some(document) = body.document.or(document) else {
+        if body.document.is_some() && body.document_source.is_some() {
+            return invalid(
+                "documentSource",
+                "a template has a document or a documentSource, and not both",
+            );
+        }
+        let source = body.document_source.as_deref();
+        let sourced = source
+            .map(|source| self.document_from(source))
+            .transpose()?;
+        let Some(document) = body.document.or(sourced).or(document) else {
             return invalid("document", "a template has one, or a job that has one");
         };
         self.check_placeholders(job_documents::read(&document)?, None)?;
@@ -157,6 +172,7 @@ impl Ota {
         let template = JobTemplate {
             id: id.clone(),
             document,
+            document_source: body.document_source,
             description: body.description,
             timeout_minutes: timeout.transpose()?.flatten().or(minutes),
             config,

@@ -13,6 +13,7 @@ mod job_documents;
 mod job_edits;
 mod job_events;
 mod job_pace;
+mod job_sources;
 mod job_templates;
 mod jobs;
 mod newest;
@@ -29,7 +30,7 @@ mod vitals;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -84,6 +85,8 @@ struct Inner {
     blobs: Blobs,
     fleet: Fleet,
     publish: Publish,
+    /// Where files that jobs take their documents from are looked for.
+    documents: PathBuf,
     /// Says what is newest, and can sign nothing else that anybody believes.
     online: ReleaseKey,
     /// Held by whoever changes rows, so that two changes never work from the same picture.
@@ -129,6 +132,7 @@ impl Ota {
                 fleet,
                 publish,
                 online,
+                documents: dir.join("documents"),
                 turn: Mutex::new(()),
                 dirty: Mutex::new(BTreeSet::new()),
                 timers: Mutex::new(BTreeMap::new()),

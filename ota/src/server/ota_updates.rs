@@ -305,6 +305,7 @@ impl Ota {
         let request = CreateJob {
             targets: body.targets.clone(),
             document: Some(document.to_string()),
+            document_source: None,
             description: body.description.clone(),
             target_selection: body.target_selection.clone(),
             job_executions_rollout_config: body.aws_job_executions_rollout_config.clone(),

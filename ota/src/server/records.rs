@@ -90,6 +90,9 @@ pub struct Job {
     pub targets: Vec<String>,
     /// What devices are told to do: JSON.
     pub document: String,
+    /// Where that was read from when the job was made.
+    #[serde(default)]
+    pub document_source: Option<String>,
     /// For people.
     pub description: Option<String>,
     /// Where it stands.

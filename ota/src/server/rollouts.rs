@@ -481,6 +481,7 @@ fn install_job(
         id: order.job.clone(),
         targets: Vec::new(),
         document,
+        document_source: None,
         description: Some(format!("rollout {}: {name} {version}", rollout.id)),
         status: JobStatus::InProgress,
         timeout_minutes: Some(order.minutes),

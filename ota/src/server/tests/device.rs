@@ -87,6 +87,61 @@ fn a_job_from_notify_next_to_succeeded() {
 }
 
 #[test]
+fn ten_thousand_executions_updated_at_once_each_end_once() {
+    const EACH: usize = 100;
+    let house = House::with_lamps(EACH);
+    let jobs: Vec<JobId> = (0..EACH)
+        .map(|number| format!("j{number}").parse().unwrap())
+        .collect();
+    let group = "arn:aws:iot:local:000000000000:thinggroup/lamps";
+    for job in &jobs {
+        let request = request(&[group], &json!({"operation": "blink"}));
+        house
+            .ota()
+            .create_job(job, &request, SystemTime::now())
+            .unwrap();
+    }
+    // All of them wait before the first is answered, and each device has a hundred of them under way.
+    let at_once = |payload: Value| {
+        let (tell, answers) = channel();
+        for job in &jobs {
+            for lamp in 0..EACH {
+                let tell = tell.clone();
+                house.ota().ask(DeviceRequest {
+                    thing: Some(format!("lamp-{lamp}")),
+                    topic: format!("$aws/things/lamp-{lamp}/jobs/{job}/update"),
+                    payload: payload.to_string().into_bytes(),
+                    reply: Box::new(move |message| drop(tell.send(message))),
+                });
+            }
+        }
+        drop(tell);
+        let mut counts = BTreeMap::new();
+        for message in answers {
+            let value: Value = serde_json::from_slice(&message.payload).unwrap();
+            let code = value["code"].as_str().unwrap_or("accepted").to_owned();
+            *counts.entry(code).or_insert(0) += 1;
+        }
+        counts
+    };
+    let counts = at_once(json!({"status": "SUCCEEDED", "expectedVersion": 1}));
+    assert_eq!(
+        counts,
+        BTreeMap::from([("accepted".to_owned(), EACH * EACH)])
+    );
+    let counts = at_once(json!({"status": "FAILED"}));
+    assert_eq!(
+        counts,
+        BTreeMap::from([("InvalidStateTransition".to_owned(), EACH * EACH)])
+    );
+    for job in &jobs {
+        assert_eq!(house.ota().job(job).unwrap().status, JobStatus::Completed);
+        let counts = house.ota().job_counts(job).unwrap();
+        assert_eq!((counts.succeeded, counts.failed), (EACH as u64, 0));
+    }
+}
+
+#[test]
 fn what_was_answered_is_there_after_a_restart() {
     let mut house = house_with_jobs(&["j1"]);
     house.accepted(

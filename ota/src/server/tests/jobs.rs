@@ -104,9 +104,9 @@ fn what_is_not_supported_is_refused_by_name() {
         create(body)
     };
     assert!(
-        with("documentSource", json!("s3://x"))
-            .contains("documentSource: this release does not support it")
+        with("namespaceId", json!("abc")).contains("namespaceId: this release does not support it")
     );
+    assert!(with("documentSource", json!("s3://b/k")).contains("one of them only"));
     assert!(with("targetSelection", json!("SOMETIMES")).contains("SNAPSHOT or CONTINUOUS"));
     assert!(with("timeoutConfig", json!({"inProgressTimeoutInMinutes": 0})).contains("1 to 10080"));
     assert!(
