@@ -1,9 +1,10 @@
-"""Measures a server beside Debian's mosquitto and prints figures and ratios. It judges nothing.
+"""Measures: a server beside Debian's mosquitto, and what registry and authority are held to.
 
-    tests/run.sh --measure        (or: MUSTER_BIN=… python tests/measure.py)
+    tests/run.sh --measure        (or: MUSTER_BIN=… MUSTER_SCALE_BIN=… python tests/measure.py [ITEM…])
 
-The broker under measure has core 0, the load the last core. Both brokers get the same load from `muster bench`,
-over mutual TLS with P-256 certificates.
+Items, all of them where none is named: peer, issuance, handshake, felt, bulk, registry, status, audit. The broker under
+measure has core 0, the load the last core. Both brokers get the same load from `muster bench`, over mutual TLS with P-256
+certificates. Beside the peer nothing is judged; the other items say what they are held to and whether it is kept.
 """
 
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "e2e"))
 
 import api  # noqa: E402  (beside the suites)
+import measure_registry  # noqa: E402
 from mosquitto import Mosquitto  # noqa: E402
 from server import EVERYTHING, MUSTER, Server  # noqa: E402
 
@@ -138,52 +140,72 @@ def line(what, muster, other=None, form="{:.1f}", unit=""):
     print(text, flush=True)
 
 
+def beside_the_peer(home):
+    print(f"{'':52} {'muster':>14} {'mosquitto':>14} {'ratio':>9}")
+    times = start_times(home)
+    line(f"empty directory to `ready`, median of {STARTS}", times[len(times) // 2] * 1000, unit=" ms", form="{:.0f}")
+
+    place = home / "measured"
+    place.mkdir()
+    server = Server(place, wrapper=ON_BROKERS_CORE)
+    peer = Mosquitto(home / "mosquitto", ON_BROKERS_CORE)
+    try:
+        mine, theirs = memory(server.process.pid), memory(peer.process.pid)
+        line("idle server, resident", mine[0] / 2**20, theirs[0] / 2**20, unit=" MiB")
+        line("idle server, private", mine[1] / 2**20, theirs[1] / 2**20, unit=" MiB")
+        server.policy("everything", EVERYTHING)
+        identity = server.device("load", "--policy", "everything")
+
+        def both(*work):
+            return (load(server.port("mqtt"), identity, server.process.pid, *work),
+                    load(peer.port, peer.identity, peer.process.pid, *work))
+
+        mine, theirs = both("pairs", "--clients", 100, "--rate", 5000, "--size", 128, "--seconds", SECONDS)
+        what = "QoS 0, 100 to 100, 128 B, 5,000/s"
+        line(f"{what}: CPU per message", mine["broker"]["cpu_us"], theirs["broker"]["cpu_us"], unit=" us")
+        line(f"{what}: delivered", mine["per_s"], theirs["per_s"], unit="/s", form="{:.0f}")
+        line(f"{what}: p50", mine["latency_us"]["p50"], theirs["latency_us"]["p50"], unit=" us", form="{:.0f}")
+        line(f"{what}: p99", mine["latency_us"]["p99"], theirs["latency_us"]["p99"], unit=" us", form="{:.0f}")
+        mine, theirs = both("connect", "--count", CONNECTS)
+        line("CPU per mutual-TLS connect", mine["broker"]["cpu_us"], theirs["broker"]["cpu_us"], unit=" us", form="{:.0f}")
+        mine, theirs = both("idle", "--connections", IDLE_CONNECTIONS)
+        line(f"private memory per idle connection, of {IDLE_CONNECTIONS}", mine["bytes_per_connection"] / 1024,
+             theirs["bytes_per_connection"] / 1024, unit=" KiB")
+        request, answer = revocation_latencies(server)
+        for share in (0.5, 0.99):
+            line(f"revocation, request to end of session, p{share * 100:.0f}", quantile(request, share), unit=" ms", form="{:.2f}")
+        for share in (0.5, 0.99):
+            line(f"revocation, durable and answered to end, p{share * 100:.0f}", quantile(answer, share), unit=" ms", form="{:.2f}")
+    finally:
+        server.stop()
+        peer.stop()
+    line("size of the program", Path(MUSTER).stat().st_size / 2**20, unit=" MiB")
+    stripped = home / "stripped"
+    if shutil.which("strip"):
+        subprocess.run(["strip", "-o", stripped, MUSTER], check=True)
+        line("size of the program, stripped", stripped.stat().st_size / 2**20, unit=" MiB")
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="muster-measure-") as directory:
         home = Path(directory)
-        print(f"{'':52} {'muster':>14} {'mosquitto':>14} {'ratio':>9}")
-        times = start_times(home)
-        line(f"empty directory to `ready`, median of {STARTS}", times[len(times) // 2] * 1000, unit=" ms", form="{:.0f}")
-
-        place = home / "measured"
-        place.mkdir()
-        server = Server(place, wrapper=ON_BROKERS_CORE)
-        peer = Mosquitto(home / "mosquitto", ON_BROKERS_CORE)
-        try:
-            mine, theirs = memory(server.process.pid), memory(peer.process.pid)
-            line("idle server, resident", mine[0] / 2**20, theirs[0] / 2**20, unit=" MiB")
-            line("idle server, private", mine[1] / 2**20, theirs[1] / 2**20, unit=" MiB")
-            server.policy("everything", EVERYTHING)
-            identity = server.device("load", "--policy", "everything")
-
-            def both(*work):
-                return (load(server.port("mqtt"), identity, server.process.pid, *work),
-                        load(peer.port, peer.identity, peer.process.pid, *work))
-
-            mine, theirs = both("pairs", "--clients", 100, "--rate", 5000, "--size", 128, "--seconds", SECONDS)
-            what = "QoS 0, 100 to 100, 128 B, 5,000/s"
-            line(f"{what}: CPU per message", mine["broker"]["cpu_us"], theirs["broker"]["cpu_us"], unit=" us")
-            line(f"{what}: delivered", mine["per_s"], theirs["per_s"], unit="/s", form="{:.0f}")
-            line(f"{what}: p50", mine["latency_us"]["p50"], theirs["latency_us"]["p50"], unit=" us", form="{:.0f}")
-            line(f"{what}: p99", mine["latency_us"]["p99"], theirs["latency_us"]["p99"], unit=" us", form="{:.0f}")
-            mine, theirs = both("connect", "--count", CONNECTS)
-            line("CPU per mutual-TLS connect", mine["broker"]["cpu_us"], theirs["broker"]["cpu_us"], unit=" us", form="{:.0f}")
-            mine, theirs = both("idle", "--connections", IDLE_CONNECTIONS)
-            line(f"private memory per idle connection, of {IDLE_CONNECTIONS}", mine["bytes_per_connection"] / 1024,
-                 theirs["bytes_per_connection"] / 1024, unit=" KiB")
-            request, answer = revocation_latencies(server)
-            for share in (0.5, 0.99):
-                line(f"revocation, request to end of session, p{share * 100:.0f}", quantile(request, share), unit=" ms", form="{:.2f}")
-            for share in (0.5, 0.99):
-                line(f"revocation, durable and answered to end, p{share * 100:.0f}", quantile(answer, share), unit=" ms", form="{:.2f}")
-        finally:
-            server.stop()
-            peer.stop()
-        line("size of the program", Path(MUSTER).stat().st_size / 2**20, unit=" MiB")
-        stripped = home / "stripped"
-        if shutil.which("strip"):
-            subprocess.run(["strip", "-o", stripped, MUSTER], check=True)
-            line("size of the program, stripped", stripped.stat().st_size / 2**20, unit=" MiB")
+        many = measure_registry.Many(home)
+        items = {
+            "peer": lambda: beside_the_peer(home),
+            "issuance": lambda: measure_registry.issuance(home),
+            "handshake": lambda: measure_registry.handshake(home),
+            "felt": lambda: measure_registry.felt(home),
+            "bulk": lambda: measure_registry.bulk(home),
+            "registry": lambda: measure_registry.registry(home, many),
+            "status": lambda: measure_registry.status(many),
+            "audit": lambda: measure_registry.audit(many),
+        }
+        wanted = sys.argv[1:] or list(items)
+        if unknown := [name for name in wanted if name not in items]:
+            raise SystemExit(f"{unknown[0]} is no item: {', '.join(items)}")
+        for name in wanted:
+            print(f"-- {name}", flush=True)
+            items[name]()
 
 
 if __name__ == "__main__":

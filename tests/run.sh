@@ -4,7 +4,7 @@
 #
 #   tests/run.sh [--measure] [--instructions [--renew]] [--simulate SECONDS] [--crash-rounds N] [-- PYTEST-ARGUMENT…]
 #
-#   --measure         measure instead of testing (tests/measure.py)
+#   --measure         measure instead of testing (tests/measure.py); -- ITEM… for some of it
 #   --instructions    count instructions instead of testing; with --renew the counts become the baseline (tests/instructions)
 #   --simulate S      run seeds of the simulated broker for S seconds instead of testing (tests/simulate)
 #   --crash-rounds N  rounds of the kill -9 suite (default 20)
@@ -56,8 +56,9 @@ python_packages
 
 # 2. The programs as they are shipped, and beside them the steps whose instructions are counted.
 step "build"
-cargo build --release --locked -p muster -p muster-agent -p muster-instructions
+cargo build --release --locked -p muster -p muster-agent -p muster-instructions -p muster-scale
 export MUSTER_BIN="${MUSTER_BIN:-$target/release/muster}"
+export MUSTER_SCALE_BIN="${MUSTER_SCALE_BIN:-$target/release/muster-scale}"
 export MUSTER_AGENT_BIN="${MUSTER_AGENT_BIN:-$target/release/muster-agent}"
 export PYTHONDONTWRITEBYTECODE=1
 
@@ -73,7 +74,7 @@ fi
 
 if $measure; then
   step "measure"
-  exec "$venv/bin/python" tests/measure.py
+  exec "$venv/bin/python" tests/measure.py "${select[@]}"
 fi
 
 # 3. The crates' own tests, then the suites.

@@ -171,7 +171,7 @@ impl Fleet {
     }
 
     /// Takes everybody out of a group that is gone. Nobody may have its name before that is done.
-    fn sweep_members(&self, name: &GroupName) -> Result<(), FleetError> {
+    pub(crate) fn sweep_members(&self, name: &GroupName) -> Result<(), FleetError> {
         loop {
             let page: crate::Page<ThingName> =
                 self.page_of_names(&keys::members(name), None, BATCH_ITEMS)?;
@@ -410,7 +410,7 @@ pub(crate) fn require_swept(t: &mut Transaction<'_>, name: &GroupName) -> Result
     match t.exists(&keys::swept(name))? {
         false => Ok(()),
         true => Err(FleetError::Invalid(format!(
-            "a dynamic group {name} is being deleted: try again"
+            "a group {name} is being deleted: try again"
         ))),
     }
 }

@@ -232,7 +232,7 @@ impl Fleet {
         name: &GroupName,
         expected_version: Option<u64>,
     ) -> Result<(), FleetError> {
-        self.transact_alone(|t| {
+        let left_over = self.transact_alone(|t| {
             let group: Group = t
                 .get(&keys::group(name))?
                 .ok_or_else(|| FleetError::not_found(Kind::Group, name))?;
@@ -258,8 +258,14 @@ impl Fleet {
                     ),
                 });
             }
-            for thing in self.all_names::<ThingName>(&keys::members(name))? {
-                leave_group(t, name, &thing)?;
+            // More than one batch holds leave it afterwards, a few at a time.
+            let members: Page<ThingName> =
+                self.page_of_names(&keys::members(name), None, crate::LIST_LIMIT_ITEMS)?;
+            for thing in &members.items {
+                leave_group(t, name, thing)?;
+            }
+            if members.next.is_some() {
+                t.put(keys::swept(name), &Present)?;
             }
             tell_hierarchy(t, false, &group)?;
             let above = self.groups_above(name)?;
@@ -268,8 +274,12 @@ impl Fleet {
                 t.delete(format!("{}{name}", keys::children(parent)));
             }
             t.delete(keys::group(name));
-            Ok(())
-        })
+            Ok(members.next.is_some())
+        })?;
+        if left_over {
+            self.sweep_members(name)?;
+        }
+        Ok(())
     }
 
     /// Puts a thing into a group; no change when it is in it already.

@@ -89,6 +89,7 @@ impl Fleet {
         let limit = limit.clamp(1, LIST_LIMIT_ITEMS);
         let place = match query.narrow() {
             Narrow::All => Place::Things(String::new()),
+            Narrow::One(name) => Place::One(name),
             Narrow::Name(prefix) => Place::Things(prefix),
             Narrow::Group(group) => Place::Names(keys::members(&group)),
             Narrow::Type(type_name) => Place::Names(keys::typed(&type_name)),
@@ -117,6 +118,16 @@ impl Fleet {
 
     fn candidates(&self, place: &Place, after: Option<&str>) -> Result<Page<Thing>, FleetError> {
         match place {
+            Place::One(name) => Ok(Page {
+                items: match after {
+                    Some(_) => Vec::new(),
+                    None => self
+                        .read::<Thing>(&keys::thing(name))?
+                        .into_iter()
+                        .collect(),
+                },
+                next: None,
+            }),
             Place::Things(prefix) => {
                 let from = after.and_then(|after| after.strip_prefix(prefix.as_str()));
                 let at = format!("{}{prefix}", keys::THING);
@@ -141,13 +152,19 @@ impl Fleet {
 
     fn found(&self, query: &Query, thing: Thing) -> Result<Option<Found>, FleetError> {
         let since = self.connectivity(&thing.name);
+        let fits = |groups: &BTreeSet<GroupName>| {
+            query.fits(&Subject {
+                thing: &thing,
+                groups,
+                connected: Some(since.is_some()),
+            })
+        };
+        // Most things do not fit, and most queries can tell without another look at the registry.
+        if !query.asks_groups() && !fits(&BTreeSet::new()) {
+            return Ok(None);
+        }
         let groups: BTreeSet<GroupName> = self.groups_of(&thing.name)?.into_iter().collect();
-        let fits = query.fits(&Subject {
-            thing: &thing,
-            groups: &groups,
-            connected: Some(since.is_some()),
-        });
-        Ok(fits.then_some(Found {
+        Ok(fits(&groups).then_some(Found {
             groups,
             connected_since: since,
             thing,
@@ -156,6 +173,8 @@ impl Fleet {
 }
 
 enum Place {
+    /// This one.
+    One(ThingName),
     /// Things whose names begin so.
     Things(String),
     /// Names behind this prefix.

@@ -259,3 +259,22 @@ fn a_type_that_things_have_stays() {
     fleet.delete_thing(&thing("t"), None).unwrap();
     assert_eq!(of(&bell), 0);
 }
+
+#[test]
+fn a_large_group_goes_little_by_little_and_nobody_stays_in_it() {
+    let house = house();
+    house.group("large", None).unwrap();
+    let names: Vec<String> = (0..600).map(|n| format!("lamp-{n:03}")).collect();
+    for name in &names {
+        house.thing(name);
+        let added = house.fleet.add_to_group(&g("large"), &thing(name));
+        added.unwrap();
+    }
+    house.fleet.delete_group(&g("large"), None).unwrap();
+    for name in &names {
+        assert_eq!(house.fleet.groups_of(&thing(name)).unwrap(), []);
+    }
+    house.group("large", None).unwrap();
+    let members = house.fleet.members(&g("large"), None, 10).unwrap();
+    assert_eq!(members.items, []);
+}

@@ -7,7 +7,7 @@ mod pattern;
 #[cfg(test)]
 mod tests;
 
-use crate::{GroupName, Thing, ThingTypeName};
+use crate::{GroupName, Thing, ThingName, ThingTypeName};
 use pattern::Pattern;
 use std::{cmp::Ordering, collections::BTreeSet, fmt, str::FromStr};
 
@@ -87,6 +87,8 @@ pub struct Subject<'a> {
 /// Where all things that fit can be found without looking at every one there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Narrow {
+    /// It is this one, if any.
+    One(ThingName),
     /// Their names begin so.
     Name(String),
     /// They are in this group.
@@ -126,6 +128,12 @@ impl Query {
             .any(&mut |field| matches!(field, Field::Connected))
     }
 
+    /// Whether what groups a thing is in can decide.
+    pub(crate) fn asks_groups(&self) -> bool {
+        self.expression
+            .any(&mut |field| matches!(field, Field::Groups | Field::Any))
+    }
+
     pub(crate) fn narrow(&self) -> Narrow {
         let conditions: Vec<&Expression> = match &self.expression {
             Expression::And(all) => all.iter().collect(),
@@ -138,7 +146,11 @@ impl Query {
             };
             match field {
                 Field::Name if !pattern.prefix().is_empty() => {
-                    return Narrow::Name(pattern.prefix().to_owned());
+                    let exact = pattern.exact().and_then(|name| name.parse().ok());
+                    return match exact {
+                        Some(name) => Narrow::One(name),
+                        None => Narrow::Name(pattern.prefix().to_owned()),
+                    };
                 }
                 Field::Groups => {
                     if let Some(name) = pattern.exact().and_then(|name| name.parse().ok()) {

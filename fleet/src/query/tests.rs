@@ -174,6 +174,8 @@ fn what_is_not_understood_is_refused_by_place() {
 fn where_to_look() {
     let narrow = |text: &str| text.parse::<Query>().unwrap().narrow();
     assert_eq!(narrow("thingName:ha*"), Narrow::Name("ha".into()));
+    let one = "thingName:hall AND attributes.site:bonn";
+    assert_eq!(narrow(one), Narrow::One("hall".parse().unwrap()));
     let both = "attributes.x:1 AND thingGroupNames:hall AND thingTypeName:lamp";
     assert_eq!(narrow(both), Narrow::Group("hall".parse().unwrap()));
     let kind = "thingTypeName:lamp -thingName:a*";
@@ -225,13 +227,19 @@ proptest! {
     #[test]
     fn near_misses_do_not_panic(text in "(NOT |-|\\(|\\)|\\[|\\]| TO | AND | OR |thingName|attributes\\.a|:|>|<=|\\*|\\?|\"|\\\\|[a-c0-2 ]){0,24}") {
         if let Ok(query) = text.parse::<Query>() {
-            let (thing, groups) = (thing("a", &[("a", "1")]), BTreeSet::new());
+            let (thing, groups) = (thing("a", &[("a", "1")]), BTreeSet::from(["b".parse().unwrap()]));
             let subject = Subject { thing: &thing, groups: &groups, connected: Some(false) };
             // Two levels more may be too deep.
             if let Ok(not) = format!("NOT ({text})").parse::<Query>() {
                 prop_assert_eq!(query.fits(&subject), !not.fits(&subject));
             }
             // Where it says to look, everything that fits is.
+            let groups_tell = query.asks_groups();
+            let without = Subject { groups: &BTreeSet::new(), ..subject };
+            prop_assert!(groups_tell || query.fits(&subject) == query.fits(&without));
+            if let (true, Narrow::One(name)) = (query.fits(&subject), query.narrow()) {
+                prop_assert_eq!(&name, &subject.thing.name);
+            }
             if let (true, Narrow::Name(prefix)) = (query.fits(&subject), query.narrow()) {
                 prop_assert!("a".starts_with(&prefix));
             }
