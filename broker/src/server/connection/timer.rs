@@ -122,7 +122,9 @@ mod tests {
         assert_eq!(coarse(at(91_136), at(1_000)), at(91_136));
         for due in 91_000..92_000 {
             let look = coarse(at(due), at(1_000)).as_millis();
-            assert!(look >= due && look - due < SILENCE_GRID_MS && look % SILENCE_GRID_MS == 0);
+            assert!(
+                look >= due && look - due < SILENCE_GRID_MS && look.is_multiple_of(SILENCE_GRID_MS)
+            );
         }
     }
 }
