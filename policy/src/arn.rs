@@ -14,7 +14,7 @@ use crate::shown::{WORD_MAX_CHARS, nearest, shown};
 use crate::tokens::{Variable, tokens};
 
 /// One `Resource` of a statement.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resource {
     /// As written in the document.
     pub(crate) text: Box<str>,

@@ -1,69 +1,23 @@
 //! One principal's policies with its own values: what it may do, now.
 
-use std::fmt;
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
 
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::action::{Action, ActionSet, Kind};
 use crate::arn::Resource;
 use crate::condition::Condition;
-use crate::context::{Context, MessageFacts};
+use crate::context::{Context, MessageFacts, ThingFacts};
 use crate::coverage;
+use crate::decision::Decision;
 use crate::document::{Effect, Policy, Statement};
+use crate::key::Key;
 use crate::name::PolicyName;
 use crate::pattern::{self, Values};
+use crate::realm::{Realm, UnresolvedDeny};
 use crate::tokens::Variable;
-
-/// What an ARN must carry to speak of this server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Realm {
-    /// The region; `None` takes any region for its own, as a live server does.
-    pub region: Option<Box<str>>,
-    /// The account id.
-    pub account: Box<str>,
-    /// What a Deny does whose variable has no value.
-    pub unresolved_deny: UnresolvedDeny,
-    /// Whether a subscription is judged by the text of its filter alone, as AWS does, and a Deny
-    /// inside it is left to [`Action::Receive`].
-    pub textual_subscriptions: bool,
-}
-
-/// What a Deny does whose variable has no value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UnresolvedDeny {
-    /// It matches nothing, as in AWS: the Deny fails open.
-    #[default]
-    Open,
-    /// It denies as if the variable could stand for anything. A `NotResource` of an Allow then
-    /// spares as much.
-    Closed,
-}
-
-impl Realm {
-    /// The realm of a running server: any region, this account.
-    #[must_use]
-    pub fn live(account: &str) -> Self {
-        Self {
-            region: None,
-            account: account.into(),
-            unresolved_deny: UnresolvedDeny::Open,
-            textual_subscriptions: false,
-        }
-    }
-
-    /// Region and account as strict as AWS.
-    #[must_use]
-    pub fn exact(region: &str, account: &str) -> Self {
-        Self {
-            region: Some(region.into()),
-            account: account.into(),
-            unresolved_deny: UnresolvedDeny::Open,
-            textual_subscriptions: true,
-        }
-    }
-}
 
 /// A policy under its name.
 #[derive(Debug, Clone)]
@@ -74,54 +28,69 @@ pub struct NamedPolicy {
     pub policy: Arc<Policy>,
 }
 
-/// Outcome of a decision. Only [`Decision::Allow`] allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[must_use]
-pub enum Decision {
-    /// A statement allows and none denies.
-    Allow,
-    /// A statement denies.
-    ExplicitDeny,
-    /// No statement speaks of it.
-    ImplicitDeny,
-}
-
-impl Decision {
-    /// Whether the decision is [`Decision::Allow`].
-    #[must_use]
-    pub fn is_allow(self) -> bool {
-        self == Decision::Allow
-    }
-}
-
-impl fmt::Display for Decision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Decision::Allow => "allow",
-            Decision::ExplicitDeny => "explicit deny",
-            Decision::ImplicitDeny => "implicit deny",
-        })
-    }
-}
-
-/// All that one connection is granted. Cheap to clone.
+/// All that one connection is granted. Cheap to clone, and small: there is one for each connected
+/// principal.
 #[derive(Debug, Clone)]
 pub struct Grant {
     pub(crate) realm: Arc<Realm>,
     pub(crate) policies: Arc<[NamedPolicy]>,
-    /// The values of each policy's variables, one policy behind the other.
-    values: Arc<[Option<Arc<str>>]>,
-    /// Of each statement, one policy behind the other, whether its conditions are met; nothing where
-    /// all are, as they mostly are.
-    met: Arc<[Met]>,
-    /// The actions of which a statement asks what the message is.
-    of_message: ActionSet,
-    seldom: Arc<Seldom>,
+    whose: Arc<Whose>,
+    /// What decides besides; nothing where all conditions are met, as they mostly are, and no
+    /// variable lacks a value that somebody must be held to.
+    conditional: Option<Arc<Conditional>>,
     /// Whether a value would be a wildcard to MQTT.
     mqtt_wild: bool,
-    has_opened: bool,
     /// Whether any Deny could speak; without one the first Allow decides.
     denies: bool,
+}
+
+/// What is one connection's own. Of what is known of it no more is kept than its policies can ask.
+#[derive(Debug)]
+struct Whose {
+    /// The values of each policy's variables, one policy behind the other.
+    values: Bindings,
+    client_id: Arc<str>,
+    thing: Option<Arc<ThingFacts>>,
+    /// All of it, where a policy asks for more than the two above.
+    context: Option<Box<Context>>,
+}
+
+/// The values of variables. Most policies hold one, if any.
+#[derive(Debug)]
+enum Bindings {
+    One([Option<Arc<str>>; 1]),
+    Many(Box<[Option<Arc<str>>]>),
+}
+
+impl Bindings {
+    fn of(mut values: impl Iterator<Item = Option<Arc<str>>>) -> Self {
+        match (values.next(), values.next()) {
+            (Some(first), None) => Self::One([first]),
+            (first, second) => {
+                let all = first.into_iter().chain(second).chain(values);
+                Self::Many(all.collect())
+            }
+        }
+    }
+
+    #[inline]
+    fn all(&self) -> Values<'_> {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// What a decision depends on besides the resources and their variables.
+#[derive(Debug)]
+struct Conditional {
+    /// Of each statement, one policy behind the other; nothing where all are met.
+    met: Box<[Met]>,
+    /// The actions of which a statement asks what the message is.
+    of_message: ActionSet,
+    /// By statement, the resources that stand in for those with an unresolved variable.
+    opened: Box<[(usize, Resource)]>,
 }
 
 /// Whether a statement's conditions are met.
@@ -131,14 +100,6 @@ pub(crate) enum Met {
     Yes,
     /// Those that do not ask of the message are.
     Ask,
-}
-
-/// What an ordinary decision does not look at.
-#[derive(Debug)]
-struct Seldom {
-    context: Context,
-    /// By statement, the resources that stand in for those with an unresolved variable.
-    opened: Box<[(usize, Resource)]>,
 }
 
 /// A statement with what belongs to it in one connection.
@@ -201,7 +162,8 @@ impl Grant {
         let closed = realm.unresolved_deny == UnresolvedDeny::Closed;
         let any_region = realm.region.is_none();
         let variables = policies.iter().flat_map(|named| named.policy.variables());
-        let values: Arc<[_]> = variables.map(|v| v.value(&context)).collect();
+        let bindings = Bindings::of(variables.map(|v| v.value(&context)));
+        let values = bindings.all();
         let wild = |value: &Arc<str>| value.contains(['+', '#']);
         let mqtt_wild = any_region && values.iter().flatten().any(wild);
         let statements = || policies.iter().flat_map(|named| named.policy.statements());
@@ -229,7 +191,7 @@ impl Grant {
             set.union(statement.actions)
         });
         let all_met = met.iter().all(|met| *met == Met::Yes);
-        let met = if all_met { Arc::default() } else { met.into() };
+        let met: Box<[Met]> = if all_met { Box::default() } else { met.into() };
         let mut opened = Vec::new();
         if closed && values.iter().any(Option::is_none) {
             let (mut number, mut first) = (0, 0);
@@ -248,17 +210,23 @@ impl Grant {
                 first += count;
             }
         }
+        let is_plain = met.is_empty() && opened.is_empty();
         Self {
-            met,
-            of_message,
-            values,
-            denies: statements().any(|statement| statement.effect == Effect::Deny),
-            has_opened: !opened.is_empty(),
-            seldom: Arc::new(Seldom {
-                context,
-                opened: opened.into(),
+            conditional: (!is_plain).then(|| {
+                Arc::new(Conditional {
+                    met,
+                    of_message,
+                    opened: opened.into(),
+                })
             }),
+            denies: statements().any(|statement| statement.effect == Effect::Deny),
             mqtt_wild,
+            whose: Arc::new(Whose {
+                values: bindings,
+                client_id: Arc::clone(&context.client_id),
+                thing: context.thing.clone(),
+                context: asks_more(&policies).then(|| Box::new(context)),
+            }),
             realm,
             policies,
         }
@@ -276,12 +244,18 @@ impl Grant {
             .policies
             .iter()
             .flat_map(|named| named.policy.statements());
-        grant.met = statements
+        let met = statements
             .map(|statement| match statement.effect {
                 Effect::Deny if !statement.conditions.is_empty() => Met::No,
                 _ => Met::Yes,
             })
             .collect();
+        let before = grant.conditional.as_deref();
+        grant.conditional = Some(Arc::new(Conditional {
+            met,
+            of_message: before.map_or(ActionSet::default(), |before| before.of_message),
+            opened: before.map_or(Box::default(), |before| before.opened.clone()),
+        }));
         grant
     }
 
@@ -291,7 +265,8 @@ impl Grant {
     pub fn turns_at(&self) -> Option<i64> {
         let statements = self.policies.iter().flat_map(|p| p.policy.statements());
         let conditions = statements.flat_map(|statement| &statement.conditions);
-        let turns = conditions.filter_map(|condition| condition.turns(self.context()));
+        let context = self.context();
+        let turns = conditions.filter_map(|condition| condition.turns(&context));
         turns.min()
     }
 
@@ -299,11 +274,20 @@ impl Grant {
     /// its size, quality of service or retain flag.
     #[must_use]
     pub fn depends_on_message(&self, action: Action) -> bool {
-        self.of_message.contains(action)
+        let conditional = self.conditional.as_deref();
+        conditional.is_some_and(|conditional| conditional.of_message.contains(action))
     }
 
-    pub(crate) fn context(&self) -> &Context {
-        &self.seldom.context
+    /// What is known of the connection, as far as its policies can ask for it.
+    pub(crate) fn context(&self) -> Cow<'_, Context> {
+        match &self.whose.context {
+            Some(context) => Cow::Borrowed(context),
+            None => Cow::Owned(Context {
+                client_id: Arc::clone(&self.whose.client_id),
+                thing: self.whose.thing.clone(),
+                ..Context::default()
+            }),
+        }
     }
 
     /// Decides on an action; `name` is the client id, topic or topic filter, without an ARN.
@@ -338,7 +322,7 @@ impl Grant {
             && coverage::is_wild(name);
         let beginning = (!wild).then(|| pattern::beginning(name));
         let mut decision = Decision::ImplicitDeny;
-        let (mut values, mut first): (Values<'_>, usize) = (&self.values, 0);
+        let (mut values, mut first) = (self.whose.values.all(), 0);
         for named in self.policies.iter() {
             let policy = &*named.policy;
             let variables = policy.variables();
@@ -378,10 +362,12 @@ impl Grant {
 
     #[inline]
     fn met(&self, number: usize) -> Met {
-        if self.met.is_empty() {
-            return Met::Yes;
+        match self.conditional.as_deref() {
+            Some(Conditional { met, .. }) if !met.is_empty() => {
+                met.get(number).copied().unwrap_or(Met::No)
+            }
+            _ => Met::Yes,
         }
-        self.met.get(number).copied().unwrap_or(Met::No)
     }
 
     /// Every statement, with its policy.
@@ -389,7 +375,7 @@ impl Grant {
         Statements {
             policies: self.policies.iter(),
             current: None,
-            values: &self.values,
+            values: self.whose.values.all(),
             grant: self,
             number: 0,
         }
@@ -446,9 +432,10 @@ impl Grant {
         let fails_closed = self.realm.unresolved_deny == UnresolvedDeny::Closed
             && statement.effect == Effect::Deny;
         let any_region = self.realm.region.is_none();
+        let context = self.context();
         let met = |condition: &Condition| {
-            condition.holds(statement.effect, self.context(), message, any_region)
-                || fails_closed && condition.is_unresolved(self.context())
+            condition.holds(statement.effect, &context, message, any_region)
+                || fails_closed && condition.is_unresolved(&context)
         };
         statement
             .conditions
@@ -458,11 +445,8 @@ impl Grant {
 
     #[inline]
     fn opened_of<'g>(&'g self, bound: Bound<'_>) -> impl Iterator<Item = &'g Resource> + Clone {
-        let opened = if self.has_opened {
-            &*self.seldom.opened
-        } else {
-            &[]
-        };
+        let conditional = self.conditional.as_deref();
+        let opened = conditional.map_or(&[][..], |conditional| &*conditional.opened);
         let opened = opened.iter();
         opened
             .filter(move |(number, _)| *number == bound.number)
@@ -507,229 +491,25 @@ impl Grant {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::context::VARIABLE_MAX_CHARS;
-
-    fn variables(client_id: &str, thing: Option<&str>, common_name: Option<&str>) -> Context {
-        Context::of(client_id, thing, common_name)
-    }
-
-    fn grant_in(realm: Realm, statements: &str, variables: Context) -> Grant {
-        let text = format!("{{\"Version\":\"2012-10-17\",\"Statement\":[{statements}]}}");
-        let policy = Arc::new(Policy::parse(&text).unwrap());
-        let named = NamedPolicy {
-            name: "p".parse().unwrap(),
-            policy,
-        };
-        Grant::new(Arc::new(realm), Arc::from([named]), variables)
-    }
-
-    fn grant(statements: &str, variables: Context) -> Grant {
-        grant_in(Realm::live("1"), statements, variables)
-    }
-
-    fn statement(effect: &str, action: &str, name: &str) -> String {
-        format!(
-            "{{\"Effect\":\"{effect}\",\"Action\":\"{action}\",\"Resource\":\"arn:aws:iot:local:1:{name}\"}}"
+/// Whether policies ask for more than the client id and the thing.
+fn asks_more(policies: &[NamedPolicy]) -> bool {
+    let more = |key: &Key| {
+        !matches!(
+            key,
+            Key::ClientId
+                | Key::ThingName
+                | Key::ThingTypeName
+                | Key::Attribute(_)
+                | Key::IsAttached
+                | Key::SecureTransport
+                | Key::Foreign(_)
         )
-    }
-
-    #[test]
-    fn nothing_attached_allows_nothing() {
-        let grant = Grant::new(
-            Arc::new(Realm::live("1")),
-            Arc::from([]),
-            variables("a", Some("a"), None),
-        );
-        for action in Action::ALL {
-            assert_eq!(grant.decide(action, "a"), Decision::ImplicitDeny);
-        }
-    }
-
-    #[test]
-    fn a_deny_wins_wherever_it_stands() {
-        let allow = statement("Allow", "iot:*", "*");
-        let deny = statement("Deny", "iot:Publish", "topic/a/*");
-        for statements in [format!("{allow},{deny}"), format!("{deny},{allow}")] {
-            let grant = grant(&statements, variables("a", None, None));
-            assert_eq!(grant.decide(Action::Publish, "a/b"), Decision::ExplicitDeny);
-            assert_eq!(grant.decide(Action::Publish, "b"), Decision::Allow);
-            assert_eq!(grant.decide(Action::Receive, "a/b"), Decision::Allow);
-        }
-    }
-
-    #[test]
-    fn a_live_realm_takes_any_region_and_only_its_account() {
-        let statements = statement("Allow", "iot:Publish", "topic/a");
-        let decide = |realm| {
-            grant_in(realm, &statements, variables("a", None, None)).decide(Action::Publish, "a")
-        };
-        assert_eq!(decide(Realm::live("1")), Decision::Allow);
-        assert_eq!(decide(Realm::live("2")), Decision::ImplicitDeny);
-        assert_eq!(decide(Realm::exact("local", "1")), Decision::Allow);
-        assert_eq!(
-            decide(Realm::exact("us-east-1", "1")),
-            Decision::ImplicitDeny
-        );
-    }
-
-    #[test]
-    fn the_kind_of_resource_belongs_to_the_action() {
-        let grant = grant(
-            &[
-                statement("Allow", "*", "topic/a"),
-                statement("Allow", "*", "topicfilter/b"),
-                statement("Allow", "*", "client/c"),
-            ]
-            .join(","),
-            variables("c", None, None),
-        );
-        for action in Action::ALL {
-            let allowed = ["a", "b", "c"].map(|name| grant.decide(action, name).is_allow());
-            let kind = action.kind();
-            let expected = [Kind::Topic, Kind::TopicFilter, Kind::Client].map(|k| k == kind);
-            assert_eq!(allowed, expected, "{action}");
-        }
-    }
-
-    #[test]
-    fn an_unresolved_variable_matches_nothing() {
-        let thing = statement("Allow", "*", "topic/*${iot:Connection.Thing.ThingName}*");
-        for thing_name in [None, Some("")] {
-            let grant = grant(&thing, variables("a", thing_name, Some("a")));
-            for name in ["", "a", "${iot:Connection.Thing.ThingName}"] {
-                assert_eq!(grant.decide(Action::Publish, name), Decision::ImplicitDeny);
-            }
-        }
-        let subject = statement("Allow", "*", "topic/${iot:Certificate.Subject.CommonName}");
-        let long = "é".repeat(VARIABLE_MAX_CHARS);
-        for (value, expected) in [
-            ("cn-1", Decision::Allow),
-            ("a*", Decision::ImplicitDeny),
-            ("a$", Decision::ImplicitDeny),
-            ("a+", Decision::ImplicitDeny),
-            ("a?", Decision::ImplicitDeny),
-            ("a#", Decision::ImplicitDeny),
-            (&long, Decision::Allow),
-            (&format!("{long}é"), Decision::ImplicitDeny),
-        ] {
-            let grant = grant(&subject, variables("a", None, Some(value)));
-            assert_eq!(grant.decide(Action::Publish, value), expected, "{value}");
-        }
-    }
-
-    #[test]
-    fn a_client_id_cannot_become_a_wildcard() {
-        let own = statement("Allow", "iot:*", "topicfilter/cmd/${iot:ClientId}/*");
-        let deny = statement("Deny", "iot:*", "topicfilter/no/${iot:ClientId}");
-        let all = statement("Allow", "iot:*", "topicfilter/no/*");
-        let statements = [own, deny, all].join(",");
-        for id in ["+", "#", "a+", "a/#", "+/+"] {
-            let filter = format!("cmd/{id}/x");
-            let live = grant(&statements, variables(id, None, None));
-            assert_eq!(
-                live.decide(Action::Subscribe, &filter),
-                Decision::ImplicitDeny,
-                "{id}"
-            );
-            assert_eq!(
-                live.decide(Action::Subscribe, &format!("no/{id}")),
-                Decision::ExplicitDeny
-            );
-            let exact = grant_in(
-                Realm::exact("local", "1"),
-                &statements,
-                variables(id, None, None),
-            );
-            assert_eq!(
-                exact.decide(Action::Subscribe, &filter),
-                Decision::Allow,
-                "{id}"
-            );
-        }
-        for id in ["*", "?", "a*", "${iot:ClientId}"] {
-            let live = grant(&statements, variables(id, None, None));
-            assert_eq!(
-                live.decide(Action::Subscribe, "cmd/lamp-1/x"),
-                Decision::ImplicitDeny
-            );
-            assert_eq!(
-                live.decide(Action::Subscribe, &format!("cmd/{id}/x")),
-                Decision::Allow
-            );
-        }
-    }
-
-    #[test]
-    fn names_and_values_cannot_play_arn_fields() {
-        let statements = format!(
-            "{},{}",
-            statement("Allow", "iot:*", "client/${iot:ClientId}"),
-            "{\"Effect\":\"Allow\",\"Action\":\"*\",\"Resource\":\"arn:aws:iot:*:*:topic/${iot:Connection.Thing.ThingName}\"}"
-        );
-        let thing = "x:topic/y";
-        let grant = grant(&statements, variables("1:client/a", Some(thing), None));
-        assert_eq!(grant.decide(Action::Connect, "a"), Decision::ImplicitDeny);
-        assert_eq!(grant.decide(Action::Connect, "1:client/a"), Decision::Allow);
-        assert_eq!(grant.decide(Action::Publish, "y"), Decision::ImplicitDeny);
-        assert_eq!(grant.decide(Action::Publish, thing), Decision::Allow);
-        assert_eq!(
-            grant.decide(Action::Publish, "x:topic/y\0"),
-            Decision::ImplicitDeny
-        );
-    }
-
-    #[test]
-    fn deciding_allocates_nothing() {
-        let statements = [
-            statement("Allow", "iot:*", "topic/*a?${iot:ClientId}*b*"),
-            statement(
-                "Deny",
-                "iot:P*",
-                "top*/${iot:Connection.Thing.ThingName}/?*?",
-            ),
-            statement("Allow", "*", "topic/*"),
-        ];
-        let grant = grant(&statements.join(","), variables("a", Some("a"), Some("c")));
-        let name = "a".repeat(65_535);
-        let counted = allocation_counter::measure(|| {
-            assert_eq!(grant.decide(Action::Publish, &name), Decision::Allow);
-            assert_eq!(
-                grant.decide(Action::Publish, "a/bcd"),
-                Decision::ExplicitDeny
-            );
-            assert_eq!(grant.decide(Action::Connect, "a"), Decision::ImplicitDeny);
-        });
-        assert_eq!(counted.count_total, 0);
-    }
-
-    /// What many share (policies, things, certificates) is there once; a grant lies in its session.
-    #[test]
-    fn a_principal_costs_few_bytes() {
-        const PRINCIPALS: usize = 1_000;
-        assert!(size_of::<Grant>() <= 96, "{}", size_of::<Grant>());
-        let realm = Arc::new(Realm::live("1"));
-        let policies: Arc<[NamedPolicy]> = Arc::from([NamedPolicy {
-            name: "device-default".parse().unwrap(),
-            policy: Arc::new(crate::device_default("1").unwrap()),
-        }]);
-        let contexts = (0..PRINCIPALS).map(|n| variables(&format!("d-{n}"), Some("lamp"), None));
-        let contexts: Vec<Context> = contexts.collect();
-        let mut grants = Vec::with_capacity(PRINCIPALS);
-        let counted = allocation_counter::measure(|| {
-            for context in &contexts {
-                let (realm, policies) = (Arc::clone(&realm), Arc::clone(&policies));
-                grants.push(Grant::new(realm, policies, context.clone()));
-            }
-        });
-        let bytes = counted.bytes_current / i64::try_from(PRINCIPALS).unwrap();
-        assert!(bytes < 200, "{bytes} bytes each");
-        assert!(
-            grants
-                .iter()
-                .all(|grant| grant.decide(Action::Publish, "dt/lamp/x").is_allow())
-        );
-    }
+    };
+    policies.iter().any(|named| {
+        let mut variables = named.policy.variables().iter();
+        let statements = named.policy.statements().iter();
+        let mut conditions = statements.flat_map(|statement| &statement.conditions);
+        variables.any(|variable| more(&variable.key))
+            || conditions.any(|c| more(&c.key) || c.variables().any(more))
+    })
 }

@@ -29,6 +29,7 @@ mod arn;
 mod condition;
 mod context;
 mod coverage;
+mod decision;
 mod default;
 mod document;
 mod error;
@@ -44,6 +45,7 @@ mod operator;
 mod own;
 mod pattern;
 mod prove;
+mod realm;
 mod shown;
 mod suggest;
 mod tokens;
@@ -62,11 +64,12 @@ pub use context::{
     CertificateValues, ConnectAttributes, Context, FIELD_MAX_VALUES, Listener, MessageFacts,
     Posture, ThingFacts, TlsVersion, VARIABLE_MAX_CHARS,
 };
+pub use decision::Decision;
 pub use default::{DEVICE_DEFAULT, GrantText, device_default, device_default_text};
 pub use document::{AWS_DOCUMENT_MAX_VISIBLE_CHARS, Effect, Limits, Policy};
 pub use error::{PolicyError, Problem};
 pub use explain::{Explanation, REASON_MAX_BYTES, StatementRef, VariableValue};
-pub use grant::{Decision, Grant, NamedPolicy, Realm, UnresolvedDeny};
+pub use grant::{Grant, NamedPolicy};
 pub use key::{Field, Holder};
 pub use lint::{Finding, FindingKind};
 pub use name::{InvalidPolicyName, PolicyName};
@@ -74,4 +77,5 @@ pub use networks::{NETWORK_MAX_RANGES, NetworkError, Networks};
 pub use prove::{
     CounterExample, Invariant, InvariantError, InvariantText, Needs, Population, Proof,
 };
+pub use realm::{Realm, UnresolvedDeny};
 pub use suggest::{Allowance, Observed, suggest};

@@ -116,7 +116,7 @@ const KEYS: [(Own, &str, Compared); 17] = [
     (
         Own::EnrolmentWay,
         "muster:EnrolmentWay",
-        Compared::Text(&[]),
+        Compared::Text(&["operator", "claim", "est", "jitp", "jitr", "bulk", "import"]),
     ),
     (
         Own::FirmwareName,
@@ -222,6 +222,7 @@ impl Own {
             Own::Listener => "mqtt, wss or https",
             Own::TlsVersion => "1.2 or 1.3",
             Own::Weekday(_) => "a day such as Monday",
+            Own::EnrolmentWay => "operator, claim, est, jitp, jitr, bulk or import",
             _ => "P-256, P-384, Ed25519, RSA-2048, RSA-3072 or RSA-4096",
         })
     }

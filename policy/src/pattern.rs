@@ -499,12 +499,43 @@ mod tests {
         }
     }
 
+    /// A value makes the piece longer that holds it, whatever it is made of: the longest client id
+    /// and the longest certificate value cost what a pattern of that text would, and a
+    /// longer name costs by its length.
+    #[test]
+    fn long_values_are_linear_in_the_name_too() {
+        for bytes in [128, 1_024] {
+            let near = "a".repeat(bytes - 1) + "b";
+            for value in ["a".repeat(bytes), near] {
+                for text in [
+                    "*$*b".to_owned(),
+                    "*$?b*".to_owned(),
+                    "*$$b*".to_owned(),
+                    "*a$?$?$b*".to_owned(),
+                    "*$?".repeat(20) + "b*",
+                    "*$*a".repeat(20) + "*b",
+                    "$*$?$*$".to_owned(),
+                ] {
+                    let taken = [32_000, 48_000, 64_000].map(|length| {
+                        let (taken, most) = steps(&value, &text, &"a".repeat(length));
+                        assert!(taken <= most, "{text}: {taken} steps, {most} at most");
+                        taken
+                    });
+                    // As much again costs as much again, but for where the pattern stands in the name.
+                    let once = 2 * text.len() * (bytes + 1);
+                    let [first, second] = [taken[1] - taken[0], taken[2] - taken[1]];
+                    assert!(second <= first + once, "{text}: {taken:?}");
+                }
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn no_pattern_takes_more_steps_than_promised(
             text in "[ab?*$]{0,40}",
             name in "[ab]{0,200}|a{0,200}",
-            client_id in "[ab]{0,8}",
+            client_id in "[ab]{0,8}|a{64,128}",
         ) {
             let (taken, most) = steps(&client_id, &text, &name);
             prop_assert!(taken <= most, "{} steps, {}", taken, most);

@@ -9,8 +9,10 @@ use serde_json::Value;
 
 use crate::action::{Action, Kind};
 use crate::context::Context;
+use crate::decision::Decision;
 use crate::document::Policy;
-use crate::grant::{Decision, Grant, NamedPolicy, Realm};
+use crate::grant::{Grant, NamedPolicy};
+use crate::realm::Realm;
 use crate::{device_default_text, vectors};
 
 fn variables() -> impl Strategy<Value = Context> {

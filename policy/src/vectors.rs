@@ -12,9 +12,11 @@ use crate::action::{Action, Kind};
 use crate::context::{
     CertificateValues, ConnectAttributes, Context, MessageFacts, Posture, ThingFacts,
 };
+use crate::decision::Decision;
 use crate::document::Policy;
-use crate::grant::{Decision, Grant, NamedPolicy, Realm, UnresolvedDeny};
+use crate::grant::{Grant, NamedPolicy};
 use crate::key::{Field, Holder};
+use crate::realm::{Realm, UnresolvedDeny};
 use crate::shown::{NAME_MAX_CHARS, shown};
 use crate::values::date;
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::search::is_name_char;
 use crate::context::Context;
-use crate::grant::{NamedPolicy, Realm};
+use crate::grant::NamedPolicy;
 use crate::key::Key;
 use crate::own::Own;
+use crate::realm::Realm;
 use crate::tokens::Variable;
 
 /// What a variable stands for in a class of devices.

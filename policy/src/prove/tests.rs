@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::context::CertificateValues;
-use crate::{Decision, Field, Holder, Policy, Realm, device_default_text};
+use crate::context::{CertificateValues, Context, ThingFacts};
+use crate::grant::{Grant, NamedPolicy};
+use crate::{Decision, Field, Holder, Policy, Realm, UnresolvedDeny, device_default_text};
 
 const THING: &str = "${iot:Connection.Thing.ThingName}";
 const CLIENT: &str = "${iot:ClientId}";

@@ -1,0 +1,140 @@
+//! What explanations say.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{Context, Policy, Realm, device_default};
+
+fn grant(policies: &[(&str, Policy)], client_id: &str, thing: Option<&str>) -> Grant {
+    let named = policies.iter().map(|(name, policy)| NamedPolicy {
+        name: name.parse().unwrap(),
+        policy: Arc::new(Policy::parse(policy.text()).unwrap()),
+    });
+    Grant::new(
+        Arc::new(Realm::live("000000000000")),
+        named.collect(),
+        Context::of(client_id, thing, None),
+    )
+}
+
+fn lamp(client_id: &str) -> Grant {
+    let policy = device_default("000000000000").unwrap();
+    grant(&[("device-default", policy)], client_id, Some("lamp-1"))
+}
+
+#[test]
+fn an_implicit_deny_names_the_missing_grant() {
+    let explanation = lamp("lamp-1").explain(Action::Publish, "dt/lamp-2/x");
+    assert_eq!(
+        explanation.to_string(),
+        "implicit deny: no statement allows iot:Publish on topic/dt/lamp-2/x (policies: \
+         device-default); missing grant: {\"Effect\":\"Allow\",\"Action\":\"iot:Publish\",\
+         \"Resource\":\"arn:aws:iot:*:000000000000:topic/dt/lamp-2/x\"}"
+    );
+    assert_eq!(
+        explanation.reason(),
+        "missing grant: iot:Publish on topic/dt/lamp-2/x"
+    );
+    let json = serde_json::to_value(&explanation).unwrap();
+    assert_eq!(json["decision"], "ImplicitDeny");
+    assert_eq!(json["missingGrant"]["Action"], "iot:Publish");
+    assert_eq!(json["variables"][0]["value"], "lamp-1");
+    assert_eq!(json["variables"][1]["name"], "iot:ClientId");
+    assert_eq!(json["variables"][1]["resolved"], true);
+    assert_eq!(json["summary"], explanation.to_string());
+}
+
+#[test]
+fn an_allow_names_its_statement() {
+    let explanation = lamp("lamp-1").explain(Action::Publish, "dt/lamp-1/x");
+    assert_eq!(explanation.missing_grant, None);
+    assert_eq!(
+        explanation.statements[0].sid.as_deref(),
+        Some("PublishOwnData")
+    );
+    assert!(
+        explanation
+            .to_string()
+            .starts_with("allow: statement 2 \"PublishOwnData\" of policy device-default ("),
+        "{explanation}"
+    );
+}
+
+#[test]
+fn every_deny_in_the_way_is_named() {
+    let deny = |name: &str| {
+        let text = format!(
+            "{{\"Version\":\"2012-10-17\",\"Statement\":[{{\"Effect\":\"Deny\",\
+             \"Action\":\"*\",\"Resource\":\"arn:aws:iot:*:*:topic/{name}\"}}]}}"
+        );
+        Policy::parse(&text).unwrap()
+    };
+    let policies = [
+        ("one", deny("a*")),
+        ("two", deny("*")),
+        ("other", deny("b")),
+    ];
+    let explanation = grant(&policies, "c", None).explain(Action::Publish, "a");
+    assert_eq!(explanation.decision, Decision::ExplicitDeny);
+    let named = explanation
+        .statements
+        .iter()
+        .map(|s| s.policy.as_str())
+        .collect::<Vec<_>>();
+    assert_eq!(named, ["one", "two"]);
+    assert!(
+        explanation.missing_grant.is_some(),
+        "without the denies it is not allowed yet"
+    );
+    assert_eq!(
+        explanation.reason(),
+        "statement 1 of policy one denies iot:Publish on topic/a"
+    );
+}
+
+#[test]
+fn common_mistakes_get_their_mend() {
+    let text = lamp("mosq-1")
+        .explain(Action::Connect, "mosq-1")
+        .to_string();
+    assert!(
+        text.contains("thing's name as client id: \"lamp-1\""),
+        "{text}"
+    );
+
+    let foreign = device_default("123456789012").unwrap();
+    let text = grant(&[("p", foreign)], "lamp-1", Some("lamp-1"))
+        .explain(Action::Publish, "dt/lamp-1/x")
+        .to_string();
+    assert!(
+        text.contains("its ARN is not of this server (account 000000000000"),
+        "{text}"
+    );
+
+    let default = device_default("000000000000").unwrap();
+    let text = grant(&[("p", default)], "lamp-1", None)
+        .explain(Action::Connect, "lamp-1")
+        .to_string();
+    assert!(
+        text.contains("${iot:Connection.Thing.ThingName} has no value here"),
+        "{text}"
+    );
+
+    let text = grant(&[], "a", None)
+        .explain(Action::Connect, "a")
+        .to_string();
+    assert!(text.contains("(no policy is attached)"), "{text}");
+}
+
+#[test]
+fn hostile_names_stay_on_one_short_line() {
+    let lamp = lamp("lamp-1");
+    for name in ["a\nFORGED LINE\u{202e}\0".to_owned(), "é".repeat(32_767)] {
+        let explanation = lamp.explain(Action::Subscribe, &name);
+        let text = explanation.to_string();
+        assert!(!text.contains(misleads), "{text}");
+        assert!(text.len() < 2_000, "{}", text.len());
+        assert!(explanation.reason().len() <= REASON_MAX_BYTES);
+        assert!(!explanation.reason().contains(misleads));
+    }
+}

@@ -1,0 +1,462 @@
+//! One claim about one kind of device and one action: judged with the names left open, then with those that there are.
+
+use std::sync::Arc;
+
+use super::CounterExample;
+use super::invariant::Invariant;
+use super::population::{Class, Population, Stand};
+use super::search::{Found, Query, Seek, Step};
+use crate::action::{Action, Kind};
+use crate::arn::Resource;
+use crate::context::{Context, MessageFacts, ThingFacts};
+use crate::document::{Effect, Statement};
+use crate::explain::StatementRef;
+use crate::grant::{Grant, NamedPolicy};
+use crate::pattern::{Pattern, Token};
+use crate::realm::UnresolvedDeny;
+
+/// Client ids that are tried for one counter-example.
+const CLIENT_IDS_MAX: usize = 1024;
+/// Names of others that are tried as client ids.
+const NAMES_TRIED_MAX: usize = 64;
+
+/// Whether a device of that kind breaks the claim.
+pub(super) enum Verdict {
+    /// By no name.
+    Never,
+    /// By no name that there is.
+    NotYet,
+    Broken(Box<CounterExample>),
+    Undecided(String),
+}
+
+/// What the client calls itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client<'c> {
+    /// By its thing's name.
+    Name,
+    Is(&'c Arc<str>),
+    /// As it likes.
+    Any,
+}
+
+/// A claim about one kind of device and one action.
+pub(super) struct Claim<'c> {
+    pub(super) population: &'c Population,
+    pub(super) invariant: &'c Invariant,
+    pub(super) class: &'c Class,
+    pub(super) action: Action,
+}
+
+impl<'c> Claim<'c> {
+    pub(super) fn judge(&self) -> Verdict {
+        let strange = self.population.strange && self.invariant.owned;
+        let (mut maybe, mut undecided) = (strange, None);
+        let client = if self.is_client_pinned() {
+            Client::Name
+        } else {
+            Client::Any
+        };
+        if !strange {
+            for allow in self.allows() {
+                let Some(query) = self.query(allow, None, client, None) else {
+                    continue;
+                };
+                match query.run() {
+                    Ok(None) => {}
+                    Ok(Some(_)) => maybe = true,
+                    Err(_) => return Verdict::Undecided(self.too_large()),
+                }
+            }
+        }
+        if !maybe {
+            return Verdict::Never;
+        }
+        let names = &self.population.names;
+        for own in self.candidates() {
+            for allow in self.allows() {
+                let Some(mut query) = self.query(allow, own, client, Some(names)) else {
+                    continue;
+                };
+                let found = match query.run() {
+                    Ok(None) => continue,
+                    Ok(Some(found)) => found,
+                    Err(_) => return Verdict::Undecided(self.too_large()),
+                };
+                // Shown in the shortest way that there is for this other one.
+                let other = found.other.and_then(|index| names.get(index));
+                let wanted = with_other(&self.invariant.wanted, other);
+                query.wanted = &wanted;
+                query.names = None;
+                let text = match query.run() {
+                    Ok(Some(Found { text, .. })) => text,
+                    _ => found.text,
+                };
+                let example = self
+                    .confirm(own, other, &text, &self.clients(own, &text, client))
+                    .or_else(|| self.as_some_client(allow, own, client));
+                match example {
+                    Some(example) => return Verdict::Broken(example),
+                    None => {
+                        let reason = format!(
+                            "{} may reach {text:?} by {}, and no client id shows it",
+                            own.map_or("a certificate of no thing", |own| own),
+                            self.action
+                        );
+                        undecided.get_or_insert(reason);
+                    }
+                }
+            }
+        }
+        undecided.map_or(Verdict::NotYet, Verdict::Undecided)
+    }
+
+    fn too_large(&self) -> String {
+        let names = self.class.policies.iter().map(|named| named.name.as_str());
+        let names = names.collect::<Vec<_>>().join(", ");
+        format!("policies {names} are too intricate to be followed")
+    }
+
+    /// Whose names stand for the class: all where the policies hang on them, else as few as show
+    /// one that is not the other.
+    fn candidates(&self) -> impl Iterator<Item = Option<&'c str>> {
+        let by_name = |stand: &Stand| matches!(stand, Stand::Name | Stand::Client);
+        let enough = if self.class.stands.iter().any(by_name) {
+            usize::MAX
+        } else {
+            2
+        };
+        let members = self.class.members.iter().take(enough);
+        let nameless = self.class.members.is_empty().then_some(None);
+        members.map(|name| Some(&**name)).chain(nameless)
+    }
+
+    /// The statements that may allow it.
+    fn allows(&self) -> impl Iterator<Item = (usize, &'c NamedPolicy, &'c Statement)> {
+        let (class, action) = (self.class, self.action);
+        class.statements().filter(move |(_, _, statement)| {
+            statement.effect == Effect::Allow && statement.actions.contains(action)
+        })
+    }
+
+    /// Whether the client id can only be the thing's name, or makes no difference.
+    fn is_client_pinned(&self) -> bool {
+        if !self.class.stands.contains(&Stand::Client) {
+            return true;
+        }
+        let mut connects = self.class.statements().filter(|(_, _, statement)| {
+            statement.effect == Effect::Allow && statement.actions.contains(Action::Connect)
+        });
+        connects.all(|(first, _, statement)| {
+            let pinned = |pattern: &Pattern| match pattern.raw().as_slice() {
+                [Token::Variable(variable)] => {
+                    let stand = self.class.stands.get(first + usize::from(*variable));
+                    matches!(stand, Some(Stand::Name | Stand::Absent))
+                }
+                _ => false,
+            };
+            let resources = statement.resources.iter();
+            let mut patterns = resources.flat_map(|resource| resource.patterns(Kind::Client));
+            !statement.but && patterns.all(pinned)
+        })
+    }
+
+    /// What asks for a text by which this Allow reaches the topics and no Deny is in the way;
+    /// `None` where there is none from the first.
+    fn query(
+        &self,
+        (first, _, allow): (usize, &NamedPolicy, &Statement),
+        own: Option<&'c str>,
+        client: Client<'_>,
+        names: Option<&'c [Arc<str>]>,
+    ) -> Option<Query<'c>> {
+        let realm = &self.population.realm;
+        let filter = self.action == Action::Subscribe;
+        let mut query = Query {
+            wanted: &self.invariant.wanted,
+            some: Vec::new(),
+            none: Vec::new(),
+            filter,
+            coverage: filter && !realm.textual_subscriptions,
+            names,
+            own,
+        };
+        let closed = realm.unresolved_deny == UnresolvedDeny::Closed;
+        let named = names.is_some();
+        let patterns = |first: usize, statement: &Statement| -> Vec<Vec<Step>> {
+            let grants = (statement.effect == Effect::Allow) != statement.but;
+            let how = (grants, closed && !grants);
+            let ours =
+                |resource: &&Resource| resource.is_in(realm.region.as_deref(), &realm.account);
+            let resources = statement.resources.iter().filter(ours);
+            let patterns = resources.flat_map(|r| r.patterns(self.action.kind()));
+            patterns
+                .filter_map(|p| self.steps(first, p, own.filter(|_| named), client, how))
+                .collect()
+        };
+        let plain = |pattern: &Vec<Step>| {
+            !pattern
+                .iter()
+                .any(|step| matches!(step, Step::Own | Step::Free))
+        };
+        if allow.but {
+            // What it spares by a word that is open may be something else.
+            query
+                .none
+                .extend(patterns(first, allow).into_iter().filter(plain));
+        } else {
+            let union = patterns(first, allow);
+            if union.is_empty() {
+                return None;
+            }
+            query.some.push(union);
+        }
+        for (first, _, deny) in self.class.statements() {
+            let speaks = deny.effect == Effect::Deny
+                && deny.actions.contains(self.action)
+                && deny.conditions.is_empty();
+            if !speaks {
+                continue;
+            }
+            if deny.but {
+                let union = patterns(first, deny);
+                if union.is_empty() {
+                    return None;
+                }
+                query.some.push(union);
+            } else {
+                query
+                    .none
+                    .extend(patterns(first, deny).into_iter().filter(plain));
+            }
+        }
+        Some(query)
+    }
+
+    /// A pattern with what its variables stand for; `None` where one stands for nothing.
+    fn steps(
+        &self,
+        first: usize,
+        pattern: &Pattern,
+        own: Option<&str>,
+        client: Client<'_>,
+        (grants, open): (bool, bool),
+    ) -> Option<Vec<Step>> {
+        let live = self.population.realm.region.is_none();
+        let grants = grants && live && self.action == Action::Subscribe;
+        let mut steps = Vec::new();
+        for token in pattern.raw() {
+            let number = match token {
+                Token::Char(c) => {
+                    steps.push(Step::Char(c));
+                    continue;
+                }
+                Token::One => {
+                    steps.push(Step::One);
+                    continue;
+                }
+                Token::Star => {
+                    steps.push(Step::Star);
+                    continue;
+                }
+                Token::Variable(number) => usize::from(number),
+            };
+            let name = |steps: &mut Vec<Step>| match own {
+                Some(own) => steps.extend(own.chars().map(Step::Char)),
+                None => steps.push(Step::Own),
+            };
+            let text = match (self.class.stands.get(first + number), client) {
+                (Some(Stand::Name), _) => {
+                    name(&mut steps);
+                    continue;
+                }
+                (Some(Stand::Client), Client::Name) if !self.class.members.is_empty() => {
+                    name(&mut steps);
+                    continue;
+                }
+                (Some(Stand::Client), Client::Is(text)) => text,
+                (Some(Stand::Text(text)), _) => text,
+                (Some(Stand::Client | Stand::Free), _) => {
+                    steps.push(Step::Free);
+                    continue;
+                }
+                (Some(Stand::Absent) | None, _) if open => {
+                    steps.push(Step::Star);
+                    continue;
+                }
+                (Some(Stand::Absent) | None, _) => return None,
+            };
+            // What a Deny names and an Allow spares is taken as it is written.
+            if grants && text.contains(['+', '#']) {
+                return None;
+            }
+            steps.extend(text.chars().map(Step::Char));
+        }
+        steps.dedup_by(|next, last| *next == Step::Star && *last == Step::Star);
+        Some(steps)
+    }
+
+    /// Asks the engine whether the device does it under one of these client ids.
+    fn confirm(
+        &self,
+        own: Option<&str>,
+        other: Option<&Arc<str>>,
+        text: &str,
+        clients: &[Arc<str>],
+    ) -> Option<Box<CounterExample>> {
+        clients.iter().find_map(|client_id| {
+            let grant = self.grant(own, client_id);
+            let nothing = MessageFacts::default();
+            let explanation = grant.explain_as(self.action, self.action.kind(), text, &nothing);
+            if !explanation.decision.is_allow() {
+                return None;
+            }
+            let allows = |statement: &StatementRef| statement.effect == Effect::Allow;
+            let statement = explanation.statements.into_iter().find(allows)?;
+            let spared = explanation.passed_over.into_iter();
+            Some(Box::new(CounterExample {
+                thing: own.map(str::to_owned),
+                client_id: client_id.to_string(),
+                other: other.map(ToString::to_string),
+                action: self.action,
+                topic: text.to_owned(),
+                assumes: self.conditions_of(&statement),
+                statement,
+                spared_by: spared.filter(|s| s.effect == Effect::Deny).collect(),
+            }))
+        })
+    }
+
+    fn grant(&self, own: Option<&str>, client_id: &Arc<str>) -> Grant {
+        let context = self.class.context_of(own, client_id);
+        let realm = Arc::clone(&self.population.realm);
+        Grant::assuming(realm, Arc::clone(&self.class.policies), context)
+    }
+
+    /// Tries client ids that need not stand in the topic: the names, and what Connect allows.
+    fn as_some_client(
+        &self,
+        allow: (usize, &NamedPolicy, &Statement),
+        own: Option<&'c str>,
+        client: Client<'_>,
+    ) -> Option<Box<CounterExample>> {
+        if client == Client::Name {
+            return None;
+        }
+        let names = &self.population.names;
+        let connects = Claim {
+            action: Action::Connect,
+            ..*self
+        };
+        let anything = [vec![Seek::Rest]];
+        let allowed = connects.allows().filter_map(|allow| {
+            let mut query = connects.query(allow, own, client, Some(&[]))?;
+            query.wanted = &anything;
+            query.names = None;
+            Some(Arc::from(query.run().ok()??.text))
+        });
+        let allowed: Vec<Arc<str>> = allowed.collect();
+        let tried = own.map(Arc::from).into_iter().chain(allowed);
+        for tried in tried.chain(names.iter().take(NAMES_TRIED_MAX).cloned()) {
+            if !self
+                .grant(own, &tried)
+                .decide(Action::Connect, &tried)
+                .is_allow()
+            {
+                continue;
+            }
+            let Some(query) = self.query(allow, own, Client::Is(&tried), Some(names)) else {
+                continue;
+            };
+            if let Ok(Some(found)) = query.run() {
+                let other = found.other.and_then(|index| names.get(index));
+                let example = self.confirm(own, other, &found.text, &[tried]);
+                if example.is_some() {
+                    return example;
+                }
+            }
+        }
+        None
+    }
+
+    /// Client ids that may show it: the name, and where the client may choose, what stands in the
+    /// text and Connect allows.
+    fn clients(&self, own: Option<&str>, text: &str, client: Client<'_>) -> Vec<Arc<str>> {
+        let mut clients: Vec<Arc<str>> = Vec::new();
+        clients.push(own.unwrap_or("client").into());
+        if client == Client::Name {
+            return clients;
+        }
+        let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+        for from in &starts {
+            let ends = starts.iter().copied().chain([text.len()]);
+            for to in ends.filter(|to| to > from) {
+                if clients.len() < CLIENT_IDS_MAX {
+                    clients.extend(text.get(*from..to).map(Into::into));
+                }
+            }
+        }
+        clients.retain(|id| self.grant(own, id).decide(Action::Connect, id).is_allow());
+        clients
+    }
+
+    fn conditions_of(&self, named: &StatementRef) -> Vec<String> {
+        let policies = self.class.policies.iter();
+        let mut policies = policies.filter(|policy| policy.name == named.policy);
+        let statements = policies.next().map(|policy| policy.policy.statements());
+        let statement = statements.and_then(|all| all.get(named.statement.checked_sub(1)?));
+        let conditions = statement.into_iter().flat_map(|s| &s.conditions);
+        conditions.map(ToString::to_string).collect()
+    }
+}
+
+impl Class {
+    /// Each statement with the place of its policy's first variable.
+    fn statements(&self) -> impl Iterator<Item = (usize, &NamedPolicy, &Statement)> {
+        let first = self.policies.iter().scan(0, |first, named| {
+            let own = *first;
+            *first += named.policy.variables().len();
+            Some(own)
+        });
+        first.zip(self.policies.iter()).flat_map(|(first, named)| {
+            let statements = named.policy.statements().iter();
+            statements.map(move |statement| (first, named, statement))
+        })
+    }
+
+    /// What would be known of the member of this name.
+    fn context_of(&self, own: Option<&str>, client_id: &Arc<str>) -> Context {
+        let mut context = self.context.clone();
+        context.client_id = Arc::clone(client_id);
+        if let (Some(own), Some(thing)) = (own, &self.context.thing) {
+            let renamed = |value: &Arc<str>| match *value == thing.name {
+                true => own.into(),
+                false => Arc::clone(value),
+            };
+            let attributes = thing.attributes.iter();
+            context.thing = Some(Arc::new(ThingFacts {
+                name: own.into(),
+                type_name: thing.type_name.as_ref().map(renamed),
+                attributes: attributes.map(|(k, v)| (k.clone(), renamed(v))).collect(),
+            }));
+            let mut certificate = (*self.context.certificate).clone();
+            for (_, _, value) in &mut certificate.fields {
+                *value = renamed(value);
+            }
+            context.certificate = Arc::new(certificate);
+        }
+        context
+    }
+}
+
+/// The topics with the other's name written out.
+fn with_other(wanted: &[Vec<Seek>], other: Option<&Arc<str>>) -> Vec<Vec<Seek>> {
+    let written = |seek: &Seek| match (seek, other) {
+        (Seek::Other, Some(other)) => other.chars().map(Seek::Char).collect(),
+        (seek, _) => vec![*seek],
+    };
+    wanted
+        .iter()
+        .map(|one| one.iter().flat_map(written).collect())
+        .collect()
+}
