@@ -2,8 +2,8 @@
 //! revocation list even when its row is deleted, until it would have expired.
 
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, Kind, Origin, Page, Revocation,
-    Target, ThingName,
+    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, Kind, Origin, Page,
+    Revocation, Target, ThingName,
     authorities::forget_foreign,
     issued::{RevokedRow, forget_serial, put_issued, put_revoked},
     keys,
@@ -83,7 +83,7 @@ impl Fleet {
         } else {
             CertificateStatus::Inactive
         };
-        let record = record_of(issued, status, now);
+        let record = record_of(issued, status, EnrolmentWay::Operator, now);
         self.transact(|t| {
             t.get::<CertificateRecord>(&keys::certificate(&record.id))?;
             put_issued(t, &record)
@@ -237,6 +237,7 @@ impl Fleet {
 pub(crate) fn record_of(
     issued: &Issued,
     status: CertificateStatus,
+    way: EnrolmentWay,
     now: SystemTime,
 ) -> CertificateRecord {
     CertificateRecord {
@@ -251,5 +252,6 @@ pub(crate) fn record_of(
         revocation: None,
         version: 1,
         origin: Origin::Own,
+        way: Some(way),
     }
 }

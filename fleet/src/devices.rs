@@ -2,8 +2,8 @@
 //! leaves all of it or none.
 
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, Kind, Origin, Target,
-    Thing, ThingName,
+    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, GroupName, Kind, Origin,
+    Target, Thing, ThingName,
     attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
     authorities::{AuthorityRecord, AuthorityStatus},
     certificates::record_of,
@@ -70,6 +70,15 @@ impl Fleet {
         enrolment: &Enrolment<'_>,
         now: SystemTime,
     ) -> Result<Enrolled, FleetError> {
+        self.enrol_by(EnrolmentWay::Operator, enrolment, now)
+    }
+
+    pub(crate) fn enrol_by(
+        &self,
+        way: EnrolmentWay,
+        enrolment: &Enrolment<'_>,
+        now: SystemTime,
+    ) -> Result<Enrolled, FleetError> {
         things::check_attributes(&enrolment.attributes)?;
         let name = &enrolment.thing;
         within(
@@ -92,7 +101,7 @@ impl Fleet {
             return Err(taken());
         }
         let (issued, key) = self.mint_for(name, enrolment.key, now)?;
-        let record = record_of(&issued, CertificateStatus::Active, now);
+        let record = record_of(&issued, CertificateStatus::Active, way, now);
         let target = Target::Certificate(record.id);
         self.transact(|t| {
             if t.exists(&keys::thing(name))? {
@@ -182,9 +191,19 @@ impl Fleet {
         key: DeviceKey<'_>,
         now: SystemTime,
     ) -> Result<Enrolled, FleetError> {
+        self.replace_by(EnrolmentWay::Operator, thing, key, now)
+    }
+
+    pub(crate) fn replace_by(
+        &self,
+        way: EnrolmentWay,
+        thing: &ThingName,
+        key: DeviceKey<'_>,
+        now: SystemTime,
+    ) -> Result<Enrolled, FleetError> {
         self.thing(thing)?;
         let (issued, key) = self.mint_for(thing, key, now)?;
-        let record = record_of(&issued, CertificateStatus::Active, now);
+        let record = record_of(&issued, CertificateStatus::Active, way, now);
         let target = Target::Certificate(record.id);
         self.transact(|t| {
             if !t.exists(&keys::thing(thing))? {

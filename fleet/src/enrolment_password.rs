@@ -2,7 +2,7 @@
 //! as a digest, good once and until they expire. They are random and long, so a digest without salt keeps them.
 
 use crate::{
-    DeviceKey, Enrolled, Enrolment, Fleet, FleetError, GroupName, ThingName,
+    DeviceKey, Enrolled, Enrolment, EnrolmentWay, Fleet, FleetError, GroupName, ThingName,
     attachments::require_policy, keys, things,
 };
 use aws_lc_rs::{constant_time, digest, rand};
@@ -117,7 +117,7 @@ impl Fleet {
             Ok(())
         })?;
         let enrolled = match self.thing(thing) {
-            Ok(_) => self.replace(thing, key, now),
+            Ok(_) => self.replace_by(EnrolmentWay::Est, thing, key, now),
             Err(FleetError::NotFound { .. }) => {
                 let enrolment = Enrolment {
                     thing: thing.clone(),
@@ -126,7 +126,7 @@ impl Fleet {
                     attributes: row.attributes.clone(),
                     key,
                 };
-                self.enrol(&enrolment, now)
+                self.enrol_by(EnrolmentWay::Est, &enrolment, now)
             }
             Err(other) => Err(other),
         };

@@ -54,8 +54,8 @@ pub use policy::DEVICE_DEFAULT;
 pub use population::Change;
 pub use posture::{Health, Quarantine};
 pub use records::{
-    CertificateRecord, CertificateStatus, Group, Origin, PolicyRecord, PolicyVersion, Revocation,
-    Target, Thing,
+    CertificateRecord, CertificateStatus, EnrolmentWay, Group, Origin, PolicyRecord, PolicyVersion,
+    Revocation, Target, Thing,
 };
 pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
 pub use revocation::{ListName, RevocationFaces, Staple};

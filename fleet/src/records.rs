@@ -158,6 +158,45 @@ pub struct CertificateRecord {
     /// Who signed it.
     #[serde(default)]
     pub origin: Origin,
+    /// The way it came in; nothing where a release wrote it that did not note it.
+    #[serde(default)]
+    pub way: Option<EnrolmentWay>,
+}
+
+/// The ways in which a certificate comes into the registry, for `muster:EnrolmentWay`. A renewed one came the way of
+/// the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnrolmentWay {
+    /// An operator asked for it: `device create`, `device replace` or one of AWS's operations.
+    Operator,
+    /// Fleet provisioning by claim.
+    Claim,
+    /// EST, with a one-time password.
+    Est,
+    /// Just-in-time provisioning: a registered authority signed it, and a template did the rest.
+    Jitp,
+    /// Just-in-time registration: a registered authority signed it, and it waited for an operator.
+    Jitr,
+    /// A registration task.
+    Bulk,
+    /// An operator registered what others had signed.
+    Import,
+}
+
+impl EnrolmentWay {
+    /// The word for it in policies, which is the one in the row.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EnrolmentWay::Operator => "operator",
+            EnrolmentWay::Claim => "claim",
+            EnrolmentWay::Est => "est",
+            EnrolmentWay::Jitp => "jitp",
+            EnrolmentWay::Jitr => "jitr",
+            EnrolmentWay::Bulk => "bulk",
+            EnrolmentWay::Import => "import",
+        }
+    }
 }
 
 /// When and why a certificate was revoked.

@@ -2,8 +2,8 @@
 //! one has been used; then the old one is retired. A device that lost the answer renews again with the old one.
 
 use crate::{
-    CertificateRecord, CertificateStatus, DeviceKey, Enrolled, Fleet, FleetError, Kind, Target,
-    ThingName,
+    CertificateRecord, CertificateStatus, DeviceKey, Enrolled, EnrolmentWay, Fleet, FleetError,
+    Kind, Target, ThingName,
     attachments::{put_attachment, put_binding},
     certificates::record_of,
     issued::put_issued,
@@ -40,7 +40,15 @@ impl Fleet {
             FleetError::not_found(Kind::Thing, format!("of certificate {current}"))
         })?;
         let (issued, key) = self.mint_for(&thing, key, now)?;
-        let record = record_of(&issued, CertificateStatus::Active, now);
+        let record = CertificateRecord {
+            way: self.certificate(current)?.way,
+            ..record_of(
+                &issued,
+                CertificateStatus::Active,
+                EnrolmentWay::Operator,
+                now,
+            )
+        };
         let target = Target::Certificate(record.id);
         self.transact(|t| {
             require_active(t, current)?;

@@ -1,12 +1,11 @@
 //! What a live principal may rely on now, and how it hears that it changed.
 
-use crate::{CertificateStatus, GroupName, Origin, ThingName};
+use crate::{CertificateStatus, GroupName, Origin, ThingName, live::Known};
 use arc_swap::ArcSwap;
 use ca::CertificateId;
 use parking_lot::Mutex;
 use policy::{CertificateValues, NamedPolicy, Networks, Posture, ThingFacts};
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -87,15 +86,17 @@ pub struct Standing {
     id: CertificateId,
     now: ArcSwap<StandingNow>,
     generation: AtomicU64,
-    /// Held while rows are read and the result is stored, so that an older reading never overwrites a newer one.
-    pub(crate) refresh: Mutex<()>,
+    /// What was read of it. Held while rows are read and the result is stored, so that an older reading never overwrites
+    /// a newer one.
+    pub(crate) known: Mutex<Option<Known>>,
     watchers: Mutex<Watchers>,
 }
 
 #[derive(Default)]
 struct Watchers {
     next: u64,
-    wakers: BTreeMap<u64, Waker>,
+    /// One, mostly.
+    wakers: Vec<(u64, Waker)>,
 }
 
 impl Standing {
@@ -104,7 +105,7 @@ impl Standing {
             id,
             now: ArcSwap::from_pointee(StandingNow::unknown()),
             generation: AtomicU64::new(0),
-            refresh: Mutex::new(()),
+            known: Mutex::new(None),
             watchers: Mutex::default(),
         }
     }
@@ -130,7 +131,8 @@ impl Standing {
         let mut watchers = self.watchers.lock();
         let key = watchers.next;
         watchers.next += 1;
-        watchers.wakers.insert(key, waker);
+        watchers.wakers.reserve_exact(1);
+        watchers.wakers.push((key, waker));
         WatchGuard {
             standing: Arc::clone(self),
             key,
@@ -140,7 +142,7 @@ impl Standing {
     pub(crate) fn set(&self, now: StandingNow) {
         self.now.store(Arc::new(now));
         self.generation.fetch_add(1, Ordering::Release);
-        for waker in self.watchers.lock().wakers.values() {
+        for (_, waker) in &self.watchers.lock().wakers {
             waker.wake_by_ref();
         }
     }
@@ -154,6 +156,7 @@ pub struct WatchGuard {
 
 impl Drop for WatchGuard {
     fn drop(&mut self) {
-        self.standing.watchers.lock().wakers.remove(&self.key);
+        let mut watchers = self.standing.watchers.lock();
+        watchers.wakers.retain(|(key, _)| *key != self.key);
     }
 }

@@ -200,6 +200,8 @@ fn a_claim_makes_a_whole_device_once() {
     assert_eq!((done.thing.as_str(), done.certificate), ("lamp-7", id));
     assert_eq!(done.configuration["site"], "site of 7");
     assert_eq!(house.status(&id), Some(CertificateStatus::Active));
+    let standing = house.fleet.standing(&id).unwrap().now();
+    assert_eq!(standing.certificate.enrolled_by.as_deref(), Some("claim"));
     let known = house.fleet.thing(&thing("lamp-7")).unwrap();
     assert_eq!(known.attributes["serial"], "7");
     assert_eq!(house.fleet.thing_of(&id).unwrap(), Some(thing("lamp-7")));

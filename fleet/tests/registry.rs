@@ -691,3 +691,39 @@ fn concurrent_operations_lose_nothing() {
     });
     assert_eq!(winners, 1);
 }
+
+/// Policies can ask by which way a certificate came in; a renewed one came by the way of the one before.
+#[test]
+fn the_way_in_is_noted_and_renewal_keeps_it() {
+    let house = house();
+    let now = SystemTime::now();
+    let way = |id: &CertificateId| {
+        let standing = house.fleet.standing(id).unwrap().now();
+        standing
+            .certificate
+            .enrolled_by
+            .as_deref()
+            .map(str::to_owned)
+    };
+    let by_hand = house.enrol("lamp-1").certificate.id;
+    assert_eq!(way(&by_hand).as_deref(), Some("operator"));
+    let (minted, ..) = house.fleet.create_keys_and_certificate(true, now).unwrap();
+    assert_eq!(way(&minted.id).as_deref(), Some("operator"));
+    let terms = password_terms("lamp-2", Duration::from_secs(60));
+    let password = house.fleet.make_enrolment_password(&terms, now).unwrap();
+    let by_password = house
+        .fleet
+        .enrol_with_password(&thing("lamp-2"), &password, DeviceKey::Generate, now)
+        .unwrap();
+    assert_eq!(way(&by_password.certificate.id).as_deref(), Some("est"));
+    let renewed = house
+        .fleet
+        .renew(&by_password.certificate.id, DeviceKey::Generate, now)
+        .unwrap();
+    assert_eq!(way(&renewed.certificate.id).as_deref(), Some("est"));
+    let replaced = house
+        .fleet
+        .replace(&thing("lamp-2"), DeviceKey::Generate, now)
+        .unwrap();
+    assert_eq!(way(&replaced.certificate.id).as_deref(), Some("operator"));
+}

@@ -2,8 +2,8 @@
 
 use super::AuthorityRecord;
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, Kind, Origin, Page, Target,
-    ThingName,
+    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, GroupName, Kind, Origin,
+    Page, Target, ThingName,
     attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
     groups::put_memberships,
     issued::RevokedRow,
@@ -156,7 +156,8 @@ impl Fleet {
             Some(authority) => Origin::Authority(authority.id),
             None => Origin::Alone,
         };
-        Ok((record_of(&certificate, origin, new.status, now), authority))
+        let record = record_of(&certificate, origin, new.status, EnrolmentWay::Import, now);
+        Ok((record, authority))
     }
 
     /// The registered authority whose key signed a certificate.
@@ -241,6 +242,7 @@ pub(super) fn record_of(
     certificate: &ForeignCertificate,
     origin: Origin,
     status: CertificateStatus,
+    way: EnrolmentWay,
     now: SystemTime,
 ) -> CertificateRecord {
     let facts = &certificate.facts;
@@ -256,6 +258,7 @@ pub(super) fn record_of(
         revocation: None,
         version: 1,
         origin,
+        way: Some(way),
     }
 }
 

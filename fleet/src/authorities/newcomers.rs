@@ -6,7 +6,7 @@ use super::{
     AuthorityRecord, CERTIFICATE_PARAMETERS, Registration, certificates::record_of, check_template,
 };
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, Origin,
+    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, Origin,
     events::RegistryEvent,
     keys,
     provisioning::{HookCaller, HookQuestion, Registered, Rejection, TemplateKind, read_names},
@@ -125,7 +125,7 @@ impl Fleet {
             None => {
                 let origin = Origin::Authority(authority.id);
                 let status = CertificateStatus::PendingActivation;
-                let record = record_of(&certificate, origin, status, now);
+                let record = record_of(&certificate, origin, status, EnrolmentWay::Jitr, now);
                 self.transact(|t| {
                     self.put_new_foreign(t, &record, Some(&authority))?;
                     t.tell(RegistryEvent::CertificateRegistered(
@@ -193,7 +193,8 @@ impl Fleet {
             false => CertificateStatus::Inactive,
         };
         let origin = Origin::Authority(newcomer.authority.id);
-        let record = record_of(newcomer.certificate, origin, status, now);
+        let way = EnrolmentWay::Jitp;
+        let record = record_of(newcomer.certificate, origin, status, way, now);
         let names = read_names(&plan)?;
         let revoked = self.transact_or_reject(|t| {
             self.put_new_foreign(t, &record, Some(newcomer.authority))?;

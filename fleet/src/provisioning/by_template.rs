@@ -5,7 +5,7 @@ use super::{
     settle::{Names, conflict, read_names},
 };
 use crate::{
-    CertificateRecord, CertificateStatus, DeviceKey, Fleet, FleetError, ThingName,
+    CertificateRecord, CertificateStatus, DeviceKey, EnrolmentWay, Fleet, FleetError, ThingName,
     authorities::{AuthorityRecord, ForeignKind, NewForeign},
     certificates::record_of,
     issued::put_issued,
@@ -58,13 +58,15 @@ impl Fleet {
         parameters: &BTreeMap<String, String>,
         now: SystemTime,
     ) -> Result<ByTemplate, Rejection> {
-        let made = self.plan_by_template(template, parameters, now)?;
+        let made = self.plan_by_template(None, template, parameters, now)?;
         self.transact_or_reject(|t| self.put_by_template(t, &made, now))
     }
 
-    /// All that is done before the transaction: the signature is the costly part.
+    /// All that is done before the transaction: the signature is the costly part. Without a `way` a certificate comes by
+    /// an operator's hand, signed here or imported.
     pub(super) fn plan_by_template(
         &self,
+        way: Option<EnrolmentWay>,
         template: &Template,
         parameters: &BTreeMap<String, String>,
         now: SystemTime,
@@ -79,7 +81,8 @@ impl Fleet {
             CertificateSource::Request(csr) => {
                 let key = DeviceKey::Csr(csr.as_bytes());
                 let (issued, _) = self.mint_for(&names.thing, key, now)?;
-                Source::Issued(record_of(&issued, status, now), issued.chain_pem)
+                let way = way.unwrap_or(EnrolmentWay::Operator);
+                Source::Issued(record_of(&issued, status, way, now), issued.chain_pem)
             }
             CertificateSource::Pem {
                 certificate,
@@ -90,7 +93,8 @@ impl Fleet {
                     kind: ForeignKind::Authority(authority.as_deref()),
                     status,
                 };
-                let (record, authority) = self.foreign_record(&new, now)?;
+                let (mut record, authority) = self.foreign_record(&new, now)?;
+                record.way = way.or(record.way);
                 Source::Foreign(record, authority)
             }
             CertificateSource::Id(text) => Source::Known(text.parse().map_err(|_| {

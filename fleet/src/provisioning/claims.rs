@@ -3,7 +3,7 @@
 use super::TemplateName;
 use crate::issued::put_issued;
 use crate::{
-    CertificateStatus, Fleet, FleetError, Kind, Page, certificates::record_of, keys,
+    CertificateStatus, EnrolmentWay, Fleet, FleetError, Kind, Page, certificates::record_of, keys,
     records::Present,
 };
 use ca::{CertificateId, Csr, Issued, KeyPair, Profile, Subject};
@@ -165,7 +165,12 @@ impl Fleet {
             }
             Some(csr) => (issue(Csr::parse(csr)?.public_key())?, None),
         };
-        let record = record_of(&issued, CertificateStatus::Active, now);
+        let record = record_of(
+            &issued,
+            CertificateStatus::Active,
+            EnrolmentWay::Operator,
+            now,
+        );
         let claim = Claim {
             id: record.id,
             template: (*template).clone(),

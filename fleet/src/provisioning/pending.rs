@@ -2,8 +2,8 @@
 
 use crate::issued::put_issued;
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, certificates::record_of, keys,
-    records::Present,
+    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, certificates::record_of,
+    keys, records::Present,
 };
 use aws_lc_rs::{digest, rand};
 use ca::{CertificateId, Csr, Issued, KeyPair};
@@ -101,7 +101,12 @@ impl Fleet {
             .map_err(|_| FleetError::Invalid("the system gives no random numbers".into()))?;
         let token = BASE64URL_NOPAD.encode(&secret);
         let digest = digest_of(&token).unwrap_or_default();
-        let record = record_of(&issued, CertificateStatus::PendingActivation, now);
+        let record = record_of(
+            &issued,
+            CertificateStatus::PendingActivation,
+            EnrolmentWay::Claim,
+            now,
+        );
         let pending = Pending {
             certificate: record.id,
             claim: *claim,

@@ -4,7 +4,7 @@
 
 use super::{Rejection, by_template::ByTemplate};
 use crate::{
-    Fleet, FleetError, Kind, Page, ThingName, keys,
+    EnrolmentWay, Fleet, FleetError, Kind, Page, ThingName, keys,
     registry::{Inner, Transaction},
     template::Template,
 };
@@ -363,7 +363,9 @@ impl RegistrationDesk {
         };
         let fleet = &self.fleet;
         let made = parameters.map(|parameters| {
-            parameters.and_then(|parameters| fleet.plan_by_template(template, &parameters, now))
+            parameters.and_then(|parameters| {
+                fleet.plan_by_template(Some(EnrolmentWay::Bulk), template, &parameters, now)
+            })
         });
         let counted = |t: &mut Transaction<'_>, done: Option<&TaskLine>| {
             let mut next: RegistrationTask = t
