@@ -12,9 +12,14 @@ use crate::{
     types::check_description,
 };
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::SystemTime,
 };
 
@@ -27,12 +32,26 @@ const BATCH_ITEMS: usize = 100;
 #[derive(Debug, Default)]
 pub(crate) struct DynamicGroups {
     known: ArcSwap<Vec<(GroupName, Query)>>,
+    turned: Turned,
 }
 
 impl DynamicGroups {
-    fn is_one(&self, name: &GroupName) -> bool {
-        self.known.load().iter().any(|(known, _)| known == name)
+    fn is_one(&self, name: &str) -> bool {
+        self.known
+            .load()
+            .iter()
+            .any(|(known, _)| known.as_str() == name)
     }
+}
+
+/// Things of which a connection came or went, for groups whose queries ask that.
+#[derive(Debug, Default)]
+struct Turned {
+    /// Whether any does.
+    asked: AtomicBool,
+    things: Mutex<BTreeSet<ThingName>>,
+    /// Wakes the thread that follows; there is none while nobody has asked.
+    wake: Mutex<Option<mpsc::Sender<()>>>,
 }
 
 impl Fleet {
@@ -197,7 +216,22 @@ impl Fleet {
         for name in self.all_names::<GroupName>(keys::SWEPT)? {
             self.sweep_members(&name)?;
         }
+        self.forget_connections()?;
         self.build_in_background();
+        Ok(())
+    }
+
+    /// After a start nobody is connected: groups that ask for it are filled anew.
+    fn forget_connections(&self) -> Result<(), FleetError> {
+        let known = self.inner.dynamic.known.load_full();
+        let asking = known.iter().filter(|(_, query)| query.asks_connectivity());
+        for (name, _) in asking {
+            self.transact(|t| {
+                let mut group = dynamic_group(t, name)?;
+                group.building = true;
+                t.put(keys::group(name), &group)
+            })?;
+        }
         Ok(())
     }
 
@@ -220,12 +254,93 @@ impl Fleet {
             }
         }
         self.inner.dynamic.known.store(Arc::new(known));
+        self.follow_connections();
         Ok(())
     }
 
     /// Whether a query says who is in this group.
     pub(crate) fn is_dynamic(&self, name: &GroupName) -> bool {
+        self.inner.dynamic.is_one(name.as_str())
+    }
+
+    /// As [`Self::is_dynamic`], of a name as it stands in a row.
+    pub(crate) fn is_dynamic_named(&self, name: &str) -> bool {
         self.inner.dynamic.is_one(name)
+    }
+
+    /// The dynamic groups' names.
+    pub(crate) fn dynamic_names(&self) -> Vec<String> {
+        let known = self.inner.dynamic.known.load();
+        known.iter().map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// Hears that a thing's first connection has come, or its last has gone. Does not block: the groups that ask for it
+    /// follow, on a thread of their own and many things in one batch; of a thing that turns to and fro they see the last.
+    pub(crate) fn connection_turned(&self, thing: &ThingName) {
+        let turned = &self.inner.dynamic.turned;
+        if !turned.asked.load(Ordering::Acquire) {
+            return;
+        }
+        let first = {
+            let mut things = turned.things.lock();
+            let first = things.is_empty();
+            things.insert(thing.clone());
+            first
+        };
+        if first && let Some(wake) = &*turned.wake.lock() {
+            // A thread that has ended, with the registry, follows nobody any more.
+            let _ = wake.send(());
+        }
+    }
+
+    /// Has connections followed, where a query asks for them.
+    fn follow_connections(&self) {
+        let turned = &self.inner.dynamic.turned;
+        let known = self.inner.dynamic.known.load();
+        let asked = known.iter().any(|(_, query)| query.asks_connectivity());
+        turned.asked.store(asked, Ordering::Release);
+        let mut wake = turned.wake.lock();
+        if !asked || wake.is_some() {
+            return;
+        }
+        let (send, woken) = mpsc::channel();
+        let weak = Arc::downgrade(&self.inner);
+        let spawned = std::thread::Builder::new()
+            .name("connected-groups".into())
+            .spawn(move || {
+                while let (Ok(()), Some(inner)) = (woken.recv(), weak.upgrade()) {
+                    Fleet { inner }.follow_turned();
+                }
+            });
+        match spawned {
+            Ok(_) => *wake = Some(send),
+            Err(error) => {
+                tracing::error!(%error, "groups do not follow connections before the next start");
+            }
+        }
+    }
+
+    fn follow_turned(&self) {
+        loop {
+            let some: Vec<ThingName> = {
+                let mut things = self.inner.dynamic.turned.things.lock();
+                let some: Vec<_> = things.iter().take(BATCH_ITEMS).cloned().collect();
+                some.iter().for_each(|thing| {
+                    things.remove(thing);
+                });
+                some
+            };
+            if some.is_empty() {
+                return;
+            }
+            let followed = self.transact(|t| {
+                some.iter().for_each(|thing| t.touch(thing));
+                Ok(())
+            });
+            if let Err(error) = followed {
+                tracing::error!(%error, "groups did not follow connections of some things until their next");
+            }
+        }
     }
 
     /// Before a commit: whoever it touches comes into the dynamic groups and leaves them in the same batch.
@@ -266,7 +381,7 @@ impl Fleet {
         let subject = Subject {
             thing: &thing,
             groups: &fixed,
-            connected: None,
+            connected: Some(self.is_connected(name)),
         };
         for (group, query) in dynamic {
             match (were.contains(group), query.fits(&subject)) {
@@ -373,13 +488,7 @@ impl Fleet {
 }
 
 fn read_query(text: &str) -> Result<Query, FleetError> {
-    let query: Query = text.parse()?;
-    if query.asks_connectivity() {
-        return Err(FleetError::Invalid(
-            "connectivity.connected is for searches: a group that changes with every connection is not kept".into(),
-        ));
-    }
-    Ok(query)
+    Ok(text.parse()?)
 }
 
 fn dynamic_group(t: &mut Transaction<'_>, name: &GroupName) -> Result<Group, FleetError> {

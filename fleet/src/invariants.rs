@@ -1,6 +1,6 @@
 //! What an operator claims of all devices, and that policies are to keep true.
 
-use crate::{Change, Fleet, FleetError, Page, keys, population};
+use crate::{Change, Fleet, FleetError, Joining, Page, keys, population};
 use policy::{InvariantText, PolicyName, Population, Proof};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -71,7 +71,7 @@ impl Fleet {
     /// When the registry cannot be read, or a claim is not understood.
     pub fn prove(&self, claims: &[InvariantText]) -> Result<Vec<Proof>, FleetError> {
         let groups = groups_of(claims);
-        let mut population = self.population(&groups, None)?;
+        let mut population = self.population(&groups, None, Joining::Now)?;
         let prove = |claim: &InvariantText| {
             let invariant = claim.read();
             let invariant = invariant.map_err(|error| FleetError::Invalid(error.to_string()))?;
@@ -98,14 +98,15 @@ impl Fleet {
         self.keeps_invariants_after(&change)
     }
 
-    /// Checks that every declared claim holds once a change is made.
+    /// Checks that every declared claim holds once a change is made, whoever comes into dynamic
+    /// groups or leaves them afterwards: no change of an attribute is held against claims.
     ///
     /// # Errors
     /// As [`Fleet::keeps_invariants`].
     pub fn keeps_invariants_after(&self, change: &Change) -> Result<(), FleetError> {
         let declared = self.invariants()?;
         let groups = groups_of(declared.iter().map(|one| &one.claim));
-        let after = self.population(&groups, Some(change))?;
+        let after = self.population(&groups, Some(change), Joining::EverAny)?;
         keeps(change, &declared, after)
     }
 }

@@ -51,7 +51,7 @@ pub use invariants::DeclaredInvariant;
 pub use name::{GroupName, NameError, ThingName, ThingTypeName};
 pub use networks::NamedNetwork;
 pub use policy::DEVICE_DEFAULT;
-pub use population::Change;
+pub use population::{Change, Joining};
 pub use posture::{Health, Quarantine};
 pub use records::{
     CertificateRecord, CertificateStatus, EnrolmentWay, Group, Origin, PolicyRecord, PolicyVersion,

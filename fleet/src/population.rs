@@ -78,12 +78,24 @@ impl Change {
     }
 }
 
+/// Whom dynamic groups are taken to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joining {
+    /// Those they have now.
+    Now,
+    /// Whoever their queries may bring in or leave out one day: each thing without them, and with each of those that have
+    /// a policy. A thing in several of them can do no more than it can in one, because what lets it do something is one
+    /// statement, and more policies bring more that deny.
+    EverAny,
+}
+
 /// Policies that are the same for all who share them.
 type Shared = (Arc<[NamedPolicy]>, Needs);
 
 impl Fleet {
     /// All things, and all certificates that are not revoked, with what their policies make of
     /// them. Of their groups those are told that `groups` names. As it will be after `change`.
+    /// `joining` says whom dynamic groups are taken to have.
     ///
     /// # Errors
     /// When the registry cannot be read.
@@ -91,6 +103,7 @@ impl Fleet {
         &self,
         groups: &BTreeSet<String>,
         change: Option<&Change>,
+        joining: Joining,
     ) -> Result<Population, FleetError> {
         let instead = match change {
             Some(Change::Policy(policy)) => Some(policy),
@@ -119,6 +132,14 @@ impl Fleet {
         if let Some(change) = change {
             change.of_attachments(&mut attached);
         }
+        let mut open: Vec<String> = Vec::new();
+        if joining == Joining::EverAny {
+            for groups in memberships.values_mut() {
+                groups.retain(|group| !self.is_dynamic_named(group));
+            }
+            let dynamic = self.dynamic_names().into_iter();
+            open.extend(dynamic.filter(|name| attached.contains_key(&format!("group:{name}"))));
+        }
         let mut bound: HashMap<String, ThingName> = HashMap::new();
         self.each_row::<ThingName>("bound/", |key, thing| {
             bound.insert(key.to_owned(), thing);
@@ -135,35 +156,40 @@ impl Fleet {
             };
             let thing = bound.get(key);
             let member_of = thing.and_then(|thing| memberships.get(thing.as_str()));
-            let mut names: BTreeSet<PolicyName> = BTreeSet::new();
-            names.extend(
-                attached
-                    .get(&Target::Certificate(id).to_string())
-                    .cloned()
-                    .unwrap_or_default(),
-            );
-            for group in member_of.into_iter().flatten() {
-                let target = format!("group:{group}");
-                names.extend(attached.get(&target).cloned().unwrap_or_default());
+            // Only a thing comes into a group.
+            let joins = open.iter().filter(|_| thing.is_some()).map(Some);
+            for join in std::iter::once(None).chain(joins) {
+                let member_of = || member_of.into_iter().flatten().chain(join);
+                let mut names: BTreeSet<PolicyName> = BTreeSet::new();
+                names.extend(
+                    attached
+                        .get(&Target::Certificate(id).to_string())
+                        .cloned()
+                        .unwrap_or_default(),
+                );
+                for group in member_of() {
+                    let target = format!("group:{group}");
+                    names.extend(attached.get(&target).cloned().unwrap_or_default());
+                }
+                if !shared.contains_key(&names) {
+                    let read = self.shared(&names, instead)?;
+                    shared.insert(names.clone(), read);
+                }
+                let found = shared.get(&names).filter(|(p, _)| !p.is_empty());
+                let Some((policies, needs)) = found else {
+                    continue;
+                };
+                let of_interest = member_of().filter(|group| groups.contains(*group));
+                let of_interest: Vec<String> = of_interest.cloned().collect();
+                let of_interest = named.entry(of_interest).or_insert_with_key(|groups| {
+                    groups
+                        .iter()
+                        .map(|group| Arc::from(group.as_str()))
+                        .collect()
+                });
+                let context = self.context_for(&id, thing, *needs)?;
+                population.add(policies, &context, of_interest);
             }
-            if !shared.contains_key(&names) {
-                let read = self.shared(&names, instead)?;
-                shared.insert(names.clone(), read);
-            }
-            let Some((policies, needs)) = shared.get(&names).filter(|(p, _)| !p.is_empty()) else {
-                return Ok(());
-            };
-            let of_interest = member_of.into_iter().flatten();
-            let of_interest = of_interest.filter(|group| groups.contains(*group)).cloned();
-            let of_interest: Vec<String> = of_interest.collect();
-            let of_interest = named.entry(of_interest).or_insert_with_key(|groups| {
-                groups
-                    .iter()
-                    .map(|group| Arc::from(group.as_str()))
-                    .collect()
-            });
-            let context = self.context_for(&id, thing, *needs)?;
-            population.add(policies, &context, of_interest);
             Ok(())
         })?;
         Ok(population)

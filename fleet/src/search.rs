@@ -51,24 +51,41 @@ struct Live {
 impl Fleet {
     /// Hears that a connection of a thing has begun. Does not block.
     pub fn note_connected(&self, key: ConnectionKey, thing: &ThingName, at: SystemTime) {
-        let live = &mut *self.inner.connections.live.lock();
-        if live.of.insert(key, thing.clone()).is_none() {
-            live.things.entry(thing.clone()).or_insert((0, at)).0 += 1;
+        {
+            let live = &mut *self.inner.connections.live.lock();
+            if live.of.insert(key, thing.clone()).is_some() {
+                return;
+            }
+            let connections = &mut live.things.entry(thing.clone()).or_insert((0, at)).0;
+            *connections += 1;
+            if *connections > 1 {
+                return;
+            }
         }
+        self.connection_turned(thing);
     }
 
     /// Hears that a connection has ended. Does not block.
     pub fn note_disconnected(&self, key: ConnectionKey) {
-        let live = &mut *self.inner.connections.live.lock();
-        let Some(thing) = live.of.remove(&key) else {
-            return;
+        let thing = {
+            let live = &mut *self.inner.connections.live.lock();
+            let Some(thing) = live.of.remove(&key) else {
+                return;
+            };
+            match live.things.get_mut(&thing) {
+                Some((connections, _)) if *connections > 1 => {
+                    *connections -= 1;
+                    return;
+                }
+                _ => live.things.remove(&thing),
+            };
+            thing
         };
-        if let Some((connections, _)) = live.things.get_mut(&thing) {
-            *connections -= 1;
-            if *connections == 0 {
-                live.things.remove(&thing);
-            }
-        }
+        self.connection_turned(&thing);
+    }
+
+    pub(crate) fn is_connected(&self, thing: &ThingName) -> bool {
+        self.connectivity(thing).is_some()
     }
 
     fn connectivity(&self, thing: &ThingName) -> Option<SystemTime> {

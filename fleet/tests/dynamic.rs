@@ -119,3 +119,77 @@ fn things_made_while_a_query_is_new_are_not_missed() {
     dynamic(&fleet, "all", "attributes.site:ulm");
     assert!(members(&fleet, "all").is_empty());
 }
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < end, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+fn connection(number: u64) -> fleet::ConnectionKey {
+    fleet::ConnectionKey {
+        session: number,
+        version: 1,
+    }
+}
+
+#[test]
+fn members_come_and_go_with_their_connections() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let name = |n: usize| -> ThingName { format!("lamp-{n:03}").parse().unwrap() };
+    let expected =
+        |n: std::ops::Range<usize>| -> Vec<String> { n.map(|n| name(n).to_string()).collect() };
+    {
+        let fleet = open(directory.path());
+        (0..150).for_each(|n| thing(&fleet, &name(n), if n < 100 { "bonn" } else { "ulm" }));
+        fleet.note_connected(connection(0), &name(0), now);
+        dynamic(
+            &fleet,
+            "here",
+            "connectivity.connected:true AND attributes.site:bonn",
+        );
+        dynamic(&fleet, "away", "NOT connectivity.connected:true");
+        assert_eq!(members(&fleet, "here"), expected(0..1));
+        assert_eq!(members(&fleet, "away"), expected(1..150));
+        (1..150).for_each(|n| fleet.note_connected(connection(n as u64), &name(n), now));
+        until("all are here", || {
+            members(&fleet, "here") == expected(0..100)
+        });
+        until("nobody is away", || members(&fleet, "away").is_empty());
+        // A second connection, and the end of one of two, change nothing; the last one's does.
+        fleet.note_connected(connection(1_000), &name(0), now);
+        fleet.note_disconnected(connection(0));
+        fleet.note_disconnected(connection(5));
+        until("one is away", || members(&fleet, "away") == expected(5..6));
+        assert!(members(&fleet, "here").contains(&name(0).to_string()));
+        // To and fro, many times: what it is in the end.
+        for _ in 0..200 {
+            fleet.note_disconnected(connection(7));
+            fleet.note_connected(connection(7), &name(7), now);
+        }
+        fleet.note_disconnected(connection(8));
+        until("two are away", || members(&fleet, "away").len() == 2);
+        until("it is here still", || {
+            members(&fleet, "here").contains(&name(7).to_string())
+        });
+        // It follows attributes too, while it is connected.
+        let attributes = BTreeMap::from([("site".to_owned(), "ulm".to_owned())]);
+        let change = ThingChange {
+            attributes: Some(attributes),
+            ..ThingChange::default()
+        };
+        fleet.update_thing(&name(9), &change, None).unwrap();
+        assert!(!members(&fleet, "here").contains(&name(9).to_string()));
+    }
+    // After a start nobody is connected.
+    let fleet = open(directory.path());
+    filled(&fleet, "here");
+    filled(&fleet, "away");
+    until("nobody is here", || members(&fleet, "here").is_empty());
+    assert_eq!(members(&fleet, "away"), expected(0..150));
+    fleet.note_connected(connection(3), &name(3), now);
+    until("one is here", || members(&fleet, "here") == expected(3..4));
+}

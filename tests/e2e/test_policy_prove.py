@@ -107,6 +107,37 @@ def test_who_gets_a_policy_is_held_to_the_invariants_too(server, prove):
     assert [r["outcome"] for r in prove()] == ["broken"]
 
 
+def test_whoever_a_query_may_bring_into_a_group_is_held_to_the_invariants(server, prove):
+    """A dynamic group's members come and go with attributes, which are held against no claim: so with --keep-proofs a policy
+    of such a group is judged as if anybody could have it, or lose it."""
+    client = iot(server)
+    for name in ("lamp-1", "lamp-2"):
+        server.device(name)
+    server.cli("policy", "invariant", "set", "hall-only", "--topic", "hall/#", "--only-group", "hall")
+    server.cli("group", "create", "hall")
+    client.create_dynamic_thing_group(thingGroupName="bonn", queryString="attributes.site:bonn")
+    server.policy("wide", document(allow("Publish", "topic/hall/*")))
+    server.policy("never", document(deny("Publish", "topic/hall/*")))
+    # Nobody is in it, and the claim holds today; tomorrow an attribute may bring lamp-1 in.
+    said = server.refused("policy", "attach", "wide", "--group", "bonn", "--keep-proofs")
+    assert "policy wide attached to group:bonn would break invariant hall-only" in said, said
+    server.cli("policy", "attach", "wide", "--group", "bonn")
+    assert [r["outcome"] for r in prove()] == ["holds"]
+    client.update_thing(thingName="lamp-1", attributePayload={"attributes": {"site": "bonn"}})
+    assert [r["outcome"] for r in prove()] == ["broken"]
+    server.cli("policy", "detach", "wide", "--group", "bonn")
+    # What such a group denies keeps no claim: who leaves it has it no more.
+    server.cli("policy", "attach", "never", "--group", "bonn", "--keep-proofs")
+    said = server.refused("policy", "attach", "wide", "--device", "lamp-1", "--keep-proofs")
+    assert "would break invariant hall-only" in said, said
+    # The claim's own group may be one: who is in it may.
+    client.create_dynamic_thing_group(thingGroupName="ulm", queryString="attributes.site:ulm")
+    server.cli("policy", "invariant", "set", "hall-only", "--topic", "hall/#", "--only-group", "ulm")
+    server.cli("policy", "attach", "wide", "--group", "ulm", "--keep-proofs")
+    client.update_thing(thingName="lamp-2", attributePayload={"attributes": {"site": "ulm"}})
+    assert [r["outcome"] for r in prove()] == ["holds"]
+
+
 def test_what_breaks_an_invariant_is_refused_where_proofs_are_kept(server, prove, tmp_path):
     server.device("lamp-1")
     server.cli("policy", "invariant", "set", "own-data", "--owned", "dt/${thing}/#")

@@ -157,7 +157,6 @@ def test_a_dynamic_group_is_changed_by_its_query_alone(server):
         lambda: client.create_thing_group(thingGroupName="below", parentGroupName="all"),
         lambda: client.update_dynamic_thing_group(thingGroupName="static", thingGroupProperties={}),
         lambda: client.delete_dynamic_thing_group(thingGroupName="static"),
-        lambda: client.create_dynamic_thing_group(thingGroupName="online", queryString="connectivity.connected:true"),
     ):
         with pytest.raises(ClientError) as refused:
             attempt()
@@ -238,3 +237,32 @@ def test_who_may_go_from_which_state_to_which(shared, device):
         assert code_of(refused) in ("CertificateStateException", "InvalidRequestException")
     for wrong in (["--group", "nowhere"], ["--query", "("], ["--ca", "0" * 64], ["--certificate", "f" * 64], []):
         assert shared.refused("device", "revoke", *wrong, "--yes")
+
+
+def test_a_group_of_who_is_connected(server, connect):
+    """Its members come and go with their connections, and its policy with them."""
+    client = iot(server)
+    server.policy("lamps", {"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": ["iot:Connect", "iot:Subscribe", "iot:Receive"], "Resource": "*"}]})
+    server.policy("speak", {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:Publish", "Resource": "*"}]})
+    lamps = [server.device(f"lamp-{n}", "--policy", "lamps") for n in range(3)]
+    client.create_dynamic_thing_group(thingGroupName="online", queryString="connectivity.connected:true")
+    client.create_dynamic_thing_group(thingGroupName="offline", queryString="NOT connectivity.connected:true")
+    server.cli("policy", "attach", "speak", "--group", "online")
+    for name, expected in (("online", []), ("offline", ["lamp-0", "lamp-1", "lamp-2"])):
+        active(client, name)
+        assert members(client, name) == expected
+    one = connect(server, lamps[1])
+    eventually(lambda: members(client, "online") == ["lamp-1"], "it has come in")
+    assert members(client, "offline") == ["lamp-0", "lamp-2"]
+    # It may speak because it is connected, as soon as it is known to be.
+    eventually(lambda: one.publish("anywhere") == 0, "its policy has come with it")
+    one.close()
+    eventually(lambda: members(client, "online") == [], "it has gone")
+    two = connect(server, lamps[2])
+    eventually(lambda: members(client, "online") == ["lamp-2"], "another")
+    server.kill9()
+    two.close()
+    server.start()
+    eventually(lambda: members(client, "online") == [], "after a crash nobody is connected")
+    eventually(lambda: members(client, "offline") == ["lamp-0", "lamp-1", "lamp-2"], "and all are away")

@@ -86,7 +86,7 @@ pub(crate) struct PolicyTarget {
     /// A group: every member
     #[arg(long)]
     pub(crate) group: Option<String>,
-    /// Refuse it where it breaks a declared invariant
+    /// Refuse it where it breaks a declared invariant; of dynamic groups everybody counts as one who may come in or leave
     #[arg(long)]
     pub(crate) keep_proofs: bool,
 }
