@@ -268,11 +268,14 @@ impl Client {
 }
 
 fn agent(identity: &Identity, timeouts: Timeouts) -> Agent {
-    let root = Certificate::from_der(identity.root()).to_owned();
+    let roots = identity.roots().iter();
+    let roots: Vec<_> = roots
+        .map(|root| Certificate::from_der(root).to_owned())
+        .collect();
     let tls = TlsConfig::builder()
         .provider(TlsProvider::Rustls)
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .root_certs(RootCerts::new_with_certs(&[root]))
+        .root_certs(RootCerts::new_with_certs(&roots))
         .client_cert(Some(identity.https().clone()))
         .build();
     Agent::config_builder()

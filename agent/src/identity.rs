@@ -12,17 +12,18 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey};
 use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use crate::AgentError;
-use crate::files::{Disk, Files};
+use crate::files::{self, Disk, Files};
 use crate::renewal;
 
 /// The largest certificate or key file that is read.
 const IDENTITY_BYTES_MAX: u64 = 64 * 1024;
 
-/// A device's certificate chain and key, checked against each other, and the root it trusts.
+/// A device's certificate chain and key, checked against each other, and the roots it trusts.
 pub struct Identity {
     thing: String,
     https: ClientCert,
-    root: CertificateDer<'static>,
+    /// Oldest first.
+    roots: Vec<CertificateDer<'static>>,
     tls: Arc<ClientConfig>,
     firmware_root: Option<PathBuf>,
     dir: PathBuf,
@@ -57,15 +58,11 @@ impl Identity {
         let root_path = dir.join("root.crt");
 
         let chain = certificates(&certificate)?;
-        let root = certificates(&root_path)?
-            .into_iter()
-            .next()
-            .ok_or_else(|| {
-                content(
-                    &root_path,
-                    "holds no certificate; fetch the server's root.crt again",
-                )
-            })?;
+        let trusted = certificates(&root_path)?;
+        if trusted.is_empty() {
+            let what = "holds no certificate; fetch the server's root.crt again";
+            return Err(content(&root_path, what));
+        }
         let leaf = chain
             .first()
             .ok_or_else(|| content(&certificate, "holds no certificate in PEM"))?;
@@ -89,9 +86,11 @@ impl Identity {
             ClientCert::new_with_certs(&chain, key)
         };
         let mut roots = RootCertStore::empty();
-        roots
-            .add(root.clone())
-            .map_err(|error| content(&root_path, &format!("is not a usable root: {error}")))?;
+        for root in &trusted {
+            roots
+                .add(root.clone())
+                .map_err(|error| content(&root_path, &format!("is not a usable root: {error}")))?;
+        }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -110,7 +109,7 @@ impl Identity {
         Ok(Self {
             thing,
             https,
-            root,
+            roots: trusted,
             tls: Arc::new(tls),
             firmware_root,
             dir: dir.to_owned(),
@@ -181,13 +180,22 @@ impl Identity {
         key_pem: &str,
         files: &dyn Files,
     ) -> Result<(), (PathBuf, std::io::Error)> {
-        let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-        let chain_pem: String = chain
-            .iter()
-            .map(|der| pem::encode_config(&pem::Pem::new("CERTIFICATE", der.to_vec()), config))
-            .collect();
+        let chain_pem = in_pem(chain);
         let file = |ending: &str| self.dir.join(format!("{}.{ending}", self.file_name));
         renewal::swap(files, &file("crt"), &file("key"), &chain_pem, key_pem)
+    }
+
+    /// Puts other roots into `root.crt`: the old file or the new one, whatever happens.
+    ///
+    /// # Errors
+    /// The file and what the file system said.
+    pub(crate) fn trust(
+        &self,
+        roots: &[CertificateDer<'static>],
+        files: &dyn Files,
+    ) -> Result<(), (PathBuf, std::io::Error)> {
+        let path = self.dir.join("root.crt");
+        files::replace(files, &path, in_pem(roots).as_bytes()).map_err(|why| (path, why))
     }
 
     /// The thing's name: the certificate's common name, and the MQTT client id.
@@ -207,10 +215,10 @@ impl Identity {
         &self.https
     }
 
-    /// The root a server's certificate must lead to.
+    /// The roots that a server's certificate may lead to, oldest first.
     #[must_use]
-    pub fn root(&self) -> &CertificateDer<'static> {
-        &self.root
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
     }
 
     /// The firmware trust root that came with the identity.
@@ -218,6 +226,14 @@ impl Identity {
     pub fn firmware_root(&self) -> Option<&Path> {
         self.firmware_root.as_deref()
     }
+}
+
+fn in_pem(certificates: &[CertificateDer<'static>]) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    let text = |der: &CertificateDer<'static>| {
+        pem::encode_config(&pem::Pem::new("CERTIFICATE", der.to_vec()), config)
+    };
+    certificates.iter().map(text).collect()
 }
 
 fn content(path: &Path, what: &str) -> AgentError {

@@ -20,6 +20,7 @@ mod link;
 mod powercut;
 mod renewal;
 mod renewer;
+mod roots;
 mod slots;
 pub mod state;
 #[cfg(test)]

@@ -17,8 +17,9 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::files::{self, Files};
-use crate::https::{Client, HttpFault};
+use crate::https::Client;
 use crate::identity::Identity;
+use crate::roots;
 
 /// Where the certificates of the server's authority are (RFC 7030 §4.1).
 const CA_CERTIFICATES: &str = "/.well-known/est/cacerts";
@@ -32,6 +33,11 @@ const LATEST: u32 = 640;
 const AGAIN_PART: u32 = 10;
 /// The longest and shortest wait between two attempts.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+
+/// Looks at the authority's certificates in one life of the device's, at least.
+const LOOKS_PER_LIFE: u32 = 8;
+/// And the longest time between two.
+const LOOK_EVERY: Duration = Duration::from_secs(86_400);
 
 /// Why a certificate was not renewed.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +107,11 @@ pub(crate) fn renew(
                 .document(CA_CERTIFICATES)
                 .map_err(|fault| RenewalError::Server(fault.words().to_owned()))?;
             let known = certificates(&answer)?;
-            chain_to(identity.root(), &leaf, &known).ok_or(RenewalError::Answer(
-                "neither the issuer of the present one nor another below this device's root signed it",
+            // With a root that follows, the chain is the shorter one; it is kept once the new certificate is in use.
+            let followed = roots::follow(identity.roots(), &known, SystemTime::now());
+            let roots = followed.as_deref().unwrap_or(identity.roots());
+            chain_to(roots, &leaf, &known).ok_or(RenewalError::Answer(
+                "neither the issuer of the present one nor another below this device's roots signed it",
             ))?
         }
     };
@@ -111,29 +120,57 @@ pub(crate) fn renew(
         .map_err(|(path, why)| RenewalError::File { path, why })
 }
 
-/// Says, under the new certificate, that it is in use; what is asked for is not needed.
+/// Asks for the authority's certificates, which says that the certificate they are asked for under is in use, and takes
+/// roots that follow those that are trusted. Whether the roots are others now.
 ///
 /// # Errors
-/// [`HttpFault`]; the old certificate then goes with the next renewal.
-pub(crate) fn confirm(client: &Client) -> Result<(), HttpFault> {
-    client.document(CA_CERTIFICATES).map(drop)
+/// [`RenewalError`]; a certificate before this one then goes with the next renewal, and the roots stay as they are.
+pub(crate) fn look(
+    identity: &Identity,
+    client: &Client,
+    files: &dyn Files,
+    now: SystemTime,
+) -> Result<bool, RenewalError> {
+    let answer = client
+        .document(CA_CERTIFICATES)
+        .map_err(|fault| RenewalError::Server(fault.words().to_owned()))?;
+    let Some(roots) = roots::follow(identity.roots(), &certificates(&answer)?, now) else {
+        return Ok(false);
+    };
+    identity
+        .trust(&roots, files)
+        .map_err(|(path, why)| RenewalError::File { path, why })?;
+    Ok(true)
 }
 
-/// The certificates that lead from a leaf to the root, leaf first and without the root, out of those that are known.
+/// When the authority's certificates are looked at again: once a day, and several times in a short life. `random` is
+/// any number, and spreads a fleet.
+pub(crate) fn look_again(
+    life: (SystemTime, SystemTime),
+    now: SystemTime,
+    random: u32,
+) -> SystemTime {
+    let life = life.1.duration_since(life.0).unwrap_or_default();
+    let pause = (life / LOOKS_PER_LIFE).min(LOOK_EVERY);
+    now + pause / 2 + pause / 1000 * (random % 500)
+}
+
+/// The certificates that lead from a leaf to one of the roots, leaf first and without the root, out of those that are
+/// known.
 fn chain_to(
-    root: &CertificateDer<'static>,
+    roots: &[CertificateDer<'static>],
     leaf: &CertificateDer<'static>,
     known: &[CertificateDer<'static>],
 ) -> Option<Vec<CertificateDer<'static>>> {
     let mut chain = vec![leaf.clone()];
     while chain.len() <= LONGEST_CHAIN {
         let top = chain.last()?;
-        if signed(root, top) {
+        if roots.iter().any(|root| signed(root, top)) {
             return Some(chain);
         }
         let above = known
             .iter()
-            .find(|one| !chain.contains(one) && signed(one, top))?;
+            .find(|one| !chain.contains(one) && !roots.contains(one) && signed(one, top))?;
         chain.push(above.clone());
     }
     None
@@ -381,11 +418,12 @@ mod tests {
             .signed_by(&key(), &lower)
             .unwrap();
         let known = [&other, &lower, &root, &upper].map(|one| one.der().clone());
-        let chain = chain_to(root.der(), leaf.der(), &known).unwrap();
+        let only = |root: &rcgen::CertifiedIssuer<'_, KeyPair>| [root.der().clone()];
+        let chain = chain_to(&only(&root), leaf.der(), &known).unwrap();
         let expected = [leaf.der(), lower.der(), upper.der()];
         assert!(chain.iter().eq(expected));
-        assert_eq!(chain_to(other.der(), leaf.der(), &known), None);
-        assert_eq!(chain_to(root.der(), leaf.der(), &known[..2]), None);
+        assert_eq!(chain_to(&only(&other), leaf.der(), &known), None);
+        assert_eq!(chain_to(&only(&root), leaf.der(), &known[..2]), None);
     }
 
     proptest! {

@@ -1,5 +1,5 @@
 //! When the certificate is renewed, and what follows: the clients take the new identity, the link dials anew, and the
-//! server is told.
+//! server is told. And when it is looked whether the authority's root has a successor.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -24,8 +24,19 @@ pub(crate) enum Done {
     Renewed,
     /// There is none; why has been said.
     Failed,
-    /// The server knows that the new one is in use, or does not.
-    Confirmed(bool),
+    /// The server was asked for its authority's certificates under the one in use.
+    Looked(Looked),
+}
+
+/// What came of a look at the authority's certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// The roots are as they were.
+    Same,
+    /// There are others on disk.
+    OtherRoots,
+    /// There was no answer that could be used; why has been said.
+    Failed,
 }
 
 /// Keeps the identity fresh.
@@ -36,6 +47,8 @@ pub(crate) struct Renewer {
     due: SystemTime,
     /// From when on to tell the server that the new certificate is in use, once it has connected.
     confirm: Option<Option<SystemTime>>,
+    /// When the authority's certificates are looked at again.
+    look: SystemTime,
     working: bool,
 }
 
@@ -53,6 +66,7 @@ impl Renewer {
             tls,
             // One that was renewed before this start and never confirmed retires the old one with its own renewal.
             confirm: None,
+            look: renewal::look_again((from, until), SystemTime::now(), backoff::random()),
             working: false,
         }
     }
@@ -63,6 +77,7 @@ impl Renewer {
             Some(Some(at)) => at.min(self.due),
             _ => self.due,
         };
+        let next = next.min(self.look);
         let wait = next.duration_since(SystemTime::now()).unwrap_or_default();
         (!self.working).then_some(wait.min(LOOK_EVERY))
     }
@@ -78,17 +93,19 @@ impl Renewer {
     pub(crate) fn step(&mut self, done: mpsc::Sender<Done>) {
         let now = SystemTime::now();
         let (identity, client) = (Arc::clone(&self.identity), self.client.clone());
-        if matches!(self.confirm, Some(Some(at)) if at <= now) {
+        let confirms = matches!(self.confirm, Some(Some(at)) if at <= now);
+        if confirms || (self.look <= now && self.due > now) {
             self.working = true;
             tokio::task::spawn_blocking(move || {
-                let confirmed = renewal::confirm(&client);
-                if let Err(fault) = &confirmed {
-                    tracing::debug!(
-                        "the server was not told of the certificate in use: {}",
-                        fault.words()
-                    );
-                }
-                let _ = done.blocking_send(Done::Confirmed(confirmed.is_ok()));
+                let looked = match renewal::look(&identity, &client, &Disk, now) {
+                    Ok(true) => Looked::OtherRoots,
+                    Ok(false) => Looked::Same,
+                    Err(error) => {
+                        tracing::debug!("the authority's certificates were not looked at: {error}");
+                        Looked::Failed
+                    }
+                };
+                let _ = done.blocking_send(Done::Looked(looked));
             });
         } else if self.due <= now {
             self.working = true;
@@ -110,8 +127,7 @@ impl Renewer {
         self.working = false;
         let now = SystemTime::now();
         match done {
-            Done::Confirmed(true) => self.confirm = None,
-            Done::Confirmed(false) => self.confirm = Some(Some(now + CONFIRM_AGAIN)),
+            Done::Looked(looked) => self.looked(*looked, now),
             Done::Failed => self.put_off(now),
             Done::Renewed => match self.identity.reopen(now) {
                 Ok(identity) => {
@@ -125,6 +141,31 @@ impl Renewer {
             },
         }
         false
+    }
+
+    /// The certificate in use was told with it; other roots are believed from the next connection on.
+    fn looked(&mut self, looked: Looked, now: SystemTime) {
+        self.look = renewal::look_again(self.identity.life(), now, backoff::random());
+        if looked == Looked::Failed {
+            self.confirm = self.confirm.map(|_| Some(now + CONFIRM_AGAIN));
+            return;
+        }
+        self.confirm = None;
+        if looked == Looked::Same {
+            return;
+        }
+        match self.identity.reopen(now) {
+            Ok(identity) => {
+                self.client.adopt(&identity);
+                self.tls.send_replace(identity.tls());
+                tracing::info!(
+                    "the authority's roots changed: {} are trusted",
+                    identity.roots().len()
+                );
+                self.identity = Arc::new(identity);
+            }
+            Err(error) => tracing::warn!("the roots that were taken cannot be used: {error}"),
+        }
     }
 
     fn put_off(&mut self, now: SystemTime) {

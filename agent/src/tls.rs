@@ -56,7 +56,7 @@ fn explain_certificate(fault: &CertificateError, host: &str) -> String {
             "the certificate of {host} is not valid yet by this device's clock: set the clock"
         ),
         CertificateError::UnknownIssuer => format!(
-            "the certificate of {host} was not issued under this identity's root.crt: is --server the server that made this device?"
+            "the certificate of {host} was not issued under a root in this identity's root.crt: is --server the server that made this device?"
         ),
         other => format!("the certificate of {host} is not acceptable: {other:?}"),
     }

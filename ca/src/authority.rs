@@ -1,11 +1,15 @@
 //! The authority as it runs: an issuing key in custody, and what it signs.
 
 mod constraints;
+mod cross;
 mod founding;
 mod issuer;
 mod plan;
+mod root;
 mod root_key;
 mod rotation;
+mod succession;
+mod trust;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,6 +25,7 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use crate::blocked::BlockedKeys;
 use crate::custody::{Keyring, Signer};
 use crate::error::CaError;
 use crate::facts::CertificateName;
@@ -34,7 +39,11 @@ use crate::{pem, profile, times};
 pub(crate) use issuer::Issuer;
 pub use issuer::IssuerNumber;
 pub use plan::{IssuingPlan, Made, Plan, RootPlan};
+pub use root::RootNumber;
 pub use rotation::sign_issuing_request;
+pub use succession::{Successor, cross_sign};
+pub use trust::RootState;
+use trust::{Change, State};
 
 /// How far a certificate's life reaches back, for devices whose clock is late.
 const BACKDATED: Duration = Duration::from_secs(60);
@@ -106,42 +115,13 @@ impl Issued {
 pub struct Authority {
     dir: PathBuf,
     keyring: Keyring,
-    root_public: PublicKey,
     state: ArcSwap<State>,
     /// Held by whoever changes the state.
     change: Mutex<Change>,
     /// Without a slash at its end.
     public_url: String,
     terms: Terms,
-}
-
-/// What is trusted and what signs, as of one moment.
-struct State {
-    root: CertificateDer<'static>,
-    /// Oldest first; the current one is the last.
-    issuers: Vec<Arc<Issuer>>,
-    current: Arc<Issuer>,
-}
-
-/// Takes what client certificates lead to.
-type TakeAnchors = Box<dyn Fn(&[CertificateDer<'static>]) + Send>;
-
-#[derive(Default)]
-struct Change {
-    /// SHA-256 of the root's key as it was given out last.
-    exported: Option<String>,
-    listeners: Vec<TakeAnchors>,
-}
-
-impl State {
-    fn anchors(&self) -> Vec<CertificateDer<'static>> {
-        let issuing = self.issuers.iter().map(|issuer| issuer.der.clone());
-        std::iter::once(self.root.clone()).chain(issuing).collect()
-    }
-
-    fn issuer(&self, number: IssuerNumber) -> Option<&Arc<Issuer>> {
-        self.issuers.iter().find(|issuer| issuer.number == number)
-    }
+    blocked: BlockedKeys,
 }
 
 impl Authority {
@@ -150,6 +130,30 @@ impl Authority {
     pub fn with_terms(mut self, terms: Terms) -> Self {
         self.terms = terms;
         self
+    }
+
+    /// The same authority, which certifies no key of these lists.
+    #[must_use]
+    pub fn with_blocked_keys(mut self, blocked: BlockedKeys) -> Self {
+        self.blocked = blocked;
+        self
+    }
+
+    /// The lists of keys that it does not certify.
+    #[must_use]
+    pub const fn blocked_keys(&self) -> &BlockedKeys {
+        &self.blocked
+    }
+
+    /// Refuses a key that a list has.
+    ///
+    /// # Errors
+    /// [`CaError::BlockedKey`]; [`CaError::BlockedKeys`] where a list cannot be asked.
+    pub fn refuse_blocked(&self, key: &PublicKey) -> Result<(), CaError> {
+        match self.blocked.find(key)? {
+            Some(list) => Err(CaError::BlockedKey { list }),
+            None => Ok(()),
+        }
     }
 
     /// The terms of what it signs now.
@@ -216,86 +220,16 @@ impl Authority {
     }
 
     fn open(dir: &Path, public_url: String, keyring: Keyring) -> Result<Self, CaError> {
-        let (state, root_public) = founding::open(dir, &keyring)?;
+        let state = founding::open(dir, &keyring)?;
         Ok(Self {
             dir: dir.to_owned(),
             keyring,
-            root_public,
             state: ArcSwap::from_pointee(state),
             change: Mutex::default(),
             public_url,
             terms: Terms::default(),
+            blocked: BlockedKeys::default(),
         })
-    }
-
-    /// The root as DER: what devices trust.
-    #[must_use]
-    pub fn root_der(&self) -> CertificateDer<'static> {
-        self.state.load().root.clone()
-    }
-
-    /// The issuing certificate of now as DER.
-    #[must_use]
-    pub fn issuing_der(&self) -> CertificateDer<'static> {
-        self.state.load().current.der.clone()
-    }
-
-    /// The issuing certificate with this number as DER.
-    #[must_use]
-    pub fn issuing_der_of(&self, issuer: IssuerNumber) -> Option<CertificateDer<'static>> {
-        let state = self.state.load();
-        state.issuer(issuer).map(|issuer| issuer.der.clone())
-    }
-
-    /// What stands between a certificate of this issuer and the root, as PEM, the issuing certificate first.
-    #[must_use]
-    pub fn chain_pem_of(&self, issuer: IssuerNumber) -> Option<String> {
-        let state = self.state.load();
-        state.issuer(issuer).map(|issuer| issuer.chain_pem())
-    }
-
-    /// The DNS names that the issuing certificate of now permits servers to have; none for any.
-    ///
-    /// # Errors
-    /// [`CaError::Unreadable`], which an open authority does not have.
-    pub fn permitted_dns(&self) -> Result<Vec<String>, CaError> {
-        constraints::permitted_dns(&self.state.load().current.der)
-    }
-
-    /// Which issuing certificates there are, oldest first; the last signs.
-    #[must_use]
-    pub fn issuers(&self) -> Vec<IssuerNumber> {
-        let state = self.state.load();
-        state.issuers.iter().map(|issuer| issuer.number).collect()
-    }
-
-    /// What a device that has the root needs to follow any certificate to it, as DER: the root,
-    /// every issuing certificate, the current one first, and what stands between them.
-    #[must_use]
-    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
-        let state = self.state.load();
-        let mut all = vec![state.root.clone()];
-        for der in state.issuers.iter().rev().flat_map(|issuer| issuer.chain()) {
-            if !all.contains(der) {
-                all.push(der.clone());
-            }
-        }
-        all
-    }
-
-    /// What a client's certificate may lead to, as DER: the root, and every issuing certificate,
-    /// for clients that send no chain.
-    #[must_use]
-    pub fn anchors(&self) -> Vec<CertificateDer<'static>> {
-        self.state.load().anchors()
-    }
-
-    /// Hands [`Self::anchors`] to `take` now and whenever they have changed, before anything is
-    /// issued under a new one.
-    pub fn tell_anchors(&self, take: impl Fn(&[CertificateDer<'static>]) + Send + 'static) {
-        let mut change = self.change.lock();
-        take(&self.anchors());
-        change.listeners.push(Box::new(take));
     }
 
     /// Whether the issuing key could sign now.
@@ -304,18 +238,6 @@ impl Authority {
     /// [`CaError::Custody`], with the custodian's reason.
     pub fn ready(&self) -> Result<(), CaError> {
         Ok(self.state.load().current.custody.ready()?)
-    }
-
-    /// The root as PEM.
-    #[must_use]
-    pub fn root_pem(&self) -> String {
-        pem::certificate(&self.root_der())
-    }
-
-    /// The issuing certificate of now as PEM.
-    #[must_use]
-    pub fn issuing_pem(&self) -> String {
-        pem::certificate(&self.issuing_der())
     }
 
     /// Where lists, OCSP and issuers are found from outside; without a slash at its end.
@@ -370,6 +292,7 @@ impl Authority {
     /// # Errors
     /// [`CaError::Invalid`] for a subject that the profile does not have,
     /// [`CaError::AuthorityKey`] for one of the authority's own keys,
+    /// [`CaError::BlockedKey`] for one that a list has,
     /// [`CaError::OutsideIssuer`] when `now` is not in the issuing certificate's life,
     /// [`CaError::Custody`] when the key cannot be used, [`CaError::Lint`] when the result is not
     /// what was meant.
@@ -413,6 +336,7 @@ impl Authority {
         let names = subject.check(rules)?;
         constraints::check_names(&issuer.der, &names)?;
         self.refuse_own_key(key)?;
+        self.refuse_blocked(key)?;
         let (not_before, not_after) = self.life(issuer, rules, lifetime, now)?;
         let serial = Serial::random()?;
         let pointers = rules
@@ -476,7 +400,7 @@ impl Authority {
         let state = self.state.load();
         let which = if state.issuers.iter().any(|one| key == one.public_key()) {
             "issuing"
-        } else if *key == self.root_public {
+        } else if state.roots.iter().any(|one| *key == one.public) {
             "root"
         } else {
             return Ok(());

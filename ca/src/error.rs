@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::blocked::BlockedKeysError;
 use crate::custody::CustodyError;
 
 /// An authority that could not be opened, or something it refused to sign.
@@ -87,6 +88,31 @@ pub enum CaError {
     AuthorityKey {
         /// `root` or `issuing`.
         which: &'static str,
+    },
+    /// A request for a certificate over a key that others have.
+    #[error(
+        "the key is one that is known to others ({} has it): make a new key pair, on a system \
+         whose random numbers are good",
+        list.display()
+    )]
+    BlockedKey {
+        /// The list that has it.
+        list: PathBuf,
+    },
+    /// A list of blocked keys that cannot be asked: nothing is signed meanwhile.
+    #[error(transparent)]
+    BlockedKeys(#[from] BlockedKeysError),
+    /// Something failed, and a key that was made for it stays where nothing leads to it.
+    #[error(
+        "{failed}; the key that was made for it stays in the token and is used by nothing ({uri}): remove it there ({why})"
+    )]
+    Orphaned {
+        /// What failed.
+        failed: Box<CaError>,
+        /// The key, as a PKCS #11 URI.
+        uri: String,
+        /// Why it could not be removed.
+        why: String,
     },
     /// The root's key is not with the server.
     #[error(

@@ -7,6 +7,7 @@
 //! Above it, `fleet` knows whose certificate is alive, `broker` and `control` speak TLS with it.
 
 mod authority;
+mod blocked;
 mod crl;
 mod csr;
 pub mod custody;
@@ -30,9 +31,10 @@ mod server;
 mod times;
 
 pub use authority::{
-    Authority, AuthorityConfig, Issued, IssuerNumber, IssuingPlan, Made, Plan, RootPlan, Terms,
-    sign_issuing_request,
+    Authority, AuthorityConfig, Issued, IssuerNumber, IssuingPlan, Made, Plan, RootNumber,
+    RootPlan, RootState, Successor, Terms, cross_sign, sign_issuing_request,
 };
+pub use blocked::{BlockedKeys, BlockedKeysError};
 pub use crl::{MAX_CRL_ENTRIES, RevocationList, RevocationReason, RevokedEntry};
 pub use csr::{Csr, CsrError, MAX_CSR_BYTES, RequestedNames};
 pub use custody::{KeyCustody, Keyring, Token, TokenSigner, token_of};
@@ -43,6 +45,7 @@ pub use foreign::{ForeignAuthority, ForeignCertificate, ForeignError};
 pub use identifier::{CertificateId, InvalidIdentifier, Serial};
 pub use key_pair::KeyPair;
 pub use ocsp::{CertificateState, MAX_OCSP_REQUEST_BYTES, OcspRefusal, OcspRequest, OcspResponder};
+pub use pem::certificate as certificate_pem;
 pub use pointers::{CrlShard, CrlShards, Pointers};
 pub use profile::{
     DEVICE_VALIDITY, MAX_COMMON_NAME_CHARS, MAX_SERVER_NAMES, OCSP_RESPONDER_VALIDITY,

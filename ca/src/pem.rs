@@ -25,6 +25,7 @@ pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
 }
 
 /// The PEM text of a certificate.
-pub(crate) fn certificate(der: &[u8]) -> String {
+#[must_use]
+pub fn certificate(der: &[u8]) -> String {
     encode("CERTIFICATE", der).as_str().to_owned()
 }

@@ -62,7 +62,7 @@ impl fmt::Debug for ServerIdentity {
 
 impl Authority {
     /// The server's certificate from `dir/server.pem` (mode 0600) while it was signed by this
-    /// authority, covers exactly `names` and has more than a third of its life before it; a new
+    /// authority below its newest root that has an issuing certificate, covers exactly `names` and has more than a third of its life before it; a new
     /// one, saved there, otherwise. The first name is the subject's common name.
     ///
     /// # Errors
@@ -105,16 +105,30 @@ impl Authority {
         let life = facts.not_after.duration_since(facts.not_before).ok()?;
         let remaining = facts.not_after.duration_since(now).ok()?;
         let usable = facts.profile() == Some(Profile::Server)
+            && self.root_of(issuer.number) == self.root_of_issuing()
             && certificate.public_key().raw == key.public().der()
             && covered == wanted
             && facts.not_before <= now
             && remaining > life / 3;
         usable.then(|| ServerIdentity {
-            chain: chain(leaf.clone(), &issuer),
+            chain: self.chain(leaf.clone(), &issuer, now),
             key,
             facts,
             issuer: issuer.number,
         })
+    }
+
+    /// What a client with any root that is trusted and has not ended can follow.
+    fn chain(
+        &self,
+        leaf: CertificateDer<'static>,
+        issuer: &Issuer,
+        now: SystemTime,
+    ) -> Vec<CertificateDer<'static>> {
+        std::iter::once(leaf)
+            .chain(issuer.chain().cloned())
+            .chain(self.crosses(issuer.root, now))
+            .collect()
     }
 
     fn new_identity(
@@ -137,17 +151,11 @@ impl Authority {
         durable::write(path, text.as_bytes(), Readers::Owner)?;
         Ok(ServerIdentity {
             facts: CertificateFacts::read(&issued.der)?,
-            chain: chain(issued.certificate(), &*self.issuer(issued.issuer)?),
+            chain: self.chain(issued.certificate(), &*self.issuer(issued.issuer)?, now),
             key,
             issuer: issued.issuer,
         })
     }
-}
-
-fn chain(leaf: CertificateDer<'static>, issuer: &Issuer) -> Vec<CertificateDer<'static>> {
-    std::iter::once(leaf)
-        .chain(issuer.chain().cloned())
-        .collect()
 }
 
 /// The first name that fits; clients look at the names, not at this.

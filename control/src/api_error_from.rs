@@ -80,6 +80,7 @@ impl From<CaError> for ApiError {
         match error {
             CaError::Invalid { .. }
             | CaError::AuthorityKey { .. }
+            | CaError::BlockedKey { .. }
             | CaError::OutsideIssuer { .. } => Self::invalid(message),
             CaError::RootOffline => Self::new(
                 StatusCode::CONFLICT,

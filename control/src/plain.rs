@@ -23,7 +23,7 @@ const MAX_TAKEN_BYTES: usize = 1024 * 1024;
 
 /// The plain listener's routes.
 pub(crate) fn router(faces: &RevocationFaces, authority: &Arc<Authority>) -> Router {
-    let root = Bytes::from(authority.root_der().to_vec());
+    let (root, roots) = (Arc::clone(authority), Arc::clone(authority));
     let (first, later) = (Arc::clone(authority), Arc::clone(authority));
     let (whole, shards, later_shards) = (faces.clone(), faces.clone(), faces.clone());
     let (posted, gotten) = (faces.clone(), faces.clone());
@@ -60,7 +60,14 @@ pub(crate) fn router(faces: &RevocationFaces, authority: &Arc<Authority>) -> Rou
                 ocsp(gotten, BASE64.decode(request.as_bytes()).ok()).await
             }),
         )
-        .route("/root.crt", get(async move || certificate(root.clone())))
+        .route(
+            "/root.crt",
+            get(async move || certificate(Bytes::from(root.root_der().to_vec()))),
+        )
+        .route(
+            "/root/{file}",
+            get(async move |Path(file): Path<String>| root_numbered(&roots, &file)),
+        )
         .route(
             "/issuing.crt",
             get(async move || issuing(&first, Some(IssuerNumber::FIRST))),
@@ -131,6 +138,16 @@ async fn ocsp(faces: RevocationFaces, request: Option<Vec<u8>>) -> Response {
 fn issuing(authority: &Authority, number: Option<IssuerNumber>) -> Response {
     match number.and_then(|number| authority.issuing_der_of(number)) {
         Some(der) => certificate(Bytes::from(der.to_vec())),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// `N.crt`, a root that is trusted.
+fn root_numbered(authority: &Authority, file: &str) -> Response {
+    let roots = authority.roots().unwrap_or_default();
+    let named = |root: &&ca::RootState| !root.retired && file == format!("{}.crt", root.number);
+    match roots.iter().find(named) {
+        Some(root) => certificate(Bytes::from(root.der.to_vec())),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

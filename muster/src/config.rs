@@ -49,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) keys: KeySettings,
     /// How long after its end a device's certificate may still be renewed under itself.
     pub(crate) expired_grace: Duration,
+    /// Lists of keys that are not certified.
+    pub(crate) blocked_keys: Vec<PathBuf>,
 }
 
 /// Where the authority's keys are kept, and where what opens them is found.
@@ -119,6 +121,8 @@ struct FileCa {
     pkcs11_module: Option<PathBuf>,
     pkcs11_token: Option<String>,
     pkcs11_pin_file: Option<PathBuf>,
+    #[serde(default)]
+    blocked_keys: Vec<PathBuf>,
 }
 
 impl FileCa {
@@ -453,6 +457,7 @@ impl Settings {
             record_decisions: file.policy.record_decisions.unwrap_or(true),
             keys: file.ca.keys(),
             expired_grace: file.ca.expired_grace()?,
+            blocked_keys: file.ca.blocked_keys.clone(),
             terms: file.ca.terms()?,
         })
     }

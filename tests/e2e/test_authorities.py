@@ -412,3 +412,36 @@ def test_a_foreign_certificate_is_no_operators_and_no_claim(shared, factory, fre
     shared.json("device", "import", admin.name, "--certificate", str(crt))
     status, kind, _ = send(shared, "GET", "/things", identity=admin)
     assert (status, kind) == (403, "AccessDeniedException")
+
+
+def test_the_command_line_does_what_the_api_does(server, connect, tmp_path):
+    made = Factory(tmp_path / "factory")
+    code = server.cli("ca", "registration-code").strip()
+    assert code == iot(server).get_registration_code()["registrationCode"]
+    proof, _ = made.sign(f"/CN={code}")
+    wrong, _ = made.sign("/CN=another")
+    assert "--verification" in server.refused("ca", "register", made.crt)
+    assert "registration code" in server.refused("ca", "register", made.crt, "--verification", wrong)
+    assert server.json("ca", "list-registered")["authorities"] == []
+    id = server.json("ca", "register", made.crt, "--verification", proof, "--inactive")["certificateId"]
+    [one] = server.json("ca", "list-registered")["authorities"]
+    assert (one["certificateId"], one["status"], one["autoRegistrationStatus"]) == (id, "INACTIVE", "DISABLE")
+    lamp = made.device(server, "lamp-1")
+    server.cli("ca", "activate", id)
+    server.cli("device", "import", "lamp-1", "--certificate", lamp.certificate, "--policy", "device-default")
+    live = connect(server, lamp)
+    server.cli("ca", "deactivate", id, "--yes")
+    assert live.end().reason == 0x98
+    with pytest.raises(Refused):
+        connect(server, lamp)
+    assert "INACTIVE" in server.cli("ca", "list-registered")
+    server.cli("ca", "activate", id)
+    connect(server, lamp).close()
+    assert "deactivate the authority" in server.refused("ca", "unregister", id, "--yes")
+    server.cli("ca", "deactivate", id, "--yes")
+    server.cli("ca", "unregister", id, "--yes")
+    assert server.json("ca", "list-registered")["authorities"] == []
+    other = Factory(tmp_path / "other", "Other")
+    server.cli("ca", "register", other.crt, "--sni-only", "--auto")
+    [one] = server.json("ca", "list-registered")["authorities"]
+    assert (one["certificateMode"], one["autoRegistrationStatus"]) == ("SNI_ONLY", "ENABLE")

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from server import NotReady
+from server import NotReady, muster
 from test_authority import issuers, state
 from test_certificate_status import ok
 
@@ -131,3 +131,67 @@ def test_keys_in_the_clear_are_encrypted_and_open_under_the_passphrase_alone(mak
     with pytest.raises(NotReady) as failed:
         server.start("--config", str(settings))
     assert "cannot be opened" in str(failed.value) and PASSPHRASE not in str(failed.value)
+
+
+CEREMONY = """transcript = "ceremony.txt"
+[root]
+common_name = "Token Root CA"
+key = "p384"
+validity_days = 7300
+[issuing]
+common_name = "Token Devices CA"
+key = "{kind}"
+validity_days = 1825
+[keys]
+"""
+
+
+@pytest.mark.parametrize("kind, said", [("p384", "secp384r1"), ("rsa3072", "(3072 bit)")])
+def test_kinds_that_the_token_has(make_server, connect, token, tmp_path, kind, said):
+    server = make_server("--config", str(token.settings), start=False)
+    file = tmp_path / "ceremony.toml"
+    file.write_text(CEREMONY.replace("{kind}", kind) + token.settings.read_text().replace("[ca]\n", ""))
+    done = muster("ca", "ceremony", file, "--data", server.data, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert private_keys(server) == []
+    server.start()
+    text = ok("openssl", "x509", "-in", server.data / "ca/issuing.crt", "-noout", "-text")
+    assert said in text, text
+    lamp = server.device("lamp-1")
+    connect(server, lamp)
+    assert state(server, lamp, tmp_path / "lamp-1") == "good"
+    # The root's key signs too, and so does that of its successor, of the same kind.
+    server.cli("ca", "succeed-root")
+    assert objects(token) == 4 * 2
+    assert "secp384r1" in ok("openssl", "x509", "-in", server.data / "ca/root-2/root.crt", "-noout", "-text")
+    server.cli("device", "revoke", "lamp-1", "--yes")
+    assert state(server, lamp, tmp_path / "lamp-1") == "revoked"
+
+
+def objects(token):
+    """How many halves of keys lie in the token."""
+    return len([file for file in token.tokens.rglob("*.object") if file.name != "token.object"])
+
+
+def test_a_key_of_what_failed_does_not_stay_in_the_token(make_server, token, tmp_path):
+    server = make_server("--config", str(token.settings))
+    assert objects(token) == 2 * 2
+    # Its place is taken.
+    taken = server.data / "ca/issuing-2"
+    (taken / "something").mkdir(parents=True)
+    server.refused("ca", "rotate-issuing")
+    assert "cannot put the issuing certificate" in server.stderr()
+    assert issuers(server) == [1] and objects(token) == 2 * 2
+    shutil.rmtree(taken)
+    # A request that is not answered yet keeps its key, whatever fails beside it.
+    server.cli("ca", "rotate-issuing", "--csr-out", tmp_path / "next.csr")
+    assert objects(token) == 3 * 2
+    server.refused("ca", "rotate-issuing", "--cert", server.root)
+    assert objects(token) == 3 * 2
+    # What a crash left half done goes at the next start, with its key.
+    half = server.data / "ca/.issuing-2-half"
+    half.mkdir()
+    (half / "issuing.pkcs11").write_text((server.data / "ca/issuing-request.pkcs11").read_text())
+    server.kill9()
+    server.start()
+    assert objects(token) == 3 * 2 and not half.exists()

@@ -1,6 +1,8 @@
 """Keys that a certificate is made for and keys that are refused, through every door that takes a request."""
 
 import base64
+import datetime
+import hashlib
 import random
 import subprocess
 
@@ -12,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 import api
+from server import NotReady
 
 CRL_REASON = "keyCompromise"
 
@@ -188,3 +191,94 @@ def test_one_key_is_one_things(shared, door, fresh_name):
         verb = ("replace", anyone, "--yes") if anyone == other else ("create", anyone)
         said = shared.refused("device", *verb, "--csr", str(file), "--out", str(door.directory / f"{anyone}-no"))
         assert "someone else may have it" in said, said
+
+
+def fingerprints(key):
+    """What lists call a key: by its SubjectPublicKeyInfo, by openssl-blacklist's and by badkeys' reckoning."""
+    public = key.public_key()
+    spki = hashlib.sha256(public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    numbers = public.public_numbers()
+    number = numbers.n if hasattr(numbers, "n") else numbers.x
+    blocks = hashlib.sha256(number.to_bytes((number.bit_length() + 7) // 8, "big")).digest()[:15] + b"\x07"
+    modulus = hashlib.sha1(f"Modulus={number:X}\n".encode()).hexdigest()[20:] if hasattr(numbers, "n") else None
+    return spki, modulus, blocks
+
+
+@pytest.mark.parametrize("way", [CommandLine, Api, Est])
+def test_keys_that_are_known_to_others(make_server, tmp_path, way):
+    known = {"spki": ec.generate_private_key(ec.SECP256R1()), "debian": rsa.generate_private_key(65537, 2048),
+             "badkeys-rsa": rsa.generate_private_key(65537, 2048), "badkeys-p256": ec.generate_private_key(ec.SECP256R1())}
+    text, blocks, settings = tmp_path / "keys.txt", tmp_path / "blocklist.dat", tmp_path / "settings.toml"
+    text.write_text(f"# known\n{fingerprints(known['spki'])[0]}\n{fingerprints(known['debian'])[1]}\n")
+    listed = [fingerprints(known[one])[2] for one in ("badkeys-rsa", "badkeys-p256")]
+    rows = sorted([*listed, *(hashlib.sha256(bytes([n])).digest()[:16] for n in range(200))])
+    blocks.write_bytes(b"".join(rows))
+    settings.write_text(f'[ca]\nblocked_keys = ["{text}", "{blocks}"]\n')
+    server = make_server("--config", str(settings))
+    door = way(server, tmp_path)
+    for name, key in known.items():
+        said = door.refused(name, request(key, name))
+        assert "known to others" in said and str(blocks if "badkeys" in name else text) in said, said
+        assert name not in [one["thingName"] for one in api.iot(server).list_things()["things"]]
+    door.taken("good", request(ec.generate_private_key(ec.SECP256R1()), "good"))
+    # Another authority's certificate over such a key is nobody's either.
+    if way is CommandLine:
+        alone = tmp_path / "alone.pem"
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "alone")])
+        now = datetime.datetime.now(datetime.timezone.utc)
+        certificate = (x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(known["spki"].public_key())
+                       .serial_number(7).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=9)))
+        alone.write_bytes(certificate.sign(known["spki"], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        with pytest.raises(ClientError, match="known to others"):
+            api.iot(server).register_certificate_without_ca(certificatePem=alone.read_text(), status="ACTIVE")
+
+
+def test_a_list_that_is_none_stops_the_start(make_server, tmp_path):
+    listed, settings = tmp_path / "keys.txt", tmp_path / "settings.toml"
+    settings.write_text(f'[ca]\nblocked_keys = ["{listed}"]\n')
+    for content, words in ((None, "No such file"), ("# none\n", "no fingerprint"), ("0123\n", "line 1"), ("ab" * 32 + "\nhello\n", "line 2")):
+        if content is not None:
+            listed.write_text(content)
+        with pytest.raises(NotReady) as refused:
+            make_server("--config", str(settings))
+        assert "ca.blocked_keys" in refused.value.stderr and str(listed) in refused.value.stderr and words in refused.value.stderr
+
+
+ODD = x509.ObjectIdentifier("1.3.6.1.4.1.55555.1")
+
+
+def asking(key, name, *extensions):
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def test_what_a_request_asks_for_beyond_its_key_is_not_given(shared, door, fresh_name):
+    """An authority's rights, the server's name, extensions nobody knows: the certificate has none of them."""
+    wishes = [(x509.BasicConstraints(ca=True, path_length=None), True), (x509.UnrecognizedExtension(ODD, b"\x05\x00"), True),
+              (x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), False)]
+    server_name = (x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+    name = fresh_name()
+    key = ec.generate_private_key(ec.SECP256R1())
+    if isinstance(door, Est):
+        # Here it says who asks, and somebody else's names are a mistake or worse.
+        status, text = door.ask(name, asking(key, name, *wishes, server_name))
+        assert status == 403 and "other names" in text, text
+    else:
+        wishes.append(server_name)
+    door.taken(name, asking(key, name, *wishes))
+    if isinstance(door, CommandLine):
+        made = x509.load_pem_x509_certificate((door.directory / f"{name}-out" / f"{name}.crt").read_bytes())
+        names = [extension.oid for extension in made.extensions]
+        assert ODD not in names and x509.oid.ExtensionOID.SUBJECT_ALTERNATIVE_NAME not in names
+        assert made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
+        usage = made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert list(usage) == [x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]
+    name = fresh_name()
+    huge = asking(ec.generate_private_key(ec.SECP256R1()), name, (x509.UnrecognizedExtension(ODD, bytes(40_000)), False))
+    if isinstance(door, Est):
+        status, text = door.ask(name, huge)
+        assert status == 413 and "at most" in text, text
+    else:
+        assert "at most" in door.refused(name, huge)

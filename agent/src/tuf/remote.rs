@@ -62,9 +62,12 @@ impl Remote {
             None => {}
         }
         if let Some(identity) = &source.identity {
-            let root = Certificate::from_der(identity.root()).to_owned();
+            let roots = identity.roots().iter();
+            let roots: Vec<_> = roots
+                .map(|root| Certificate::from_der(root).to_owned())
+                .collect();
             tls = tls
-                .root_certs(RootCerts::new_with_certs(&[root]))
+                .root_certs(RootCerts::new_with_certs(&roots))
                 .client_cert(Some(identity.https().clone()));
         }
         let timeouts = Timeouts::default();

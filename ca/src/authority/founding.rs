@@ -17,10 +17,9 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 
-use super::issuer::{
-    CertificateFile, Issuer, IssuerNumber, check_chain, check_fresh, is_self_signed, read_chain,
-};
+use super::issuer::{CertificateFile, Issuer, IssuerNumber, check_chain, check_fresh, read_chain};
 use super::plan::{IssuingPlan, Made, Plan, RootPlan};
+use super::root::{self, Root, RootNumber};
 use super::{BACKDATED, State, constraints, root_key, rotation};
 use crate::custody::{Custody, Keyring, Signer};
 use crate::durable::{self, Readers};
@@ -74,13 +73,16 @@ pub(super) fn found(
     let beside = durable::parent(dir);
     durable::create_dir(&beside)?;
     let prefix = staging_prefix(dir)?;
-    sweep(&beside, &prefix)?;
+    sweep(&beside, &prefix, keyring)?;
     let staging = tempfile::Builder::new()
         .prefix(&prefix)
         .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(&beside)
         .map_err(durable::failed("create a directory in", &beside))?;
-    fill(staging.path(), plan, keyring, now)?;
+    if let Err(failed) = fill(staging.path(), plan, keyring, now) {
+        let names = [ROOT, ISSUING];
+        return Err(keyring.abandon(staging.path(), &names, Path::new(""), failed));
+    }
     durable::sync_dir(staging.path())?;
     // Atomic; an empty directory in its place is replaced, anything else refuses it.
     fs::rename(staging.path(), dir).map_err(durable::failed("put the new authority into", dir))?;
@@ -97,13 +99,12 @@ fn staging_prefix(dir: &Path) -> Result<String, CaError> {
 }
 
 /// Removes what foundings that were cut short left behind: keys that signed nothing in use.
-fn sweep(beside: &Path, prefix: &str) -> Result<(), CaError> {
+fn sweep(beside: &Path, prefix: &str, keyring: &Keyring) -> Result<(), CaError> {
     let entries = fs::read_dir(beside).map_err(durable::failed("read the directory", beside))?;
     for entry in entries {
         let entry = entry.map_err(durable::failed("read the directory", beside))?;
         if entry.file_name().to_string_lossy().starts_with(prefix) {
-            let path = entry.path();
-            fs::remove_dir_all(&path).map_err(durable::failed("remove", &path))?;
+            keyring.sweep(&entry.path(), &[ROOT, ISSUING], Path::new(""))?;
         }
     }
     Ok(())
@@ -127,9 +128,7 @@ fn fill(dir: &Path, plan: Plan, keyring: &Keyring, now: SystemTime) -> Result<()
             (root, key)
         }
     };
-    let root_public = PublicKey::of_certificate(&root).map_err(|refused| {
-        CaError::invalid("root certificate", "(as given)", refused.to_string())
-    })?;
+    let roots = [Arc::new(Root::new(RootNumber::FIRST, root.clone(), dir)?)];
     let (chain, key) = match plan.issuing {
         IssuingPlan::Made {
             certificate,
@@ -153,15 +152,15 @@ fn fill(dir: &Path, plan: Plan, keyring: &Keyring, now: SystemTime) -> Result<()
             (chain, keyring.keep(key, dir, ISSUING)?)
         }
     };
-    let issuer = Issuer::new(IssuerNumber::FIRST, chain, &root, key)?;
-    check_fresh(&issuer, &[], (&root, &root_public), now)?;
+    let issuer = Issuer::new(IssuerNumber::FIRST, chain, &roots, key)?;
+    check_fresh(&issuer, &[], &roots, now)?;
     let write =
         |file, text: &str| durable::write(&dir.join(file), text.as_bytes(), Readers::Everyone);
     write(ROOT_CERTIFICATE, &pem::certificate(&root))?;
     write(ISSUING_CERTIFICATE, &issuer.chain_pem())
 }
 
-fn make_root(
+pub(super) fn make_root(
     made: &Made,
     key: &dyn Custody,
     now: SystemTime,
@@ -179,19 +178,15 @@ fn make_root(
 }
 
 /// A root that is there already, held against the key that came with it.
-fn read_root(text: &str, key: Option<&SecretKey>) -> Result<CertificateDer<'static>, CaError> {
+pub(super) fn read_root(
+    text: &str,
+    key: Option<&SecretKey>,
+) -> Result<CertificateDer<'static>, CaError> {
     let refused = |reason: &str| CaError::invalid("root certificate", "(as given)", reason);
     let [root] = &read_chain(text.as_bytes())?[..] else {
         return Err(refused("it is one certificate"));
     };
-    let facts = CertificateFacts::read(root)?;
-    if !(facts.is_ca && facts.key_usages.key_cert_sign) {
-        return Err(refused("it is not an authority's (CA:TRUE, keyCertSign)"));
-    }
-    if !is_self_signed(root)? {
-        return Err(refused("it is not signed by its own key"));
-    }
-    let public = PublicKey::of_certificate(root).map_err(|error| refused(&error.to_string()))?;
+    let public = Root::new(RootNumber::FIRST, root.clone(), Path::new(""))?.public;
     if key.is_some_and(|key| *key.public() != public) {
         return Err(refused("its key is another than the private key beside it"));
     }
@@ -264,44 +259,29 @@ fn authority_params(
     Ok(params)
 }
 
-/// Opens the authority in `dir`: its files, held against each other, and the root's public key.
-pub(super) fn open(dir: &Path, keyring: &Keyring) -> Result<(State, PublicKey), CaError> {
-    let root_file = CertificateFile::read(dir.join(ROOT_CERTIFICATE))?;
-    let root = root_file.der()?.clone();
-    if !is_self_signed(&root)? {
-        return Err(root_file.damaged("is not signed by its own key"));
-    }
-    if !root_key::settle(dir)? {
-        let key = keyring.open(dir, ROOT)?;
-        root_file.require_key(&dir.join(ROOT_KEY), key.as_ref())?;
-    }
-    let root_public = PublicKey::of_certificate(&root)
-        .map_err(|refused| root_file.damaged(format!("cannot be used: {refused}")))?;
-    let mut current = Arc::new(read_issuer(IssuerNumber::FIRST, dir, keyring, &root)?);
+/// Opens the authority in `dir`: its files, held against each other.
+pub(super) fn open(dir: &Path, keyring: &Keyring) -> Result<State, CaError> {
+    let roots = root::open(dir, keyring)?;
+    let mut current = Arc::new(read_issuer(IssuerNumber::FIRST, dir, keyring, &roots)?);
     let mut issuers = vec![Arc::clone(&current)];
-    for (number, dir) in rotation::later(dir)? {
-        current = Arc::new(read_issuer(number, &dir, keyring, &root)?);
+    for (number, dir) in rotation::later(dir, keyring)? {
+        current = Arc::new(read_issuer(number, &dir, keyring, &roots)?);
         issuers.push(Arc::clone(&current));
     }
     rotation::settle(dir, keyring, &issuers)?;
-    let state = State {
-        root,
-        issuers,
-        current,
-    };
-    Ok((state, root_public))
+    State::new(roots, issuers)
 }
 
 fn read_issuer(
     number: IssuerNumber,
     dir: &Path,
     keyring: &Keyring,
-    root: &CertificateDer<'static>,
+    roots: &[Arc<Root>],
 ) -> Result<Issuer, CaError> {
     let file = CertificateFile::read(dir.join(ISSUING_CERTIFICATE))?;
     let key = keyring.open(dir, ISSUING)?;
     file.require_key(&dir.join(ISSUING_KEY), key.as_ref())?;
-    Issuer::new(number, file.chain.clone(), root, key)
+    Issuer::new(number, file.chain.clone(), roots, key)
         .map_err(|error| file.damaged(format!("cannot be used ({error})")))
 }
 

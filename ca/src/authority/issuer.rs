@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
@@ -10,6 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use x509_parser::extensions::ParsedExtension;
 
+use super::root::{Root, RootNumber};
 use crate::custody::Custody;
 use crate::durable;
 use crate::error::CaError;
@@ -61,6 +63,8 @@ impl fmt::Display for IssuerNumber {
 /// An issuing certificate with its key's custodian.
 pub(crate) struct Issuer {
     pub(crate) number: IssuerNumber,
+    /// The root that it leads to.
+    pub(crate) root: RootNumber,
     pub(crate) der: CertificateDer<'static>,
     /// What stands between it and the root, nearest first; empty where the root signed it.
     pub(crate) above: Vec<CertificateDer<'static>>,
@@ -70,22 +74,18 @@ pub(crate) struct Issuer {
 }
 
 impl Issuer {
-    /// Puts a chain and its key's custodian together, after both were held against the root.
+    /// Puts a chain and its key's custodian together, after both were held against the newest root
+    /// that the chain leads to.
     ///
     /// # Errors
     /// [`CaError::Invalid`], naming what does not fit.
     pub(crate) fn new(
         number: IssuerNumber,
         chain: Vec<CertificateDer<'static>>,
-        root: &CertificateDer<'static>,
+        roots: &[Arc<Root>],
         custody: Box<dyn Custody>,
     ) -> Result<Self, CaError> {
-        let mut chain = chain;
-        // The root itself may have come along.
-        if chain.len() > 1 && chain.last() == Some(root) {
-            chain.pop();
-        }
-        check_chain(&chain, root)?;
+        let (root, chain) = below(chain, roots)?;
         let mut chain = chain.into_iter();
         let der = chain
             .next()
@@ -98,6 +98,7 @@ impl Issuer {
             subject_key_id(&der)?.ok_or_else(|| refused("it has no subject key identifier"))?;
         Ok(Self {
             number,
+            root,
             facts: CertificateFacts::read(&der)?,
             key_id,
             above: chain.collect(),
@@ -147,6 +148,25 @@ impl Issuer {
 
 fn refused(reason: &str) -> CaError {
     CaError::invalid("issuing certificate", "(as given)", reason)
+}
+
+/// A chain without the root it leads to, and which that is. What does not fit is said of the newest.
+fn below(
+    mut chain: Vec<CertificateDer<'static>>,
+    roots: &[Arc<Root>],
+) -> Result<(RootNumber, Vec<CertificateDer<'static>>), CaError> {
+    // The root itself may have come along.
+    if chain.len() > 1 && roots.iter().any(|root| chain.last() == Some(&root.der)) {
+        chain.pop();
+    }
+    let mut first = None;
+    for root in roots.iter().rev() {
+        match check_chain(&chain, &root.der) {
+            Ok(()) => return Ok((root.number, chain)),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.unwrap_or_else(|| refused("there is no root")))
 }
 
 /// Each certificate may sign others, is signed by the next, the last by the root, and none ends
@@ -235,8 +255,8 @@ pub(crate) fn read_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Ca
 /// has.
 pub(crate) fn check_fresh(
     fresh: &Issuer,
-    others: &[std::sync::Arc<Issuer>],
-    root: (&CertificateDer<'static>, &PublicKey),
+    others: &[Arc<Issuer>],
+    roots: &[Arc<Root>],
     now: SystemTime,
 ) -> Result<(), CaError> {
     if !fresh.facts.is_valid_at(now) {
@@ -253,7 +273,7 @@ pub(crate) fn check_fresh(
     let known = others
         .iter()
         .map(|other| (&other.der, other.public_key()))
-        .chain([root]);
+        .chain(roots.iter().map(|root| (&root.der, &root.public)));
     for (der, key) in known {
         if key == fresh.public_key() {
             return Err(refused(

@@ -6,9 +6,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Authority;
 use super::founding::{ROOT, ROOT_KEY};
+use super::root::{Root, RootNumber};
 use crate::custody::Custody;
 use crate::durable::{self, Readers};
 use crate::error::CaError;
@@ -47,28 +49,38 @@ pub(super) fn remove(path: &Path) -> Result<(), CaError> {
 }
 
 impl Authority {
-    /// Whether the root's key is with the server.
+    /// Whether the newest root's key is with the server.
     ///
     /// # Errors
     /// [`CaError::File`].
     pub fn has_root_key(&self) -> Result<bool, CaError> {
-        Ok(durable::read(&self.dir.join(OFFLINE))?.is_none())
+        Self::key_is_here(&self.state.load().root)
     }
 
-    /// The root's key under a passphrase, as PEM that `openssl pkcs8` reads, for keeping it
+    pub(super) fn key_is_here(root: &Root) -> Result<bool, CaError> {
+        let offline = durable::read(&root.place.join(OFFLINE))?.is_some();
+        Ok(!offline && !root.retired)
+    }
+
+    /// A root's key (the newest's where no number is given) under a passphrase, as PEM that `openssl pkcs8` reads, for keeping it
     /// elsewhere. It stays here until [`Self::take_root_offline`] is told of this text.
     ///
     /// # Errors
     /// [`CaError::RootOffline`]; [`CaError::Invalid`] for a passphrase that is too short.
-    pub fn export_root_key(&self, passphrase: &Passphrase) -> Result<String, CaError> {
+    pub fn export_root_key(
+        &self,
+        number: Option<RootNumber>,
+        passphrase: &Passphrase,
+    ) -> Result<String, CaError> {
         let mut change = self.change.lock();
-        let key = self.root_key()?;
+        let root = self.root_numbered(number)?;
+        let key = self.key_of(&root)?;
         let Some(secret) = key.secret() else {
             let reason = "it is in a token, which does not give it out: keep the token elsewhere, and set ca.pkcs11_token to another for what follows";
             return Err(CaError::invalid("root key", "(not shown)", reason));
         };
         let text = secret.to_sealed_pem(passphrase)?;
-        change.exported = Some(digest(&text));
+        change.exported = Some((root.number, digest(&text)));
         Ok(text)
     }
 
@@ -80,14 +92,15 @@ impl Authority {
     /// key is where it was.
     pub fn take_root_offline(&self, kept: &str) -> Result<(), CaError> {
         let mut change = self.change.lock();
-        self.root_key()?;
-        if change.exported.as_deref() != Some(kept) {
+        let given_out = change.exported.take_if(|(_, digest)| digest == kept);
+        let Some((number, _)) = given_out else {
             let reason = "it is the SHA-256 of the key as it was given out last, while this server has been running: take it out again";
             return Err(CaError::invalid("digest", kept, reason));
-        }
-        mark_offline(&self.dir)?;
-        change.exported = None;
-        remove(&self.dir.join(ROOT_KEY))
+        };
+        let root = self.root_numbered(Some(number))?;
+        self.key_of(&root)?;
+        mark_offline(&root.place)?;
+        remove(&root.place.join(ROOT_KEY))
     }
 
     /// Signs a statement for people with the root's key, or with the issuing one where the root is
@@ -109,20 +122,33 @@ impl Authority {
         Ok((signature, "issuing"))
     }
 
-    /// The root's key, for one act.
+    /// The newest root's key, for one act.
     pub(super) fn root_key(&self) -> Result<Box<dyn Custody>, CaError> {
-        if !self.has_root_key()? {
+        self.key_of(&self.state.load().root)
+    }
+
+    fn key_of(&self, root: &Root) -> Result<Box<dyn Custody>, CaError> {
+        if !Self::key_is_here(root)? {
             return Err(CaError::RootOffline);
         }
-        let path = self.dir.join(ROOT_KEY);
-        let key = self.keyring.open(&self.dir, ROOT)?;
-        if *key.public_key() != self.root_public {
+        let key = self.keyring.open(&root.place, ROOT)?;
+        if *key.public_key() != root.public {
             return Err(CaError::Damaged {
-                path,
-                problem: "is not the key of root.crt".to_owned(),
+                path: root.place.join(ROOT_KEY),
+                problem: "is not the root's key".to_owned(),
             });
         }
         Ok(key)
+    }
+
+    fn root_numbered(&self, number: Option<RootNumber>) -> Result<Arc<Root>, CaError> {
+        let state = self.state.load();
+        let number = number.unwrap_or(state.root.number);
+        let found = state.roots.iter().find(|root| root.number == number);
+        found.cloned().ok_or_else(|| {
+            let reason = "there is no root of that number: see muster ca show";
+            CaError::invalid("root", &number.to_string(), reason)
+        })
     }
 }
 

@@ -14,13 +14,15 @@ use std::time::SystemTime;
 use rcgen::{CertificateParams, DistinguishedName, DnType};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use tempfile::TempDir;
 
+use super::Authority;
 use super::constraints::permitted_dns;
 use super::founding::{ISSUING, ISSUING_CERTIFICATE, sign_issuing};
 use super::issuer::{Issuer, IssuerNumber, check_fresh, read_chain};
 use super::plan::{ISSUING_VALIDITY, Made};
 use super::root_key::remove;
-use super::{Authority, Change, State};
+use super::trust::{Change, State};
 use crate::csr::Csr;
 use crate::custody::{FileKey, Keyring, Signer, copy, find};
 use crate::durable::{self, Readers};
@@ -35,8 +37,12 @@ const STAGING: &str = ".issuing-";
 const REQUESTED: &str = "issuing-request";
 
 /// The directories of the issuing certificates after the first, in order. What a crash left
-/// unfinished is removed.
-pub(super) fn later(dir: &Path) -> Result<Vec<(IssuerNumber, PathBuf)>, CaError> {
+/// unfinished is removed; where its key is in a token that is away, at a later start.
+pub(super) fn later(
+    dir: &Path,
+    keyring: &Keyring,
+) -> Result<Vec<(IssuerNumber, PathBuf)>, CaError> {
+    let requested = find(dir, REQUESTED)?.unwrap_or_default();
     let read = durable::failed("read the directory", dir);
     let entries = fs::read_dir(dir).map_err(read)?;
     let mut found = Vec::new();
@@ -45,7 +51,7 @@ pub(super) fn later(dir: &Path) -> Result<Vec<(IssuerNumber, PathBuf)>, CaError>
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
         if name.starts_with(STAGING) {
-            fs::remove_dir_all(&path).map_err(durable::failed("remove", &path))?;
+            keyring.sweep(&path, &[ISSUING], &requested)?;
         } else if let Some(number) = name
             .strip_prefix(LATER)
             .and_then(|number| number.parse().ok())
@@ -77,13 +83,19 @@ pub(super) fn settle(
 }
 
 /// Where the key of the next issuing certificate comes from.
-enum NextKey {
+pub(super) enum NextKey {
     /// Made now; the root's key that is with the server signs.
     Made,
     /// Brought along.
     Brought(SecretKey),
     /// That of the request, whose file this is.
     Requested(PathBuf),
+}
+
+/// The next issuing certificate, whole in a directory that is not in its place yet.
+pub(super) struct Prepared {
+    staging: TempDir,
+    issuer: Issuer,
 }
 
 impl Authority {
@@ -102,7 +114,7 @@ impl Authority {
                 key: key.kind(),
                 validity: ISSUING_VALIDITY,
             };
-            let root = (&state.root, root_key.as_ref());
+            let root = (&state.root.der, root_key.as_ref());
             let permitted = permitted_dns(&state.current.der)?;
             Ok(vec![sign_issuing(root, &made, &permitted, key, now)?])
         })
@@ -146,21 +158,31 @@ impl Authority {
     ) -> Result<IssuerNumber, CaError> {
         let mut change = self.change.lock();
         let chain = read_chain(chain_pem.as_bytes())?;
-        let key = match (secret, find(&self.dir, REQUESTED)?) {
-            (Some(secret), _) => NextKey::Brought(secret),
-            (None, Some(requested)) => NextKey::Requested(requested),
+        let key = self.next_key(secret)?;
+        let number = self.adopt(&mut change, key, now, |_, _| Ok(chain))?;
+        self.settle_answered()?;
+        Ok(number)
+    }
+
+    /// The key that came along, or that of the request.
+    pub(super) fn next_key(&self, secret: Option<SecretKey>) -> Result<NextKey, CaError> {
+        match (secret, find(&self.dir, REQUESTED)?) {
+            (Some(secret), _) => Ok(NextKey::Brought(secret)),
+            (None, Some(requested)) => Ok(NextKey::Requested(requested)),
             (None, None) => {
                 let reason = "nothing was requested: make the request first, or bring the key too";
-                return Err(CaError::invalid(
+                Err(CaError::invalid(
                     "issuing certificate",
                     "(as given)",
                     reason,
-                ));
+                ))
             }
-        };
-        let number = self.adopt(&mut change, key, now, |_, _| Ok(chain))?;
-        settle(&self.dir, &self.keyring, &self.state.load().issuers)?;
-        Ok(number)
+        }
+    }
+
+    /// Removes the key of a request that was answered.
+    pub(super) fn settle_answered(&self) -> Result<(), CaError> {
+        settle(&self.dir, &self.keyring, &self.state.load().issuers)
     }
 
     fn adopt(
@@ -171,13 +193,48 @@ impl Authority {
         chain: impl FnOnce(&State, &PublicKey) -> Result<Vec<CertificateDer<'static>>, CaError>,
     ) -> Result<IssuerNumber, CaError> {
         let state = self.state.load_full();
+        let prepared = self.prepare(&state, key, now, chain)?;
+        self.put(change, &state, prepared)
+    }
+
+    /// Puts the next issuing certificate together, below the newest root; nothing has changed yet.
+    pub(super) fn prepare(
+        &self,
+        state: &State,
+        key: NextKey,
+        now: SystemTime,
+        chain: impl FnOnce(&State, &PublicKey) -> Result<Vec<CertificateDer<'static>>, CaError>,
+    ) -> Result<Prepared, CaError> {
         let number = state.current.number.next();
         let staging = tempfile::Builder::new()
             .prefix(&format!("{STAGING}{number}-"))
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir_in(&self.dir)
             .map_err(durable::failed("create a directory in", &self.dir))?;
-        let place = staging.path();
+        let prepared = self.fill(state, number, staging.path(), key, now, chain);
+        match prepared {
+            Ok(issuer) => Ok(Prepared { staging, issuer }),
+            Err(failed) => Err(self.abandoned(&staging, failed)),
+        }
+    }
+
+    /// An error, after the key that was made for nothing is gone.
+    fn abandoned(&self, staging: &TempDir, failed: CaError) -> CaError {
+        let requested = find(&self.dir, REQUESTED).ok().flatten();
+        let requested = requested.unwrap_or_default();
+        self.keyring
+            .abandon(staging.path(), &[ISSUING], &requested, failed)
+    }
+
+    fn fill(
+        &self,
+        state: &State,
+        number: IssuerNumber,
+        place: &Path,
+        key: NextKey,
+        now: SystemTime,
+        chain: impl FnOnce(&State, &PublicKey) -> Result<Vec<CertificateDer<'static>>, CaError>,
+    ) -> Result<Issuer, CaError> {
         let custody = match key {
             NextKey::Made => self.keyring.make(place, ISSUING, KeyKind::P256)?,
             NextKey::Brought(secret) => self.keyring.keep(secret, place, ISSUING)?,
@@ -186,34 +243,37 @@ impl Authority {
                 self.keyring.open(place, ISSUING)?
             }
         };
-        let chain = chain(&state, custody.public_key())?;
-        let issuer = Issuer::new(number, chain, &state.root, custody)?;
-        check_fresh(
-            &issuer,
-            &state.issuers,
-            (&state.root, &self.root_public),
-            now,
-        )?;
+        let chain = chain(state, custody.public_key())?;
+        let newest = std::slice::from_ref(&state.root);
+        let issuer = Issuer::new(number, chain, newest, custody)?;
+        check_fresh(&issuer, &state.issuers, &state.roots, now)?;
         durable::write(
             &place.join(ISSUING_CERTIFICATE),
             issuer.chain_pem().as_bytes(),
             Readers::Everyone,
         )?;
         durable::sync_dir(place)?;
+        Ok(issuer)
+    }
+
+    /// Puts it in its place, and goes over to it and to the roots of `state`.
+    pub(super) fn put(
+        &self,
+        change: &Change,
+        state: &State,
+        Prepared { staging, issuer }: Prepared,
+    ) -> Result<IssuerNumber, CaError> {
+        let number = issuer.number;
         let target = self.dir.join(format!("{LATER}{number}"));
-        fs::rename(place, &target)
-            .map_err(durable::failed("put the issuing certificate into", &target))?;
+        fs::rename(staging.path(), &target)
+            .map_err(durable::failed("put the issuing certificate into", &target))
+            .map_err(|failed| self.abandoned(&staging, failed))?;
         let _ = staging.keep();
         durable::sync_dir(&self.dir)?;
 
-        let current = Arc::new(issuer);
         let mut issuers = state.issuers.clone();
-        issuers.push(Arc::clone(&current));
-        let next = State {
-            root: state.root.clone(),
-            issuers,
-            current,
-        };
+        issuers.push(Arc::new(issuer));
+        let next = State::new(state.roots.clone(), issuers)?;
         // Trusted before it signs.
         let anchors = next.anchors();
         change.listeners.iter().for_each(|take| take(&anchors));
@@ -260,11 +320,11 @@ pub fn sign_issuing_request(
 }
 
 /// The common name of the next issuing certificate: that of the first with its number behind.
-fn next_name(state: &State) -> Result<String, CaError> {
+pub(super) fn next_name(state: &State) -> Result<String, CaError> {
     let first = state
         .issuers
         .first()
-        .map_or(&state.root, |issuer| &issuer.der);
+        .map_or(&state.root.der, |issuer| &issuer.der);
     let certificate = facts::parse(first)?;
     let name = certificate
         .subject()

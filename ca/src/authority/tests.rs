@@ -183,15 +183,11 @@ impl Custody for Away {
 
 /// Gives the issuing key to another custodian.
 fn entrust(authority: &Authority, custody: Box<dyn Custody>) {
-    let root = authority.root_der();
+    let roots = authority.state.load().roots.clone();
     let chain = vec![authority.issuing_der()];
-    let issuer = Issuer::new(IssuerNumber::FIRST, chain, &root, custody).unwrap();
-    let current = Arc::new(issuer);
-    authority.state.store(Arc::new(State {
-        root,
-        issuers: vec![Arc::clone(&current)],
-        current,
-    }));
+    let issuer = Issuer::new(IssuerNumber::FIRST, chain, &roots, custody).unwrap();
+    let state = State::new(roots, vec![Arc::new(issuer)]).unwrap();
+    authority.state.store(Arc::new(state));
 }
 
 /// A custodian with another key than its certificate says.

@@ -62,15 +62,59 @@ impl Keyring {
         if self.custody != KeyCustody::Pkcs11 {
             return self.keep(SecretKey::generate(kind)?, dir, name);
         }
-        if kind != KeyKind::P256 {
-            let reason = "keys in a token are made as p256";
-            return Err(CaError::invalid("key kind", &format!("{kind:?}"), reason));
-        }
-        let key = self.token()?.generate()?;
+        let key = self.token()?.generate(kind)?;
         let public = pem::encode("PUBLIC KEY", key.public_key().der());
         let text = format!("{}\n{}", key.uri(), public.as_str());
-        durable::write(&file(dir, name, TOKEN), text.as_bytes(), Readers::Owner)?;
-        Ok(Box::new(key))
+        let written = durable::write(&file(dir, name, TOKEN), text.as_bytes(), Readers::Owner);
+        match written {
+            Ok(()) => Ok(Box::new(key)),
+            // Nothing leads to it.
+            Err(failed) => Err(match key.destroy() {
+                Ok(()) => failed,
+                Err(why) => orphaned(failed, key.uri(), &why),
+            }),
+        }
+    }
+
+    /// Removes a directory that something was cut short in, and the keys that were made for it. One
+    /// whose key is in a token that is away stays for another time.
+    ///
+    /// # Errors
+    /// [`CaError::File`].
+    pub(crate) fn sweep(&self, dir: &Path, names: &[&str], unless: &Path) -> Result<(), CaError> {
+        for name in names {
+            let path = file(dir, name, TOKEN);
+            if !same(&path, unless) && self.forget(&path).is_err() {
+                return Ok(());
+            }
+        }
+        std::fs::remove_dir_all(dir).map_err(durable::failed("remove", dir))
+    }
+
+    /// What failed after keys were made in `dir`: those of a token go with it, or are named. A key
+    /// that the file `unless` leads to is another's, and stays.
+    pub(crate) fn abandon(
+        &self,
+        dir: &Path,
+        names: &[&str],
+        unless: &Path,
+        failed: CaError,
+    ) -> CaError {
+        let mut failed = failed;
+        for name in names {
+            let path = file(dir, name, TOKEN);
+            if same(&path, unless) {
+                continue;
+            }
+            if let Err(why) = self.forget(&path)
+                && let Ok(Some((text, _))) = durable::read(&path)
+            {
+                let text = String::from_utf8_lossy(&text);
+                let uri = text.lines().next().unwrap_or_default().to_owned();
+                failed = orphaned(failed, uri, &why);
+            }
+        }
+        failed
     }
 
     /// Keeps a key that was made elsewhere.
@@ -133,6 +177,34 @@ impl Keyring {
         Ok(Box::new(key))
     }
 
+    /// Whether keys of this kind can be made.
+    pub(crate) fn makes(&self, kind: KeyKind) -> bool {
+        match self.custody {
+            KeyCustody::Pkcs11 => kind != KeyKind::Ed25519,
+            KeyCustody::File | KeyCustody::EncryptedFile => !matches!(kind, KeyKind::Rsa(_)),
+        }
+    }
+
+    /// Removes a key for good, by the file that leads to it.
+    ///
+    /// # Errors
+    /// [`CaError::File`]; [`CaError::Custody`] where the key is in a token and that cannot be asked.
+    pub(crate) fn forget(&self, path: &Path) -> Result<(), CaError> {
+        if path.extension().is_some_and(|ending| ending == TOKEN)
+            && let Some((text, _)) = durable::read(path)?
+            && let Some((label, id, _)) = read_reference(&text)
+            && let Some(token) = self.token.as_ref().filter(|token| token.label() == label)
+        {
+            token.destroy(&id)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(durable::failed("remove", path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn token(&self) -> Result<&Token, CaError> {
         self.token.as_ref().ok_or_else(|| {
             let reason = "keys are kept in a token, and which is not said: set ca.pkcs11_module and ca.pkcs11_token";
@@ -145,6 +217,23 @@ impl Keyring {
             let reason = "keys are encrypted, and there is no passphrase: set ca.key_passphrase_file, the variable MUSTER_CA_PASSPHRASE or the systemd credential muster-ca-passphrase";
             CaError::invalid("ca.key_custody", "encrypted-file", reason)
         })
+    }
+}
+
+/// An error, and a key that was made and could not be removed.
+fn orphaned(failed: CaError, uri: String, why: &dyn fmt::Display) -> CaError {
+    CaError::Orphaned {
+        failed: Box::new(failed),
+        uri,
+        why: why.to_string(),
+    }
+}
+
+/// Whether two files lead to one key.
+fn same(one: &Path, other: &Path) -> bool {
+    match (durable::read(one), durable::read(other)) {
+        (Ok(Some((one, _))), Ok(Some((other, _)))) => *one == *other,
+        _ => false,
     }
 }
 

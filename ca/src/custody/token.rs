@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{SHA256, SHA384, digest};
 use aws_lc_rs::rand;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
@@ -17,7 +17,7 @@ use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::types::AuthPin;
 use data_encoding::HEXLOWER;
-use der::asn1::{Any, BitString, ObjectIdentifier, OctetString};
+use der::asn1::{Any, BitString, Null, ObjectIdentifier, OctetString};
 use der::{Decode, Encode};
 use parking_lot::Mutex;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -26,12 +26,14 @@ use zeroize::Zeroizing;
 
 use super::{Custody, CustodyError};
 use crate::error::CaError;
-use crate::public_key::PublicKey;
+use crate::public_key::{KeyKind, PublicKey};
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-/// Octets of a coordinate of P-256, and of each half of a signature.
-const COORDINATE_BYTES: usize = 32;
+const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+/// 65537, big-endian.
+const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 /// Octets of a key's id in the token (CKA_ID).
 pub(super) const ID_BYTES: usize = 16;
 
@@ -74,18 +76,18 @@ impl Token {
         &self.inner.label
     }
 
-    /// Makes a P-256 key pair in the token; the private key can neither be read nor taken out.
+    /// Makes a key pair in the token; the private key can neither be read nor taken out. What was
+    /// made and cannot be used is removed again.
     ///
     /// # Errors
-    /// [`CaError::Custody`], saying what the token is missing or answered.
-    pub(crate) fn generate(&self) -> Result<TokenKey, CaError> {
+    /// [`CaError::Invalid`] for a kind that no token is asked for; [`CaError::Custody`], saying what
+    /// the token is missing or answered.
+    pub(crate) fn generate(&self, kind: KeyKind) -> Result<TokenKey, CaError> {
+        let (mechanism, of_kind) = making(kind)?;
         let mut id = [0; ID_BYTES];
         rand::fill(&mut id).map_err(|_| CaError::Cryptography("make random octets"))?;
         let name = format!("muster {}", HEXLOWER.encode(&id));
-        let curve = P256
-            .to_der()
-            .map_err(|_| CaError::Cryptography("name a curve"))?;
-        let point = self.with(|session| {
+        let made = self.with(|session| {
             let shared = |of_public: bool| {
                 vec![
                     Attribute::Token(true),
@@ -95,24 +97,50 @@ impl Token {
                 ]
             };
             let mut public = shared(true);
-            public.extend([Attribute::EcParams(curve.clone()), Attribute::Verify(true)]);
+            public.extend(of_kind.iter().cloned());
+            public.push(Attribute::Verify(true));
             let mut private = shared(false);
             private.extend([
                 Attribute::Sensitive(true),
                 Attribute::Extractable(false),
                 Attribute::Sign(true),
             ]);
-            let mechanism = Mechanism::EccKeyPairGen;
             let (public, _) = session.generate_key_pair(&mechanism, &public, &private)?;
-            ec_point(session, public)
-        })?;
-        let public = point.as_deref().and_then(public_key).ok_or_else(|| {
-            self.failed("it made a key and does not show the public half".to_owned())
-        })?;
-        Ok(TokenKey {
+            shown(session, public, kind)
+        });
+        let key = |public| TokenKey {
             token: self.clone(),
             id: id.to_vec(),
             public,
+        };
+        let public = match made {
+            Ok(info) => info.and_then(|info| PublicKey::from_der(&info).ok()),
+            Err(error) => {
+                // The public half may have failed to be read after both were made.
+                let _ = self.destroy(&id);
+                return Err(error.into());
+            }
+        };
+        match public {
+            Some(public) if public.kind() == kind => Ok(key(public)),
+            _ => {
+                let _ = self.destroy(&id);
+                let reason = "it made a key and does not show the public half";
+                Err(self.failed(reason.to_owned()).into())
+            }
+        }
+    }
+
+    /// Removes both halves of the key with an id; that there is none is no error.
+    ///
+    /// # Errors
+    /// What the token is missing or answered.
+    pub(crate) fn destroy(&self, id: &[u8]) -> Result<(), CustodyError> {
+        self.with(|session| {
+            for object in session.find_objects(&[Attribute::Id(id.to_vec())])? {
+                session.destroy_object(object)?;
+            }
+            Ok(())
         })
     }
 
@@ -253,6 +281,61 @@ fn said(error: &Error) -> String {
     }
 }
 
+/// How a kind of key is made, and what its public half is told.
+fn making(kind: KeyKind) -> Result<(Mechanism<'static>, Vec<Attribute>), CaError> {
+    let curve = |oid: ObjectIdentifier| {
+        let parameters = oid
+            .to_der()
+            .map_err(|_| CaError::Cryptography("name a curve"))?;
+        Ok((
+            Mechanism::EccKeyPairGen,
+            vec![Attribute::EcParams(parameters)],
+        ))
+    };
+    match kind {
+        KeyKind::P256 => curve(P256),
+        KeyKind::P384 => curve(P384),
+        KeyKind::Rsa(bits) => {
+            let length = bits.try_into().map_err(|_| {
+                let reason = "an RSA key has 2048 to 4096 bits";
+                CaError::invalid("key kind", &bits.to_string(), reason)
+            })?;
+            Ok((
+                Mechanism::RsaPkcsKeyPairGen,
+                vec![
+                    Attribute::ModulusBits(length),
+                    Attribute::PublicExponent(RSA_EXPONENT.to_vec()),
+                ],
+            ))
+        }
+        KeyKind::Ed25519 => {
+            let reason = "keys in a token are made as p256, p384 or RSA";
+            Err(CaError::invalid("key kind", "ed25519", reason))
+        }
+    }
+}
+
+/// The SubjectPublicKeyInfo of a public key in the token.
+fn shown(session: &Session, key: ObjectHandle, kind: KeyKind) -> Result<Option<Vec<u8>>, Error> {
+    let curve = match kind {
+        KeyKind::P256 => P256,
+        KeyKind::P384 => P384,
+        _ => {
+            let asked = [AttributeType::Modulus, AttributeType::PublicExponent];
+            let (mut modulus, mut exponent) = (None, None);
+            for attribute in session.get_attributes(key, &asked)? {
+                match attribute {
+                    Attribute::Modulus(found) => modulus = Some(found),
+                    Attribute::PublicExponent(found) => exponent = Some(found),
+                    _ => {}
+                }
+            }
+            return Ok(modulus.zip(exponent).and_then(|(n, e)| rsa_key(&n, &e)));
+        }
+    };
+    Ok(ec_point(session, key)?.and_then(|point| ec_key(curve, &point)))
+}
+
 pub(super) fn ec_point(session: &Session, key: ObjectHandle) -> Result<Option<Vec<u8>>, Error> {
     let found = session.get_attributes(key, &[AttributeType::EcPoint])?;
     Ok(found.into_iter().find_map(|attribute| match attribute {
@@ -263,20 +346,37 @@ pub(super) fn ec_point(session: &Session, key: ObjectHandle) -> Result<Option<Ve
 
 /// A public key out of CKA_EC_POINT: an OCTET STRING around the uncompressed point, or, from some
 /// tokens, the point itself.
-fn public_key(point: &[u8]) -> Option<PublicKey> {
+fn ec_key(curve: ObjectIdentifier, point: &[u8]) -> Option<Vec<u8>> {
     let inner = OctetString::from_der(point);
     let point = inner.as_ref().map_or(point, |inner| inner.as_bytes());
     let info = SubjectPublicKeyInfoOwned {
         algorithm: AlgorithmIdentifierOwned {
             oid: EC_PUBLIC_KEY,
-            parameters: Some(Any::from(P256)),
+            parameters: Some(Any::from(curve)),
         },
         subject_public_key: BitString::from_bytes(point).ok()?,
     };
-    PublicKey::from_der(&info.to_der().ok()?).ok()
+    info.to_der().ok()
 }
 
-/// A P-256 key in a token.
+fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
+    let numbers = yasna::construct_der(|writer| {
+        writer.write_sequence(|numbers| {
+            numbers.next().write_bigint_bytes(modulus, true);
+            numbers.next().write_bigint_bytes(exponent, true);
+        });
+    });
+    let info = SubjectPublicKeyInfoOwned {
+        algorithm: AlgorithmIdentifierOwned {
+            oid: RSA,
+            parameters: Some(Any::from(Null)),
+        },
+        subject_public_key: BitString::from_bytes(&numbers).ok()?,
+    };
+    info.to_der().ok()
+}
+
+/// A key in a token.
 pub(crate) struct TokenKey {
     token: Token,
     id: Vec<u8>,
@@ -284,6 +384,14 @@ pub(crate) struct TokenKey {
 }
 
 impl TokenKey {
+    /// Removes it for good.
+    ///
+    /// # Errors
+    /// What the token is missing or answered.
+    pub(crate) fn destroy(&self) -> Result<(), CustodyError> {
+        self.token.destroy(&self.id)
+    }
+
     /// Where it is, as a PKCS #11 URI (RFC 7512).
     pub(crate) fn uri(&self) -> String {
         uri(&self.token, &self.id)
@@ -324,11 +432,22 @@ impl Custody for TokenKey {
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CustodyError> {
-        let hash = digest(&SHA256, message);
+        let (hash, half) = match self.public.kind() {
+            KeyKind::P256 => (digest(&SHA256, message), 32),
+            KeyKind::P384 => (digest(&SHA384, message), 48),
+            KeyKind::Rsa(_) => {
+                let mechanism = Mechanism::Sha256RsaPkcs;
+                return self.with_key(|session, key| session.sign(&mechanism, key, message));
+            }
+            KeyKind::Ed25519 => {
+                let reason = "an Ed25519 key in a token is not used".to_owned();
+                return Err(self.token.failed(reason));
+            }
+        };
         let signature =
             self.with_key(|session, key| session.sign(&Mechanism::Ecdsa, key, hash.as_ref()))?;
-        match signature.split_at_checked(COORDINATE_BYTES) {
-            Some((r, s)) if s.len() == COORDINATE_BYTES => Ok(yasna::construct_der(|writer| {
+        match signature.split_at_checked(half) {
+            Some((r, s)) if s.len() == half => Ok(yasna::construct_der(|writer| {
                 writer.write_sequence(|numbers| {
                     numbers.next().write_bigint_bytes(r, true);
                     numbers.next().write_bigint_bytes(s, true);

@@ -47,7 +47,7 @@ pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
             "/.well-known/est/cacerts",
             get(async move |Extension(peer): Extension<Peer>| {
                 told(certificates, peer, |rooms| {
-                    let all = rooms.authority.certificates();
+                    let all = rooms.authority.certificates(SystemTime::now());
                     let all: Vec<&[u8]> = all.iter().map(|der| &der[..]).collect();
                     Ok(message::certificates(&ca::est::certs_only(&all)?))
                 })

@@ -12,7 +12,7 @@ use crate::{
     registry::Transaction,
     things,
 };
-use ca::{CertificateId, ForeignAuthority, ForeignCertificate, ForeignError};
+use ca::{CertificateId, CsrError, ForeignAuthority, ForeignCertificate, ForeignError, PublicKey};
 use policy::PolicyName;
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -110,6 +110,17 @@ impl Fleet {
         Ok(record)
     }
 
+    /// Refuses a certificate over a key that is known to others.
+    pub(crate) fn refuse_blocked(
+        &self,
+        certificate: &ForeignCertificate,
+    ) -> Result<(), FleetError> {
+        match PublicKey::of_certificate(certificate.der()) {
+            Ok(key) => Ok(self.inner.authority.refuse_blocked(&key)?),
+            Err(refused) => Err(FleetError::Csr(CsrError::Key(refused))),
+        }
+    }
+
     /// Reads a certificate and finds who signed it.
     pub(crate) fn foreign_record(
         &self,
@@ -126,6 +137,7 @@ impl Fleet {
             )));
         }
         let certificate = ForeignCertificate::parse(new.pem)?;
+        self.refuse_blocked(&certificate)?;
         if self.inner.authority.signed(certificate.der()) {
             return Err(ForeignError::Unfit {
                 what: "certificatePem",

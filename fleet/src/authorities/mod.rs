@@ -302,7 +302,7 @@ impl Fleet {
     /// One that looks like ours would let two authorities answer for one name.
     fn refuse_our_own(&self, authority: &ForeignAuthority) -> Result<(), FleetError> {
         let own = &self.inner.authority;
-        for der in own.anchors() {
+        for der in own.every_authority() {
             let ours =
                 ForeignAuthority::parse(&pem::encode(&pem::Pem::new("CERTIFICATE", der.to_vec())));
             if ours.is_ok_and(|ours| ours.subject_digest == authority.subject_digest) {

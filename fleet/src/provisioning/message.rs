@@ -73,7 +73,9 @@ impl From<FleetError> for Rejection {
             | FleetError::Key(_)
             | FleetError::Foreign(_)
             | FleetError::Query(_)
-            | FleetError::Authority(ca::CaError::AuthorityKey { .. })
+            | FleetError::Authority(
+                ca::CaError::AuthorityKey { .. } | ca::CaError::BlockedKey { .. },
+            )
             | FleetError::MalformedPolicy(_) => Self::invalid(message),
             FleetError::Authority(_) | FleetError::Thread(_) | FleetError::Store(_) => {
                 tracing::error!(%message, "a provisioning request failed within the server");

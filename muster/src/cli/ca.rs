@@ -14,6 +14,24 @@ pub(crate) enum Ca {
     TakeRootOffline(TakeRootOffline),
     /// Make or take the next issuing certificate; those before stay trusted and are still spoken for
     RotateIssuing(RotateIssuing),
+    /// Make or take the root that follows, signed by the present one; devices learn of it while both are trusted
+    SucceedRoot(SucceedRoot),
+    /// Sign a successor's name and key with a root's key, without a server
+    CrossSign(CrossSign),
+    /// Trust a former root no more, at its end
+    RetireRoot(RetireRoot),
+    /// Print the code that another authority's verification certificate has as its common name
+    RegistrationCode,
+    /// Register another organisation's authority, whose certificates may be devices' here
+    Register(RegisterAuthority),
+    /// List the authorities that are registered
+    ListRegistered,
+    /// Have a registered authority's certificates count
+    Activate(RegisteredAuthority),
+    /// Have none of a registered authority's certificates count; live sessions end at once
+    Deactivate(RegisteredAuthority),
+    /// Forget a registered authority; it must be INACTIVE
+    Unregister(RegisteredAuthority),
 }
 
 /// Where a passphrase comes from.
@@ -41,6 +59,9 @@ pub(crate) struct TakeRootOffline {
     /// The encrypted key (PKCS#8, as openssl reads it); must not exist yet
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
+    /// Number of the root, as `muster ca show` says it [default: the newest]
+    #[arg(long, value_name = "N")]
+    pub(crate) root: Option<u32>,
     /// Of 12 characters or more
     #[command(flatten)]
     pub(crate) passphrase: PassphraseSource,
@@ -67,4 +88,98 @@ pub(crate) struct RotateIssuing {
     /// Of an encrypted --root-key or --key
     #[command(flatten)]
     pub(crate) passphrase: PassphraseSource,
+}
+
+/// `muster ca succeed-root`. Without a flag the successor is made on the server and the root's key there signs it.
+#[derive(Debug, Args)]
+pub(crate) struct SucceedRoot {
+    /// The present root's key, for this act: it signs here and does not go to the server
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["successor_out", "cross"])]
+    pub(crate) root_key: Option<PathBuf>,
+    /// Only write the successor, to have it signed where the present root's key is
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cross", "cert"])]
+    pub(crate) successor_out: Option<PathBuf>,
+    /// The successor signed by the present root's key, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cross: Option<PathBuf>,
+    /// A successor that was made elsewhere, PEM; its key stays elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key: it signs the next issuing certificate here and does not go to the server
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// In its place the issuing certificate below it, PEM, and behind it what stands between them
+    #[arg(long, value_name = "FILE", requires = "cert", conflicts_with = "key")]
+    pub(crate) issuing: Option<PathBuf>,
+    /// That one's key, where it does not answer `rotate-issuing --csr-out`
+    #[arg(long, value_name = "FILE", requires = "issuing")]
+    pub(crate) issuing_key: Option<PathBuf>,
+    /// Of encrypted keys
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseSource,
+}
+
+/// `muster ca cross-sign`.
+#[derive(Debug, Args)]
+pub(crate) struct CrossSign {
+    /// The root that signs, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root: PathBuf,
+    /// Its key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root_key: PathBuf,
+    /// The other root, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) successor: PathBuf,
+    /// Where the cross-certificate goes; must not exist yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Of an encrypted --root-key
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseSource,
+}
+
+/// `muster ca retire-root`.
+#[derive(Debug, Args)]
+pub(crate) struct RetireRoot {
+    /// Its number, as `muster ca show` says it
+    pub(crate) number: u32,
+    /// Also before its end: devices below it, and those that know no other root, are cut off
+    #[arg(long)]
+    pub(crate) before_its_end: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// `muster ca register`.
+#[derive(Debug, Args)]
+pub(crate) struct RegisterAuthority {
+    /// The authority's certificate, PEM
+    pub(crate) certificate: PathBuf,
+    /// A certificate that it signed, with the registration code as its common name: the proof of its key
+    #[arg(long, value_name = "FILE", required_unless_present = "sni_only")]
+    pub(crate) verification: Option<PathBuf>,
+    /// Without a proof: its devices name this server in the handshake (SNI), and are told apart by that
+    #[arg(long, conflicts_with = "verification")]
+    pub(crate) sni_only: bool,
+    /// Register it without its certificates counting yet
+    #[arg(long)]
+    pub(crate) inactive: bool,
+    /// Register a certificate of its that is new here at its first connection; an operator activates it
+    #[arg(long)]
+    pub(crate) auto: bool,
+    /// The template (of kind JITP) that makes a device of such a certificate at once
+    #[arg(long, value_name = "NAME")]
+    pub(crate) template: Option<String>,
+}
+
+/// One that is registered.
+#[derive(Debug, Args)]
+pub(crate) struct RegisteredAuthority {
+    /// Its id, as `muster ca list-registered` says it
+    pub(crate) id: String,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
 }

@@ -14,7 +14,10 @@ use std::{net::SocketAddr, path::PathBuf};
 pub(crate) use bench::{
     Bench, BenchConnect, BenchHow, BenchIdle, BenchLatency, BenchMessages, BenchTarget,
 };
-pub(crate) use ca::{Ca, Ceremony, PassphraseSource, RotateIssuing, TakeRootOffline};
+pub(crate) use ca::{
+    Ca, Ceremony, CrossSign, PassphraseSource, RegisterAuthority, RegisteredAuthority, RetireRoot,
+    RotateIssuing, SucceedRoot, TakeRootOffline,
+};
 pub(crate) use device::{Device, DeviceCreate, DeviceImport, Group, Network, Whose};
 pub(crate) use firmware::{
     Firmware, FirmwareDelegate, FirmwareIndex, FirmwareRoot, FirmwareSign, FirmwareTargets,

@@ -1,5 +1,5 @@
 //! Asks a pre-provisioning hook over HTTPS: one POST of JSON, one JSON answer, within its deadline; no redirect, no
-//! proxy, no other trust than the template names (the server's own root where it names none).
+//! proxy, no other trust than the template names (the server's own roots where it names none).
 
 use fleet::provisioning::HookCaller;
 use rustls::pki_types::CertificateDer;
@@ -15,19 +15,25 @@ const ANSWER_LIMIT_BYTES: u64 = 256 * 1024;
 
 /// Calls hooks.
 pub(super) struct HttpsHook {
-    root: CertificateDer<'static>,
+    own: OwnRoots,
 }
 
+/// The server's own roots, as of now.
+type OwnRoots = Box<dyn Fn() -> Vec<CertificateDer<'static>> + Send + Sync>;
+
 impl HttpsHook {
-    /// Hooks that name no roots of their own are trusted by this one.
-    pub(super) fn new(root: CertificateDer<'static>) -> Self {
-        HttpsHook { root }
+    /// Hooks that name no roots of their own are trusted by these.
+    pub(super) fn new(
+        own: impl Fn() -> Vec<CertificateDer<'static>> + Send + Sync + 'static,
+    ) -> Self {
+        HttpsHook { own: Box::new(own) }
     }
 
     fn roots(&self, pem: Option<&str>) -> Result<RootCerts, String> {
         let Some(pem) = pem else {
-            let own = Certificate::from_der(&self.root).to_owned();
-            return Ok(RootCerts::new_with_certs(&[own]));
+            let own = (self.own)();
+            let own = own.iter().map(|der| Certificate::from_der(der).to_owned());
+            return Ok(RootCerts::new_with_certs(&own.collect::<Vec<_>>()));
         };
         let mut roots = Vec::new();
         for item in parse_pem(pem.as_bytes()) {
@@ -92,7 +98,7 @@ mod tests {
 
     #[test]
     fn roots_that_are_none_are_refused_before_anything_is_sent() {
-        let hook = HttpsHook::new(CertificateDer::from(vec![0x30, 0x00]));
+        let hook = HttpsHook::new(|| vec![CertificateDer::from(vec![0x30, 0x00])]);
         for bad in ["", "no pem", "-----BEGIN CERTIFICATE-----\n"] {
             let error = hook
                 .call(

@@ -6,7 +6,7 @@ use broker::tls::{ClientAnchors, ClientAuth, Protocol, ServerCertificate, server
 use ca::{Authority, CertificateId, ServerIdentity};
 use control::Operators;
 use fleet::{RevocationFaces, Staple};
-use rustls::ServerConfig;
+use rustls::{ServerConfig, pki_types::CertificateDer};
 use std::{
     path::PathBuf,
     sync::{
@@ -67,10 +67,12 @@ impl ServerTls {
             https: config(optional, Protocol::Http)?,
             keeper: Keeper::start(source, certificate, Shown::of(&identity, staple))?,
         };
+        let look = tls.keeper.waker();
         faces.fleet().authority().tell_anchors(move |authorities| {
             if let Err(error) = anchors.replace(authorities) {
                 tracing::error!(%error, "client certificates are judged by the authorities of before");
             }
+            look.now();
         });
         Ok(tls)
     }
@@ -137,6 +139,8 @@ impl Source {
 struct Shown {
     id: CertificateId,
     life: Duration,
+    /// It changes without the certificate when a root ends that it led to.
+    chain: Vec<CertificateDer<'static>>,
     staple_renewal: Option<SystemTime>,
 }
 
@@ -145,6 +149,7 @@ impl Shown {
         let facts = identity.facts();
         Shown {
             id: facts.id,
+            chain: identity.chain(),
             life: facts
                 .not_after
                 .duration_since(facts.not_before)
@@ -158,24 +163,44 @@ impl Shown {
     }
 
     fn is_fresh(&self, identity: &ServerIdentity, now: SystemTime) -> bool {
-        self.id == identity.facts().id && self.staple_renewal.is_some_and(|at| now < at)
+        self.id == identity.facts().id
+            && self.chain == identity.chain()
+            && self.staple_renewal.is_some_and(|at| now < at)
+    }
+}
+
+/// What the thread is woken for.
+enum Wake {
+    Look,
+    End,
+}
+
+/// Has the thread look at once.
+struct Waker(Sender<Wake>);
+
+impl Waker {
+    fn now(&self) {
+        // A thread that has ended looks at nothing any more.
+        let _ = self.0.send(Wake::Look);
     }
 }
 
 /// The thread that renews. Ends when it is dropped.
 pub(super) struct Keeper {
-    stop: Option<Sender<()>>,
+    wake: Sender<Wake>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
     fn start(source: Source, certificate: ServerCertificate, shown: Shown) -> anyhow::Result<Self> {
-        let (stop, stopped) = mpsc::channel();
+        let (wake, woken) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("server-certificate".into())
             .spawn(move || {
                 let mut shown = shown;
-                while stopped.recv_timeout(shown.look_again()) == Err(RecvTimeoutError::Timeout) {
+                while let Ok(Wake::Look) | Err(RecvTimeoutError::Timeout) =
+                    woken.recv_timeout(shown.look_again())
+                {
                     if let Err(error) = renew(&source, &certificate, &mut shown) {
                         tracing::error!(
                             error = format!("{error:#}"),
@@ -186,15 +211,21 @@ impl Keeper {
             })
             .context("start the thread that renews the server's certificate")?;
         Ok(Keeper {
-            stop: Some(stop),
+            wake,
             thread: Some(thread),
         })
     }
 }
 
+impl Keeper {
+    fn waker(&self) -> Waker {
+        Waker(self.wake.clone())
+    }
+}
+
 impl Drop for Keeper {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        let _ = self.wake.send(Wake::End);
         if let Some(thread) = self.thread.take() {
             // It has said what went wrong, if anything did.
             let _ = thread.join();
@@ -209,6 +240,9 @@ fn renew(
 ) -> anyhow::Result<()> {
     let now = SystemTime::now();
     source.operators(now);
+    if let Err(error) = source.authority.blocked_keys().reload() {
+        tracing::error!(%error, "a list of blocked keys stays as it was");
+    }
     let identity = source.identity(now)?;
     if shown.is_fresh(&identity, now) {
         return Ok(());

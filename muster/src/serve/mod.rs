@@ -14,7 +14,7 @@ mod welcome;
 use crate::{cli, cli::Global, config::Settings};
 use anyhow::Context as _;
 use broker::{Broker, BrokerParts, Listeners};
-use ca::{Authority, AuthorityConfig};
+use ca::{Authority, AuthorityConfig, BlockedKeys};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators};
 use events::Events;
 use fleet::{
@@ -103,7 +103,11 @@ impl Server {
             // Devices that have their certificates need no new signature to connect.
             tracing::error!(%error, "nothing is issued, and no list or OCSP responder is signed, until the issuing key is back");
         }
-        let authority = Arc::new(authority.with_terms(settings.terms));
+        let blocked = BlockedKeys::open(&settings.blocked_keys).context("ca.blocked_keys")?;
+        let authority = authority
+            .with_terms(settings.terms)
+            .with_blocked_keys(blocked);
+        let authority = Arc::new(authority);
         let operators = Operators::open_or_create(
             data,
             &authority,
@@ -152,7 +156,8 @@ impl Server {
         ota.hand_out_at(format!("https://{}", endpoints.https));
         let jobs = events.clone();
         ota.send_events_to(Arc::new(move |event| jobs.job(event)));
-        let hook = Arc::new(HttpsHook::new(authority.root_der()));
+        let own = authority.clone();
+        let hook = Arc::new(HttpsHook::new(move || own.trusted_roots()));
         let region = settings.region.clone();
         let newcomers = NewcomerDesk::start(fleet.clone(), hook.clone(), region.clone())
             .context("start the thread of newcomers")?;

@@ -1,6 +1,6 @@
 //! `muster ca …`.
 
-use super::{ceremony, client, output, passphrase};
+use super::{ca_registered, ca_root, ceremony, client, output, passphrase};
 use crate::cli::{Ca, Global, PassphraseSource, RotateIssuing, TakeRootOffline};
 use ::ca::{CertificateId, Passphrase, SecretKey, sign_issuing_request};
 use anyhow::{Context as _, bail};
@@ -16,7 +16,7 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-const AUTHORITY: &str = "/muster/v1/authority";
+pub(super) const AUTHORITY: &str = "/muster/v1/authority";
 
 pub(super) fn run(global: &Global, verb: Ca) -> anyhow::Result<ExitCode> {
     match verb {
@@ -24,6 +24,15 @@ pub(super) fn run(global: &Global, verb: Ca) -> anyhow::Result<ExitCode> {
         Ca::Show => show(global)?,
         Ca::TakeRootOffline(flags) => take_root_offline(global, &flags)?,
         Ca::RotateIssuing(flags) => rotate_issuing(global, &flags)?,
+        Ca::SucceedRoot(flags) => ca_root::succeed(global, &flags)?,
+        Ca::CrossSign(flags) => ca_root::sign_across(global, &flags)?,
+        Ca::RetireRoot(flags) => ca_root::retire(global, &flags)?,
+        Ca::RegistrationCode => ca_registered::code(global)?,
+        Ca::Register(flags) => ca_registered::register(global, &flags)?,
+        Ca::ListRegistered => ca_registered::list(global)?,
+        Ca::Activate(flags) => ca_registered::activate(global, &flags)?,
+        Ca::Deactivate(flags) => ca_registered::deactivate(global, &flags)?,
+        Ca::Unregister(flags) => ca_registered::unregister(global, &flags)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -40,14 +49,19 @@ fn show(global: &Global) -> anyhow::Result<()> {
                 until.map(|at| at.to_string()).unwrap_or_default(),
             ]
         };
-        let root = authority.get("root").unwrap_or(&Value::Null);
-        let key = output::field(authority, "rootKey");
-        let mut rows = vec![row(format!("root (key {key})"), root)];
+        let number = |one: &Value| one.get("number").and_then(Value::as_u64).unwrap_or(0);
+        let mut rows = Vec::new();
+        for root in output::items(authority, "roots") {
+            let (state, key) = (output::field(root, "state"), output::field(root, "key"));
+            let role = format!("root {} ({state}, key {key})", number(root));
+            rows.push(row(role, root));
+        }
         for one in output::items(authority, "issuing") {
-            let number = one.get("number").and_then(Value::as_u64).unwrap_or(0);
             let current = one.get("current").and_then(Value::as_bool) == Some(true);
             let state = if current { "signs" } else { "trusted" };
-            rows.push(row(format!("issuing {number} ({state})"), one));
+            let above = one.get("root").and_then(Value::as_u64).unwrap_or(0);
+            let role = format!("issuing {} ({state}, below root {above})", number(one));
+            rows.push(row(role, one));
         }
         output::table(&["certificate", "name", "until"], &rows)
     })
@@ -60,7 +74,7 @@ fn take_root_offline(global: &Global, flags: &TakeRootOffline) -> anyhow::Result
         flags.yes,
         "The root's key leaves this server for good; without the file and its passphrase no issuing certificate can follow.",
     )?;
-    let asked = json!({ "passphrase": passphrase.reveal() });
+    let asked = json!({ "passphrase": passphrase.reveal(), "root": flags.root });
     let path = format!("{AUTHORITY}/root-key/export");
     let exported = client.call(Method::POST, &path, Some(&asked))?;
     let text = output::field(&exported, "encryptedPrivateKey");
@@ -110,8 +124,7 @@ fn rotate_issuing(global: &Global, flags: &RotateIssuing) -> anyhow::Result<()> 
             )
         });
     } else if let Some(file) = &flags.cert {
-        let chain =
-            std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        let chain = read_text(file)?;
         match &flags.key {
             Some(key) => {
                 let key = secret(key, &flags.passphrase)?;
@@ -140,8 +153,13 @@ pub(super) fn read_back(path: &Path, passphrase: &Passphrase) -> anyhow::Result<
     Ok(kept)
 }
 
+/// A text from a file.
+pub(super) fn read_text(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))
+}
+
 /// A private key from a file; the passphrase is only asked for where the key is encrypted.
-fn secret(file: &Path, source: &PassphraseSource) -> anyhow::Result<SecretKey> {
+pub(super) fn secret(file: &Path, source: &PassphraseSource) -> anyhow::Result<SecretKey> {
     let text = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
     let text = Zeroizing::new(text);
     let passphrase = passphrase::find(source)?;

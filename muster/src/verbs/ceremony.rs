@@ -8,7 +8,7 @@ use crate::{
 };
 use ::ca::{
     Authority, CertificateFacts, CertificateId, IssuingPlan, KeyCustody, KeyKind, Made, Passphrase,
-    Plan, PublicKey, RootPlan, SecretKey,
+    Plan, PublicKey, RootPlan, SecretKey, cross_sign, key_id,
 };
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
@@ -34,9 +34,20 @@ struct File {
     transcript: PathBuf,
     root: Root,
     issuing: Issuing,
+    succeeds: Option<Succeeds>,
     /// As `[ca]` in the server's configuration.
     #[serde(default)]
     keys: KeySettings,
+}
+
+/// The root of a server that is there already, which the one that is made follows.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Succeeds {
+    certificate: PathBuf,
+    private_key: PathBuf,
+    /// Where the new root goes, signed with that key.
+    cross: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
@@ -71,6 +82,9 @@ struct Issuing {
 enum Kind {
     P256,
     P384,
+    /// RSA is made in tokens alone.
+    Rsa3072,
+    Rsa4096,
 }
 
 /// Reads files that the ceremony's file names.
@@ -108,12 +122,29 @@ pub(super) fn run(global: &Global, flags: &Ceremony) -> anyhow::Result<()> {
     let transcript = reader.path(&file.transcript);
     let signature = transcript.with_added_extension("sig");
     let offline = file.root.offline.as_deref().map(|path| reader.path(path));
-    for path in [Some(&transcript), Some(&signature), offline.as_ref()] {
+    let cross = file.succeeds.as_ref().map(|it| reader.path(&it.cross));
+    for path in [
+        Some(&transcript),
+        Some(&signature),
+        offline.as_ref(),
+        cross.as_ref(),
+    ] {
         if let Some(path) = path.filter(|path| path.exists()) {
             bail!("{} is there already: nothing was done", path.display());
         }
     }
     let root = root(&file.root, &reader)?;
+    let former = match &file.succeeds {
+        Some(it) => {
+            let (text, key) = (reader.text(&it.certificate)?, reader.key(&it.private_key)?);
+            // Before anything is made.
+            if key_id(&text)? != CertificateId::of(key.public().der()).to_string() {
+                bail!("succeeds.private_key: it is not the key of succeeds.certificate");
+            }
+            Some((text, key))
+        }
+        None => None,
+    };
     let issuing = issuing(&file.issuing, &reader)?;
     let sealing = match &offline {
         Some(_) if file.keys.custody == KeyCustody::Pkcs11 => {
@@ -130,12 +161,28 @@ pub(super) fn run(global: &Global, flags: &Ceremony) -> anyhow::Result<()> {
     let place = global.data.join("ca");
     let authority = Authority::found(&place, Plan { root, issuing }, NO_PUBLIC_URL, keyring, now)?;
 
-    let statement = statement(&authority, &file, flags, &text, now)?;
+    let crossed = match former {
+        Some((certificate, key)) => {
+            let signed =
+                cross_sign(&certificate, key, &authority.root_pem(), now).context("succeeds")?;
+            Some(signed)
+        }
+        None => None,
+    };
+    let mut statement = statement(&authority, &file, flags, &text, now)?;
+    if let (Some(crossed), Some(cross)) = (&crossed, &cross) {
+        writeln!(
+            statement,
+            "\nThe root, signed with the key of the root that it follows ({}):\n\n{crossed}",
+            cross.display()
+        )?;
+        verb::write_new(cross, crossed.as_bytes())?;
+    }
     let (signed, signer) = authority.attest(&statement)?;
     verb::write_new(&transcript, statement.as_bytes())?;
     verb::write_new(&signature, &signed)?;
     if let (Some(out), Some(passphrase)) = (&offline, &sealing) {
-        let sealed = authority.export_root_key(passphrase)?;
+        let sealed = authority.export_root_key(None, passphrase)?;
         verb::write_new(out, sealed.as_bytes())?;
         let kept = verb::read_back(out, passphrase)?;
         authority.take_root_offline(&CertificateId::of(&kept).to_string())?;
@@ -242,6 +289,8 @@ fn made(
         key: match key.with_context(|| missing("key"))? {
             Kind::P256 => KeyKind::P256,
             Kind::P384 => KeyKind::P384,
+            Kind::Rsa3072 => KeyKind::Rsa(3072),
+            Kind::Rsa4096 => KeyKind::Rsa(4096),
         },
         validity: Duration::from_secs(days * DAY_SECONDS),
     })

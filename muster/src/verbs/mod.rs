@@ -4,6 +4,8 @@
 mod audit;
 mod bench;
 mod ca;
+mod ca_registered;
+mod ca_root;
 mod ceremony;
 mod claim;
 mod device;

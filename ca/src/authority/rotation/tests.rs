@@ -32,7 +32,7 @@ fn signed_by_root(authority: &Authority, name: &str, key: &PublicKey) -> Certifi
 
 fn taken_offline(authority: &Authority) -> String {
     let passphrase = Passphrase::new(b"a long passphrase").unwrap();
-    let text = authority.export_root_key(&passphrase).unwrap();
+    let text = authority.export_root_key(None, &passphrase).unwrap();
     let digest = crate::CertificateId::of(text.as_bytes()).to_string();
     authority.take_root_offline(&digest).unwrap();
     text
@@ -82,8 +82,11 @@ fn the_next_one_signs_and_the_former_is_still_spoken_for() {
             let other = authority.ocsp_responder(other, now() + DAY).unwrap();
             assert!(!other.is_asked(&asked));
         }
-        assert_eq!(authority.certificates().len(), 3);
-        assert_eq!(authority.certificates()[1], authority.issuing_der());
+        assert_eq!(authority.certificates(now() + DAY).len(), 3);
+        assert_eq!(
+            authority.certificates(now() + DAY)[1],
+            authority.issuing_der()
+        );
     }
     let facts = CertificateFacts::read(&authority.issuing_der()).unwrap();
     assert_eq!(facts.subject_common_names, ["Test Issuing CA 2"]);
@@ -201,8 +204,8 @@ fn the_roots_key_goes_only_when_it_is_kept_elsewhere() {
     let refused = authority.take_root_offline("0000").unwrap_err();
     assert!(refused.to_string().contains("take it out again"));
     let passphrase = Passphrase::new(b"a long passphrase").unwrap();
-    let first = authority.export_root_key(&passphrase).unwrap();
-    authority.export_root_key(&passphrase).unwrap();
+    let first = authority.export_root_key(None, &passphrase).unwrap();
+    authority.export_root_key(None, &passphrase).unwrap();
     let digest = crate::CertificateId::of(first.as_bytes()).to_string();
     assert!(
         authority.take_root_offline(&digest).is_err(),
@@ -211,7 +214,7 @@ fn the_roots_key_goes_only_when_it_is_kept_elsewhere() {
     assert!(key.exists() && authority.has_root_key().unwrap());
     taken_offline(&authority);
     assert!(matches!(
-        authority.export_root_key(&passphrase),
+        authority.export_root_key(None, &passphrase),
         Err(CaError::RootOffline)
     ));
     // As a crash before the removal leaves it.

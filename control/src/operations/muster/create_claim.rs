@@ -70,7 +70,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         claim: Shown::of(rooms, call, claim, 0)?,
         certificate_pem: &issued.chain_pem,
         private_key: private_key.as_deref().map(String::as_str),
-        root_pem: rooms.authority.root_pem(),
+        root_pem: rooms.authority.trust_pem(),
         mqtt_host: &rooms.endpoints.mqtt.host,
         mqtt_port: rooms.endpoints.mqtt.port,
     })

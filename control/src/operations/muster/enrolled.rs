@@ -42,7 +42,7 @@ pub(super) fn answer(rooms: &Rooms, call: &Call, enrolled: &Enrolled) -> Result<
         certificate_arn: call.arns(rooms).certificate(&id),
         certificate_pem: &enrolled.issued.chain_pem,
         private_key: private_key.as_deref().map(String::as_str),
-        root_pem: rooms.authority.root_pem(),
+        root_pem: rooms.authority.trust_pem(),
         firmware_root,
         mqtt_host: &rooms.endpoints.mqtt.host,
         mqtt_port: rooms.endpoints.mqtt.port,

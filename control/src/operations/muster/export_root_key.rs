@@ -1,4 +1,4 @@
-use ca::Passphrase;
+use ca::{Passphrase, RootNumber};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -25,6 +25,8 @@ pub(super) const OPERATION: Operation = Operation {
 #[serde(deny_unknown_fields)]
 struct Body {
     passphrase: String,
+    /// Whose key; the newest root's where it is left out.
+    root: Option<RootNumber>,
 }
 
 #[derive(Serialize)]
@@ -39,6 +41,6 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let passphrase = Zeroizing::new(body.passphrase);
     let passphrase = Passphrase::new(passphrase.as_bytes())?;
     Answer::json(&Output {
-        encrypted_private_key: &rooms.authority.export_root_key(&passphrase)?,
+        encrypted_private_key: &rooms.authority.export_root_key(body.root, &passphrase)?,
     })
 }

@@ -50,6 +50,7 @@ mod show_trust;
 mod simulate_policy;
 mod start_rollout;
 mod status;
+mod succeed_root;
 mod suggest_policy;
 mod take_root_offline;
 mod targets;
@@ -110,6 +111,9 @@ pub(super) static OPERATIONS: &[Operation] = &[
     simulate_policy::OPERATION,
     start_rollout::OPERATION,
     status::OPERATION,
+    succeed_root::OPERATION,
+    succeed_root::REQUEST,
+    succeed_root::RETIRE,
     suggest_policy::OPERATION,
     take_root_offline::OPERATION,
     update_policy::OPERATION,

@@ -1,4 +1,6 @@
-use ca::{CertificateFacts, IssuerNumber};
+use std::time::SystemTime;
+
+use ca::{CertificateFacts, IssuerNumber, RootNumber};
 use http::Method;
 use serde::Serialize;
 
@@ -23,8 +25,11 @@ pub(super) const OPERATION: Operation = Operation {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Output {
+    /// The newest, which signs issuing certificates.
     root: Certificate,
-    /// Whether the root's key is with the server.
+    /// Oldest first.
+    roots: Vec<Root>,
+    /// Whether the newest root's key is with the server.
     root_key: &'static str,
     root_pem: String,
     /// Oldest first; the last signs.
@@ -33,8 +38,27 @@ struct Output {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+struct Root {
+    number: RootNumber,
+    /// `signs`, `trusted`, `ended` or `retired`.
+    state: &'static str,
+    key: &'static str,
+    #[serde(flatten)]
+    certificate: Certificate,
+    pem: String,
+    /// This root signed by the one before, PEM, and until when that can be followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cross_pem: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cross_not_after: Option<EpochSeconds>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Issuing {
     number: IssuerNumber,
+    /// The root that it leads to.
+    root: Option<RootNumber>,
     current: bool,
     #[serde(flatten)]
     certificate: Certificate,
@@ -61,7 +85,37 @@ impl Certificate {
     }
 }
 
-fn run(rooms: &Rooms, _call: &Call) -> Result<Answer, ApiError> {
+const fn place(is_here: bool) -> &'static str {
+    if is_here { "present" } else { "offline" }
+}
+
+fn roots(rooms: &Rooms, now: SystemTime) -> Result<Vec<Root>, ApiError> {
+    let all = rooms.authority.roots()?;
+    let newest = all.last().map(|root| root.number);
+    let mut told = Vec::with_capacity(all.len());
+    for root in &all {
+        let facts = CertificateFacts::read(&root.der)?;
+        let cross = root.by_former.as_ref();
+        let cross_facts = cross.map(|der| CertificateFacts::read(der)).transpose()?;
+        told.push(Root {
+            number: root.number,
+            state: match () {
+                () if root.retired => "retired",
+                () if facts.not_after < now => "ended",
+                () if Some(root.number) == newest => "signs",
+                () => "trusted",
+            },
+            key: place(root.has_key),
+            certificate: Certificate::of(&root.der)?,
+            pem: ca::certificate_pem(&root.der),
+            cross_pem: cross.map(|der| ca::certificate_pem(der)),
+            cross_not_after: cross_facts.map(|facts| EpochSeconds(facts.not_after)),
+        });
+    }
+    Ok(told)
+}
+
+fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let authority = &rooms.authority;
     let numbers = authority.issuers();
     let mut issuing = Vec::with_capacity(numbers.len());
@@ -69,6 +123,7 @@ fn run(rooms: &Rooms, _call: &Call) -> Result<Answer, ApiError> {
         if let Some(der) = authority.issuing_der_of(*number) {
             issuing.push(Issuing {
                 number: *number,
+                root: authority.root_of(*number),
                 current: numbers.last() == Some(number),
                 certificate: Certificate::of(&der)?,
             });
@@ -76,11 +131,8 @@ fn run(rooms: &Rooms, _call: &Call) -> Result<Answer, ApiError> {
     }
     Answer::json(&Output {
         root: Certificate::of(&authority.root_der())?,
-        root_key: if authority.has_root_key()? {
-            "present"
-        } else {
-            "offline"
-        },
+        roots: roots(rooms, call.now)?,
+        root_key: place(authority.has_root_key()?),
         root_pem: authority.root_pem(),
         issuing,
     })

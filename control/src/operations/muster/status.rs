@@ -75,8 +75,33 @@ fn ending(rooms: &Rooms, now: SystemTime) -> Result<Vec<Ending>, ApiError> {
     look(
         "root",
         &authority.root_der(),
-        "found another authority beside this one and move devices to it while this root lives",
+        "muster ca succeed-root, years before its end, so that devices learn of the next",
     )?;
+    for root in authority.roots()? {
+        let facts = CertificateFacts::read(&root.der)?;
+        if !root.retired && facts.not_after < now && root.der != authority.root_der() {
+            found.push(Ending {
+                what: format!(
+                    "root {} {}",
+                    root.number,
+                    facts.subject_common_names.join(", ")
+                ),
+                not_after: EpochSeconds(facts.not_after),
+                mend: "it has ended and its devices know the next: muster ca retire-root",
+            });
+        }
+        if root.der == authority.root_der() && authority.root_of_issuing() != Some(root.number) {
+            found.push(Ending {
+                what: format!(
+                    "root {} {} has no issuing certificate yet",
+                    root.number,
+                    facts.subject_common_names.join(", ")
+                ),
+                not_after: EpochSeconds(facts.not_after),
+                mend: "muster ca rotate-issuing",
+            });
+        }
+    }
     for operator in rooms.operators.list() {
         if operator.is_due(now)
             && !rooms.operators.renews(&operator)
