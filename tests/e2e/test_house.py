@@ -14,7 +14,7 @@ from server import MUSTER, REPOSITORY
 FLOORS = [{"muster"}, {"control", "bench"}, {"ota", "defender"}, {"broker"}, {"fleet"}, {"policy", "ca", "store"}]
 # Apart from the house: what each may use, by the features it may ask for.
 # `bench` stands where `muster` may use it and uses nothing, so that every broker gets the same load.
-APART = {"agent": {"ota"}, "bench": set(), "fuzz": {"broker", "ota", "policy"},
+APART = {"agent": {"ota"}, "bench": set(), "fuzz": {"broker", "ca", "ota", "policy"},
          "instructions": {"broker", "policy"}, "scale": {"broker", "fleet", "store", "ca", "policy"}, "simulate": {"broker", "fleet", "store", "ca", "policy"}}
 PURE_ONLY = {("agent", "ota"), ("fuzz", "ota")}
 TABLES = ("dependencies", "dev-dependencies", "build-dependencies")

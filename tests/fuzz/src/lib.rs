@@ -1,5 +1,6 @@
 //! What holds whatever bytes come: of `broker` codec, session machine, topics and WebSocket framing; of `ota`'s pure half
-//! whatever it reads; of `policy`, that it decides as a second, naive engine does.
+//! whatever it reads; of `ca`, that it takes no key, request or certificate for what it is not; of `policy`, that it decides
+//! as a second, naive engine does.
 //! Each target is a function that panics where it does not hold; the programs under `bin` let libFuzzer look for such
 //! bytes (`run.sh`), `tests/kept.rs` gives the targets what was found interesting before (`corpus`).
 
@@ -14,6 +15,7 @@
 mod codec;
 mod differential;
 mod firmware;
+mod identity;
 mod language;
 mod session;
 mod topics;
@@ -22,6 +24,7 @@ mod websocket;
 pub use codec::codec;
 pub use differential::differential;
 pub use firmware::firmware;
+pub use identity::identity;
 pub use language::{policy, policy_case};
 pub use session::session;
 pub use topics::topics;

@@ -38,6 +38,11 @@ fn firmware() {
 }
 
 #[test]
+fn identity() {
+    each("identity", fuzz::identity);
+}
+
+#[test]
 fn policy() {
     each("policy", fuzz::policy);
 }
