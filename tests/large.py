@@ -247,10 +247,9 @@ def mixed(minutes):
             changing.join()
         ended = [figures(one) for one in running]
     warm = [size for at, size in samples if at >= min(WARM_UP_S, seconds / 4)]
-    half = len(warm) // 2
-    first, second = statistics.median(warm[:half]), statistics.median(warm[half:])
-    say(f"private memory after {minutes} minutes of mixed load", f"{second / 2**20:.1f} MiB",
-        f"{second / first:.3f} to the half before; {min(warm) / 2**20:.1f} to {max(warm) / 2**20:.1f}")
+    parts = [statistics.median(warm[len(warm) * part // 4:len(warm) * (part + 1) // 4]) for part in range(4)]
+    say(f"private memory in {minutes} minutes of mixed load, warm", f"{parts[-1] / 2**20:.1f} MiB",
+        f"{parts[-1] / parts[-2]:.3f} to the quarter before; quarters " + ", ".join(f"{part / 2**20:.1f}" for part in parts))
     say("messages delivered meanwhile", f"{sum(one['delivered'] for one in ended)}",
         f"lost {[one['lost'] for one in ended]} of QoS 0, 1, 2; {done['deactivated']} sessions ended by deactivation and "
         f"{done['revoked']} by revocation, as many policy changes, {done['retained']} retained")
