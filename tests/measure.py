@@ -2,9 +2,9 @@
 
     tests/run.sh --measure        (or: MUSTER_BIN=… MUSTER_SCALE_BIN=… python tests/measure.py [ITEM…])
 
-Items, all of them where none is named: peer, issuance, handshake, felt, bulk, registry, status, audit. The broker under
-measure has core 0, the load the last core. Both brokers get the same load from `muster bench`, over mutual TLS with P-256
-certificates. Beside the peer nothing is judged; the other items say what they are held to and whether it is kept.
+Items, all of them where none is named: peer, issuance, handshake, felt, bulk, registry, status, audit, downloads. The
+broker under measure has core 0, the load the last core. Both brokers get the same load from `muster bench`, over mutual TLS
+with P-256 certificates. Beside the peer nothing is judged; the other items say what they are held to and whether it is kept.
 """
 
 import json
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "e2e"))
 import api  # noqa: E402  (beside the suites)
 import measure_registry  # noqa: E402
 from mosquitto import Mosquitto  # noqa: E402
+from release import Team  # noqa: E402
 from server import EVERYTHING, MUSTER, Server  # noqa: E402
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -35,6 +36,8 @@ CONNECTS = 1500
 REVOCATIONS = 100
 SECONDS = 8
 LOAD_LIMIT_S = 300
+DOWNLOADS = 1000
+DOWNLOADED_BYTES = 32 << 20
 
 
 def load(port, identity, pid, *work):
@@ -119,6 +122,38 @@ def revocation_latencies(server):
     return sorted(from_request), sorted(from_answer)
 
 
+def pair(server, identity):
+    """How long a message of a lone QoS 0 pair takes, in microseconds."""
+    figures = load(server.port("mqtt"), identity, server.process.pid, "pairs", "--clients", 1, "--rate", 500, "--size", 128, "--seconds", 20)
+    return figures["latency_us"]
+
+
+def beside_downloads(server, identity, home):
+    """A QoS 0 pair alone, and while devices download: two lots of latencies, and what came to the devices."""
+    team, keys = Team(home / "team"), home / "keys"
+    server.cli("firmware", "trust", team.root())
+    server.cli("firmware", "add", team.package("lamp", "1.0", os.urandom(DOWNLOADED_BYTES)))
+    server.cli("group", "create", "downloads")
+    file = home / "downloads.csv"
+    file.write_text("name,group\n" + "".join(f"fetch-{number},downloads\n" for number in range(DOWNLOADS)))
+    server.json("device", "create", "--from", str(file), "--out", str(keys))
+    rollout = server.json("rollout", "start", "lamp", "1.0", "--group", "downloads")["id"]
+    while server.json("rollout", "show", rollout)["waves"][0]["queued"] < DOWNLOADS:
+        time.sleep(0.2)
+    alone = pair(server, identity)
+    command = [*ON_LOADS_CORE, "nice", "-n", "19", sys.executable, str(Path(__file__).with_name("downloads.py")),
+               "localhost", str(server.port("https")), "/firmware/lamp/1.0/image", str(keys)]
+    fetching = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        if fetching.stdout.readline() != "ready\n":
+            raise SystemExit("the downloads did not begin")
+        beside = pair(server, identity)
+        came, _ = fetching.communicate(timeout=LOAD_LIMIT_S)
+    finally:
+        fetching.kill()
+    return alone, beside, json.loads(came)
+
+
 def ended(stream):
     try:
         return stream.recv(64) == b""
@@ -186,6 +221,22 @@ def beside_the_peer(home):
         line("size of the program, stripped", stripped.stat().st_size / 2**20, unit=" MiB")
 
 
+def downloads(home):
+    """What a thousand downloads do to messages."""
+    place = home / "downloads"
+    place.mkdir()
+    server = Server(place)
+    try:
+        server.policy("everything", EVERYTHING)
+        alone, beside, came = beside_downloads(server, server.device("load", "--policy", "everything"), place)
+        print(f"downloads: {came['bytes'] / came['seconds'] / 2**20:.1f} MiB/s to {came['downloads']} devices")
+        for share in ("p50", "p99"):
+            print(f"QoS 0 pair, 500/s, while they download: {share} {beside[share]:.0f} us, alone {alone[share]:.0f} us, "
+                  f"{beside[share] / alone[share]:.2f} times", flush=True)
+    finally:
+        server.stop()
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="muster-measure-") as directory:
         home = Path(directory)
@@ -199,6 +250,7 @@ def main():
             "registry": lambda: measure_registry.registry(home, many),
             "status": lambda: measure_registry.status(many),
             "audit": lambda: measure_registry.audit(many),
+            "downloads": lambda: downloads(home),
         }
         wanted = sys.argv[1:] or list(items)
         if unknown := [name for name in wanted if name not in items]:
@@ -206,7 +258,6 @@ def main():
         for name in wanted:
             print(f"-- {name}", flush=True)
             items[name]()
-
 
 if __name__ == "__main__":
     main()

@@ -57,6 +57,7 @@ python_packages
 # 2. The programs as they are shipped, and beside them the steps whose instructions are counted.
 step "build"
 cargo build --release --locked -p muster -p muster-agent -p muster-instructions -p muster-scale
+cargo build --release --locked -p muster-agent --example own-application
 export MUSTER_BIN="${MUSTER_BIN:-$target/release/muster}"
 export MUSTER_SCALE_BIN="${MUSTER_SCALE_BIN:-$target/release/muster-scale}"
 export MUSTER_AGENT_BIN="${MUSTER_AGENT_BIN:-$target/release/muster-agent}"

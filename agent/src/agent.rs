@@ -16,16 +16,18 @@ use crate::backoff::{self, Backoff};
 use crate::cancel::Cancel;
 use crate::download::Patience;
 use crate::files::Disk;
-use crate::health::Health;
+use crate::health::{Health, Subject, Verdict};
+use crate::hooks::Hooks;
 use crate::https::{Client, Timeouts};
 use crate::identity::Identity;
 use crate::install::{Installer, Task};
 use crate::jobs::{self, Incoming};
 use crate::link::{Link, LinkEvent, Sender};
 use crate::renewer::Renewer;
-use crate::state::StateDir;
+use crate::slots::Slots;
+use crate::state::{StateDir, Status};
 use crate::trust;
-use crate::update::{Effect, Event, Machine};
+use crate::update::{Effect, Event, Machine, Slot};
 
 /// The longest health deadline.
 pub const HEALTH_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -42,6 +44,12 @@ const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::f
 
 /// Messages and events that may wait for the agent.
 const EVENTS_MAX: usize = 64;
+
+/// The shortest time between two looks at a confirmed image.
+pub const HEALTH_EVERY_MIN: Duration = Duration::from_secs(1);
+
+/// What a device says of itself that is well.
+const WELL: &str = "ok";
 
 /// How long the installer may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
@@ -68,6 +76,10 @@ pub struct Settings {
     pub hardware: HardwareId,
     /// The health command.
     pub health: Health,
+    /// What the device does at the steps of an update.
+    pub hooks: Hooks,
+    /// How often the confirmed image is asked how it is, for the server's health gates; `None`: never.
+    pub health_every: Option<Duration>,
 }
 
 /// A started agent.
@@ -92,8 +104,22 @@ impl Agent {
                 most: HEALTH_TIMEOUT_MAX,
             });
         }
+        if let Some(given) = settings.health_every
+            && !(HEALTH_EVERY_MIN..=HEALTH_TIMEOUT_MAX).contains(&given)
+        {
+            return Err(AgentError::HealthEvery {
+                given,
+                least: HEALTH_EVERY_MIN,
+                most: HEALTH_TIMEOUT_MAX,
+            });
+        }
+        let look = Look {
+            health: settings.health.clone(),
+            every: settings.health_every,
+            cancel: Cancel::default(),
+        };
         let state = StateDir::open(&settings.state, Arc::new(Disk))?;
-        let machine = Machine::new(state.load()?);
+        let machine = Machine::new(state.load()?).that_undoes(settings.hooks.revert.is_some());
         let identity = &settings.identity;
         trust::adopt(
             &state,
@@ -112,7 +138,9 @@ impl Agent {
             client: client.clone(),
             hardware: settings.hardware,
             health: settings.health,
+            hooks: settings.hooks,
             patience: Patience::default(),
+            clock: identity.clock(),
         }
         .spawn(sender)
         .map_err(|why| AgentError::System {
@@ -121,6 +149,7 @@ impl Agent {
         })?;
         let (tls, shown) = watch::channel(identity.tls());
         let link = Link::new(identity, shown, &settings.server, settings.mqtt_port);
+        let status = watch::Sender::new(Status::of(machine.state()));
         let core = Core {
             thing: identity.thing().to_string(),
             state,
@@ -133,6 +162,9 @@ impl Agent {
             ask_at: None,
             repeat: Backoff::new(REPEAT.0, REPEAT.1),
             tick_in: IDLE_ASK,
+            look,
+            status,
+            says: None,
         };
         Ok(Self {
             core,
@@ -140,6 +172,18 @@ impl Agent {
             link,
             renewer: Renewer::new(settings.identity, client, tls),
         })
+    }
+
+    /// Which image runs here, now and whenever that changes; each change is on the disk before it is told.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.core.status.subscribe()
+    }
+
+    /// Where the image of a slot lies.
+    #[must_use]
+    pub fn image(&self, slot: Slot) -> PathBuf {
+        Slots::new(self.core.state.path()).image(slot)
     }
 
     /// Runs until `shutdown` is ready. Must be called inside a tokio runtime with time and I/O.
@@ -159,6 +203,8 @@ impl Agent {
         let tick = tokio::time::sleep(core.tick_in);
         tokio::pin!(shutdown, tick);
         let (worked, mut renewals) = mpsc::channel(1);
+        let (looked, mut looks) = mpsc::channel(1);
+        let mut look_at = core.look.every.map(|every| Instant::now() + every);
         loop {
             let ask_at = core.ask_at;
             let renewal_in = renewer.wait();
@@ -180,6 +226,12 @@ impl Agent {
                 }
                 () = tokio::time::sleep_until(ask_at.unwrap_or_else(Instant::now)),
                     if ask_at.is_some() => core.ask_now(),
+                () = tokio::time::sleep_until(look_at.unwrap_or_else(Instant::now)),
+                    if look_at.is_some() => look_at = core.look_now(&looked)?,
+                Some((image, verdict)) = looks.recv() => {
+                    core.looked(image, verdict);
+                    look_at = core.look.every.map(|every| Instant::now() + every);
+                }
                 () = &mut tick => core.tick()?,
             }
             let due = Instant::now() + core.next_tick(tick.deadline());
@@ -208,6 +260,18 @@ struct Core {
     ask_at: Option<Instant>,
     repeat: Backoff,
     tick_in: Duration,
+    look: Look,
+    /// What runs here, for whoever embeds the agent.
+    status: watch::Sender<Status>,
+    /// What the health command said last, and of which image (its SHA-256).
+    says: Option<(String, String)>,
+}
+
+/// How the confirmed image is looked at.
+struct Look {
+    health: Health,
+    every: Option<Duration>,
+    cancel: Cancel,
 }
 
 impl Core {
@@ -220,7 +284,10 @@ impl Core {
 
     fn carry_out(&mut self, effect: Effect) -> Result<(), AgentError> {
         match effect {
-            Effect::Save => self.state.save(self.machine.state())?,
+            Effect::Save => {
+                self.state.save(self.machine.state())?;
+                let _ = self.status.send_replace(Status::of(self.machine.state()));
+            }
             Effect::Fetch { run, order } => {
                 self.ask.reset();
                 let cancel = self.begin_work();
@@ -233,9 +300,18 @@ impl Core {
                     cancel,
                 })?;
             }
-            Effect::Judge { run, image } => {
+            Effect::Judge { run, image, boots } => {
                 let cancel = self.begin_work();
-                self.task(Task::Judge { run, image, cancel })?;
+                self.task(Task::Judge {
+                    run,
+                    image,
+                    boots,
+                    cancel,
+                })?;
+            }
+            Effect::Undo { run, image } => {
+                let cancel = self.begin_work();
+                self.task(Task::Undo { run, image, cancel })?;
             }
             Effect::StopFetch => {
                 tracing::info!("the job was cancelled; the download stops");
@@ -297,7 +373,67 @@ impl Core {
         }
         if self.session.is_some() {
             self.asked = true;
-            self.send(jobs::ask(&self.thing, self.machine.state().active.as_ref()));
+            let runs = self.machine.state().active.as_ref();
+            let says = self
+                .says
+                .as_ref()
+                .filter(|(image, _)| runs.is_some_and(|runs| runs.sha256 == *image));
+            let says = says.map(|(_, says)| says.as_str());
+            self.send(jobs::ask(&self.thing, runs, says));
+        }
+    }
+
+    /// Asks the confirmed image how it is, on a thread of its own; when to ask again where there is none to
+    /// ask. An image on trial is asked by whoever tries it.
+    fn look_now(
+        &self,
+        done: &mpsc::Sender<(String, Verdict)>,
+    ) -> Result<Option<Instant>, AgentError> {
+        let state = self.machine.state();
+        let (Some(image), None) = (&state.active, state.on_trial()) else {
+            return Ok(self.look.every.map(|every| Instant::now() + every));
+        };
+        let path = Slots::new(self.state.path()).image(image.slot);
+        let (version, sha256, slot) = (image.version.clone(), image.sha256.clone(), image.slot);
+        let state = self.state.path().to_path_buf();
+        let (health, cancel) = (self.look.health.clone(), self.look.cancel.clone());
+        let done = done.clone();
+        std::thread::Builder::new()
+            .name("health".into())
+            .spawn(move || {
+                // Whoever stopped has no use for it.
+                let subject = Subject {
+                    image: &path,
+                    slot,
+                    version: &version,
+                    state: &state,
+                };
+                let verdict = health.run(&subject, &cancel);
+                let _ = done.blocking_send((sha256, verdict));
+            })
+            .map_err(|why| AgentError::System {
+                what: "starting a thread",
+                why,
+            })?;
+        Ok(None)
+    }
+
+    /// Tells the server what is new, and that it is not well each time.
+    fn looked(&mut self, image: String, verdict: Verdict) {
+        let says = match verdict {
+            Verdict::CalledOff => return,
+            Verdict::Healthy => WELL.to_string(),
+            Verdict::Sick(words) => {
+                tracing::warn!("the confirmed image is not well: {words}");
+                words
+            }
+        };
+        let says = (image, says);
+        let tell = says.1 != WELL || self.says.as_ref() != Some(&says);
+        self.says = Some(says);
+        // With a job in hand its end is followed by an ask.
+        if tell && self.machine.is_idle() {
+            self.ask_now();
         }
     }
 
@@ -425,6 +561,7 @@ impl Core {
         events: &mut mpsc::Receiver<Event>,
         heard: &mut mpsc::Receiver<LinkEvent>,
     ) -> Result<(), AgentError> {
+        self.look.cancel.cancel();
         if let Some(working) = self.working.take() {
             working.cancel();
         }
@@ -433,7 +570,7 @@ impl Core {
         drop(std::mem::replace(&mut self.tasks, tasks));
         let deadline = Instant::now() + STOP_WITHIN;
         while let Ok(Some(event)) = tokio::time::timeout_at(deadline, events.recv()).await {
-            if matches!(event, Event::Judged(..)) {
+            if matches!(event, Event::Judged(..) | Event::Undone(..)) {
                 self.feed(event)?;
             }
         }

@@ -1,4 +1,4 @@
-//! Fetches an image as a stream: bounded by the size the signed manifest says, checked chunk by
+//! Fetches an image or a delta as a stream: bounded by the size the signed manifest says, checked chunk by
 //! chunk as it arrives and as a whole at the end, resumable at any byte. Memory does not depend
 //! on the image's size.
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ota::manifest::CHUNK_BYTES;
-use ota::{ImageCheck, Manifest};
+use ota::{Content, ImageCheck, Sha256};
 
 use crate::backoff::{self, Backoff};
 use crate::cancel::Cancel;
@@ -18,11 +18,11 @@ use crate::https::{Client, HttpFault};
 /// One read from the network.
 const READ_BYTES: usize = 16 * 1024;
 
-/// Where an image is kept while it is fetched: named by its hash, so that what is left of one
-/// image is never taken for the beginning of another.
+/// Where an image or a delta is kept while it is fetched: named by its hash, so that what is left
+/// of one is never taken for the beginning of another.
 #[must_use]
-pub(crate) fn partial(dir: &Path, manifest: &Manifest) -> PathBuf {
-    dir.join(format!("{}.part", manifest.sha256))
+pub(crate) fn partial(dir: &Path, hash: Sha256) -> PathBuf {
+    dir.join(format!("{hash}.part"))
 }
 
 /// How patient the download is. Attempts count anew after each so many bytes of progress.
@@ -72,6 +72,12 @@ pub(crate) enum DownloadFault {
     Disk(#[from] io::Error),
 }
 
+impl From<ota::Error> for DownloadFault {
+    fn from(error: ota::Error) -> Self {
+        Self::Wrong(error.to_string())
+    }
+}
+
 fn wrong(words: impl Into<String>) -> DownloadFault {
     DownloadFault::Wrong(words.into())
 }
@@ -85,10 +91,10 @@ struct Checked<'m> {
 }
 
 impl<'m> Checked<'m> {
-    fn new(manifest: &'m Manifest) -> Self {
+    fn new(content: Content<'m>) -> Self {
         Self {
-            now: ImageCheck::new(manifest),
-            good: ImageCheck::new(manifest),
+            now: ImageCheck::new(content),
+            good: ImageCheck::new(content),
             doubt: None,
         }
     }
@@ -140,7 +146,7 @@ pub(crate) struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Fetches the image at `path` into `partial`, going on from what lies there. On success the
+    /// Fetches `content` at `path` into `partial`, going on from what lies there. On success the
     /// file is complete, correct and durable.
     ///
     /// # Errors
@@ -149,12 +155,12 @@ impl Download<'_> {
     pub(crate) fn run(
         &self,
         path: &str,
-        manifest: &Manifest,
+        content: Content<'_>,
         partial: &Path,
     ) -> Result<(), DownloadFault> {
-        let size = manifest.size;
+        let size = content.size();
         let mut file = self.files.open(partial)?;
-        let mut checked = Checked::new(manifest);
+        let mut checked = Checked::new(content);
         self.resume(&mut file, &mut checked, size)?;
         let mut backoff = self.patience.backoff();
         loop {

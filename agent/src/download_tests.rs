@@ -3,6 +3,8 @@
 use std::fs;
 use std::sync::Arc;
 
+use ota::Manifest;
+
 use super::*;
 use crate::files::Disk;
 use crate::files::tests::PowerCut;
@@ -32,6 +34,7 @@ fn manifest(image: &[u8]) -> Manifest {
         counter: 0,
         expires: std::time::SystemTime::now() + Duration::from_secs(3600),
         notes: None,
+        deltas: Vec::new(),
     }
 }
 
@@ -48,7 +51,7 @@ impl Bench {
         let ca = Ca::new();
         ca.write_identity(dir.path(), "lamp-1");
         let server = Server::start(&ca, Arc::new(answer));
-        let identity = Identity::open(dir.path(), std::time::SystemTime::now()).unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
         let timeouts = Timeouts {
             read: Duration::from_millis(500),
             ..Timeouts::default()
@@ -82,14 +85,14 @@ impl Bench {
         download
             .run(
                 "/firmware/lamp/1.0.0/image",
-                manifest,
+                Content::image(manifest),
                 &self.partial(manifest),
             )
             .map_err(|fault| fault.to_string())
     }
 
     fn partial(&self, manifest: &Manifest) -> PathBuf {
-        partial(self.dir.path(), manifest)
+        partial(self.dir.path(), manifest.sha256)
     }
 }
 

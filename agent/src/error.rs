@@ -38,14 +38,6 @@ pub enum AgentError {
         /// The certificate file.
         certificate: PathBuf,
     },
-    /// The certificate is not valid at the device's present time.
-    #[error("identity: {} {what}", path.display())]
-    Clock {
-        /// The certificate file.
-        path: PathBuf,
-        /// Since or until when, and what the device's clock says.
-        what: String,
-    },
     /// `--server` is not a name that can be dialled.
     #[error("--server {server:?}: {what}")]
     Server {
@@ -103,6 +95,16 @@ pub enum AgentError {
     HealthTimeout {
         /// As given.
         given: Duration,
+        /// The longest allowed.
+        most: Duration,
+    },
+    /// The time between two looks is out of range.
+    #[error("--health-every {given:?}: must be between {least:?} and {most:?}, or 0 for never")]
+    HealthEvery {
+        /// As given.
+        given: Duration,
+        /// The shortest allowed.
+        least: Duration,
         /// The longest allowed.
         most: Duration,
     },

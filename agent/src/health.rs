@@ -3,13 +3,14 @@
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::cancel::Cancel;
+use crate::update::Slot;
 
 /// How much of the command's standard error is kept for the report.
 const STDERR_BYTES_MAX: usize = 2048;
@@ -41,16 +42,52 @@ pub enum Verdict {
     CalledOff,
 }
 
+/// The image that a command is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Its file.
+    pub image: &'a Path,
+    /// The slot it lies in.
+    pub slot: Slot,
+    /// Its version.
+    pub version: &'a str,
+    /// The agent's state directory.
+    pub state: &'a Path,
+}
+
 impl Health {
-    /// Runs the command with `MUSTER_IMAGE`, `MUSTER_VERSION` and `MUSTER_STATE`.
+    /// Runs the command with `MUSTER_IMAGE`, `MUSTER_SLOT`, `MUSTER_VERSION` and `MUSTER_STATE`.
     #[must_use]
-    pub fn run(&self, image: &Path, version: &str, state: &Path, cancel: &Cancel) -> Verdict {
-        let spawned = Command::new("sh")
+    pub fn run(&self, subject: &Subject<'_>, cancel: &Cancel) -> Verdict {
+        let command = Command {
+            what: "health command",
+            text: &self.command,
+            deadline: self.deadline,
+        };
+        command.run(subject, cancel)
+    }
+}
+
+/// A command with a deadline.
+pub(crate) struct Command<'a> {
+    /// What it is, for words.
+    pub what: &'static str,
+    /// Run by `sh -c`.
+    pub text: &'a str,
+    /// How long it may take.
+    pub deadline: Duration,
+}
+
+impl Command<'_> {
+    pub(crate) fn run(&self, subject: &Subject<'_>, cancel: &Cancel) -> Verdict {
+        let what = self.what;
+        let spawned = std::process::Command::new("sh")
             .arg("-c")
-            .arg(&self.command)
-            .env("MUSTER_IMAGE", image)
-            .env("MUSTER_VERSION", version)
-            .env("MUSTER_STATE", state)
+            .arg(self.text)
+            .env("MUSTER_IMAGE", subject.image)
+            .env("MUSTER_SLOT", subject.slot.as_str())
+            .env("MUSTER_VERSION", subject.version)
+            .env("MUSTER_STATE", subject.state)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -60,20 +97,18 @@ impl Health {
         let mut child = match spawned {
             Ok(child) => child,
             Err(error) => {
-                return Verdict::Sick(format!("health command: could not start sh: {error}"));
+                return Verdict::Sick(format!("{what}: could not start sh: {error}"));
             }
         };
         let stderr = collect_stderr(&mut child);
         let until = Instant::now() + self.deadline;
         loop {
             match child.try_wait() {
-                Ok(Some(status)) => return verdict(status, &stderr),
+                Ok(Some(status)) => return verdict(what, status, &stderr),
                 Ok(None) => {}
                 Err(error) => {
                     end(&mut child);
-                    return Verdict::Sick(format!(
-                        "health command: could not wait for it: {error}"
-                    ));
+                    return Verdict::Sick(format!("{what}: could not wait for it: {error}"));
                 }
             }
             let left = until.saturating_duration_since(Instant::now());
@@ -81,7 +116,7 @@ impl Health {
                 end(&mut child);
                 let said = said(&stderr);
                 return Verdict::Sick(format!(
-                    "health command: no answer within {} s, ended{said}",
+                    "{what}: no answer within {} s, ended{said}",
                     self.deadline.as_secs_f64()
                 ));
             }
@@ -93,7 +128,7 @@ impl Health {
     }
 }
 
-fn verdict(status: ExitStatus, stderr: &mpsc::Receiver<Vec<u8>>) -> Verdict {
+fn verdict(what: &str, status: ExitStatus, stderr: &mpsc::Receiver<Vec<u8>>) -> Verdict {
     use std::os::unix::process::ExitStatusExt as _;
     if status.success() {
         return Verdict::Healthy;
@@ -103,7 +138,7 @@ fn verdict(status: ExitStatus, stderr: &mpsc::Receiver<Vec<u8>>) -> Verdict {
         (None, Some(signal)) => format!("ended by signal {signal}"),
         (None, None) => "ended".to_string(),
     };
-    Verdict::Sick(format!("health command: {how}{}", said(stderr)))
+    Verdict::Sick(format!("{what}: {how}{}", said(stderr)))
 }
 
 /// Ends the command and all it started, and reaps it.
@@ -160,19 +195,23 @@ mod tests {
             command: command.into(),
             deadline,
         };
-        health.run(
-            Path::new("/x/image"),
-            "1.2.3",
-            Path::new("/x"),
-            &Cancel::default(),
-        )
+        health.run(&subject(), &Cancel::default())
+    }
+
+    fn subject() -> Subject<'static> {
+        Subject {
+            image: Path::new("/x/image"),
+            slot: Slot::A,
+            version: "1.2.3",
+            state: Path::new("/x"),
+        }
     }
 
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
     fn exit_zero_confirms_and_the_variables_are_there() {
-        let command = r#"test "$MUSTER_IMAGE:$MUSTER_VERSION:$MUSTER_STATE" = /x/image:1.2.3:/x"#;
+        let command = r#"test "$MUSTER_IMAGE:$MUSTER_SLOT:$MUSTER_VERSION:$MUSTER_STATE" = /x/image:a:1.2.3:/x"#;
         assert_eq!(run(command, LONG), Verdict::Healthy);
     }
 
@@ -235,8 +274,7 @@ mod tests {
             command: "sleep 1000".into(),
             deadline: LONG,
         };
-        let trial =
-            std::thread::spawn(move || health.run(Path::new("/x"), "1", Path::new("/x"), &other));
+        let trial = std::thread::spawn(move || health.run(&subject(), &other));
         cancel.cancel();
         assert_eq!(trial.join().unwrap(), Verdict::CalledOff);
     }

@@ -4,11 +4,14 @@ use std::io::Read;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustls::client::Resumption;
 use ureq::http::Response;
 use ureq::http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector as _, TcpConnector};
 use ureq::{Agent, Body};
 
+use crate::dial::Tls;
 use crate::identity::Identity;
 use crate::tls;
 
@@ -17,6 +20,9 @@ pub(crate) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
 
 /// As much as is read of an answer to a request for a certificate.
 const ENROLLED_BYTES_MAX: u64 = 64 << 10;
+
+/// TLS sessions that are remembered for the next connection.
+const SESSIONS_MAX: usize = 8;
 
 /// How long each part of a request may take. A read that stalls ends; the download then goes on
 /// from where it stood.
@@ -268,18 +274,7 @@ impl Client {
 }
 
 fn agent(identity: &Identity, timeouts: Timeouts) -> Agent {
-    let roots = identity.roots().iter();
-    let roots: Vec<_> = roots
-        .map(|root| Certificate::from_der(root).to_owned())
-        .collect();
-    let tls = TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .root_certs(RootCerts::new_with_certs(&roots))
-        .client_cert(Some(identity.https().clone()))
-        .build();
-    Agent::config_builder()
-        .tls_config(tls)
+    let config = Agent::config_builder()
         .https_only(true)
         // Bytes come from the server named by --server or not at all.
         .max_redirects(0)
@@ -290,8 +285,12 @@ fn agent(identity: &Identity, timeouts: Timeouts) -> Agent {
         .timeout_recv_response(Some(timeouts.answer))
         .timeout_per_read(Some(timeouts.read))
         .max_idle_connections(1)
-        .build()
-        .new_agent()
+        .build();
+    // Tickets of its own: those of one port are of no use at the other, though both have one name.
+    let mut tls = (*identity.tls()).clone();
+    tls.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+    let dial = TcpConnector::default().chain(Tls(Arc::new(tls)));
+    Agent::with_parts(config, dial, DefaultResolver::default())
 }
 
 /// `bytes 5-9/10` → (5, Some(10)); RFC 9110 §14.4.

@@ -8,10 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use ureq::tls::{Certificate, ClientCert, PrivateKey};
 use x509_parser::prelude::{ASN1Time, FromDer as _, X509Certificate};
 
 use crate::AgentError;
+use crate::clock::{Clock, ServerVerifier};
 use crate::files::{self, Disk, Files};
 use crate::renewal;
 
@@ -21,7 +21,6 @@ const IDENTITY_BYTES_MAX: u64 = 64 * 1024;
 /// A device's certificate chain and key, checked against each other, and the roots it trusts.
 pub struct Identity {
     thing: String,
-    https: ClientCert,
     /// Oldest first.
     roots: Vec<CertificateDer<'static>>,
     tls: Arc<ClientConfig>,
@@ -32,6 +31,7 @@ pub struct Identity {
     /// Leaf first.
     chain: Vec<CertificateDer<'static>>,
     life: (SystemTime, SystemTime),
+    clock: Arc<Clock>,
 }
 
 impl std::fmt::Debug for Identity {
@@ -47,9 +47,14 @@ impl Identity {
     /// finds `firmware-root.json`.
     ///
     /// # Errors
-    /// Each names the file and the mend: missing, not PEM, key of another certificate, not
-    /// valid yet at `now`. One that has expired is opened: the server may renew it still.
-    pub fn open(dir: &Path, now: SystemTime) -> Result<Self, AgentError> {
+    /// Each names the file and the mend: missing, not PEM, key of another certificate. One that
+    /// has expired is opened: the server may renew it still.
+    pub fn open(dir: &Path) -> Result<Self, AgentError> {
+        Self::read(dir, None)
+    }
+
+    /// With the clock of before, where there is one.
+    fn read(dir: &Path, clock: Option<Arc<Clock>>) -> Result<Self, AgentError> {
         let name = certificate_name(dir)?;
         let certificate = dir.join(format!("{name}.crt"));
         let key_path = dir.join(format!("{name}.key"));
@@ -67,8 +72,11 @@ impl Identity {
             .first()
             .ok_or_else(|| content(&certificate, "holds no certificate in PEM"))?;
         let thing = common_name(&certificate, leaf)?;
-        check_validity(&certificate, leaf, now)?;
         let life = life(&parse(&certificate, leaf)?);
+        // It was signed when its life began.
+        let clock = clock.unwrap_or_else(|| Arc::new(Clock::since(life.0)));
+        clock.saw(life.0);
+        say_validity(&certificate, leaf, clock.now())?;
 
         let key_pem = read(&key_path)?;
         let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| {
@@ -76,15 +84,6 @@ impl Identity {
         })?;
         warn_if_readable(&key_path);
 
-        let https = {
-            let key = PrivateKey::from_pem(&key_pem)
-                .map_err(|error| content(&key_path, &format!("cannot be used: {error}")))?;
-            let chain: Vec<_> = chain
-                .iter()
-                .map(|der| Certificate::from_der(der).to_owned())
-                .collect();
-            ClientCert::new_with_certs(&chain, key)
-        };
         let mut roots = RootCertStore::empty();
         for root in &trusted {
             roots
@@ -92,10 +91,14 @@ impl Identity {
                 .map_err(|error| content(&root_path, &format!("is not a usable root: {error}")))?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = ServerVerifier::new(roots, Arc::clone(&provider), Arc::clone(&clock))
+            .map_err(|error| content(&root_path, &format!("is not a usable root: {error}")))?;
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| content(&certificate, &error.to_string()))?
-            .with_root_certificates(roots)
+            // Rustls' own verifier, at the time of a clock that knows what was signed.
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_auth_cert(chain.clone(), key)
             .map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => AgentError::KeyMismatch {
@@ -108,7 +111,6 @@ impl Identity {
         let firmware_root = Some(dir.join("firmware-root.json")).filter(|path| path.exists());
         Ok(Self {
             thing,
-            https,
             roots: trusted,
             tls: Arc::new(tls),
             firmware_root,
@@ -116,6 +118,7 @@ impl Identity {
             file_name: name,
             chain,
             life,
+            clock,
         })
     }
 
@@ -123,8 +126,13 @@ impl Identity {
     ///
     /// # Errors
     /// Those of [`Self::open`].
-    pub(crate) fn reopen(&self, now: SystemTime) -> Result<Self, AgentError> {
-        Self::open(&self.dir, now)
+    pub(crate) fn reopen(&self) -> Result<Self, AgentError> {
+        Self::read(&self.dir, Some(Arc::clone(&self.clock)))
+    }
+
+    /// What tells this device the time.
+    pub(crate) fn clock(&self) -> Arc<Clock> {
+        Arc::clone(&self.clock)
     }
 
     /// First and last moment of the certificate's life.
@@ -208,11 +216,6 @@ impl Identity {
     #[must_use]
     pub fn tls(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.tls)
-    }
-
-    /// Certificate and key as the HTTPS client takes them.
-    pub(crate) fn https(&self) -> &ClientCert {
-        &self.https
     }
 
     /// The roots that a server's certificate may lead to, oldest first.
@@ -330,7 +333,8 @@ fn life(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     (at(validity.not_before), at(validity.not_after))
 }
 
-fn check_validity(
+/// Says of a certificate that has expired that it has.
+fn say_validity(
     path: &Path,
     der: &CertificateDer<'static>,
     now: SystemTime,
@@ -344,25 +348,14 @@ fn check_validity(
         |_| format!("{seconds} seconds since 1970"),
         |time| time.to_string(),
     );
-    let (from, until) = (
-        certificate.validity().not_before,
-        certificate.validity().not_after,
-    );
+    let until = certificate.validity().not_after;
     if seconds > until.timestamp() {
         tracing::warn!(
             "{} was valid until {until}, and this device's clock says {clock}: the server is asked for another; if it gives none, set the clock, or, if it is right, give the device a new certificate with `muster device replace`",
             path.display()
         );
     }
-    if seconds >= from.timestamp() {
-        return Ok(());
-    }
-    let what =
-        format!("is not valid before {from}, and this device's clock says {clock}: set the clock");
-    Err(AgentError::Clock {
-        path: path.to_path_buf(),
-        what,
-    })
+    Ok(())
 }
 
 fn warn_if_readable(path: &Path) {
@@ -453,19 +446,17 @@ pub(crate) mod tests {
     }
 
     fn refusal(dir: &Path) -> String {
-        Identity::open(dir, SystemTime::now())
-            .unwrap_err()
-            .to_string()
+        Identity::open(dir).unwrap_err().to_string()
     }
 
     #[test]
     fn what_device_create_wrote_is_understood() {
         let dir = written();
-        let identity = Identity::open(dir.path(), SystemTime::now()).unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
         assert_eq!(identity.thing(), "lamp-1");
         assert!(identity.firmware_root().is_none());
         fs::write(dir.path().join("firmware-root.json"), "{}").unwrap();
-        let identity = Identity::open(dir.path(), SystemTime::now()).unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
         assert!(identity.firmware_root().is_some());
         assert!(!format!("{identity:?}").contains("PRIVATE"));
     }
@@ -506,16 +497,16 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_wrong_is_blamed_by_name() {
-        let dir = written();
-        let said = Identity::open(dir.path(), UNIX_EPOCH)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            said.contains("is not valid before") && said.contains("1970"),
-            "{said}"
-        );
-        assert!(said.contains("set the clock"), "{said}");
+    fn the_time_is_not_before_the_certificate() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, now) = (Ca::new(), SystemTime::now());
+        ca.write_identity(dir.path(), "lamp-1");
+        let day = Duration::from_secs(86_400);
+        let (pem, key) = ca.issue("lamp-1", &[], now + day, now + 2 * day);
+        fs::write(dir.path().join("lamp-1.crt"), pem).unwrap();
+        fs::write(dir.path().join("lamp-1.key"), key.serialize_pem()).unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
+        assert!(identity.clock().now() >= identity.life().0);
     }
 
     #[test]
@@ -524,7 +515,7 @@ pub(crate) mod tests {
         let ca = Ca::new();
         ca.write_identity(dir.path(), "lamp-1");
         let now = SystemTime::now();
-        let identity = Identity::open(dir.path(), now).unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
         let hour = Duration::from_secs(3600);
         let (pem, key) = ca.issue("localhost", &["localhost"], now - hour, now + hour);
         let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
@@ -557,7 +548,9 @@ pub(crate) mod tests {
     fn an_expired_identity_is_opened_and_due_at_once() {
         let dir = written();
         let later = SystemTime::now() + Duration::from_secs(86_400);
-        let identity = Identity::open(dir.path(), later).unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
+        identity.clock().saw(later);
+        let identity = identity.reopen().unwrap();
         let (from, until) = identity.life();
         assert!(renewal::due(from, until, 7) < later);
     }
@@ -570,7 +563,7 @@ pub(crate) mod tests {
         let now = SystemTime::now();
         let (pem, _) = ca.issue("a/+/b", &[], now, now + Duration::from_secs(60));
         fs::write(dir.path().join("x.crt"), pem).unwrap();
-        let said = Identity::open(dir.path(), now + Duration::from_secs(2)).unwrap_err();
+        let said = Identity::open(dir.path()).unwrap_err();
         assert!(said.to_string().contains("is not a thing's name"), "{said}");
     }
 }

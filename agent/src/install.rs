@@ -3,18 +3,21 @@
 //! Runs on a thread of its own, one task after the other, because files, HTTPS and the health
 //! command block. What it finds goes back as events; what to do next is `update`'s to say.
 
-use std::path::PathBuf;
-use std::sync::mpsc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
 use std::time::SystemTime;
 
-use ota::{HardwareId, Manifest, Root, Targets};
+use ota::{Content, DeltaSource, HardwareId, Manifest, Root, Targets};
 use tokio::sync::mpsc::Sender;
 
 use crate::backoff;
 use crate::cancel::Cancel;
+use crate::clock::Clock;
 use crate::download::{self, Download, DownloadFault, Patience};
-use crate::health::{Health, Verdict};
+use crate::health::{Health, Subject, Verdict};
+use crate::hooks::{Hook, Hooks};
 use crate::https::{Client, HttpFault};
+use crate::rebuild::Rebuild;
 use crate::slots::Slots;
 use crate::state::StateDir;
 use crate::trust::{self, TrustFault};
@@ -39,6 +42,17 @@ pub(crate) enum Task {
         /// Number of the run, for the answer.
         run: u64,
         /// The image on trial.
+        image: Installed,
+        /// How many times its trial has begun.
+        boots: u32,
+        /// Calls it off.
+        cancel: Cancel,
+    },
+    /// Have the image before started again.
+    Undo {
+        /// Number of the run, for the answer.
+        run: u64,
+        /// The image that was given up.
         image: Installed,
         /// Calls it off.
         cancel: Cancel,
@@ -80,6 +94,10 @@ pub(crate) struct Installer {
     pub health: Health,
     /// How long a server may be away.
     pub patience: Patience,
+    /// The device's own commands.
+    pub hooks: Hooks,
+    /// What tells the time.
+    pub clock: Arc<Clock>,
 }
 
 impl Installer {
@@ -126,11 +144,17 @@ impl Installer {
                     Err(Stop::CalledOff) => None,
                 }
             }
-            Task::Judge { run, image, cancel } => self.judge(run, &image, &cancel),
+            Task::Judge {
+                run,
+                image,
+                boots,
+                cancel,
+            } => self.judge(run, &image, boots, &cancel),
+            Task::Undo { run, image, cancel } => self.undo(run, &image, &cancel),
         }
     }
 
-    fn judge(&self, run: u64, image: &Installed, cancel: &Cancel) -> Option<Event> {
+    fn judge(&self, run: u64, image: &Installed, boots: u32, cancel: &Cancel) -> Option<Event> {
         let path = Slots::new(self.state.path()).image(image.slot);
         tracing::info!(
             "{} {} is on trial in slot {}",
@@ -138,10 +162,7 @@ impl Installer {
             image.version,
             image.slot.as_str()
         );
-        let result = match self
-            .health
-            .run(&path, &image.version, self.state.path(), cancel)
-        {
+        let result = match self.trial(&self.subject(image, &path), boots, cancel) {
             Verdict::CalledOff => return None,
             Verdict::Healthy => Ok(()),
             Verdict::Sick(words) => {
@@ -150,6 +171,64 @@ impl Installer {
             }
         };
         Some(Event::Judged(run, result))
+    }
+
+    /// Has the image started, asks its health, and has it kept.
+    fn trial(&self, subject: &Subject<'_>, boots: u32, cancel: &Cancel) -> Verdict {
+        let _fed = match self.hooks.watch() {
+            Ok(watchdog) => watchdog,
+            Err(words) => return Verdict::Sick(words),
+        };
+        // The first time the image has yet to be started; a restart since may have brought the device
+        // back to the one before, where there is a way to know.
+        let started = if boots == 1 || self.hooks.booted.is_none() {
+            Hook::Activate
+        } else {
+            Hook::Booted
+        };
+        let steps: [&dyn Fn() -> Verdict; 3] = [
+            &|| self.hooks.run(started, subject, cancel),
+            &|| self.health.run(subject, cancel),
+            &|| self.hooks.run(Hook::Confirm, subject, cancel),
+        ];
+        for step in steps {
+            let verdict = step();
+            if verdict != Verdict::Healthy {
+                return verdict;
+            }
+        }
+        Verdict::Healthy
+    }
+
+    /// Until it has worked: a device that is not told starts an image that was given up.
+    fn undo(&self, run: u64, image: &Installed, cancel: &Cancel) -> Option<Event> {
+        let path = Slots::new(self.state.path()).image(image.slot);
+        let mut backoff = self.patience.backoff();
+        loop {
+            let verdict = self
+                .hooks
+                .run(Hook::Revert, &self.subject(image, &path), cancel);
+            match verdict {
+                Verdict::Healthy => return Some(Event::Undone(run)),
+                Verdict::CalledOff => return None,
+                Verdict::Sick(words) => {
+                    let wait = backoff.next(backoff::random());
+                    tracing::error!("{words}; again in {wait:?}");
+                    if cancel.wait(wait) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn subject<'a>(&'a self, image: &'a Installed, path: &'a Path) -> Subject<'a> {
+        Subject {
+            image: path,
+            slot: image.slot,
+            version: &image.version,
+            state: self.state.path(),
+        }
     }
 
     fn fetch(
@@ -170,7 +249,7 @@ impl Installer {
             Err(HttpFault::Passing(words)) => Err(words),
             Err(fault) => Ok(Err(failed(fault.words()))),
         })?;
-        let now = SystemTime::now();
+        let now = self.clock.now();
         let delegations = match Manifest::verify(&signed, &root, now) {
             // Others than the release keys signed it: whether they may is the release team's word.
             Err(error) if error.is_of_strangers() => self.patiently(cancel, || {
@@ -207,7 +286,12 @@ impl Installer {
 
         let slots = Slots::new(self.state.path());
         let disk = |error: std::io::Error| failed(format!("the device's disk: {error}"));
-        let partial = self.clear_downloads(&manifest).map_err(disk)?;
+        let delta = delta_for(&manifest, state);
+        let place = |hash| download::partial(&self.state.download(), hash);
+        let partial = place(manifest.sha256);
+        let patch = delta.map(|delta| place(delta.sha256));
+        self.clear_downloads(&[Some(&partial), patch.as_ref()])
+            .map_err(disk)?;
         if !partial.exists() {
             // Power went between slot and state: the image is whole already. It is checked
             // again like any half download.
@@ -221,7 +305,26 @@ impl Installer {
             patience: self.patience,
             cancel,
         };
-        match download.run(&order.image, &manifest, &partial) {
+        // Nearly all of the image may have come already, or have lain in the slot.
+        let here = partial.metadata().map_or(0, |facts| facts.len());
+        let left = manifest.size.saturating_sub(here);
+        let made = match (delta, &patch, &state.active) {
+            (Some(delta), Some(patch), Some(active)) if delta.size < left => {
+                let rebuild = Rebuild {
+                    download: &download,
+                    manifest: &manifest,
+                    delta,
+                    old: &slots.image(active.slot),
+                };
+                rebuild.run(&order.delta(&delta.from), patch, &partial)
+            }
+            _ => Ok(false),
+        };
+        let done = made.and_then(|made| match made {
+            true => Ok(()),
+            false => download.run(&order.image, Content::image(&manifest), &partial),
+        });
+        match done {
             Ok(()) => {}
             Err(DownloadFault::Cancelled) => return Err(Stop::CalledOff),
             Err(fault) => return Err(failed(fault)),
@@ -236,7 +339,19 @@ impl Installer {
                     reason: format!("the device's disk: {error}"),
                 })
             })?;
-        Ok(Fetched::Installed(image))
+        let path = slots.image(slot);
+        match self
+            .hooks
+            .run(Hook::Install, &self.subject(&image, &path), cancel)
+        {
+            Verdict::Healthy => Ok(Fetched::Installed(image)),
+            Verdict::CalledOff => Err(Stop::CalledOff),
+            Verdict::Sick(reason) => Err(Stop::Refused(Outcome {
+                ending: Ending::Failed,
+                step: Step::Installing,
+                reason,
+            })),
+        }
     }
 
     /// All that must be true of a manifest before a byte of its image is fetched. A rollback is
@@ -273,17 +388,15 @@ impl Installer {
         Ok(manifest)
     }
 
-    /// Where this image is fetched to; what is left of others goes.
-    fn clear_downloads(&self, manifest: &Manifest) -> std::io::Result<PathBuf> {
-        let dir = self.state.download();
-        let partial = download::partial(&dir, manifest);
-        for entry in std::fs::read_dir(&dir)? {
+    /// Removes what is left of other downloads.
+    fn clear_downloads(&self, kept: &[Option<&PathBuf>]) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(self.state.download())? {
             let path = entry?.path();
-            if path != partial {
+            if !kept.contains(&Some(&path)) {
                 self.state.files().remove(&path)?;
             }
         }
-        Ok(partial)
+        Ok(())
     }
 
     /// Tries until it works, is final, is called off, or patience ends. The inner `Err` is a
@@ -315,4 +428,10 @@ impl Installer {
             }
         }
     }
+}
+
+/// The delta that makes the image out of the one that runs here.
+fn delta_for<'m>(manifest: &'m Manifest, state: &State) -> Option<&'m DeltaSource> {
+    let runs = state.active.as_ref()?.sha256.parse().ok()?;
+    manifest.delta_from(&runs)
 }

@@ -225,13 +225,16 @@ fn request(thing: &str, rest: &str, payload: &Value) -> Request {
     }
 }
 
-/// Asks for the next job and begins it; says what runs here.
+/// Asks for the next job and begins it; says what runs here and how it is.
 #[must_use]
-pub(crate) fn ask(thing: &str, runs: Option<&Installed>) -> Request {
+pub(crate) fn ask(thing: &str, runs: Option<&Installed>, health: Option<&str>) -> Request {
     let mut details = json!({"step": "downloading"});
     if let (Some(details), Some(runs)) = (details.as_object_mut(), runs) {
         details.insert("firmwareName".into(), runs.name.as_str().into());
         details.insert("firmwareVersion".into(), runs.version.as_str().into());
+        if let Some(health) = health {
+            details.insert("health".into(), printable(health).into());
+        }
     }
     let body = json!({"clientToken": "next", "statusDetails": details});
     request(thing, "start-next", &body)

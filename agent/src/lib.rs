@@ -7,10 +7,13 @@
 mod agent;
 mod backoff;
 mod cancel;
+mod clock;
+mod dial;
 mod download;
 mod error;
 mod files;
 mod health;
+mod hooks;
 mod https;
 mod identity;
 mod install;
@@ -18,6 +21,7 @@ mod jobs;
 mod link;
 #[cfg(test)]
 mod powercut;
+mod rebuild;
 mod renewal;
 mod renewer;
 mod roots;
@@ -30,8 +34,12 @@ mod trust;
 pub mod tuf;
 pub mod update;
 
-pub use agent::{Agent, HEALTH_TIMEOUT_MAX, Settings};
+pub use agent::{Agent, HEALTH_EVERY_MIN, HEALTH_TIMEOUT_MAX, Settings};
 pub use error::AgentError;
 pub use files::{Disk, Files};
 pub use health::Health;
+pub use hooks::{HOOK_DEADLINE, Hooks};
 pub use identity::Identity;
+pub use ota::HardwareId;
+pub use state::Status;
+pub use update::Slot;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use agent::{Agent, AgentError, Health, Identity, Settings, state, tuf};
+use agent::{Agent, AgentError, Health, Hooks, Identity, Settings, state, tuf};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -112,6 +112,32 @@ struct Run {
     /// How many seconds the health command may take; then it is ended and the image falls back.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     health_timeout: u64,
+    /// How often the health command is run for the confirmed image too, in seconds; what it says is told to the
+    /// server, whose health gates look at it. 0: never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    health_every: u64,
+    /// Run when a verified image lies in its slot, with MUSTER_SLOT (a or b) and the variables of --health: puts it
+    /// where it is started from. Each hook may be run again after a power cut.
+    #[arg(long, value_name = "CMD")]
+    on_install: Option<String>,
+    /// Run when a trial begins: has the image started, once. One that restarts the device must not return.
+    #[arg(long, value_name = "CMD")]
+    on_activate: Option<String>,
+    /// Run after a restart in a trial: exit 0 if the device runs from MUSTER_SLOT; anything else is a fall back.
+    #[arg(long, value_name = "CMD")]
+    on_booted: Option<String>,
+    /// Run when the image is healthy: has it started from now on.
+    #[arg(long, value_name = "CMD")]
+    on_confirm: Option<String>,
+    /// Run, until it has succeeded, when an image was given up in its trial: has the one before started again.
+    #[arg(long, value_name = "CMD")]
+    on_revert: Option<String>,
+    /// How many seconds each of them may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    hook_timeout: u64,
+    /// A watchdog device, as /dev/watchdog, that is fed while an image is on trial and disarmed after.
+    #[arg(long, value_name = "DEVICE")]
+    watchdog: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -164,10 +190,7 @@ fn verify(asked: Tuf) -> Result<(), AgentError> {
         metadata_dir: asked.metadata_dir,
         metadata_url: asked.metadata_url.ok_or_else(lacks("--metadata-url"))?,
         ca: asked.ca,
-        identity: asked
-            .identity
-            .map(|dir| Identity::open(&dir, now))
-            .transpose()?,
+        identity: asked.identity.map(|dir| Identity::open(&dir)).transpose()?,
     };
     if verb == "refresh" {
         return tuf::refresh(&source, now);
@@ -189,7 +212,7 @@ fn verify(asked: Tuf) -> Result<(), AgentError> {
 
 fn start(run: Run) -> Result<(), AgentError> {
     let settings = Settings {
-        identity: Identity::open(&run.identity, SystemTime::now())?,
+        identity: Identity::open(&run.identity)?,
         trust: run.trust,
         server: run.server,
         mqtt_port: run.mqtt_port,
@@ -200,6 +223,16 @@ fn start(run: Run) -> Result<(), AgentError> {
             command: run.health,
             deadline: Duration::from_secs(run.health_timeout),
         },
+        hooks: Hooks {
+            install: run.on_install,
+            activate: run.on_activate,
+            booted: run.on_booted,
+            confirm: run.on_confirm,
+            revert: run.on_revert,
+            deadline: Duration::from_secs(run.hook_timeout),
+            watchdog: run.watchdog,
+        },
+        health_every: (run.health_every > 0).then(|| Duration::from_secs(run.health_every)),
     };
     let agent = Agent::open(settings)?;
     let system = |what| move |why| AgentError::System { what, why };

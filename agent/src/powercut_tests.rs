@@ -15,8 +15,10 @@ use ota::{ImageFacts, Manifest, ReleaseKey, Root, RootSpec};
 
 use super::{Left, LossyDisk, Tree, plant, tree};
 use crate::cancel::Cancel;
+use crate::clock::Clock;
 use crate::download::{self, Patience};
 use crate::health::Health;
+use crate::hooks::Hooks;
 use crate::https::{Client, Timeouts};
 use crate::identity::Identity;
 use crate::identity::tests::Ca;
@@ -41,9 +43,20 @@ struct Chapter {
     ending: Ending,
     /// What runs then.
     runs: &'static str,
+    /// Whether its manifest names a delta from the image before, and what is wrong with it.
+    delta: Option<Delta>,
 }
 
-const CHAPTERS: [Chapter; 5] = [
+/// What a delta is like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delta {
+    /// As it should be.
+    Good,
+    /// Signed, and made of another image than the manifest says.
+    Misled,
+}
+
+const CHAPTERS: [Chapter; 7] = [
     // The first image, with the server's first trust root.
     Chapter {
         version: "1.0",
@@ -52,6 +65,7 @@ const CHAPTERS: [Chapter; 5] = [
         here: 0,
         ending: Ending::Succeeded,
         runs: "1.0",
+        delta: None,
     },
     // Two chunks, a higher counter, and a new trust root on the way.
     Chapter {
@@ -61,6 +75,7 @@ const CHAPTERS: [Chapter; 5] = [
         here: CHUNK_BYTES as usize - 10_000,
         ending: Ending::Succeeded,
         runs: "2.0",
+        delta: None,
     },
     // Its health check fails.
     Chapter {
@@ -70,6 +85,7 @@ const CHAPTERS: [Chapter; 5] = [
         here: 0,
         ending: Ending::Failed,
         runs: "2.0",
+        delta: None,
     },
     // Below the counter.
     Chapter {
@@ -79,6 +95,7 @@ const CHAPTERS: [Chapter; 5] = [
         here: 0,
         ending: Ending::Rejected,
         runs: "2.0",
+        delta: None,
     },
     // Back, as far as the counter lets it.
     Chapter {
@@ -88,6 +105,27 @@ const CHAPTERS: [Chapter; 5] = [
         here: 0,
         ending: Ending::Succeeded,
         runs: "1.5",
+        delta: None,
+    },
+    // Made of the image before and a delta.
+    Chapter {
+        version: "1.6",
+        counter: 1,
+        bytes: 90_000,
+        here: 0,
+        ending: Ending::Succeeded,
+        runs: "1.6",
+        delta: Some(Delta::Good),
+    },
+    // The delta makes something else; the whole image is fetched.
+    Chapter {
+        version: "1.7",
+        counter: 1,
+        bytes: 100_000,
+        here: 0,
+        ending: Ending::Succeeded,
+        runs: "1.7",
+        delta: Some(Delta::Misled),
     },
 ];
 
@@ -97,6 +135,8 @@ struct Cloud {
     order: Order,
     told: Option<(Ending, String)>,
     trials: u32,
+    /// How often what starts images was told to go back.
+    undone: u32,
 }
 
 impl Cloud {
@@ -120,6 +160,8 @@ struct Bench {
     _server: Server,
     _identity: tempfile::TempDir,
     second_root: Arc<Mutex<bool>>,
+    /// The paths asked for.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Bench {
@@ -147,11 +189,37 @@ impl Bench {
         let mut documents = BTreeMap::new();
         let mut images = BTreeMap::new();
         let mut parts = BTreeMap::new();
+        let mut before = Vec::new();
         for (number, chapter) in CHAPTERS.iter().enumerate() {
             let image: Vec<u8> = (0..chapter.bytes)
                 .map(|at| (at * 31 % 251 + number) as u8)
                 .collect();
             let facts = ImageFacts::measure(&image[..]).unwrap();
+            let order = order(chapter);
+            let delta = chapter.delta.map(|delta| {
+                let mut patch = Vec::new();
+                let mut old = before.clone();
+                if delta == Delta::Misled {
+                    // Close enough for the delta to build on these bytes.
+                    let last = old.len() - 1000;
+                    old[last..]
+                        .iter_mut()
+                        .step_by(97)
+                        .for_each(|byte| *byte ^= 1);
+                }
+                ota::delta::make(&old, &image, &mut patch).unwrap();
+                assert!(patch.len() < image.len() / 10, "{}", patch.len());
+                let from: ota::FirmwareVersion = CHAPTERS[number - 1].runs.parse().unwrap();
+                let facts = ImageFacts::measure(&patch[..]).unwrap();
+                documents.insert(order.delta(&from), patch);
+                ota::DeltaSource {
+                    from,
+                    from_sha256: ota::sha256(&before),
+                    size: facts.size,
+                    sha256: facts.sha256,
+                    chunks: facts.chunks,
+                }
+            });
             let manifest = Manifest {
                 name: "lamp".parse().unwrap(),
                 version: chapter.version.parse().unwrap(),
@@ -163,32 +231,40 @@ impl Bench {
                 counter: chapter.counter,
                 expires: later,
                 notes: None,
+                deltas: delta.into_iter().collect(),
             };
             // The first chapter's is signed by the first root's key, the others by the second's.
             let key = &team[usize::from(number > 0)..][..1];
-            let order = order(chapter);
             documents.insert(order.manifest, manifest.sign(key).unwrap());
             parts.insert(chapter.version, image[..chapter.here].to_vec());
-            documents.insert(order.image, image);
+            documents.insert(order.image, image.clone());
+            if chapter.ending == Ending::Succeeded {
+                before = image;
+            }
             images.insert(chapter.version, manifest);
         }
         let second_root = Arc::new(Mutex::new(false));
         let shown = Arc::clone(&second_root);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let note = Arc::clone(&asked);
         let ca = Ca::new();
         let server = Server::start(
             &ca,
-            Arc::new(move |path, from| match path {
-                "/firmware/root/1.json" => Answer::document(&first),
-                "/firmware/root/2.json" if *shown.lock().unwrap() => Answer::document(&second),
-                path => match documents.get(path) {
-                    Some(bytes) => Answer::range(bytes, from),
-                    None => Answer::status(404),
-                },
+            Arc::new(move |path, from| {
+                note.lock().unwrap().push(path.to_owned());
+                match path {
+                    "/firmware/root/1.json" => Answer::document(&first),
+                    "/firmware/root/2.json" if *shown.lock().unwrap() => Answer::document(&second),
+                    path => match documents.get(path) {
+                        Some(bytes) => Answer::range(bytes, from),
+                        None => Answer::status(404),
+                    },
+                }
             }),
         );
         let identity = tempfile::tempdir().unwrap();
         ca.write_identity(identity.path(), "lamp-1");
-        let opened = Identity::open(identity.path(), SystemTime::now()).unwrap();
+        let opened = Identity::open(identity.path()).unwrap();
         Self {
             root: tempfile::tempdir().unwrap(),
             client: Client::new(&opened, "localhost", server.port, Timeouts::default()),
@@ -198,6 +274,7 @@ impl Bench {
             _server: server,
             _identity: identity,
             second_root,
+            asked,
         }
     }
 
@@ -281,8 +358,10 @@ impl Bench {
                 most: Duration::from_micros(1),
                 ..Patience::default()
             },
+            clock: Arc::new(Clock::since(UNIX_EPOCH)),
+            hooks: Hooks::default(),
         };
-        let mut machine = Machine::new(loaded);
+        let mut machine = Machine::new(loaded).that_undoes(true);
         let events = RefCell::new(VecDeque::from([Event::Started, Event::Connected]));
         let next = || events.borrow_mut().pop_front();
         while let Some(event) = next() {
@@ -303,13 +382,19 @@ impl Bench {
                         }
                         answer.into_iter().for_each(push);
                     }
-                    Effect::Judge { run, image } => {
+                    Effect::Judge { run, image, .. } => {
                         self.check_image(&image);
                         assert_eq!(cloud.told, None, "tried again after it was told");
                         cloud.trials += 1;
                         let sick = image.version.ends_with("sick");
                         let verdict = if sick { Err("sick".into()) } else { Ok(()) };
                         push(Event::Judged(run, verdict));
+                    }
+                    Effect::Undo { run, image } => {
+                        assert!(image.version.ends_with("sick") || cloud.trials == TRIAL_BOOTS_MAX);
+                        assert_ne!(machine.state().active.as_ref(), Some(&image));
+                        cloud.undone += 1;
+                        push(Event::Undone(run));
                     }
                     Effect::Report(report) => {
                         let (job, is_last) = (report.job.clone(), report.ending.is_some());
@@ -342,7 +427,7 @@ impl Bench {
         if chapter.here > 0 {
             let partial = download::partial(
                 &self.state().join("download"),
-                &self.images[chapter.version],
+                self.images[chapter.version].sha256,
             );
             std::fs::write(partial, &self.parts[chapter.version]).unwrap();
         }
@@ -355,6 +440,7 @@ impl Bench {
             order: order(chapter),
             told: None,
             trials: 0,
+            undone: 0,
         };
         let mut happened = 0;
         for (at, left) in cuts {
@@ -369,6 +455,13 @@ impl Bench {
         assert!(self.life(&disk, &mut cloud, &before));
         assert!(cloud.trials <= TRIAL_BOOTS_MAX, "{} trials", cloud.trials);
         let state = crate::state::read(&self.state()).unwrap();
+        assert_eq!(state.undo, None);
+        let fell_back = matches!(cloud.told, Some((Ending::Failed, _))) && cloud.trials > 0;
+        assert_eq!(
+            cloud.undone > 0,
+            fell_back,
+            "what starts images knows of it"
+        );
         let outcome = state.finished.back().unwrap().outcome.clone();
         assert_eq!(
             cloud.told,
@@ -406,8 +499,14 @@ fn cut_everywhere(number: usize, least: usize) {
         let runs = state.active.as_ref().map(|image| image.version.as_str());
         assert_eq!(runs, Some(chapter.runs), "{what}");
     };
+    bench.asked.lock().unwrap().clear();
     let (_, outcome, state) = bench.run(number, &start, &[]);
     as_told(&outcome, &state, "without a cut");
+    let asked = bench.asked.lock().unwrap().clone();
+    let asks = |what: &str| asked.iter().any(|path| path.contains(what));
+    assert_eq!(asks("/delta/"), chapter.delta.is_some(), "{asked:?}");
+    assert!(chapter.delta != Some(Delta::Good) || !asks("/image"));
+    assert!(chapter.delta != Some(Delta::Misled) || asks("/image"));
     let (mut points, mut cuts) = (0, 0);
     for at in 0.. {
         let mut is_over = false;
@@ -471,4 +570,14 @@ fn power_may_go_at_any_step_of_refusing_a_lower_counter() {
 #[test]
 fn power_may_go_at_any_step_of_going_back() {
     cut_everywhere(4, 30);
+}
+
+#[test]
+fn power_may_go_at_any_step_of_an_install_by_delta() {
+    cut_everywhere(5, 45);
+}
+
+#[test]
+fn power_may_go_at_any_step_of_a_delta_that_is_given_up() {
+    cut_everywhere(6, 60);
 }

@@ -108,7 +108,7 @@ pub(crate) fn renew(
                 .map_err(|fault| RenewalError::Server(fault.words().to_owned()))?;
             let known = certificates(&answer)?;
             // With a root that follows, the chain is the shorter one; it is kept once the new certificate is in use.
-            let followed = roots::follow(identity.roots(), &known, SystemTime::now());
+            let followed = roots::follow(identity.roots(), &known, identity.clock().now());
             let roots = followed.as_deref().unwrap_or(identity.roots());
             chain_to(roots, &leaf, &known).ok_or(RenewalError::Answer(
                 "neither the issuer of the present one nor another below this device's roots signed it",

@@ -58,7 +58,7 @@ impl Renewer {
         client: Client,
         tls: watch::Sender<Arc<ClientConfig>>,
     ) -> Self {
-        let (from, until) = identity.life();
+        let ((from, until), now) = (identity.life(), identity.clock().now());
         Self {
             due: renewal::due(from, until, backoff::random()),
             identity: Arc::new(identity),
@@ -66,7 +66,7 @@ impl Renewer {
             tls,
             // One that was renewed before this start and never confirmed retires the old one with its own renewal.
             confirm: None,
-            look: renewal::look_again((from, until), SystemTime::now(), backoff::random()),
+            look: renewal::look_again((from, until), now, backoff::random()),
             working: false,
         }
     }
@@ -78,20 +78,22 @@ impl Renewer {
             _ => self.due,
         };
         let next = next.min(self.look);
-        let wait = next.duration_since(SystemTime::now()).unwrap_or_default();
+        let wait = next
+            .duration_since(self.identity.clock().now())
+            .unwrap_or_default();
         (!self.working).then_some(wait.min(LOOK_EVERY))
     }
 
     /// The link stands, with the identity of now.
     pub(crate) fn connected(&mut self) {
         if let Some(at @ None) = &mut self.confirm {
-            *at = Some(SystemTime::now());
+            *at = Some(self.identity.clock().now());
         }
     }
 
     /// Does what is due, on a thread that may block.
     pub(crate) fn step(&mut self, done: mpsc::Sender<Done>) {
-        let now = SystemTime::now();
+        let now = self.identity.clock().now();
         let (identity, client) = (Arc::clone(&self.identity), self.client.clone());
         let confirms = matches!(self.confirm, Some(Some(at)) if at <= now);
         if confirms || (self.look <= now && self.due > now) {
@@ -125,11 +127,11 @@ impl Renewer {
     /// Takes note of a step's end; whether the link must dial anew.
     pub(crate) fn done(&mut self, done: &Done) -> bool {
         self.working = false;
-        let now = SystemTime::now();
+        let now = self.identity.clock().now();
         match done {
             Done::Looked(looked) => self.looked(*looked, now),
             Done::Failed => self.put_off(now),
-            Done::Renewed => match self.identity.reopen(now) {
+            Done::Renewed => match self.identity.reopen() {
                 Ok(identity) => {
                     self.adopt(identity);
                     return true;
@@ -154,7 +156,7 @@ impl Renewer {
         if looked == Looked::Same {
             return;
         }
-        match self.identity.reopen(now) {
+        match self.identity.reopen() {
             Ok(identity) => {
                 self.client.adopt(&identity);
                 self.tls.send_replace(identity.tls());

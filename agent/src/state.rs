@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::AgentError;
 use crate::files::{self, Files};
-use crate::update::State;
+use crate::update::{Slot, State};
 
 /// The version of the state file this agent writes.
 const FORMAT: u32 = 1;
@@ -40,7 +40,7 @@ pub struct Status {
     /// Its version.
     pub version: Option<String>,
     /// The slot it lies in: `a` or `b`.
-    pub slot: Option<&'static str>,
+    pub slot: Option<Slot>,
     /// Whether it is on trial.
     pub trial: bool,
     /// Whether its health was confirmed.
@@ -56,7 +56,7 @@ impl Status {
         Self {
             name: image.map(|image| image.name.clone()),
             version: image.map(|image| image.version.clone()),
-            slot: image.map(|image| image.slot.as_str()),
+            slot: image.map(|image| image.slot),
             trial: trial.is_some(),
             confirmed: trial.is_none() && image.is_some(),
         }
@@ -69,7 +69,7 @@ impl std::fmt::Display for Status {
             return f.write_str("no firmware installed yet");
         };
         let standing = if self.trial { "on trial" } else { "confirmed" };
-        write!(f, "{name} {version} in slot {slot}, {standing}")
+        write!(f, "{name} {version} in slot {}, {standing}", slot.as_str())
     }
 }
 

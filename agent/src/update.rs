@@ -178,6 +178,9 @@ pub struct State {
     pub active: Option<Installed>,
     /// The job in hand.
     pub current: Option<Current>,
+    /// An image that was given up in its trial, while what starts images has yet to be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Installed>,
     /// Jobs that are over, oldest first, at most [`FINISHED_JOBS_MAX`].
     pub finished: VecDeque<Finished>,
 }
@@ -227,6 +230,8 @@ pub enum Event {
     Fetched(u64, Result<Fetched, Refusal>),
     /// The health command of the trial numbered so answered; `Err` says how it failed.
     Judged(u64, Result<(), String>),
+    /// What starts images was told that the image of the undoing numbered so was given up.
+    Undone(u64),
     /// The server has the final report of this job, or wants none.
     Acknowledged(JobKey),
 }
@@ -264,6 +269,15 @@ pub enum Effect {
         run: u64,
         /// The image on trial.
         image: Installed,
+        /// How many times its trial has begun.
+        boots: u32,
+    },
+    /// Have the image before this one started from now on; answer with [`Event::Undone`] and `run`.
+    Undo {
+        /// Number of this run.
+        run: u64,
+        /// The image that was given up.
+        image: Installed,
     },
     /// Tell the server, if connected. Progress may be lost; a final report is repeated at the
     /// next [`Event::Connected`] until acknowledged.
@@ -280,6 +294,8 @@ pub struct Machine {
     state: State,
     run: u64,
     step: Step,
+    /// Whether there is anything to tell of an image that was given up.
+    undoes: bool,
 }
 
 impl Machine {
@@ -290,7 +306,15 @@ impl Machine {
             state,
             run: 0,
             step: Step::Downloading,
+            undoes: false,
         }
+    }
+
+    /// With something that must be told when an image was given up in its trial.
+    #[must_use]
+    pub fn that_undoes(mut self, undoes: bool) -> Self {
+        self.undoes = undoes;
+        self
     }
 
     /// The state to save.
@@ -302,7 +326,9 @@ impl Machine {
     /// Whether the agent has nothing in hand and nothing to report.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.state.current.is_none() && self.state.finished.iter().all(|job| job.reported)
+        self.state.current.is_none()
+            && self.state.undo.is_none()
+            && self.state.finished.iter().all(|job| job.reported)
     }
 
     /// Takes one event; returns what to do, in order.
@@ -315,13 +341,17 @@ impl Machine {
             Event::Progress(run, step) => self.progress(run, step),
             Event::Fetched(run, result) if run == self.run => self.fetched(result),
             Event::Judged(run, result) if run == self.run => self.judged(result),
+            Event::Undone(run) if run == self.run => self.undone(),
             // Answers of a run that was stopped.
-            Event::Fetched(..) | Event::Judged(..) => Vec::new(),
+            Event::Fetched(..) | Event::Judged(..) | Event::Undone(..) => Vec::new(),
             Event::Acknowledged(job) => self.acknowledged(&job),
         }
     }
 
     fn started(&mut self) -> Vec<Effect> {
+        if let Some(image) = self.state.undo.clone() {
+            return vec![self.undo(image)];
+        }
         let Some(current) = &mut self.state.current else {
             return Vec::new();
         };
@@ -330,17 +360,19 @@ impl Machine {
                 let order = current.order.clone();
                 vec![self.fetch(order)]
             }
-            Phase::Trial { boots, .. } if *boots >= TRIAL_BOOTS_MAX => self.finish(Outcome {
-                ending: Ending::Failed,
-                step: Step::FellBack,
-                reason: format!(
-                    "the trial was cut off {TRIAL_BOOTS_MAX} times before the health command answered"
-                ),
-            }),
+            Phase::Trial { boots, image } if *boots >= TRIAL_BOOTS_MAX => {
+                let image = image.clone();
+                self.give_up(
+                    image,
+                    format!(
+                        "the trial was cut off {TRIAL_BOOTS_MAX} times before the health command answered"
+                    ),
+                )
+            }
             Phase::Trial { image, boots } => {
                 *boots += 1;
-                let image = image.clone();
-                self.judge(image)
+                let (image, boots) = (image.clone(), *boots);
+                self.judge(image, boots)
             }
         }
     }
@@ -365,6 +397,10 @@ impl Machine {
     }
 
     fn offered(&mut self, job: JobKey, order: Result<Order, String>) -> Vec<Effect> {
+        if self.state.undo.is_some() {
+            // The one before first. The server offers it again.
+            return Vec::new();
+        }
         if let Some(current) = &self.state.current {
             // One update at a time. The server's head moved: ours may be gone.
             return if current.job == job {
@@ -474,7 +510,7 @@ impl Machine {
             boots: 1,
         };
         self.step = Step::Trial;
-        let mut effects = self.judge(image);
+        let mut effects = self.judge(image, 1);
         if let Some(current) = &self.state.current {
             effects.insert(1, Effect::Report(self.progress_report(current)));
         }
@@ -495,12 +531,42 @@ impl Machine {
                     reason: String::new(),
                 })
             }
-            Err(reason) => self.finish(Outcome {
-                ending: Ending::Failed,
-                step: Step::FellBack,
-                reason,
-            }),
+            Err(reason) => self.give_up(image, reason),
         }
+    }
+
+    /// The trial ended badly: what runs is what ran before.
+    fn give_up(&mut self, image: Installed, reason: String) -> Vec<Effect> {
+        if self.undoes {
+            self.state.undo = Some(image.clone());
+        }
+        let mut effects = self.finish(Outcome {
+            ending: Ending::Failed,
+            step: Step::FellBack,
+            reason,
+        });
+        if self.undoes {
+            // It is on the disk by then that this is to be done.
+            effects.push(self.undo(image));
+        }
+        effects
+    }
+
+    fn undo(&mut self, image: Installed) -> Effect {
+        self.run += 1;
+        Effect::Undo {
+            run: self.run,
+            image,
+        }
+    }
+
+    fn undone(&mut self) -> Vec<Effect> {
+        self.state.undo = None;
+        let mut effects = vec![Effect::Save];
+        if self.is_idle() {
+            effects.push(Effect::Ask);
+        }
+        effects
     }
 
     fn acknowledged(&mut self, job: &JobKey) -> Vec<Effect> {
@@ -530,7 +596,7 @@ impl Machine {
     }
 
     /// Saves the trial before it begins: a device that dies in it knows on its return.
-    fn judge(&mut self, image: Installed) -> Vec<Effect> {
+    fn judge(&mut self, image: Installed, boots: u32) -> Vec<Effect> {
         self.run += 1;
         self.step = Step::Trial;
         vec![
@@ -538,6 +604,7 @@ impl Machine {
             Effect::Judge {
                 run: self.run,
                 image,
+                boots,
             },
         ]
     }

@@ -135,7 +135,8 @@ impl Device {
                 );
                 self.run = run;
             }
-            Effect::Judge { run, image } => {
+            Effect::Undo { .. } => panic!("there is nothing to tell"),
+            Effect::Judge { run, image, .. } => {
                 // What a restart would find says that this image is on trial.
                 assert_eq!(
                     self.disk.on_trial(),
@@ -381,4 +382,61 @@ fn no_more_finished_jobs_are_kept_than_the_bound() {
             .map(|past| past.job.id.as_str()),
         Some("job-1")
     );
+}
+
+#[test]
+fn what_starts_images_is_told_of_one_that_was_given_up_before_anything_else() {
+    let image = Installed {
+        slot: Slot::B,
+        name: "lamp".into(),
+        version: "2.0".into(),
+        counter: 0,
+        sha256: "00".repeat(32),
+    };
+    let state = State {
+        current: Some(Current {
+            job: key(1),
+            order: order(1),
+            phase: Phase::Trial {
+                image: image.clone(),
+                boots: 1,
+            },
+        }),
+        ..State::default()
+    };
+    let mut machine = Machine::new(state).that_undoes(true);
+    let run = |effects: &[Effect]| match effects {
+        [Effect::Save, Effect::Judge { run, boots: 2, .. }] => *run,
+        other => panic!("{other:?}"),
+    };
+    let judged = run(&machine.handle(Event::Started));
+    let effects = machine.handle(Event::Judged(judged, Err("dark".into())));
+    let [
+        Effect::Save,
+        Effect::Report(_),
+        Effect::Undo { image: undone, .. },
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert_eq!(*undone, image);
+    // Until that is done nothing new begins, whoever asks for it, and a restart does it again.
+    assert_eq!(machine.handle(Event::Acknowledged(key(1))), [Effect::Save]);
+    assert_eq!(machine.handle(Event::Offered(key(2), Ok(order(2)))), []);
+    let mut machine = Machine::new(machine.state().clone()).that_undoes(true);
+    let effects = machine.handle(Event::Started);
+    let [Effect::Undo { run, .. }] = effects[..] else {
+        panic!("{effects:?}");
+    };
+    assert!(!machine.is_idle());
+    assert_eq!(
+        machine.handle(Event::Undone(run + 1)),
+        [],
+        "another's answer"
+    );
+    assert_eq!(
+        machine.handle(Event::Undone(run)),
+        [Effect::Save, Effect::Ask]
+    );
+    assert!(machine.is_idle());
 }

@@ -149,6 +149,8 @@ impl From<ota::Error> for ApiError {
                 "InvalidStateTransitionException",
                 message,
             ),
+            // The operator's to mend; a device asks again.
+            ota::Error::Damaged { .. } => Self::unavailable(&message),
             ota::Error::Fleet(error) => error.into(),
             ota::Error::Store(error) => error.into(),
             // What broke off or was another body than the one signed is the sender's.

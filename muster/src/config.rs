@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use broker::{Limits, SessionBounds};
 use ca::{CrlShards, KeyCustody, Terms};
 use fleet::{GroupName, ThingName};
+use ota::server::DEFAULT_DOWNLOAD_BYTES_PER_SECOND;
 use policy::UnresolvedDeny;
 use serde::Deserialize;
 use std::{
@@ -43,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) unresolved_deny: UnresolvedDeny,
     /// Whether decisions are recorded, for simulations and suggestions.
     pub(crate) record_decisions: bool,
+    /// Bytes a second that leave as images, all downloads together; 0: as fast as they go.
+    pub(crate) download_bytes_per_second: u64,
     /// Lives of certificates, number of revocation lists.
     pub(crate) terms: Terms,
     /// Where the authority's keys are.
@@ -71,6 +74,8 @@ pub(crate) struct KeySettings {
     pub(crate) pkcs11_pin_file: Option<PathBuf>,
 }
 
+/// The lowest bound on downloads.
+const MIN_DOWNLOAD_BYTES_PER_SECOND: u64 = 16 * 1024;
 /// Default ports.
 pub(crate) const MQTT_PORT: u16 = 8883;
 /// MQTT in WebSocket frames.
@@ -104,6 +109,28 @@ struct File {
     compat: FileCompat,
     #[serde(default)]
     ca: FileCa,
+    #[serde(default)]
+    firmware: FileFirmware,
+}
+
+/// `[firmware]`: how images reach devices.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileFirmware {
+    download_bytes_per_second: Option<u64>,
+}
+
+impl FileFirmware {
+    fn download_bytes_per_second(&self) -> anyhow::Result<u64> {
+        match self.download_bytes_per_second {
+            None => Ok(DEFAULT_DOWNLOAD_BYTES_PER_SECOND),
+            // Less, and no image of any size comes before the certificate of the device that waits for it ends.
+            Some(rate) if (1..MIN_DOWNLOAD_BYTES_PER_SECOND).contains(&rate) => bail!(
+                "firmware.download_bytes_per_second = {rate}: at least {MIN_DOWNLOAD_BYTES_PER_SECOND}, or 0 for no bound"
+            ),
+            Some(rate) => Ok(rate),
+        }
+    }
 }
 
 /// `[ca]`: what the authority signs from now on.
@@ -455,6 +482,7 @@ impl Settings {
             aws: file.compat.aws,
             unresolved_deny: file.policy.unresolved_deny,
             record_decisions: file.policy.record_decisions.unwrap_or(true),
+            download_bytes_per_second: file.firmware.download_bytes_per_second()?,
             keys: file.ca.keys(),
             expired_grace: file.ca.expired_grace()?,
             blocked_keys: file.ca.blocked_keys.clone(),
@@ -574,6 +602,10 @@ mod tests {
             ),
             ("[limits.groups.'a b']\ntopic_levels = 1", "a b"),
             ("mqtt = 5", "mqtt"),
+            (
+                "[firmware]\ndownload_bytes_per_second = 100",
+                "firmware.download_bytes_per_second = 100: at least 16384, or 0",
+            ),
             ("[ca]\ncrl_shards = 12", "crl_shards"),
             (
                 "[ca]\nexpired_grace_seconds = 315576001",

@@ -173,6 +173,22 @@ pub enum Error {
         /// Size, hash or chunk, expected and got.
         why: String,
     },
+    /// A delta that is not what the manifest says.
+    #[error("the delta of {firmware} from {from} is not what was signed: {why}")]
+    Patch {
+        /// `NAME VERSION`.
+        firmware: String,
+        /// The version it is applied to.
+        from: String,
+        /// Size, hash or chunk, expected and got.
+        why: String,
+    },
+    /// A delta that does not make what it should of the image that is there.
+    #[error("the delta cannot be applied: {why}")]
+    Delta {
+        /// What is wrong with it.
+        why: String,
+    },
     /// A manifest that holds, but not for this device as it is.
     #[error("{firmware} does not fit this device: {why}")]
     NotForDevice {
@@ -266,6 +282,12 @@ pub enum Error {
         "no release keys are trusted yet: give the server a trust root with `muster firmware trust ROOT.json`"
     )]
     NoTrust,
+    /// A kept file that is not what it was.
+    #[error("a file of firmware {firmware} is damaged on the server's disk; add its package again")]
+    Damaged {
+        /// `NAME VERSION`.
+        firmware: String,
+    },
     /// The store failed.
     #[cfg(feature = "server")]
     #[error(transparent)]

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use crate::digest::{Hasher, Sha256};
 use crate::manifest::{CHUNK_BYTES, MAX_IMAGE_BYTES};
-use crate::{Error, Manifest};
+use crate::{DeltaSource, Error, Manifest};
 
 const COPY_BYTES: usize = 64 * 1024;
 
@@ -114,22 +114,88 @@ pub(crate) fn read_some<'b>(from: &mut impl Read, buffer: &'b mut [u8]) -> Resul
     }
 }
 
-/// Checks an arriving image against its manifest: a wrong chunk is found at its end, a byte too many at
+/// A stream of bytes as a manifest describes it: the image, or one of its deltas.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'m> {
+    manifest: &'m Manifest,
+    delta: Option<&'m DeltaSource>,
+}
+
+impl<'m> Content<'m> {
+    /// The image of `manifest`.
+    #[must_use]
+    pub const fn image(manifest: &'m Manifest) -> Self {
+        Self {
+            manifest,
+            delta: None,
+        }
+    }
+
+    /// A delta of `manifest`.
+    #[must_use]
+    pub const fn delta(manifest: &'m Manifest, delta: &'m DeltaSource) -> Self {
+        Self {
+            manifest,
+            delta: Some(delta),
+        }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.delta.map_or(self.manifest.size, |delta| delta.size)
+    }
+
+    /// Hash of the whole.
+    #[must_use]
+    pub fn sha256(&self) -> Sha256 {
+        self.delta
+            .map_or(self.manifest.sha256, |delta| delta.sha256)
+    }
+
+    fn chunks(&self) -> &'m [Sha256] {
+        self.delta
+            .map_or(&self.manifest.chunks, |delta| &delta.chunks)
+    }
+
+    pub(crate) fn refuse(&self, why: String) -> Error {
+        let title = self.manifest.title();
+        match self.delta {
+            None => Error::Image {
+                firmware: title,
+                why,
+            },
+            Some(delta) => Error::Patch {
+                firmware: title,
+                from: delta.from.to_string(),
+                why,
+            },
+        }
+    }
+}
+
+impl<'m> From<&'m Manifest> for Content<'m> {
+    fn from(manifest: &'m Manifest) -> Self {
+        Self::image(manifest)
+    }
+}
+
+/// Checks an arriving image or delta against its manifest: a wrong chunk is found at its end, a byte too many at
 /// once. To resume a download, feed it what is on disk already; [`ImageCheck::verified`] tells how far
 /// what was fed can be kept.
 #[derive(Clone)]
 pub struct ImageCheck<'m> {
-    manifest: &'m Manifest,
+    content: Content<'m>,
     meter: Meter,
     verified: u64,
 }
 
 impl<'m> ImageCheck<'m> {
-    /// Expects the image of `manifest`, from its first byte.
+    /// Expects `content`, from its first byte.
     #[must_use]
-    pub fn new(manifest: &'m Manifest) -> Self {
+    pub fn new(content: impl Into<Content<'m>>) -> Self {
         Self {
-            manifest,
+            content: content.into(),
             meter: Meter::default(),
             verified: 0,
         }
@@ -140,20 +206,17 @@ impl<'m> ImageCheck<'m> {
     /// # Errors
     /// [`Error::Image`] at the first chunk that is not the signed one, or past the signed size.
     pub fn update(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let manifest = self.manifest;
+        let content = self.content;
         let size = self.meter.size.saturating_add(bytes.len() as u64);
-        if size > manifest.size {
-            return Err(refuse(
-                manifest,
-                format!(
-                    "it goes on past the {} bytes that were signed",
-                    manifest.size
-                ),
-            ));
+        if size > content.size() {
+            return Err(content.refuse(format!(
+                "it goes on past the {} bytes that were signed",
+                content.size()
+            )));
         }
         let verified = &mut self.verified;
         self.meter.update(bytes, |index, hash| {
-            check_chunk(manifest, index, hash)?;
+            check_chunk(content, index, hash)?;
             *verified = (index + 1) * CHUNK_BYTES;
             Ok(())
         })
@@ -176,50 +239,42 @@ impl<'m> ImageCheck<'m> {
     /// # Errors
     /// [`Error::Image`] where it is too short or its hash is not the signed one.
     pub fn finish(mut self) -> Result<(), Error> {
-        let manifest = self.manifest;
-        if self.meter.size != manifest.size {
-            let why = format!(
+        let content = self.content;
+        if self.meter.size != content.size() {
+            return Err(content.refuse(format!(
                 "it ends after {} of {} bytes",
-                self.meter.size, manifest.size
-            );
-            return Err(refuse(manifest, why));
+                self.meter.size,
+                content.size()
+            )));
         }
         if let Some((index, hash)) = self.meter.rest() {
-            check_chunk(manifest, index, hash)?;
+            check_chunk(content, index, hash)?;
         }
         let sha256 = self.meter.whole.finish();
-        if sha256 != manifest.sha256 {
-            return Err(refuse(
-                manifest,
-                format!("its SHA-256 is {sha256}, signed was {}", manifest.sha256),
-            ));
+        if sha256 != content.sha256() {
+            return Err(content.refuse(format!(
+                "its SHA-256 is {sha256}, signed was {}",
+                content.sha256()
+            )));
         }
         Ok(())
     }
 }
 
-fn refuse(manifest: &Manifest, why: String) -> Error {
-    Error::Image {
-        firmware: manifest.title(),
-        why,
-    }
-}
-
-fn check_chunk(manifest: &Manifest, index: u64, hash: Sha256) -> Result<(), Error> {
+fn check_chunk(content: Content<'_>, index: u64, hash: Sha256) -> Result<(), Error> {
     let signed = usize::try_from(index)
         .ok()
-        .and_then(|index| manifest.chunks.get(index));
+        .and_then(|index| content.chunks().get(index));
     if signed == Some(&hash) {
         return Ok(());
     }
     let (first, last) = (
         index * CHUNK_BYTES,
-        ((index + 1) * CHUNK_BYTES).min(manifest.size),
+        ((index + 1) * CHUNK_BYTES).min(content.size()),
     );
-    Err(refuse(
-        manifest,
-        format!("chunk {index} (bytes {first} to {last}) has another SHA-256 than was signed"),
-    ))
+    Err(content.refuse(format!(
+        "chunk {index} (bytes {first} to {last}) has another SHA-256 than was signed"
+    )))
 }
 
 #[cfg(test)]

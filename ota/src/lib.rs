@@ -5,6 +5,7 @@
 //! The `server` half keeps firmware and jobs in `store` and asks `fleet` who is in a group. `muster` hands
 //! it what devices ask on reserved topics and takes its answers to `broker`; `control` is its API.
 
+pub mod delta;
 mod digest;
 mod error;
 pub mod image;
@@ -25,10 +26,10 @@ pub mod tuf;
 
 pub use digest::{Hasher, Sha256, sha256};
 pub use error::Error;
-pub use image::{ImageCheck, ImageFacts};
+pub use image::{Content, ImageCheck, ImageFacts};
 pub use job::{ExecutionStatus, InstallDocument};
 pub use keys::{KeyId, PublicKey, ReleaseKey, Signer};
-pub use manifest::Manifest;
+pub use manifest::{DeltaSource, Manifest};
 pub use names::{
     FirmwareName, FirmwareVersion, HardwareId, JobId, MAX_NAME_BYTES, RoleName, RolloutId,
 };

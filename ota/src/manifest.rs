@@ -19,6 +19,8 @@ pub const MAX_IMAGE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 pub const MAX_MANIFEST_BYTES: usize = 1024 * 1024;
 /// Most hardware ids in a manifest.
 pub const MAX_HARDWARE_IDS: usize = 64;
+/// Most delta sources in a manifest.
+pub const MAX_DELTAS: usize = 16;
 /// Longest notes.
 pub const MAX_NOTES_BYTES: usize = 16 * 1024;
 /// How long a signature holds unless the signer says otherwise: 90 days.
@@ -49,6 +51,24 @@ pub struct Manifest {
     pub expires: SystemTime,
     /// For people.
     pub notes: Option<String>,
+    /// What makes the image out of earlier ones; the whole image is always there beside them.
+    pub deltas: Vec<DeltaSource>,
+}
+
+/// A patch ([`crate::delta`]) that makes a manifest's image out of an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeltaSource {
+    /// The version it is applied to.
+    pub from: FirmwareVersion,
+    /// Hash of that version's image.
+    pub from_sha256: Sha256,
+    /// The patch's size in bytes: fewer than the image's.
+    pub size: u64,
+    /// The patch's hash.
+    pub sha256: Sha256,
+    /// The hash of each [`CHUNK_BYTES`] of the patch.
+    pub chunks: Vec<Sha256>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,6 +108,8 @@ struct CustomWire {
     chunks: Vec<Sha256>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     notes: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    deltas: Vec<DeltaSource>,
 }
 
 impl Manifest {
@@ -107,6 +129,7 @@ impl Manifest {
             chunk_size: CHUNK_BYTES,
             chunks: self.chunks.clone(),
             notes: self.notes.clone(),
+            deltas: self.deltas.clone(),
         };
         let target = TargetWire {
             length: self.size,
@@ -127,7 +150,15 @@ impl Manifest {
         })?;
         let mut document = Document::new(signed);
         document.sign(keys)?;
-        document.to_bytes()
+        let bytes = document.to_bytes()?;
+        if bytes.len() > MAX_MANIFEST_BYTES {
+            return Err(Error::TooLarge {
+                what: WHAT,
+                bytes: bytes.len() as u64,
+                bound: MAX_MANIFEST_BYTES as u64,
+            });
+        }
+        Ok(bytes)
     }
 
     /// Reads a manifest that `root`'s threshold of release keys signed and that, like the root, has not
@@ -217,6 +248,7 @@ impl Manifest {
             counter: custom.counter,
             expires: read_time(WHAT, &wire.expires)?,
             notes: custom.notes,
+            deltas: custom.deltas,
         };
         if manifest.target_name() != target_name {
             return Err(malformed(
@@ -257,7 +289,46 @@ impl Manifest {
                 "`notes` has more than {MAX_NOTES_BYTES} bytes"
             )));
         }
+        self.delta_bounds()
+    }
+
+    fn delta_bounds(&self) -> Result<(), Error> {
+        let malformed = |why: String| Error::Malformed { what: WHAT, why };
+        if self.deltas.len() > MAX_DELTAS {
+            return Err(malformed(format!(
+                "{} deltas; at most {MAX_DELTAS} are possible",
+                self.deltas.len()
+            )));
+        }
+        for (index, delta) in self.deltas.iter().enumerate() {
+            let whose = format!("the delta from {}", delta.from);
+            let others = || self.deltas.iter().take(index);
+            if delta.from == self.version || others().any(|other| other.from == delta.from) {
+                return Err(malformed(format!(
+                    "{whose} is its own version's or stands there twice"
+                )));
+            }
+            if delta.size == 0 || delta.size >= self.size {
+                return Err(malformed(format!(
+                    "{whose} has {} bytes; a delta has 1 or more, and fewer than the image's {}",
+                    delta.size, self.size
+                )));
+            }
+            let chunks = delta.size.div_ceil(CHUNK_BYTES);
+            if delta.chunks.len() as u64 != chunks {
+                return Err(malformed(format!(
+                    "{} chunk hashes for {whose}, which has {chunks} chunks",
+                    delta.chunks.len()
+                )));
+            }
+        }
         Ok(())
+    }
+
+    /// The delta that is applied to the image with this hash.
+    #[must_use]
+    pub fn delta_from(&self, image: &Sha256) -> Option<&DeltaSource> {
+        self.deltas.iter().find(|delta| delta.from_sha256 == *image)
     }
 
     /// Refuses what must not go on this device: other hardware, a lower security counter than the device

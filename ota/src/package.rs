@@ -1,5 +1,6 @@
-//! The package file: a plain tar of exactly two members, `manifest.json` then `image`, streamed both ways.
-//! The manifest comes first so that a reader can refuse before it has stored a byte of the image.
+//! The package file: a plain tar of `manifest.json`, then `image`, then one `delta.N` for each delta that
+//! the manifest names, from 0 in its order; streamed both ways. The manifest comes first so that a reader
+//! can refuse before it has stored a byte of the image.
 
 use std::io::{Read, Write};
 
@@ -10,6 +11,8 @@ use crate::manifest::{MAX_IMAGE_BYTES, MAX_MANIFEST_BYTES};
 pub const MANIFEST_MEMBER: &str = "manifest.json";
 /// Second member.
 pub const IMAGE_MEMBER: &str = "image";
+/// What the members after that are called, before their number.
+const DELTA_MEMBER: &str = "delta.";
 /// Zero bytes that may follow the archive's first end block (tar pads to records of 10 KiB).
 pub const MAX_PADDING_BYTES: u64 = 20 * 1024;
 
@@ -22,6 +25,20 @@ fn refuse(why: impl Into<String>) -> Error {
 /// # Errors
 /// [`Error::Io`]; [`Error::Package`] where the image has another size by now.
 pub fn write(out: impl Write, manifest: &[u8], image: impl Read, size: u64) -> Result<(), Error> {
+    write_with_deltas::<&[u8]>(out, manifest, image, size, Vec::new())
+}
+
+/// As [`write`], with the deltas that the manifest names, in its order, each with its size.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_with_deltas<D: Read>(
+    out: impl Write,
+    manifest: &[u8],
+    image: impl Read,
+    size: u64,
+    deltas: Vec<(D, u64)>,
+) -> Result<(), Error> {
     let io = |source| Error::Io {
         what: "writing the package",
         source,
@@ -30,23 +47,44 @@ pub fn write(out: impl Write, manifest: &[u8], image: impl Read, size: u64) -> R
     builder
         .append(&header(MANIFEST_MEMBER, manifest.len() as u64)?, manifest)
         .map_err(io)?;
-    let mut counted = Counted {
-        from: image.take(size),
-        read: 0,
-    };
-    builder
-        .append(&header(IMAGE_MEMBER, size)?, &mut counted)
-        .map_err(io)?;
-    if counted.read != size {
-        return Err(refuse(format!(
-            "the image ended after {} of {size} bytes while it was written",
-            counted.read
-        )));
+    append(&mut builder, IMAGE_MEMBER, image, size)?;
+    for (number, (delta, size)) in deltas.into_iter().enumerate() {
+        append(
+            &mut builder,
+            &format!("{DELTA_MEMBER}{number}"),
+            delta,
+            size,
+        )?;
     }
     builder
         .into_inner()
         .and_then(|mut out| out.flush())
         .map_err(io)
+}
+
+fn append(
+    builder: &mut tar::Builder<impl Write>,
+    name: &str,
+    from: impl Read,
+    size: u64,
+) -> Result<(), Error> {
+    let mut counted = Counted {
+        from: from.take(size),
+        read: 0,
+    };
+    builder
+        .append(&header(name, size)?, &mut counted)
+        .map_err(|source| Error::Io {
+            what: "writing the package",
+            source,
+        })?;
+    if counted.read != size {
+        return Err(refuse(format!(
+            "the {name} ended after {} of {size} bytes while it was written",
+            counted.read
+        )));
+    }
+    Ok(())
 }
 
 fn header(path: &str, size: u64) -> Result<tar::Header, Error> {
@@ -76,7 +114,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Reads a package as it streams in: `take` gets the manifest's bytes, the image's size and the image.
+/// Reads a package without deltas as it streams in: `take` gets the manifest's bytes, the image's size and the image.
 /// What it returns counts only if the whole file was as it should be, so `take` must not make anything
 /// lasting before [`read`] has returned.
 ///
@@ -85,6 +123,20 @@ impl<R: Read> Read for Counted<R> {
 pub fn read<T>(
     from: impl Read,
     take: impl FnOnce(Vec<u8>, u64, &mut dyn Read) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let take = |manifest, size, image: &mut dyn Read| Ok((take(manifest, size, image)?, 0));
+    read_with_deltas(from, take, |_, _, _, _| Ok(()))
+}
+
+/// As [`read`]; `take` also says how many deltas the manifest names, and `delta` gets each: what `take`
+/// made, the delta's number, its size and its bytes.
+///
+/// # Errors
+/// As [`read`]; what `delta` says.
+pub fn read_with_deltas<T>(
+    from: impl Read,
+    take: impl FnOnce(Vec<u8>, u64, &mut dyn Read) -> Result<(T, usize), Error>,
+    mut delta: impl FnMut(&mut T, usize, u64, &mut dyn Read) -> Result<(), Error>,
 ) -> Result<T, Error> {
     let mut archive = tar::Archive::new(from);
     // Raw entries: the extensions of tar (long names, pax, sparse) are members like others here, and
@@ -101,13 +153,20 @@ pub fn read<T>(
 
     let mut second = member(entries.next(), IMAGE_MEMBER, MAX_IMAGE_BYTES)?;
     let size = second.size();
-    let taken = take(manifest, size, &mut second)?;
+    let (mut taken, deltas) = take(manifest, size, &mut second)?;
     std::io::copy(&mut second, &mut std::io::sink()).map_err(not_tar)?;
 
+    for number in 0..deltas {
+        let name = format!("{DELTA_MEMBER}{number}");
+        let mut next = member(entries.next(), &name, MAX_IMAGE_BYTES)?;
+        let size = next.size();
+        delta(&mut taken, number, size, &mut next)?;
+        std::io::copy(&mut next, &mut std::io::sink()).map_err(not_tar)?;
+    }
     if let Some(extra) = entries.next() {
         let extra = extra.map_err(not_tar)?;
         return Err(refuse(format!(
-            "it holds a third member `{}`",
+            "it holds a member `{}` that its manifest does not name",
             shown(&extra.path_bytes())
         )));
     }
@@ -128,7 +187,7 @@ pub fn read<T>(
 
 fn member<'a, R: Read>(
     entry: Option<std::io::Result<tar::Entry<'a, R>>>,
-    name: &'static str,
+    name: &str,
     bound: u64,
 ) -> Result<tar::Entry<'a, R>, Error> {
     let entry = entry
@@ -147,11 +206,12 @@ fn member<'a, R: Read>(
     }
     let bytes = entry.size();
     if bytes > bound {
-        return Err(Error::TooLarge {
-            what: name,
-            bytes,
-            bound,
-        });
+        let what = if name == MANIFEST_MEMBER {
+            MANIFEST_MEMBER
+        } else {
+            IMAGE_MEMBER
+        };
+        return Err(Error::TooLarge { what, bytes, bound });
     }
     Ok(entry)
 }
@@ -231,7 +291,7 @@ mod tests {
                 ("image", b"x"),
                 ("sub/evil", b"x")
             ]))
-            .contains("third member `sub/evil`")
+            .contains("a member `sub/evil` that its manifest does not name")
         );
         assert!(words(b"").contains("no member `manifest.json`"));
         assert!(words(b"#!/bin/sh\necho this is no archive").contains("not a firmware package"));
@@ -271,6 +331,40 @@ mod tests {
         let mut bytes = package(b"{}", b"x");
         bytes.push(1);
         assert!(words(&bytes).contains("follows the end"));
+    }
+
+    #[test]
+    fn deltas_follow_in_the_order_of_their_numbers() {
+        let with = |deltas: Vec<(&[u8], u64)>| {
+            let mut bytes = Vec::new();
+            write_with_deltas(&mut bytes, b"{}", &b"x"[..], 1, deltas).unwrap();
+            bytes
+        };
+        let open = |bytes: &[u8], count: usize| {
+            read_with_deltas(
+                bytes,
+                |_, _, _| Ok((Vec::new(), count)),
+                |found, number, size, delta| {
+                    let mut bytes = Vec::new();
+                    delta.read_to_end(&mut bytes).map_err(not_tar)?;
+                    found.push((number, size, bytes));
+                    Ok(())
+                },
+            )
+        };
+        assert_eq!(with(Vec::new()), package(b"{}", b"x"), "the same bytes");
+        let two = with(vec![(b"one", 3), (b"2", 1)]);
+        assert_eq!(
+            open(&two, 2).unwrap(),
+            [(0, 3, b"one".to_vec()), (1, 1, b"2".to_vec())]
+        );
+        let said = open(&two, 3).unwrap_err().to_string();
+        assert!(said.contains("no member `delta.2`"), "{said}");
+        let said = open(&two, 1).unwrap_err().to_string();
+        assert!(said.contains("`delta.1` that its manifest"), "{said}");
+        let turned = tar_of(&[("manifest.json", b"{}"), ("image", b"x"), ("delta.1", b"x")]);
+        let said = open(&turned, 1).unwrap_err().to_string();
+        assert!(said.contains("`delta.1` where `delta.0`"), "{said}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Content-addressed files: written once under their SHA-256, never changed.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,12 @@ use tempfile::NamedTempFile;
 use crate::error::StoreError;
 use crate::files::{create_directory, sync_directory};
 use crate::lock::DirectoryLock;
+use crate::room;
+
+/// Bytes left free beside a blob: what tables and journals need to go on while an operator makes room.
+const SPARE_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes read at once.
+const READ_BYTES: usize = 64 * 1024;
 
 /// The directory of content-addressed files. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -53,13 +59,15 @@ impl Blobs {
     }
 
     fn path(&self, hash: &str) -> Result<PathBuf, StoreError> {
-        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if hash.len() != 2 * digest::SHA256_OUTPUT_LEN || !hash.bytes().all(hex) {
-            return Err(StoreError::Hash {
-                hash: hash.chars().take(80).collect(),
-            });
+        path(&self.directory, hash)
+    }
+
+    /// What looks at blobs without holding the store open.
+    #[must_use]
+    pub fn check(&self) -> BlobCheck {
+        BlobCheck {
+            directory: self.directory.clone(),
         }
-        Ok(self.directory.join(hash))
     }
 
     /// A new blob of at most `limit_bytes`. Dropped before `commit`, it leaves nothing behind.
@@ -93,6 +101,14 @@ impl Blobs {
         }
     }
 
+    /// Refuses a blob of so many bytes where the disk would be nearly full with it.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Io`].
+    pub fn room_for(&self, bytes: u64) -> Result<(), StoreError> {
+        room::check(&self.directory, bytes, SPARE_BYTES)
+    }
+
     /// Removes the blob, durably; whether there was one. Open files of it stay readable.
     ///
     /// # Errors
@@ -103,6 +119,53 @@ impl Blobs {
             Ok(()) => sync_directory(&self.directory).map(|()| true),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(StoreError::io("remove", &path, e)),
+        }
+    }
+}
+
+fn path(directory: &Path, hash: &str) -> Result<PathBuf, StoreError> {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if hash.len() != 2 * digest::SHA256_OUTPUT_LEN || !hash.bytes().all(hex) {
+        return Err(StoreError::Hash {
+            hash: hash.chars().take(80).collect(),
+        });
+    }
+    Ok(directory.join(hash))
+}
+
+/// Looks whether blobs are what they were.
+#[derive(Clone, Debug)]
+pub struct BlobCheck {
+    directory: PathBuf,
+}
+
+impl BlobCheck {
+    /// Reads the blob to its end: whether it is there, has `size` bytes where that is known, and is what its
+    /// name says.
+    ///
+    /// # Errors
+    /// [`StoreError::Hash`] where `hash` is not 64 lower-case hex digits, [`StoreError::Io`].
+    pub fn holds(&self, hash: &str, size: Option<u64>) -> Result<bool, StoreError> {
+        let path = path(&self.directory, hash)?;
+        let read = |e| StoreError::io("read", &path, e);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(read(e)),
+        };
+        let length = file.metadata().map_err(read)?.len();
+        if size.is_some_and(|size| size != length) {
+            return Ok(false);
+        }
+        let mut context = digest::Context::new(&digest::SHA256);
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(HEXLOWER.encode(context.finish().as_ref()) == hash),
+                Ok(count) => context.update(buffer.get(..count).unwrap_or_default()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(read(e)),
+            }
         }
     }
 }
@@ -170,7 +233,6 @@ impl Write for BlobWriter {
 mod tests {
     use super::*;
     use crate::Store;
-    use std::io::Read;
 
     // SHA-256 of "abc", FIPS 180-2 appendix B.1.
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -202,6 +264,30 @@ mod tests {
         assert!(blobs.delete(ABC).unwrap());
         assert!(!blobs.delete(ABC).unwrap());
         assert_eq!(content(&blobs, ABC), None);
+    }
+
+    #[test]
+    fn a_blob_is_held_only_while_it_is_what_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Store::open(dir.path()).unwrap().blobs().unwrap();
+        assert!(!blobs.check().holds(ABC, None).unwrap());
+        let mut writer = blobs.writer(3).unwrap();
+        writer.write_all(b"abc").unwrap();
+        writer.commit().unwrap();
+        assert!(blobs.check().holds(ABC, None).unwrap());
+        assert!(blobs.check().holds(ABC, Some(3)).unwrap());
+        assert!(!blobs.check().holds(ABC, Some(4)).unwrap());
+        fs::write(dir.path().join("blobs").join(ABC), "abd").unwrap();
+        assert!(!blobs.check().holds(ABC, Some(3)).unwrap());
+    }
+
+    #[test]
+    fn there_is_no_room_for_more_than_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Store::open(dir.path()).unwrap().blobs().unwrap();
+        blobs.room_for(1).unwrap();
+        let error = blobs.room_for(u64::MAX).unwrap_err();
+        assert!(matches!(error, StoreError::Full { .. }), "{error}");
     }
 
     #[test]

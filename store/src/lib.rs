@@ -11,6 +11,7 @@ mod blobs;
 mod envelope;
 mod error;
 mod lock;
+mod room;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-pub use blobs::{BlobWriter, Blobs};
+pub use blobs::{BlobCheck, BlobWriter, Blobs};
 pub use envelope::Stored;
 pub use error::StoreError;
 pub use journal::{Behind, Change, Health, Journal, Lsn, Replay};

@@ -42,13 +42,13 @@ def eventually(look, what, limit=60):
 class Agent:
     """`muster-agent` of one device, with its state in a directory of its own."""
 
-    def __init__(self, server, identity, state, *flags, health=HEALTH, hardware=HARDWARE, https_port=None, start=True):
+    def __init__(self, server, identity, state, *flags, health=HEALTH, hardware=HARDWARE, https_port=None, start=True, wrapper=()):
         self.server, self.identity, self.state = server, identity, state
         self.name = identity.name
         state.mkdir(parents=True, exist_ok=True)
         (state / "gate").touch()
         self.command = [
-            AGENT, "--identity", str(identity.certificate.parent), "--server", "localhost",
+            *wrapper, AGENT, "--identity", str(identity.certificate.parent), "--server", "localhost",
             "--mqtt-port", str(server.port("mqtt")), "--https-port", str(https_port or server.port("https")),
             "--state", str(state), "--hardware", hardware, "--health", health, *map(str, flags)]
         self.log = state.with_suffix(".log")

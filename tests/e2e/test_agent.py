@@ -11,6 +11,7 @@ from api import iot
 from devices import Agent, StolenServer, eventually, outcome, thing_arn
 from release import HARDWARE, Team, edited, flipped, opened, unsigned
 from server import AGENT, Server, muster
+from test_mistakes import clock
 
 IMAGE = b"light" * 1000
 BIG = os.urandom(5 << 20)
@@ -185,6 +186,17 @@ def test_a_frozen_view_of_the_past_ends_with_what_was_signed_offline(team, stole
     assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED"
 
 
+def test_a_device_that_wakes_in_1970_updates_and_believes_no_old_signature(house, team, stolen, agent, install):
+    lamp = agent("--trust", team.root(), source=stolen, wrapper=clock("@1970-01-02 00:00:00"))
+    # Over by any time after the device's own certificate was made, though not by the device's clock.
+    stolen.serve("lamp", "1.0.0", *opened(team.package("lamp", "1.0.0", IMAGE, more=["--expires", yesterday()])))
+    status, said = install(lamp, "lamp", "1.0.0")
+    assert status == "REJECTED" and "expired at" in said["reason"], said
+    stolen.serve("lamp", "1.0.0", *opened(team.package("lamp", "1.0.0", IMAGE)))
+    assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED", lamp.said()
+    assert "1970-01-0" in lamp.said(), "its own clock stands there"
+
+
 def test_a_thief_may_choose_among_what_the_team_signed_with_one_counter(team, stolen, agent, install):
     """The limit of what is defended, as SECURITY.md states it."""
     lamp = agent("--trust", team.root(), source=stolen)
@@ -267,6 +279,21 @@ def test_a_power_cut_in_mid_download_goes_on_where_it_was(house, team, stolen, a
     assert lamp.tried("1.0.0") == 1
 
 
+def test_memory_does_not_depend_on_the_image(house, team, stolen, agent, install):
+    """The most that was ever resident, image by image: the second is sixteen times the first."""
+    lamp = agent("--trust", team.root("first"), source=stolen)
+
+    def peak(version, size):
+        stolen.serve("lamp", version, *opened(team.package("lamp", version, os.urandom(size))))
+        assert install(lamp, "lamp", version)[0] == "SUCCEEDED"
+        status = dict(line.split(":\t", 1) for line in open(f"/proc/{lamp.process.pid}/status"))
+        return int(status["VmHWM"].split()[0]) * 1024
+
+    small, large = peak("1.0.0", 4 << 20), peak("2.0.0", 64 << 20)
+    assert large < 20_000_000, f"{large} bytes"
+    assert large - small < 2 << 20, f"{small} bytes, then {large}"
+
+
 def test_a_power_cut_in_the_trial_ends_on_a_whole_image(house, team, stolen, agent, install):
     lamp = agent("--trust", team.root("first"), source=stolen)
     stolen.serve("lamp", "1.0.0", *opened(team.package("lamp", "1.0.0", IMAGE)))
@@ -286,6 +313,22 @@ def test_a_power_cut_in_the_trial_ends_on_a_whole_image(house, team, stolen, age
     assert (status, said["step"]) == ("FAILED", "fell-back"), said
     assert lamp.status() == {"name": "lamp", "version": "1.0.0", "slot": "a", "trial": False, "confirmed": True}
     assert lamp.tried("2.0.0") == 2
+
+
+def test_a_device_says_how_its_confirmed_image_is(house, team, stolen, agent, install):
+    health = 'test ! -e "$MUSTER_STATE/broken" || { echo "the lamp is dark" >&2; exit 1; }'
+    lamp = agent("--trust", team.root("first"), "--health-every", 1, source=stolen, health=health)
+    stolen.serve("lamp", "1.0.0", *opened(team.package("lamp", "1.0.0", IMAGE)))
+    assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED"
+    (lamp.state / "broken").touch()
+    eventually(lambda: "the confirmed image is not well: health command: exit 1: the lamp is dark" in lamp.said(), lamp.said)
+    assert lamp.status()["confirmed"], "a confirmed image is kept whatever it says"
+    # The next job goes on as ever.
+    assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED"
+    bad = list(lamp.command)
+    bad[bad.index("--health-every") + 1] = "90000"
+    done = subprocess.run(bad, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    assert done.returncode != 0 and "--health-every 90000s: must be between" in done.stderr, done.stderr
 
 
 def test_a_health_command_that_hangs_counts_as_sick(team, stolen, agent, install):

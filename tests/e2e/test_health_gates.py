@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from devices import eventually
+from devices import Agent, eventually
 from release import Team
 from server import allow, document
 
@@ -82,6 +82,36 @@ def test_devices_that_do_what_they_may_not_after_the_update_stop_it(server, hall
     assert shown["reason"].startswith("authorization-failures: ") and "in one rollout of a hundred" in shown["reason"]
     seen, = shown["health"]
     assert seen["metric"] == "authorization-failures" and seen["waiting_bad"] == 0 and seen["updated_bad"] >= 7
+
+
+@pytest.mark.timeout(240)
+def test_agents_that_say_they_are_not_well_stop_it(server, tmp_path):
+    """Real agents: the health command passes the trial, and fails a while after."""
+    team = Team(tmp_path / "team")
+    server.cli("firmware", "trust", team.root())
+    server.cli("firmware", "add", team.package("lamp", "1.0", b"one"))
+    server.cli("group", "create", "hall")
+    # Others that wait: what is usual is known from them.
+    for number in range(60):
+        server.device(f"still-{number}", "--group", "hall")
+    server.cli("group", "create", "canaries")
+    health = 'runs=$(cat "$MUSTER_STATE/runs" 2>/dev/null || echo 0); echo $((runs + 1)) >"$MUSTER_STATE/runs"; test $runs -lt 1'
+    agents = []
+    try:
+        for number in range(CANARIES):
+            identity = server.device(f"lamp-{number}", "--group", "hall")
+            server.cli("group", "add", "canaries", identity.name)
+            agents.append(Agent(server, identity, tmp_path / identity.name, "--health-every", 1, health=health))
+        rollout = server.json("rollout", "start", "lamp", "1.0", "--group", "hall", "--wave", "group:canaries", "--wave", "100%",
+                              "--gate", "reported", "--watch", WATCH)["id"]
+        eventually(lambda: server.json("rollout", "show", rollout)["state"] in ("rolling-back", "rolled-back"),
+                   lambda: server.json("rollout", "show", rollout)["health"], limit=120)
+        shown = server.json("rollout", "show", rollout)
+        assert shown["reason"].startswith("reported: "), shown["reason"]
+        assert shown["health"][0]["updated_bad"] >= 7 and shown["health"][0]["waiting_bad"] == 0
+    finally:
+        for agent in agents:
+            agent.stop()
 
 
 @pytest.mark.timeout(180)

@@ -255,7 +255,7 @@ def test_a_second_wave_waits_for_approval_and_a_rollback_is_rolled_back(fleet):
         assert fleet.versions() == {left}
         assert (shown["rollback"]["total"], shown["rollback"]["succeeded"]) == (DEVICES, DEVICES)
     rows = fleet.server.cli("rollout", "export", rollout).split("\n")
-    assert rows[0].strip() == "thing,wave,status,version,reason,rollback" and f'"{version}"' in rows[1]
+    assert rows[0].strip() == "thing,wave,status,version,reason,rollback,details" and f'"{version}"' in rows[1]
 
 
 @pytest.mark.timeout(300)

@@ -1,6 +1,7 @@
 """Files over MQTT, block by block, as AWS IoT's streams have them: JSON and CBOR, by hand as a small device does it; the API through boto3."""
 
 import base64
+import hashlib
 import json
 import os
 
@@ -34,6 +35,10 @@ def firmware(shared, tmp_path_factory):
     image = os.urandom(SIZE)
     shared.cli("firmware", "trust", team.root())
     shared.cli("firmware", "add", team.package("radio", "1.0", image))
+    old = team.home / "old"
+    old.write_bytes(image)
+    newer = image[1000:] + b"newer"
+    shared.cli("firmware", "add", team.package("radio", "1.1", newer, more=["--delta-from", f"1.0={old}"]))
     return image
 
 
@@ -121,6 +126,22 @@ def test_a_bitmap_names_the_blocks_that_are_missing(reader, firmware, form):
     lamp.ask("get", {"f": 7, "l": 1024, "o": 100, "b": bitmap if form == "cbor" else bitmap.hex()})
     found = lamp.blocks(4)
     assert found == {i: firmware[i * 1024:(i + 1) * 1024] for i in (100, 101, 104, 123)}
+
+
+def test_a_delta_is_a_file_like_an_image(shared, reader, connect, device, fresh_name):
+    delta, = shared.json("firmware", "show", "radio", "1.1")["deltas"]
+    name, lamp = fresh_name("stream"), device()
+    iot(shared).create_stream(streamId=name, files=[file(key="radio/1.1"), file(1, key="radio/1.1/delta/1.0")], roleArn=ROLE)
+    iot(shared).create_job(jobId=f"get-{name}", targets=[thing_arn(lamp.name)], document=json.dumps({"stream": name}))
+    lamp = Reader(connect(shared, lamp), lamp.name, name, "json")
+    lamp.ask("describe", {})
+    assert lamp.heard()[1]["r"] == [{"f": 0, "z": SIZE - 995}, {"f": 1, "z": delta["size"]}]
+    lamp.ask("get", {"f": 1, "l": 131_072, "n": 1})
+    patch = lamp.blocks(1)[0]
+    assert hashlib.sha256(patch).hexdigest() == delta["sha256"] and len(patch) < SIZE / 50
+    for key, error in [("radio/1.1/delta/0.9", "ResourceNotFoundException"), ("radio/1.1/patch/1.0", "InvalidRequestException")]:
+        with pytest.raises(iot(shared).exceptions.from_code(error)):
+            iot(shared).create_stream(streamId=fresh_name("stream"), files=[file(key=key)], roleArn=ROLE)
 
 
 def test_each_mistake_has_awss_code(reader):

@@ -6,9 +6,12 @@ use std::path::Path;
 use ota::tuf::{Repository, TufError};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector as _, TcpConnector};
 use ureq::{Agent, Body};
 
 use super::Source;
+use crate::dial::Tls;
 use crate::https::Timeouts;
 
 /// What may not stand in a URL's path. TARGETPATH is a path-relative URL (TUF 1.0 §4.5), so `%` and `?`
@@ -61,17 +64,8 @@ impl Remote {
             }
             None => {}
         }
-        if let Some(identity) = &source.identity {
-            let roots = identity.roots().iter();
-            let roots: Vec<_> = roots
-                .map(|root| Certificate::from_der(root).to_owned())
-                .collect();
-            tls = tls
-                .root_certs(RootCerts::new_with_certs(&roots))
-                .client_cert(Some(identity.https().clone()));
-        }
         let timeouts = Timeouts::default();
-        let agent = Agent::config_builder()
+        let config = Agent::config_builder()
             .tls_config(tls.build())
             .max_redirects(0)
             .proxy(None)
@@ -81,8 +75,14 @@ impl Remote {
             .timeout_recv_response(Some(timeouts.answer))
             .timeout_per_read(Some(timeouts.read))
             .max_idle_connections(1)
-            .build()
-            .new_agent();
+            .build();
+        let agent = match &source.identity {
+            Some(identity) if secure => {
+                let dial = TcpConnector::default().chain(Tls(identity.tls()));
+                Agent::with_parts(config, dial, DefaultResolver::default())
+            }
+            _ => config.new_agent(),
+        };
         let mut base = base.to_owned();
         if !base.ends_with('/') {
             base.push('/');

@@ -1,12 +1,12 @@
-//! An image on its way to a device, piece by piece.
+//! An image, or a delta, on its way to a device, piece by piece.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
 
 use axum::body::Body;
 use axum::response::Response;
@@ -14,23 +14,20 @@ use bytes::Bytes;
 use fleet::Standing;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::body::{Frame, SizeHint};
-use ota::server::Firmware;
-use tokio::task::JoinHandle;
+use ota::server::{Download, Kept};
 
 use super::range::{self, Part};
 
-/// Bytes read from the disk at once; each download under way holds about as much.
-const PIECE_BYTES: u64 = 64 * 1024;
-
-/// Answers with the image, or with the range asked for.
+/// Answers with the file, or with the range asked for.
 pub(super) fn answer(
     file: File,
-    firmware: &Firmware,
+    kept: Kept,
     asked: &HeaderMap,
     standing: Arc<Standing>,
+    download: Download,
 ) -> Response {
-    let size = firmware.size;
-    let tag = format!("\"{}\"", firmware.sha256);
+    let size = kept.size;
+    let tag = format!("\"{}\"", kept.sha256);
     let part = match asked.get(header::RANGE).map(HeaderValue::to_str) {
         Some(Ok(text)) if range_holds(asked, &tag) => range::read(text, size),
         _ => Part::Whole,
@@ -46,6 +43,7 @@ pub(super) fn answer(
         end,
         reading: None,
         standing,
+        download,
     }));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -76,14 +74,16 @@ fn range_holds(asked: &HeaderMap, tag: &str) -> bool {
     }
 }
 
-/// Reads the next piece when the one before is on its way, so that a device that reads slowly
-/// holds one piece and no thread; and breaks off when the registry no longer vouches for it.
+/// Reads the next piece when the one before is on its way and its turn has come, so that a device
+/// that reads slowly holds one piece and no thread; and breaks off when the registry no longer
+/// vouches for it.
 struct ImageBody {
     file: Arc<File>,
     at: u64,
     end: u64,
-    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    reading: Option<Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>>,
     standing: Arc<Standing>,
+    download: Download,
 }
 
 impl hyper::body::Body for ImageBody {
@@ -104,17 +104,17 @@ impl hyper::body::Body for ImageBody {
                 "the device's certificate is no longer active",
             ))));
         }
-        let (file, at) = (self.file.clone(), self.at);
-        let count = PIECE_BYTES.min(self.end - at);
-        let reading = self
-            .reading
-            .get_or_insert_with(|| tokio::task::spawn_blocking(move || piece(&file, at, count)));
-        let read = ready!(Pin::new(reading).poll(context));
-        self.reading = None;
-        let outcome = read.map_err(io::Error::other).flatten();
+        let mut reading = match self.reading.take() {
+            Some(reading) => reading,
+            None => self.next_piece(),
+        };
+        let Poll::Ready(outcome) = reading.as_mut().poll(context) else {
+            self.reading = Some(reading);
+            return Poll::Pending;
+        };
         match outcome {
             Ok(bytes) => {
-                self.at += count;
+                self.at += bytes.len() as u64;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Err(error) => {
@@ -130,6 +130,21 @@ impl hyper::body::Body for ImageBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.end.saturating_sub(self.at))
+    }
+}
+
+impl ImageBody {
+    fn next_piece(&self) -> Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>> {
+        let (file, at) = (self.file.clone(), self.at);
+        let (count, wait) = self.download.book(self.end - at, Instant::now());
+        Box::pin(async move {
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
+            tokio::task::spawn_blocking(move || piece(&file, at, count))
+                .await
+                .map_err(io::Error::other)?
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 mod image;
 mod range;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,6 +16,7 @@ use axum::routing::get;
 use ca::Profile;
 use fleet::{Origin, Standing, ThingName};
 use http::{HeaderMap, HeaderValue, header};
+use ota::server::{Kept, MAX_DOWNLOADS_OF_A_THING};
 use ota::{FirmwareName, FirmwareVersion};
 
 use crate::api_error::ApiError;
@@ -25,6 +27,7 @@ use crate::rooms::Rooms;
 pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
     let (manifests, images, roots) = (rooms.clone(), rooms.clone(), rooms.clone());
     let (repository, targets) = (rooms.clone(), rooms.clone());
+    let deltas = rooms.clone();
     Router::new()
         .route(
             "/firmware/{name}/{version}/manifest.json",
@@ -48,7 +51,23 @@ pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
                     answer(images, peer, move |rooms, device| {
                         let (name, version) = device.may_fetch(rooms, &wanted)?;
                         let (file, firmware) = rooms.ota.open_image(&name, &version)?;
-                        Ok(image::answer(file, &firmware, &headers, device.standing))
+                        device.send(rooms, file, firmware.image(), &headers)
+                    })
+                    .await
+                },
+            ),
+        )
+        .route(
+            "/firmware/{name}/{version}/delta/{from}",
+            get(
+                async move |Extension(peer): Extension<Peer>,
+                            Path((name, version, from)): Path<(String, String, String)>,
+                            headers: HeaderMap| {
+                    answer(deltas, peer, move |rooms, device| {
+                        // Whoever may have the image may have what makes it.
+                        let (name, version) = device.may_fetch(rooms, &(name, version))?;
+                        let (file, kept) = rooms.ota.open_delta(&name, &version, &from.parse()?)?;
+                        device.send(rooms, file, kept, &headers)
                     })
                     .await
                 },
@@ -116,6 +135,25 @@ impl Device {
             "AccessDeniedException",
             format!("thing {thing} has no job that installs firmware {name} {version}"),
         ))
+    }
+}
+
+impl Device {
+    /// Sends a file, at a pace that all downloads share.
+    fn send(
+        self,
+        rooms: &Rooms,
+        file: File,
+        kept: Kept,
+        headers: &HeaderMap,
+    ) -> Result<Response, ApiError> {
+        let Some(download) = rooms.ota.shaper().begin(self.thing.as_str()) else {
+            return Err(ApiError::unavailable(&format!(
+                "thing {} has {MAX_DOWNLOADS_OF_A_THING} downloads under way already; try again when one is done",
+                self.thing
+            )));
+        };
+        Ok(image::answer(file, kept, headers, self.standing, download))
     }
 }
 
@@ -209,7 +247,7 @@ fn target(
             "The image of {name} {version} that is listed is not the one this server has."
         )));
     }
-    Ok(image::answer(file, &firmware, headers, device.standing))
+    device.send(rooms, file, firmware.image(), headers)
 }
 
 fn of_type(media: &'static str, body: Vec<u8>) -> Response {

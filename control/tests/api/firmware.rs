@@ -47,6 +47,7 @@ fn package(key: &ReleaseKey, image: &[u8]) -> Vec<u8> {
         counter: 0,
         expires: in_days(90),
         notes: None,
+        deltas: Vec::new(),
     };
     let signed = manifest.sign(std::slice::from_ref(key)).unwrap();
     let mut package = Vec::new();

@@ -45,7 +45,7 @@ pub(crate) enum Firmware {
         #[arg(long = "key", value_name = "K", required = true)]
         keys: Vec<PathBuf>,
     },
-    /// Give a package to the server
+    /// Give a package to the server; a large one that broke off goes on from there when it is said again
     Add {
         /// The package
         package: PathBuf,
@@ -180,6 +180,10 @@ pub(crate) struct FirmwareSign {
     /// Last day it may be installed, YYYY-MM-DD or RFC 3339 [default: in 90 days]
     #[arg(long, value_name = "D")]
     pub(crate) expires: Option<String>,
+    /// Also make a delta from an earlier version's image, for devices that run it; may be repeated. It takes about 18
+    /// times that image's size of memory; devices without it, and those that cannot use it, fetch the whole image
+    #[arg(long = "delta-from", value_name = "VERSION=IMAGE")]
+    pub(crate) deltas: Vec<String>,
     /// Release key; may be repeated
     #[arg(long = "key", value_name = "K", required = true)]
     pub(crate) keys: Vec<PathBuf>,

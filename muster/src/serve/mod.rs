@@ -138,6 +138,7 @@ impl Server {
             aws: settings.aws,
         })?;
         let ota = Ota::open(&store, fleet.clone(), notifications(broker.clone()), data)?;
+        ota.shaper().set_rate(settings.download_bytes_per_second);
         let (events, waiting) = Events::queue();
         waiting
             .publish(

@@ -6,13 +6,21 @@ use super::{
 };
 use crate::{
     cli::{Firmware, Global},
-    client::encode,
+    client::{Client, encode},
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::Method;
-use serde_json::json;
-use std::{path::Path, process::ExitCode};
+use serde_json::{Value, json};
+use std::{
+    fs::File,
+    io::{Read as _, Seek as _, SeekFrom},
+    path::Path,
+    process::ExitCode,
+};
+
+/// A package larger than this goes in parts of this size, so that a connection that breaks costs one of them.
+const PART_BYTES: u64 = 8 * 1024 * 1024;
 
 pub(super) fn run(global: &Global, verb: Firmware) -> anyhow::Result<ExitCode> {
     match verb {
@@ -53,9 +61,7 @@ pub(super) fn run(global: &Global, verb: Firmware) -> anyhow::Result<ExitCode> {
             })?;
         }
         Firmware::Add { package } => {
-            let bytes = read(&package)?;
-            let added =
-                client(global)?.send(Method::POST, "/muster/v1/firmware/packages", bytes)?;
+            let added = upload(&client(global)?, &package)?;
             output::answer(global, &added, |added| {
                 format!(
                     "firmware {} {} is ready to roll out",
@@ -116,6 +122,48 @@ pub(super) fn run(global: &Global, verb: Firmware) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Sends a package in parts, and goes on where an earlier try stopped.
+fn upload(client: &Client, package: &Path) -> anyhow::Result<Value> {
+    let reading = || format!("read {}", package.display());
+    let mut file = File::open(package).with_context(reading)?;
+    let size = file.metadata().with_context(reading)?.len();
+    if size <= PART_BYTES {
+        let bytes = read(package)?;
+        return client.send(Method::POST, "/muster/v1/firmware/packages", bytes);
+    }
+    let mut hasher = ota::Hasher::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer).with_context(reading)? {
+            0 => break,
+            count => hasher.update(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+    let hash = hasher.finish();
+    let path = format!("/muster/v1/firmware/uploads/{hash}");
+    let received = |answer: &Value| {
+        let bytes = answer.get("received").and_then(Value::as_u64);
+        bytes.context("the server did not say how much it has")
+    };
+    let mut at = received(&client.call(Method::GET, &path, None)?)?;
+    while at < size {
+        let mut part = Vec::new();
+        file.seek(SeekFrom::Start(at)).with_context(reading)?;
+        (&mut file)
+            .take(PART_BYTES)
+            .read_to_end(&mut part)
+            .with_context(reading)?;
+        if part.is_empty() {
+            bail!("{} has become shorter meanwhile", package.display());
+        }
+        let sent = client.send(Method::PUT, &format!("{path}?offset={at}"), part.into());
+        at = received(&sent.with_context(|| {
+            format!("the upload stopped at byte {at} of {size}; say it again to go on from there")
+        })?)?;
+    }
+    client.call(Method::POST, &path, None)
 }
 
 fn read(file: &Path) -> anyhow::Result<Bytes> {

@@ -4,8 +4,8 @@ use super::{firmware_token::Place, output};
 use crate::cli::{FirmwareRoot, FirmwareSign, Global};
 use anyhow::{Context as _, bail};
 use ota::{
-    ImageFacts, Manifest, PublicKey, ReleaseKey, Root, RootSpec, co_sign,
-    manifest::DEFAULT_VALIDITY_SECONDS,
+    DeltaSource, ImageFacts, Manifest, PublicKey, ReleaseKey, Root, RootSpec, co_sign,
+    delta::MAX_DELTA_IMAGE_BYTES, manifest::DEFAULT_VALIDITY_SECONDS,
 };
 use serde_json::json;
 use std::{
@@ -134,6 +134,20 @@ pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> 
         Some(text) => day("--expires", text)?,
         None => SystemTime::now() + Duration::from_secs(DEFAULT_VALIDITY_SECONDS),
     };
+    let made = flags
+        .deltas
+        .iter()
+        .map(|text| delta(text, &flags.file, &facts))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    // One that is no smaller than the image is of no use to anybody.
+    let (used, useless): (Vec<_>, Vec<_>) = made
+        .into_iter()
+        .partition(|(source, _)| source.size < facts.size);
+    let skipped: Vec<String> = useless
+        .iter()
+        .map(|(source, _)| source.from.to_string())
+        .collect();
+    let (deltas, patches): (Vec<DeltaSource>, Vec<File>) = used.into_iter().unzip();
     let manifest = Manifest {
         name: flags
             .name
@@ -159,6 +173,7 @@ pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> 
         counter: flags.counter,
         expires,
         notes: None,
+        deltas,
     };
     let signed = manifest.sign(&keys)?;
     image
@@ -167,7 +182,13 @@ pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> 
     let out = File::create(&flags.out)
         .with_context(|| format!("write package {}", flags.out.display()))?;
     let mut out = BufWriter::new(out);
-    ota::package::write(&mut out, &signed, BufReader::new(image), facts.size)
+    let patches = patches
+        .into_iter()
+        .zip(&manifest.deltas)
+        .map(|(patch, source)| (BufReader::new(patch), source.size))
+        .collect();
+    let image = BufReader::new(image);
+    ota::package::write_with_deltas(&mut out, &signed, image, facts.size, patches)
         .with_context(|| format!("package {}", flags.out.display()))?;
     let out = out
         .into_inner()
@@ -177,16 +198,69 @@ pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> 
     let shown = json!({
         "package": flags.out, "name": flags.name, "version": flags.firmware_version,
         "size": facts.size, "sha256": facts.sha256.to_string(), "signatures": keys.len(),
+        "deltas": manifest.deltas.iter().map(|delta| json!({
+            "from": delta.from.to_string(), "size": delta.size,
+        })).collect::<Vec<_>>(),
+        "skippedDeltas": skipped,
     });
     output::answer(global, &shown, |_| {
-        format!(
+        let mut text = format!(
             "{} {} signed by {} key(s) in {}",
             flags.name,
             flags.firmware_version,
             keys.len(),
             flags.out.display()
-        )
+        );
+        for delta in &manifest.deltas {
+            text += &format!(
+                "\ndelta from {}: {} bytes in the place of {}",
+                delta.from, delta.size, facts.size
+            );
+        }
+        for from in &skipped {
+            text +=
+                &format!("\nno delta from {from}: it would be no smaller than the image itself");
+        }
+        text
     })
+}
+
+/// Makes the delta that `VERSION=IMAGE` asks for, in a file that goes away by itself.
+fn delta(text: &str, image: &Path, new: &ImageFacts) -> anyhow::Result<(DeltaSource, File)> {
+    let flag = || format!("--delta-from {text:?}");
+    let (version, old) = text
+        .split_once('=')
+        .with_context(|| format!("{}: write it as VERSION=IMAGE", flag()))?;
+    let from = version.parse().with_context(flag)?;
+    let old = Path::new(old);
+    for (file, bytes) in [(old, size(old)?), (image, new.size)] {
+        if bytes > MAX_DELTA_IMAGE_BYTES {
+            bail!(
+                "{}: {} has {bytes} bytes; deltas are made of images of at most {MAX_DELTA_IMAGE_BYTES}: leave this one out, the whole image is sent then",
+                flag(),
+                file.display()
+            );
+        }
+    }
+    let (old, new) = (bytes(old)?, bytes(image)?);
+    let mut patch = tempfile::tempfile().context("make a temporary file for the delta")?;
+    ota::delta::make(&old, &new, BufWriter::new(&mut patch)).with_context(flag)?;
+    patch.rewind().with_context(flag)?;
+    let facts = ImageFacts::measure(&mut patch).with_context(flag)?;
+    patch.rewind().with_context(flag)?;
+    let source = DeltaSource {
+        from,
+        from_sha256: ota::sha256(&old),
+        size: facts.size,
+        sha256: facts.sha256,
+        chunks: facts.chunks,
+    };
+    Ok((source, patch))
+}
+
+fn size(file: &Path) -> anyhow::Result<u64> {
+    let facts = std::fs::metadata(file).with_context(|| format!("read {}", file.display()))?;
+    Ok(facts.len())
 }
 
 pub(super) fn keys(files: &[PathBuf]) -> anyhow::Result<Vec<ReleaseKey>> {

@@ -7,10 +7,17 @@ use crate::{
 };
 use http::Method;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, io::IsTerminal as _, process::ExitCode, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::IsTerminal as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 /// How often `watch` asks the server.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Over how long `watch` takes the mean of the rate.
+const RATE_OVER: Duration = Duration::from_secs(60);
 
 pub(super) fn run(global: &Global, verb: Rollout) -> anyhow::Result<ExitCode> {
     let client = client(global)?;
@@ -98,12 +105,14 @@ fn act(global: &Global, client: &Client, id: &str, what: &str, done: &str) -> an
 fn watch(global: &Global, client: &Client, id: &str) -> anyhow::Result<()> {
     let in_place = !global.json && std::io::stdout().is_terminal();
     let mut last = String::new();
+    let mut pace = Pace::default();
     loop {
         let shown = client.call(Method::GET, &path(id), None)?;
         let text = if global.json {
             shown.to_string()
         } else if in_place {
-            drawn(&shown)
+            let pace = pace.note(Instant::now(), &shown);
+            format!("{}\n  {pace}", drawn(&shown))
         } else {
             waves(&shown)
         };
@@ -123,6 +132,51 @@ fn watch(global: &Global, client: &Client, id: &str) -> anyhow::Result<()> {
             return Ok(());
         }
         std::thread::sleep(WATCH_EVERY);
+    }
+}
+
+/// How many devices came to an end lately, as far as this watch has seen.
+#[derive(Default)]
+struct Pace {
+    seen: VecDeque<(Instant, u64)>,
+}
+
+impl Pace {
+    /// Takes in what is seen now; the rate and the time left at that rate, in words.
+    fn note(&mut self, now: Instant, rollout: &Value) -> String {
+        let waves = output::items(rollout, "waves");
+        let all = |key: &str| waves.iter().map(|wave| count(wave, key)).sum::<u64>();
+        let finished = all("succeeded") + all("failed");
+        let left = all("total").saturating_sub(finished);
+        // The newest of those that are old enough is where the mean begins.
+        while (self.seen.get(1)).is_some_and(|(at, _)| now.duration_since(*at) >= RATE_OVER) {
+            self.seen.pop_front();
+        }
+        self.seen.push_back((now, finished));
+        let Some((since, before)) = self.seen.front().copied() else {
+            return String::new();
+        };
+        let over = now.duration_since(since).as_secs().max(1);
+        let done = finished.saturating_sub(before);
+        let rate = done * 60 / over;
+        match (left, done) {
+            (0, _) => format!("{rate} devices a minute; none is left"),
+            (left, 0) => format!("{left} devices left; none has finished in the last {over} s"),
+            (left, done) => format!(
+                "{rate} devices a minute; {left} left, {} at this rate (windows, soaks and approvals not counted)",
+                for_people(left.saturating_mul(over) / done)
+            ),
+        }
+    }
+}
+
+/// Seconds, as people say them.
+fn for_people(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
     }
 }
 
@@ -213,15 +267,22 @@ fn forecast(forecast: &Value) -> String {
 /// The executions as CSV (RFC 4180).
 fn csv(rollout: &Value) -> String {
     const COLUMNS: [&str; 6] = ["thing", "wave", "status", "version", "reason", "rollback"];
+    // What the device said beside the reason, as JSON.
+    const DETAILS: &str = "details";
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-    let mut lines = vec![COLUMNS.join(",")];
+    let mut lines = vec![format!("{},{DETAILS}", COLUMNS.join(","))];
     lines.extend(
         output::items(rollout, "executions")
             .iter()
             .map(|execution| {
-                COLUMNS
-                    .map(|key| quoted(output::field(execution, key)))
-                    .join(",")
+                let details = execution.get(DETAILS).map(ToString::to_string);
+                format!(
+                    "{},{}",
+                    COLUMNS
+                        .map(|key| quoted(output::field(execution, key)))
+                        .join(","),
+                    quoted(&details.unwrap_or_default())
+                )
             }),
     );
     lines.join("\r\n")
@@ -285,7 +346,7 @@ mod tests {
             "waves": [{"name": "50%", "state": "running", "total": 2, "succeeded": 1, "failed": 1, "in_progress": 0, "queued": 0}],
             "executions": [
                 {"thing": "a", "wave": "50%", "status": "SUCCEEDED", "version": "2.0", "reason": null},
-                {"thing": "b", "wave": "50%", "status": "FAILED", "version": "1.0", "reason": "said \"no\", twice"},
+                {"thing": "b", "wave": "50%", "status": "FAILED", "version": "1.0", "reason": "said \"no\", twice", "details": {"step": "trial"}},
             ],
         });
         let picture = drawn(&rollout);
@@ -299,8 +360,25 @@ mod tests {
         );
         assert_eq!(
             csv(&rollout),
-            "thing,wave,status,version,reason,rollback\r\n\"a\",\"50%\",\"SUCCEEDED\",\"2.0\",\"\",\"\"\r\n\"b\",\"50%\",\"FAILED\",\"1.0\",\"said \"\"no\"\", twice\",\"\""
+            "thing,wave,status,version,reason,rollback,details\r\n\"a\",\"50%\",\"SUCCEEDED\",\"2.0\",\"\",\"\",\"\"\r\n\"b\",\"50%\",\"FAILED\",\"1.0\",\"said \"\"no\"\", twice\",\"\",\"{\"\"step\"\":\"\"trial\"\"}\""
         );
+        let seen = |succeeded: u64| json!({"waves": [{"total": 100, "succeeded": succeeded, "failed": 1}]});
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(
+            pace.note(start, &seen(9)),
+            "90 devices left; none has finished in the last 1 s"
+        );
+        let said = pace.note(at(30), &seen(19));
+        assert!(
+            said.starts_with("20 devices a minute; 80 left, 4 min at this rate"),
+            "{said}"
+        );
+        // What is older than a minute no longer counts.
+        pace.note(at(60), &seen(19));
+        let said = pace.note(at(95), &seen(29));
+        assert!(said.starts_with("9 devices a minute; 70 left"), "{said}");
+        assert!(pace.note(at(96), &seen(99)).ends_with("none is left"));
         let plan = json!({"waves": [{"name": "50%", "total": 1, "needs_approval": true, "first_at": 60, "last_at": null,
             "things": [{"thing": "a", "at": 60}]}]});
         let text = forecast(&plan);

@@ -49,6 +49,13 @@ impl InstallDocument {
         }
     }
 
+    /// Path of the patch that makes the image out of version `from`'s, on the server. Which there are is
+    /// in the signed manifest.
+    #[must_use]
+    pub fn delta(&self, from: &FirmwareVersion) -> String {
+        format!("/firmware/{}/{}/delta/{from}", self.name, self.version)
+    }
+
     /// Reads a job document; `None` where it is some other operation's. Its paths are not believed: they
     /// must be those of the name and version it says.
     ///

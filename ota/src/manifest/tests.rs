@@ -25,6 +25,7 @@ pub(crate) fn manifest_of(image: &[u8]) -> Manifest {
         counter: 3,
         expires: day(90),
         notes: Some("brighter".into()),
+        deltas: Vec::new(),
     }
 }
 

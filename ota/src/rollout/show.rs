@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Device, Planner, Pulse, Rollout, RolloutState, Wave, WaveState};
+use super::{Counts, Device, Planner, Pulse, Rollout, RolloutState, Rules, Wave, WaveState};
+use crate::job::StatusDetails;
 use crate::{ExecutionStatus, FirmwareName, FirmwareVersion, RolloutId};
 
 /// A rollout as operators see it.
@@ -69,6 +70,14 @@ pub struct ShownWave {
     /// Who has approved it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approved_by: Vec<String>,
+    /// Not before this time, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<u64>,
+    /// When it was good, seconds since 1970; its soak begins then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_at: Option<u64>,
+    /// How it goes.
+    pub rules: Rules,
 }
 
 /// A device of a rollout as operators see it.
@@ -93,6 +102,9 @@ pub struct ShownExecution {
     /// Which try it is, where it is not the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
+    /// All that the device said (`statusDetails`), where it did not come to a good end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<StatusDetails>,
 }
 
 impl Planner {
@@ -111,6 +123,9 @@ impl Planner {
                 in_progress: counts.in_progress,
                 queued: counts.queued,
                 approved_by: wave.approved_by.clone(),
+                start_at: wave.start_at,
+                done_at: wave.done_at,
+                rules: wave.rules.clone(),
             }
         });
         let of_waves = rollout
@@ -184,6 +199,7 @@ impl Rollout {
                 }),
             rollback: rollback.map(|part| part.status),
             reported: None,
+            details: None,
             attempt: install.map(|part| part.attempt).filter(|try_| *try_ > 1),
         }
     }

@@ -603,8 +603,14 @@ fn numbers_that_mean_nothing_are_refused() {
 #[test]
 fn the_view_has_the_names_of_the_contract() {
     let rollout = rollout(1, &[], None);
-    let value = serde_json::to_value(rollout.view(&Devices::new())).unwrap();
+    let mut value = serde_json::to_value(rollout.view(&Devices::new())).unwrap();
     assert_eq!(value["state"], "scheduled");
+    let rules = value["waves"][0].as_object_mut().unwrap().remove("rules");
+    let rules = rules.unwrap();
+    assert_eq!(
+        (&rules["soak_seconds"], &rules["abort_min"]),
+        (&0.into(), &1.into())
+    );
     assert_eq!(
         value["waves"][0],
         serde_json::json!({"name":"100%","state":"waiting","total":1,"succeeded":0,"failed":0,"in_progress":0,"queued":0})

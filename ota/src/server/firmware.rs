@@ -6,16 +6,16 @@ use std::io::{Read, Write as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use store::files;
+use store::{BlobWriter, files};
 
-use super::records::{Execution, Firmware, JobRef, TrustRow, key};
+use super::records::{Delta, Execution, Firmware, JobRef, Kept, TrustRow, key};
 use super::transaction::Transaction;
 use super::{Ota, seconds};
 use crate::image::read_some;
 use crate::manifest::{MAX_IMAGE_BYTES, MAX_MANIFEST_BYTES};
 use crate::{
-    Error, FirmwareName, FirmwareVersion, ImageCheck, Manifest, ReleaseKey, Root, Sha256, package,
-    sha256,
+    Content, Error, FirmwareName, FirmwareVersion, ImageCheck, Manifest, ReleaseKey, Root, Sha256,
+    package, sha256,
 };
 
 /// How long after its execution is over a thing may still fetch the image: a download that was under way
@@ -119,44 +119,29 @@ impl Ota {
     /// by its name and version. The same image signed anew replaces the manifest.
     ///
     /// # Errors
-    /// [`Error::NoTrust`], [`Error::AlreadyExists`], and what [`Manifest::verify_under`], [`ImageCheck`] and
-    /// [`package::read`] say.
+    /// [`Error::NoTrust`], [`Error::AlreadyExists`], the store's where the disk has no room for it, and what
+    /// [`Manifest::verify_under`], [`ImageCheck`] and [`package::read`] say.
     pub fn add(&self, package: impl Read, now: SystemTime) -> Result<Firmware, Error> {
         let (_, root) = self.newest_root()?.ok_or(Error::NoTrust)?;
         let delegations = self.delegations(&root)?.map(|(_, targets)| targets);
-        let ((manifest, delegate), signed, image) =
-            package::read(package, |signed, size, image| {
+        let ((manifest, delegate), signed, kept) = package::read_with_deltas(
+            package,
+            |signed, size, image| {
                 let (manifest, delegate) =
                     Manifest::verify_under(&signed, &root, delegations.as_ref(), now)?;
-                if size != manifest.size {
-                    let why = format!(
-                        "the package's image has {size} bytes, signed were {}",
-                        manifest.size
-                    );
-                    return Err(Error::Image {
-                        firmware: manifest.title(),
-                        why,
-                    });
-                }
                 self.same_or_new(&manifest)?;
-                let mut writer = self.inner.blobs.writer(MAX_IMAGE_BYTES)?;
-                let mut check = ImageCheck::new(&manifest);
-                let mut buffer = vec![0; 64 * 1024];
-                let mut image = image;
-                loop {
-                    let bytes = read_some(&mut image, &mut buffer)?;
-                    if bytes.is_empty() {
-                        break;
-                    }
-                    check.update(bytes)?;
-                    writer.write_all(bytes).map_err(|source| Error::Io {
-                        what: "keeping the image",
-                        source,
-                    })?;
+                let image = self.keep(Content::image(&manifest), size, image)?;
+                let deltas = manifest.deltas.len();
+                Ok((((manifest, delegate), signed, vec![image]), deltas))
+            },
+            |((manifest, _), _, kept), number, size, delta| {
+                // The package asks for as many as the manifest names.
+                if let Some(source) = manifest.deltas.get(number) {
+                    kept.push(self.keep(Content::delta(manifest, source), size, delta)?);
                 }
-                check.finish()?;
-                Ok(((manifest, delegate), signed, writer))
-            })?;
+                Ok(())
+            },
+        )?;
         let mut writer = self.inner.blobs.writer(MAX_MANIFEST_BYTES as u64)?;
         writer.write_all(&signed).map_err(|source| Error::Io {
             what: "keeping the manifest",
@@ -165,8 +150,20 @@ impl Ota {
 
         let _turn = self.turn();
         self.same_or_new(&manifest)?;
-        image.commit()?;
+        for file in kept {
+            file.commit()?;
+        }
         writer.commit()?;
+        for hash in manifest.deltas.iter().map(|delta| delta.sha256) {
+            self.mended(&hash);
+        }
+        self.mended(&manifest.sha256);
+        self.mended(&sha256(&signed));
+        let deltas = manifest.deltas.iter().map(|delta| Delta {
+            from: delta.from.clone(),
+            size: delta.size,
+            sha256: delta.sha256,
+        });
         let firmware = Firmware {
             sha256: manifest.sha256,
             manifest_sha256: sha256(&signed),
@@ -178,6 +175,7 @@ impl Ota {
             notes: manifest.notes,
             added_at: seconds(now),
             delegate,
+            deltas: deltas.collect(),
             name: manifest.name,
             version: manifest.version,
         };
@@ -187,6 +185,38 @@ impl Ota {
         rows.put(key, &firmware)?;
         rows.commit()?;
         Ok(firmware)
+    }
+
+    /// Writes what arrives down as it is checked; nothing of it is there before it is committed.
+    fn keep(
+        &self,
+        content: Content<'_>,
+        size: u64,
+        mut from: &mut dyn Read,
+    ) -> Result<BlobWriter, Error> {
+        if size != content.size() {
+            return Err(content.refuse(format!(
+                "it has {size} bytes, signed were {}",
+                content.size()
+            )));
+        }
+        self.inner.blobs.room_for(size)?;
+        let mut writer = self.inner.blobs.writer(MAX_IMAGE_BYTES)?;
+        let mut check = ImageCheck::new(content);
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let bytes = read_some(&mut from, &mut buffer)?;
+            if bytes.is_empty() {
+                break;
+            }
+            check.update(bytes)?;
+            writer.write_all(bytes).map_err(|source| Error::Io {
+                what: "keeping the image",
+                source,
+            })?;
+        }
+        check.finish()?;
+        Ok(writer)
     }
 
     fn same_or_new(&self, manifest: &Manifest) -> Result<(), Error> {
@@ -277,7 +307,31 @@ impl Ota {
         Ok((self.blob(&firmware, firmware.sha256)?, firmware))
     }
 
+    /// The patch that makes this firmware's image out of version `from`'s, to be sent from any byte on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn open_delta(
+        &self,
+        name: &FirmwareName,
+        version: &FirmwareVersion,
+        from: &FirmwareVersion,
+    ) -> Result<(File, Kept), Error> {
+        let firmware = self.firmware(name, version)?;
+        let delta = firmware.deltas.iter().find(|delta| delta.from == *from);
+        let kept = delta.map(|delta| Kept {
+            size: delta.size,
+            sha256: delta.sha256,
+        });
+        let kept = kept.ok_or_else(|| Error::NotFound {
+            kind: "the delta to firmware",
+            name: format!("{name} {version} from {from}"),
+        })?;
+        Ok((self.blob(&firmware, kept.sha256)?, kept))
+    }
+
     fn blob(&self, firmware: &Firmware, hash: Sha256) -> Result<File, Error> {
+        self.whole(firmware, &hash)?;
         self.inner
             .blobs
             .open(&hash.to_string())?
@@ -329,6 +383,7 @@ impl Ota {
         now: u64,
     ) -> Result<Firmware, Error> {
         let firmware = self.firmware(name, version)?;
+        self.whole(&firmware, &firmware.sha256)?;
         let (_, root) = self.newest_root()?.ok_or(Error::NoTrust)?;
         let now = UNIX_EPOCH + Duration::from_secs(now);
         let delegations = self.delegations(&root)?.map(|(_, targets)| targets);

@@ -9,6 +9,7 @@ mod device;
 mod executions;
 mod firmware;
 mod health;
+mod images;
 mod job_documents;
 mod job_edits;
 mod job_events;
@@ -23,9 +24,11 @@ mod records;
 mod repository;
 mod rollouts;
 mod running;
+mod shaper;
 mod start_rollout;
 mod streams;
 mod transaction;
+mod uploads;
 mod vitals;
 mod worker;
 
@@ -45,20 +48,22 @@ pub use job_templates::{CreateJobTemplate, JobTemplate};
 pub use jobs::{ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_REASON_CODE_CHARS};
 pub use newest::{SNAPSHOT_SECONDS, TIMESTAMP_SECONDS};
 pub use ota_updates::{OtaUpdate, OtaUpdateBody, OtaUpdateStatus};
-pub use records::{Execution, Firmware, Job, JobStatus};
+pub use records::{Delta, Execution, Firmware, Job, JobStatus, Kept};
 pub use repository::{
     RepositoryDelegate, RepositoryImage, RepositoryKey, RepositoryRole, RepositoryShown,
 };
 pub use rollouts::RolloutSummary;
 pub use running::{Census, MAX_MOMENTS, Ran, Running, RunningFilter, Share};
+pub use shaper::{DEFAULT_DOWNLOAD_BYTES_PER_SECOND, Download, MAX_DOWNLOADS_OF_A_THING, Shaper};
 pub use start_rollout::{StartRollout, WaveRequest};
 pub use streams::{
     Location, MAX_STREAM_FILES, Stream, StreamBody, StreamDesk, StreamFile, StreamRequest,
 };
+pub use uploads::{MAX_UPLOADS, UPLOAD_KEPT};
 pub use vitals::{Sign, VitalSigns};
 pub use worker::{DeviceRequest, MAX_QUEUED_REQUESTS};
 
-use crate::{Error, JobId, ReleaseKey, RolloutId};
+use crate::{Error, JobId, ReleaseKey, RolloutId, Sha256};
 use executions::Now;
 
 /// A message to a device.
@@ -106,6 +111,12 @@ struct Inner {
     pictures: Mutex<pictures::Pictures>,
     /// How devices fare.
     vitals: VitalSigns,
+    /// How fast images leave.
+    shaper: Shaper,
+    /// Packages that come in parts.
+    uploads: uploads::Uploads,
+    /// Kept files that are not what they were.
+    damaged: Mutex<BTreeSet<Sha256>>,
     /// Where devices reach this server's HTTPS.
     address: OnceLock<String>,
     /// Where events of jobs go.
@@ -141,6 +152,9 @@ impl Ota {
                 news: Mutex::default(),
                 pictures: Mutex::default(),
                 vitals: VitalSigns::since(SystemTime::now()),
+                shaper: Shaper::default(),
+                damaged: Mutex::default(),
+                uploads: uploads::Uploads::at(dir.join("firmware/uploads"))?,
                 address: OnceLock::new(),
                 events: OnceLock::new(),
                 telling: Mutex::default(),
@@ -162,7 +176,14 @@ impl Ota {
             .unwrap_or_else(PoisonError::into_inner)
             .extend(ota.unfinished()?);
         worker::start(&ota, work)?;
+        images::start(&ota)?;
         Ok(ota)
+    }
+
+    /// The bound that all downloads of images share; there is none before one is set.
+    #[must_use]
+    pub fn shaper(&self) -> &Shaper {
+        &self.inner.shaper
     }
 
     /// The right to change rows, until dropped. What a panicking holder left is on the disk whole or not

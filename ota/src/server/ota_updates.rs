@@ -472,8 +472,13 @@ impl Ota {
                 })?
             }
         };
-        let (name, version) = file.firmware()?;
-        Ok((file.file_id, self.still_good(&name, &version, now)?))
+        let source = file.source()?;
+        if source.from.is_some() {
+            // Its devices check one file against one signature; ours know deltas from the manifest.
+            return super::jobs::invalid("key", "an OTA update names images, not deltas");
+        }
+        let firmware = self.still_good(&source.name, &source.version, now)?;
+        Ok((file.file_id, firmware))
     }
 
     fn put_ota_update(&self, update: &OtaUpdate, new: bool) -> Result<(), Error> {

@@ -41,8 +41,43 @@ pub struct Firmware {
     /// The delegate that signed it; `None` where the release keys did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delegate: Option<RoleName>,
+    /// What makes its image out of earlier ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deltas: Vec<Delta>,
 }
 impl Stored for Firmware {}
+
+/// A delta the server has accepted with its firmware.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delta {
+    /// The version it is applied to.
+    pub from: FirmwareVersion,
+    /// Bytes of the patch.
+    pub size: u64,
+    /// Hash of the patch, by which it is kept.
+    pub sha256: Sha256,
+}
+
+impl Firmware {
+    /// The image as a file that is kept.
+    #[must_use]
+    pub fn image(&self) -> Kept {
+        Kept {
+            size: self.size,
+            sha256: self.sha256,
+        }
+    }
+}
+
+/// A file of the firmware repository that devices may fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Bytes.
+    pub size: u64,
+    /// Its hash, by which it is kept.
+    pub sha256: Sha256,
+}
 
 /// A trust root, as it was given.
 #[derive(Serialize, Deserialize)]

@@ -63,9 +63,19 @@ impl Ota {
     /// [`Error::NotFound`].
     pub fn rollout(&self, id: &RolloutId) -> Result<RolloutView, Error> {
         let mut drifted = BTreeMap::new();
-        let mut view = self.planner(self.load(id)?, &mut drifted)?.view();
-        for execution in &mut view.executions {
+        let rollout = self.load(id)?;
+        let jobs = (0..rollout.waves.len()).map(|wave| rollout.wave_job(wave));
+        let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
+        let mut view = self.planner(rollout, &mut drifted)?.view();
+        let of_waves = view.waves.iter().zip(&jobs);
+        let of_executions = of_waves.flat_map(|(wave, job)| std::iter::repeat_n(job, wave.total));
+        for (execution, job) in view.executions.iter_mut().zip(of_executions) {
             execution.reported = drifted.remove(&execution.thing);
+            if matches!(&*execution.status, "FAILED" | "REJECTED" | "TIMED_OUT") {
+                let row = key::execution(job, &execution.thing);
+                let said = self.inner.table.get_as::<Execution>(&row)?;
+                execution.details = said.and_then(|row| row.value.details);
+            }
         }
         Ok(view)
     }

@@ -13,20 +13,8 @@ const LOG_FACTOR: u64 = 4;
 
 /// Refuses a batch of so many bytes where the disk that holds `directory` is nearly full.
 pub(super) fn check(directory: &Path, batch_bytes: usize) -> Result<(), StoreError> {
-    let disk = rustix::fs::statvfs(directory)
-        .map_err(|errno| StoreError::io("look for room in", directory, errno.into()))?;
-    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-    let needed_bytes = (batch_bytes as u64)
-        .saturating_mul(LOG_FACTOR)
-        .saturating_add(SPARE_BYTES);
-    if free_bytes >= needed_bytes {
-        return Ok(());
-    }
-    Err(StoreError::Full {
-        directory: directory.to_path_buf(),
-        free_bytes,
-        needed_bytes,
-    })
+    let log_bytes = (batch_bytes as u64).saturating_mul(LOG_FACTOR);
+    crate::room::check(directory, log_bytes, SPARE_BYTES)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod device;
 mod enrolled;
 mod explain_policy;
 mod export_root_key;
+mod finish_upload;
 mod import_device;
 mod list_allow_list;
 mod list_audit_checks;
@@ -47,6 +48,7 @@ mod show_registration_report;
 mod show_repository;
 mod show_rollout;
 mod show_trust;
+mod show_upload;
 mod simulate_policy;
 mod start_rollout;
 mod status;
@@ -56,6 +58,7 @@ mod take_root_offline;
 mod targets;
 mod update_policy;
 mod update_template;
+mod upload_part;
 
 use crate::operation::Operation;
 
@@ -68,6 +71,9 @@ pub(super) static OPERATIONS: &[Operation] = &[
     show_claim::OPERATION,
     update_template::OPERATION,
     add_package::OPERATION,
+    finish_upload::OPERATION,
+    show_upload::OPERATION,
+    upload_part::OPERATION,
     command_rollout::OPERATION,
     create_device::OPERATION,
     create_operator::OPERATION,

@@ -4,7 +4,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde_json::Value;
 use tracing::{error, warn};
@@ -207,10 +207,9 @@ impl Ota {
         let mut files = Vec::new();
         for file in &stream.files {
             if has_job || self.may_stream(thing, file)? {
-                let (name, version) = file.firmware()?;
                 files.push(Described {
                     file: file.file_id,
-                    size: self.firmware(&name, &version)?.size,
+                    size: self.open_source(&file.source()?)?.1.size,
                 });
             }
         }
@@ -231,15 +230,14 @@ impl Ota {
         file: &StreamFile,
         reply: &dyn Fn(Message),
     ) -> Result<(), Stop> {
-        let (name, version) = file.firmware()?;
-        let (mut image, firmware) = self.open_image(&name, &version)?;
+        let (mut image, kept) = self.open_source(&file.source()?)?;
         let io = |source| Error::Io {
             what: "reading an image",
             source,
         };
-        for block in get.blocks(firmware.size)? {
+        for block in get.blocks(kept.size)? {
             let start = block * get.block;
-            let length = get.block.min(firmware.size.saturating_sub(start));
+            let length = get.block.min(kept.size.saturating_sub(start));
             let mut bytes = Vec::new();
             image.seek(SeekFrom::Start(start)).map_err(io)?;
             (&mut image)
@@ -247,20 +245,27 @@ impl Ota {
                 .read_to_end(&mut bytes)
                 .map_err(io)?;
             if bytes.len() as u64 != length {
-                warn!(firmware = %name, %version, "the kept image is shorter than it was");
+                warn!(
+                    file = file.s3_location.key,
+                    "the kept image is shorter than it was"
+                );
                 return Ok(refuse(
                     Code::InternalError,
                     "the server's file is not whole",
                 )?);
             }
             reply(answers.data(get, block, bytes));
+            // Beside each other the threads send at most half of what may leave; the rest is for HTTPS.
+            let rests = 2 * u32::try_from(THREADS).unwrap_or(u32::MAX);
+            let takes = self.shaper().charge(length, Instant::now());
+            thread::sleep(takes.saturating_mul(rests));
         }
         Ok(())
     }
 
     fn may_stream(&self, thing: &str, file: &StreamFile) -> Result<bool, Error> {
-        let (name, version) = file.firmware()?;
-        self.may_fetch(thing, &name, &version, SystemTime::now())
+        let source = file.source()?;
+        self.may_fetch(thing, &source.name, &source.version, SystemTime::now())
     }
 
     /// Whether the thing has a job before it whose document names the stream.

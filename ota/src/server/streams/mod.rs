@@ -1,16 +1,17 @@
 //! Streams: files handed out over MQTT, block by block. The files are images of the firmware repository,
-//! named as `bucket` `firmware`, `key` `NAME/VERSION`; a thing gets one only while it has a job for it.
+//! named as `bucket` `firmware`, `key` `NAME/VERSION`, or deltas, `NAME/VERSION/delta/FROM`; a thing gets one only while it has a job for it.
 
 mod desk;
 mod message;
 
+use std::fs::File;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use store::Stored;
 
 use super::jobs::invalid;
-use super::records::key;
+use super::records::{Kept, key};
 use super::transaction::Transaction;
 use super::{Ota, seconds};
 use crate::{Error, FirmwareName, FirmwareVersion};
@@ -55,13 +56,13 @@ pub struct StreamFile {
     pub s3_location: Location,
 }
 
-/// `s3Location`: `bucket` is `firmware`, `key` a firmware's `NAME/VERSION`.
+/// `s3Location`: `bucket` is `firmware`, `key` a firmware's `NAME/VERSION` or `NAME/VERSION/delta/FROM`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Location {
     /// `firmware`.
     pub bucket: String,
-    /// `NAME/VERSION`.
+    /// `NAME/VERSION` for the image, `NAME/VERSION/delta/FROM` for what makes it out of version FROM's.
     pub key: String,
 }
 
@@ -77,9 +78,19 @@ pub struct StreamBody {
     pub role_arn: Option<String>,
 }
 
+/// What a file of a stream is.
+pub(in crate::server) struct Source {
+    /// The firmware.
+    pub(in crate::server) name: FirmwareName,
+    /// Its version.
+    pub(in crate::server) version: FirmwareVersion,
+    /// The version the patch is applied to; `None` for the image.
+    pub(in crate::server) from: Option<FirmwareVersion>,
+}
+
 impl StreamFile {
-    /// The firmware it is.
-    pub(in crate::server) fn firmware(&self) -> Result<(FirmwareName, FirmwareVersion), Error> {
+    /// What it is.
+    pub(in crate::server) fn source(&self) -> Result<Source, Error> {
         let Location { bucket, key } = &self.s3_location;
         if bucket != BUCKET {
             return invalid(
@@ -87,10 +98,22 @@ impl StreamFile {
                 format!("files lie in the bucket `{BUCKET}`, the server's firmware"),
             );
         }
-        match key.split_once('/') {
-            Some((name, version)) => Ok((name.parse()?, version.parse()?)),
-            None => invalid("key", "write it as NAME/VERSION of a firmware"),
-        }
+        let parts: Vec<&str> = key.split('/').collect();
+        let (name, version, from) = match parts[..] {
+            [name, version] => (name, version, None),
+            [name, version, "delta", from] => (name, version, Some(from.parse()?)),
+            _ => {
+                return invalid(
+                    "key",
+                    "write it as NAME/VERSION of a firmware, or NAME/VERSION/delta/FROM",
+                );
+            }
+        };
+        Ok(Source {
+            name: name.parse()?,
+            version: version.parse()?,
+            from,
+        })
     }
 }
 
@@ -213,6 +236,15 @@ impl Ota {
         Ok(stream)
     }
 
+    fn open_source(&self, source: &Source) -> Result<(File, Kept), Error> {
+        match &source.from {
+            Some(from) => self.open_delta(&source.name, &source.version, from),
+            None => self
+                .open_image(&source.name, &source.version)
+                .map(|(file, firmware)| (file, firmware.image())),
+        }
+    }
+
     fn check_stream(&self, files: &[StreamFile], description: Option<&str>) -> Result<(), Error> {
         if description.is_some_and(|text| text.chars().count() > MAX_DESCRIPTION_CHARS) {
             return invalid(
@@ -231,8 +263,7 @@ impl Ota {
             {
                 return invalid("fileId", format!("{} is given twice", file.file_id));
             }
-            let (name, version) = file.firmware()?;
-            self.firmware(&name, &version)?;
+            self.open_source(&file.source()?)?;
         }
         Ok(())
     }

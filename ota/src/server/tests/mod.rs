@@ -2,8 +2,10 @@
 
 mod device;
 mod firmware;
+mod images;
 mod jobs;
 mod rollouts;
+mod uploads;
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
