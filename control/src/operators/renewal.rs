@@ -1,8 +1,8 @@
 //! Operators' certificates renew themselves where their files are: those that lie beside the registry with their keys.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use ca::{Authority, OPERATOR_VALIDITY, Profile, SecretKey, Subject};
+use ca::{Authority, CertificateFacts, OPERATOR_VALIDITY, Profile, SecretKey, Subject};
 use zeroize::Zeroizing;
 
 use super::{IssuedCertificate, Operator, Operators};
@@ -10,6 +10,9 @@ use crate::ControlError;
 
 /// A certificate is renewed when this part of its life is left.
 const LAST_PART: u32 = 3;
+
+/// A certificate that would last less longer is left for the next issuer to renew.
+const WORTH_A_RENEWAL: Duration = Duration::from_secs(86_400);
 
 impl Operator {
     /// The last second of its certificate's life; unknown of operators that an older release has made.
@@ -49,8 +52,14 @@ impl Operators {
         now: SystemTime,
     ) -> Result<Vec<Operator>, ControlError> {
         let mut renewed = Vec::new();
+        let issuer = CertificateFacts::read(&authority.issuing_der())?;
+        // Nothing outlives its issuer: near the issuer's end a renewal would bring next to nothing, each time anew.
+        let gains = |operator: &Operator| {
+            let own = operator.not_after();
+            own.is_none_or(|own| own + WORTH_A_RENEWAL <= issuer.not_after)
+        };
         for operator in self.list().into_iter().filter(|one| one.is_due(now)) {
-            if !self.renews(&operator) {
+            if !self.renews(&operator) || !gains(&operator) {
                 continue;
             }
             let path = self.inner.dir.join(format!("{}.key", operator.name));

@@ -152,3 +152,27 @@ fn a_certificate_renews_itself_in_the_last_third_of_its_life_where_its_key_is() 
     std::fs::write(dir.path().join("operators/admin.key"), "no key").unwrap();
     assert!(operators.renew(&authority, days(630)).unwrap().is_empty());
 }
+
+#[test]
+fn near_the_end_of_its_issuer_a_certificate_is_not_renewed_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = authority(dir.path());
+    let operators = open(dir.path(), &authority, "https://localhost:1").unwrap();
+    let end = ca::CertificateFacts::read(&authority.issuing_der()).unwrap();
+    let before_end = |days: u64| end.not_after - Duration::from_secs(days * 86_400);
+    let renewed = operators.renew(&authority, before_end(60)).unwrap();
+    assert_eq!(renewed.len(), 1);
+    assert!(renewed[0].is_due(before_end(60)));
+    assert!(
+        operators
+            .renew(&authority, before_end(60))
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        operators
+            .renew(&authority, before_end(1))
+            .unwrap()
+            .is_empty()
+    );
+}
