@@ -355,7 +355,7 @@ fn by_former_of(
     }
 }
 
-/// A successor is good now, ends after the root before it, and has a name and key that nothing of
+/// A successor is good now, ends no earlier than the root before it, and has a name and key that nothing of
 /// the authority has.
 fn check(next: &Root, state: &State, now: SystemTime) -> Result<(), CaError> {
     let refused = |reason: &str| Err(CaError::invalid("successor", "(as given)", reason));
@@ -366,7 +366,7 @@ fn check(next: &Root, state: &State, now: SystemTime) -> Result<(), CaError> {
             not_after: times::readable(next.facts.not_after),
         });
     }
-    if next.facts.not_after <= state.root.facts.not_after {
+    if next.facts.not_after < state.root.facts.not_after {
         return refused("it ends before the root that it follows");
     }
     let roots = state.roots.iter().map(|root| (&root.der, &root.public));
