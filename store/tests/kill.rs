@@ -8,7 +8,7 @@
     reason = "the helpers of a test are part of it"
 )]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -189,4 +189,144 @@ fn write_records(directory: &Path) {
             send.send((lsn.unwrap(), put, deleted)).unwrap();
         }
     });
+}
+
+#[test]
+fn rows_that_come_change_and_go_survive_kill_9_as_of_one_batch() {
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        return write_changes(Path::new(&directory));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut model = BTreeMap::new();
+    let mut applied = 0;
+    for round in 0..ROUNDS {
+        let name = "rows_that_come_change_and_go_survive_kill_9_as_of_one_batch";
+        let acks = run_and_kill(name, directory.path(), moment(round));
+        let store = Store::open(directory.path()).unwrap();
+        let revision = store.revision();
+        assert!(
+            revision >= acks.last().unwrap()[0],
+            "an acknowledged batch is gone"
+        );
+        for batch in applied + 1..=revision {
+            apply(&mut model, batch);
+        }
+        applied = revision;
+        assert_eq!(all_rows(&store), model, "as of revision {revision}");
+    }
+}
+
+/// Each row with the batch that put it.
+type Rows = BTreeMap<String, (u64, Vec<u8>)>;
+
+fn apply(model: &mut Rows, batch: u64) {
+    for (key, value) in changes(batch) {
+        match value {
+            Some(value) => drop(model.insert(key, (batch, value))),
+            None => drop(model.remove(&key)),
+        }
+    }
+}
+
+fn all_rows(store: &Store) -> Rows {
+    let all = store.table("rows").unwrap().scan("", None, usize::MAX);
+    let rows = all.unwrap().into_iter();
+    rows.map(|(key, row)| (key, (row.revision, row.value)))
+        .collect()
+}
+
+fn write_of((key, value): (String, Option<Vec<u8>>)) -> Write {
+    match value {
+        Some(value) => Write::Put {
+            key,
+            value,
+            expect: Expect::Any,
+        },
+        None => Write::delete(key, Expect::Any),
+    }
+}
+
+/// What batch number `batch` changes: rows of many sizes, so that they are packed together, parted and removed.
+fn changes(batch: u64) -> BTreeMap<String, Option<Vec<u8>>> {
+    let mut state = batch;
+    let mut draw = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    (0..1 + draw(30))
+        .map(|_| {
+            let key = format!("{}/{:03}", draw(3), draw(300));
+            let length = draw(12) * draw(70);
+            let value = (draw(3) > 0).then(|| vec![batch as u8; length as usize]);
+            (key, value)
+        })
+        .collect()
+}
+
+fn write_changes(directory: &Path) {
+    let store = Store::open(directory).unwrap();
+    let table = store.table("rows").unwrap();
+    for batch in store.revision() + 1.. {
+        let writes: Vec<_> = changes(batch).into_iter().map(write_of).collect();
+        assert_eq!(table.batch(&writes).unwrap(), batch);
+        acknowledge(&[batch]);
+    }
+}
+
+/// What a disk may hold in one piece.
+const BLOCK_BYTES: usize = 4096;
+
+/// The power goes while a batch is on its way: of what was written since the one before, any part may have reached the disk.
+#[test]
+fn a_power_cut_leaves_all_of_a_batch_or_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("tables.1/db");
+    let store = Store::open(directory.path()).unwrap();
+    let table = store.table("rows").unwrap();
+    let mut model = BTreeMap::new();
+    let (mut before, mut seen) = (std::fs::read(&database).unwrap(), [0, 0]);
+    for batch in 1..=120 {
+        let writes: Vec<_> = changes(batch).into_iter().map(write_of).collect();
+        assert_eq!(table.batch(&writes).unwrap(), batch);
+        let after = std::fs::read(&database).unwrap();
+        let as_of_before = model.clone();
+        apply(&mut model, batch);
+        if batch > 1 && batch % 3 == 0 {
+            let cut = torn(&before, &after, batch);
+            let copy = tempfile::tempdir().unwrap();
+            std::fs::create_dir(copy.path().join("tables.1")).unwrap();
+            std::fs::write(copy.path().join("tables.1/db"), cut).unwrap();
+            let conf = std::fs::read(directory.path().join("tables.1/conf")).unwrap();
+            std::fs::write(copy.path().join("tables.1/conf"), conf).unwrap();
+            let store = Store::open(copy.path()).unwrap();
+            let whole = store.revision() == batch;
+            seen[usize::from(whole)] += 1;
+            let expected = if whole { &model } else { &as_of_before };
+            assert_eq!(&all_rows(&store), expected, "cut in batch {batch}");
+        }
+        before = after;
+    }
+    assert!(
+        seen[0] > 0 && seen[1] > 0,
+        "each end of the cut was to be seen: {seen:?}"
+    );
+}
+
+/// `before` with some of the blocks in which `after` differs.
+fn torn(before: &[u8], after: &[u8], seed: u64) -> Vec<u8> {
+    let mut cut = before.to_vec();
+    cut.resize(before.len().max(after.len()), 0);
+    let mut state = seed;
+    for (number, block) in after.chunks(BLOCK_BYTES).enumerate() {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        // All of them one time in four: the batch is whole then.
+        if seed.is_multiple_of(4) || state >> 63 == 0 {
+            cut[number * BLOCK_BYTES..][..block.len()].copy_from_slice(block);
+        }
+    }
+    cut
 }

@@ -1,12 +1,15 @@
 //! Tables: ordered keyed rows with revisions, compare-and-set, atomic batches and watch, kept in
-//! sled. Every answer speaks of durable state only: a batch returns once its commit is on the
-//! disk, and a read that meets a row still on its way there waits for it.
+//! sled, many in a chunk (`chunk.rs`). Every answer speaks of durable state only: a batch returns once its commit is on
+//! the disk, and a read that meets a row still on its way there waits for it.
 
+mod chunk;
 mod commit;
+mod head;
 mod mark;
 mod rewrite;
 mod room;
 mod spill;
+mod touched;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -21,7 +24,9 @@ use crate::envelope::{self, Stored};
 use crate::error::StoreError;
 use crate::lock::DirectoryLock;
 use commit::Commit;
+use head::Head;
 use mark::Mark;
+use touched::Touched;
 use watch::Hub;
 pub use watch::{Event, WATCH_CHANGES_MAX, WATCH_KEYS_MAX, Watch, WatchStop};
 
@@ -34,9 +39,9 @@ pub const BATCH_WRITES_MAX: usize = 65_536;
 /// sled's page cache, in bytes: what is hot is cached by the rooms above.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Holds the revision of the tree's newest batch, written in the same atomic batch. No row key can
+/// Holds what is known of the tree as a whole, written in the same atomic batch as its rows: [`Head`]. No row key can
 /// be this: 0xFF never occurs in UTF-8.
-const REVISION_KEY: &[u8] = &[0xff];
+const HEAD_KEY: &[u8] = &[0xff];
 
 /// A row as read: its value and the revision of the batch that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,12 +166,23 @@ struct Shared {
 
 struct Opened {
     tree: sled::Tree,
-    /// Held for writing while a batch is applied and for reading during a scan: sled's own
+    /// Held for writing while a batch is applied and for reading during a read: sled's own
     /// iterator would see half of a batch.
     rows: RwLock<()>,
     /// The newest applied revision that deleted a row, told before it is applied.
     deleted: AtomicU64,
+    /// Bytes of all chunks. Changed by the one batch that is applied.
+    live: AtomicU64,
     hub: Arc<Hub>,
+}
+
+impl Opened {
+    /// The chunk that has this row if any has: its key and its bytes.
+    fn chunk_of(&self, key: &str) -> Result<Option<(sled::IVec, sled::IVec)>, StoreError> {
+        let up_to = (Bound::Unbounded, Bound::Included(key.as_bytes()));
+        let last = self.tree.range::<&[u8], _>(up_to).next_back();
+        last.transpose().map_err(StoreError::database("read"))
+    }
 }
 
 impl Database {
@@ -177,10 +193,7 @@ impl Database {
             let tree = db
                 .open_tree(&name)
                 .map_err(StoreError::database("open a table"))?;
-            let newest = tree
-                .get(REVISION_KEY)
-                .map_err(StoreError::database("read"))?;
-            revision = revision.max(newest.as_deref().and_then(read_revision).unwrap_or(0));
+            revision = revision.max(Head::of(&tree)?.unwrap_or_default().revision);
         }
         let mark = Mark::check(directory, &path, revision)?;
         let commit = Commit::new(db, &path, revision, mark)?;
@@ -205,8 +218,10 @@ impl Database {
         let opened = if let Some(opened) = tables.get(name) {
             Arc::clone(opened)
         } else {
+            let tree = self.shared.commit.tree(name)?;
             let opened = Arc::new(Opened {
-                tree: self.shared.commit.tree(name)?,
+                live: AtomicU64::new(Head::of(&tree)?.unwrap_or_default().live_bytes),
+                tree,
                 rows: RwLock::new(()),
                 deleted: AtomicU64::new(0),
                 hub: Arc::new(Hub::new(self.shared.opened_at)),
@@ -267,15 +282,16 @@ impl Table {
     /// # Errors
     /// [`StoreError::Database`], [`StoreError::Failed`].
     pub fn get(&self, key: &str) -> Result<Option<Row>, StoreError> {
-        let read = self
-            .opened
-            .tree
-            .get(key)
-            .map_err(StoreError::database("read"))?;
-        let row = read
-            .as_deref()
-            .map(|bytes| read_row(key, bytes))
-            .transpose()?;
+        // While a chunk is split its rows are in two places or in none.
+        let guard = self.opened.rows.read();
+        let chunk = self.opened.chunk_of(key)?;
+        drop(guard);
+        let row = match &chunk {
+            Some((_, bytes)) => chunk::find(bytes, key.as_bytes())?
+                .map(|value| read_row(key, value))
+                .transpose()?,
+            None => None,
+        };
         let seen = match &row {
             Some(row) => row.revision,
             None => self.opened.deleted.load(Ordering::Acquire),
@@ -310,21 +326,33 @@ impl Table {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(String, Row)>, StoreError> {
-        let start = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
-            _ => Bound::Included(prefix.as_bytes()),
-        };
-        let end = Bound::Excluded(REVISION_KEY);
+        let after = after.filter(|after| *after >= prefix);
+        let from = after.unwrap_or(prefix).as_bytes();
         let mut rows = Vec::new();
         let guard = self.opened.rows.read();
-        for pair in self.opened.tree.range::<&[u8], _>((start, end)).take(limit) {
-            let (key, bytes) = pair.map_err(StoreError::database("read"))?;
-            if !key.starts_with(prefix.as_bytes()) {
+        let before = self.opened.chunk_of(after.unwrap_or(prefix))?;
+        let start = match &before {
+            Some((first, _)) => Bound::Included(&first[..]),
+            None => Bound::Included(from),
+        };
+        let end = Bound::Excluded(HEAD_KEY);
+        for pair in self.opened.tree.range::<&[u8], _>((start, end)) {
+            let (_, bytes) = pair.map_err(StoreError::database("read"))?;
+            let more = chunk::each(&bytes, |key, value| {
+                if key < from || (after.is_some() && key == from) {
+                    return Ok(true);
+                }
+                if rows.len() == limit || !key.starts_with(prefix.as_bytes()) {
+                    return Ok(false);
+                }
+                let key = String::from_utf8_lossy(key).into_owned();
+                let row = read_row(&key, value)?;
+                rows.push((key, row));
+                Ok(true)
+            })?;
+            if !more {
                 break;
             }
-            let key = String::from_utf8_lossy(&key).into_owned();
-            let row = read_row(&key, &bytes)?;
-            rows.push((key, row));
         }
         let deleted = self.opened.deleted.load(Ordering::Acquire);
         drop(guard);
@@ -373,50 +401,35 @@ impl Table {
         }
         room::check(
             &self.shared.directory,
+            writes.len(),
             writes.iter().map(Write::bytes).sum(),
         )?;
         let Opened {
             tree,
             rows,
             deleted,
+            live,
             hub,
         } = &*self.opened;
         let revision = self.shared.commit.apply(hub, |revision| {
-            for write in writes {
-                let found = tree
-                    .get(write.key())
-                    .map_err(StoreError::database("read"))?;
-                let found = found.as_deref().and_then(read_revision);
-                let holds = match write.expect() {
-                    Expect::Any => true,
-                    Expect::Absent => found.is_none(),
-                    Expect::Revision(expected) => found == Some(expected),
-                };
-                if !holds {
-                    return Err(StoreError::Conflict {
-                        key: write.key().to_owned(),
-                    });
-                }
+            let mut touched = Touched::default();
+            touched.load(&self.opened, writes)?;
+            if writes
+                .iter()
+                .any(|write| matches!(write, Write::Delete { .. }))
+            {
+                deleted.store(revision, Ordering::Release);
             }
-            let mut batch = sled::Batch::default();
-            batch.insert(REVISION_KEY, &revision.to_be_bytes());
-            for write in writes {
-                match write {
-                    Write::Put { key, value, .. } => {
-                        let row = [&revision.to_be_bytes(), value.as_slice()].concat();
-                        batch.insert(key.as_bytes(), row);
-                    }
-                    Write::Check { .. } => {}
-                    Write::Delete { key, .. } => {
-                        deleted.store(revision, Ordering::Release);
-                        batch.remove(key.as_bytes());
-                    }
-                }
-            }
+            let mut head = Head {
+                revision,
+                live_bytes: live.load(Ordering::Relaxed),
+            };
+            let batch = touched.apply(writes, &mut head);
             let guard = rows.write();
             tree.apply_batch(batch)
                 .map_err(StoreError::database("write"))?;
             drop(guard);
+            live.store(head.live_bytes, Ordering::Relaxed);
             Ok(writes
                 .iter()
                 .filter(|write| !matches!(write, Write::Check { .. }))

@@ -1,6 +1,8 @@
 //! The database's place on the disk, and its rewriting: sled does not give space back under churn,
 //! so a database far larger than its rows is copied into a fresh one when it is opened.
 //!
+//! So is one whose rows lie as an earlier release put them.
+//!
 //! The database lives in `tables.N`. A copy is made as `tables.N+1.new` and takes over by one
 //! rename to `tables.N+1`, once it is durable. The highest N without `.new` is the one that
 //! counts; all else is what a crash left and goes. So there is no moment without a whole database.
@@ -10,12 +12,16 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::chunk::{self, Chunk};
+use super::head::Head;
 use super::spill::Spilled;
-use super::{CACHE_BYTES, StoreError};
+use super::{CACHE_BYTES, HEAD_KEY, StoreError, read_revision};
 use crate::files::{create_directory, sync_directory};
+use crate::room;
 
-/// When a database is rewritten. A fresh copy takes about 1.7 bytes for each byte of 300-byte rows,
-/// so one that was just rewritten is not due again.
+/// When a database is rewritten. Rows that come in order take about 1.7 bytes for each byte of theirs, rows that come in
+/// any order about five, whatever is done; what is past the bound is garbage that sled keeps for good. It must be far
+/// past what rows take by themselves, or a large registry would be copied at each start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Only past so many bytes on the disk for each byte of keys and values,
@@ -27,7 +33,7 @@ pub(super) struct Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
-            amplification_max: 4,
+            amplification_max: 8,
             slack_bytes: 64 * 1024 * 1024,
         }
     }
@@ -50,18 +56,33 @@ pub(super) fn open_current(
     create_directory(&path, 0o700)?;
     let db = open(&path)?;
     let on_disk = db.size_on_disk().map_err(StoreError::database("measure"))?;
-    if on_disk <= bounds.slack_bytes {
-        return Ok((db, path));
-    }
     let live = live_bytes(&db)?;
-    if on_disk
-        <= live
-            .saturating_mul(bounds.amplification_max)
-            .saturating_add(bounds.slack_bytes)
+    if let Some(live) = live
+        && on_disk
+            <= live
+                .saturating_mul(bounds.amplification_max)
+                .saturating_add(bounds.slack_bytes)
     {
         return Ok((db, path));
     }
-    tracing::info!(on_disk, live, "rewriting the tables to give space back");
+    // Rows packed into chunks take less than they did.
+    let needed = live.unwrap_or(on_disk).saturating_mul(2);
+    match (live, room::check(directory, needed, 0)) {
+        (Some(live), Ok(())) => {
+            tracing::info!(on_disk, live, "rewriting the tables to give space back")
+        }
+        (Some(live), Err(error)) => {
+            tracing::warn!(on_disk, live, %error, "the tables could not be rewritten to give space back");
+            return Ok((db, path));
+        }
+        (None, room) => {
+            room?;
+            tracing::info!(
+                on_disk,
+                "rewriting the tables: rows lie in chunks from now on"
+            );
+        }
+    }
     let fresh = directory.join(format!("tables.{}.new", generation + 1));
     copy(&db, &fresh)?;
     drop(db);
@@ -139,21 +160,23 @@ fn open(path: &Path) -> Result<sled::Db, StoreError> {
     }
 }
 
-fn live_bytes(db: &sled::Db) -> Result<u64, StoreError> {
+/// What the tables say of themselves: a large database is not gone through at every start. `None` where one of them
+/// must be rewritten anyway.
+fn live_bytes(db: &sled::Db) -> Result<Option<u64>, StoreError> {
     let mut bytes: u64 = 0;
     for name in db.tree_names() {
         let tree = db
             .open_tree(&name)
             .map_err(StoreError::database("open a table"))?;
-        for row in &tree {
-            let (key, value) = row.map_err(StoreError::database("read"))?;
-            bytes = bytes.saturating_add((key.len() + value.len()) as u64);
-        }
+        let Some(head) = Head::of(&tree)? else {
+            return Ok(None);
+        };
+        bytes = bytes.saturating_add(head.live_bytes);
     }
-    Ok(bytes)
+    Ok(Some(bytes))
 }
 
-/// Copies every table into a new database at `path` and makes it durable.
+/// Copies every table into a new database at `path`, its rows packed anew, and makes it durable.
 fn copy(from: &sled::Db, path: &Path) -> Result<(), StoreError> {
     create_directory(path, 0o700)?;
     let to = open(path)?;
@@ -164,23 +187,7 @@ fn copy(from: &sled::Db, path: &Path) -> Result<(), StoreError> {
         let target = to
             .open_tree(&name)
             .map_err(StoreError::database("open a table"))?;
-        let mut batch = sled::Batch::default();
-        let mut rows = 0;
-        for row in &source {
-            let (key, value) = row.map_err(StoreError::database("read"))?;
-            batch.insert(key, value);
-            rows += 1;
-            if rows == COPY_ROWS {
-                let full = std::mem::take(&mut batch);
-                target
-                    .apply_batch(full)
-                    .map_err(StoreError::database("copy"))?;
-                rows = 0;
-            }
-        }
-        target
-            .apply_batch(batch)
-            .map_err(StoreError::database("copy"))?;
+        copy_table(&source, &target)?;
     }
     to.flush().map_err(StoreError::database("flush"))?;
     drop(to);
@@ -190,6 +197,50 @@ fn copy(from: &sled::Db, path: &Path) -> Result<(), StoreError> {
         .and_then(|file| file.sync_all())
         .map_err(|e| StoreError::io("sync", &file, e))?;
     sync_directory(path)
+}
+
+fn copy_table(source: &sled::Tree, target: &sled::Tree) -> Result<(), StoreError> {
+    if source.is_empty() {
+        // sled has one tree of its own.
+        return Ok(());
+    }
+    let in_chunks = Head::of(source)?.is_some();
+    let (mut head, mut revision) = (Head::default(), 0);
+    let mut rows = Chunk::default();
+    let mut take = |key: &[u8], value: &[u8]| {
+        rows.append(key.to_vec(), value.to_vec());
+        if rows.len() == COPY_ROWS {
+            put(std::mem::take(&mut rows), &mut head, target)?;
+        }
+        Ok(true)
+    };
+    for pair in source {
+        let (key, value) = pair.map_err(StoreError::database("read"))?;
+        if key == HEAD_KEY {
+            revision = read_revision(&value).unwrap_or(0);
+        } else if in_chunks {
+            chunk::each(&value, &mut take)?;
+        } else {
+            take(&key, &value)?;
+        }
+    }
+    put(rows, &mut head, target)?;
+    head.revision = revision;
+    target
+        .insert(HEAD_KEY, &head.to_bytes())
+        .map(drop)
+        .map_err(StoreError::database("copy"))
+}
+
+fn put(rows: Chunk, head: &mut Head, target: &sled::Tree) -> Result<(), StoreError> {
+    let mut batch = sled::Batch::default();
+    for (first, bytes) in rows.pieces() {
+        head.live_bytes += (first.len() + bytes.len()) as u64;
+        batch.insert(first, bytes);
+    }
+    target
+        .apply_batch(batch)
+        .map_err(StoreError::database("copy"))
 }
 
 #[cfg(test)]
@@ -207,18 +258,39 @@ mod tests {
 
     fn rows(db: &sled::Db) -> Rows {
         let tree = db.open_tree("t").unwrap();
-        tree.iter()
-            .map(Result::unwrap)
-            .map(|(k, v)| (k.to_vec(), v.to_vec()))
-            .collect()
+        let mut rows = Rows::new();
+        for pair in &tree {
+            let (key, value) = pair.unwrap();
+            if key != HEAD_KEY {
+                let take = |key: &[u8], value: &[u8]| {
+                    rows.insert(key.to_vec(), value.to_vec());
+                    Ok(true)
+                };
+                chunk::each(&value, take).unwrap();
+            }
+        }
+        rows
+    }
+
+    /// Puts rows, each in a chunk of its own.
+    fn put_alone(tree: &sled::Tree, rows: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) {
+        let mut head = Head {
+            revision: 1,
+            live_bytes: 0,
+        };
+        for (key, value) in rows {
+            let mut chunk = Chunk::default();
+            chunk.put(&key, value);
+            put(chunk, &mut head, tree).unwrap();
+        }
+        tree.insert(HEAD_KEY, &head.to_bytes()).unwrap();
     }
 
     fn churn(db: &sled::Db) {
         let tree = db.open_tree("t").unwrap();
         for round in 0..20u8 {
-            for n in 0..ROWS {
-                tree.insert(n.to_be_bytes(), vec![round; 300]).unwrap();
-            }
+            let row = |n: u32| (n.to_be_bytes().to_vec(), vec![round; 300]);
+            put_alone(&tree, (0..ROWS).map(row));
             tree.flush().unwrap();
         }
     }
@@ -240,7 +312,7 @@ mod tests {
         churn(&db);
         let (before, expected) = (db.size_on_disk().unwrap(), rows(&db));
         assert!(
-            before > 2 * live_bytes(&db).unwrap() + SMALL.slack_bytes,
+            before > 2 * live_bytes(&db).unwrap().unwrap() + SMALL.slack_bytes,
             "{before}"
         );
         drop(db);
@@ -259,7 +331,9 @@ mod tests {
     fn a_crash_at_any_step_of_the_rewriting_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (db, path) = open_current(dir.path(), Bounds::default()).unwrap();
-        db.open_tree("t").unwrap().insert("k", "v").unwrap();
+        let tree = db.open_tree("t").unwrap();
+        put_alone(&tree, [(b"k".to_vec(), b"v".to_vec())].into_iter());
+        drop(tree);
         let expected = rows(&db);
         // In the middle of the copy: a new database that is not whole.
         let fresh = dir.path().join("tables.2.new");
@@ -275,5 +349,55 @@ mod tests {
         let (db, current) = open_current(dir.path(), Bounds::default()).unwrap();
         assert_eq!((current, rows(&db)), (path_of(dir.path(), 2), expected));
         assert_eq!(names(dir.path()), ["tables.2"]);
+    }
+
+    #[test]
+    fn rows_are_packed_anew_where_many_of_a_chunk_have_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, _) = open_current(dir.path(), Bounds::default()).unwrap();
+        let tree = db.open_tree("t").unwrap();
+        let row = |n: u32| (format!("lamp/{n:06}").into_bytes(), vec![1; 20]);
+        put_alone(&tree, (0..ROWS).map(row));
+        let expected = rows(&db);
+        copy(&db, &path_of(dir.path(), 2)).unwrap();
+        drop((tree, db));
+        let (db, _) = open_current(dir.path(), Bounds::default()).unwrap();
+        assert_eq!(rows(&db), expected);
+        let tree = db.open_tree("t").unwrap();
+        assert!(tree.len() < ROWS as usize / 10, "{} chunks", tree.len());
+        let head = Head::of(&tree).unwrap().unwrap();
+        assert_eq!(head.live_bytes, super::super::head::count(&tree).unwrap());
+    }
+
+    #[test]
+    fn rows_of_before_there_were_chunks_are_all_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let (db, _) = open_current(directory.path(), Bounds::default()).unwrap();
+        let tree = db.open_tree("t").unwrap();
+        let row = |n: u64| [&n.to_be_bytes()[..], &vec![b'v'; (n % 700) as usize]].concat();
+        let key = |n: u64| format!("thing/lamp-{n:05}");
+        tree.insert(HEAD_KEY, &3000_u64.to_be_bytes()).unwrap();
+        for n in 0..2500 {
+            tree.insert(key(n), row(n)).unwrap();
+        }
+        db.flush().unwrap();
+        drop((tree, db));
+        let store = crate::Store::open(directory.path()).unwrap();
+        assert_eq!(store.revision(), 3000);
+        let table = store.table("t").unwrap();
+        let all = table.scan("thing/", None, 5000).unwrap();
+        assert_eq!(all.len(), 2500);
+        for (n, (found, row)) in (0..).zip(&all) {
+            assert_eq!((found, row.revision), (&key(n), n));
+            assert_eq!(row.value.len() as u64, n % 700);
+            assert_eq!(table.get(found).unwrap().as_ref(), Some(row));
+        }
+        assert_eq!(
+            names(directory.path())
+                .iter()
+                .filter(|name| name.starts_with("tables."))
+                .count(),
+            1
+        );
     }
 }

@@ -336,12 +336,57 @@ fn many_threads_that_add_to_one_row_lose_nothing() {
     assert_eq!(table.get("sum").unwrap().unwrap().value, [80]);
 }
 
+#[test]
+fn many_rows_of_all_sizes_are_there_whatever_comes_and_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = Store::open(dir.path()).unwrap().table("t").unwrap();
+    let mut model = std::collections::BTreeMap::new();
+    let mut state = 1_u64;
+    let mut draw = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) % below
+    };
+    for round in 0..120 {
+        let mut writes = std::collections::BTreeMap::new();
+        for _ in 0..400 {
+            let key = format!("{}/{:04}", draw(7), draw(1_500));
+            // Fewer and fewer stay, so that chunks go as well as come.
+            let length = (draw(120) > round).then(|| draw(10) * draw(60));
+            writes.insert(key, length);
+        }
+        let batch: Vec<_> = writes
+            .iter()
+            .map(|(key, length)| match length {
+                Some(length) => put(key, &vec![7; *length as usize], Expect::Any),
+                None => Write::delete(key.clone(), Expect::Any),
+            })
+            .collect();
+        let revision = table.batch(&batch).unwrap();
+        for (key, length) in writes {
+            match length {
+                Some(length) => drop(model.insert(key, (revision, length as usize))),
+                None => drop(model.remove(&key)),
+            }
+        }
+        if round % 20 == 19 {
+            let seen = |(key, row): (String, Row)| (key, (row.revision, row.value.len()));
+            let all = table.scan("", None, usize::MAX).unwrap();
+            assert!(all.into_iter().map(seen).eq(model.clone()), "round {round}");
+            for (key, (revision, _)) in &model {
+                assert_eq!(table.get(key).unwrap().unwrap().revision, *revision);
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
     fn it_behaves_as_an_ordered_map(
         batches in prop::collection::vec(
-            prop::collection::btree_map("[a-c]{1,3}", prop::option::of(any::<u8>()), 1..6), 1..12,
+            prop::collection::btree_map("[a-c]{1,3}", prop::option::of(0..700_usize), 1..6), 1..12,
         ),
         reopen in any::<prop::sample::Index>(),
         prefix in "[a-c]{0,2}",
@@ -357,18 +402,22 @@ proptest! {
                 drop(table);
                 table = Store::open(dir.path()).unwrap().table("t").unwrap();
             }
-            let write = |(key, value): (&String, &Option<u8>)| match value {
-                Some(value) => put(key, &[*value], Expect::Any),
+            let write = |(key, length): (&String, &Option<usize>)| match length {
+                Some(length) => put(key, &vec![7; *length], Expect::Any),
                 None => Write::delete(key.clone(), Expect::Any),
             };
             let writes: Vec<_> = batch.iter().map(write).collect();
             let revision = table.batch(&writes).unwrap();
-            for (key, value) in batch {
-                match value {
-                    Some(value) => { model.insert(key, Row { revision, value: vec![value] }); }
+            for (key, length) in batch {
+                match length {
+                    Some(length) => { model.insert(key, Row { revision, value: vec![7; length] }); }
                     None => { model.remove(&key); }
                 }
             }
+        }
+        for (key, row) in &model {
+            let found = table.get(key).unwrap();
+            prop_assert_eq!(found.as_ref(), Some(row));
         }
         let expected: Vec<_> = model
             .into_iter()

@@ -1,0 +1,117 @@
+//! The chunks that a batch is about: read and held against what it expects, then changed and written.
+
+use std::collections::{HashMap, hash_map::Entry};
+
+use super::chunk::Chunk;
+use super::head::Head;
+use super::{Expect, HEAD_KEY, Opened, Write, read_revision};
+use crate::error::StoreError;
+
+/// Chunks as they are and as they are to be.
+#[derive(Default)]
+pub(super) struct Touched {
+    chunks: Vec<TouchedChunk>,
+    /// Where each is, by its key.
+    places: HashMap<Vec<u8>, usize>,
+    /// The chunk of each write.
+    numbers: Vec<usize>,
+}
+
+struct TouchedChunk {
+    /// Its key; the empty one, which no row has, for rows before the first chunk.
+    place: Vec<u8>,
+    /// Bytes of its key and its rows as they are.
+    before: u64,
+    changed: bool,
+    chunk: Chunk,
+}
+
+impl Touched {
+    /// Reads the chunks of all writes.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] where an expectation does not hold.
+    pub(super) fn load(&mut self, opened: &Opened, writes: &[Write]) -> Result<(), StoreError> {
+        self.numbers.reserve(writes.len());
+        for write in writes {
+            let number = self.chunk_of(opened, write.key())?;
+            self.numbers.push(number);
+            let touched = self.chunks.get(number);
+            let found = touched.and_then(|touched| touched.chunk.get(write.key().as_bytes()));
+            let found = found.and_then(read_revision);
+            let holds = match write.expect() {
+                Expect::Any => true,
+                Expect::Absent => found.is_none(),
+                Expect::Revision(expected) => found == Some(expected),
+            };
+            if !holds {
+                return Err(StoreError::Conflict {
+                    key: write.key().to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn chunk_of(&mut self, opened: &Opened, key: &str) -> Result<usize, StoreError> {
+        let (place, bytes) = opened.chunk_of(key)?.unwrap_or_default();
+        Ok(match self.places.entry(place.to_vec()) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                self.chunks.push(TouchedChunk {
+                    place: place.to_vec(),
+                    before: (place.len() + bytes.len()) as u64,
+                    changed: false,
+                    chunk: Chunk::read(&bytes)?,
+                });
+                *new.insert(self.chunks.len() - 1)
+            }
+        })
+    }
+
+    /// Changes the chunks as the writes say, and gives what makes the database so; `head` becomes the table's.
+    pub(super) fn apply(mut self, writes: &[Write], head: &mut Head) -> sled::Batch {
+        for (write, number) in writes.iter().zip(&self.numbers) {
+            let Some(touched) = self.chunks.get_mut(*number) else {
+                continue;
+            };
+            match write {
+                Write::Put { key, value, .. } => {
+                    touched.changed = true;
+                    let row = [&head.revision.to_be_bytes(), value.as_slice()].concat();
+                    touched.chunk.put(key.as_bytes(), row);
+                }
+                Write::Check { .. } => {}
+                Write::Delete { key, .. } => {
+                    touched.changed = true;
+                    touched.chunk.delete(key.as_bytes());
+                }
+            }
+        }
+        let mut batch = sled::Batch::default();
+        for touched in self.chunks.iter().filter(|touched| touched.changed) {
+            touched.write(head, &mut batch);
+        }
+        batch.insert(HEAD_KEY, &head.to_bytes());
+        batch
+    }
+}
+
+impl TouchedChunk {
+    fn write(&self, head: &mut Head, batch: &mut sled::Batch) {
+        head.live_bytes = head.live_bytes.saturating_sub(self.before);
+        let pieces = self.chunk.pieces();
+        if pieces.is_empty() && !self.place.is_empty() {
+            batch.remove(self.place.as_slice());
+        }
+        for (number, (first, bytes)) in pieces.into_iter().enumerate() {
+            // A chunk's key never changes: whoever walks over them finds it again.
+            let place = match (number, self.place.is_empty()) {
+                (0, false) => self.place.as_slice(),
+                _ => first,
+            };
+            head.live_bytes += (place.len() + bytes.len()) as u64;
+            batch.insert(place, bytes);
+        }
+    }
+}
