@@ -132,11 +132,7 @@ impl Hub {
 
     /// Removes what a certificate left retained, because it is no longer good.
     pub(crate) fn forget_retained_of(&self, certificate: CertificateId) {
-        let origin = Origin::Device(certificate);
-        for topic in self
-            .retained
-            .topics_where(|message| message.origin() == origin)
-        {
+        for topic in self.retained.topics_of(&certificate) {
             self.forget_retained(&topic);
         }
     }

@@ -1,10 +1,14 @@
 //! Retained messages: one per topic, found by filter without looking at all of them.
 
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
+use ca::CertificateId;
+use hashbrown::HashMap;
 use parking_lot::RwLock;
 
-use super::message::Message;
+use super::message::{Message, Origin};
 use crate::session::Time;
 use crate::topic::TopicFilter;
 
@@ -21,6 +25,58 @@ struct Inner {
     root: Node,
     messages: usize,
     bytes: usize,
+    /// So that a certificate that is no longer good costs what it left behind, not what all did.
+    by_device: HashMap<CertificateId, BTreeSet<ByTopic>>,
+}
+
+/// A message in the order of topics.
+struct ByTopic(Message);
+
+impl Borrow<str> for ByTopic {
+    fn borrow(&self) -> &str {
+        self.0.topic()
+    }
+}
+
+impl Ord for ByTopic {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.topic().cmp(other.0.topic())
+    }
+}
+
+impl PartialOrd for ByTopic {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByTopic {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for ByTopic {}
+
+impl Inner {
+    fn link(&mut self, message: &Message) {
+        if let Origin::Device(id) = message.origin() {
+            let kept = self.by_device.entry(id).or_default();
+            // The newer one, where there is one under this topic.
+            kept.replace(ByTopic(message.clone()));
+        }
+    }
+
+    fn unlink(&mut self, message: &Message) {
+        if let Origin::Device(id) = message.origin()
+            && let Some(kept) = self.by_device.get_mut(&id)
+        {
+            kept.remove(message.topic());
+            if kept.is_empty() {
+                self.by_device.remove(&id);
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -61,11 +117,16 @@ impl Retained {
         }
         inner.messages = messages;
         inner.bytes = bytes;
+        inner.link(&message);
         let mut node = &mut inner.root;
         for level in message.topic().split('/') {
             node = node.children.entry(level.into()).or_default();
         }
-        node.message = Some(message.clone());
+        let before = node.message.replace(message.clone());
+        // The same device's newer one took its place among its own, or it was another's.
+        if let Some(before) = before.filter(|before| before.origin() != message.origin()) {
+            inner.unlink(&before);
+        }
         Ok(())
     }
 
@@ -77,6 +138,7 @@ impl Retained {
         };
         inner.messages -= 1;
         inner.bytes -= removed.weight_bytes();
+        inner.unlink(&removed);
         true
     }
 
@@ -95,18 +157,11 @@ impl Retained {
         found
     }
 
-    /// The topics of messages for which `wanted` says so.
-    pub(crate) fn topics_where(&self, wanted: impl Fn(&Message) -> bool) -> Vec<String> {
-        let mut found = Vec::new();
-        self.inner
-            .read()
-            .root
-            .collect(&["#"], false, &mut |message| {
-                if wanted(message) {
-                    found.push(message.topic().to_owned());
-                }
-            });
-        found
+    /// The topics of what a device left.
+    pub(crate) fn topics_of(&self, device: &CertificateId) -> Vec<String> {
+        let inner = self.inner.read();
+        let kept = inner.by_device.get(device).into_iter().flatten();
+        kept.map(|kept| kept.0.topic().to_owned()).collect()
     }
 
     /// How many are kept.
@@ -175,7 +230,6 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::Origin;
     use super::*;
     use crate::codec::Qos;
     use crate::session::Publication;
@@ -202,6 +256,31 @@ mod tests {
         assert!(!retained.remove("a"));
         retained.insert(message("c", "1")).unwrap();
         assert_eq!(retained.len(), 2);
+    }
+
+    #[test]
+    fn what_a_device_left_is_found_by_it() {
+        let [one, other] = ["a", "b"].map(|digit| digit.repeat(64).parse().unwrap());
+        let of = |device: CertificateId, topic: &str, payload| {
+            let publication = Publication::new(topic.parse().unwrap(), Bytes::from_static(payload));
+            Message::new(publication, Qos::AtLeastOnce, true, Origin::Device(device))
+        };
+        let retained = Retained::new(10, usize::MAX);
+        for topic in ["x/1", "x", "y"] {
+            retained.insert(of(one, topic, b"1")).unwrap();
+        }
+        retained.insert(message("z", "1")).unwrap();
+        // In its own place, in another's, and in nobody's.
+        retained.insert(of(one, "x", b"2")).unwrap();
+        retained.insert(of(other, "y", b"1")).unwrap();
+        assert_eq!(retained.topics_of(&one), ["x", "x/1"]);
+        assert_eq!(retained.topics_of(&other), ["y"]);
+        retained.insert(message("x/1", "2")).unwrap();
+        assert!(retained.remove("y"));
+        assert_eq!(retained.topics_of(&one), ["x"]);
+        assert!(retained.topics_of(&other).is_empty());
+        assert!(retained.remove("x"));
+        assert!(retained.inner.read().by_device.is_empty());
     }
 
     #[test]
