@@ -66,6 +66,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.staged.capacity() > IDLE_STAGED_MESSAGES {
             self.staged = VecDeque::new();
+        } else {
+            self.staged.clear();
         }
         false
     }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
+use super::readable::Readable;
 use super::{Answer, Connection, End};
 use crate::codec;
 use crate::server::pace;
@@ -32,6 +33,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn input_with(&mut self, cx: &mut Context<'_>, scratch: &mut BytesMut) -> Result<(), End> {
+        let called = self.readable.as_ref().is_none_or(Readable::has_called);
+        if self.heard_out && !called {
+            return Ok(());
+        }
         self.heard_out = false;
         if self.undigested {
             let mut partial = std::mem::take(&mut self.partial);
@@ -58,7 +63,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 std::mem::take(scratch)
             };
             buffer.reserve(if resumed { PARTIAL_READ_BYTES } else { share });
-            let read = pin!(self.io.read_buf(&mut buffer)).poll(cx);
+            let waker = self.readable.as_ref().map_or(cx.waker(), Readable::listen);
+            let mut listening = Context::from_waker(waker);
+            let read = pin!(self.io.read_buf(&mut buffer)).poll(&mut listening);
             let result = match read {
                 Poll::Pending => None,
                 Poll::Ready(Ok(0)) => Some(Err(End::Lost)),

@@ -11,6 +11,7 @@ mod lifecycle;
 mod open;
 mod output;
 mod publish;
+mod readable;
 mod routes;
 mod standing;
 mod subscribe;
@@ -29,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) use self::ending::End;
 pub(crate) use self::open::connect;
 use self::publish::Stalled;
+use self::readable::Readable;
 use self::routes::Routes;
 use self::timer::Timer;
 use super::delivery::Judge;
@@ -76,8 +78,10 @@ pub(crate) struct Connection<S> {
     written: usize,
     /// Whether reading stopped because something had to happen first.
     held_back: bool,
-    /// Whether all that the peer has said was read.
+    /// Whether all that the peer had said was read, until the socket called again.
     heard_out: bool,
+    /// From the first turn on.
+    readable: Option<Readable>,
     /// Not to be read before; its core is saturated.
     rests_until: Option<Time>,
     /// Since when the peer takes nothing.
@@ -145,6 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.watch.is_none() {
             self.mailbox.own(cx.waker());
             self.watch = Some(self.identity.standing.watch(cx.waker().clone()));
+            self.readable = Some(Readable::new(cx.waker().clone()));
         }
         if self.mailbox.has(Signal::TAKEOVER) {
             return Err(End::TakenOver);

@@ -153,6 +153,7 @@ where
         written: 0,
         held_back: false,
         heard_out: false,
+        readable: None,
         rests_until: None,
         blocked_since: None,
         staged: VecDeque::new(),

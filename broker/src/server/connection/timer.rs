@@ -5,11 +5,12 @@
 //! looked at in one waking of their core: silence may last a little longer than it must.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Context;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::coop::unconstrained;
 use tokio::time::Sleep;
 
 use super::{Connection, End};
@@ -78,12 +79,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     sleep.as_mut().reset(at);
                     *set = due;
                 }
+                // Not to ring before that, and this task has been told of: there is nothing to ask.
+                Some((_, set)) if self.now < *set => return Ok(()),
                 Some(_) => {}
             }
             let Some((sleep, _)) = &mut self.timer.sleep else {
                 return Ok(());
             };
-            if sleep.as_mut().poll(cx).is_pending() {
+            // Pending means that this task will be woken, whatever is left of its budget.
+            if pin!(unconstrained(sleep.as_mut())).poll(cx).is_pending() {
                 return Ok(());
             }
             self.asked = None;
