@@ -55,7 +55,8 @@ impl Mark {
 
     /// Notes `revision`, which is durable.
     pub(super) fn note(&mut self, revision: u64) -> Result<(), StoreError> {
-        if revision > self.noted {
+        // A data directory that was removed meanwhile is not to come back with nothing but a mark.
+        if revision > self.noted && self.path.parent().is_some_and(Path::is_dir) {
             files::write_private(&self.path, format!("{revision}\n").as_bytes())?;
             self.noted = revision;
         }
@@ -85,6 +86,20 @@ mod tests {
         for row in 0..rows {
             put(&table, &row.to_string());
         }
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_is_not_made_again() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("store");
+        let store = Store::open(&directory).unwrap();
+        let table = store.table("t").unwrap();
+        for row in 0..3 {
+            put(&table, &row.to_string());
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+        drop((table, store));
+        assert!(!directory.exists());
     }
 
     fn refused(directory: &Path) -> StoreError {
