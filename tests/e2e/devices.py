@@ -13,7 +13,7 @@ import time
 
 from pki import SERVER, Signer, forge
 from release import HARDWARE
-from server import AGENT
+from server import AGENT, allow, document
 
 VERB_LIMIT_S = 30
 STOP_LIMIT_S = 15
@@ -25,6 +25,14 @@ HEALTH = (
     'flock -s "$MUSTER_STATE/gate" true; '
     '! grep -aqx "sick $(basename "$MUSTER_STATE")" "$MUSTER_IMAGE"'
 )
+
+
+def came_by(server, session, way):
+    """Holds a live device to how its certificate came in, by a policy that asks for it."""
+    if "came-by" not in server.cli("policy", "list").split():
+        server.policy("came-by", document(allow("Publish", "topic/came/${muster:EnrolmentWay}")))
+    server.cli("policy", "attach", "came-by", "--device", session.identity.name)
+    assert session.publish(f"came/{way}") in (0, 0x10) and session.publish("came/otherwise") == 0x87
 
 
 def eventually(look, what, limit=60):

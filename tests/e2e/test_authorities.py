@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from api import iot, send
 from clients import Refused, mosquitto_pub, tls_context
-from devices import eventually
+from devices import came_by, eventually
 from server import Identity
 from wire import Closed, Wire
 
@@ -124,6 +124,7 @@ def test_a_registered_certificate_opens_the_door_and_no_other_does(shared, conne
     session = connect(shared, lamp)
     assert session.publish(f"dt/{name}/x", "y") == 0
     assert session.publish("dt/other/x", "y") == 0x87
+    came_by(shared, session, "import")
     assert mosquitto_pub(shared, made.device(shared, name), "-t", f"dt/{name}/x", "-m", "y").returncode != 0
     listed = client.list_certificates_by_ca(caCertificateId=made.id)["certificates"]
     assert len(listed) == 1 and listed[0]["status"] == "ACTIVE"
@@ -274,6 +275,7 @@ def test_a_newcomer_waits_for_an_operator_and_is_told_of(shared, connect, factor
     client.attach_policy(policyName="device-default", target=row["certificateArn"])
     client.update_certificate(certificateId=row["certificateId"], newStatus="ACTIVE")
     assert connect(shared, lamp, version=4).publish(f"dt/{name}/x", "y") == 0
+    came_by(shared, connect(shared, lamp), "jitr")
     # An authority that is switched off, or does not register by itself any more, gets no new ones and says so.
     for change in ({"newAutoRegistrationStatus": "DISABLE"}, {"newStatus": "INACTIVE"}):
         client.update_ca_certificate(certificateId=made.id, **change)
@@ -301,6 +303,7 @@ def test_a_newcomer_becomes_a_device_by_a_template(shared, connect, factory, fre
     assert mosquitto_pub(shared, lamp, "-t", f"dt/{name}/x", "-m", "y", "-q", "1").returncode == 0
     session = connect(shared, lamp)
     assert session.publish(f"dt/{name}/x", "y") == 0 and session.publish("dt/other/x", "y") == 0x87
+    came_by(shared, session, "jitp")
     assert client.describe_thing(thingName=name)["attributes"] == {"serial": "sn-7", "country": "DE"}
     assert [g["groupName"] for g in client.list_thing_groups_for_thing(thingName=name)["thingGroups"]] == [group]
 

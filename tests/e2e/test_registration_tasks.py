@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from api import call, iot
-from devices import eventually
+from devices import came_by, eventually
 from server import Identity
 
 ROLE = "arn:aws:iam::000000000000:role/registration"
@@ -79,6 +79,7 @@ def test_one_device_by_a_template(server, connect, tmp_path):
     (tmp_path / "lamp.crt").write_text(done["certificatePem"])
     lamp = connect(server, Identity(tmp_path / "lamp.crt", tmp_path / "lamp.key", server.root, "lamp-1"))
     assert lamp.publish("dt/lamp-1/x", "y") == 0 and lamp.publish("dt/other/x", "y") == 0x87
+    came_by(server, lamp, "operator")
     assert client.describe_thing(thingName="lamp-1")["attributes"] == {"serial": "7", "site": "bonn"}
     for parameters, code in (
         ({"ThingName": "lamp-1", "SerialNumber": "8", "CSR": key_and_csr()[1]}, "ConflictingResourceUpdateException"),
@@ -93,12 +94,13 @@ def test_one_device_by_a_template(server, connect, tmp_path):
     assert [t["thingName"] for t in client.list_things()["things"]] == ["lamp-1"] and lamp.alive()
 
 
-def test_a_file_of_devices_with_every_kind_of_wrong_line(server):
+def test_a_file_of_devices_with_every_kind_of_wrong_line(server, connect, tmp_path):
     client = iot(server)
     client.create_thing_group(thingGroupName="bulk")
     taken = server.device("taken")
     weak = rsa.generate_private_key(65537, 1024)
-    good = [{"ThingName": f"lamp-{n}", "SerialNumber": str(n), "CSR": key_and_csr()[1]} for n in range(5)]
+    key, csr = key_and_csr()
+    good = [{"ThingName": f"lamp-{n}", "SerialNumber": str(n), "CSR": csr if n == 0 else key_and_csr()[1]} for n in range(5)]
     put(server, "lamps.ndjson", [
         *good[:4], "\n", "no json\n", "[]\n", {"ThingName": "x"}, {"ThingName": "x", "SerialNumber": 7, "CSR": "c"},
         {"ThingName": taken.name, "SerialNumber": "1", "CSR": key_and_csr()[1]},
@@ -111,7 +113,9 @@ def test_a_file_of_devices_with_every_kind_of_wrong_line(server):
     assert (done["status"], done["successCount"], done["failureCount"], done["percentageProgress"]) == ("Completed", 5, 9, 100), done
     results, errors = report(server, client, task, "RESULTS"), report(server, client, task, "ERRORS")
     assert [(r["lineNumber"], r["thingName"]) for r in results] == [(1, "lamp-0"), (2, "lamp-1"), (3, "lamp-2"), (4, "lamp-3"), (15, "lamp-4")]
-    assert results[0]["certificatePem"].startswith("-----BEGIN CERTIFICATE-----")
+    (tmp_path / "lamp.key").write_bytes(key)
+    (tmp_path / "lamp.crt").write_text(results[0]["certificatePem"])
+    came_by(server, connect(server, Identity(tmp_path / "lamp.crt", tmp_path / "lamp.key", server.root, "lamp-0")), "bulk")
     said = {e["lineNumber"]: e["errorMessage"] for e in errors}
     for line, words in {6: "JSON object", 7: "JSON object", 8: "is missing", 9: "JSON object", 10: "exists and has a certificate", 11: "RSA 1024",
                         12: "another thing has it", 13: "Colour", 14: "bytes"}.items():
