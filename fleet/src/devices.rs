@@ -302,37 +302,44 @@ impl Fleet {
         Ok(Decommissioned { revoked })
     }
 
-    /// Whether what a certificate published earlier may still be delivered: while it, or another certificate of the
-    /// thing it belongs to (renewed, replaced), is active.
+    /// Who holds now what belonged to a certificate's device, its session and what it left retained: the certificate
+    /// itself while it is active; where it is inactive, as a renewed one is, another active certificate of its thing.
+    /// `None` where nobody does: what was revoked leaves nothing to anybody.
     ///
     /// # Errors
-    /// When the store fails; treat that as no.
-    pub fn vouches_for(
-        &self,
-        id: &CertificateId,
-        thing: Option<&ThingName>,
-    ) -> Result<bool, FleetError> {
-        let active = |id: &CertificateId| -> Result<bool, FleetError> {
-            let record: Option<CertificateRecord> = self.read(&keys::certificate(id))?;
-            let Some(record) = record.filter(|r| r.status == CertificateStatus::Active) else {
-                return Ok(false);
-            };
-            let Origin::Authority(authority) = record.origin else {
-                return Ok(true);
-            };
-            let authority: Option<AuthorityRecord> = self.read(&keys::authority(&authority))?;
-            Ok(authority.is_some_and(|row| row.status == AuthorityStatus::Active))
+    /// When the store fails: then it is not known.
+    pub fn heir(&self, id: &CertificateId) -> Result<Option<CertificateId>, FleetError> {
+        let record: Option<CertificateRecord> = self.read(&keys::certificate(id))?;
+        let Some(record) = record else {
+            return Ok(None);
         };
-        if active(id)? {
-            return Ok(true);
+        match record.status {
+            CertificateStatus::Active => return Ok(self.is_vouched(&record)?.then_some(*id)),
+            CertificateStatus::Inactive => {}
+            CertificateStatus::PendingActivation | CertificateStatus::Revoked => return Ok(None),
         }
-        let Some(thing) = thing else { return Ok(false) };
-        for other in self.all_names::<CertificateId>(&keys::principals(thing))? {
-            if active(&other)? {
-                return Ok(true);
+        let Some(thing) = self.read::<ThingName>(&keys::bound(id))? else {
+            return Ok(None);
+        };
+        for other in self.all_names::<CertificateId>(&keys::principals(&thing))? {
+            let record: Option<CertificateRecord> = self.read(&keys::certificate(&other))?;
+            let active = record.filter(|record| record.status == CertificateStatus::Active);
+            if let Some(record) = active
+                && self.is_vouched(&record)?
+            {
+                return Ok(Some(other));
             }
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    /// Whether who signed an active certificate may still do so.
+    fn is_vouched(&self, record: &CertificateRecord) -> Result<bool, FleetError> {
+        let Origin::Authority(authority) = record.origin else {
+            return Ok(true);
+        };
+        let authority: Option<AuthorityRecord> = self.read(&keys::authority(&authority))?;
+        Ok(authority.is_some_and(|row| row.status == AuthorityStatus::Active))
     }
 
     pub(crate) fn mint_for(

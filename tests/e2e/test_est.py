@@ -8,10 +8,12 @@ import time
 import pytest
 
 import api
+from clients import proves_silence
 from pki import CLIENT, Signer, forge
-from server import Identity
+from server import EVERYTHING, Identity
 
 LIMIT_S = 60
+ADMINISTRATIVE_ACTION = 0x98
 ENROL, REENROL, KEYGEN = "simpleenroll", "simplereenroll", "serverkeygen"
 
 
@@ -215,6 +217,53 @@ def test_renewal_overlaps_and_the_old_certificate_retires_when_the_new_one_is_us
     again = est.renew(fresh)
     assert states(shared, lamp.name) == ["ACTIVE", "ACTIVE", "INACTIVE"]
     assert connect(shared, again).alive()
+
+
+@pytest.mark.parametrize("gone", ["asleep", "awake", "asleep and restarted"])
+def test_what_a_device_keeps_here_goes_on_under_its_new_certificate(server, connect, tmp_path, gone):
+    """Its session, what waits in it, its delayed will and what it left retained."""
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    est, topic = Est(server, tmp_path), "cmd/lamp/go"
+    server.policy("everything", EVERYTHING)
+    lamp, hand = server.device("lamp"), connect(server, server.device("hand", "--policy", "everything"))
+    delay = Properties(PacketTypes.WILLMESSAGE)
+    delay.WillDelayInterval = 3600
+    client = connect(server, lamp, clean=False, expiry=3600, will=("dt/lamp/gone", {"payload": b"x", "qos": 1, "properties": delay}))
+    assert client.subscribe(topic, 1) == 1
+    assert client.publish("dt/lamp/state", "on", retain=True) == 0
+    if gone != "awake":
+        client.drop()
+        assert hand.publish(topic, "first") == 0
+    fresh = est.renew(lamp)
+    assert est.call("cacerts", identity=fresh)[0] == 200
+    assert states(server, "lamp") == ["ACTIVE", "INACTIVE"]
+    if gone == "awake":
+        assert client.end().reason == ADMINISTRATIVE_ACTION
+        assert hand.publish(topic, "first") == 0
+    if gone.endswith("restarted"):
+        server.kill9()
+        server.start()
+        hand = connect(server, hand.identity)
+    assert hand.publish(topic, "second") == 0
+    back = connect(server, fresh, clean=False, expiry=3600)
+    assert back.session_present
+    assert [back.payload(), back.payload()] == [b"first", b"second"]
+    assert hand.subscribe("dt/lamp/#", 1) == 1
+    assert hand.payload() == b"on"
+    # A second time: the session was that of the new certificate by now. Then it is revoked, and nothing is left.
+    back.drop()
+    assert hand.publish(topic, "third") == 0
+    again = est.renew(fresh)
+    assert est.call("cacerts", identity=again)[0] == 200
+    back = connect(server, again, clean=False, expiry=3600)
+    assert back.session_present and back.payload() == b"third"
+    back.disconnect()
+    server.cli("device", "revoke", "lamp", "--yes")
+    late = connect(server, hand.identity, client_id="late")
+    assert late.subscribe("dt/lamp/#", 1) == 1
+    proves_silence(late, "dt/lamp/marker", late)
 
 
 def test_a_lost_answer_is_asked_for_again(shared, est, device):

@@ -137,24 +137,22 @@ impl Hub {
         }
     }
 
-    /// The retained messages of a filter whose publishers are still in good standing; the others
-    /// are removed.
+    /// The retained messages of a filter whose publishers are still in good standing, under this certificate or a newer
+    /// one; the others are removed.
     pub(crate) fn retained_for(&self, filter: &TopicFilter, now: Time) -> Vec<Message> {
-        let mut known: hashbrown::HashMap<CertificateId, bool> = hashbrown::HashMap::new();
+        let mut known: hashbrown::HashMap<CertificateId, Option<bool>> = hashbrown::HashMap::new();
         let mut messages = self.retained.matching(filter, now);
         messages.retain(|message| {
             let Origin::Device(id) = message.origin() else {
                 return true;
             };
-            let good = *known.entry(id).or_insert_with(|| {
-                // Not known for sure is not good.
-                Identity::find(&*self.registry, &id, None)
-                    .is_ok_and(|identity| identity.is_active())
-            });
-            if !good {
+            let ask = || self.registry.heir(&id).ok().map(|heir| heir.is_some());
+            let good = *known.entry(id).or_insert_with(ask);
+            if good == Some(false) {
                 self.forget_retained(message.topic());
             }
-            good
+            // Not known for sure is not good.
+            good == Some(true)
         });
         messages
     }

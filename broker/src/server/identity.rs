@@ -102,9 +102,17 @@ impl Identity {
         *self.standing.id()
     }
 
-    /// Whether the registry still counts the certificate as ACTIVE; its validity is another matter.
-    pub(crate) fn is_active(&self) -> bool {
-        self.standing.now().status == Some(CertificateStatus::Active)
+    /// Who holds what this one kept on the server: the device under the certificate that is good now, which is another
+    /// one once it was renewed. `None` where nobody may have it any more.
+    pub(crate) fn heir(&self, registry: &dyn Registry) -> Result<Option<Self>, FleetError> {
+        let Some(id) = registry.heir(&self.certificate())? else {
+            return Ok(None);
+        };
+        let mut heir = self.clone();
+        if id != self.certificate() {
+            heir.standing = registry.standing(&id)?;
+        }
+        Ok(Some(heir))
     }
 
     /// What it may do when it is connected as `client_id`.

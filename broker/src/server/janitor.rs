@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::hub::Hub;
+use super::identity::Identity;
+use super::parked::Parked;
 use super::sessions::SessionKey;
 use crate::session::Time;
 
@@ -62,6 +64,11 @@ impl Deadlines {
     /// To be woken when the standing of a parked session changes.
     pub(crate) fn waker(&self) -> Waker {
         Waker::from(Arc::clone(&self.bell))
+    }
+
+    /// Standings are to be looked at again in the next round, not at once: what was in the way may stay there for a while.
+    fn look_again(&self) {
+        self.bell.standing_changed.store(true, Ordering::Release);
     }
 
     fn pop_due(&self, now: Time) -> Option<(SessionKey, u64)> {
@@ -138,31 +145,70 @@ async fn attend(hub: &Hub, key: &SessionKey, number: u64) {
     }
 }
 
-/// Drops the parked sessions of certificates that are no longer ACTIVE: queue, records and will.
+/// Looks after the parked sessions whose certificates have changed: they go on under the certificate that their device
+/// has now, or are dropped with queue, records and will.
 fn check_standings(hub: &Hub) {
     let changed = hub
         .sessions
         .parked_where(|parked| parked.identity.standing.generation() != parked.generation);
     for (key, number) in changed {
-        let lost = hub.sessions.take_parked_if(&key, number, |parked| {
-            let lost = !parked.identity.is_active();
-            if lost {
-                hub.ends(&key, &parked.mailbox);
-            }
-            lost
-        });
-        match lost {
-            Some(parked) => {
-                tracing::info!(owner = %key.owner, client_id = key.client_id.as_str(),
-                    "parked session dropped: its certificate is no longer ACTIVE");
-                hub.discard(&key, &parked);
-                hub.forget_retained_of(parked.identity.certificate());
-            }
-            None => {
-                hub.sessions.with_parked(&key, number, |parked| {
-                    parked.generation = parked.identity.standing.generation();
+        let look = |parked: &mut Parked| parked.identity.clone();
+        let Some(identity) = hub.sessions.with_parked(&key, number, look) else {
+            continue;
+        };
+        // Read before the registry is: what changes in between is looked at again.
+        let generation = identity.standing.generation();
+        let same = |parked: &Parked| {
+            Arc::ptr_eq(&parked.identity.standing, &identity.standing)
+                && identity.standing.generation() == generation
+        };
+        let settled = match identity.heir(&*hub.registry) {
+            Ok(Some(heir)) => hub.sessions.with_parked(&key, number, |parked| {
+                same(parked) && inherit(hub, &key, parked, heir)
+            }),
+            Ok(None) => {
+                let lost = hub.sessions.take_parked_if(&key, number, |parked| {
+                    let lost = same(parked);
+                    if lost {
+                        hub.ends(&key, &parked.mailbox);
+                    }
+                    lost
                 });
+                lost.map(|parked| {
+                    tracing::info!(owner = %key.owner, client_id = key.client_id.as_str(),
+                        "parked session dropped: its certificate is no longer ACTIVE");
+                    hub.discard(&key, &parked);
+                    hub.forget_retained_of(parked.identity.certificate());
+                    true
+                })
             }
+            Err(error) => {
+                tracing::warn!(owner = %key.owner, %error, "a parked session cannot be judged yet");
+                Some(false)
+            }
+        };
+        if settled == Some(false) {
+            hub.deadlines.look_again();
         }
     }
+}
+
+/// Puts a parked session under the certificate that its device has now. Whether that is done.
+fn inherit(hub: &Hub, key: &SessionKey, parked: &mut Parked, heir: Identity) -> bool {
+    let generation = heir.standing.generation();
+    if !Arc::ptr_eq(&heir.standing, &parked.identity.standing) {
+        parked._watch = heir.standing.watch(hub.deadlines.waker());
+        parked.identity = heir;
+        let record = parked.record(key);
+        // A start before it is written finds the heir by the old certificate.
+        if hub
+            .durable
+            .put_session(parked.mailbox.number(), &record)
+            .is_err()
+        {
+            return false;
+        }
+    }
+    parked.generation = generation;
+    true
 }

@@ -137,7 +137,6 @@ impl Found {
     fn park(&mut self, hub: &Hub, number: u64, record: SessionRecord) -> Result<(), RecoveryError> {
         let common_name = record.common_name.as_deref().map(Box::from);
         let identity = Identity::find(&*hub.registry, &record.certificate, common_name)?;
-        let generation = identity.standing.generation();
         let owner = match &record.thing {
             Some(thing) => thing.parse().map(Owner::Thing).ok(),
             None => Some(Owner::Certificate(record.certificate)),
@@ -150,11 +149,12 @@ impl Found {
             self.erase(hub, number);
             return Ok(());
         };
-        if !identity.is_active() {
+        let Some(identity) = identity.heir(&*hub.registry)? else {
             tracing::info!(%owner, "session of an earlier run dropped: its certificate is not ACTIVE");
             self.erase(hub, number);
             return Ok(());
-        }
+        };
+        let generation = identity.standing.generation();
         let now = hub.clock.now();
         let key = SessionKey { owner, client_id };
         let mut queue = self.queues.remove(&number).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ca::CertificateId;
-use fleet::{Denial, Fleet, FleetError, Standing};
+use fleet::{CertificateStatus, Denial, Fleet, FleetError, Standing};
 use policy::{Action, Realm};
 
 /// Who certificates are, and the realm their policies are written for.
@@ -13,6 +13,15 @@ pub trait Registry: Send + Sync {
     /// # Errors
     /// When the registry cannot be read: it is a refusal.
     fn standing(&self, id: &CertificateId) -> Result<Arc<Standing>, FleetError>;
+
+    /// The certificate that holds now what belonged to this one's device; `None` where nobody does.
+    ///
+    /// # Errors
+    /// When the registry cannot be read: it is not known.
+    fn heir(&self, id: &CertificateId) -> Result<Option<CertificateId>, FleetError> {
+        let status = self.standing(id)?.now().status;
+        Ok((status == Some(CertificateStatus::Active)).then_some(*id))
+    }
 
     /// The account that ARNs in policies must carry.
     fn realm(&self) -> &Arc<Realm>;
@@ -29,6 +38,10 @@ pub trait Registry: Send + Sync {
 impl Registry for Fleet {
     fn standing(&self, id: &CertificateId) -> Result<Arc<Standing>, FleetError> {
         Fleet::standing(self, id)
+    }
+
+    fn heir(&self, id: &CertificateId) -> Result<Option<CertificateId>, FleetError> {
+        Fleet::heir(self, id)
     }
 
     fn realm(&self) -> &Arc<Realm> {

@@ -75,8 +75,8 @@ impl End {
         }
     }
 
-    /// Whether nothing of the session may remain: its certificate was revoked, deactivated or
-    /// deleted. One that merely expired can be renewed.
+    /// Whether nothing of the session may remain, unless its device has renewed: this certificate was
+    /// revoked, deactivated or deleted. One that merely expired can be renewed.
     fn forfeits(&self) -> bool {
         matches!(
             self,
@@ -122,14 +122,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             session,
             key,
             mailbox,
-            identity,
-            generation,
+            mut identity,
+            mut generation,
             staged,
             in_flight,
             mut lent,
             held,
             ..
         } = *self;
+        let mut forfeited = false;
+        if end.forfeits() {
+            match identity.heir(&*hub.registry) {
+                Ok(Some(heir)) => {
+                    generation = heir.standing.generation();
+                    identity = heir;
+                }
+                Ok(None) => forfeited = true,
+                // The janitor asks again. Until then the session belongs to a certificate that nothing is done for.
+                Err(_) => generation = generation.wrapping_sub(1),
+            }
+        }
         let Closed {
             will,
             expiry_s,
@@ -141,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let mut will_now = None;
         // [MQTT-3.1.2-23, 4.1.0-2] [MQTT311-3.1.2-4, -6, 4.1.0-1]
-        if end.forfeits() || expiry_s == 0 || !mailbox.is_durable() {
+        if forfeited || expiry_s == 0 || !mailbox.is_durable() {
             hub.unsubscribe_all(mailbox.number(), stored.subscriptions.filters());
             for delivery in staged {
                 hub.drop_unsent(&mailbox, delivery);
@@ -164,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             hub.erase(&key, &mailbox);
             hub.sessions
                 .release(&key, &mailbox, None, hub.limits.parked_sessions);
-            if end.forfeits() {
+            if forfeited {
                 // Only then: what a session retained outlives it otherwise [MQTT311-3.1.2-7].
                 hub.forget_retained_of(identity.certificate());
             } else {
@@ -216,6 +228,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 hub.durable.delete_will(mailbox.number());
             }
             hub.park(&key, Box::new(parked)).await;
+            if end.forfeits() {
+                hub.deadlines.waker().wake();
+            }
         }
         let spoken = say(&mut io, &out, &end).await;
         if let Some(will) = will_now {
