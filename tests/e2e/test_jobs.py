@@ -212,9 +212,22 @@ def test_awss_device_sdk_works_unmodified(shared, device, job):
         connection.disconnect().result(WAIT_S)
 
 
-def test_firmware_is_installed_by_rollouts_only(shared, device):
+def test_firmware_is_installed_by_rollouts_only(shared, device, fresh_name):
     """A bare job could not be stopped and undone."""
     document = json.dumps({"operation": "muster.install-firmware", "name": "lamp", "version": "1.0.0"})
     client = iot(shared)
-    with pytest.raises(client.exceptions.InvalidRequestException, match="rollout start"):
-        client.create_job(jobId="bare", targets=[thing_arn(device().name)], document=document)
+    target = thing_arn(device().name)
+    refused = lambda: pytest.raises(client.exceptions.InvalidRequestException, match="rollout start")
+    with refused():
+        client.create_job(jobId="bare", targets=[target], document=document)
+    # Nor by a parameter, whole or in part, of its own or of a template's document.
+    for said, parameter in (("${aws:iot:parameter:op}", "muster.install-firmware"), ("muster.${aws:iot:parameter:op}", "install-firmware")):
+        veiled = document.replace("muster.install-firmware", said)
+        with refused():
+            client.create_job(jobId="veiled", targets=[target], document=veiled, documentParameters={"op": parameter})
+        template = fresh_name()
+        arn = client.create_job_template(jobTemplateId=template, description="x", document=veiled)["jobTemplateArn"]
+        with refused():
+            client.create_job(jobId="veiled", targets=[target], jobTemplateArn=arn, documentParameters={"op": parameter})
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.describe_job(jobId="veiled")

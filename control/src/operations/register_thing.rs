@@ -41,6 +41,11 @@ struct Output {
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: Body = call.body()?;
     let template = Template::parse(&body.template_body).map_err(FleetError::from)?;
+    if template.makes_policies() {
+        // What CreatePolicy asks for, and CreateProvisioningTemplate.
+        let what = "RegisterThing with a PolicyDocument in its template (name a policy with PolicyName instead)";
+        call.caller.require(Role::Admin, what)?;
+    }
     let made = rooms
         .fleet
         .register_by_template(&template, &body.parameters, call.now)

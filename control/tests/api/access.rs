@@ -166,6 +166,40 @@ fn roles_end_where_they_end() {
     assert_eq!(status(&house, &viewer, "GET", "/things/a").0, 200);
 }
 
+/// Who may not make policies makes none on the way to something else either.
+#[test]
+fn an_operator_brings_no_policy_in_a_template() {
+    let house = House::new();
+    let operator = house.operator("operator", Role::Operator);
+    let wide = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]});
+    let template = |policy: &Value| {
+        let body = json!({"Resources": {
+            "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": "lamp-1"}},
+            "certificate": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateSigningRequest": "none"}},
+            "policy": {"Type": "AWS::IoT::Policy", "Properties": policy},
+        }});
+        json!({"templateBody": body.to_string()})
+    };
+    for document in [wide.clone(), json!(wide.to_string())] {
+        let body = template(&json!({"PolicyDocument": document}));
+        let reply = house.call(&operator, "POST", "/things", &body);
+        assert_eq!(reply.status, 403, "{}", reply.body);
+        let message = reply.body["message"].as_str().unwrap();
+        assert!(
+            message.contains("PolicyName") && message.contains("needs admin"),
+            "{message}"
+        );
+    }
+    // Of a policy that exists the role is no matter: here it is the request that is none.
+    let named = template(&json!({"PolicyName": "device-default"}));
+    let reply = house.call(&operator, "POST", "/things", &named);
+    assert_eq!(
+        reply.error, "ResourceRegistrationFailureException",
+        "{}",
+        reply.body
+    );
+}
+
 #[test]
 fn operators_are_made_by_admins_over_the_api() {
     let house = House::new();

@@ -163,6 +163,13 @@ pub enum PolicyPlan {
 }
 
 impl Template {
+    /// Whether it brings policies of its own, where others name policies that exist: who uses it as it is makes policies.
+    #[must_use]
+    pub fn makes_policies(&self) -> bool {
+        let policies = &mut self.policies.iter();
+        policies.any(|policy| !matches!(policy, PolicyResource::Named(_)))
+    }
+
     /// Reads a template's body.
     ///
     /// # Errors

@@ -47,13 +47,24 @@ pub(super) fn read(document: &str) -> Result<Value, Error> {
         Ok(value) => value,
         Err(error) => return invalid("document", format!("it is not JSON: {error}")),
     };
-    if value.get("operation").and_then(Value::as_str) == Some(INSTALL_OPERATION) {
+    no_installation(&value, "document")?;
+    Ok(value)
+}
+
+/// Whether a document makes a device install firmware.
+fn installs(document: &Value) -> bool {
+    document.get("operation").and_then(Value::as_str) == Some(INSTALL_OPERATION)
+}
+
+/// Refuses what makes a device install firmware past every rollout.
+fn no_installation(document: &Value, field: &'static str) -> Result<(), Error> {
+    if installs(document) {
         return invalid(
-            "document",
+            field,
             "firmware is installed by a rollout, which can be stopped and undone: `muster rollout start`",
         );
     }
-    Ok(value)
+    Ok(())
 }
 
 pub(super) fn check_parameters(parameters: &BTreeMap<String, String>) -> Result<(), Error> {
@@ -111,7 +122,8 @@ impl Ota {
         }
     }
 
-    /// Refuses a document whose placeholders mean nothing, or parameters that are not all there.
+    /// Refuses a document whose placeholders mean nothing, parameters that are not all there, and those that make it
+    /// install firmware.
     pub(super) fn check_placeholders(
         &self,
         mut document: Value,
@@ -119,17 +131,21 @@ impl Ota {
     ) -> Result<(), Error> {
         fill(&mut document, &mut |placeholder| match placeholder {
             Placeholder::File(name, version) => self.firmware(name, version).map(|_| None),
-            Placeholder::Parameter(name) => match parameters {
-                Some(parameters) if !parameters.contains_key(name) => invalid(
-                    "documentParameters",
-                    format!(
-                        "`{}`, which the document asks for, is missing",
-                        name.escape_debug()
+            Placeholder::Parameter(name) => {
+                match (parameters, parameters.and_then(|all| all.get(name))) {
+                    (Some(_), None) => invalid(
+                        "documentParameters",
+                        format!(
+                            "`{}`, which the document asks for, is missing",
+                            name.escape_debug()
+                        ),
                     ),
-                ),
-                _ => Ok(None),
-            },
-        })
+                    (_, value) => Ok(value.cloned()),
+                }
+            }
+        })?;
+        // As devices will read it: a parameter can say what the document must not.
+        no_installation(&document, "documentParameters")
     }
 
     /// Whether `thing` may fetch this firmware because a document it was given names it.
@@ -175,6 +191,10 @@ impl Changes<'_> {
                 }
             })
         })?;
+        if job.install.is_none() && installs(&document) {
+            tracing::error!(job = %job.id, "not handed out: its document installs firmware, and no rollout made it");
+            return Ok(None);
+        }
         Ok(Some(document))
     }
 }
