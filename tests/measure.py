@@ -2,8 +2,8 @@
 
     tests/run.sh --measure        (or: MUSTER_BIN=… MUSTER_SCALE_BIN=… python tests/measure.py [ITEM…])
 
-Items, all of them where none is named: peer, issuance, handshake, felt, bulk, registry, status, audit, downloads. The
-broker under measure has core 0, the load the last core. Both brokers get the same load from `muster bench`, over mutual TLS
+Items, all of them where none is named: peer, issuance, handshake, felt, bulk, registry, status, audit, downloads,
+engine, judged, simulate, rules. The broker under measure has core 0, the load the last core. Both brokers get the same load from `muster bench`, over mutual TLS
 with P-256 certificates. Beside the peer nothing is judged; the other items say what they are held to and whether it is kept.
 """
 
@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "e2e"))
 
 import api  # noqa: E402  (beside the suites)
+import measure_policy  # noqa: E402
 import measure_registry  # noqa: E402
 from mosquitto import Mosquitto  # noqa: E402
 from release import Team  # noqa: E402
@@ -251,6 +252,10 @@ def main():
             "status": lambda: measure_registry.status(many),
             "audit": lambda: measure_registry.audit(many),
             "downloads": lambda: downloads(home),
+            "engine": measure_policy.engine,
+            "judged": lambda: measure_policy.judged(home),
+            "simulate": lambda: measure_policy.simulate(home),
+            "rules": lambda: measure_policy.rules(home, load),
         }
         wanted = sys.argv[1:] or list(items)
         if unknown := [name for name in wanted if name not in items]:

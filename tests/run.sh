@@ -58,8 +58,10 @@ python_packages
 step "build"
 cargo build --release --locked -p muster -p muster-agent -p muster-instructions -p muster-scale
 cargo build --release --locked -p muster-agent --example own-application
+cargo build --release --locked -p muster-policy --example figures
 export MUSTER_BIN="${MUSTER_BIN:-$target/release/muster}"
 export MUSTER_SCALE_BIN="${MUSTER_SCALE_BIN:-$target/release/muster-scale}"
+export MUSTER_POLICY_FIGURES="${MUSTER_POLICY_FIGURES:-$target/release/examples/figures}"
 export MUSTER_AGENT_BIN="${MUSTER_AGENT_BIN:-$target/release/muster-agent}"
 export PYTHONDONTWRITEBYTECODE=1
 

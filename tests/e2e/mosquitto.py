@@ -10,7 +10,8 @@ STOP_LIMIT_S = 10
 
 
 class Mosquitto:
-    def __init__(self, home, wrapper=()):
+    def __init__(self, home, wrapper=(), acl=None):
+        """`acl`: the lines of an ACL file, where one is to be asked."""
         home.mkdir()
         authority = Signer.foreign()
         root = save(home, "root", authority.certificate, [], authority.key).certificate
@@ -19,11 +20,16 @@ class Mosquitto:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
+        more = []
+        if acl is not None:
+            file = home / "acl"
+            file.write_text("".join(f"{line}\n" for line in acl))
+            more = [f"acl_file {file}"]
         config = home / "mosquitto.conf"
         config.write_text("\n".join([
             "user root", "log_type error", "max_queued_messages 10000", "max_inflight_messages 1000", f"listener {self.port} 127.0.0.1",
             f"cafile {root}", f"certfile {broker.certificate}", f"keyfile {broker.key}", "require_certificate true",
-            "use_identity_as_username true", "allow_anonymous true", ""]))
+            "use_identity_as_username true", "allow_anonymous true", *more, ""]))
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         # It complains of each connection that a load drops: not of interest here.
         self.process = subprocess.Popen(

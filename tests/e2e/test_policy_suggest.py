@@ -72,6 +72,25 @@ def test_a_change_is_simulated_before_it_is_made(server, connect, tmp_path):
     assert server.json("policy", "simulate", str(narrow), "--as", "wide")["changed"] == 6
 
 
+def test_groups_below_are_of_the_group(server, connect, tmp_path):
+    """A policy on a group counts for all groups below it, so what they did counts too."""
+    server.policy("wide", document(allow("*", "*")))
+    server.cli("group", "create", "plant")
+    server.cli("group", "create", "hall", "--parent", "plant")
+    server.cli("group", "create", "row", "--parent", "hall")
+    for n, group in enumerate(["plant", "hall", "row"]):
+        work(connect(server, server.device(f"lamp-{n}", "--policy", "wide", "--group", group))).close()
+    work(connect(server, server.device("apart", "--policy", "wide"))).close()
+    told = server.json("policy", "suggest", "--group", "plant")
+    assert (told["devices"], told["decisions"], told["missing"]) == (3, 21, [])
+    assert server.json("policy", "suggest", "--group", "row")["devices"] == 1
+    nothing = tmp_path / "nothing.json"
+    nothing.write_text(json.dumps(document(allow("Connect", "*"))))
+    told = server.json("policy", "simulate", str(nothing), "--attach-to", "plant", "--alone")
+    assert (told["principals"], told["devices"], told["decisions"]) == (3, 3, 21)
+    assert {example["thing"] for example in told["examples"]} == {"lamp-0", "lamp-1", "lamp-2"}
+
+
 def test_recording_can_be_switched_off(make_server, connect, tmp_path):
     config = tmp_path / "muster.toml"
     config.write_text("[policy]\nrecord_decisions = false\n")

@@ -139,7 +139,7 @@ pub(crate) struct Simulate {
     /// The policy that it becomes the new version of, for all who have it
     #[arg(long = "as", value_name = "P", required_unless_present_any = ["group", "device"])]
     pub(crate) name: Option<String>,
-    /// The group that it is attached to
+    /// The group that it is attached to, with those below it
     #[arg(long = "attach-to", value_name = "G", conflicts_with = "device")]
     pub(crate) group: Option<String>,
     /// The device that it is attached to
@@ -156,7 +156,7 @@ pub(crate) struct Simulate {
 /// `muster policy suggest`.
 #[derive(Debug, Args)]
 pub(crate) struct Suggest {
-    /// The group whose devices it is for [default: all devices]
+    /// The group whose devices, and those of the groups below it, it is for [default: all devices]
     #[arg(long, value_name = "G", conflicts_with = "device")]
     pub(crate) group: Option<String>,
     /// The device that it is for

@@ -2,6 +2,8 @@
 //! others go on. Registry and broker run here, in threads of the same process, so that the moment of a commit (the store
 //! tells its watchers) and that of a delivery are read from one clock.
 
+mod by_policy;
+
 use crate::{
     client::{Heard, Identity, Session, now_ns},
     house,
@@ -51,6 +53,8 @@ const WAYS: [&str; 6] = [
     "CA deactivation",
     "group removal",
 ];
+/// Rows that concern all who are hit.
+const SHARED: [&str; 4] = ["ca/", "policy/", "attached/group:", "network/"];
 const OPEN: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
 const OWN: &str = r#"{"Version":"2012-10-17","Statement":[
@@ -92,6 +96,7 @@ pub(crate) fn felt(data: &Path, sessions: u64, only: Option<&str>) -> anyhow::Re
     let mut said = serde_json::Map::new();
     for way in WAYS
         .into_iter()
+        .chain(by_policy::WAYS)
         .filter(|way| only.is_none_or(|only| *way == only))
     {
         said.insert(
@@ -262,9 +267,10 @@ fn one(
     let fleet = &server.fleet;
     let kind = way.replace(' ', "-");
     let group: GroupName = kind.parse()?;
+    let above = by_policy::make_above(fleet, way, &group)?;
     fleet.create_group(
         &group,
-        None,
+        above.as_ref(),
         &GroupChange::default(),
         kind.clone(),
         SystemTime::now(),
@@ -280,6 +286,11 @@ fn one(
             fleet.attach_policy(&"own".parse()?, &Target::Group(group.clone()))?;
             enrol_all(fleet, &kind, sessions, &[], Some(&group))?
         }
+        _ if by_policy::WAYS.contains(&way) => {
+            let devices = enrol_all(fleet, &kind, sessions, &[], Some(&group))?;
+            by_policy::prepare(fleet, way, &group, &devices)?;
+            devices
+        }
         _ => enrol_all(fleet, &kind, sessions, &["own"], Some(&group))?,
     };
     let stop = Arc::new(AtomicBool::new(false));
@@ -292,9 +303,23 @@ fn one(
         .collect();
     let publishing = publish(server, publisher, topics, &stop)?;
     std::thread::sleep(AROUND);
+    let turn = if way == "clock" {
+        Some(by_policy::wind(fleet, &group)?)
+    } else {
+        None
+    };
     let (commits, following) = follow(server, &hit, &stop)?;
-    let began = now_ns();
-    change(fleet, way, &hit, &group, authority.as_ref())?;
+    let mut began = now_ns();
+    if let Some(turn) = turn {
+        std::thread::sleep(turn.duration_since(SystemTime::now())?);
+        // What a commit is elsewhere.
+        began = now_ns();
+        lock(&commits).fill(Some(began));
+    } else if by_policy::WAYS.contains(&way) {
+        by_policy::change(fleet, way, &hit, &group)?;
+    } else {
+        change(fleet, way, &hit, &group, authority.as_ref())?;
+    }
     let answered = now_ns();
     let deadline = std::time::Instant::now() + END_LIMIT;
     while !hit.iter().all(|device| lock(&device.heard).ended.is_some()) {
@@ -430,7 +455,7 @@ fn follow(
                 };
                 let mut noted = lock(&noted);
                 for key in keys.iter() {
-                    if key.starts_with("ca/") {
+                    if SHARED.iter().any(|kind| key.starts_with(kind)) {
                         noted.iter_mut().for_each(|one| *one = one.or(Some(now)));
                     }
                     for part in key.split('/') {

@@ -9,6 +9,8 @@ mod cpu;
 mod felt;
 mod fill;
 mod house;
+mod judged;
+mod recorded;
 mod registry;
 
 use anyhow::{Context as _, bail};
@@ -24,7 +26,9 @@ muster-scale revoke DATA COUNT
 muster-scale lists DATA THINGS
 muster-scale ocsp DATA THINGS COUNT
 muster-scale bare DATA
-muster-scale felt DATA SESSIONS [WAY]";
+muster-scale felt DATA SESSIONS [WAY]
+muster-scale judged DATA PRINCIPALS
+muster-scale record DATA THINGS EACH";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -49,6 +53,10 @@ fn run(arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
         ["search", data, things] => registry::search(Path::new(data), number(things)?),
         ["felt", data, sessions] => felt::felt(Path::new(data), number(sessions)?, None),
         ["felt", data, sessions, way] => felt::felt(Path::new(data), number(sessions)?, Some(way)),
+        ["judged", data, principals] => judged::judged(Path::new(data), number(principals)?),
+        ["record", data, things, each] => {
+            recorded::record(Path::new(data), number(things)?, number(each)?)
+        }
         ["issue", data, count, at_once] => {
             authority::issue(Path::new(data), number(count)?, number(at_once)?)
         }

@@ -35,7 +35,7 @@ struct Body {
     policy_document: String,
     /// The policy that the document becomes a version of: for all who have it.
     policy_name: Option<PolicyName>,
-    /// Whom it is attached to, besides.
+    /// Whom it is attached to, besides: also the devices of the groups below it.
     group: Option<String>,
     /// Or to which device.
     device: Option<ThingName>,

@@ -15,7 +15,7 @@ pub(super) struct Seen {
     pub(super) recorded: Vec<Recorded>,
 }
 
-/// The things of a group, or one, or all.
+/// The things of a group and of those below it, or one, or all.
 pub(super) fn things(
     rooms: &Rooms,
     group: Option<&str>,
@@ -38,9 +38,10 @@ pub(super) fn things(
     loop {
         let next = match &group {
             Some(group) => {
+                // Policies of a group count for the groups below it too.
                 let page = rooms
                     .fleet
-                    .members(group, after.as_deref(), MAX_PAGE_ITEMS)?;
+                    .members_below(group, after.as_deref(), MAX_PAGE_ITEMS)?;
                 things.extend(page.items);
                 page.next
             }
