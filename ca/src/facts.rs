@@ -16,6 +16,7 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 use crate::error::CaError;
 use crate::identifier::{CertificateId, Serial};
 use crate::profile::{OPERATOR_ORGANIZATION, Profile};
+use crate::public_key::PublicKey;
 use crate::times;
 
 /// Octets of the longest certificate read.
@@ -112,6 +113,16 @@ impl CertificateFacts {
     pub fn read(der: &[u8]) -> Result<Self, CaError> {
         let certificate = parse(der)?;
         Self::of(&certificate, der)
+    }
+
+    /// As [`Self::read`], with its key where that is of an accepted kind.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_with_key(der: &[u8]) -> Result<(Self, Option<PublicKey>), CaError> {
+        let certificate = parse(der)?;
+        let key = PublicKey::from_der(certificate.public_key().raw).ok();
+        Ok((Self::of(&certificate, der)?, key))
     }
 
     /// The facts of what is or will be signed; the id is that of `der`.

@@ -7,9 +7,11 @@
 mod index;
 mod profile;
 mod reading;
+mod recent;
 mod touched;
 
 pub(crate) use reading::{Known, certificate_values, thing_facts};
+pub(crate) use recent::Recent;
 
 use crate::{FleetError, Health, Standing, StandingNow, networks};
 use ca::CertificateId;
@@ -38,6 +40,7 @@ pub(crate) struct Live {
     account: String,
     /// Never held while rows are read.
     index: Mutex<Index>,
+    recent: Arc<Recent>,
     /// Compiled default versions, by name, with the revision of the row they were compiled from.
     policies: Mutex<HashMap<PolicyName, (u64, Arc<Policy>)>>,
     /// The named networks; `None` where they must be read (again).
@@ -70,6 +73,7 @@ impl Live {
             table: table.clone(),
             account: account.to_owned(),
             index: Mutex::default(),
+            recent: Arc::default(),
             policies: Mutex::default(),
             networks: Mutex::default(),
             healthy: Arc::new(Health::default().posture()),
@@ -92,10 +96,13 @@ impl Live {
 
     /// The standing of a certificate, shared with everyone else who holds it.
     pub(crate) fn standing(&self, id: &CertificateId) -> Result<Arc<Standing>, StoreError> {
-        let fresh = || Arc::new(Standing::new(*id));
+        let fresh = || Arc::new(Standing::kept_in(*id, &self.recent));
         let standing = self.index.lock().standing(id, fresh);
         if standing.generation() == 0 {
             self.read_first(&standing)?;
+            if standing.now().status.is_some() {
+                self.recent.keep(&standing);
+            }
         }
         Ok(standing)
     }
@@ -213,9 +220,9 @@ impl Live {
         members
     }
 
-    /// Who is to be read again, and what of each.
+    /// Who is to be read again, and what of each. Who is nobody's is forgotten.
     fn concerned(&self, touched: &Touched, sharing: Vec<Slot>) -> Vec<(Arc<Standing>, Parts)> {
-        let index = self.index.lock();
+        let mut index = self.index.lock();
         let mut slots: HashMap<Slot, Parts> = HashMap::new();
         let mut add = |slot: Slot, parts: Parts| {
             let known = slots.entry(slot).or_default();
@@ -241,8 +248,16 @@ impl Live {
             index.all().for_each(|slot| add(slot, Parts::NONE));
         }
         sharing.into_iter().for_each(|slot| add(slot, Parts::NONE));
-        let live = |(slot, parts)| index.get(slot).map(|standing| (standing, parts));
-        slots.into_iter().filter_map(live).collect()
+        let recent = self.recent.hold();
+        let mut live = Vec::with_capacity(slots.len());
+        for (slot, parts) in slots {
+            match index.get(slot) {
+                Some(standing) if recent.is_idle(&standing) => index.lose(slot),
+                Some(standing) => live.push((standing, parts)),
+                None => {}
+            }
+        }
+        live
     }
 
     fn apply_all(&self) {
@@ -322,7 +337,8 @@ fn follow(mut watch: Watch, live: &Weak<Live>) {
 }
 
 impl crate::Fleet {
-    /// The standing of a certificate: a few point reads when it is not live yet, a map lookup when it is.
+    /// The standing of a certificate: a few point reads when it is not live yet, a map lookup when it is or was a moment
+    /// ago.
     ///
     /// # Errors
     /// When the registry cannot be read: treat it as a refusal.

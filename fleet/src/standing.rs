@@ -1,14 +1,17 @@
 //! What a live principal may rely on now, and how it hears that it changed.
 
-use crate::{CertificateStatus, GroupName, Origin, ThingName, live::Known};
+use crate::{
+    CertificateStatus, GroupName, Origin, ThingName,
+    live::{Known, Recent},
+};
 use arc_swap::ArcSwap;
 use ca::CertificateId;
 use parking_lot::Mutex;
 use policy::{CertificateValues, NamedPolicy, Networks, Posture, ThingFacts};
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Waker,
     time::SystemTime,
@@ -90,6 +93,10 @@ pub struct Standing {
     /// a newer one.
     pub(crate) known: Mutex<Option<Known>>,
     watchers: Mutex<Watchers>,
+    /// Where it is kept for a while once it is let go.
+    recent: Weak<Recent>,
+    /// Whether it is kept there.
+    pub(crate) kept: AtomicBool,
 }
 
 #[derive(Default)]
@@ -107,6 +114,16 @@ impl Standing {
             generation: AtomicU64::new(0),
             known: Mutex::new(None),
             watchers: Mutex::default(),
+            recent: Weak::new(),
+            kept: AtomicBool::new(false),
+        }
+    }
+
+    /// As [`Self::new`], kept in `recent` when a connection lets it go.
+    pub(crate) fn kept_in(id: CertificateId, recent: &Arc<Recent>) -> Self {
+        Standing {
+            recent: Arc::downgrade(recent),
+            ..Standing::new(id)
         }
     }
 
@@ -158,5 +175,9 @@ impl Drop for WatchGuard {
     fn drop(&mut self) {
         let mut watchers = self.standing.watchers.lock();
         watchers.wakers.retain(|(key, _)| *key != self.key);
+        drop(watchers);
+        if let Some(recent) = self.standing.recent.upgrade() {
+            recent.keep(&self.standing);
+        }
     }
 }

@@ -347,8 +347,63 @@ fn whatever_changes_standings_follow() {
             for standing in &held {
                 house.check(standing);
             }
-            house.check(&fleet.standing(&ids[DEVICES - 1]).unwrap());
+            // Nobody holds these: they are looked up as they were kept, or read again.
+            for id in &ids {
+                house.check(&fleet.standing(id).unwrap());
+            }
         }
         over.store(true, Ordering::Release);
     });
+}
+
+/// A device that was away for a moment is not read from the disk at its return, and what was kept of it is forgotten
+/// where it changes.
+#[test]
+fn who_was_here_a_moment_ago_is_known_until_something_of_it_changes() {
+    let house = house();
+    let fleet = &house.fleet;
+    let policy = house.policy("p");
+    let (one, other) = (
+        house.device("one", &["p"], &[]),
+        house.device("other", &[], &[]),
+    );
+    let first = Arc::downgrade(&fleet.standing(&one).unwrap());
+    let bystander = Arc::downgrade(&fleet.standing(&other).unwrap());
+    let again = fleet.standing(&one).unwrap();
+    assert!(std::ptr::eq(first.as_ptr(), Arc::as_ptr(&again)));
+    // Held: it follows.
+    let generation = again.generation();
+    let now = SystemTime::now();
+    fleet
+        .update_policy(&policy, &document("held"), now)
+        .unwrap();
+    assert!(again.generation() > generation);
+    house.check(&again);
+    drop(again);
+    // Kept only: the next who asks reads it.
+    fleet
+        .update_policy(&policy, &document("kept"), now)
+        .unwrap();
+    let read = fleet.standing(&one).unwrap();
+    assert!(!std::ptr::eq(first.as_ptr(), Arc::as_ptr(&read)));
+    house.check(&read);
+    // Let go by its connection it is kept again, and what is not touched stays.
+    let guard = read.watch(Waker::noop().clone());
+    let kept = Arc::downgrade(&read);
+    drop(read);
+    drop(guard);
+    let revoked = CertificateStatus::Revoked;
+    let reason = ca::RevocationReason::Unspecified;
+    fleet
+        .set_certificate_status(&one, revoked, reason, now)
+        .unwrap();
+    let last = fleet.standing(&one).unwrap();
+    assert!(!std::ptr::eq(kept.as_ptr(), Arc::as_ptr(&last)));
+    assert_eq!(last.now().status, Some(revoked));
+    let same = fleet.standing(&other).unwrap();
+    assert!(std::ptr::eq(bystander.as_ptr(), Arc::as_ptr(&same)));
+    // One that nobody knows is not kept.
+    let nobody = CertificateId::of(b"nobody");
+    let unknown = Arc::downgrade(&fleet.standing(&nobody).unwrap());
+    assert!(unknown.upgrade().is_none());
 }

@@ -110,6 +110,13 @@ impl Index {
         self.entries.get(slot)?.as_ref()?.standing.upgrade()
     }
 
+    /// Whoever asks for this one next reads it.
+    pub(super) fn lose(&mut self, slot: Slot) {
+        if let Some(Some(entry)) = self.entries.get_mut(slot) {
+            entry.standing = Weak::new();
+        }
+    }
+
     /// Says what a standing is found by from now on.
     pub(super) fn place(&mut self, standing: &Arc<Standing>, by: FoundBy) {
         let Some(slot) = self.by_certificate.get(standing.id()).copied() else {

@@ -10,7 +10,7 @@ use crate::{
     CertificateRecord, CertificateStatus, Health, Origin, Standing, StandingNow, Target, Thing,
     ThingName, keys, provisioning::Claim,
 };
-use ca::{CertificateId, KeyKind, PublicKey};
+use ca::{CertificateId, KeyKind};
 use policy::{CertificateValues, Field, Holder, NamedPolicy, PolicyName, Posture, ThingFacts};
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -334,10 +334,9 @@ pub(crate) fn certificate_values(
         reason,
     };
     let der = pem::parse(&record.pem).map_err(|error| unreadable(error.to_string()))?;
-    let facts = ca::CertificateFacts::read(der.contents())
+    let (facts, key) = ca::CertificateFacts::read_with_key(der.contents())
         .map_err(|error| unreadable(error.to_string()))?;
-    let key_kind = PublicKey::of_certificate(der.contents()).ok();
-    let key_kind = key_kind.map(|key| match key.kind() {
+    let key_kind = key.map(|key| match key.kind() {
         KeyKind::P256 => "P-256".into(),
         KeyKind::P384 => "P-384".into(),
         KeyKind::Ed25519 => "Ed25519".into(),

@@ -37,7 +37,7 @@ pub const VALUE_BYTES_MAX: usize = 256 * 1024;
 /// Most writes of one batch.
 pub const BATCH_WRITES_MAX: usize = 65_536;
 /// sled's page cache, in bytes: what is hot is cached by the rooms above.
-const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Holds what is known of the tree as a whole, written in the same atomic batch as its rows: [`Head`]. No row key can
 /// be this: 0xFF never occurs in UTF-8.

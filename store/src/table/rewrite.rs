@@ -20,7 +20,7 @@ use crate::files::{create_directory, sync_directory};
 use crate::room;
 
 /// When a database is rewritten. Rows that come in order take about 1.7 bytes for each byte of theirs, rows that come in
-/// any order about five, whatever is done; what is past the bound is garbage that sled keeps for good. It must be far
+/// any order up to five, whatever is done; what is past the bound is garbage that sled keeps for good. It must be far
 /// past what rows take by themselves, or a large registry would be copied at each start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
