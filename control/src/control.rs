@@ -22,11 +22,13 @@ use crate::{ControlError, Endpoints, Operators, dispatch, est, firmware, plain, 
 /// Connections of the HTTPS listener: operators, and devices that fetch firmware.
 const HTTPS_BOUNDS: Bounds = Bounds {
     max_connections: 8192,
+    max_strangers: 2048,
     idle: Duration::from_secs(60),
 };
 /// Connections of the plain listener, which answers at once or not at all.
 const HTTP_BOUNDS: Bounds = Bounds {
-    max_connections: 1024,
+    max_connections: 0,
+    max_strangers: 1024,
     idle: Duration::from_secs(10),
 };
 /// Threads for what blocks: the registry, the disk, the signing of lists.

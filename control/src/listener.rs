@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use broker::tls::{Sampler, explain};
+use broker::tls::{Lobby, Sampler, Seat, explain};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,7 +19,7 @@ use tower::ServiceExt;
 use crate::pace::Paced;
 use crate::peer::{Peer, PeerCertificate};
 
-/// Handshakes under way at once on one listener; more connections are dropped unanswered.
+/// Handshakes under way at once on one listener.
 const MAX_HANDSHAKES: usize = 512;
 /// Longest a handshake may take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -35,8 +35,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The bounds of one listener.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Connections open at once; more are dropped unanswered.
+    /// Connections of peers with a certificate open at once; more are dropped unanswered.
     pub(crate) max_connections: usize,
+    /// Connections of peers without one. Whoever comes beyond them gets the place of the one that has been there longest:
+    /// anybody can fill these.
+    pub(crate) max_strangers: usize,
     /// Longest silence on a connection.
     pub(crate) idle: Duration,
 }
@@ -54,7 +57,11 @@ impl Listener {
     /// Serves until `stopping` turns true, then ends each connection after the answer it is at.
     pub(crate) async fn serve(self, mut stopping: watch::Receiver<bool>) {
         let slots = Arc::new(Semaphore::new(self.bounds.max_connections));
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let handshakes = Lobby::new(MAX_HANDSHAKES, "handshakes of HTTP");
+        let strangers = Lobby::new(
+            self.bounds.max_strangers,
+            "HTTP connections without a certificate",
+        );
         let lines = Arc::new(Sampler::new());
         let mut connections = JoinSet::new();
         loop {
@@ -71,12 +78,9 @@ impl Listener {
                     continue;
                 }
             };
-            let (Ok(slot), Ok(handshake)) = (
-                slots.clone().try_acquire_owned(),
-                handshakes.clone().try_acquire_owned(),
-            ) else {
-                tracing::debug!(peer = %address, "too many connections, dropped");
-                continue;
+            let seat = match self.tls {
+                Some(_) => handshakes.seat(address).await,
+                None => strangers.seat(address).await,
             };
             // Answers are small: without this they wait for the client's delayed ACK.
             let _ = stream.set_nodelay(true);
@@ -86,12 +90,11 @@ impl Listener {
                 router: self.router.clone(),
                 idle: self.bounds.idle,
                 lines: lines.clone(),
+                slots: slots.clone(),
+                strangers: strangers.clone(),
                 stopping: stopping.clone(),
             };
-            connections.spawn(async move {
-                connection.run(stream, handshake).await;
-                drop(slot);
-            });
+            connections.spawn(connection.run(stream, seat));
         }
         drop(self.socket);
         while connections.join_next().await.is_some() {}
@@ -104,22 +107,27 @@ struct Connection {
     router: Router,
     idle: Duration,
     lines: Arc<Sampler>,
+    slots: Arc<Semaphore>,
+    strangers: Arc<Lobby>,
     stopping: watch::Receiver<bool>,
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream, handshake: tokio::sync::OwnedSemaphorePermit) {
+    async fn run(self, stream: TcpStream, mut seat: Seat) {
         let address = self.address;
         let Some(tls) = &self.tls else {
-            drop(handshake);
             let peer = Peer {
                 address,
                 certificate: None,
             };
-            return self.speak(stream, peer).await;
+            seat.while_seated(self.speak(stream, peer)).await;
+            return;
         };
-        let accepted = tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream)).await;
-        drop(handshake);
+        let accepting = tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream));
+        let Some(accepted) = seat.while_seated(accepting).await else {
+            return;
+        };
+        drop(seat);
         let stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -145,11 +153,20 @@ impl Connection {
                 None => return,
             },
         };
+        let known = certificate.is_some();
         let peer = Peer {
             address,
             certificate,
         };
-        self.speak(stream, peer).await;
+        if known {
+            let Ok(_slot) = self.slots.clone().try_acquire_owned() else {
+                tracing::warn!(peer = %address, "a connection was dropped: all places for peers with a certificate are taken");
+                return;
+            };
+            return self.speak(stream, peer).await;
+        }
+        let mut seat = self.strangers.seat(address).await;
+        seat.while_seated(self.speak(stream, peer)).await;
     }
 
     async fn speak<S>(mut self, stream: S, peer: Peer)

@@ -8,6 +8,7 @@ import ssl
 import struct
 import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -144,20 +145,25 @@ def test_a_minute_of_random_bytes_at_every_port(shared, device, healthy, record_
     everything_still_works(shared, device)
 
 
-@pytest.mark.parametrize("port", ["mqtt", "wss", "https"])
+@pytest.mark.parametrize("port", ["mqtt", "wss", "https", "http"])
 def test_a_thousand_half_open_handshakes(shared, device, healthy, port, record_property):
-    held = []
+    """Who is connected is served, and who comes gets in at that very port: devices, operators, whoever asks for a list."""
+    held, begun = [], b"GET /crl" if port == "http" else BROKEN_HELLO
     try:
         for number in range(HALF_OPEN):
             raw = socket.create_connection(shared.place(port), timeout=WAIT_S)
             held.append(raw)
             with contextlib.suppress(OSError):
-                raw.sendall(BROKEN_HELLO[: 1 + number % len(BROKEN_HELLO)] if number % 2 else b"")
+                raw.sendall(begun[: 1 + number % len(begun)] if number % 2 else b"")
         before = healthy.rounds
         deadline = time.monotonic() + WAIT_S
         while healthy.rounds < before + 20:
             assert time.monotonic() < deadline and healthy.fault is None, f"not served beside {HALF_OPEN} half-open handshakes: {healthy.fault!r}"
             time.sleep(0.01)
+        everything_still_works(shared, device)
+        shared.cli("device", "revoke", device().name, "--yes")
+        with urllib.request.urlopen(f"http://localhost:{shared.port('http')}/crl/0.crl", timeout=WAIT_S) as answer:
+            assert answer.status == 200 and answer.read()
         # They are given up by themselves: each is closed by the server while we only listen.
         for raw in held:
             raw.settimeout(WAIT_S + 15)

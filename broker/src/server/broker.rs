@@ -12,17 +12,18 @@ use fleet::Fleet;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use store::{Behind, Journal, Lsn, Replay, StoreError};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::bounds::Bounds;
 use super::clock::Clock;
 use super::durable::Durable;
 use super::endings::Endings;
 use super::groups::Groups;
-use super::hub::{Hub, RetainError, handshake_places};
+use super::hub::{Hub, RetainError};
 use super::janitor::{self, Deadlines};
 use super::limits::Limits;
 use super::listener::{self, Core, Transport};
+use super::lobby::Lobby;
 use super::mailbox::{Mailbox, Signal};
 use super::message::{Message, Origin};
 use super::pace;
@@ -336,7 +337,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         clock,
         cores,
     } = parts;
-    let places = handshake_places(&limits);
+    let handshakes = Lobby::new(limits.handshakes_in_flight, "handshakes");
     let hub = Hub {
         registry,
         durable: Arc::new(Durable::new(journal)),
@@ -356,7 +357,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         newest_version: AtomicU64::new(0),
         reserved: OnceLock::new(),
         draining: AtomicBool::new(false),
-        handshakes: Arc::new(Semaphore::new(places)),
+        handshakes,
         connections: AtomicUsize::new(0),
     };
     recovery::recover(&hub, replay)?;

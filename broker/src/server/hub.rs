@@ -8,7 +8,6 @@ use std::task::Poll;
 use ca::CertificateId;
 use policy::Action;
 use store::{Behind, Lsn};
-use tokio::sync::Semaphore;
 
 use super::bounds::Bounds;
 use super::clock::Clock;
@@ -19,6 +18,7 @@ use super::identity::Identity;
 use super::janitor::Deadlines;
 use super::layout::{BodyRef, will_key};
 use super::limits::Limits;
+use super::lobby::Lobby;
 use super::mailbox::{Delivery, Mailbox};
 use super::message::{Message, Origin, facts};
 use super::parked::Parked;
@@ -58,20 +58,14 @@ pub(crate) struct Hub {
     pub(crate) reserved: std::sync::OnceLock<Arc<dyn ReservedTopics>>,
     pub(crate) draining: AtomicBool,
     /// Places for those that are under way.
-    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) handshakes: Arc<Lobby>,
     pub(crate) connections: AtomicUsize,
-}
-
-/// As many as the limits name, if a semaphore can count so far.
-pub(crate) fn handshake_places(limits: &Limits) -> usize {
-    limits.handshakes_in_flight.min(Semaphore::MAX_PERMITS)
 }
 
 impl Hub {
     /// Handshakes under way.
     pub(crate) fn shaking(&self) -> usize {
-        let places = handshake_places(&self.limits);
-        places.saturating_sub(self.handshakes.available_permits())
+        self.handshakes.taken()
     }
 
     /// The counters of threads that serve no connection.

@@ -3,11 +3,11 @@
 //! One acceptor per port hands sockets round-robin to the cores; a connection stays on its core.
 //! Without SO_REUSEPORT on purpose: a second server must see that the port is taken. While as many
 //! handshakes are under way as may be, the next waits in the kernel's queue, so that a fleet that
-//! comes back all at once gets in one after the other; where no handshake ends meanwhile, new
-//! connections are shed before theirs costs anything.
+//! comes back all at once gets in one after the other; who does not get on with its handshake makes
+//! room (`lobby.rs`).
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,7 +18,6 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -27,6 +26,7 @@ use super::clock::Clock;
 use super::connection;
 use super::hub::Hub;
 use super::identity::{self, Identity};
+use super::lobby::Seat;
 use super::refusal::explain;
 use super::stats::Counters;
 use super::tls::Settings;
@@ -34,9 +34,6 @@ use super::websocket;
 
 /// After a failed accept (no file descriptors left, mostly): the backlog waits, nothing spins.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long a new connection waits for a handshake to end before it is shed.
-const PLACE_WAIT: Duration = Duration::from_millis(250);
 
 /// Plaintext rustls may hold for a peer that does not read, beside our own output buffer.
 const TLS_BUFFER_BYTES: usize = 64 * 1024;
@@ -71,8 +68,8 @@ pub(crate) async fn accept(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut turn = 0_usize;
     loop {
-        let socket = match listener.accept().await {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if hub.denials.take() {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -87,7 +84,7 @@ pub(crate) async fn accept(
         };
         turn = turn.wrapping_add(1);
         core.counters.accepted.add();
-        let Some(place) = Place::wait(&hub).await else {
+        let Some(place) = Place::wait(&hub, peer).await else {
             core.counters.shed.add();
             continue;
         };
@@ -115,7 +112,7 @@ pub(crate) async fn accept(
 /// A place among the connections and, until the CONNECT is through, among the handshakes.
 pub(crate) struct Place {
     connection: Counted,
-    handshake: OwnedSemaphorePermit,
+    handshake: Seat,
 }
 
 /// One connection counted, as long as it lives.
@@ -141,23 +138,22 @@ impl Drop for Counted {
 impl Place {
     /// One that is free now.
     #[cfg(feature = "simulate")]
-    pub(crate) fn take(hub: &Arc<Hub>) -> Option<Self> {
+    pub(crate) fn take(hub: &Arc<Hub>, peer: SocketAddr) -> Option<Self> {
         let connection = Counted::take(hub)?;
-        let handshake = Arc::clone(&hub.handshakes).try_acquire_owned().ok()?;
+        let handshake = hub.handshakes.try_seat(peer, Instant::now()).ok()?;
         Some(Self {
             connection,
             handshake,
         })
     }
 
-    /// One that is free now or becomes free soon.
-    async fn wait(hub: &Arc<Hub>) -> Option<Self> {
+    /// One that is free, or whose connection does not get on with its handshake.
+    async fn wait(hub: &Arc<Hub>, peer: SocketAddr) -> Option<Self> {
         let connection = Counted::take(hub)?;
-        let handshake = Arc::clone(&hub.handshakes).acquire_owned();
-        let handshake = tokio::time::timeout(PLACE_WAIT, handshake).await.ok()?;
+        let handshake = hub.handshakes.seat(peer).await;
         Some(Self {
             connection,
-            handshake: handshake.ok()?,
+            handshake,
         })
     }
 }
@@ -168,12 +164,16 @@ async fn handshake(
     tls: Settings,
     hub: Arc<Hub>,
     counters: Arc<Counters>,
-    place: Place,
+    mut place: Place,
 ) {
     let deadline = Instant::now() + hub.limits.handshake_time;
-    let Some(tls) = secure(socket, &tls, &hub, deadline).await else {
-        counters.handshakes_failed.add();
-        return;
+    let secured = place
+        .handshake
+        .while_seated(secure(socket, &tls, &hub, deadline));
+    let tls = match secured.await {
+        Some(Some(tls)) => tls,
+        Some(None) => return counters.handshakes_failed.add(),
+        None => return counters.shed.add(),
     };
     // The registry is asked at every handshake, resumed or full.
     let identity = match identify(&hub, &tls, transport) {
@@ -192,9 +192,12 @@ async fn handshake(
         Transport::WebSocket => {
             let bytes = hub.bounds.packet_bytes_max();
             let upgrade = timeout_at(deadline, websocket::accept(tls, bytes));
-            match Box::pin(upgrade).await {
-                Ok(Ok(socket)) => serve(socket, hub, counters, identity, deadline, place).await,
-                _ => counters.handshakes_failed.add(),
+            match place.handshake.while_seated(Box::pin(upgrade)).await {
+                Some(Ok(Ok(socket))) => {
+                    serve(socket, hub, counters, identity, deadline, place).await;
+                }
+                Some(_) => counters.handshakes_failed.add(),
+                None => counters.shed.add(),
             }
         }
     }
@@ -278,11 +281,11 @@ pub(crate) async fn serve<S>(
     counters: Arc<Counters>,
     identity: Identity,
     deadline: Instant,
-    place: Place,
+    mut place: Place,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let opening = connection::connect(io, hub, counters, identity, deadline);
+    let opening = connection::connect(io, hub, counters, identity, deadline, &mut place.handshake);
     let Some(connection) = Box::pin(opening).await else {
         return;
     };

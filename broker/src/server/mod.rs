@@ -15,6 +15,7 @@ mod janitor;
 mod layout;
 mod limits;
 mod listener;
+mod lobby;
 mod mailbox;
 mod message;
 mod pace;

@@ -2,6 +2,7 @@
 //! from a connection's first packet on is the broker's own code; who a peer is and what time it is
 //! come from the simulator.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,6 +20,9 @@ use super::mailbox::Signal;
 use super::registry::Registry;
 use super::{BrokerError, Limits, Stats, janitor};
 use crate::session::Time;
+
+/// A simulated peer has no address.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// What a simulated broker is made of.
 pub struct Parts {
@@ -65,7 +69,7 @@ impl Broker {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let hub = &self.hub;
-        let Some(place) = Place::take(hub) else {
+        let Some(place) = Place::take(hub, NOWHERE) else {
             return false;
         };
         let Ok(identity) = Identity::find(&*hub.registry, certificate, None) else {

@@ -19,6 +19,7 @@ use crate::server::groups::Shared;
 use crate::server::hub::Hub;
 use crate::server::identity::{self, Identity};
 use crate::server::layout::BodyRef;
+use crate::server::lobby::Seat;
 use crate::server::mailbox::Mailbox;
 use crate::server::message::{Message, Origin, facts, subscription_facts};
 use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
@@ -61,13 +62,19 @@ pub(crate) async fn connect<S>(
     counters: Arc<Counters>,
     mut identity: Identity,
     deadline: Instant,
+    seat: &mut Seat,
 ) -> Option<Box<Connection<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut out = Vec::new();
     let mut buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
-    let first = timeout_at(deadline, first_packet(&mut io, &mut buffer, &hub, &mut out)).await;
+    let first = timeout_at(deadline, first_packet(&mut io, &mut buffer, &hub, &mut out));
+    // Here alone it is waited for the peer: what comes after is not to be broken off half-way.
+    let Some(first) = seat.while_seated(first).await else {
+        counters.shed.add();
+        return None;
+    };
     let Ok(Some(connect)) = first else {
         counters.connects_refused.add();
         close(io, &out, deadline).await;
