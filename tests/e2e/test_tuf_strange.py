@@ -1,8 +1,8 @@
 """The agent's verifier before strange repositories: other tools' metadata, odd numbers and dates, servers that misbehave.
 
-Together with test_tuf.py this covers what the specification's public conformance suite asks of a client: the first root and
-its rotations, thresholds, kinds of keys, rollback, fast-forward, expiry at other times, delegations in their order, names
-that must be quoted, targets and what replaces them, metadata byte for byte."""
+Together with test_tuf.py this asks of a client what the specification's public conformance suite asks, as far as it was
+read: the first root and its rotations, thresholds, kinds of keys, rollback, fast-forward, expiry at other times,
+delegations in their order, names that must be quoted, targets and what replaces them, metadata byte for byte."""
 
 import http.server
 import json
