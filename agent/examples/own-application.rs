@@ -73,6 +73,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         mqtt_port: mqtt.parse()?,
         https_port: https.parse()?,
         state: PathBuf::from(state),
+        devices: None,
         hardware: "my-board".parse()?,
         health: Health {
             command: r#"chmod 700 "$MUSTER_IMAGE" && "$MUSTER_IMAGE" --self-test"#.into(),

@@ -24,7 +24,7 @@ use crate::install::{Installer, Task};
 use crate::jobs::{self, Incoming};
 use crate::link::{Link, LinkEvent, Sender};
 use crate::renewer::Renewer;
-use crate::slots::Slots;
+use crate::slots::{self, Devices, Slots};
 use crate::state::{StateDir, Status};
 use crate::trust;
 use crate::update::{Effect, Event, Machine, Slot};
@@ -72,6 +72,8 @@ pub struct Settings {
     pub https_port: u16,
     /// The state directory.
     pub state: PathBuf,
+    /// The devices that are the slots; `None`: directories below the state directory.
+    pub devices: Option<Devices>,
     /// What this device is, as manifests name it.
     pub hardware: HardwareId,
     /// The health command.
@@ -118,6 +120,7 @@ impl Agent {
             every: settings.health_every,
             cancel: Cancel::default(),
         };
+        let slots = slots::of(&settings.state, settings.devices)?;
         let state = StateDir::open(&settings.state, Arc::new(Disk))?;
         let machine = Machine::new(state.load()?).that_undoes(settings.hooks.revert.is_some());
         let identity = &settings.identity;
@@ -135,6 +138,7 @@ impl Agent {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let tasks = Installer {
             state: state.clone(),
+            slots: Arc::clone(&slots),
             client: client.clone(),
             hardware: settings.hardware,
             health: settings.health,
@@ -153,6 +157,7 @@ impl Agent {
         let core = Core {
             thing: identity.thing().to_string(),
             state,
+            slots,
             machine,
             tasks,
             session: None,
@@ -180,10 +185,10 @@ impl Agent {
         self.core.status.subscribe()
     }
 
-    /// Where the image of a slot lies.
+    /// Where the image of a slot lies: a file, or the first bytes of a device.
     #[must_use]
     pub fn image(&self, slot: Slot) -> PathBuf {
-        Slots::new(self.core.state.path()).image(slot)
+        self.core.slots.image(slot)
     }
 
     /// Runs until `shutdown` is ready. Must be called inside a tokio runtime with time and I/O.
@@ -249,6 +254,7 @@ impl Agent {
 struct Core {
     thing: String,
     state: StateDir,
+    slots: Arc<dyn Slots>,
     machine: Machine,
     tasks: std::sync::mpsc::Sender<Task>,
     session: Option<Sender>,
@@ -393,7 +399,7 @@ impl Core {
         let (Some(image), None) = (&state.active, state.on_trial()) else {
             return Ok(self.look.every.map(|every| Instant::now() + every));
         };
-        let path = Slots::new(self.state.path()).image(image.slot);
+        let path = self.slots.image(image.slot);
         let (version, sha256, slot) = (image.version.clone(), image.sha256.clone(), image.slot);
         let state = self.state.path().to_path_buf();
         let (health, cancel) = (self.look.health.clone(), self.look.cancel.clone());

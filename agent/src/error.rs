@@ -79,6 +79,16 @@ pub enum AgentError {
         /// What is wrong.
         what: String,
     },
+    /// A device that cannot be a slot.
+    #[error("--slot-{slot} {}: {what}", path.display())]
+    SlotDevice {
+        /// `a` or `b`.
+        slot: &'static str,
+        /// As given.
+        path: PathBuf,
+        /// What is wrong, and how to mend it.
+        what: String,
+    },
     /// The operating system refused something the agent cannot do without.
     #[error("{what}: {why}")]
     System {

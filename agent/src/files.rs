@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 /// What the agent does to the disk. Each call is one point at which power may go.
@@ -25,6 +26,18 @@ pub trait Files: Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file; not there is fine.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Opens a device, or a file that stands in for one, for writing over what is there. Nothing is made; a
+    /// block device that something else uses (is mounted, say) is refused.
+    fn open_device(&self, path: &Path) -> io::Result<File> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+        let mut options = OpenOptions::new();
+        options.write(true).custom_flags(exclusive).open(path)
+    }
+    /// Writes over the bytes of an open device from `at` on; not durable yet.
+    fn write_at(&self, device: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+        device.write_all_at(bytes, at)
+    }
 }
 
 /// Replaces `path` as a whole, durably: temporary file, fsync, rename, fsync of the directory.
@@ -181,6 +194,17 @@ pub(crate) mod tests {
         fn remove(&self, path: &Path) -> io::Result<()> {
             self.step()?;
             Disk.remove(path)
+        }
+        fn open_device(&self, path: &Path) -> io::Result<File> {
+            self.step()?;
+            Disk.open_device(path)
+        }
+        fn write_at(&self, device: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+            if let Err(error) = self.step() {
+                let _ = Disk.write_at(device, at, &bytes[..bytes.len() / 2]);
+                return Err(error);
+            }
+            Disk.write_at(device, at, bytes)
         }
     }
 

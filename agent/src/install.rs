@@ -86,6 +86,8 @@ fn stop(ending: Ending, reason: impl std::fmt::Display) -> Stop {
 pub(crate) struct Installer {
     /// The state directory.
     pub state: StateDir,
+    /// Where images are put.
+    pub slots: Arc<dyn Slots>,
     /// The server.
     pub client: Client,
     /// What this device is.
@@ -155,7 +157,7 @@ impl Installer {
     }
 
     fn judge(&self, run: u64, image: &Installed, boots: u32, cancel: &Cancel) -> Option<Event> {
-        let path = Slots::new(self.state.path()).image(image.slot);
+        let path = self.slots.image(image.slot);
         tracing::info!(
             "{} {} is on trial in slot {}",
             image.name,
@@ -202,7 +204,7 @@ impl Installer {
 
     /// Until it has worked: a device that is not told starts an image that was given up.
     fn undo(&self, run: u64, image: &Installed, cancel: &Cancel) -> Option<Event> {
-        let path = Slots::new(self.state.path()).image(image.slot);
+        let path = self.slots.image(image.slot);
         let mut backoff = self.patience.backoff();
         loop {
             let verdict = self
@@ -284,8 +286,17 @@ impl Installer {
             return Ok(Fetched::AlreadyRunning);
         }
 
-        let slots = Slots::new(self.state.path());
+        let slots = self.slots.as_ref();
         let disk = |error: std::io::Error| failed(format!("the device's disk: {error}"));
+        let room = slots.room(slot).map_err(disk)?;
+        if manifest.size > room {
+            return Err(failed(format!(
+                "slot {} ({}) has room for {room} bytes, the image has {}",
+                slot.as_str(),
+                slots.image(slot).display(),
+                manifest.size
+            )));
+        }
         let delta = delta_for(&manifest, state);
         let place = |hash| download::partial(&self.state.download(), hash);
         let partial = place(manifest.sha256);
@@ -296,7 +307,7 @@ impl Installer {
             // Power went between slot and state: the image is whole already. It is checked
             // again like any half download.
             slots
-                .take_back(self.state.files(), slot, &partial, &signed)
+                .take_back(self.state.files(), slot, &partial, &signed, manifest.size)
                 .map_err(disk)?;
         }
         let download = Download {
@@ -331,7 +342,7 @@ impl Installer {
         }
         tell(Step::Installing);
         slots
-            .install(self.state.files(), slot, &partial, &signed)
+            .install(self.state.files(), slot, &partial, &signed, &manifest)
             .map_err(|error| {
                 Stop::Refused(Outcome {
                     ending: Ending::Failed,

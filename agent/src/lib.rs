@@ -41,5 +41,6 @@ pub use health::Health;
 pub use hooks::{HOOK_DEADLINE, Hooks};
 pub use identity::Identity;
 pub use ota::HardwareId;
+pub use slots::Devices;
 pub use state::Status;
 pub use update::Slot;

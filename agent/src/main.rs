@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use agent::{Agent, AgentError, Health, Hooks, Identity, Settings, state, tuf};
+use agent::{Agent, AgentError, Devices, Health, Hooks, Identity, Settings, state, tuf};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -103,6 +103,13 @@ struct Run {
     /// Where slots, downloads and the agent's memory are kept.
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
+    /// The device, as /dev/mmcblk0p2, that slot `a` is, in the place of a directory below --state. It is written
+    /// over from its first byte on.
+    #[arg(long, value_name = "DEVICE", requires = "slot_b")]
+    slot_a: Option<PathBuf>,
+    /// The device that slot `b` is.
+    #[arg(long, value_name = "DEVICE", requires = "slot_a")]
+    slot_b: Option<PathBuf>,
     /// What this device is, as firmware manifests name it.
     #[arg(long, value_name = "ID")]
     hardware: ota::HardwareId,
@@ -218,6 +225,7 @@ fn start(run: Run) -> Result<(), AgentError> {
         mqtt_port: run.mqtt_port,
         https_port: run.https_port,
         state: run.state,
+        devices: run.slot_a.zip(run.slot_b).map(|(a, b)| Devices { a, b }),
         hardware: run.hardware,
         health: Health {
             command: run.health,

@@ -45,11 +45,22 @@ impl Left {
     ];
 
     fn of(self, content: &Content) -> Vec<u8> {
-        let Content { durable, now } = content;
+        let Content {
+            durable,
+            now,
+            is_device,
+        } = content;
         let same = durable.iter().zip(now).take_while(|(a, b)| a == b).count();
         match self {
             Self::All | Self::Contents => now.clone(),
             Self::Nothing | Self::Names => durable.clone(),
+            // A device keeps its size, whatever is lost.
+            Self::Torn if *is_device => {
+                let mut bytes = now.clone();
+                let torn = same + (now.len() - same) / 2;
+                bytes[torn..].copy_from_slice(&durable[torn..]);
+                bytes
+            }
             Self::Torn => now[..same + (now.len() - same) / 2].to_vec(),
             Self::Zeros => {
                 let mut bytes = now[..same].to_vec();
@@ -70,6 +81,7 @@ enum Entry {
 struct Content {
     durable: Vec<u8>,
     now: Vec<u8>,
+    is_device: bool,
 }
 
 #[derive(Default)]
@@ -173,6 +185,7 @@ impl LossyDisk {
                     model.contents.push(Content {
                         durable: bytes.clone(),
                         now: bytes,
+                        is_device: false,
                     });
                     Entry::File(model.contents.len() - 1)
                 }
@@ -320,6 +333,25 @@ impl Files for LossyDisk {
         let mut model = self.step(|_| {})?;
         Disk.remove(path)?;
         model.names.remove(path);
+        Ok(())
+    }
+
+    fn open_device(&self, path: &Path) -> io::Result<File> {
+        let mut model = self.step(|_| {})?;
+        let device = Disk.open_device(path)?;
+        model.content(&device)?.is_device = true;
+        Ok(device)
+    }
+
+    fn write_at(&self, device: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let put = |model: &mut Model, bytes: &[u8]| {
+            let at = at as usize;
+            model.content(device).unwrap().now[at..at + bytes.len()].copy_from_slice(bytes);
+        };
+        let half = &bytes[..bytes.len() / 2];
+        let mut model = self.step(|model| put(model, half))?;
+        Disk.write_at(device, at, bytes)?;
+        put(&mut model, bytes);
         Ok(())
     }
 }

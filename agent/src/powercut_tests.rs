@@ -23,7 +23,7 @@ use crate::https::{Client, Timeouts};
 use crate::identity::Identity;
 use crate::identity::tests::Ca;
 use crate::install::{Installer, Task};
-use crate::slots::Slots;
+use crate::slots::{self, Devices, Slots};
 use crate::state::StateDir;
 use crate::testserver::{Answer, Server};
 use crate::update::{
@@ -31,6 +31,9 @@ use crate::update::{
     TRIAL_BOOTS_MAX,
 };
 use crate::{AgentError, trust};
+
+/// So much has room in a slot that is a device.
+const DEVICE_BYTES: usize = CHUNK_BYTES as usize + 40_000;
 
 /// One update in the life of a device.
 struct Chapter {
@@ -151,6 +154,8 @@ impl Cloud {
 
 struct Bench {
     root: tempfile::TempDir,
+    /// The devices that are its slots, where it has some.
+    devices: Option<Devices>,
     client: Client,
     trusted: Root,
     images: BTreeMap<&'static str, Manifest>,
@@ -267,6 +272,7 @@ impl Bench {
         let opened = Identity::open(identity.path()).unwrap();
         Self {
             root: tempfile::tempdir().unwrap(),
+            devices: None,
             client: Client::new(&opened, "localhost", server.port, Timeouts::default()),
             trusted,
             images,
@@ -282,11 +288,34 @@ impl Bench {
         self.root.path().join("state")
     }
 
+    fn slots(&self) -> Arc<dyn Slots> {
+        slots::of(&self.state(), self.devices.clone()).unwrap()
+    }
+
+    /// With files in the place of devices as slots, in which something else lay before.
+    fn on_devices() -> Self {
+        let mut bench = Self::new();
+        let make = |name: &str| {
+            let path = bench.root.path().join(name);
+            std::fs::write(&path, vec![0xEE; DEVICE_BYTES]).unwrap();
+            path
+        };
+        bench.devices = Some(Devices {
+            a: make("first"),
+            b: make("second"),
+        });
+        bench
+    }
+
     /// What lies in a slot is the whole of what `image` says, and was signed.
     fn check_image(&self, image: &Installed) {
-        let slots = Slots::new(&self.state());
-        let bytes = std::fs::read(slots.image(image.slot)).expect("the slot has its image");
+        let slots = self.slots();
+        let mut bytes = std::fs::read(slots.image(image.slot)).expect("the slot has its image");
         let manifest = &self.images[image.version.as_str()];
+        if self.devices.is_some() {
+            assert_eq!(bytes.len(), DEVICE_BYTES, "a device keeps its size");
+            bytes.truncate(manifest.size as usize);
+        }
         assert_eq!(image.sha256, manifest.sha256.to_string());
         let facts = ImageFacts::measure(&bytes[..]).unwrap();
         assert_eq!((facts.sha256, facts.size), (manifest.sha256, manifest.size));
@@ -347,6 +376,7 @@ impl Bench {
         self.check_start(&loaded, cloud, before);
         let installer = Installer {
             state: state.clone(),
+            slots: self.slots(),
             client: self.client.clone(),
             hardware: "rev-a".parse().unwrap(),
             health: Health {
@@ -483,10 +513,9 @@ fn order(chapter: &Chapter) -> Order {
 
 /// Cuts the power at each file operation of a chapter, with each thing that may be left; and after one of
 /// those cuts once more in the life that follows (`MUSTER_POWER_CUTS=all`: after each).
-fn cut_everywhere(number: usize, least: usize) {
-    let bench = Bench::new();
+fn cut_everywhere(bench: &Bench, number: usize, least: usize) {
     let all = std::env::var("MUSTER_POWER_CUTS").is_ok_and(|cuts| cuts == "all");
-    let mut start = Tree::new();
+    let mut start = tree(bench.root.path());
     for before in 0..number {
         *bench.second_root.lock().unwrap() = before > 0;
         bench.run(before, &start, &[]);
@@ -549,35 +578,55 @@ fn cut_everywhere(number: usize, least: usize) {
 
 #[test]
 fn power_may_go_at_any_step_of_the_first_install() {
-    cut_everywhere(0, 40);
+    cut_everywhere(&Bench::new(), 0, 40);
 }
 
 #[test]
 fn power_may_go_at_any_step_of_an_install_with_a_new_trust_root() {
-    cut_everywhere(1, 35);
+    cut_everywhere(&Bench::new(), 1, 35);
 }
 
 #[test]
 fn power_may_go_at_any_step_of_an_install_that_falls_back() {
-    cut_everywhere(2, 30);
+    cut_everywhere(&Bench::new(), 2, 30);
 }
 
 #[test]
 fn power_may_go_at_any_step_of_refusing_a_lower_counter() {
-    cut_everywhere(3, 12);
+    cut_everywhere(&Bench::new(), 3, 12);
 }
 
 #[test]
 fn power_may_go_at_any_step_of_going_back() {
-    cut_everywhere(4, 30);
+    cut_everywhere(&Bench::new(), 4, 30);
 }
 
 #[test]
 fn power_may_go_at_any_step_of_an_install_by_delta() {
-    cut_everywhere(5, 45);
+    cut_everywhere(&Bench::new(), 5, 45);
 }
 
 #[test]
 fn power_may_go_at_any_step_of_a_delta_that_is_given_up() {
-    cut_everywhere(6, 60);
+    cut_everywhere(&Bench::new(), 6, 60);
+}
+
+#[test]
+fn power_may_go_at_any_step_of_the_first_install_on_a_device() {
+    cut_everywhere(&Bench::on_devices(), 0, 40);
+}
+
+#[test]
+fn power_may_go_at_any_step_of_an_install_on_a_device_with_a_new_trust_root() {
+    cut_everywhere(&Bench::on_devices(), 1, 50);
+}
+
+#[test]
+fn power_may_go_at_any_step_of_an_install_on_a_device_that_falls_back() {
+    cut_everywhere(&Bench::on_devices(), 2, 30);
+}
+
+#[test]
+fn power_may_go_at_any_step_of_an_install_by_delta_from_device_to_device() {
+    cut_everywhere(&Bench::on_devices(), 5, 45);
 }

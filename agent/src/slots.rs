@@ -1,139 +1,130 @@
-//! The two slots, each a directory with `image` and `manifest.json`.
+//! The two slots an image can lie in, behind a trait: directories, or devices as a bootloader knows them.
 //!
-//! A slot without `manifest.json` is empty. The manifest goes first and comes last, so a slot
-//! that has one has the whole image that belongs to it, at whatever instant the power went.
-//! The agent only ever writes to the idle slot; which one is active is in the state file.
+//! Of each slot `STATE/slots/a|b/manifest.json` says what lies in it; a slot without one is empty. The
+//! manifest goes first and comes last, so a slot that has one has the whole image that belongs to it, at
+//! whatever instant the power went. The agent only ever writes to the idle slot; which one is active is in
+//! the state file.
+
+mod device;
+mod directory;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use ota::Manifest;
+
+use crate::AgentError;
 use crate::files::{self, Files};
 use crate::update::Slot;
 
-/// The slots of one state directory.
+pub(crate) use device::DeviceSlots;
+pub use device::Devices;
+pub(crate) use directory::DirectorySlots;
+
+/// Where images are kept.
+pub(crate) trait Slots: Send + Sync {
+    /// The image of a slot: a file, or a device whose first bytes it is.
+    fn image(&self, slot: Slot) -> PathBuf;
+
+    /// The signed manifest of a slot; not there while the slot is empty.
+    #[cfg(test)]
+    fn manifest(&self, slot: Slot) -> PathBuf;
+
+    /// The most bytes that an image in this slot can have.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    fn room(&self, slot: Slot) -> io::Result<u64>;
+
+    /// Puts a verified, durable image file into a slot, and its signed manifest with it. The file is gone
+    /// then.
+    ///
+    /// # Errors
+    /// What the file system said, or that the device holds something else than was written; the slot is then
+    /// empty or as it was, never mixed.
+    fn install(
+        &self,
+        files: &dyn Files,
+        slot: Slot,
+        image: &Path,
+        signed: &[u8],
+        manifest: &Manifest,
+    ) -> io::Result<()>;
+
+    /// Makes a file of the image in a slot again, when it lies there with this very manifest; the slot may be
+    /// empty then. Anything else in the slot stays. What was taken is to be checked anew.
+    ///
+    /// # Errors
+    /// What the file system said.
+    fn take_back(
+        &self,
+        files: &dyn Files,
+        slot: Slot,
+        image: &Path,
+        signed: &[u8],
+        size: u64,
+    ) -> io::Result<()>;
+}
+
+/// The slots of a state directory: the devices, where there are any.
+///
+/// # Errors
+/// [`AgentError::SlotDevice`].
+pub(crate) fn of(state: &Path, devices: Option<Devices>) -> Result<Arc<dyn Slots>, AgentError> {
+    Ok(match devices {
+        None => Arc::new(DirectorySlots::new(state)),
+        Some(devices) => {
+            devices.check()?;
+            Arc::new(DeviceSlots::new(state, devices))
+        }
+    })
+}
+
+/// The directories below `STATE/slots` that say what lies in the slots.
 #[derive(Clone, Debug)]
-pub(crate) struct Slots {
+struct Papers {
     dir: PathBuf,
 }
 
-impl Slots {
-    /// The slots under `state`.
-    #[must_use]
-    pub(crate) fn new(state: &Path) -> Self {
+impl Papers {
+    fn new(state: &Path) -> Self {
         Self {
             dir: state.join("slots"),
         }
     }
 
-    /// The image of a slot.
-    #[must_use]
-    pub(crate) fn image(&self, slot: Slot) -> PathBuf {
-        self.dir.join(slot.as_str()).join("image")
+    fn dir(&self, slot: Slot) -> PathBuf {
+        self.dir.join(slot.as_str())
     }
 
-    /// The signed manifest of a slot; not there while the slot is empty.
-    #[must_use]
-    pub(crate) fn manifest(&self, slot: Slot) -> PathBuf {
-        self.dir.join(slot.as_str()).join("manifest.json")
+    fn manifest(&self, slot: Slot) -> PathBuf {
+        self.dir(slot).join("manifest.json")
     }
 
-    /// Moves a verified, durable image file into a slot, and its signed manifest with it.
-    ///
-    /// # Errors
-    /// What the file system said; the slot is then empty or as it was, never mixed.
-    pub(crate) fn install(
-        &self,
-        files: &dyn Files,
-        slot: Slot,
-        image: &Path,
-        manifest: &[u8],
-    ) -> io::Result<()> {
-        let dir = self.dir.join(slot.as_str());
+    /// The slot is empty, durably.
+    fn empty(&self, files: &dyn Files, slot: Slot) -> io::Result<()> {
+        let dir = self.dir(slot);
         files.create_dir(&dir)?;
         files.sync_dir(&self.dir)?;
         files.remove(&self.manifest(slot))?;
-        files.sync_dir(&dir)?;
-        files.rename(image, &self.image(slot))?;
-        files.sync_dir(&dir)?;
-        files::replace(files, &self.manifest(slot), manifest)
+        files.sync_dir(&dir)
     }
 
-    /// Takes the image of a slot out again, when it lies there with this very manifest; the slot
-    /// is then empty. Anything else in the slot stays.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub(crate) fn take_back(
-        &self,
-        files: &dyn Files,
-        slot: Slot,
-        image: &Path,
-        manifest: &[u8],
-    ) -> io::Result<()> {
-        let path = self.manifest(slot);
-        match std::fs::read(&path) {
-            Ok(bytes) if bytes == manifest => {}
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+    /// The slot has its image.
+    fn fill(&self, files: &dyn Files, slot: Slot, signed: &[u8]) -> io::Result<()> {
+        files::replace(files, &self.manifest(slot), signed)
+    }
+
+    /// Whether the slot has an image with this very manifest.
+    fn has(&self, slot: Slot, signed: &[u8]) -> io::Result<bool> {
+        match std::fs::read(self.manifest(slot)) {
+            Ok(bytes) => Ok(bytes == signed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
-        files.remove(&path)?;
-        files.sync_dir(&self.dir.join(slot.as_str()))?;
-        files.rename(&self.image(slot), image)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::files::Disk;
-    use crate::files::tests::PowerCut;
-
-    #[test]
-    fn at_every_cut_a_slot_with_a_manifest_has_its_image() {
-        let mut finished = false;
-        for operations in 0..40 {
-            let dir = tempfile::tempdir().unwrap();
-            let slots = Slots::new(dir.path());
-            let partial = dir.path().join("partial");
-            fs::write(&partial, "old image").unwrap();
-            slots.install(&Disk, Slot::B, &partial, b"old").unwrap();
-            fs::write(&partial, "new image").unwrap();
-            let cut = PowerCut::after(operations);
-            let done = slots.install(&cut, Slot::B, &partial, b"new").is_ok();
-            match fs::read_to_string(slots.manifest(Slot::B)) {
-                Ok(manifest) => assert_eq!(
-                    fs::read_to_string(slots.image(Slot::B)).unwrap(),
-                    format!("{manifest} image"),
-                    "after {operations} operations"
-                ),
-                Err(_) => assert!(!done),
-            }
-            // The device starts again: from what is left, the install can be done.
-            if !partial.exists() {
-                fs::write(&partial, "new image").unwrap();
-            }
-            slots.install(&Disk, Slot::B, &partial, b"new").unwrap();
-            assert_eq!(fs::read(slots.image(Slot::B)).unwrap(), b"new image");
-            finished |= done;
-        }
-        assert!(finished, "the loop must reach past the last operation");
-    }
-
-    #[test]
-    fn the_other_slot_is_not_touched() {
-        let dir = tempfile::tempdir().unwrap();
-        let slots = Slots::new(dir.path());
-        for (slot, image) in [(Slot::A, "one"), (Slot::B, "two")] {
-            let partial = dir.path().join("partial");
-            fs::write(&partial, image).unwrap();
-            slots
-                .install(&Disk, slot, &partial, image.as_bytes())
-                .unwrap();
-        }
-        assert_eq!(fs::read(slots.image(Slot::A)).unwrap(), b"one");
-        assert_eq!(fs::read(slots.manifest(Slot::A)).unwrap(), b"one");
-    }
-}
+mod tests;
