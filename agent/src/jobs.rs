@@ -3,7 +3,7 @@
 //! Whatever arrives is the server's word only: nothing here is believed about an image.
 
 use ota::JobId;
-use ota::job::{INSTALL_OPERATION, MAX_DETAIL_VALUE_BYTES};
+use ota::job::{INSTALL_OPERATION, MAX_DETAIL_VALUE_BYTES, is_unprintable};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -298,7 +298,7 @@ fn read_token(token: &str) -> Option<(bool, u64)> {
 fn printable(text: &str) -> String {
     let text: String = text
         .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
+        .map(|c| if is_unprintable(c) { ' ' } else { c })
         .collect();
     bounded(text.trim(), MAX_DETAIL_VALUE_BYTES).to_string()
 }
@@ -465,7 +465,7 @@ mod tests {
         fn no_reason_breaks_the_bound_of_a_status_value(reason in "\\PC{0,2000}|[\\x00-\\x20é€]{0,900}") {
             let value = printable(&reason);
             prop_assert!(value.len() <= MAX_DETAIL_VALUE_BYTES);
-            prop_assert!(!value.chars().any(char::is_control));
+            prop_assert!(!value.chars().any(is_unprintable));
         }
 
         #[test]

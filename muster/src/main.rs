@@ -8,6 +8,7 @@ mod cli;
 mod client;
 mod config;
 mod credentials;
+mod printable;
 mod secret;
 mod serve;
 mod shell;
@@ -26,7 +27,11 @@ fn main() -> ExitCode {
     };
     done.unwrap_or_else(|error| {
         // Nothing can be done where standard error itself is gone.
-        let _ = writeln!(std::io::stderr(), "muster: {error:#}");
+        let _ = writeln!(
+            std::io::stderr(),
+            "muster: {}",
+            printable::error(&format!("{error:#}"))
+        );
         ExitCode::FAILURE
     })
 }

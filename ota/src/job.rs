@@ -317,7 +317,20 @@ pub struct Rejected {
     pub execution_state: Option<JobExecutionState>,
 }
 
-/// Whether `details` keep their bounds; the error names the first that does not.
+/// `true` for what a value of `statusDetails` may not have, `\p{C}` in AWS's pattern `[^\p{C}]+`: control and format
+/// characters, private use and non-characters. What Unicode has not assigned yet is let through: that changes by version.
+#[must_use]
+pub fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}' | '\u{891}'
+            | '\u{8e2}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{e000}'..='\u{f8ff}' | '\u{fdd0}'..='\u{fdef}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}' | '\u{f0000}'..='\u{10ffff}')
+        || u32::from(c) & 0xfffe == 0xfffe
+}
+
+/// Whether `details` keep their bounds and AWS's patterns; the error names the first that does not.
 ///
 /// # Errors
 /// What a `Rejected` message should say.
@@ -333,6 +346,19 @@ pub fn check_details(details: &StatusDetails) -> Result<(), String> {
             return Err(format!(
                 "a statusDetails key has {} bytes; 1 to {MAX_DETAIL_KEY_BYTES} are possible",
                 key.len()
+            ));
+        }
+        let fits = |c: char| c.is_ascii_alphanumeric() || ":_-".contains(c);
+        if let Some(c) = key.chars().find(|c| !fits(*c)) {
+            return Err(format!(
+                "the statusDetails key `{}` has the character {c:?}; letters, digits, `:`, `_` and `-` are possible",
+                key.escape_debug()
+            ));
+        }
+        if let Some(c) = value.chars().find(|c| is_unprintable(*c)) {
+            return Err(format!(
+                "the statusDetails value of `{key}` has the character {}, which shows nothing or moves what is shown; leave it out",
+                c.escape_unicode()
             ));
         }
         if value.is_empty() || value.len() > MAX_DETAIL_VALUE_BYTES {
@@ -446,5 +472,35 @@ mod tests {
         assert!(check_details(&pair(MAX_DETAIL_KEY_BYTES + 1, 1)).is_err());
         assert!(check_details(&pair(1, MAX_DETAIL_VALUE_BYTES + 1)).is_err());
         assert!(check_details(&pair(0, 1)).is_err());
+    }
+
+    #[test]
+    fn details_have_the_characters_that_aws_takes() {
+        let check = |key: &str, value: &str| {
+            check_details(&StatusDetails::from([(key.to_owned(), value.to_owned())]))
+        };
+        for value in ["Grüße, 東京 🙂", " ~!\"\\", "é\u{301}"] {
+            assert_eq!(check("a:b_c-9", value), Ok(()), "{value:?}");
+        }
+        for value in [
+            "\u{1b}[31mred",
+            "two\nlines",
+            "bell\u{7}",
+            "c1\u{9b}31m",
+            "turned\u{202e}",
+            "tab\t",
+            "\u{feff}bom",
+            "\u{e000}",
+            "\u{ffff}",
+            "\0",
+        ] {
+            let why = check("k", value).unwrap_err();
+            assert!(why.contains("`k`") && why.contains("\\u{"), "{why}");
+            assert!(!why.chars().any(char::is_control), "{why:?}");
+        }
+        for key in ["a b", "k\u{1b}", "ä", "a.b", "a\n"] {
+            let why = check(key, "v").unwrap_err();
+            assert!(!why.chars().any(char::is_control), "{why:?}");
+        }
     }
 }

@@ -78,4 +78,5 @@ pub use prove::{
     CounterExample, Invariant, InvariantError, InvariantText, Needs, Population, Proof,
 };
 pub use realm::{Realm, UnresolvedDeny};
+pub use shown::misleads;
 pub use suggest::{Allowance, Observed, suggest};

@@ -25,7 +25,8 @@ pub(crate) fn shown(text: &str, max_chars: usize) -> String {
 
 /// Whether printing `c` would do anything but show a character: start a line, move the cursor,
 /// turn the direction of writing, or show nothing at all.
-pub(crate) fn misleads(c: char) -> bool {
+#[must_use]
+pub fn misleads(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')

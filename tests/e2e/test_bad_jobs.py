@@ -8,6 +8,7 @@ from botocore.exceptions import ClientError
 from api import iot
 from devices import outcome, thing_arn
 from release import Team
+from server import muster
 from test_jobs import Jobs, job  # noqa: F401 - a fixture
 
 MEGABYTE = 1_000_000
@@ -41,17 +42,26 @@ def test_a_document_of_a_megabyte_is_refused_wherever_it_comes(shared, device, f
     client.create_job(jobId=name, targets=target, document=json.dumps({"x": "y" * (32 * 1024 - 9)}))
 
 
-def test_a_device_that_says_a_megabyte_is_told_so_and_its_job_stays(shared, device, connect, job):  # noqa: F811
+def test_a_device_that_says_a_megabyte_or_what_no_terminal_should_get_is_told_so_and_its_job_stays(shared, device, connect, job):  # noqa: F811
     lamp = device()
     name = job(lamp.name)
     jobs = Jobs(connect(shared, lamp), lamp.name).listen("+/update/+")
     for body in ({"status": "IN_PROGRESS", "statusDetails": {"x": "y" * 100_000}},
                  {"status": "IN_PROGRESS", "statusDetails": {f"k{n}": "v" for n in range(1000)}},
+                 {"status": "IN_PROGRESS", "statusDetails": {"reason": "\x1b]0;mine\x07\x1b[31mred"}},
+                 {"status": "IN_PROGRESS", "statusDetails": {"reason": "one\nlamp-2  all  SUCCEEDED"}},
+                 {"status": "IN_PROGRESS", "statusDetails": {"a\x1b[2J": "v"}},
                  {"status": "IN_PROGRESS", "clientToken": "t" * 100_000}):
         topic, answer = jobs.ask(f"{name}/update", body)
         assert topic.endswith("/rejected") and answer["code"] == "InvalidRequest", str(answer)[:300]
     assert iot(shared).describe_job_execution(jobId=name, thingName=lamp.name)["execution"]["status"] == "QUEUED"
     assert jobs.ask(f"{name}/update", {"status": "SUCCEEDED"})[0].endswith("/accepted")
+
+
+def test_an_error_puts_nothing_on_the_operators_terminal_but_characters(tmp_path):
+    said = muster("device", "list", "--data", "no\x1b]0;mine\x07\nmuster: done", cwd=tmp_path)
+    assert said.returncode == 1 and said.stderr.startswith("muster: "), said
+    assert "\\u{1b}]0;mine\\u{7}\n  muster: done" in said.stderr, said.stderr
 
 
 @pytest.mark.parametrize("cron, words", [

@@ -1,6 +1,9 @@
 //! How verbs answer: JSON for programs, plain lines for people.
 
-use crate::cli::Global;
+use crate::{
+    cli::Global,
+    printable::{cell, lines},
+};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use std::io::{BufRead as _, IsTerminal as _, Write as _, stderr, stdin};
@@ -10,7 +13,7 @@ pub(super) fn json(value: &Value) -> anyhow::Result<()> {
     line(&serde_json::to_string_pretty(value).context("print")?)
 }
 
-/// Prints one line. A reader that went away (`| head`) is no error.
+/// Prints for programs, as it is. A reader that went away (`| head`) is no error.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("print"),
@@ -18,9 +21,14 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Prints for people: devices and packages put words of their own into what is shown.
+pub(super) fn told(text: &str) -> anyhow::Result<()> {
+    line(&lines(text))
+}
+
 /// Says something beside the answer, on standard error.
 pub(super) fn warn(text: &str) -> anyhow::Result<()> {
-    writeln!(stderr(), "{text}").context("print")
+    writeln!(stderr(), "{}", lines(text)).context("print")
 }
 
 /// Prints the answer as JSON, or what `text` makes of it.
@@ -32,7 +40,7 @@ pub(super) fn answer(
     if global.json {
         json(value)
     } else {
-        line(&text(value))
+        told(&text(value))
     }
 }
 
@@ -57,7 +65,7 @@ pub(super) fn confirm(yes: bool, question: &str) -> anyhow::Result<()> {
     if !stdin().is_terminal() {
         bail!("{question} It cannot be asked without a terminal: say --yes");
     }
-    write!(stderr(), "{question} [y/N] ").context("ask")?;
+    write!(stderr(), "{} [y/N] ", lines(question)).context("ask")?;
     let mut reply = String::new();
     stdin()
         .lock()
@@ -70,8 +78,12 @@ pub(super) fn confirm(yes: bool, question: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Columns with two spaces between, each as wide as its widest cell.
+/// Columns with two spaces between, each as wide as its widest cell. A cell stays in its line, whatever is in it.
 pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|text| cell(text)).collect())
+        .collect();
     let width = |column: usize| {
         let cells = rows
             .iter()
@@ -111,5 +123,14 @@ mod tests {
             ],
         );
         assert_eq!(text, "a     name\nlong  x\ns     y");
+    }
+
+    #[test]
+    fn a_cell_begins_no_row_and_moves_nothing() {
+        let text = super::table(
+            &["a", "b"],
+            &[vec!["\u{1b}[31m\nlamp-2".into(), "y".into()]],
+        );
+        assert_eq!(text, "a                      b\n\\u{1b}[31m\\u{a}lamp-2  y");
     }
 }

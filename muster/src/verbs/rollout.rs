@@ -4,6 +4,7 @@ use super::{client, output, rollout_file};
 use crate::{
     cli::{Global, Rollout},
     client::{Client, encode},
+    printable::{cell, lines},
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -112,9 +113,9 @@ fn watch(global: &Global, client: &Client, id: &str) -> anyhow::Result<()> {
             shown.to_string()
         } else if in_place {
             let pace = pace.note(Instant::now(), &shown);
-            format!("{}\n  {pace}", drawn(&shown))
+            lines(&format!("{}\n  {pace}", drawn(&shown)))
         } else {
-            waves(&shown)
+            lines(&waves(&shown))
         };
         if text != last {
             if in_place && !last.is_empty() {
@@ -279,7 +280,7 @@ fn csv(rollout: &Value) -> String {
                 format!(
                     "{},{}",
                     COLUMNS
-                        .map(|key| quoted(output::field(execution, key)))
+                        .map(|key| quoted(&cell(output::field(execution, key))))
                         .join(","),
                     quoted(&details.unwrap_or_default())
                 )
