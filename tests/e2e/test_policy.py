@@ -435,6 +435,15 @@ def test_policy_explain_takes_another_client_id_for_connect(shared, device):
     assert told["decision"] == "ImplicitDeny"
 
 
+@pytest.mark.parametrize("action", ["publish", "receive", "retainpublish"])
+def test_policy_explain_takes_no_filter_for_a_topic(shared, device, action):
+    lamp = device()
+    ask = ("policy", "explain", "--device", lamp.name, "--topic", f"cmd/{lamp.name}/#", "--action")
+    said = shared.refused(*ask, action)
+    assert "has no + or #" in said and "subscribe" in said and f"cmd/{lamp.name}/#" in said, said
+    assert shared.json(*ask, "subscribe")["decision"] == "Allow"
+
+
 def test_policy_explain_of_what_does_not_exist_is_an_error(shared, device):
     assert "nobody" in shared.refused("policy", "explain", "--device", "nobody", "--action", "publish", "--topic", "x")
     assert "dance" in shared.refused("policy", "explain", "--device", device().name, "--action", "dance", "--topic", "x")

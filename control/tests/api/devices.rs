@@ -98,6 +98,11 @@ fn decisions_are_explained() {
         json!({"thingName": "lamp-1", "action": "publish"}),
         json!({"thingName": "lamp-1", "action": "fly", "topic": "t"}),
         json!({"thingName": "lamp-1", "action": "connect", "topic": "t"}),
+        json!({"thingName": "lamp-1", "action": "publish", "topic": "dt/lamp-1/#"}),
+        json!({"thingName": "lamp-1", "action": "receive", "topic": "cmd/+/t"}),
+        json!({"thingName": "lamp-1", "action": "retainpublish", "topic": "dt/lamp-1/+"}),
+        json!({"thingName": "lamp-1", "action": "publish", "topic": ""}),
+        json!({"thingName": "lamp-1", "action": "subscribe", "topic": "cmd/#/t"}),
     ] {
         assert_eq!(
             house.refused("POST", "/muster/v1/policies/explain", &bad).0,

@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use broker::topic::{TopicFilter, TopicName};
 use ca::CertificateId;
 use fleet::{CertificateStatus, ThingName};
 use http::Method;
@@ -84,6 +85,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             )));
         }
     };
+    judged_as(action, &name)?;
     if name.len().max(client_id.len()) > MAX_NAME_BYTES {
         return Err(ApiError::invalid(format!(
             "topic and clientId have at most {MAX_NAME_BYTES} bytes"
@@ -125,6 +127,30 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         text: explanation.to_string(),
         explanation,
     })
+}
+
+/// What no packet can ask for has no answer: "allow" for it would be none.
+fn judged_as(action: Action, topic: &str) -> Result<(), ApiError> {
+    let refused = match action {
+        Action::Publish | Action::Receive | Action::RetainPublish if topic.contains(['+', '#']) => {
+            Some(format!(
+                "a topic name has no + or #, and {action} is judged by one; name one topic, or ask about the filter with the action subscribe"
+            ))
+        }
+        Action::Publish | Action::Receive | Action::RetainPublish => topic
+            .parse::<TopicName>()
+            .err()
+            .map(|error| error.to_string()),
+        Action::Subscribe => topic
+            .parse::<TopicFilter>()
+            .err()
+            .map(|error| error.to_string()),
+        _ => None,
+    };
+    match refused {
+        Some(why) => Err(ApiError::invalid(format!("topic {topic:?}: {why}"))),
+        None => Ok(()),
+    }
 }
 
 /// The certificate whose policies are explained: an active one where there is one.
