@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use broker::Broker;
+use broker::tls::Sampler;
 use ca::Authority;
 use fleet::provisioning::RegistrationDesk;
 use fleet::{Fleet, RevocationFaces};
@@ -143,6 +144,7 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
         account: parts.account,
         region: parts.region,
         started: SystemTime::now(),
+        refusals: Sampler::new(),
         uploads: Arc::new(Semaphore::new(upload::MAX_UPLOADS)),
     });
     Ok([

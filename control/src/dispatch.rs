@@ -93,18 +93,22 @@ struct Asked {
 impl Asked {
     async fn answer(self, request: Request) -> Response {
         let (operation, peer) = (self.operation.name, self.peer.address);
+        let rooms = Arc::clone(&self.rooms);
         let (head, mut body) = request.into_parts();
         match self.judge(head, &mut body).await {
             Ok(answer) => answer.into_response(),
             Err(error) => {
                 discard(body).await;
-                tracing::info!(
-                    operation,
-                    %peer,
-                    code = error.code,
-                    message = ?error.message,
-                    "request refused"
-                );
+                if let Some(left_out) = rooms.refusals.take_counting() {
+                    tracing::info!(
+                        operation,
+                        %peer,
+                        code = error.code,
+                        message = ?error.message,
+                        left_out,
+                        "request refused"
+                    );
+                }
                 error.into_response()
             }
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use broker::Broker;
+use broker::tls::Sampler;
 use ca::Authority;
 use fleet::provisioning::RegistrationDesk;
 use fleet::{Fleet, RevocationFaces};
@@ -30,6 +31,8 @@ pub(crate) struct Rooms {
     pub(crate) region: String,
     /// When this process started.
     pub(crate) started: SystemTime,
+    /// Lines about refused requests, which anybody can cause.
+    pub(crate) refusals: Sampler,
     /// One permit per upload under way.
     pub(crate) uploads: Arc<Semaphore>,
 }

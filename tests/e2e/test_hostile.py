@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import socket
 import ssl
 import struct
@@ -18,7 +19,8 @@ from clients import WAIT_S
 from wire import Closed, WebSocket, Wire
 
 NOISE_S = float(os.environ.get("MUSTER_NOISE_S", "60"))
-HALF_OPEN = 1000
+# More than any port has places for.
+HALF_OPEN = 1200
 PORTS = ("mqtt", "wss", "https", "http")
 # The start of a TLS 1.2 or 1.3 handshake record that promises more than ever comes.
 BROKEN_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(32))
@@ -176,6 +178,37 @@ def test_a_thousand_half_open_handshakes(shared, device, healthy, port, record_p
             raw.close()
     rounds, slowest = healthy.check()
     record_property("measured", f"{HALF_OPEN} half-open handshakes at {port}: {rounds} round trips of a healthy device, slowest {slowest:.0f} ms")
+
+
+def test_refused_requests_do_not_fill_the_log(server):
+    """Nobody needs a credential to be refused, so most of a flood is counted only."""
+    context = ssl.create_default_context(cafile=server.root)
+
+    def refused(count):
+        with socket.create_connection(server.place("https"), timeout=WAIT_S) as raw, context.wrap_socket(raw, server_hostname="localhost") as stream:
+            sent = threading.Thread(target=lambda: stream.sendall(b"GET /things HTTP/1.1\r\nHost: localhost\r\n\r\n" * count), daemon=True)
+            sent.start()
+            answers = b""
+            while answers.count(b"HTTP/1.1 403") < count:
+                more = stream.recv(65536)
+                assert more, "the server closed the connection"
+                answers += more
+            sent.join(WAIT_S)
+
+    def left_out():
+        lines = [line for line in server.stderr().splitlines() if "request refused" in line]
+        return len(lines), sum(int(re.search(r"left_out=(\d+)", re.sub(r"\x1b\[[0-9;]*m", "", line))[1]) for line in lines)
+
+    asked = 2000
+    refused(asked)
+    deadline = time.monotonic() + WAIT_S
+    while not left_out()[1]:
+        assert time.monotonic() < deadline, "what was left out is said in a later line"
+        refused(1)
+        asked += 1
+        time.sleep(0.05)
+    lines, others = left_out()
+    assert lines < asked / 4 and asked / 2 < lines + others <= asked
 
 
 @pytest.mark.parametrize("qos", [0, 1])

@@ -105,6 +105,7 @@ async fn told(
 
 async fn enrol(rooms: Arc<Rooms>, peer: Peer, wanted: Wanted, request: Request) -> Response {
     let address = peer.address;
+    let own = Arc::clone(&rooms);
     let (head, mut body) = request.into_parts();
     let done = match message::request(&head.headers, &mut body).await {
         Err(error) => Err(error),
@@ -117,7 +118,9 @@ async fn enrol(rooms: Arc<Rooms>, peer: Peer, wanted: Wanted, request: Request) 
         .flatten(),
     };
     done.unwrap_or_else(|error| {
-        tracing::info!(peer = %address, ?wanted, code = error.code, message = ?error.message, "EST request refused");
+        if let Some(left_out) = own.refusals.take_counting() {
+            tracing::info!(peer = %address, ?wanted, code = error.code, message = ?error.message, left_out, "EST request refused");
+        }
         refused(&error)
     })
 }

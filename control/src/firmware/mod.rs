@@ -164,6 +164,7 @@ async fn answer(
     work: impl FnOnce(&Rooms, Device) -> Result<Response, ApiError> + Send + 'static,
 ) -> Response {
     let address = peer.address;
+    let own = Arc::clone(&rooms);
     let done = tokio::task::spawn_blocking(move || {
         let device = identify(&rooms, &peer)?;
         work(&rooms, device)
@@ -173,7 +174,9 @@ async fn answer(
     match done.flatten() {
         Ok(response) => response,
         Err(error) => {
-            tracing::info!(peer = %address, code = error.code, message = ?error.message, "firmware refused");
+            if let Some(left_out) = own.refusals.take_counting() {
+                tracing::info!(peer = %address, code = error.code, message = ?error.message, left_out, "firmware refused");
+            }
             error.into_response()
         }
     }
