@@ -239,6 +239,7 @@ struct FileLimits {
     topic_bytes: Option<usize>,
     topic_levels: Option<usize>,
     session_subscriptions: Option<usize>,
+    session_subscription_bytes: Option<usize>,
     topic_aliases: Option<u16>,
     topic_aliases_outgoing: Option<u16>,
     session_held_bytes: Option<usize>,
@@ -270,6 +271,7 @@ struct FileBounds {
     topic_bytes: Option<usize>,
     topic_levels: Option<usize>,
     session_subscriptions: Option<usize>,
+    session_subscription_bytes: Option<usize>,
     topic_aliases: Option<u16>,
     topic_aliases_outgoing: Option<u16>,
     session_inflight_messages: Option<u16>,
@@ -285,6 +287,10 @@ impl FileBounds {
             ("topic_bytes", self.topic_bytes),
             ("topic_levels", self.topic_levels),
             ("session_subscriptions", self.session_subscriptions),
+            (
+                "session_subscription_bytes",
+                self.session_subscription_bytes,
+            ),
             ("topic_aliases", self.topic_aliases.map(usize::from)),
             (
                 "topic_aliases_outgoing",
@@ -314,6 +320,7 @@ impl FileBounds {
             topic_bytes: self.topic_bytes,
             topic_levels: self.topic_levels,
             session_subscriptions: self.session_subscriptions,
+            session_subscription_bytes: self.session_subscription_bytes,
             topic_aliases: self.topic_aliases,
             topic_aliases_outgoing: self.topic_aliases_outgoing,
             session_inflight_messages: self.session_inflight_messages,
@@ -361,6 +368,11 @@ impl FileLimits {
             &mut to.session_subscriptions,
             "session_subscriptions",
             self.session_subscriptions,
+        )?;
+        set(
+            &mut to.session_subscription_bytes,
+            "session_subscription_bytes",
+            self.session_subscription_bytes,
         )?;
         set(&mut to.topic_aliases, "topic_aliases", self.topic_aliases)?;
         set(

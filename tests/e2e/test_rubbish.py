@@ -216,6 +216,22 @@ def test_a_hundred_thousand_subscriptions_of_one_client_are_bounded(guarded):
     assert memory(server) - before < 64 * MB
 
 
+def test_a_thousand_subscriptions_to_long_filters_are_bounded_in_bytes(guarded):
+    server, rude, healthy = guarded
+    granted, refused = 0, 0
+    with Wire(server, rude) as client:
+        assert client.open(rude.name) == 0
+        for packet_id in range(1, 1001):
+            long = string(f"{packet_id:04}/" + "x" * 59_995)
+            client.send(packet(8, struct.pack(">H", packet_id) + b"\0" + long + b"\0", flags=2))
+            kind, _, body = client.packet()
+            assert kind == wire.SUBACK
+            granted += body[3:].count(0)
+            refused += body[3:].count(0x97)
+        healthy.is_served()
+    assert (granted, refused) == (MB // 60_000, 1000 - MB // 60_000)
+
+
 def test_the_alias_table_is_bounded(guarded):
     server, rude, healthy = guarded
     alias = lambda n: b"\x23" + struct.pack(">H", n)

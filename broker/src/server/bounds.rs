@@ -21,6 +21,8 @@ pub struct SessionBounds {
     pub topic_levels: Option<usize>,
     /// Subscriptions of one session.
     pub session_subscriptions: Option<usize>,
+    /// Bytes of the filters of one session's subscriptions, all together.
+    pub session_subscription_bytes: Option<usize>,
     /// Highest topic alias a client may use.
     pub topic_aliases: Option<u16>,
     /// Highest topic alias used towards a client that allows any.
@@ -64,6 +66,10 @@ impl SessionBounds {
             topic_levels: choice.of(self.topic_levels, other.topic_levels),
             session_subscriptions: choice
                 .of(self.session_subscriptions, other.session_subscriptions),
+            session_subscription_bytes: choice.of(
+                self.session_subscription_bytes,
+                other.session_subscription_bytes,
+            ),
             topic_aliases: choice.of(self.topic_aliases, other.topic_aliases),
             topic_aliases_outgoing: choice
                 .of(self.topic_aliases_outgoing, other.topic_aliases_outgoing),
@@ -104,6 +110,7 @@ impl Bounds {
             topic_bytes: Some(limits.topic_bytes),
             topic_levels: Some(limits.topic_levels),
             session_subscriptions: Some(limits.session_subscriptions),
+            session_subscription_bytes: Some(limits.session_subscription_bytes),
             topic_aliases: Some(limits.topic_aliases),
             topic_aliases_outgoing: Some(limits.topic_aliases_outgoing),
             session_inflight_messages: Some(limits.session_inflight_messages),
@@ -190,6 +197,9 @@ fn apply(settings: Settings, bounds: SessionBounds) -> Settings {
         subscriptions_max: bounds
             .session_subscriptions
             .unwrap_or(settings.subscriptions_max),
+        subscription_bytes_max: bounds
+            .session_subscription_bytes
+            .unwrap_or(settings.subscription_bytes_max),
         topic_alias_max: bounds.topic_aliases.unwrap_or(settings.topic_alias_max),
         topic_alias_outgoing_max: bounds
             .topic_aliases_outgoing
@@ -255,6 +265,8 @@ mod tests {
             let settings = bounds.of(Some(listener), &standing(thing, groups));
             assert_eq!(settings.topic_levels_max, expected, "{thing} {groups:?}");
             assert_eq!(settings.subscriptions_max, limits.session_subscriptions);
+            let bytes = limits.session_subscription_bytes;
+            assert_eq!(settings.subscription_bytes_max, bytes);
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Limits {
     pub topic_levels: usize,
     /// Subscriptions of one session.
     pub session_subscriptions: usize,
+    /// Bytes of the filters of one session's subscriptions, all together.
+    pub session_subscription_bytes: usize,
     /// Highest topic alias a client may use.
     pub topic_aliases: u16,
     /// Highest topic alias used towards a client that allows any.
@@ -84,6 +86,7 @@ impl Default for Limits {
             topic_bytes: TOPIC_MAX_BYTES,
             topic_levels: TOPIC_MAX_LEVELS,
             session_subscriptions: 20_000,
+            session_subscription_bytes: 1024 * 1024,
             topic_aliases: 10,
             topic_aliases_outgoing: 16,
             session_held_bytes: 32 * 1024 * 1024,

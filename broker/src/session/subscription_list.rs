@@ -16,7 +16,24 @@ pub struct Subscriptions(Kept);
 #[derive(Debug, Clone, PartialEq)]
 enum Kept {
     Few(Vec<(TopicFilter, SubscriptionOptions)>),
-    Many(BTreeMap<TopicFilter, SubscriptionOptions>),
+    // Few sessions have so many; boxed, all others are smaller.
+    Many(Box<Many>),
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Many {
+    by_filter: BTreeMap<TopicFilter, SubscriptionOptions>,
+    /// Of the filters, as they were subscribed.
+    bytes: usize,
+}
+
+impl Many {
+    fn insert(&mut self, filter: TopicFilter, options: SubscriptionOptions) {
+        let bytes = filter.as_str().len();
+        if self.by_filter.insert(filter, options).is_none() {
+            self.bytes += bytes;
+        }
+    }
 }
 
 impl Default for Subscriptions {
@@ -31,7 +48,16 @@ impl Subscriptions {
     pub fn len(&self) -> usize {
         match &self.0 {
             Kept::Few(few) => few.len(),
-            Kept::Many(many) => many.len(),
+            Kept::Many(many) => many.by_filter.len(),
+        }
+    }
+
+    /// Bytes of all filters together.
+    #[must_use]
+    pub fn filter_bytes(&self) -> usize {
+        match &self.0 {
+            Kept::Few(few) => few.iter().map(|(filter, _)| filter.as_str().len()).sum(),
+            Kept::Many(many) => many.bytes,
         }
     }
 
@@ -46,7 +72,7 @@ impl Subscriptions {
     pub fn contains(&self, filter: &TopicFilter) -> bool {
         match &self.0 {
             Kept::Few(few) => place(few, filter).is_ok(),
-            Kept::Many(many) => many.contains_key(filter),
+            Kept::Many(many) => many.by_filter.contains_key(filter),
         }
     }
 
@@ -67,7 +93,10 @@ impl Subscriptions {
                     few.insert(at, (filter, options));
                 }
                 Err(_) => {
-                    let mut many: BTreeMap<_, _> = std::mem::take(few).into_iter().collect();
+                    let mut many = Box::<Many>::default();
+                    for (filter, options) in std::mem::take(few) {
+                        many.insert(filter, options);
+                    }
                     many.insert(filter, options);
                     self.0 = Kept::Many(many);
                 }
@@ -88,7 +117,13 @@ impl Subscriptions {
                     true
                 })
             }
-            Kept::Many(many) => many.remove(filter).is_some(),
+            Kept::Many(many) => {
+                let was_there = many.by_filter.remove(filter).is_some();
+                if was_there {
+                    many.bytes -= filter.as_str().len();
+                }
+                was_there
+            }
         }
     }
 
@@ -97,7 +132,7 @@ impl Subscriptions {
     pub fn iter(&self) -> Iter<'_> {
         match &self.0 {
             Kept::Few(few) => Iter::Few(few.iter()),
-            Kept::Many(many) => Iter::Many(many.iter()),
+            Kept::Many(many) => Iter::Many(many.by_filter.iter()),
         }
     }
 
@@ -175,6 +210,8 @@ mod tests {
                 prop_assert_eq!(subscriptions.contains(&filter), expected.contains_key(&filter));
                 prop_assert!(subscriptions.iter().eq(expected.iter()));
                 prop_assert_eq!(subscriptions.iter().len(), expected.len());
+                let bytes: usize = expected.keys().map(|filter| filter.as_str().len()).sum();
+                prop_assert_eq!(subscriptions.filter_bytes(), bytes);
                 prop_assert_eq!(subscriptions.is_empty(), expected.is_empty());
             }
         }

@@ -58,6 +58,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         // As if each filter came in a packet of its own [MQTT-3.8.4-5] [MQTT311-3.8.4-4]: the same one a second time finds
         // the subscription of the first.
         let mut new: HashSet<TopicFilter> = HashSet::new();
+        let mut bytes = self.subscriptions.filter_bytes();
         let requests = subscribe.filters.into_iter().map(|(filter, mut options)| {
             options.id = subscribe.subscription_id;
             // Never refused for its QoS [MQTT-3.2.2-10, 3.8.4-8].
@@ -66,11 +67,13 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             let verdict = if !self.settings.takes_topic(filter.pattern()) {
                 ReasonCode::TopicFilterInvalid
             } else if !existed
-                && self.subscriptions.len() + new.len() >= self.settings.subscriptions_max
+                && (self.subscriptions.len() + new.len() >= self.settings.subscriptions_max
+                    || bytes + filter.as_str().len() > self.settings.subscription_bytes_max)
             {
                 ReasonCode::QuotaExceeded
             } else {
                 if !existed {
+                    bytes += filter.as_str().len();
                     new.insert(filter.clone());
                 }
                 ReasonCode::granted(options.qos)

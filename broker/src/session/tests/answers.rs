@@ -92,6 +92,35 @@ fn the_same_filter_twice_in_one_packet_is_like_two_packets() {
     }
 }
 
+/// However few they are, and those that are gone count no more.
+#[test]
+fn the_bytes_of_filters_end_at_their_bound() {
+    let settings = Settings {
+        subscription_bytes_max: 10,
+        ..Settings::default()
+    };
+    let (mut session, _) = open_with(connect(Version::V5), &settings, None);
+    let verdicts = |requests: &SubscribeRequests| -> Vec<_> {
+        let verdicts = requests.requests.iter().map(|request| request.verdict);
+        verdicts.collect()
+    };
+    let granted = ReasonCode::GrantedQos1;
+    let full = ReasonCode::QuotaExceeded;
+    let first = requests(&mut session, &["abcd", "abcdefg", "123456", "x", "abcd"]);
+    assert_eq!(verdicts(&first), [granted, full, granted, full, granted]);
+    session.subscribed(first, None, &mut Vec::new());
+    let second = requests(&mut session, &["x", "abcd"]);
+    assert_eq!(verdicts(&second), [full, granted]);
+    session.subscribed(second, None, &mut Vec::new());
+    let event = session.handle(unsubscribe(&["abcd"]), NOW, &mut Vec::new());
+    let Ok(Event::Unsubscribe(gone)) = event else {
+        panic!("{event:?}");
+    };
+    session.unsubscribed(gone, &mut Vec::new());
+    let third = requests(&mut session, &["wxyz", "x"]);
+    assert_eq!(verdicts(&third), [granted, full]);
+}
+
 /// [MQTT-3.8.4-3] [MQTT311-3.8.4-3]
 #[test]
 fn a_subscription_is_replaced_by_the_next_to_its_filter() {
