@@ -456,6 +456,15 @@ impl Settings {
             names = vec!["localhost".to_owned()];
             names.extend(host_name().filter(|name| name != "localhost"));
         }
+        // Before anything is made: of a name that can stand in no certificate an authority would be left over.
+        if let Some(wrong) = names
+            .iter()
+            .find(|name| rustls::pki_types::ServerName::try_from(name.as_str()).is_err())
+        {
+            bail!(
+                "name {wrong:?}: a DNS name or an IP address that devices dial (--name muster.example.org, or `names` in the configuration file)"
+            );
+        }
         let account = flags
             .account
             .or(file.account)
@@ -504,8 +513,17 @@ impl Settings {
 }
 
 fn read(path: &Path) -> anyhow::Result<File> {
-    let text = std::fs::read_to_string(path)
+    let bytes = std::fs::read(path)
         .with_context(|| format!("read configuration file {}", path.display()))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().iter().take(at);
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
+        anyhow::anyhow!(
+            "configuration file {}, line {line} (byte {at}): not UTF-8; save the file as UTF-8",
+            path.display()
+        )
+    })?;
     toml::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
 }
 
@@ -583,6 +601,43 @@ mod tests {
         }
         let own = resolve(examples.next().unwrap(), Serve::default()).unwrap();
         assert_eq!(own.limits.own.groups.len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_can_stand_in_no_certificate_is_refused_by_its_flag() {
+        for wrong in ["a b", "", "http://a", "a:1"] {
+            let flags = Serve {
+                names: vec!["localhost".into(), wrong.into()],
+                ..Serve::default()
+            };
+            let said = resolve("", flags).unwrap_err().to_string();
+            assert!(
+                said.contains(&format!("{wrong:?}")) && said.contains("--name"),
+                "{said}"
+            );
+        }
+        let names = [
+            "muster.example.org",
+            "192.0.2.7",
+            "2001:db8::1",
+            "lamp_host",
+        ];
+        let flags = Serve {
+            names: names.map(str::to_owned).to_vec(),
+            ..Serve::default()
+        };
+        assert_eq!(resolve("", flags).unwrap().names, names);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_placed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"account = '1'\nregion = '\xff'\n").unwrap();
+        let said = read(file.path()).unwrap_err().to_string();
+        assert!(
+            said.contains("line 2 (byte 24)") && said.contains("UTF-8"),
+            "{said}"
+        );
     }
 
     #[test]

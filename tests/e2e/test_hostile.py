@@ -418,6 +418,17 @@ def test_a_configuration_that_is_not_understood_whole_stops_the_start(make_serve
     assert not (server.data / "ca").exists(), "nothing was made under a configuration that was not understood"
 
 
+@pytest.mark.parametrize("name", ["a b", ""])
+def test_a_name_that_no_certificate_can_have_is_refused_before_anything_is_made(make_server, name):
+    from server import NotReady
+
+    server = make_server("--name", name, start=False)
+    with pytest.raises(NotReady) as refused:
+        server.start()
+    assert refused.value.code == 1 and "--name" in refused.value.stderr and "URL" not in refused.value.stderr, refused.value
+    assert not server.data.exists()
+
+
 # -- WebSocket frames
 
 PACKET = wire.PING

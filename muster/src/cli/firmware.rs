@@ -276,19 +276,19 @@ pub(crate) struct RolloutStart {
     #[arg(long, value_name = "N/min")]
     pub(crate) rate: Option<String>,
     /// Leave a wave that is good alone for this long before the next one begins, as 10m or 24h
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", allow_hyphen_values = true)]
     pub(crate) soak: Option<String>,
     /// A wave is good once this share of it has succeeded, and bad once that is out of reach [default: all must finish]
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(long, value_name = "PERCENT", value_parser = |text: &str| super::percent(text, 1..=100))]
     pub(crate) success: Option<u8>,
     /// Stop and undo when this share of the finished in a wave has failed
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(long, value_name = "PERCENT", value_parser = |text: &str| super::percent(text, 1..=100))]
     pub(crate) abort_failed: Option<u8>,
     /// … once this many have finished
     #[arg(long, value_name = "N")]
     pub(crate) abort_min: Option<u32>,
     /// The percentage of failures that is usual: stop and undo when there are more, and not by chance
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=49))]
+    #[arg(long, value_name = "PERCENT", value_parser = |text: &str| super::percent(text, 1..=49))]
     pub(crate) alarm: Option<u8>,
     /// Compare updated devices with those not yet updated, and stop and undo where they do worse, and not by chance: in
     /// disconnects, reconnects, authorization-failures, silence or reported; may be repeated

@@ -135,16 +135,16 @@ pub(crate) enum Audit {
 #[derive(Debug, Default, Args)]
 pub(crate) struct Serve {
     /// MQTT over mutual TLS [default: [::]:8883]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     pub(crate) mqtt: Option<SocketAddr>,
     /// MQTT in WebSocket frames over mutual TLS [default: [::]:8884]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     pub(crate) wss: Option<SocketAddr>,
     /// API and firmware over TLS [default: [::]:8443]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     pub(crate) https: Option<SocketAddr>,
     /// Certificate revocation lists, OCSP and issuer certificates, plain HTTP [default: [::]:8880]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
     pub(crate) http: Option<SocketAddr>,
     /// Where the plain HTTP listener is seen from outside, as written into certificates [default: http://NAME:PORT]
     #[arg(long, value_name = "URL")]
@@ -164,6 +164,27 @@ pub(crate) struct Serve {
     pub(crate) config: Option<PathBuf>,
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "an IP address and a port, as 0.0.0.0:8883, 192.0.2.7:8883 or [::]:8883; a host's name is none (--name is for those)".to_owned()
+    })
+}
+
+/// A whole percentage in `range`.
+fn percent(text: &str, range: std::ops::RangeInclusive<u8>) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse();
+    number
+        .ok()
+        .filter(|share| range.contains(share))
+        .ok_or_else(|| {
+            format!(
+                "a whole percentage from {} to {}",
+                range.start(),
+                range.end()
+            )
+        })
+}
+
 fn humane(text: &str) -> Result<std::time::Duration, String> {
     text.parse::<jiff::SignedDuration>()
         .ok()
@@ -179,6 +200,38 @@ mod tests {
     #[test]
     fn declarations_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_value_is_answered_with_flag_value_and_mend() {
+        let start = ["muster", "rollout", "start", "lamp", "1.0", "--group", "g"];
+        for (flag, value, mend) in [
+            ("--abort-failed", "abc", "percentage from 1 to 100"),
+            ("--success", "0", "percentage from 1 to 100"),
+            ("--alarm", "50", "percentage from 1 to 49"),
+        ] {
+            let said = Cli::try_parse_from(start.into_iter().chain([flag, value]))
+                .unwrap_err()
+                .to_string();
+            for word in [flag, value, mend] {
+                assert!(said.contains(word), "{said}");
+            }
+        }
+        for given in [
+            ["--abort-failed", "20%"],
+            ["--alarm", "49"],
+            ["--soak", "-1h"],
+        ] {
+            assert!(Cli::try_parse_from(start.into_iter().chain(given)).is_ok());
+        }
+        for (flag, value) in [("--mqtt", "foo"), ("--https", "localhost:8443")] {
+            let said = Cli::try_parse_from(["muster", "serve", flag, value])
+                .unwrap_err()
+                .to_string();
+            for word in [flag, value, "0.0.0.0:8883"] {
+                assert!(said.contains(word), "{said}");
+            }
+        }
     }
 
     #[test]

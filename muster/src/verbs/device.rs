@@ -135,6 +135,10 @@ fn create(global: &Global, create: DeviceCreate) -> anyhow::Result<()> {
     let name = create
         .name
         .context("name the device, or many of them with --from")?;
+    // Here, where it is known what the word was given for: the server sees a field of a request nobody wrote.
+    let _: fleet::ThingName = name
+        .parse()
+        .map_err(|why| anyhow::anyhow!("NAME {name:?}: {why}"))?;
     let mut body = json!({ "thingName": name, "policyName": create.policy });
     let mut set = |key: &str, value: Value| {
         if let Some(fields) = body.as_object_mut() {

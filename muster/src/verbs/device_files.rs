@@ -28,9 +28,17 @@ impl DeviceFiles {
             name: name.to_owned(),
         };
         if !overwrite && files.path("key").exists() {
+            let key = files.path("key");
+            // The key is written first, and only once the server has made the device.
+            if !files.path("crt").exists() {
+                bail!(
+                    "{} lies there without its certificate: a command was broken off after device {name} was made. Give it a new certificate with `muster device replace {name} --out DIR`, DIR being another directory; then remove this key",
+                    key.display()
+                );
+            }
             bail!(
-                "{} exists already and would be lost: name another directory with --out, or move it away",
-                files.path("key").display()
+                "{} exists already and would be lost: name another directory with --out, or move it away (a device that exists gets a new certificate by `muster device replace {name} --out DIR`)",
+                key.display()
             );
         }
         std::fs::create_dir_all(&files.directory)
@@ -65,7 +73,20 @@ impl DeviceFiles {
             field(answer, "rootPem"),
             store::files::write_public,
         )?;
-        write_firmware_root(&self.directory, answer)
+        write_firmware_root(&self.directory, answer)?;
+        self.sweep()
+    }
+
+    /// Takes away what a command that was broken off left half written. Only in a directory that is called as the
+    /// device: in another, commands for other devices may be writing at this moment. Of those for this device the server
+    /// has just let this one through, and no other.
+    fn sweep(&self) -> anyhow::Result<()> {
+        let called = std::fs::canonicalize(&self.directory)
+            .with_context(|| format!("look at {}", self.directory.display()))?;
+        if called.file_name().is_some_and(|last| last == &*self.name) {
+            store::files::sweep(&self.directory)?;
+        }
+        Ok(())
     }
 
     /// What a person reads: where the files are, and a command that publishes from this device as printed.
@@ -154,6 +175,49 @@ mod tests {
             .unwrap();
         assert!(again.to_string().contains("--out"), "{again}");
         assert_eq!(std::fs::read_to_string(key).unwrap(), "KEY\n");
+    }
+
+    #[test]
+    fn what_a_broken_command_left_is_told_from_a_whole_device_and_swept() {
+        let home = tempfile::tempdir().unwrap();
+        let out = home.path().join("lamp-1");
+        std::fs::create_dir(&out).unwrap();
+        let refused = || {
+            DeviceFiles::prepare(Some(out.clone()), "lamp-1", false)
+                .err()
+                .unwrap()
+                .to_string()
+        };
+        std::fs::write(out.join("lamp-1.key"), "KEY").unwrap();
+        let broken = refused();
+        assert!(
+            broken.contains("broken off")
+                && broken.contains("muster device replace lamp-1 --out DIR"),
+            "{broken}"
+        );
+        std::fs::write(out.join("lamp-1.crt"), "CRT").unwrap();
+        let whole = refused();
+        assert!(
+            !whole.contains("broken off") && whole.contains("device replace lamp-1 --out DIR"),
+            "{whole}"
+        );
+        for name in ["lamp-1.key", "lamp-1.crt"] {
+            std::fs::remove_file(out.join(name)).unwrap();
+        }
+
+        let shared = home.path().join("keys");
+        for directory in [&out, &shared] {
+            std::fs::create_dir_all(directory).unwrap();
+            std::fs::write(directory.join(".writing-aB3"), "half").unwrap();
+            let files = DeviceFiles::prepare(Some(directory.clone()), "lamp-1", false).unwrap();
+            files.write(&answer()).unwrap();
+            assert!(directory.join("lamp-1.crt").exists());
+        }
+        assert!(!out.join(".writing-aB3").exists());
+        assert!(
+            shared.join(".writing-aB3").exists(),
+            "another device's, for all that is known"
+        );
     }
 
     #[test]
