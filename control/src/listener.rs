@@ -9,11 +9,12 @@ use axum::body::Body;
 use broker::tls::{Lobby, Sampler, Seat, explain};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tower::ServiceExt;
 
 use crate::pace::Paced;
@@ -123,7 +124,12 @@ impl Connection {
             seat.while_seated(self.speak(stream, peer)).await;
             return;
         };
-        let accepting = tokio::time::timeout(HANDSHAKE_DEADLINE, tls.accept(stream));
+        let voice = seat.voice();
+        let accepting = tokio::time::timeout(HANDSHAKE_DEADLINE, async {
+            let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            voice.speaks();
+            start.into_stream(Arc::clone(tls.config())).await
+        });
         let Some(accepted) = seat.while_seated(accepting).await else {
             return;
         };

@@ -11,7 +11,7 @@ use crate::topic::{TOPIC_MAX_BYTES, TOPIC_MAX_LEVELS};
 pub struct Limits {
     /// Connections held at once, over all listeners; one more is closed as it is accepted.
     pub connections: usize,
-    /// TLS handshakes and CONNECTs in flight; one more waits until one is through, or has been at it for a second: that
+    /// TLS handshakes and CONNECTs in flight; one more waits until one is through, or has been silent for a second: that
     /// one is closed then. So overload is felt by newcomers before live sessions suffer.
     pub handshakes_in_flight: usize,
     /// From accept to the end of the TLS handshake, and from there to the whole CONNECT.

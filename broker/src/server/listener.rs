@@ -26,7 +26,7 @@ use super::clock::Clock;
 use super::connection;
 use super::hub::Hub;
 use super::identity::{self, Identity};
-use super::lobby::Seat;
+use super::lobby::{Seat, Voice};
 use super::refusal::explain;
 use super::stats::Counters;
 use super::tls::Settings;
@@ -167,10 +167,8 @@ async fn handshake(
     mut place: Place,
 ) {
     let deadline = Instant::now() + hub.limits.handshake_time;
-    let secured = place
-        .handshake
-        .while_seated(secure(socket, &tls, &hub, deadline));
-    let tls = match secured.await {
+    let secured = secure(socket, &tls, &hub, deadline, place.handshake.voice());
+    let tls = match place.handshake.while_seated(secured).await {
         Some(Some(tls)) => tls,
         Some(None) => return counters.handshakes_failed.add(),
         None => return counters.shed.add(),
@@ -208,12 +206,14 @@ async fn secure(
     tls: &Settings,
     hub: &Hub,
     deadline: Instant,
+    voice: Voice,
 ) -> Option<TlsStream<TcpStream>> {
     let peer = socket.peer_addr().ok()?;
     // Before the handshake: its last flight must not wait for a delayed acknowledgement.
     socket.set_nodelay(true).ok()?;
     let accept = async {
         let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        voice.speaks();
         let config = Arc::clone(tls.of(&start.client_hello()));
         let bounded = |tls: &mut ServerConnection| tls.set_buffer_limit(Some(TLS_BUFFER_BYTES));
         start.into_stream_with(config, bounded).await
