@@ -5,6 +5,7 @@ read: the first root and its rotations, thresholds, kinds of keys, rollback, fas
 delegations in their order, names that must be quoted, targets and what replaces them, metadata byte for byte."""
 
 import http.server
+import itertools
 import json
 import threading
 import time
@@ -137,7 +138,7 @@ def not_a_number(what):
     lambda body: body.pop("meta"), lambda body: body.update(meta=[]), lambda body: body.update(meta={}),
     lambda body: body["meta"].update({"snapshot.json": {}}), lambda body: body["meta"].update({"snapshot.json": {"version": -1}}),
     lambda body: body.update(_type="Timestamp"), lambda body: body.pop("_type"),
-], ids=str)
+], ids=itertools.count())
 def test_a_signed_timestamp_that_makes_no_sense_is_refused_and_the_old_one_stays(repo, verifier, edit):  # noqa: F811
     assert verifier.refresh() == 0, verifier.said
     kept = (verifier.metadata / "timestamp.json").read_bytes()
