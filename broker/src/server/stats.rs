@@ -30,7 +30,7 @@ macro_rules! counters {
 counters! {
     /// Sockets accepted.
     accepted,
-    /// Sockets closed at accept because of a bound on connections or handshakes.
+    /// Connections closed because of a bound: at accept, as one too many, or before their CONNECT, to make room for another.
     shed,
     /// TLS handshakes that failed or took too long.
     handshakes_failed,
