@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Condvar, Mutex};
 
 use super::mark::Mark;
+use super::redo::Redo;
 use super::spill::Spilled;
 use super::watch::{Change, Hub};
+use super::window::{self, Edit, Window};
 use crate::error::StoreError;
 
 pub(super) struct Commit {
@@ -28,6 +30,9 @@ pub(super) struct Commit {
     spilled: Mutex<Spilled>,
     /// Only the leader takes it, and who closes.
     mark: Mutex<Mark>,
+    /// Who holds `applying` writes into it.
+    window: Window,
+    redo: Redo,
     db: sled::Db,
 }
 
@@ -45,6 +50,7 @@ impl Commit {
         path: &Path,
         revision: u64,
         mark: Mark,
+        redo: Redo,
     ) -> Result<Commit, StoreError> {
         let file = path.join("db");
         let file = File::open(&file).map_err(|e| StoreError::io("open", &file, e))?;
@@ -61,6 +67,8 @@ impl Commit {
             file,
             spilled: Mutex::new(Spilled::new(path)),
             mark: Mutex::new(mark),
+            window: Window::default(),
+            redo,
             db,
         })
     }
@@ -112,6 +120,25 @@ impl Commit {
         }
     }
 
+    /// Writes the edits of a batch whose turn it is, all or none whatever happens; the last is the head.
+    pub(super) fn write(
+        &self,
+        tree: &sled::Tree,
+        revision: u64,
+        edits: &[Edit],
+    ) -> Result<(), StoreError> {
+        let parts = window::parts(edits);
+        let [_, _, ..] = parts.as_slice() else {
+            return self.window.apply(&self.db, tree, edits);
+        };
+        self.redo.begin(tree, revision, edits)?;
+        for part in parts {
+            self.window.apply(&self.db, tree, part)?;
+        }
+        self.flush()?;
+        self.redo.end()
+    }
+
     /// Returns once `revision` is durable; flushes where nobody else does.
     pub(super) fn wait(&self, revision: u64) -> Result<(), StoreError> {
         if self.durable() >= revision {
@@ -153,7 +180,7 @@ impl Commit {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(StoreError::database("flush"))?;
+        self.window.flush(&self.db)?;
         self.spilled.lock().sync()?;
         self.file
             .sync_data()

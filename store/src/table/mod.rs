@@ -6,11 +6,13 @@ mod chunk;
 mod commit;
 mod head;
 mod mark;
+mod redo;
 mod rewrite;
 mod room;
 mod spill;
 mod touched;
 mod watch;
+mod window;
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
@@ -26,6 +28,7 @@ use crate::lock::DirectoryLock;
 use commit::Commit;
 use head::Head;
 use mark::Mark;
+use redo::Redo;
 use touched::Touched;
 use watch::Hub;
 pub use watch::{Event, WATCH_CHANGES_MAX, WATCH_KEYS_MAX, Watch, WatchStop};
@@ -196,7 +199,7 @@ impl Database {
             revision = revision.max(Head::of(&tree)?.unwrap_or_default().revision);
         }
         let mark = Mark::check(directory, &path, revision)?;
-        let commit = Commit::new(db, &path, revision, mark)?;
+        let commit = Commit::new(db, &path, revision, mark, Redo::new(directory))?;
         let tables = Mutex::default();
         Ok(Database {
             shared: Arc::new(Shared {
@@ -424,10 +427,9 @@ impl Table {
                 revision,
                 live_bytes: live.load(Ordering::Relaxed),
             };
-            let batch = touched.apply(writes, &mut head);
+            let edits = touched.apply(writes, &mut head);
             let guard = rows.write();
-            tree.apply_batch(batch)
-                .map_err(StoreError::database("write"))?;
+            self.shared.commit.write(tree, revision, &edits)?;
             drop(guard);
             live.store(head.live_bytes, Ordering::Relaxed);
             Ok(writes

@@ -1,7 +1,7 @@
 //! The database's place on the disk, and its rewriting: sled does not give space back under churn,
 //! so a database far larger than its rows is copied into a fresh one when it is opened.
 //!
-//! So is one whose rows lie as an earlier release put them.
+//! So is one whose rows or whose log lie as an earlier release put them.
 //!
 //! The database lives in `tables.N`. A copy is made as `tables.N+1.new` and takes over by one
 //! rename to `tables.N+1`, once it is durable. The highest N without `.new` is the one that
@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use super::chunk::{self, Chunk};
 use super::head::Head;
+use super::redo::Redo;
 use super::spill::Spilled;
+use super::window::{self, Edit, Window};
 use super::{CACHE_BYTES, HEAD_KEY, StoreError, read_revision};
 use crate::files::{create_directory, sync_directory};
 use crate::room;
@@ -54,9 +56,13 @@ pub(super) fn open_current(
     let generation = settle(directory)?;
     let path = path_of(directory, generation);
     create_directory(&path, 0o700)?;
-    let db = open(&path)?;
+    let (db, segments) = open(&path)?;
+    Redo::new(directory).recover(&db)?;
     let on_disk = db.size_on_disk().map_err(StoreError::database("measure"))?;
-    let live = live_bytes(&db)?;
+    let live = match segments {
+        Segments::Now => live_bytes(&db)?,
+        Segments::Before => None,
+    };
     if let Some(live) = live
         && on_disk
             <= live
@@ -79,7 +85,7 @@ pub(super) fn open_current(
             room?;
             tracing::info!(
                 on_disk,
-                "rewriting the tables: rows lie in chunks from now on"
+                "rewriting the tables: they lie otherwise from now on"
             );
         }
     }
@@ -90,7 +96,7 @@ pub(super) fn open_current(
     fs::rename(&fresh, &path).map_err(|e| StoreError::io("rename", &fresh, e))?;
     sync_directory(directory)?;
     settle(directory)?;
-    let db = open(&path)?;
+    let (db, _) = open(&path)?;
     Ok((db, path))
 }
 
@@ -129,18 +135,30 @@ fn settle(directory: &Path) -> Result<u64, StoreError> {
     Ok(current)
 }
 
-fn open(path: &Path) -> Result<sled::Db, StoreError> {
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        // Every commit flushes; a timer would only flush what nobody waits for.
-        .flush_every_ms(None);
+/// Of what size the segments of a database's log are, which sled cannot change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Segments {
+    Now,
+    Before,
+}
+
+fn open(path: &Path) -> Result<(sled::Db, Segments), StoreError> {
+    let mut segments = Segments::Now;
     let deadline = Instant::now() + RELEASE;
     loop {
+        let config = sled::Config::new()
+            .path(path)
+            .segment_size(match segments {
+                Segments::Now => window::SEGMENT_BYTES,
+                Segments::Before => window::SEGMENT_BYTES_BEFORE,
+            })
+            .cache_capacity(CACHE_BYTES)
+            // Every commit flushes; a timer would only flush what nobody waits for.
+            .flush_every_ms(None);
         match config.open() {
             Ok(db) => {
                 sync_directory(path)?;
-                return Ok(db);
+                return Ok((db, segments));
             }
             // The directory's lock is ours, so what holds the database is a thread of sled's that
             // outlives the handle dropped a moment ago.
@@ -149,6 +167,9 @@ fn open(path: &Path) -> Result<sled::Db, StoreError> {
                     && Instant::now() < deadline =>
             {
                 thread::sleep(RELEASE_STEP);
+            }
+            Err(sled::Error::Unsupported(_)) if segments == Segments::Now => {
+                segments = Segments::Before;
             }
             Err(source) => {
                 return Err(StoreError::Database {
@@ -179,7 +200,8 @@ fn live_bytes(db: &sled::Db) -> Result<Option<u64>, StoreError> {
 /// Copies every table into a new database at `path`, its rows packed anew, and makes it durable.
 fn copy(from: &sled::Db, path: &Path) -> Result<(), StoreError> {
     create_directory(path, 0o700)?;
-    let to = open(path)?;
+    let (to, _) = open(path)?;
+    let window = Window::default();
     for name in from.tree_names() {
         let source = from
             .open_tree(&name)
@@ -187,9 +209,14 @@ fn copy(from: &sled::Db, path: &Path) -> Result<(), StoreError> {
         let target = to
             .open_tree(&name)
             .map_err(StoreError::database("open a table"))?;
+        let target = Target {
+            db: &to,
+            tree: target,
+            window: &window,
+        };
         copy_table(&source, &target)?;
     }
-    to.flush().map_err(StoreError::database("flush"))?;
+    window.flush(&to)?;
     drop(to);
     Spilled::new(path).sync()?;
     let file = path.join("db");
@@ -199,7 +226,45 @@ fn copy(from: &sled::Db, path: &Path) -> Result<(), StoreError> {
     sync_directory(path)
 }
 
-fn copy_table(source: &sled::Tree, target: &sled::Tree) -> Result<(), StoreError> {
+/// A table of the new database.
+struct Target<'a> {
+    db: &'a sled::Db,
+    tree: sled::Tree,
+    window: &'a Window,
+}
+
+impl Target<'_> {
+    /// Puts rows that come behind all that are there.
+    fn put(&self, rows: Chunk, head: &mut Head) -> Result<(), StoreError> {
+        let edits: Vec<_> = rows
+            .pieces()
+            .into_iter()
+            .map(|(first, bytes)| Edit {
+                key: first.to_vec(),
+                bytes: Some(bytes),
+            })
+            .collect();
+        for edit in &edits {
+            head.live_bytes += edit.bytes();
+        }
+        self.apply(&edits)
+    }
+
+    fn finish(&self, head: Head) -> Result<(), StoreError> {
+        self.apply(&[Edit {
+            key: HEAD_KEY.to_vec(),
+            bytes: Some(head.to_bytes().to_vec()),
+        }])
+    }
+
+    fn apply(&self, edits: &[Edit]) -> Result<(), StoreError> {
+        window::parts(edits)
+            .into_iter()
+            .try_for_each(|part| self.window.apply(self.db, &self.tree, part))
+    }
+}
+
+fn copy_table(source: &sled::Tree, target: &Target<'_>) -> Result<(), StoreError> {
     if source.is_empty() {
         // sled has one tree of its own.
         return Ok(());
@@ -210,7 +275,7 @@ fn copy_table(source: &sled::Tree, target: &sled::Tree) -> Result<(), StoreError
     let mut take = |key: &[u8], value: &[u8]| {
         rows.append(key.to_vec(), value.to_vec());
         if rows.len() == COPY_ROWS {
-            put(std::mem::take(&mut rows), &mut head, target)?;
+            target.put(std::mem::take(&mut rows), &mut head)?;
         }
         Ok(true)
     };
@@ -224,23 +289,9 @@ fn copy_table(source: &sled::Tree, target: &sled::Tree) -> Result<(), StoreError
             take(&key, &value)?;
         }
     }
-    put(rows, &mut head, target)?;
+    target.put(rows, &mut head)?;
     head.revision = revision;
-    target
-        .insert(HEAD_KEY, &head.to_bytes())
-        .map(drop)
-        .map_err(StoreError::database("copy"))
-}
-
-fn put(rows: Chunk, head: &mut Head, target: &sled::Tree) -> Result<(), StoreError> {
-    let mut batch = sled::Batch::default();
-    for (first, bytes) in rows.pieces() {
-        head.live_bytes += (first.len() + bytes.len()) as u64;
-        batch.insert(first, bytes);
-    }
-    target
-        .apply_batch(batch)
-        .map_err(StoreError::database("copy"))
+    target.finish(head)
 }
 
 #[cfg(test)]
@@ -273,25 +324,29 @@ mod tests {
     }
 
     /// Puts rows, each in a chunk of its own.
-    fn put_alone(tree: &sled::Tree, rows: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) {
+    fn put_alone(db: &sled::Db, rows: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) {
         let mut head = Head {
             revision: 1,
             live_bytes: 0,
         };
+        let target = Target {
+            db,
+            tree: db.open_tree("t").unwrap(),
+            window: &Window::default(),
+        };
         for (key, value) in rows {
             let mut chunk = Chunk::default();
             chunk.put(&key, value);
-            put(chunk, &mut head, tree).unwrap();
+            target.put(chunk, &mut head).unwrap();
         }
-        tree.insert(HEAD_KEY, &head.to_bytes()).unwrap();
+        target.finish(head).unwrap();
     }
 
     fn churn(db: &sled::Db) {
-        let tree = db.open_tree("t").unwrap();
         for round in 0..20u8 {
             let row = |n: u32| (n.to_be_bytes().to_vec(), vec![round; 300]);
-            put_alone(&tree, (0..ROWS).map(row));
-            tree.flush().unwrap();
+            put_alone(db, (0..ROWS).map(row));
+            db.flush().unwrap();
         }
     }
 
@@ -331,9 +386,7 @@ mod tests {
     fn a_crash_at_any_step_of_the_rewriting_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let (db, path) = open_current(dir.path(), Bounds::default()).unwrap();
-        let tree = db.open_tree("t").unwrap();
-        put_alone(&tree, [(b"k".to_vec(), b"v".to_vec())].into_iter());
-        drop(tree);
+        put_alone(&db, [(b"k".to_vec(), b"v".to_vec())].into_iter());
         let expected = rows(&db);
         // In the middle of the copy: a new database that is not whole.
         let fresh = dir.path().join("tables.2.new");
@@ -355,12 +408,11 @@ mod tests {
     fn rows_are_packed_anew_where_many_of_a_chunk_have_gone() {
         let dir = tempfile::tempdir().unwrap();
         let (db, _) = open_current(dir.path(), Bounds::default()).unwrap();
-        let tree = db.open_tree("t").unwrap();
         let row = |n: u32| (format!("lamp/{n:06}").into_bytes(), vec![1; 20]);
-        put_alone(&tree, (0..ROWS).map(row));
+        put_alone(&db, (0..ROWS).map(row));
         let expected = rows(&db);
         copy(&db, &path_of(dir.path(), 2)).unwrap();
-        drop((tree, db));
+        drop(db);
         let (db, _) = open_current(dir.path(), Bounds::default()).unwrap();
         assert_eq!(rows(&db), expected);
         let tree = db.open_tree("t").unwrap();
@@ -372,15 +424,21 @@ mod tests {
     #[test]
     fn rows_of_before_there_were_chunks_are_all_there() {
         let directory = tempfile::tempdir().unwrap();
-        let (db, _) = open_current(directory.path(), Bounds::default()).unwrap();
+        let db = sled::Config::new()
+            .path(path_of(directory.path(), 1))
+            .segment_size(window::SEGMENT_BYTES_BEFORE)
+            .open()
+            .unwrap();
         let tree = db.open_tree("t").unwrap();
         let row = |n: u64| [&n.to_be_bytes()[..], &vec![b'v'; (n % 700) as usize]].concat();
         let key = |n: u64| format!("thing/lamp-{n:05}");
         tree.insert(HEAD_KEY, &3000_u64.to_be_bytes()).unwrap();
         for n in 0..2500 {
             tree.insert(key(n), row(n)).unwrap();
+            if n % 50 == 0 {
+                db.flush().unwrap();
+            }
         }
-        db.flush().unwrap();
         drop((tree, db));
         let store = crate::Store::open(directory.path()).unwrap();
         assert_eq!(store.revision(), 3000);
@@ -399,5 +457,24 @@ mod tests {
                 .count(),
             1
         );
+    }
+
+    #[test]
+    fn a_log_of_smaller_segments_is_copied_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = path_of(directory.path(), 1);
+        let before = sled::Config::new()
+            .path(&path)
+            .segment_size(window::SEGMENT_BYTES_BEFORE);
+        let db = before.open().unwrap();
+        let row = |n: u32| (format!("lamp/{n:06}").into_bytes(), vec![1; 20]);
+        put_alone(&db, (0..ROWS).map(row));
+        let expected = rows(&db);
+        drop(db);
+        for _ in 0..2 {
+            let (db, path) = open_current(directory.path(), Bounds::default()).unwrap();
+            assert_eq!(path, path_of(directory.path(), 2));
+            assert_eq!(rows(&db), expected);
+        }
     }
 }

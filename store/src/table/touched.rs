@@ -4,6 +4,7 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use super::chunk::Chunk;
 use super::head::Head;
+use super::window::Edit;
 use super::{Expect, HEAD_KEY, Opened, Write, read_revision};
 use crate::error::StoreError;
 
@@ -69,8 +70,9 @@ impl Touched {
         })
     }
 
-    /// Changes the chunks as the writes say, and gives what makes the database so; `head` becomes the table's.
-    pub(super) fn apply(mut self, writes: &[Write], head: &mut Head) -> sled::Batch {
+    /// Changes the chunks as the writes say, and gives what makes the database so, the head last; `head` becomes the
+    /// table's.
+    pub(super) fn apply(mut self, writes: &[Write], head: &mut Head) -> Vec<Edit> {
         for (write, number) in writes.iter().zip(&self.numbers) {
             let Some(touched) = self.chunks.get_mut(*number) else {
                 continue;
@@ -88,21 +90,27 @@ impl Touched {
                 }
             }
         }
-        let mut batch = sled::Batch::default();
+        let mut edits = Vec::with_capacity(self.chunks.len() + 1);
         for touched in self.chunks.iter().filter(|touched| touched.changed) {
-            touched.write(head, &mut batch);
+            touched.write(head, &mut edits);
         }
-        batch.insert(HEAD_KEY, &head.to_bytes());
-        batch
+        edits.push(Edit {
+            key: HEAD_KEY.to_vec(),
+            bytes: Some(head.to_bytes().to_vec()),
+        });
+        edits
     }
 }
 
 impl TouchedChunk {
-    fn write(&self, head: &mut Head, batch: &mut sled::Batch) {
+    fn write(&self, head: &mut Head, edits: &mut Vec<Edit>) {
         head.live_bytes = head.live_bytes.saturating_sub(self.before);
         let pieces = self.chunk.pieces();
         if pieces.is_empty() && !self.place.is_empty() {
-            batch.remove(self.place.as_slice());
+            edits.push(Edit {
+                key: self.place.clone(),
+                bytes: None,
+            });
         }
         for (number, (first, bytes)) in pieces.into_iter().enumerate() {
             // A chunk's key never changes: whoever walks over them finds it again.
@@ -111,7 +119,10 @@ impl TouchedChunk {
                 _ => first,
             };
             head.live_bytes += (place.len() + bytes.len()) as u64;
-            batch.insert(place, bytes);
+            edits.push(Edit {
+                key: place.to_vec(),
+                bytes: Some(bytes),
+            });
         }
     }
 }
