@@ -334,11 +334,17 @@ mod tests {
             tree: db.open_tree("t").unwrap(),
             window: &Window::default(),
         };
+        let mut edits = Vec::new();
         for (key, value) in rows {
             let mut chunk = Chunk::default();
             chunk.put(&key, value);
-            target.put(chunk, &mut head).unwrap();
+            edits.extend(chunk.pieces().into_iter().map(|(first, bytes)| Edit {
+                key: first.to_vec(),
+                bytes: Some(bytes),
+            }));
         }
+        head.live_bytes = edits.iter().map(Edit::bytes).sum();
+        target.apply(&edits).unwrap();
         target.finish(head).unwrap();
     }
 
