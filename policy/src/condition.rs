@@ -336,6 +336,11 @@ impl Condition {
             .and_then(|second| i64::try_from(second).ok())
     }
 
+    /// All that it asks for.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.key).chain(self.variables())
+    }
+
     /// The variables in its values.
     pub(crate) fn variables(&self) -> impl Iterator<Item = &Key> {
         let texts: Box<dyn Iterator<Item = &Template>> = match &self.values {

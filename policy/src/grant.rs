@@ -114,6 +114,16 @@ pub(crate) struct Bound<'g> {
     number: usize,
 }
 
+impl Bound<'_> {
+    /// The same statement where the variables have other values.
+    pub(crate) fn with<'v>(self, values: Values<'v>) -> Bound<'v>
+    where
+        Self: 'v,
+    {
+        Bound { values, ..self }
+    }
+}
+
 /// The statements of a grant in their order.
 pub(crate) struct Statements<'g> {
     policies: std::slice::Iter<'g, NamedPolicy>,
@@ -429,18 +439,30 @@ impl Grant {
         statement: &'s Statement,
         message: &MessageFacts,
     ) -> Option<&'s Condition> {
-        let fails_closed = self.realm.unresolved_deny == UnresolvedDeny::Closed
-            && statement.effect == Effect::Deny;
-        let any_region = self.realm.region.is_none();
         let context = self.context();
-        let met = |condition: &Condition| {
-            condition.holds(statement.effect, &context, message, any_region)
-                || fails_closed && condition.is_unresolved(&context)
-        };
-        statement
-            .conditions
-            .iter()
-            .find(|condition| !met(condition))
+        let mut conditions = statement.conditions.iter();
+        conditions.find(|c| !self.condition_holds(statement.effect, c, &context, message))
+    }
+
+    /// Whether a condition of a statement of this effect is met.
+    pub(crate) fn condition_holds(
+        &self,
+        effect: Effect,
+        condition: &Condition,
+        context: &Context,
+        message: &MessageFacts,
+    ) -> bool {
+        let fails_closed =
+            self.realm.unresolved_deny == UnresolvedDeny::Closed && effect == Effect::Deny;
+        condition.holds(effect, context, message, self.realm.region.is_none())
+            || fails_closed && condition.is_unresolved(context)
+    }
+
+    /// Whether a resource of the statement reaches all that it might where a variable has no value.
+    pub(crate) fn opens_unresolved(&self, statement: &Statement) -> bool {
+        // What a Deny names and what an Allow spares.
+        self.realm.unresolved_deny == UnresolvedDeny::Closed
+            && (statement.effect == Effect::Deny) != statement.but
     }
 
     #[inline]
@@ -456,7 +478,13 @@ impl Grant {
     /// Whether the resource's ARN is the realm's and its name matches. What is granted must be
     /// covered whole; what is denied or spared needs only to be touched.
     #[inline]
-    fn reaches(&self, bound: Bound<'_>, resource: &Resource, kind: Kind, name: &str) -> bool {
+    pub(crate) fn reaches(
+        &self,
+        bound: Bound<'_>,
+        resource: &Resource,
+        kind: Kind,
+        name: &str,
+    ) -> bool {
         let is_here = || resource.is_in(self.realm.region.as_deref(), &self.realm.account);
         if kind == Kind::TopicFilter {
             let grants = (bound.statement.effect == Effect::Allow) != bound.statement.but;

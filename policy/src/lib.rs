@@ -26,6 +26,7 @@
 
 mod action;
 mod arn;
+mod change;
 mod condition;
 mod context;
 mod coverage;
@@ -60,6 +61,7 @@ mod own_tests;
 mod properties;
 
 pub use action::{Action, UnknownAction};
+pub use change::{Change, Comparison};
 pub use context::{
     CertificateValues, ConnectAttributes, Context, FIELD_MAX_VALUES, Listener, MessageFacts,
     Posture, ThingFacts, TlsVersion, VARIABLE_MAX_CHARS,

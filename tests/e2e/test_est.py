@@ -9,6 +9,7 @@ import pytest
 
 import api
 from clients import proves_silence
+from devices import came_by
 from pki import CLIENT, Signer, forge
 from server import EVERYTHING, Identity
 
@@ -130,6 +131,9 @@ def test_a_device_enrols_with_its_password_and_connects(shared, est, connect, fr
     shown = shared.json("device", "show", name)
     assert shown["groups"] == ["est-hall"] and shown["attributes"] == {"floor": "2"}
     assert [c["policies"] for c in shown["certificates"]] == [["device-default"]]
+    came_by(shared, client, "est")
+    # A renewed one came as the one before it.
+    came_by(shared, connect(shared, est.renew(lamp)), "est")
     tool("openssl", "verify", "-CAfile", shared.root, "-untrusted", lamp.certificate, lamp.certificate)
 
 

@@ -72,6 +72,67 @@ def test_a_change_is_simulated_before_it_is_made(server, connect, tmp_path):
     assert server.json("policy", "simulate", str(narrow), "--as", "wide")["changed"] == 6
 
 
+def test_what_depends_on_the_unrecorded_is_told_apart(server, connect, tmp_path):
+    """Neither size nor address is in the record: a condition on them makes a change possible, not certain."""
+    server.policy("wide", document(allow("*", "*")))
+    for n in range(3):
+        work(connect(server, server.device(f"lamp-{n}", "--policy", "wide"))).close()
+    rest = allow(["Connect", "Subscribe", "Receive", "RetainPublish"], "*")
+    small = {**allow("Publish", "topic/dt/*"), "Condition": {"NumericLessThan": {"muster:MessageSize": "1000"}}}
+    away = {**allow("Subscribe", "*"), "Effect": "Deny", "Condition": {"NotIpAddress": {"aws:SourceIp": "127.0.0.0/8"}}}
+    narrow = tmp_path / "narrow.json"
+    narrow.write_text(json.dumps(document(rest, small, away)))
+    told = server.json("policy", "simulate", str(narrow), "--as", "wide")
+    # Certain is only that nobody echoes any more. Open are what is sent below dt and, to a Deny, each subscription.
+    assert (told["changed"], told["nowDenied"], told["devices"]) == (3, 3, 3)
+    assert {e["topic"].split("/")[0] for e in told["examples"]} == {"cmd"}
+    undecided = told["undecided"]
+    assert (undecided["decisions"], undecided["devices"]) == (9, 3)
+    assert undecided["on"] == {"muster:MessageSize": 6, "aws:SourceIp": 3}
+    assert {(e["action"], *e["on"], e["wasAllowed"]) for e in undecided["examples"]} == {
+        ("iot:Publish", "muster:MessageSize", True), ("iot:Subscribe", "aws:SourceIp", True)}
+    text = server.cli("policy", "simulate", str(narrow), "--as", "wide")
+    assert "9 more, on 3 devices, would change or not by what is not recorded: aws:SourceIp (3), muster:MessageSize (6)" in text
+    # What has the same condition before and after does not change by it.
+    server.cli("policy", "update", "wide", str(narrow))
+    told = server.json("policy", "simulate", str(narrow), "--as", "wide")
+    assert (told["changed"], told["undecided"]["decisions"]) == (0, 0)
+
+
+def test_a_decision_on_the_message_is_recorded_as_it_came_out(server, connect, tmp_path):
+    """Where a policy asks how large a message is, what is recorded is what was decided of the message itself."""
+    small = {**allow(["Publish", "Receive"], "*"), "Condition": {"NumericLessThan": {"muster:MessageSize": "10"}}}
+    server.policy("small", document(allow(["Connect", "Subscribe"], "*"), small))
+    client = connect(server, server.device("lamp", "--policy", "small"))
+    assert client.subscribe("cmd/#") == 1
+    assert client.publish("cmd/a", b"small") in SUCCESS and client.payload() == b"small"
+    assert client.publish("cmd/b", b"x" * 10) == NOT_AUTHORIZED
+    told = server.json("policy", "suggest", "--device", "lamp")
+    statements = json.loads(told["policyDocument"])["Statement"]
+    allowed = {(action, resource.rpartition(":")[2]) for s in statements
+               for action in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])
+               for resource in ([s["Resource"]] if isinstance(s["Resource"], str) else s["Resource"])}
+    assert ("iot:Publish", "topic/cmd/a") in allowed and ("iot:Receive", "topic/cmd/a") in allowed
+    assert not any("cmd/b" in resource for _, resource in allowed)
+
+
+def test_the_client_id_of_the_record_counts(server, connect, tmp_path):
+    """A session's client id stands in `${iot:ClientId}`: that of the record, which need not be the thing's name."""
+    server.policy("wide", document(allow("*", "*")))
+    identity = server.device("lamp", "--policy", "wide")
+    client = connect(server, identity, client_id="other")
+    assert client.publish("dt/other/x") in SUCCESS
+    client.close()
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps(document(allow("Connect", "client/${iot:ClientId}"), allow("Publish", "topic/dt/${iot:ClientId}/*"))))
+    told = server.json("policy", "simulate", str(own), "--as", "wide")
+    assert (told["decisions"], told["changed"], told["undecided"]["decisions"]) == (2, 0, 0)
+    # Of two client ids nobody knows under which it was.
+    connect(server, identity, client_id="lamp").close()
+    told = server.json("policy", "simulate", str(own), "--as", "wide")
+    assert (told["decisions"], told["changed"], told["undecided"]["on"]) == (3, 0, {"iot:ClientId": 1})
+
+
 def test_groups_below_are_of_the_group(server, connect, tmp_path):
     """A policy on a group counts for all groups below it, so what they did counts too."""
     server.policy("wide", document(allow("*", "*")))

@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from api import iot
 from clients import Refused
+from devices import came_by
 from pki import SERVER, Signer, build, csr
 from server import Identity
 
@@ -181,6 +182,7 @@ def test_awss_own_client_enrols_and_comes_back_as_its_thing(shared, template, co
     assert shown["attributes"] == {"serial": "4711", "city": "bonn"}
     lamp = connect(shared, own)
     assert lamp.publish(f"dt/{own.name}/light", "on") == 0
+    came_by(shared, lamp, "claim")
 
 
 @pytest.mark.parametrize("form", ["json", "cbor"])

@@ -58,6 +58,7 @@ impl Witness {
 pub(crate) struct Judge {
     grant: Grant,
     witness: Witness,
+    /// What was decided of a topic's messages, the last time.
     received: HashMap<Box<str>, bool>,
     topics_max: usize,
 }
@@ -92,24 +93,25 @@ impl Judge {
     /// Whether the session may receive the message now.
     pub(crate) fn admit(&mut self, message: &Message) -> bool {
         let topic = message.topic();
-        if self.grant.depends_on_message(Action::Receive) {
-            let decision = self
-                .grant
-                .decide_for(Action::Receive, topic, &message.facts());
-            if !decision.is_allow() {
-                self.witness.withheld(&self.grant, message);
+        let of_message = self.grant.depends_on_message(Action::Receive);
+        let known = self.received.get(topic).copied();
+        let allowed = match known {
+            Some(allowed) if !of_message => return allowed,
+            _ if of_message => {
+                let facts = message.facts();
+                self.grant.decide_for(Action::Receive, topic, &facts)
             }
-            return decision.is_allow();
-        }
-        if let Some(allowed) = self.received.get(topic) {
-            return *allowed;
-        }
-        let allowed = self.grant.decide(Action::Receive, topic).is_allow();
-        self.witness.note(Action::Receive, topic, allowed);
+            _ => self.grant.decide(Action::Receive, topic),
+        };
+        let allowed = allowed.is_allow();
         if !allowed {
             self.witness.withheld(&self.grant, message);
         }
-        if self.received.len() >= self.topics_max {
+        if known == Some(allowed) {
+            return allowed;
+        }
+        self.witness.note(Action::Receive, topic, allowed);
+        if known.is_none() && self.received.len() >= self.topics_max {
             self.received.clear();
         }
         self.received.insert(topic.into(), allowed);

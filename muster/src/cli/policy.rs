@@ -63,6 +63,10 @@ pub(crate) enum Policy {
     /// Say why a device may or may not do something
     Explain(Explain),
     /// Tell which of the decisions that were made would come out otherwise
+    ///
+    /// What a message and its connection were (size, QoS, retain, address, listener, time of day, …) is not
+    /// in the record. Decisions that change or not by such a thing are told apart from those that change
+    /// for certain, with the keys they depend on. A device counts as what it is now, and so does the date.
     Simulate(Simulate),
     /// Write the least policy that allows all that devices were seen to do
     Suggest(Suggest),

@@ -17,7 +17,7 @@ pub(super) fn simulate(global: &Global, asked: &Simulate) -> anyhow::Result<()> 
     });
     let told = client(global)?.call(Method::POST, "/muster/v1/policies/simulate", Some(&body))?;
     output::answer(global, &told, |told| {
-        let number = |key| told.get(key).and_then(Value::as_u64).unwrap_or_default();
+        let number = |key| count(told, key);
         let mut lines = vec![format!(
             "{} of {} recorded decisions would change, on {} devices: {} denied, {} allowed",
             number("changed"),
@@ -26,17 +26,14 @@ pub(super) fn simulate(global: &Global, asked: &Simulate) -> anyhow::Result<()> 
             number("nowDenied"),
             number("nowAllowed"),
         )];
-        let examples = told.get("examples").and_then(Value::as_array);
-        for example in examples.into_iter().flatten() {
-            let count = example
-                .get("count")
-                .and_then(Value::as_u64)
-                .unwrap_or_default();
+        lines.extend(undecided(told));
+        for example in listed(told, "examples") {
             lines.push(format!(
-                "{} {} {} ({count} times): {}",
+                "{} {} {} ({} times): {}",
                 output::field(example, "thing"),
                 output::field(example, "action"),
                 output::field(example, "topic"),
+                count(example, "count"),
                 output::field(example, "text"),
             ));
         }
@@ -44,32 +41,60 @@ pub(super) fn simulate(global: &Global, asked: &Simulate) -> anyhow::Result<()> 
     })
 }
 
+/// What the server could not tell, because it is not recorded.
+fn undecided(told: &Value) -> Vec<String> {
+    let Some(undecided) = told.get("undecided") else {
+        return Vec::new();
+    };
+    if count(undecided, "decisions") == 0 {
+        return Vec::new();
+    }
+    let on = undecided.get("on").and_then(Value::as_object);
+    let on = on
+        .into_iter()
+        .flatten()
+        .map(|(key, number)| format!("{key} ({number})"));
+    let mut lines = vec![format!(
+        "{} more, on {} devices, would change or not by what is not recorded: {}",
+        count(undecided, "decisions"),
+        count(undecided, "devices"),
+        on.collect::<Vec<_>>().join(", "),
+    )];
+    for example in listed(undecided, "examples") {
+        let on = listed(example, "on").filter_map(Value::as_str);
+        lines.push(format!(
+            "{} {} {} ({} times): depends on {}",
+            output::field(example, "thing"),
+            output::field(example, "action"),
+            output::field(example, "topic"),
+            count(example, "count"),
+            on.collect::<Vec<_>>().join(", "),
+        ));
+    }
+    lines
+}
+
+fn count(of: &Value, key: &str) -> u64 {
+    of.get(key).and_then(Value::as_u64).unwrap_or_default()
+}
+
+fn listed<'v>(of: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
+    of.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
 pub(super) fn suggest(global: &Global, asked: &Suggest) -> anyhow::Result<()> {
     let body = json!({ "group": asked.group, "device": asked.device, "days": asked.days });
     let told = client(global)?.call(Method::POST, "/muster/v1/policies/suggest", Some(&body))?;
     if !global.json {
-        for removed in told
-            .get("removes")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            let statement = removed
-                .get("statement")
-                .and_then(Value::as_u64)
-                .unwrap_or_default();
+        for removed in listed(&told, "removes") {
+            let statement = count(removed, "statement");
             output::warn(&format!(
                 "no longer by policy {} statement {statement}: {}",
                 output::field(removed, "policy"),
                 output::field(removed, "resource"),
             ))?;
         }
-        for missing in told
-            .get("missing")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for missing in listed(&told, "missing") {
             output::warn(&format!(
                 "not covered: {} {} {}",
                 output::field(missing, "thing"),

@@ -64,6 +64,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             incoming.retain,
         );
         let refused = route.refused(&self.judge, &facts);
+        let allowed = refused != Some(Action::Publish);
+        self.routes.note(&route, &self.judge, allowed);
         if incoming.retain && self.routes.is_first_retained(route.topic.as_str()) {
             let (topic, allowed) = (route.topic.as_str(), refused.is_none());
             self.judge.note(Action::RetainPublish, topic, allowed);
@@ -167,7 +169,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let route = self
             .routes
             .find(&publication.topic, &self.hub, &self.judge, own);
-        if route.refused(&self.judge, &message.facts()).is_some() {
+        let refused = route.refused(&self.judge, &message.facts());
+        let allowed = refused != Some(Action::Publish);
+        self.routes.note(&route, &self.judge, allowed);
+        if refused.is_some() {
             self.counters.denied_publish.add();
             self.forget_held(packet_id);
             self.answer(answer);

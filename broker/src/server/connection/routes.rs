@@ -23,6 +23,8 @@ pub(super) struct Route {
     of_message: bool,
     /// Whether a message of it was to be retained.
     retained: bool,
+    /// What was noted of publishing to it.
+    noted: Option<bool>,
     pub(super) receivers: Arc<Receivers>,
 }
 
@@ -103,17 +105,19 @@ impl Routes {
         }
         let (stamp, receivers) = hub.receivers(name, Some(own));
         let kind = Kind::of(name);
-        let may_publish = judge.grant().decide(Action::Publish, name).is_allow();
-        judge.note(Action::Publish, name, may_publish);
+        let grant = judge.grant();
+        let may_publish = grant.decide(Action::Publish, name).is_allow();
+        let of_message = [Action::Publish, Action::RetainPublish]
+            .into_iter()
+            .any(|action| grant.depends_on_message(action));
         let route = Route {
             topic: topic.detached(),
             kind,
             may_publish,
-            may_retain: judge.grant().decide(Action::RetainPublish, name).is_allow(),
+            may_retain: grant.decide(Action::RetainPublish, name).is_allow(),
             retained: false,
-            of_message: [Action::Publish, Action::RetainPublish]
-                .into_iter()
-                .any(|action| judge.grant().depends_on_message(action)),
+            noted: None,
+            of_message,
             receivers: match kind {
                 Kind::Ordinary => receivers,
                 // What a device says to the server no other session hears.
@@ -131,6 +135,18 @@ impl Routes {
     pub(super) fn is_first_retained(&mut self, topic: &str) -> bool {
         let known = self.known.get_mut(topic);
         known.is_some_and(|(_, route)| !std::mem::replace(&mut route.retained, true))
+    }
+
+    /// Notes what was decided of a message of a route, where its topic's last came out otherwise.
+    pub(super) fn note(&mut self, route: &Route, judge: &Judge, allowed: bool) {
+        if route.noted == Some(allowed) {
+            return;
+        }
+        let topic = route.topic.as_str();
+        if let Some((_, route)) = self.known.get_mut(topic) {
+            route.noted = Some(allowed);
+        }
+        judge.note(Action::Publish, topic, allowed);
     }
 
     /// The principal's policies have changed: nothing remembered holds any more.

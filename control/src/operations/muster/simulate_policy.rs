@@ -1,11 +1,12 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fleet::ThingName;
+use fleet::{Recorded, ThingName};
 use http::Method;
-use policy::{Action, Decision, Grant, NamedPolicy, Policy, PolicyName};
+use policy::{Action, Change, Comparison, Decision, Grant, NamedPolicy, Policy, PolicyName};
 use serde::{Deserialize, Serialize};
 
-use super::targets::{each_seen, since, things};
+use super::targets::{Seen, each_seen, since, things};
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -52,12 +53,16 @@ struct Output {
     /// Certificates whose decisions were looked at.
     principals: usize,
     decisions: usize,
+    /// Decisions that come out otherwise, whatever is not recorded of them.
     changed: usize,
     now_denied: usize,
     now_allowed: usize,
     /// Things for which something would change.
     devices: usize,
     examples: Vec<Example>,
+    /// Decisions that come out otherwise or not by what is not recorded of them; none of them is
+    /// among those above.
+    undecided: Undecided,
 }
 
 #[derive(Serialize)]
@@ -73,6 +78,30 @@ struct Example {
     last: u64,
     /// Why it would come out so.
     text: String,
+}
+
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Undecided {
+    decisions: usize,
+    /// Things that have one.
+    devices: usize,
+    /// By what is not recorded, how many depend on it.
+    on: BTreeMap<String, usize>,
+    examples: Vec<Open>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Open {
+    thing: ThingName,
+    action: Action,
+    topic: String,
+    /// What was decided, the last time.
+    was_allowed: bool,
+    count: u64,
+    last: u64,
+    on: Vec<String>,
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
@@ -105,44 +134,100 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         let kept = seen.standing.policies.iter();
         let kept = kept.filter(|p| !body.alone && p.name != new.name).cloned();
         let policies: Arc<[NamedPolicy]> = kept.chain([new.clone()]).collect();
-        let context = seen.standing.context(seen.thing.as_str(), call.now);
-        let before = Grant::new(
-            realm.clone(),
-            seen.standing.policies.clone(),
-            context.clone(),
-        );
-        let after = Grant::new(realm.clone(), policies, context);
-        output.principals += 1;
-        let changed = output.changed;
-        for one in seen.recorded {
-            let (was, is) = (
-                before.decide(one.action, &one.name),
-                after.decide(one.action, &one.name),
-            );
-            output.decisions += 1;
-            if was.is_allow() == is.is_allow() {
-                continue;
-            }
-            output.changed += 1;
-            match is.is_allow() {
-                true => output.now_allowed += 1,
-                false => output.now_denied += 1,
-            }
-            if output.examples.len() < MAX_EXAMPLES {
-                output.examples.push(Example {
-                    thing: seen.thing.clone(),
-                    action: one.action,
-                    text: after.explain(one.action, &one.name).to_string(),
-                    topic: one.name,
-                    before: was,
-                    after: is,
-                    count: one.tally.count,
-                    last: one.tally.last,
-                });
-            }
-        }
-        output.devices += usize::from(output.changed > changed);
+        let compared = |client_id: &str| {
+            let context = seen.standing.context(client_id, call.now);
+            let before = seen.standing.policies.clone();
+            let before = Grant::new(realm.clone(), before, context.clone());
+            let after = Grant::new(realm.clone(), policies.clone(), context);
+            Comparison::new(before, after)
+        };
+        output.take(&seen, compared);
         Ok(())
     })?;
     Answer::json(&output)
+}
+
+impl Output {
+    /// Counts what becomes of one principal's decisions; `compared` has its policies under a client
+    /// id.
+    fn take(&mut self, seen: &Seen, compared: impl Fn(&str) -> Comparison) {
+        let recorded = seen.recorded.iter();
+        let turned_away = recorded
+            .filter(|one| one.action == Action::Connect && !seen.client_ids.contains(&one.name))
+            .map(|one| &one.name);
+        let connections: Vec<(&str, Comparison)> = seen
+            .client_ids
+            .iter()
+            .chain(turned_away)
+            .map(|client_id| (client_id.as_str(), compared(client_id)))
+            .collect();
+        let sessions = seen.client_ids.len();
+        let (changed, undecided) = (self.changed, self.undecided.decisions);
+        self.principals += 1;
+        self.decisions += seen.recorded.len();
+        for one in &seen.recorded {
+            // The name of a Connect is the client id.
+            let mut concerned = connections.iter().enumerate().filter(|(place, (id, _))| {
+                if one.action == Action::Connect {
+                    *id == one.name
+                } else {
+                    *place < sessions
+                }
+            });
+            let Some((_, (_, first))) = concerned.next() else {
+                continue;
+            };
+            let others = concerned.map(|(_, (_, other))| other.of(one.action, &one.name));
+            match others.fold(first.of(one.action, &one.name), Change::or) {
+                Change::None => {}
+                Change::Certain { before, after } => {
+                    self.changed += 1;
+                    match after.is_allow() {
+                        true => self.now_allowed += 1,
+                        false => self.now_denied += 1,
+                    }
+                    if self.examples.len() < MAX_EXAMPLES {
+                        self.examples.push(Example {
+                            thing: seen.thing.clone(),
+                            action: one.action,
+                            topic: one.name.clone(),
+                            before,
+                            after,
+                            count: one.tally.count,
+                            last: one.tally.last,
+                            text: first.after().explain(one.action, &one.name).to_string(),
+                        });
+                    }
+                }
+                Change::Depends { on } => self.undecided.take(seen, one, on),
+            }
+        }
+        self.devices += usize::from(self.changed > changed);
+        self.undecided.devices += usize::from(self.undecided.decisions > undecided);
+    }
+}
+
+impl Undecided {
+    fn take(&mut self, seen: &Seen, one: &Recorded, on: Vec<String>) {
+        self.decisions += 1;
+        for key in &on {
+            match self.on.get_mut(key) {
+                Some(count) => *count += 1,
+                None => {
+                    self.on.insert(key.clone(), 1);
+                }
+            }
+        }
+        if self.examples.len() < MAX_EXAMPLES {
+            self.examples.push(Open {
+                thing: seen.thing.clone(),
+                action: one.action,
+                topic: one.name.clone(),
+                was_allowed: one.tally.allowed,
+                count: one.tally.count,
+                last: one.tally.last,
+                on,
+            });
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use ca::CertificateId;
 use fleet::{CertificateStatus, Recorded, StandingNow, ThingName};
+use policy::Action;
 use std::sync::Arc;
 
 use crate::api_error::ApiError;
@@ -13,6 +14,8 @@ pub(super) struct Seen {
     pub(super) thing: ThingName,
     pub(super) standing: Arc<StandingNow>,
     pub(super) recorded: Vec<Recorded>,
+    /// The client ids under which it was let in, at any time; the thing's name where none is recorded.
+    pub(super) client_ids: Vec<String>,
 }
 
 /// The things of a group and of those below it, or one, or all.
@@ -74,11 +77,19 @@ pub(super) fn each_seen(
                 continue;
             }
             let mut recorded = rooms.fleet.decisions(&id)?;
+            let connected = recorded
+                .iter()
+                .filter(|one| one.action == Action::Connect && one.tally.allowed);
+            let mut client_ids: Vec<String> = connected.map(|one| one.name.clone()).collect();
+            if client_ids.is_empty() {
+                client_ids.push(thing.to_string());
+            }
             recorded.retain(|one| one.tally.last >= since);
             take(Seen {
                 thing: thing.clone(),
                 standing,
                 recorded,
+                client_ids,
             })?;
         }
     }
