@@ -122,14 +122,14 @@ impl Call {
     }
 }
 
-fn find<'c>(pairs: &'c [(String, String)], name: &str) -> Option<&'c str> {
+pub(crate) fn find<'c>(pairs: &'c [(String, String)], name: &str) -> Option<&'c str> {
     pairs
         .iter()
         .find(|(key, _)| key == name)
         .map(|(_, value)| value.as_str())
 }
 
-fn read<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, ApiError> {
+pub(crate) fn read<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|error: T::Err| {
         let shown: String = text.chars().take(200).collect();
         ApiError::invalid(format!("{name} \"{shown}\": {error}"))
@@ -138,7 +138,9 @@ fn read<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, ApiError>
 
 /// Reads the query: each parameter known to the operation, and at most once.
 pub(crate) fn read_query(
-    operation: &Operation,
+    operation: &str,
+    known: &[&str],
+    undone: &[&str],
     uri: &Uri,
 ) -> Result<Vec<(String, String)>, ApiError> {
     let axum::extract::Query(pairs) =
@@ -150,14 +152,13 @@ pub(crate) fn read_query(
         )));
     }
     for (at, (name, _)) in pairs.iter().enumerate() {
-        if operation.undone.contains(&name.as_str()) {
+        if undone.contains(&name.as_str()) {
             return Err(ApiError::unsupported(name));
         }
         let shown: String = name.chars().take(80).collect();
-        if !operation.query.contains(&name.as_str()) {
+        if !known.contains(&name.as_str()) {
             return Err(ApiError::invalid(format!(
-                "{} has no query parameter \"{shown}\"",
-                operation.name
+                "{operation} has no query parameter \"{shown}\""
             )));
         }
         if pairs.iter().take(at).any(|(before, _)| before == name) {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Extension, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
@@ -18,6 +19,7 @@ use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::auth::{Caller, Identified, body_hash};
 use crate::call::{Call, read_query};
+use crate::job_data::{self, JobData};
 use crate::operation::{Operation, Run};
 use crate::operations;
 use crate::peer::Peer;
@@ -36,8 +38,14 @@ const DISCARD_DEADLINE: Duration = Duration::from_secs(10);
 /// The API's routes.
 pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
     let mut router = Router::new();
+    let mut of_devices: Vec<&JobData> = job_data::ALL.iter().collect();
     for operation in operations::all() {
-        router = router.route(operation.path, handler(operation, rooms.clone()));
+        let data = JobData::beside(&operation.method, operation.path);
+        of_devices.retain(|one| data.is_none_or(|data| data.name != one.name));
+        router = router.route(operation.path, handler(operation, data, rooms.clone()));
+    }
+    for data in of_devices {
+        router = router.route(data.path, of_devices_alone(data, rooms.clone()));
     }
     router
         .method_not_allowed_fallback(|| async {
@@ -56,20 +64,33 @@ pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
         })
 }
 
-fn handler(operation: &'static Operation, rooms: Arc<Rooms>) -> MethodRouter {
+/// The parameters of a path, decoded; or the refusal of one that is not text.
+type Parameters = Result<RawPathParams, RawPathParamsRejection>;
+
+fn read_parameters(parameters: Parameters) -> Result<Vec<(String, String)>, ApiError> {
+    let parameters = parameters.map_err(|error| ApiError::invalid(error.body_text()))?;
+    Ok(parameters
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
+}
+
+fn handler(
+    operation: &'static Operation,
+    data: Option<&'static JobData>,
+    rooms: Arc<Rooms>,
+) -> MethodRouter {
     let answer = move |Extension(peer): Extension<Peer>,
-                       parameters: Result<RawPathParams, _>,
+                       parameters: Parameters,
                        request: Request| async move {
-        let parameters = match parameters {
-            Ok(parameters) => parameters
-                .iter()
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-            Err(error) => {
-                let error: axum::extract::rejection::RawPathParamsRejection = error;
-                return ApiError::invalid(error.body_text()).into_response();
-            }
+        let parameters = match read_parameters(parameters) {
+            Ok(parameters) => parameters,
+            Err(error) => return error.into_response(),
         };
+        if let Some(data) = data.filter(|_| job_data::is_meant(request.headers(), &peer)) {
+            let (head, body) = request.into_parts();
+            return data.answer(rooms, peer, parameters, head, body).await;
+        }
         let asked = Asked {
             operation,
             rooms,
@@ -79,6 +100,22 @@ fn handler(operation: &'static Operation, rooms: Arc<Rooms>) -> MethodRouter {
         asked.answer(request).await
     };
     let filter = MethodFilter::try_from(operation.method.clone()).unwrap_or(MethodFilter::TRACE);
+    axum::routing::on(filter, answer)
+}
+
+fn of_devices_alone(data: &'static JobData, rooms: Arc<Rooms>) -> MethodRouter {
+    let answer = move |Extension(peer): Extension<Peer>,
+                       parameters: Parameters,
+                       request: Request| async move {
+        match read_parameters(parameters) {
+            Ok(parameters) => {
+                let (head, body) = request.into_parts();
+                data.answer(rooms, peer, parameters, head, body).await
+            }
+            Err(error) => error.into_response(),
+        }
+    };
+    let filter = MethodFilter::try_from(data.method.clone()).unwrap_or(MethodFilter::TRACE);
     axum::routing::on(filter, answer)
 }
 
@@ -156,7 +193,12 @@ impl Asked {
             operation: self.operation,
             caller,
             path: self.parameters.clone(),
-            query: read_query(self.operation, &head.uri)?,
+            query: read_query(
+                self.operation.name,
+                self.operation.query,
+                self.operation.undone,
+                &head.uri,
+            )?,
             headers: head.headers,
             body,
             now,
@@ -178,7 +220,7 @@ pub(crate) fn record(call: &Call) {
 
 /// A signer normalises empty and dot segments away, the router does not: such a path could be
 /// signed as one resource and routed as another, so there is none.
-fn check_path(head: &Parts) -> Result<(), ApiError> {
+pub(crate) fn check_path(head: &Parts) -> Result<(), ApiError> {
     let mut segments = head.uri.path().split('/').skip(1);
     if segments.any(|segment| matches!(segment, "" | "." | "..")) {
         return Err(ApiError::invalid(
@@ -190,7 +232,7 @@ fn check_path(head: &Parts) -> Result<(), ApiError> {
 
 /// Takes in what is left of a refused request's body, within bounds. A connection closed over
 /// unread bytes is reset, and the client would lose the answer that tells it why.
-async fn discard(mut body: Body) {
+pub(crate) async fn discard(mut body: Body) {
     let mut left = MAX_DISCARDED_BYTES;
     let rest = async {
         while let Some(Ok(frame)) = body.frame().await {
@@ -205,7 +247,7 @@ async fn discard(mut body: Body) {
     let _ = tokio::time::timeout(DISCARD_DEADLINE, rest).await;
 }
 
-async fn read_body(body: &mut Body) -> Result<Bytes, ApiError> {
+pub(crate) async fn read_body(body: &mut Body) -> Result<Bytes, ApiError> {
     let whole = Limited::new(body, MAX_BODY_BYTES).collect();
     match tokio::time::timeout(BODY_DEADLINE, whole).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

@@ -1,8 +1,8 @@
 //! Control operates: the HTTPS face of the server.
 //!
 //! It answers AWS IoT's REST API (restJson1) and Muster's own paths to operators, who prove
-//! themselves in each request by SigV4 or by an operator certificate; it hands firmware to
-//! devices under their client certificates, and revocation lists to anybody over plain HTTP.
+//! themselves in each request by SigV4 or by an operator certificate; it hands jobs and
+//! firmware to devices under their client certificates, and revocation lists to anybody over plain HTTP.
 //! It keeps nothing but the operators: it asks `fleet`, `ota`, `ca` and `broker`, on a thread and
 //! a runtime of its own, and the program `muster` starts it.
 
@@ -13,11 +13,13 @@ mod arn;
 mod auth;
 mod call;
 mod control;
+mod device;
 mod dispatch;
 mod endpoints;
 mod error;
 mod est;
 mod firmware;
+mod job_data;
 mod listener;
 mod operation;
 mod operations;

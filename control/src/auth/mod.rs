@@ -13,6 +13,7 @@ use http::request::Parts;
 use crate::api_error::ApiError;
 use crate::operators::{Operator, Operators, Role};
 use crate::peer::Peer;
+pub(crate) use sigv4::is_signed_for;
 use sigv4::{Claim, Refusal};
 
 /// An operator who proved itself in this very request.

@@ -199,6 +199,19 @@ impl<'r> Claim<'r> {
     }
 }
 
+/// Whether a request says that it is signed for this service; what it says is proven elsewhere, and nothing
+/// hangs on it but which operation is meant.
+pub(crate) fn is_signed_for(headers: &http::HeaderMap, service: &str) -> bool {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(header), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    let fields = (header.to_str().ok())
+        .and_then(|text| text.split_once(' '))
+        .and_then(|(_, fields)| Fields::read(fields).ok());
+    fields.is_some_and(|fields| fields.credential.split('/').nth(3) == Some(service))
+}
+
 /// The three fields after the algorithm, each exactly once, in any order.
 struct Fields<'r> {
     credential: &'r str,

@@ -13,13 +13,12 @@ use axum::body::Body;
 use axum::extract::{Extension, Path};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use ca::Profile;
-use fleet::{Origin, Standing, ThingName};
 use http::{HeaderMap, HeaderValue, header};
 use ota::server::{Kept, MAX_DOWNLOADS_OF_A_THING};
 use ota::{FirmwareName, FirmwareVersion};
 
 use crate::api_error::ApiError;
+use crate::device::Device;
 use crate::peer::Peer;
 use crate::rooms::Rooms;
 
@@ -110,12 +109,6 @@ pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
 /// Name and version of the path, not yet checked.
 type Wanted = (String, String);
 
-/// A device that may act now.
-struct Device {
-    thing: ThingName,
-    standing: Arc<Standing>,
-}
-
 impl Device {
     fn may_fetch(
         &self,
@@ -166,7 +159,7 @@ async fn answer(
     let address = peer.address;
     let own = Arc::clone(&rooms);
     let done = tokio::task::spawn_blocking(move || {
-        let device = identify(&rooms, &peer)?;
+        let device = Device::identify(&rooms, &peer, "Firmware is handed out")?;
         work(&rooms, device)
     })
     .await
@@ -179,28 +172,6 @@ async fn answer(
             }
             error.into_response()
         }
-    }
-}
-
-fn identify(rooms: &Rooms, peer: &Peer) -> Result<Device, ApiError> {
-    let denied = |why: &str| Err(ApiError::forbidden("AccessDeniedException", why));
-    let Some(certificate) = &peer.certificate else {
-        return denied("Firmware is handed out under a device's client certificate.");
-    };
-    let standing = rooms.fleet.standing(&certificate.id)?;
-    let now = standing.now();
-    if now.origin == Origin::Own && certificate.profile != Some(Profile::Device) {
-        return denied("The client certificate is not a device's.");
-    }
-    if !now.is_active(SystemTime::now()) {
-        return denied("The registry does not know this certificate as active.");
-    }
-    match &now.thing {
-        Some(thing) => Ok(Device {
-            thing: thing.clone(),
-            standing,
-        }),
-        None => denied("The certificate belongs to no thing."),
     }
 }
 
