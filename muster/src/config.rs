@@ -251,6 +251,8 @@ struct FileLimits {
     keep_alive_seconds: Option<u64>,
     retained_messages: Option<usize>,
     retained_bytes: Option<usize>,
+    thing_retained_messages: Option<usize>,
+    thing_retained_bytes: Option<usize>,
     #[serde(default)]
     mqtt: FileBounds,
     #[serde(default)]
@@ -277,6 +279,8 @@ struct FileBounds {
     session_inflight_messages: Option<u16>,
     session_expiry_seconds: Option<u64>,
     keep_alive_seconds: Option<u64>,
+    thing_retained_messages: Option<usize>,
+    thing_retained_bytes: Option<usize>,
 }
 
 impl FileBounds {
@@ -300,6 +304,8 @@ impl FileBounds {
                 "session_inflight_messages",
                 self.session_inflight_messages.map(usize::from),
             ),
+            ("thing_retained_messages", self.thing_retained_messages),
+            ("thing_retained_bytes", self.thing_retained_bytes),
         ];
         let times = [
             ("session_expiry_seconds", self.session_expiry_seconds),
@@ -326,6 +332,8 @@ impl FileBounds {
             session_inflight_messages: self.session_inflight_messages,
             session_expiry: self.session_expiry_seconds.map(Duration::from_secs),
             keep_alive: self.keep_alive_seconds.map(Duration::from_secs),
+            thing_retained_messages: self.thing_retained_messages,
+            thing_retained_bytes: self.thing_retained_bytes,
         })
     }
 }
@@ -424,6 +432,16 @@ impl FileLimits {
             &mut to.retained_bytes,
             "retained_bytes",
             self.retained_bytes,
+        )?;
+        set(
+            &mut to.thing_retained_messages,
+            "thing_retained_messages",
+            self.thing_retained_messages,
+        )?;
+        set(
+            &mut to.thing_retained_bytes,
+            "thing_retained_bytes",
+            self.thing_retained_bytes,
         )?;
         to.own.mqtt = self.mqtt.read("limits.mqtt")?;
         to.own.wss = self.wss.read("limits.wss")?;
@@ -644,7 +662,7 @@ mod tests {
     fn listeners_groups_and_things_have_bounds_of_their_own() {
         let toml = "[limits]\npacket_bytes = 9\n[limits.wss]\npacket_bytes = 8\n\
                     [limits.groups.gateways]\nkeep_alive_seconds = 7\n\
-                    [limits.things.'pump:1']\ntopic_levels = 6\n";
+                    [limits.things.'pump:1']\ntopic_levels = 6\nthing_retained_messages = 5\n";
         let limits = resolve(toml, Serve::default()).unwrap().limits;
         let own = &limits.own;
         assert_eq!(limits.packet_bytes, 9);
@@ -654,6 +672,7 @@ mod tests {
         assert_eq!(gateways.keep_alive, Some(Duration::from_secs(7)));
         let pump = own.things[&"pump:1".parse().unwrap()];
         assert_eq!(pump.topic_levels, Some(6));
+        assert_eq!(pump.thing_retained_messages, Some(5));
     }
 
     #[test]
@@ -663,6 +682,10 @@ mod tests {
             ("[limits]\nconections = 1", "conections"),
             ("[limits]\nconnections = 0", "limits.connections"),
             ("[limits.wss]\nconnections = 1", "connections"),
+            (
+                "[limits.groups.a]\nthing_retained_bytes = 0",
+                "limits.groups.a.thing_retained_bytes",
+            ),
             (
                 "[limits.things.a]\ntopic_levels = 0",
                 "limits.things.a.topic_levels",

@@ -289,3 +289,22 @@ def test_a_reader_that_sleeps_is_bounded_and_the_drops_are_counted(guarded):
         # 1,000 may wait.
         assert broker["droppedQueueFull"] + broker["droppedQos0Full"] > 4000, broker
         assert memory(server, "VmHWM") - before < 64 * MB
+
+
+def test_one_device_cannot_take_the_room_for_what_all_retain(make_server, connect, tmp_path):
+    config = tmp_path / "muster.toml"
+    config.write_text("[limits]\nretained_messages = 50\nthing_retained_messages = 10\n")
+    server = make_server("--config", str(config))
+    greedy, modest = (connect(server, server.device(name)) for name in ("greedy", "modest"))
+    for number in range(40):
+        told = greedy.publish(f"dt/greedy/{number}", b"1", retain=True)
+        assert told == (0 if number < 10 else 0x97), number
+    assert modest.publish("dt/modest/state", b"1", retain=True) == 0
+    # It may put another in the place of one, and take one away.
+    assert greedy.publish("dt/greedy/0", b"2", retain=True) == 0
+    assert greedy.publish("dt/greedy/40", b"1", retain=True) == 0x97
+    assert greedy.publish("dt/greedy/1", b"", retain=True) == 0
+    assert greedy.publish("dt/greedy/40", b"1", retain=True) == 0
+    assert server.json("status")["broker"]["refusedRetain"] == 31
+    said = [line for line in server.stderr().splitlines() if "a message is not retained" in line]
+    assert 1 <= len(said) <= 31 and "thing greedy" in said[0], said

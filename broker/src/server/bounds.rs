@@ -8,7 +8,9 @@ use fleet::{GroupName, StandingNow, ThingName};
 use policy::Listener;
 
 use super::limits::Limits;
-use crate::session::Settings;
+use super::retained::Volume;
+use crate::codec::Version;
+use crate::session::{Settings, V311_PENDING_MAX_MESSAGES};
 
 /// Bounds that may differ by listener and by principal; what is `None` is as it would be without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,6 +35,10 @@ pub struct SessionBounds {
     pub session_expiry: Option<Duration>,
     /// The longest keep alive; 0 asked for is this.
     pub keep_alive: Option<Duration>,
+    /// Retained messages of one thing.
+    pub thing_retained_messages: Option<usize>,
+    /// Bytes of retained messages of one thing.
+    pub thing_retained_bytes: Option<usize>,
 }
 
 /// The bounds of those that have bounds of their own.
@@ -79,6 +85,9 @@ impl SessionBounds {
             ),
             session_expiry: choice.of(self.session_expiry, other.session_expiry),
             keep_alive: choice.of(self.keep_alive, other.keep_alive),
+            thing_retained_messages: choice
+                .of(self.thing_retained_messages, other.thing_retained_messages),
+            thing_retained_bytes: choice.of(self.thing_retained_bytes, other.thing_retained_bytes),
         }
     }
 }
@@ -100,6 +109,8 @@ impl Choice {
 /// The bounds of every session to come.
 pub(crate) struct Bounds {
     base: Settings,
+    retained: Volume,
+    held_bytes: usize,
     own: OwnBounds,
 }
 
@@ -116,6 +127,7 @@ impl Bounds {
             session_inflight_messages: Some(limits.session_inflight_messages),
             session_expiry: Some(limits.session_expiry),
             keep_alive: Some(limits.keep_alive),
+            ..SessionBounds::default()
         };
         let settings = Settings {
             aws,
@@ -123,12 +135,53 @@ impl Bounds {
         };
         Self {
             base: apply(settings, bounds),
+            retained: Volume {
+                messages: limits.thing_retained_messages,
+                bytes: limits.thing_retained_bytes,
+            },
+            held_bytes: limits.session_held_bytes,
             own: limits.own.clone(),
         }
     }
 
     /// The bounds of who comes this way with this standing.
     pub(crate) fn of(&self, listener: Option<Listener>, standing: &StandingNow) -> Settings {
+        apply(self.base, self.own_of(listener, standing))
+    }
+
+    /// What may be retained of who came this way with this standing.
+    pub(crate) fn retained(&self, listener: Option<Listener>, standing: &StandingNow) -> Volume {
+        let own = self.own_of(listener, standing);
+        Volume {
+            messages: own
+                .thing_retained_messages
+                .unwrap_or(self.retained.messages),
+            bytes: own.thing_retained_bytes.unwrap_or(self.retained.bytes),
+        }
+    }
+
+    /// As [`Bounds::retained`], of a message of QoS 2 that is acknowledged already: there was room for it then, and meanwhile
+    /// one session can have filled no more of that than it may have unreleased.
+    pub(crate) fn retained_of_accepted(
+        &self,
+        listener: Option<Listener>,
+        standing: &StandingNow,
+        version: Version,
+    ) -> Volume {
+        let messages = match version {
+            Version::V5 => self
+                .of(listener, standing)
+                .receive_max_messages
+                .get()
+                .into(),
+            Version::V311 => V311_PENDING_MAX_MESSAGES,
+        };
+        let bytes = self.held_bytes;
+        self.retained(listener, standing)
+            .and(Volume { messages, bytes })
+    }
+
+    fn own_of(&self, listener: Option<Listener>, standing: &StandingNow) -> SessionBounds {
         let mut bounds = match listener {
             Some(Listener::Mqtt) => self.own.mqtt,
             Some(Listener::Wss) => self.own.wss,
@@ -145,7 +198,7 @@ impl Bounds {
         {
             bounds = bounds.then(*own);
         }
-        apply(self.base, bounds)
+        bounds
     }
 
     /// What holds before anybody is known.
@@ -268,6 +321,34 @@ mod tests {
             let bytes = limits.session_subscription_bytes;
             assert_eq!(settings.subscription_bytes_max, bytes);
         }
+    }
+
+    #[test]
+    fn what_a_thing_may_have_retained_is_its_own_or_that_of_all() {
+        let own = SessionBounds {
+            thing_retained_messages: Some(70),
+            ..SessionBounds::default()
+        };
+        let limits = Limits {
+            thing_retained_messages: 7,
+            thing_retained_bytes: 1000,
+            session_held_bytes: 100,
+            session_inflight_messages: 3,
+            own: OwnBounds {
+                groups: [("large".parse().unwrap(), own)].into(),
+                ..OwnBounds::default()
+            },
+            ..Limits::default()
+        };
+        let bounds = Bounds::new(&limits, false);
+        let volume = |messages, bytes| Volume { messages, bytes };
+        let (mqtt, one) = (Some(Listener::Mqtt), standing("one", &[]));
+        assert_eq!(bounds.retained(mqtt, &one), volume(7, 1000));
+        let large = standing("one", &["large"]);
+        assert_eq!(bounds.retained(mqtt, &large), volume(70, 1000));
+        let accepted = |version| bounds.retained_of_accepted(mqtt, &one, version);
+        assert_eq!(accepted(Version::V5), volume(10, 1100));
+        assert_eq!(accepted(Version::V311), volume(7 + 4096, 1100));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::clock::Clock;
 use super::durable::Durable;
 use super::endings::Endings;
 use super::groups::Groups;
-use super::hub::{Hub, RetainError};
+use super::hub::Hub;
 use super::janitor::{self, Deadlines};
 use super::limits::Limits;
 use super::listener::{self, Core, Transport};
@@ -30,7 +30,7 @@ use super::pace;
 use super::recovery::{self, RecoveryError};
 use super::registry::Registry;
 use super::reserved::ReservedTopics;
-use super::retained::Retained;
+use super::retained::{Claim, RetainError, Retained, Volume};
 use super::router::Routing;
 use super::sampler::Sampler;
 use super::sessions::{SessionKey, Sessions};
@@ -237,7 +237,7 @@ impl Broker {
         let hub = &*self.hub;
         if retain {
             loop {
-                match hub.retain(&message) {
+                match hub.retain(&message, Claim::Service) {
                     Ok(_) => break,
                     Err(RetainError::Full(full)) => {
                         return Err(BrokerError::NotKept(full.to_string()));
@@ -343,7 +343,10 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         durable: Arc::new(Durable::new(journal)),
         tree: TopicTree::with_parents(!aws),
         groups: Groups::default(),
-        retained: Retained::new(limits.retained_messages, limits.retained_bytes),
+        retained: Retained::new(Volume {
+            messages: limits.retained_messages,
+            bytes: limits.retained_bytes,
+        }),
         sessions: Sessions::new(),
         endings: Endings::default(),
         deadlines: Deadlines::new(),
@@ -352,6 +355,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         limits,
         clock,
         denials: Sampler::new(),
+        not_retained: Sampler::new(),
         counters: (0..=cores).map(|_| Arc::default()).collect(),
         next_session: AtomicU64::new(1),
         newest_version: AtomicU64::new(0),

@@ -24,10 +24,10 @@ use super::message::{Message, Origin, facts};
 use super::parked::Parked;
 use super::registry::Registry;
 use super::reserved::ReservedTopics;
-use super::retained::{Full, Retained};
+use super::retained::{Claim, Full, RetainError, Retained, Volume};
 use super::router::{self, Receivers, Routing, Subscriber};
 use super::sampler::Sampler;
-use super::sessions::{Released, SessionKey, Sessions};
+use super::sessions::{Owner, Released, SessionKey, Sessions};
 use super::stats::Counters;
 use super::tree::{Stamp, TopicTree};
 use crate::codec::{SubscriptionOptions, Will};
@@ -50,6 +50,8 @@ pub(crate) struct Hub {
     pub(crate) aws: bool,
     pub(crate) clock: Clock,
     pub(crate) denials: Sampler,
+    /// Of log lines about what is not retained.
+    pub(crate) not_retained: Sampler,
     /// One block per core; the last is everybody else's.
     pub(crate) counters: Vec<Arc<Counters>>,
     pub(crate) next_session: AtomicU64,
@@ -101,33 +103,57 @@ impl Hub {
     ///
     /// # Errors
     /// [`RetainError::Full`] for good, [`RetainError::Behind`] for now.
-    pub(crate) fn retain(&self, message: &Message) -> Result<Option<Lsn>, RetainError> {
+    pub(crate) fn retain(
+        &self,
+        message: &Message,
+        claim: Claim<'_>,
+    ) -> Result<Option<Lsn>, RetainError> {
         let publication: &Publication = message.as_ref();
         // [MQTT-3.3.1-6, -7] [MQTT311-3.3.1-10, -11]
         if publication.payload.is_empty() {
-            return Ok(self.forget_retained(message.topic()));
+            let topic = message.topic();
+            // Also where somebody else has removed it just now: that may not be safe yet.
+            return Ok(self
+                .retained
+                .remove(topic, || self.durable.delete_retained(topic)));
         }
-        self.retained.insert(message.clone())?;
-        match self.durable.put_retained(message) {
-            Ok(lsn) => Ok(Some(lsn)),
-            Err(Behind::TooLarge { .. }) => {
-                self.retained.remove(message.topic());
-                Err(RetainError::Full(Full))
-            }
-            Err(behind) => Err(RetainError::Behind(behind)),
+        let keep = || self.durable.put_retained(message);
+        self.retained.insert(message, claim, keep).map(Some)
+    }
+
+    /// Whether [`Hub::retain`] would find room now.
+    pub(crate) fn may_retain(&self, message: &Message, claim: Claim<'_>) -> Result<(), Full> {
+        let publication: &Publication = message.as_ref();
+        if publication.payload.is_empty() {
+            return Ok(());
+        }
+        self.retained.room(message, claim)
+    }
+
+    /// Counts a message that was not retained, and says whose it is.
+    pub(crate) fn note_not_retained(
+        &self,
+        counters: &Counters,
+        owner: &Owner,
+        message: &Message,
+        full: Full,
+    ) {
+        counters.refused_retain.add();
+        if let Some(left_out) = self.not_retained.take_counting() {
+            tracing::warn!(%owner, topic = message.topic(), left_out, "a message is not retained: {full}");
         }
     }
 
-    /// Removes a retained message. Returns when that is safe, also where somebody else has removed it just now.
-    pub(crate) fn forget_retained(&self, topic: &str) -> Option<Lsn> {
-        self.retained.remove(topic);
-        self.durable.delete_retained(topic)
+    /// Removes a message that a certificate left retained, because it is no longer good.
+    fn forget_retained(&self, certificate: &CertificateId, topic: &str) {
+        self.retained
+            .remove_of(certificate, topic, || self.durable.delete_retained(topic));
     }
 
     /// Removes what a certificate left retained, because it is no longer good.
     pub(crate) fn forget_retained_of(&self, certificate: CertificateId) {
         for topic in self.retained.topics_of(&certificate) {
-            self.forget_retained(&topic);
+            self.forget_retained(&certificate, &topic);
         }
     }
 
@@ -143,7 +169,7 @@ impl Hub {
             let ask = || self.registry.heir(&id).ok().map(|heir| heir.is_some());
             let good = *known.entry(id).or_insert_with(ask);
             if good == Some(false) {
-                self.forget_retained(message.topic());
+                self.forget_retained(&id, message.topic());
             }
             // Not known for sure is not good.
             good == Some(true)
@@ -151,17 +177,28 @@ impl Hub {
         messages
     }
 
+    /// Retains a message of a connection that has gone, waiting where the journal is behind.
+    async fn retain_late(&self, message: &Message, owner: &Owner, bound: Volume) {
+        let mut next = self.next_commit();
+        loop {
+            match self.retain(message, Claim::Owner(owner, bound)) {
+                Ok(_) => return,
+                Err(RetainError::Full(full)) => {
+                    let counters = self.own_counters();
+                    return self.note_not_retained(counters, owner, message, full);
+                }
+                Err(RetainError::Behind(_)) => {
+                    self.committed(next).await;
+                    next = self.next_commit();
+                }
+            }
+        }
+    }
+
     /// Routes a message of a connection that has gone, waiting where the journal is behind. `own` tells the session
     /// it was published by, at the moment its receivers are found; `settles` is the record it comes from.
     async fn publish(&self, message: Message, own: impl FnOnce() -> u64, settles: Vec<u8>) {
         let counters = self.own_counters();
-        if message.retain() {
-            let mut next = self.next_commit();
-            while let Err(RetainError::Behind(_)) = self.retain(&message) {
-                self.committed(next).await;
-                next = self.next_commit();
-            }
-        }
         let (_, receivers) = self.receivers(message.topic(), Some(own()));
         let mut routing = Routing::new(message, receivers).settling(settles);
         let mut next = self.next_commit();
@@ -214,6 +251,10 @@ impl Hub {
         // It is the client's own message for No Local too, also where its client has begun another
         // session meanwhile [MQTT-3.8.3-3].
         let key = identity.session_key(&now, client);
+        if will.retain {
+            let bound = self.bounds.retained(identity.listener, &now);
+            self.retain_late(&message, &key.owner, bound).await;
+        }
         let own = || self.sessions.number_of(&key).unwrap_or(number);
         self.publish(message, own, will_key(number)).await;
     }
@@ -454,13 +495,4 @@ impl Hub {
             }
         }
     }
-}
-
-/// Why a message was not retained.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RetainError {
-    #[error(transparent)]
-    Full(#[from] Full),
-    #[error(transparent)]
-    Behind(Behind),
 }

@@ -60,6 +60,10 @@ pub struct Limits {
     pub retained_messages: usize,
     /// Bytes of retained messages held.
     pub retained_bytes: usize,
+    /// Of them, messages of one thing.
+    pub thing_retained_messages: usize,
+    /// Of them, bytes of one thing (topic, payload, properties, and 96 for each message).
+    pub thing_retained_bytes: usize,
     /// Bytes read from one connection before the others of its core have their turn.
     pub read_share_bytes: usize,
     /// Bytes encoded and not yet taken by the peer; deliveries wait in the mailbox beyond it.
@@ -101,6 +105,8 @@ impl Default for Limits {
             keep_alive: Duration::from_secs(1200),
             retained_messages: 1_000_000,
             retained_bytes: 1024 * 1024 * 1024,
+            thing_retained_messages: 10_000,
+            thing_retained_bytes: 32 * 1024 * 1024,
             read_share_bytes: 64 * 1024,
             output_bytes: 64 * 1024,
             write_stall: Duration::from_secs(20),

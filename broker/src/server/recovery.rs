@@ -1,10 +1,12 @@
 //! What the journal held when the broker starts: sessions are parked, their subscriptions go into
 //! the tree, retained messages into their index. Payloads of queued messages stay on disk.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ca::CertificateId;
 use fleet::FleetError;
 use store::Replay;
 
@@ -12,6 +14,7 @@ use super::hub::Hub;
 use super::identity::Identity;
 use super::layout::{self, BodyRef, DurableError, QueueEntry, Record};
 use super::mailbox::{Delivery, Mailbox};
+use super::message::Origin;
 use super::parked::{Parked, ParkedFlight, ParkedProgress};
 use super::record::SessionRecord;
 use super::sessions::{Owner, SessionKey};
@@ -29,7 +32,7 @@ pub enum RecoveryError {
     #[error(transparent)]
     Durable(#[from] DurableError),
     /// The registry.
-    #[error("the registry cannot say who owns a session: {0}")]
+    #[error("the registry cannot say whose a session or a retained message is: {0}")]
     Fleet(#[from] FleetError),
 }
 
@@ -43,6 +46,7 @@ struct Found {
     held: HashMap<u64, Vec<PacketId>>,
     body_weights: BTreeMap<u64, usize>,
     body_uses: HashMap<u64, usize>,
+    owners: HashMap<CertificateId, Owner>,
 }
 
 /// Reads the whole journal and parks what it finds.
@@ -53,7 +57,7 @@ pub(crate) fn recover(hub: &Hub, replay: Replay) -> Result<(), RecoveryError> {
     let mut found = Found::default();
     for record in replay {
         let (key, value) = record.map_err(DurableError::from)?;
-        found.take(hub, layout::decode(&key, value)?);
+        found.take(hub, layout::decode(&key, value)?)?;
     }
     let highest_session = found.highest_session();
     hub.next_session
@@ -81,7 +85,7 @@ pub(crate) fn recover(hub: &Hub, replay: Replay) -> Result<(), RecoveryError> {
 }
 
 impl Found {
-    fn take(&mut self, hub: &Hub, record: Record) {
+    fn take(&mut self, hub: &Hub, record: Record) -> Result<(), RecoveryError> {
         match record {
             Record::Session(number, record) => {
                 self.sessions.insert(number, *record);
@@ -111,11 +115,25 @@ impl Found {
                 self.body_weights.insert(number, message.weight_bytes());
             }
             Record::Retained(message) => {
-                if let Err(error) = hub.retained.insert(message) {
-                    tracing::warn!("a retained message of an earlier run is not served: {error}");
-                }
+                let owner = match message.origin() {
+                    Origin::Device(id) => Some(self.owner(hub, id)?),
+                    Origin::Service => None,
+                };
+                hub.retained.restore(message, owner);
             }
         }
+        Ok(())
+    }
+
+    /// On whose account a certificate retains: asked for once.
+    fn owner(&mut self, hub: &Hub, id: CertificateId) -> Result<&Owner, RecoveryError> {
+        Ok(match self.owners.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let thing = hub.registry.thing_of(&id)?;
+                unknown.insert(thing.map_or(Owner::Certificate(id), Owner::Thing))
+            }
+        })
     }
 
     fn highest_session(&self) -> u64 {

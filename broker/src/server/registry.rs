@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ca::CertificateId;
-use fleet::{CertificateStatus, Denial, Fleet, FleetError, Standing};
+use fleet::{CertificateStatus, Denial, Fleet, FleetError, Standing, ThingName};
 use policy::{Action, Realm};
 
 /// Who certificates are, and the realm their policies are written for.
@@ -21,6 +21,14 @@ pub trait Registry: Send + Sync {
     fn heir(&self, id: &CertificateId) -> Result<Option<CertificateId>, FleetError> {
         let status = self.standing(id)?.now().status;
         Ok((status == Some(CertificateStatus::Active)).then_some(*id))
+    }
+
+    /// The thing a certificate belongs to, whatever its state.
+    ///
+    /// # Errors
+    /// When the registry cannot be read: it is not known.
+    fn thing_of(&self, id: &CertificateId) -> Result<Option<ThingName>, FleetError> {
+        Ok(self.standing(id)?.now().thing.clone())
     }
 
     /// The account that ARNs in policies must carry.
@@ -42,6 +50,10 @@ impl Registry for Fleet {
 
     fn heir(&self, id: &CertificateId) -> Result<Option<CertificateId>, FleetError> {
         Fleet::heir(self, id)
+    }
+
+    fn thing_of(&self, id: &CertificateId) -> Result<Option<ThingName>, FleetError> {
+        Fleet::thing_of(self, id)
     }
 
     fn realm(&self) -> &Arc<Realm> {

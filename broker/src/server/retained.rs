@@ -1,82 +1,34 @@
 //! Retained messages: one per topic, found by filter without looking at all of them.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+mod ledger;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 
 use ca::CertificateId;
-use hashbrown::HashMap;
 use parking_lot::RwLock;
+use store::{Behind, Lsn};
 
-use super::message::{Message, Origin};
+use self::ledger::Ledger;
+pub(crate) use self::ledger::Volume;
+use super::message::Message;
+use super::sessions::Owner;
 use crate::session::Time;
 use crate::topic::TopicFilter;
 
 /// The index; the journal keeps them too.
 pub(crate) struct Retained {
-    // Held for one look-up or one change; never across an await.
+    // Held for one look-up, or for one change here and in the journal, so that the two agree on which of two came last;
+    // never across an await.
     inner: RwLock<Inner>,
-    messages_max: usize,
-    bytes_max: usize,
+    bound: Volume,
 }
 
 #[derive(Default)]
 struct Inner {
     root: Node,
-    messages: usize,
-    bytes: usize,
-    /// So that a certificate that is no longer good costs what it left behind, not what all did.
-    by_device: HashMap<CertificateId, BTreeSet<ByTopic>>,
-}
-
-/// A message in the order of topics.
-struct ByTopic(Message);
-
-impl Borrow<str> for ByTopic {
-    fn borrow(&self) -> &str {
-        self.0.topic()
-    }
-}
-
-impl Ord for ByTopic {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.topic().cmp(other.0.topic())
-    }
-}
-
-impl PartialOrd for ByTopic {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ByTopic {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for ByTopic {}
-
-impl Inner {
-    fn link(&mut self, message: &Message) {
-        if let Origin::Device(id) = message.origin() {
-            let kept = self.by_device.entry(id).or_default();
-            // The newer one, where there is one under this topic.
-            kept.replace(ByTopic(message.clone()));
-        }
-    }
-
-    fn unlink(&mut self, message: &Message) {
-        if let Origin::Device(id) = message.origin()
-            && let Some(kept) = self.by_device.get_mut(&id)
-        {
-            kept.remove(message.topic());
-            if kept.is_empty() {
-                self.by_device.remove(&id);
-            }
-        }
-    }
+    ledger: Ledger,
 }
 
 #[derive(Default)]
@@ -85,61 +37,112 @@ struct Node {
     message: Option<Message>,
 }
 
-/// No more retained messages are taken.
+/// On whose account a message is retained.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Claim<'a> {
+    /// A service inside the server: within the bound of all.
+    Service,
+    /// A device's owner, and as much as that one may have.
+    Owner(&'a Owner, Volume),
+}
+
+/// A message cannot be retained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the server holds as many retained messages as it may")]
-pub(crate) struct Full;
+pub(crate) enum Full {
+    #[error("the server holds as many retained messages as it may")]
+    Server,
+    #[error(
+        "this device has as many retained messages as it may: an empty payload deletes one, and one can be replaced by one that is no longer"
+    )]
+    Owner,
+    #[error("the message is longer than what can be kept")]
+    TooLarge,
+}
+
+/// Why a message was not retained. What was under its topic before is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RetainError {
+    /// For good.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// For now.
+    #[error(transparent)]
+    Behind(Behind),
+}
+
+impl From<Behind> for RetainError {
+    fn from(behind: Behind) -> Self {
+        match behind {
+            Behind::TooLarge { .. } => Self::Full(Full::TooLarge),
+            Behind::Full { .. } => Self::Behind(behind),
+        }
+    }
+}
 
 impl Retained {
-    pub(crate) fn new(messages_max: usize, bytes_max: usize) -> Self {
+    /// `bound` is that of all together.
+    pub(crate) fn new(bound: Volume) -> Self {
         Self {
             inner: RwLock::default(),
-            messages_max,
-            bytes_max,
+            bound,
         }
     }
 
-    /// Keeps a message under its topic, in place of the one before [MQTT-3.3.1-5]
-    /// [MQTT311-3.3.1-5, -7].
+    /// Keeps a message under its topic, in place of the one before [MQTT-3.3.1-5] [MQTT311-3.3.1-5, -7], if `keep`
+    /// writes it down.
     ///
     /// # Errors
-    /// [`Full`]; the one before stays.
-    pub(crate) fn insert(&self, message: Message) -> Result<(), Full> {
+    /// [`RetainError`].
+    pub(crate) fn insert(
+        &self,
+        message: &Message,
+        claim: Claim<'_>,
+        keep: impl FnOnce() -> Result<Lsn, Behind>,
+    ) -> Result<Lsn, RetainError> {
         let mut inner = self.inner.write();
-        let weight = message.weight_bytes();
-        let before = inner.root.find(message.topic());
-        let (messages, bytes) = match before {
-            Some(before) => (inner.messages, inner.bytes - before.weight_bytes() + weight),
-            None => (inner.messages + 1, inner.bytes + weight),
+        inner.room(message, claim, self.bound)?;
+        let kept = keep()?;
+        let owner = match claim {
+            Claim::Service => None,
+            Claim::Owner(owner, _) => Some(owner),
         };
-        if messages > self.messages_max || bytes > self.bytes_max {
-            return Err(Full);
-        }
-        inner.messages = messages;
-        inner.bytes = bytes;
-        inner.link(&message);
-        let mut node = &mut inner.root;
-        for level in message.topic().split('/') {
-            node = node.children.entry(level.into()).or_default();
-        }
-        let before = node.message.replace(message.clone());
-        // The same device's newer one took its place among its own, or it was another's.
-        if let Some(before) = before.filter(|before| before.origin() != message.origin()) {
-            inner.unlink(&before);
-        }
-        Ok(())
+        inner.put(message.clone(), owner);
+        Ok(kept)
     }
 
-    /// Removes what is kept under a topic [MQTT-3.3.1-6]. Whether there was something.
-    pub(crate) fn remove(&self, topic: &str) -> bool {
+    /// Whether [`Retained::insert`] would find room now.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub(crate) fn room(&self, message: &Message, claim: Claim<'_>) -> Result<(), Full> {
+        self.inner.read().room(message, claim, self.bound)
+    }
+
+    /// Takes back what an earlier run kept. There is no bound here: all of it was acknowledged, and a lower bound than then
+    /// is for what comes now.
+    pub(crate) fn restore(&self, message: Message, owner: Option<&Owner>) {
+        self.inner.write().put(message, owner);
+    }
+
+    /// Removes what is kept under a topic [MQTT-3.3.1-6], and with `forget` what is written down; when that is safe.
+    pub(crate) fn remove(&self, topic: &str, forget: impl FnOnce() -> Option<Lsn>) -> Option<Lsn> {
         let mut inner = self.inner.write();
-        let Some(removed) = inner.root.remove(&mut topic.split('/')) else {
-            return false;
-        };
-        inner.messages -= 1;
-        inner.bytes -= removed.weight_bytes();
-        inner.unlink(&removed);
-        true
+        inner.take(topic);
+        forget()
+    }
+
+    /// As [`Retained::remove`], if what is kept is still a device's.
+    pub(crate) fn remove_of(
+        &self,
+        device: &CertificateId,
+        topic: &str,
+        forget: impl FnOnce() -> Option<Lsn>,
+    ) {
+        let mut inner = self.inner.write();
+        if inner.ledger.has(device, topic) {
+            inner.take(topic);
+            forget();
+        }
     }
 
     /// The messages a filter matches, expired ones left out.
@@ -157,17 +160,54 @@ impl Retained {
         found
     }
 
-    /// The topics of what a device left.
-    pub(crate) fn topics_of(&self, device: &CertificateId) -> Vec<String> {
-        let inner = self.inner.read();
-        let kept = inner.by_device.get(device).into_iter().flatten();
-        kept.map(|kept| kept.0.topic().to_owned()).collect()
+    /// All there is.
+    pub(crate) fn volume(&self) -> Volume {
+        self.inner.read().ledger.all()
     }
 
-    /// How many are kept.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.inner.read().messages
+    /// The topics of what a device left.
+    pub(crate) fn topics_of(&self, device: &CertificateId) -> Vec<String> {
+        self.inner.read().ledger.topics_of(device)
+    }
+}
+
+impl Inner {
+    fn room(&self, message: &Message, claim: Claim<'_>, bound: Volume) -> Result<(), Full> {
+        let weight = message.weight_bytes();
+        let before = self.root.find(message.topic());
+        let replaced = before.map(Message::weight_bytes);
+        let all = self.ledger.all();
+        if !bound.admits(all, all.with(weight, replaced)) {
+            return Err(Full::Server);
+        }
+        let Claim::Owner(owner, bound) = claim else {
+            return Ok(());
+        };
+        let own = before.filter(|before| {
+            before.origin() == message.origin() || self.ledger.owner(before.origin()) == Some(owner)
+        });
+        let had = self.ledger.had(owner, message.origin());
+        if !bound.admits(had, had.with(weight, own.map(Message::weight_bytes))) {
+            return Err(Full::Owner);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, message: Message, owner: Option<&Owner>) {
+        let mut node = &mut self.root;
+        for level in message.topic().split('/') {
+            node = node.children.entry(level.into()).or_default();
+        }
+        if let Some(before) = node.message.replace(message.clone()) {
+            self.ledger.unlink(&before);
+        }
+        self.ledger.link(message, owner);
+    }
+
+    fn take(&mut self, topic: &str) {
+        if let Some(removed) = self.root.remove(&mut topic.split('/')) {
+            self.ledger.unlink(&removed);
+        }
     }
 }
 
@@ -224,103 +264,6 @@ impl Node {
                     child.collect(rest, false, found);
                 }
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec::Qos;
-    use crate::session::Publication;
-    use crate::topic::{self, TopicName};
-    use bytes::Bytes;
-    use proptest::prelude::*;
-
-    fn message(topic: &str, payload: &'static str) -> Message {
-        let publication = Publication::new(
-            topic.parse().unwrap(),
-            Bytes::from_static(payload.as_bytes()),
-        );
-        Message::new(publication, Qos::AtLeastOnce, true, Origin::Service)
-    }
-
-    #[test]
-    fn the_bound_holds_and_replacing_is_always_possible() {
-        let retained = Retained::new(2, usize::MAX);
-        retained.insert(message("a", "1")).unwrap();
-        retained.insert(message("b", "1")).unwrap();
-        assert_eq!(retained.insert(message("c", "1")), Err(Full));
-        retained.insert(message("b", "2")).unwrap();
-        assert!(retained.remove("a"));
-        assert!(!retained.remove("a"));
-        retained.insert(message("c", "1")).unwrap();
-        assert_eq!(retained.len(), 2);
-    }
-
-    #[test]
-    fn what_a_device_left_is_found_by_it() {
-        let [one, other] = ["a", "b"].map(|digit| digit.repeat(64).parse().unwrap());
-        let of = |device: CertificateId, topic: &str, payload| {
-            let publication = Publication::new(topic.parse().unwrap(), Bytes::from_static(payload));
-            Message::new(publication, Qos::AtLeastOnce, true, Origin::Device(device))
-        };
-        let retained = Retained::new(10, usize::MAX);
-        for topic in ["x/1", "x", "y"] {
-            retained.insert(of(one, topic, b"1")).unwrap();
-        }
-        retained.insert(message("z", "1")).unwrap();
-        // In its own place, in another's, and in nobody's.
-        retained.insert(of(one, "x", b"2")).unwrap();
-        retained.insert(of(other, "y", b"1")).unwrap();
-        assert_eq!(retained.topics_of(&one), ["x", "x/1"]);
-        assert_eq!(retained.topics_of(&other), ["y"]);
-        retained.insert(message("x/1", "2")).unwrap();
-        assert!(retained.remove("y"));
-        assert_eq!(retained.topics_of(&one), ["x"]);
-        assert!(retained.topics_of(&other).is_empty());
-        assert!(retained.remove("x"));
-        assert!(retained.inner.read().by_device.is_empty());
-    }
-
-    #[test]
-    fn bytes_are_bounded_too_and_given_back() {
-        let weight = message("a", "1").weight_bytes();
-        let retained = Retained::new(10, weight);
-        retained.insert(message("a", "1")).unwrap();
-        assert_eq!(retained.insert(message("b", "1")), Err(Full));
-        assert!(retained.remove("a"));
-        retained.insert(message("b", "1")).unwrap();
-    }
-
-    proptest! {
-        /// [MQTT-3.3.2-3, 4.7.2-1] [MQTT311-3.3.2-3, 4.7.2-1]
-        #[test]
-        fn finds_what_matching_one_by_one_finds(
-            topics in prop::collection::hash_set("(\\$?[ab]/){0,3}[ab$]", 0..12),
-            filter in "((\\$?[ab]|\\+)/){0,3}([ab]|\\+|#)",
-        ) {
-            let retained = Retained::new(100, usize::MAX);
-            for topic in &topics {
-                retained.insert(message(topic, "x")).unwrap();
-            }
-            let filter: TopicFilter = filter.parse().unwrap();
-            let mut found: Vec<String> = retained
-                .matching(&filter, Time::from_millis(0))
-                .iter()
-                .map(|message| message.topic().to_owned())
-                .collect();
-            found.sort();
-            let mut expected: Vec<String> = topics
-                .iter()
-                .filter(|topic| {
-                    let name: TopicName = topic.parse().unwrap();
-                    topic::matches(&filter, &name)
-                })
-                .cloned()
-                .collect();
-            expected.sort();
-            prop_assert_eq!(found, expected);
         }
     }
 }

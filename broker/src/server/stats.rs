@@ -72,6 +72,8 @@ counters! {
     denied_publish,
     /// Retained PUBLISHes denied by policy.
     denied_retain,
+    /// Messages not retained: as many are of their thing, or of all, as may be.
+    refused_retain,
     /// Subscriptions denied by policy, at SUBSCRIBE or when the policy changed.
     denied_subscribe,
     /// Deliveries denied by policy.

@@ -27,7 +27,8 @@ pub struct House {
     pub requests: mpsc::Receiver<Request>,
     store: Store,
     identity: Arc<ServerIdentity>,
-    limits: Limits,
+    /// Of the run after the next restart.
+    pub limits: Limits,
     dir: Arc<tempfile::TempDir>,
 }
 

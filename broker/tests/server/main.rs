@@ -17,6 +17,7 @@ mod hostile;
 mod house;
 mod mosquitto;
 mod refusals;
+mod retained;
 mod rumqtt;
 mod sessions;
 mod sharing;

@@ -10,10 +10,10 @@ use super::{Answer, Connection, End};
 use crate::codec::{PacketId, Qos, ReasonCode, Version};
 use crate::server::clock::Clock;
 use crate::server::durable::Durable;
-use crate::server::hub::RetainError;
 use crate::server::layout::held_key;
 use crate::server::message::{Message, Origin, facts};
 use crate::server::reserved::{Principal, Reply, Request};
+use crate::server::retained::{Claim, Full, RetainError, Volume};
 use crate::server::router::Routing;
 use crate::session::{Incoming, Publication, Token};
 
@@ -105,6 +105,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         );
         match incoming.packet_id {
             Some(packet_id) if incoming.qos == Qos::ExactlyOnce => {
+                if incoming.retain {
+                    let bound = self.retained_bound(false);
+                    let claim = Claim::Owner(&self.key.owner, bound);
+                    if let Err(full) = self.hub.may_retain(&message, claim) {
+                        return self.refuse_to_retain(&message, full, Some(packet_id));
+                    }
+                }
                 self.keep(packet_id, message, route.receivers.accepted())
             }
             packet_id => {
@@ -237,22 +244,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> Result<(), End> {
         if retain {
             // [MQTT-3.3.1-5, -8] [MQTT311-3.3.1-5, -7, -12]
-            match self.hub.retain(routing.message()) {
+            let accepted = matches!(answer, Some(Answer::Complete(_)));
+            let bound = self.retained_bound(accepted);
+            let claim = Claim::Owner(&self.key.owner, bound);
+            match self.hub.retain(routing.message(), claim) {
                 Ok(lsn) => {
                     retain = false;
                     if let Some(lsn) = lsn {
                         routing.wait_for(lsn);
                     }
                 }
-                Err(RetainError::Full(full)) => match answer {
-                    Some(Answer::Publish(packet_id, _)) => {
-                        let text = full.to_string();
-                        return self.refuse(ReasonCode::QuotaExceeded, &text, Some(packet_id));
-                    }
-                    // Acknowledged already: it is delivered, and not retained.
-                    Some(_) => tracing::warn!("a message of QoS 2 is not retained: {full}"),
-                    None => return self.refuse(ReasonCode::QuotaExceeded, &full.to_string(), None),
-                },
+                // It is delivered then, and not retained.
+                Err(RetainError::Full(full)) if accepted => {
+                    retain = false;
+                    self.note_not_retained(routing.message(), full);
+                }
+                Err(RetainError::Full(full)) => {
+                    let packet_id = match answer {
+                        Some(Answer::Publish(packet_id, _)) => Some(packet_id),
+                        _ => None,
+                    };
+                    return self.refuse_to_retain(routing.message(), full, packet_id);
+                }
                 Err(RetainError::Behind(_)) => {
                     self.hold(Stalled::Routing {
                         routing: Box::new(routing),
@@ -279,6 +292,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }),
         }
         Ok(())
+    }
+
+    /// How much may be retained of this client's thing. `accepted`: what it has been told is safe already.
+    fn retained_bound(&self, accepted: bool) -> Volume {
+        let (bounds, listener) = (&self.hub.bounds, self.identity.listener);
+        let standing = self.identity.standing.now();
+        if accepted {
+            bounds.retained_of_accepted(listener, &standing, self.session.version())
+        } else {
+            bounds.retained(listener, &standing)
+        }
+    }
+
+    /// A message that cannot be retained is not taken at all: who is told so knows that nobody has it.
+    fn refuse_to_retain(
+        &mut self,
+        message: &Message,
+        full: Full,
+        packet_id: Option<PacketId>,
+    ) -> Result<(), End> {
+        self.note_not_retained(message, full);
+        self.refuse(ReasonCode::QuotaExceeded, &full.to_string(), packet_id)
+    }
+
+    fn note_not_retained(&self, message: &Message, full: Full) {
+        self.hub
+            .note_not_retained(&self.counters, &self.key.owner, message, full);
     }
 
     pub(super) fn hold(&mut self, stalled: Stalled) {

@@ -107,12 +107,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// the rest by the connection's backlog, which shares the messages with the index. There too waits
     /// what the journal has no room for yet.
     fn send_retained(&mut self, filter: &TopicFilter, options: &SubscriptionOptions) {
+        // There are more than the bound where that was higher before the last start.
+        let most = self.hub.limits.retained_messages;
+        let most = most.max(self.hub.retained.volume().messages);
         for (message, send) in self.hub.retained_deliveries(filter, options, self.now) {
             if self.belongs_in_queue(&send) && self.queue_retained(&message, &send).is_ok() {
                 continue;
             }
             // As many as there can be at all: more are copies, asked for again and again.
-            if self.backlog.len() < self.hub.limits.retained_messages {
+            if self.backlog.len() < most {
                 self.backlog.push_back((message, send));
             } else {
                 self.counters.dropped_queue_full.add();
