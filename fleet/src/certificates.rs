@@ -4,7 +4,8 @@
 use crate::{
     CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, Kind, Origin, Page,
     Revocation, Target, ThingName,
-    authorities::forget_foreign,
+    authorities::forget_vouched,
+    heir::HeirRow,
     issued::{RevokedRow, forget_serial, put_issued, put_revoked},
     keys,
     registry::Transaction,
@@ -127,7 +128,37 @@ impl Fleet {
         self.transact(|t| self.change_status(t, id, status, reason, now))
     }
 
+    /// As [`Self::set_certificate_status`]. Whoever had the key may have renewed: what was obtained with it goes with it,
+    /// a successor that was not used yet with whatever ends, and all that followed it where the key was compromised.
     pub(crate) fn change_status(
+        &self,
+        t: &mut Transaction<'_>,
+        id: &CertificateId,
+        status: CertificateStatus,
+        reason: RevocationReason,
+        now: SystemTime,
+    ) -> Result<(), FleetError> {
+        self.change_one(t, id, status, reason, now)?;
+        let revoked = status == CertificateStatus::Revoked;
+        if !revoked && status != CertificateStatus::Inactive {
+            return Ok(());
+        }
+        let compromised = revoked && reason == RevocationReason::KeyCompromise;
+        for other in self.obtained_with(t, id, compromised)? {
+            let record: Option<CertificateRecord> = t.current(&keys::certificate(&other))?;
+            let ends = record.is_some_and(|record| match record.status {
+                CertificateStatus::Active | CertificateStatus::PendingActivation => true,
+                CertificateStatus::Inactive => revoked,
+                CertificateStatus::Revoked => false,
+            });
+            if ends {
+                self.change_one(t, &other, status, reason, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change_one(
         &self,
         t: &mut Transaction<'_>,
         id: &CertificateId,
@@ -159,7 +190,13 @@ impl Fleet {
         record.status = status;
         record.modified = now;
         record.version += 1;
+        if status == CertificateStatus::Active {
+            record.superseded_by = None;
+        }
         if status == CertificateStatus::Revoked {
+            if reason != RevocationReason::Superseded {
+                self.forget_password_of(t, id)?;
+            }
             record.revocation = Some(Revocation { at: now, reason });
             let row = RevokedRow::new(&record.serial, record.not_after, reason, now);
             match record.origin {
@@ -223,9 +260,17 @@ impl Fleet {
             t.delete(format!("{}{name}", keys::attached(&target)));
             t.delete(format!("{}{target}", keys::targets(name)));
         }
-        match t.get::<CertificateRecord>(&keys::certificate(id))? {
-            Some(record) if record.origin != Origin::Own => forget_foreign(t, &record),
-            _ => forget_serial(t, id)?,
+        let record = t.get::<CertificateRecord>(&keys::certificate(id))?;
+        if let Some(record) = &record {
+            forget_vouched(t, record);
+            if let Some(heir) = &record.superseded_by
+                && record.status == CertificateStatus::Inactive
+            {
+                t.put(keys::heir(id), &HeirRow::of(*heir))?;
+            }
+        }
+        if record.is_none_or(|record| record.origin == Origin::Own) {
+            forget_serial(t, id)?;
         }
         t.delete(keys::claim(id));
         t.delete(keys::claim_use(id));
@@ -253,5 +298,7 @@ pub(crate) fn record_of(
         version: 1,
         origin: Origin::Own,
         way: Some(way),
+        superseded_by: None,
+        sponsor: None,
     }
 }

@@ -2,10 +2,9 @@
 //! leaves all of it or none.
 
 use crate::{
-    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, GroupName, Kind, Origin,
-    Target, Thing, ThingName,
+    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, GroupName, Kind, Target,
+    Thing, ThingName,
     attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
-    authorities::{AuthorityRecord, AuthorityStatus},
     certificates::record_of,
     groups::{GROUPS_PER_THING_LIMIT_ITEMS, put_memberships},
     issued::put_issued,
@@ -180,8 +179,8 @@ impl Fleet {
         Ok(None)
     }
 
-    /// Gives a thing a new certificate with the policies its certificates had, and revokes those, in one batch: a
-    /// swapped board keeps groups, jobs and history.
+    /// Gives a thing a new certificate with the policies of its active certificates, or of its newest where none is, and
+    /// revokes all it had, in one batch: a swapped board keeps groups, jobs and history.
     ///
     /// # Errors
     /// [`FleetError::NotFound`] for the thing; [`FleetError::Csr`], [`FleetError::Authority`].
@@ -209,9 +208,10 @@ impl Fleet {
             if !t.exists(&keys::thing(thing))? {
                 return Err(FleetError::not_found(Kind::Thing, thing));
             }
-            let mut policies = Vec::new();
+            let mut held = Vec::new();
             for old in self.all_names::<CertificateId>(&keys::principals(thing))? {
-                policies.extend(self.attached_policies(&Target::Certificate(old))?);
+                let record: Option<CertificateRecord> = t.get(&keys::certificate(&old))?;
+                held.extend(record.map(|record| (record.status, record.created, old)));
                 self.change_status(
                     t,
                     &old,
@@ -219,6 +219,10 @@ impl Fleet {
                     RevocationReason::Superseded,
                     now,
                 )?;
+            }
+            let mut policies = Vec::new();
+            for certificate in worth_copying(held) {
+                policies.extend(self.attached_policies(&Target::Certificate(certificate))?);
             }
             policies.sort();
             policies.dedup();
@@ -264,7 +268,9 @@ impl Fleet {
                     revoked.push(id);
                 }
             }
-            if revoked.is_empty() {
+            // With it, who has it would be the device again.
+            let password = self.forget_password(t, thing)?;
+            if revoked.is_empty() && !password {
                 return Err(FleetError::Invalid(format!(
                     "thing {thing} has no certificate that could be revoked: give it one with `device replace`"
                 )));
@@ -302,46 +308,6 @@ impl Fleet {
         Ok(Decommissioned { revoked })
     }
 
-    /// Who holds now what belonged to a certificate's device, its session and what it left retained: the certificate
-    /// itself while it is active; where it is inactive, as a renewed one is, another active certificate of its thing.
-    /// `None` where nobody does: what was revoked leaves nothing to anybody.
-    ///
-    /// # Errors
-    /// When the store fails: then it is not known.
-    pub fn heir(&self, id: &CertificateId) -> Result<Option<CertificateId>, FleetError> {
-        let record: Option<CertificateRecord> = self.read(&keys::certificate(id))?;
-        let Some(record) = record else {
-            return Ok(None);
-        };
-        match record.status {
-            CertificateStatus::Active => return Ok(self.is_vouched(&record)?.then_some(*id)),
-            CertificateStatus::Inactive => {}
-            CertificateStatus::PendingActivation | CertificateStatus::Revoked => return Ok(None),
-        }
-        let Some(thing) = self.read::<ThingName>(&keys::bound(id))? else {
-            return Ok(None);
-        };
-        for other in self.all_names::<CertificateId>(&keys::principals(&thing))? {
-            let record: Option<CertificateRecord> = self.read(&keys::certificate(&other))?;
-            let active = record.filter(|record| record.status == CertificateStatus::Active);
-            if let Some(record) = active
-                && self.is_vouched(&record)?
-            {
-                return Ok(Some(other));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether who signed an active certificate may still do so.
-    fn is_vouched(&self, record: &CertificateRecord) -> Result<bool, FleetError> {
-        let Origin::Authority(authority) = record.origin else {
-            return Ok(true);
-        };
-        let authority: Option<AuthorityRecord> = self.read(&keys::authority(&authority))?;
-        Ok(authority.is_some_and(|row| row.status == AuthorityStatus::Active))
-    }
-
     pub(crate) fn mint_for(
         &self,
         thing: &ThingName,
@@ -359,6 +325,22 @@ impl Fleet {
                 None,
             )),
         }
+    }
+}
+
+/// Those of a thing's certificates whose policies are what it may do: what was detached from the active ones is not to
+/// come back from retired ones.
+fn worth_copying(
+    mut held: Vec<(CertificateStatus, SystemTime, CertificateId)>,
+) -> Vec<CertificateId> {
+    held.sort_by_key(|(_, created, _)| *created);
+    let active = |(status, _, id): &(CertificateStatus, SystemTime, CertificateId)| {
+        (*status == CertificateStatus::Active).then_some(*id)
+    };
+    let found: Vec<_> = held.iter().filter_map(active).collect();
+    match (found.is_empty(), held.last()) {
+        (true, Some((_, _, newest))) => vec![*newest],
+        _ => found,
     }
 }
 

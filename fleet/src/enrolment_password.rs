@@ -3,9 +3,10 @@
 
 use crate::{
     DeviceKey, Enrolled, Enrolment, EnrolmentWay, Fleet, FleetError, GroupName, ThingName,
-    attachments::require_policy, keys, things,
+    attachments::require_policy, keys, registry::Transaction, things,
 };
 use aws_lc_rs::{constant_time, digest, rand};
+use ca::CertificateId;
 use data_encoding::BASE32_NOPAD;
 use policy::PolicyName;
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,31 @@ impl Fleet {
             t.put(keys::password(&terms.thing), &row)
         })?;
         Ok(password)
+    }
+
+    /// Forgets the password of a thing, and says whether there was one.
+    pub(crate) fn forget_password(
+        &self,
+        t: &mut Transaction<'_>,
+        thing: &ThingName,
+    ) -> Result<bool, FleetError> {
+        let there = t.exists(&keys::password(thing))?;
+        if there {
+            t.delete(keys::password(thing));
+        }
+        Ok(there)
+    }
+
+    /// The same of the thing that a certificate belongs to.
+    pub(crate) fn forget_password_of(
+        &self,
+        t: &mut Transaction<'_>,
+        id: &CertificateId,
+    ) -> Result<(), FleetError> {
+        if let Some(thing) = self.read::<ThingName>(&keys::bound(id))? {
+            self.forget_password(t, &thing)?;
+        }
+        Ok(())
     }
 
     /// Enrols the device that has a thing's password, which is used up by it.

@@ -107,6 +107,10 @@ pub(crate) fn successor(id: &CertificateId) -> String {
 pub(crate) fn predecessor(id: &CertificateId) -> String {
     format!("predecessor/{id}")
 }
+/// The certificate that holds what a deleted one left, which had been renewed.
+pub(crate) fn heir(id: &CertificateId) -> String {
+    format!("heir/{id}")
+}
 /// The one-time password with which a thing enrols itself.
 pub(crate) fn password(thing: &ThingName) -> String {
     format!("password/{thing}")

@@ -33,7 +33,7 @@ pub enum Measure {
     Revoke(RevocationReason),
     /// ACTIVE ones become INACTIVE.
     Deactivate,
-    /// INACTIVE ones become ACTIVE again, and no others.
+    /// INACTIVE ones become ACTIVE again, and no others; not those that a renewal has retired.
     Activate,
 }
 
@@ -49,13 +49,16 @@ pub struct Changed {
 }
 
 impl Measure {
-    /// The state a certificate comes to, if it comes to another.
-    fn applies(self, status: CertificateStatus) -> Option<CertificateStatus> {
-        match (self, status) {
+    /// The state a certificate comes to, if it comes to another. One that was renewed stays retired: its key may be on a
+    /// board that was given away.
+    fn applies(self, record: &CertificateRecord) -> Option<CertificateStatus> {
+        match (self, record.status) {
             (Measure::Revoke(_), CertificateStatus::Revoked) => None,
             (Measure::Revoke(_), _) => Some(CertificateStatus::Revoked),
             (Measure::Deactivate, CertificateStatus::Active) => Some(CertificateStatus::Inactive),
-            (Measure::Activate, CertificateStatus::Inactive) => Some(CertificateStatus::Active),
+            (Measure::Activate, CertificateStatus::Inactive) if record.superseded_by.is_none() => {
+                Some(CertificateStatus::Active)
+            }
             _ => None,
         }
     }
@@ -86,7 +89,7 @@ impl Fleet {
             let mut done = Changed::default();
             for id in &page.items {
                 let record: Option<CertificateRecord> = t.get(&keys::certificate(id))?;
-                match record.and_then(|record| measure.applies(record.status)) {
+                match record.and_then(|record| measure.applies(&record)) {
                     None => done.untouched += 1,
                     Some(status) => {
                         if !dry_run {

@@ -161,6 +161,23 @@ pub struct CertificateRecord {
     /// The way it came in; nothing where a release wrote it that did not note it.
     #[serde(default)]
     pub way: Option<EnrolmentWay>,
+    /// The one that a renewal put in its place, since that was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<CertificateId>,
+    /// The registered authority by whose certificate its device came to it: it is good for as long as that one's are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sponsor: Option<CertificateId>,
+}
+
+impl CertificateRecord {
+    /// The registered authority that must be active for this certificate to be.
+    #[must_use]
+    pub fn vouching_authority(&self) -> Option<CertificateId> {
+        match self.origin {
+            Origin::Authority(id) => Some(id),
+            Origin::Own | Origin::Alone => self.sponsor,
+        }
+    }
 }
 
 /// The ways in which a certificate comes into the registry, for `muster:EnrolmentWay`. A renewed one came the way of

@@ -5,6 +5,7 @@ use crate::{
     CertificateRecord, CertificateStatus, DeviceKey, Enrolled, EnrolmentWay, Fleet, FleetError,
     Kind, Target, ThingName,
     attachments::{put_attachment, put_binding},
+    authorities::put_vouched,
     certificates::record_of,
     issued::put_issued,
     keys,
@@ -12,7 +13,7 @@ use crate::{
 };
 use ca::{CertificateId, RevocationReason};
 use serde::{Deserialize, Serialize};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use store::Stored;
 
 /// The other certificate of an overlap.
@@ -23,7 +24,39 @@ struct OtherRow {
 
 impl Stored for OtherRow {}
 
+/// Longest chain of renewals that is followed at once.
+const CHAIN_LIMIT_ITEMS: usize = 4096;
+
+/// Most certificates that one thing is given within a day while the one it renews is young: each leaves a serial number
+/// behind, and one that was never used a place on a revocation list.
+const YOUNG_RENEWALS_LIMIT_ITEMS: usize = 30;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Certificates of one thing from which on those that are out of use make room: more than it is given within a day.
+const KEPT_ITEMS: usize = 2 * YOUNG_RENEWALS_LIMIT_ITEMS;
+
 impl Fleet {
+    /// The certificates that were obtained with a certificate's key, and are to go with it: the successor that nobody
+    /// has used yet, and where `all` is asked for those that took its place one after the other.
+    pub(crate) fn obtained_with(
+        &self,
+        t: &mut Transaction<'_>,
+        id: &CertificateId,
+        all: bool,
+    ) -> Result<Vec<CertificateId>, FleetError> {
+        let (mut found, mut last) = (Vec::new(), *id);
+        while all && found.len() < CHAIN_LIMIT_ITEMS {
+            let record: Option<CertificateRecord> = t.get(&keys::certificate(&last))?;
+            let Some(next) = record.and_then(|record| record.superseded_by) else {
+                break;
+            };
+            found.push(next);
+            last = next;
+        }
+        let unused: Option<OtherRow> = t.get(&keys::successor(&last))?;
+        found.extend(unused.map(|row| row.id));
+        Ok(found)
+    }
+
     /// Gives the thing of an active certificate another one, for the device that holds the first one's key. A
     /// successor that was handed out before and never used is revoked: its device never got it, or someone else did.
     ///
@@ -39,9 +72,12 @@ impl Fleet {
         let thing: ThingName = self.read(&keys::bound(current))?.ok_or_else(|| {
             FleetError::not_found(Kind::Thing, format!("of certificate {current}"))
         })?;
+        let before = self.certificate(current)?;
+        self.make_room(&thing, &before, now)?;
         let (issued, key) = self.mint_for(&thing, key, now)?;
         let record = CertificateRecord {
-            way: self.certificate(current)?.way,
+            way: before.way,
+            sponsor: before.vouching_authority(),
             ..record_of(
                 &issued,
                 CertificateStatus::Active,
@@ -72,6 +108,7 @@ impl Fleet {
                 }
             }
             put_issued(t, &record)?;
+            put_vouched(t, &record)?;
             put_binding(t, &thing, (&record.id, &record.pem))?;
             for policy in self.attached_policies(&Target::Certificate(*current))? {
                 put_attachment(t, &policy, &target)?;
@@ -85,6 +122,51 @@ impl Fleet {
             issued,
             key,
         })
+    }
+
+    /// Refuses who renews for the sake of it, and forgets the oldest of a thing's certificates that are out of use.
+    fn make_room(
+        &self,
+        thing: &ThingName,
+        current: &CertificateRecord,
+        now: SystemTime,
+    ) -> Result<(), FleetError> {
+        let mut held = Vec::new();
+        for id in self.all_names::<CertificateId>(&keys::principals(thing))? {
+            held.extend(self.read::<CertificateRecord>(&keys::certificate(&id))?);
+        }
+        let recent = |record: &&CertificateRecord| {
+            now.duration_since(record.created).unwrap_or_default() < DAY
+        };
+        let life = current.not_after.duration_since(current.not_before);
+        let age = now.duration_since(current.not_before).unwrap_or_default();
+        let young = age < life.unwrap_or_default() / 2;
+        if young && held.iter().filter(recent).count() >= YOUNG_RENEWALS_LIMIT_ITEMS {
+            return Err(FleetError::Limit {
+                what: format!(
+                    "certificates given to thing {thing} within a day (it may renew again tomorrow, or once half the \
+                     life of its certificate is over)"
+                ),
+                limit: YOUNG_RENEWALS_LIMIT_ITEMS,
+            });
+        }
+        if held.len() < KEPT_ITEMS {
+            return Ok(());
+        }
+        held.retain(|record| record.status != CertificateStatus::Active);
+        held.sort_by_key(|record| record.created);
+        held.truncate(KEPT_ITEMS / 2);
+        for old in held {
+            self.transact_alone(|t| {
+                let record: Option<CertificateRecord> = t.get(&keys::certificate(&old.id))?;
+                if record.is_none_or(|record| record.status == CertificateStatus::Active) {
+                    return Ok(());
+                }
+                let policies = self.attached_policies(&Target::Certificate(old.id))?;
+                self.remove_certificate(t, &old.id, Some(thing), &policies)
+            })?;
+        }
+        Ok(())
     }
 
     /// Says that a device has used this certificate: the one before it, if there is one, is retired. Its live sessions
@@ -127,11 +209,12 @@ fn retire_predecessor(
     t.delete(keys::predecessor(used));
     t.delete(keys::successor(&old.id));
     let record: Option<CertificateRecord> = t.get(&keys::certificate(&old.id))?;
-    if let Some(mut record) = record
-        && record.status == CertificateStatus::Active
-    {
-        record.status = CertificateStatus::Inactive;
-        record.modified = now;
+    if let Some(mut record) = record {
+        record.superseded_by = Some(*used);
+        if record.status == CertificateStatus::Active {
+            record.status = CertificateStatus::Inactive;
+            record.modified = now;
+        }
         record.version += 1;
         t.put(keys::certificate(&old.id), &record)?;
     }

@@ -409,8 +409,22 @@ fn a_claim_cannot_take_a_device_over() {
         house.status(&id),
         Some(CertificateStatus::PendingActivation)
     );
-    // Once the operator has revoked what it had, it may come again: the same thing, with its new certificate.
+    // Revoked for its own sake it stays out; where the operator says that another is to follow it may come again: the
+    // same thing, with its new certificate.
+    let unspecified = ca::RevocationReason::Unspecified;
     let superseded = ca::RevocationReason::Superseded;
+    house
+        .fleet
+        .revoke_device(&thing("lamp-7"), unspecified, house.now)
+        .unwrap();
+    let error = house.register(&claim, &token, "7").unwrap_err();
+    assert_eq!(error.code, "ResourceConflict", "{error}");
+    house
+        .fleet
+        .decommission(&thing("lamp-7"), house.now)
+        .unwrap();
+    house.register(&claim, &token, "7").unwrap();
+    let (id, token) = house.pending(&claim);
     house
         .fleet
         .revoke_device(&thing("lamp-7"), superseded, house.now)

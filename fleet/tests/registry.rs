@@ -9,7 +9,7 @@
 use ca::{Authority, AuthorityConfig, CertificateId, CertificateState, CrlShard, RevocationReason};
 use fleet::{
     CertificateStatus, DeviceKey, Enrolled, Enrolment, Fleet, FleetError, GroupChange, GroupName,
-    Kind, ListName, PasswordTerms, RevocationFaces, Target, ThingName,
+    Heir, Kind, ListName, PasswordTerms, RevocationFaces, Target, ThingName,
 };
 use policy::{Action, Decision, Grant, PolicyName, Realm};
 use std::{
@@ -453,8 +453,9 @@ fn renewal_keeps_two_certificates_at_most_and_only_for_the_active() {
         renew(&first),
         Err(FleetError::CertificateState { .. })
     ));
-    let heir = |id| house.fleet.heir(id).unwrap();
-    assert_eq!((heir(&first), heir(&second)), (Some(second), Some(second)));
+    let heir = |id| house.fleet.heir(id, None).unwrap();
+    let held = Heir::Certificate(second);
+    assert_eq!((heir(&first), heir(&second)), (held, held));
     // An operator who wants the old one back gets it back, and it stays.
     let active = CertificateStatus::Active;
     house
@@ -487,8 +488,11 @@ fn replace_keeps_groups_and_policies_and_the_old_certificate_leaves_nothing() {
         Decision::Allow
     );
     assert_eq!(house.fleet.groups_of(&thing("lamp-1")).unwrap(), [group]);
-    let heir = |id| house.fleet.heir(id).unwrap();
-    assert_eq!((heir(&old), heir(&new)), (None, Some(new)));
+    let heir = |id| house.fleet.heir(id, None).unwrap();
+    assert_eq!(
+        (heir(&old), heir(&new)),
+        (Heir::Nobody, Heir::Certificate(new))
+    );
 }
 
 #[test]

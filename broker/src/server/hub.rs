@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 
 use ca::CertificateId;
+use fleet::Heir;
 use policy::Action;
 use store::{Behind, Lsn};
 
@@ -158,21 +159,25 @@ impl Hub {
     }
 
     /// The retained messages of a filter whose publishers are still in good standing, under this certificate or a newer
-    /// one; the others are removed.
+    /// one; of those whose publishers are deactivated nothing is told, and the others are removed.
     pub(crate) fn retained_for(&self, filter: &TopicFilter, now: Time) -> Vec<Message> {
-        let mut known: hashbrown::HashMap<CertificateId, Option<bool>> = hashbrown::HashMap::new();
+        let mut known: hashbrown::HashMap<CertificateId, Option<Heir>> = hashbrown::HashMap::new();
         let mut messages = self.retained.matching(filter, now);
         messages.retain(|message| {
             let Origin::Device(id) = message.origin() else {
                 return true;
             };
-            let ask = || self.registry.heir(&id).ok().map(|heir| heir.is_some());
-            let good = *known.entry(id).or_insert_with(ask);
-            if good == Some(false) {
+            let ask = || {
+                let owner = self.retained.owner_of(&id);
+                let thing = owner.as_ref().and_then(Owner::thing);
+                self.registry.heir(&id, thing).ok()
+            };
+            let heir = *known.entry(id).or_insert_with(ask);
+            if heir == Some(Heir::Nobody) {
                 self.forget_retained(&id, message.topic());
             }
             // Not known for sure is not good.
-            good == Some(true)
+            matches!(heir, Some(Heir::Certificate(_)))
         });
         messages
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ca::CertificateId;
-use fleet::{CertificateStatus, Denial, FleetError, Standing, StandingNow};
+use fleet::{CertificateStatus, Denial, FleetError, Heir, Standing, StandingNow};
 use policy::{ConnectAttributes, Context, Explanation, Grant, Listener, TlsVersion};
 
 use super::registry::Registry;
@@ -102,11 +102,18 @@ impl Identity {
         *self.standing.id()
     }
 
-    /// Who holds what this one kept on the server: the device under the certificate that is good now, which is another
-    /// one once it was renewed. `None` where nobody may have it any more.
-    pub(crate) fn heir(&self, registry: &dyn Registry) -> Result<Option<Self>, FleetError> {
-        let Some(id) = registry.heir(&self.certificate())? else {
-            return Ok(None);
+    /// Who holds a session that this one kept on the server: the device under the certificate that is good now, which is
+    /// another one once it was renewed; itself, which may do nothing, while it is deactivated. `None` where nobody may
+    /// have it any more.
+    pub(crate) fn heir(
+        &self,
+        registry: &dyn Registry,
+        owner: &Owner,
+    ) -> Result<Option<Self>, FleetError> {
+        let id = match registry.heir(&self.certificate(), owner.thing())? {
+            Heir::Certificate(id) => id,
+            Heir::Withheld => self.certificate(),
+            Heir::Nobody => return Ok(None),
         };
         let mut heir = self.clone();
         if id != self.certificate() {

@@ -162,7 +162,7 @@ fn check_standings(hub: &Hub) {
             Arc::ptr_eq(&parked.identity.standing, &identity.standing)
                 && identity.standing.generation() == generation
         };
-        let settled = match identity.heir(&*hub.registry) {
+        let settled = match identity.heir(&*hub.registry, &key.owner) {
             Ok(Some(heir)) => hub.sessions.with_parked(&key, number, |parked| {
                 same(parked) && inherit(hub, &key, parked, heir)
             }),

@@ -167,7 +167,7 @@ impl Found {
             self.erase(hub, number);
             return Ok(());
         };
-        let Some(identity) = identity.heir(&*hub.registry)? else {
+        let Some(identity) = identity.heir(&*hub.registry, &owner)? else {
             tracing::info!(%owner, "session of an earlier run dropped: its certificate is not ACTIVE");
             self.erase(hub, number);
             return Ok(());

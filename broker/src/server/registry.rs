@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ca::CertificateId;
-use fleet::{CertificateStatus, Denial, Fleet, FleetError, Standing, ThingName};
+use fleet::{CertificateStatus, Denial, Fleet, FleetError, Heir, Standing, ThingName};
 use policy::{Action, Realm};
 
 /// Who certificates are, and the realm their policies are written for.
@@ -14,13 +14,18 @@ pub trait Registry: Send + Sync {
     /// When the registry cannot be read: it is a refusal.
     fn standing(&self, id: &CertificateId) -> Result<Arc<Standing>, FleetError>;
 
-    /// The certificate that holds now what belonged to this one's device; `None` where nobody does.
+    /// Who holds now what belonged to a certificate's device, which was this thing as far as that is known.
     ///
     /// # Errors
     /// When the registry cannot be read: it is not known.
-    fn heir(&self, id: &CertificateId) -> Result<Option<CertificateId>, FleetError> {
-        let status = self.standing(id)?.now().status;
-        Ok((status == Some(CertificateStatus::Active)).then_some(*id))
+    fn heir(&self, id: &CertificateId, _thing: Option<&ThingName>) -> Result<Heir, FleetError> {
+        Ok(match self.standing(id)?.now().status {
+            Some(CertificateStatus::Active) => Heir::Certificate(*id),
+            Some(CertificateStatus::Inactive | CertificateStatus::PendingActivation) => {
+                Heir::Withheld
+            }
+            Some(CertificateStatus::Revoked) | None => Heir::Nobody,
+        })
     }
 
     /// The thing a certificate belongs to, whatever its state.
@@ -48,8 +53,8 @@ impl Registry for Fleet {
         Fleet::standing(self, id)
     }
 
-    fn heir(&self, id: &CertificateId) -> Result<Option<CertificateId>, FleetError> {
-        Fleet::heir(self, id)
+    fn heir(&self, id: &CertificateId, thing: Option<&ThingName>) -> Result<Heir, FleetError> {
+        Fleet::heir(self, id, thing)
     }
 
     fn thing_of(&self, id: &CertificateId) -> Result<Option<ThingName>, FleetError> {

@@ -12,7 +12,7 @@ use store::{Behind, Lsn};
 
 use self::ledger::Ledger;
 pub(crate) use self::ledger::Volume;
-use super::message::Message;
+use super::message::{Message, Origin};
 use super::sessions::Owner;
 use crate::session::Time;
 use crate::topic::TopicFilter;
@@ -163,6 +163,12 @@ impl Retained {
     /// All there is.
     pub(crate) fn volume(&self) -> Volume {
         self.inner.read().ledger.all()
+    }
+
+    /// On whose account is what a certificate left.
+    pub(crate) fn owner_of(&self, device: &CertificateId) -> Option<Owner> {
+        let inner = self.inner.read();
+        inner.ledger.owner(Origin::Device(*device)).cloned()
     }
 
     /// The topics of what a device left.

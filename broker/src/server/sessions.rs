@@ -37,6 +37,15 @@ pub(crate) struct SessionKey {
     pub(crate) client_id: ClientId,
 }
 
+impl Owner {
+    pub(crate) fn thing(&self) -> Option<&ThingName> {
+        match self {
+            Self::Thing(thing) => Some(thing),
+            Self::Certificate(_) => None,
+        }
+    }
+}
+
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use broker::tls::{self, ClientAuth, Protocol};
 use broker::{Broker, BrokerParts, Limits, Listeners, Request, ReservedTopics};
 use ca::{Authority, AuthorityConfig, CertificateId, ServerIdentity};
-use fleet::{DeviceKey, Enrolment, Fleet};
+use fleet::{DeviceKey, Enrolled, Enrolment, Fleet};
 use policy::Realm;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use store::Store;
@@ -218,6 +218,19 @@ impl House {
                 SystemTime::now(),
             )
             .unwrap();
+        self.device_of(name, enrolled)
+    }
+
+    /// A thing's new certificate, which the old one is revoked for.
+    pub fn replaced(&self, device: &Device) -> Device {
+        let thing = device.name.parse().unwrap();
+        let replaced = self
+            .fleet
+            .replace(&thing, DeviceKey::Generate, SystemTime::now());
+        self.device_of(&device.name, replaced.unwrap())
+    }
+
+    fn device_of(&self, name: &str, enrolled: Enrolled) -> Device {
         let key = enrolled.key.unwrap();
         let crt_file = self.path().join(format!("{name}.crt"));
         let key_file = self.path().join(format!("{name}.key"));

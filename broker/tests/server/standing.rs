@@ -1,12 +1,12 @@
 //! Revocation and policy changes are felt by what is live, what is kept and what comes back.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use broker::codec::{ReasonCode, Version};
 use fleet::CertificateStatus;
 
 use crate::client::{Client, dial, hello, lasting, tls, will};
-use crate::house::{EVERYTHING, House};
+use crate::house::{Device, EVERYTHING, House};
 
 #[test]
 fn revocation_ends_the_session_at_once_and_nothing_of_it_remains() {
@@ -32,44 +32,65 @@ fn revocation_ends_the_session_at_once_and_nothing_of_it_remains() {
     assert_eq!(house.broker.stats().revoked, 1);
 }
 
+/// A device that has left a session with a delayed will, in which a message waits, and a retained message.
+fn away(house: &House, a: &Device, b: &Device) -> Client {
+    let mut connect = lasting(a, Version::V5);
+    let mut delayed = will("will", "gone");
+    delayed.delay_s = 3600;
+    connect.will = Some(delayed);
+    let (mut client, _) = Client::connect(house, a, connect).ok().unwrap();
+    client.subscribe("x");
+    client.retain("state", "on");
+    drop(client);
+    let mut other = Client::open(house, b, Version::V5);
+    other.publish("x", "waits");
+    other
+}
+
 #[test]
 fn a_parked_session_of_a_revoked_certificate_is_gone_with_its_queue_and_will() {
     let house = House::new();
     let a = house.device_may("a", EVERYTHING);
     let b = house.device_may("b", EVERYTHING);
-    let mut connect = lasting(&a, Version::V5);
-    let mut delayed = will("will", "gone");
-    delayed.delay_s = 3600;
-    connect.will = Some(delayed);
-    let (mut client, _) = Client::connect(&house, &a, connect).ok().unwrap();
-    client.subscribe("x");
-    drop(client);
-    let mut sender = Client::open(&house, &b, Version::V5);
-    sender.publish("x", "waits");
-    house
-        .fleet
-        .set_certificate_status(
-            &a.id,
-            CertificateStatus::Inactive,
-            ca::RevocationReason::Unspecified,
-            std::time::SystemTime::now(),
-        )
-        .unwrap();
+    let mut other = away(&house, &a, &b);
+    house.revoke(&a);
     assert!(Client::connect(&house, &a, lasting(&a, Version::V5)).is_err());
-    house
-        .fleet
-        .set_certificate_status(
-            &a.id,
-            CertificateStatus::Active,
-            ca::RevocationReason::Unspecified,
-            std::time::SystemTime::now(),
-        )
-        .unwrap();
-    let (mut back, present) = Client::connect(&house, &a, lasting(&a, Version::V5))
+    // The same thing, client id and policies.
+    let new = house.replaced(&a);
+    let (mut back, present) = Client::connect(&house, &new, lasting(&new, Version::V5))
         .ok()
         .unwrap();
     assert!(!present, "the session must not survive");
     back.settle();
+    other.subscribe("state");
+    other.settle();
+}
+
+#[test]
+fn what_a_deactivated_device_left_is_withheld_until_it_is_active_again() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut other = away(&house, &a, &b);
+    let set = |status| {
+        let (reason, now) = (ca::RevocationReason::Unspecified, SystemTime::now());
+        let set = house
+            .fleet
+            .set_certificate_status(&a.id, status, reason, now);
+        set.unwrap();
+    };
+    set(CertificateStatus::Inactive);
+    assert!(Client::connect(&house, &a, lasting(&a, Version::V5)).is_err());
+    other.subscribe("state");
+    other.settle();
+    set(CertificateStatus::Active);
+    let (mut back, present) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    assert!(present);
+    assert_eq!(back.message(), ("x".into(), "waits".into()));
+    other.subscribe("state");
+    assert_eq!(other.message(), ("state".into(), "on".into()));
 }
 
 #[test]

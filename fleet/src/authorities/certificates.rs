@@ -271,25 +271,36 @@ pub(super) fn record_of(
         version: 1,
         origin,
         way: Some(way),
+        superseded_by: None,
+        sponsor: None,
     }
 }
 
 /// Puts a certificate that our own authority did not sign: its serial number is another's to count, so neither lists
 /// nor OCSP know it.
 fn put_foreign(t: &mut Transaction<'_>, record: &CertificateRecord) -> Result<(), FleetError> {
-    if let Origin::Authority(authority) = &record.origin {
-        t.put(
-            format!("{}{}", keys::signed_by(authority), record.id),
-            &Present,
-        )?;
-    }
+    put_vouched(t, record)?;
     t.put(keys::certificate(&record.id), record)
 }
 
+/// Lists a certificate under the registered authority that it depends on, if there is one.
+pub(crate) fn put_vouched(
+    t: &mut Transaction<'_>,
+    record: &CertificateRecord,
+) -> Result<(), FleetError> {
+    match record.vouching_authority() {
+        Some(authority) => t.put(
+            format!("{}{}", keys::signed_by(&authority), record.id),
+            &Present,
+        ),
+        None => Ok(()),
+    }
+}
+
 /// Before the row of such a certificate goes. That it was revoked stays known.
-pub(crate) fn forget_foreign(t: &mut Transaction<'_>, record: &CertificateRecord) {
-    if let Origin::Authority(authority) = &record.origin {
-        t.delete(format!("{}{}", keys::signed_by(authority), record.id));
+pub(crate) fn forget_vouched(t: &mut Transaction<'_>, record: &CertificateRecord) {
+    if let Some(authority) = record.vouching_authority() {
+        t.delete(format!("{}{}", keys::signed_by(&authority), record.id));
     }
 }
 

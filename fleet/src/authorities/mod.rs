@@ -11,7 +11,7 @@ pub use admission::{Admission, NotAdmitted};
 pub use certificates::{ForeignKind, NewForeign};
 pub use newcomers::{NEWCOMERS_LIMIT_ITEMS, NewcomerDesk};
 
-pub(crate) use certificates::forget_foreign;
+pub(crate) use certificates::{forget_vouched, put_vouched};
 
 use crate::{CertificateStatus, keys};
 use crate::{

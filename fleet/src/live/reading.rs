@@ -22,6 +22,8 @@ use store::StoreError;
 pub(crate) struct Known {
     status: CertificateStatus,
     origin: Origin,
+    /// The registered authority that must be active.
+    authority: Option<CertificateId>,
     not_before: SystemTime,
     not_after: SystemTime,
     certificate: Arc<CertificateValues>,
@@ -84,10 +86,7 @@ impl Live {
             Ok((known, now)) => {
                 let by = FoundBy {
                     thing: known.thing.clone(),
-                    authority: match known.origin {
-                        Origin::Authority(id) => Some(id),
-                        Origin::Own | Origin::Alone => None,
-                    },
+                    authority: known.authority,
                     profile: Some(Arc::clone(&known.key)),
                     unreadable: false,
                 };
@@ -133,6 +132,7 @@ impl Live {
             };
             known.status = record.status;
             known.origin = record.origin;
+            known.authority = record.vouching_authority();
             (known.not_before, known.not_after) = (record.not_before, record.not_after);
         }
         if let Some(thing) = known.thing.clone() {
@@ -183,6 +183,7 @@ impl Live {
         Ok(Some(Known {
             status: record.status,
             origin: record.origin,
+            authority: record.vouching_authority(),
             not_before: record.not_before,
             not_after: record.not_after,
             certificate,
@@ -256,7 +257,7 @@ impl Live {
     fn compose(&self, known: &Known, reader: &mut Reader) -> Result<StandingNow, StoreError> {
         let profile = self.profile_of(&known.key, reader)?;
         let (mut status, mut not_after) = (known.status, known.not_after);
-        if let Origin::Authority(id) = &known.origin {
+        if let Some(id) = &known.authority {
             match reader.authority(&self.table, id)? {
                 Some(authority) if authority.active => {
                     not_after = not_after.min(authority.not_after)

@@ -126,8 +126,8 @@ impl Fleet {
     }
 
     /// A thing that is there already gets the new certificate where the template says so (`OverrideSettings`) or it
-    /// has none that could still be used; the certificates it had are revoked. Otherwise whoever holds a claim could
-    /// take any device's name.
+    /// has none but such as were revoked as superseded; the certificates it had are revoked. Otherwise whoever holds a claim could take any device's
+    /// name with all that its groups may do, and what was revoked would come back by itself.
     #[expect(
         clippy::type_complexity,
         reason = "the groups it is in then, and what was revoked for it"
@@ -141,17 +141,22 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<Result<(BTreeSet<GroupName>, Vec<CertificateId>), Rejection>, FleetError> {
         let name = known.name.clone();
-        let mut live = Vec::new();
+        let (mut live, mut had) = (Vec::new(), false);
         for id in self.all_names::<CertificateId>(&keys::principals(&name))? {
             let record: Option<CertificateRecord> = t.get(&keys::certificate(&id))?;
+            had |= record.as_ref().is_some_and(|record| {
+                let revocation = record.revocation.as_ref();
+                revocation.is_none_or(|r| r.reason != RevocationReason::Superseded)
+            });
             if record.is_some_and(|record| record.status != CertificateStatus::Revoked) {
                 live.push(id);
             }
         }
-        if !live.is_empty() && plan.existing.is_none() {
+        if had && plan.existing.is_none() {
             return Ok(Err(conflict(format!(
-                "thing {name} exists and has a certificate: revoke that first, or let the template's OverrideSettings \
-                 say what a device that comes again does to its thing"
+                "thing {name} exists and has had a certificate: give it another (`device replace`, `device \
+                 enrol-password`), revoke that one as superseded, delete the device, or let the template's \
+                 OverrideSettings say what a device that comes again does to its thing"
             ))));
         }
         let existing = plan.existing.unwrap_or_default();

@@ -32,13 +32,14 @@ pub(crate) enum Device {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Make certificates INACTIVE: live sessions end at once, and `device activate` takes it back
+    /// Make certificates INACTIVE: live sessions end at once, what they left waits for them, and `device activate` takes
+    /// it back
     Deactivate {
         /// Whose
         #[command(flatten)]
         whose: Whose,
     },
-    /// Make INACTIVE certificates ACTIVE again; what is revoked stays revoked
+    /// Make INACTIVE certificates ACTIVE again; what is revoked stays revoked, what was renewed away stays retired
     Activate {
         /// Whose
         #[command(flatten)]

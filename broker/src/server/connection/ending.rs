@@ -132,15 +132,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         } = *self;
         let mut forfeited = false;
         if end.forfeits() {
-            match identity.heir(&*hub.registry) {
-                Ok(Some(heir)) => {
-                    generation = heir.standing.generation();
-                    identity = heir;
-                }
+            match identity.heir(&*hub.registry, &key.owner) {
+                Ok(Some(heir)) => identity = heir,
                 Ok(None) => forfeited = true,
-                // The janitor asks again. Until then the session belongs to a certificate that nothing is done for.
-                Err(_) => generation = generation.wrapping_sub(1),
+                // Until then the session belongs to a certificate that nothing is done for.
+                Err(_) => {}
             }
+            // The janitor asks again: it may have changed since.
+            generation = identity.standing.generation().wrapping_sub(1);
         }
         let Closed {
             will,

@@ -51,6 +51,13 @@ struct Output<'a> {
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let thing: ThingName = call.path("thingName")?;
     let body: Body = call.body()?;
+    let told = body.policy_name.is_some() || body.group_name.is_some();
+    if (told || !body.attributes.is_empty()) && rooms.fleet.thing(&thing).is_ok() {
+        return Err(ApiError::invalid(format!(
+            "thing {thing} exists, and a new certificate of its own changes neither its policies nor its groups nor \
+             its attributes: leave out policyName, groupName and attributes"
+        )));
+    }
     let policy: PolicyName = body
         .policy_name
         .as_deref()
