@@ -3,7 +3,7 @@
     tests/run.sh --measure        (or: MUSTER_BIN=… MUSTER_SCALE_BIN=… python tests/measure.py [ITEM…])
 
 Items, all of them where none is named: peer, issuance, handshake, felt, bulk, registry, status, audit, downloads,
-engine, judged, simulate, rules. The broker under measure has core 0, the load the last core. Both brokers get the same load from `muster bench`, over mutual TLS
+engine, judged, simulate, compare. The broker under measure has core 0, the load the last core. Both brokers get the same load from `muster bench`, over mutual TLS
 with P-256 certificates. Beside the peer nothing is judged; the other items say what they are held to and whether it is kept.
 """
 
@@ -255,7 +255,7 @@ def main():
             "engine": measure_policy.engine,
             "judged": lambda: measure_policy.judged(home),
             "simulate": lambda: measure_policy.simulate(home),
-            "rules": lambda: measure_policy.rules(home, load),
+            "compare": lambda: measure_policy.compare(home, load),
         }
         wanted = sys.argv[1:] or list(items)
         if unknown := [name for name in wanted if name not in items]:

@@ -1,10 +1,11 @@
 """What the policy engine is held to: each figure with its aim and a verdict.
 
-    tests/measure.py engine|judged|simulate|rules        (`tests/run.sh --measure` runs all)
+    tests/measure.py engine|judged|simulate|compare        (`tests/run.sh --measure` runs all)
 
 `engine` is pure computing (policy/examples/figures.rs); `judged` a registry with principals that are live but have no socket
 (`muster-scale judged`; with sockets it is the item `felt`); `simulate` a server with a record of ten million decisions, MUSTER_MEASURE_DECISIONS
-for another number; `rules` a broker with one rule and with two hundred, beside mosquitto's ACL file.
+for another number; `compare` is an equal task for others: one decision by cedar-policy 4 (tests/compare), and what one rule and
+two hundred cost a message, beside mosquitto's ACL file.
 """
 
 import json
@@ -17,6 +18,7 @@ from mosquitto import Mosquitto
 from server import MUSTER, TARGET, Server, allow, document
 
 FIGURES = os.environ.get("MUSTER_POLICY_FIGURES", str(TARGET / "release/examples/figures"))
+COMPARE = os.environ.get("MUSTER_COMPARE_BIN", str(TARGET / "compare/release/muster-compare"))
 DECISIONS = int(os.environ.get("MUSTER_MEASURE_DECISIONS", 10_000_000))
 EACH = 250
 PRINCIPALS = 100_000
@@ -79,8 +81,22 @@ def simulate(home):
         server.stop()
 
 
+def compare(home, load):
+    """An equal task for others."""
+    done = subprocess.run([*ON_FIRST_CORE, COMPARE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
+    for what, one in json.loads(done.stdout).items():
+        verdict(f"one decision, {what}: here", one["muster_ns"], " ns")
+        verdict(f"one decision, {what}: cedar-policy 4", one["cedar_ns"], " ns")
+        verdict(f"one decision, {what}: cedar-policy by ours", one["cedar_ns"] / one["muster_ns"])
+    rules(home, load)
+
+
 def rules(home, load):
-    """CPU of one message under the last of many rules, by that under one: here and under mosquitto's ACL file."""
+    """CPU of one message under the last of many rules, by that under one: here and under mosquitto's ACL file.
+
+    mosquitto's checker cannot be called by itself, so both are measured in their brokers, all else that a message costs
+    included. Rules are written alike, one for each place; both brokers judge publisher and receiver.
+    """
     others = [f"site-{number}" for number in range(RULES - 1)]
     work = ("pairs", "--clients", 100, "--rate", 5000, "--size", 128, "--seconds", 8)
     place = home / "rules"
@@ -106,4 +122,5 @@ def rules(home, load):
             verdict(f"{who}: CPU per message under {count} rules", us, " us")
     at_most(f"CPU per message, {RULES} rules by one", middle["mine"][RULES] / middle["mine"][1], 1.1)
     verdict("the same of mosquitto's ACL file", middle["mosquitto"][RULES] / middle["mosquitto"][1])
-    verdict(f"CPU per message under {RULES} rules, by mosquitto's", middle["mine"][RULES] / middle["mosquitto"][RULES])
+    for count in (1, RULES):
+        verdict(f"CPU per message under {count} rules, by mosquitto's", middle["mine"][count] / middle["mosquitto"][count])

@@ -76,6 +76,11 @@ if $instructions; then
 fi
 
 if $measure; then
+  # Beside the workspace, with its own lock: what the engine is compared with is none of its dependencies.
+  if [ ${#select[@]} -eq 0 ] || [[ " ${select[*]} " = *" compare "* ]]; then
+    CARGO_TARGET_DIR="$target/compare" cargo build --release --locked --manifest-path tests/compare/Cargo.toml
+    export MUSTER_COMPARE_BIN="${MUSTER_COMPARE_BIN:-$target/compare/release/muster-compare}"
+  fi
   step "measure"
   exec "$venv/bin/python" tests/measure.py "${select[@]}"
 fi

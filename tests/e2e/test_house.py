@@ -94,6 +94,14 @@ def test_the_shared_entry_of_the_agents_dependency_is_the_pure_half():
         assert WORKSPACE["workspace"]["dependencies"][name]["default-features"] is False
 
 
+def test_what_muster_is_compared_with_is_none_of_its_dependencies():
+    compared = tomllib.loads((REPOSITORY / "tests/compare/Cargo.toml").read_text())
+    assert "workspace" in compared and "tests/compare" not in MEMBERS, "it stands apart, with a lock of its own"
+    others = set(compared["dependencies"]) - {"muster-policy", "serde_json"}
+    locked = {package["name"] for package in tomllib.loads((REPOSITORY / "Cargo.lock").read_text())["package"]}
+    assert others and not others & locked
+
+
 def test_lints_stand_in_the_workspace_and_every_room_takes_them():
     lints = WORKSPACE["workspace"]["lints"]
     assert lints["rust"]["unsafe_code"] == "forbid"
