@@ -506,8 +506,11 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// A URL as it may stand in a certificate: an IA5String, of a scheme that clients fetch.
-fn check_public_url(url: &str) -> Result<String, CaError> {
+/// A URL as it may stand in a certificate: an IA5String, of a scheme that clients fetch. Without a slash at its end.
+///
+/// # Errors
+/// [`CaError::Invalid`], with the reason.
+pub fn check_public_url(url: &str) -> Result<String, CaError> {
     let refused = |reason: &str| CaError::invalid("public URL", url, reason);
     let host = url
         .strip_prefix("http://")

@@ -32,7 +32,7 @@ mod times;
 
 pub use authority::{
     Authority, AuthorityConfig, Issued, IssuerNumber, IssuingPlan, Made, Plan, RootNumber,
-    RootPlan, RootState, Successor, Terms, cross_sign, sign_issuing_request,
+    RootPlan, RootState, Successor, Terms, check_public_url, cross_sign, sign_issuing_request,
 };
 pub use blocked::{BlockedKeys, BlockedKeysError};
 pub use crl::{MAX_CRL_ENTRIES, RevocationList, RevocationReason, RevokedEntry};

@@ -236,3 +236,47 @@ def test_the_key_of_another_operator_store(shared, server, tmp_path):
     assert done.returncode == 1
     assert "admin.credentials" in done.stderr and "UnrecognizedClientException" in done.stderr, done.stderr
     assert taken(foreign, "aws_secret_access_key").split("=", 1)[1].strip() not in done.stderr
+
+
+@pytest.mark.parametrize("flags, words", [
+    (("--public-url", "foo"), ("--public-url", '"foo"', "http://")),
+    (("--name", "a b"), ("--name", '"a b"')),
+    (("--account", "1"), ("--account", '"1"', "12 digits")),
+], ids=lambda value: value[0])
+def test_a_flag_that_cannot_be_makes_nothing(make_server, flags, words):
+    server = make_server(*flags, start=False)
+    with pytest.raises(NotReady) as refused:
+        server.start()
+    assert refused.value.code == 1 and all(word in refused.value.stderr for word in words), refused.value.stderr
+    assert not server.data.exists() or not any(server.data.iterdir()), list(server.data.iterdir())
+
+
+@pytest.mark.parametrize("flag, value, word", [("--wave", "10x", "group:NAME"), ("--window", "0 2 * * *", "CRON/DURATION"), ("--zone", "Berlin", "Europe/Berlin")])
+def test_a_rollout_flag_that_is_not_understood_is_named(shared, flag, value, word):
+    more = ("--window", "0 2 * * */3h") if flag == "--zone" else ()
+    text = shared.refused("rollout", "start", "lamp", "2.0.0", "--group", "hall", flag, value, *more)
+    assert text.startswith(f"muster: {flag} ") and value in text and word in text and "column" not in text, text
+
+
+def test_a_threshold_that_could_never_be_met(tmp_path):
+    made = muster("firmware", "keygen", "--out", tmp_path)
+    assert made.returncode == 0, made.stderr
+    key = tmp_path / "release.key"
+    for threshold, keys in (("2", [key]), ("2", [key, key]), ("0", [key])):
+        named = [word for key in keys for word in ("--key", key)]
+        done = muster("firmware", "root", *named, "--threshold", threshold, "--out", tmp_path / "root.json")
+        assert done.returncode == 1 and f"--threshold {threshold}: write 1 to 1" in done.stderr and "--pub" in done.stderr, done.stderr
+    assert not (tmp_path / "root.json").exists()
+
+
+def test_a_policy_is_attached_to_a_device_or_a_group(server):
+    """As an operator types it."""
+    done = muster("policy", "attach", "device-default")
+    assert done.returncode == 2 and "--device <D>|--group <G>" in done.stderr, done.stderr
+    server.cli("group", "create", "lamps")
+    server.policy("lit", {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:Publish", "Resource": "*"}]})
+    lamp = server.device("lamp-1", "--group", "lamps")
+    asks = ("policy", "explain", "--device", lamp.name, "--action", "publish", "--topic", "hall/light")
+    for verb, answer in (("detach", "implicit deny"), ("attach", "allow"), ("detach", "implicit deny")):
+        server.cli("policy", verb, "lit", "--group", "lamps")
+        assert server.cli(*asks).startswith(answer), verb

@@ -248,7 +248,7 @@ pub(crate) enum Rollout {
 }
 
 /// `muster rollout start`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct RolloutStart {
     /// The firmware
     #[arg(required_unless_present = "file")]

@@ -1,6 +1,6 @@
 //! `muster policy …`: made, attached, explained, simulated, proven.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use std::path::PathBuf;
 
 /// `muster policy …`.
@@ -81,14 +81,15 @@ pub(crate) enum Policy {
 
 /// What a policy is attached to.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("target").required(true).args(["device", "group"]))]
 pub(crate) struct PolicyTarget {
     /// The policy
     pub(crate) name: String,
     /// A device: each of its certificates
-    #[arg(long, required_unless_present = "group", conflicts_with = "group")]
+    #[arg(long, value_name = "D")]
     pub(crate) device: Option<String>,
     /// A group: every member
-    #[arg(long)]
+    #[arg(long, value_name = "G")]
     pub(crate) group: Option<String>,
     /// Refuse it where it breaks a declared invariant; of dynamic groups everybody counts as one who may come in or leave
     #[arg(long)]

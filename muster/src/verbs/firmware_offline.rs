@@ -9,6 +9,7 @@ use ota::{
 };
 use serde_json::json;
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{BufReader, BufWriter, Seek as _},
     path::{Path, PathBuf},
@@ -56,6 +57,19 @@ pub(super) fn keygen(global: &Global, out: &Path, held: Option<&Place>) -> anyho
     })
 }
 
+/// Refuses a threshold that no signatures of these keys would ever meet, or that nobody has to.
+fn can_be_met(threshold: u32, keys: &[PublicKey]) -> anyhow::Result<()> {
+    let ids = keys.iter().map(PublicKey::id);
+    let different = ids.collect::<Result<BTreeSet<_>, _>>()?.len();
+    let enough = usize::try_from(threshold).is_ok_and(|needed| (1..=different).contains(&needed));
+    if !enough {
+        bail!(
+            "--threshold {threshold}: write 1 to {different}, which is how many different release keys --key and --pub name"
+        );
+    }
+    Ok(())
+}
+
 pub(super) fn root(global: &Global, flags: &FirmwareRoot) -> anyhow::Result<()> {
     let keys = keys(&flags.keys)?;
     let retired = self::keys(&flags.retire)?;
@@ -68,9 +82,10 @@ pub(super) fn root(global: &Global, flags: &FirmwareRoot) -> anyhow::Result<()> 
         .previous
         .as_deref()
         .map(|file| {
-            Root::read(&bytes(file)?).with_context(|| format!("trust root {}", file.display()))
+            Root::read(&bytes(file)?).with_context(|| format!("--previous {}", file.display()))
         })
         .transpose()?;
+    can_be_met(flags.threshold, &release_keys)?;
     let now = SystemTime::now();
     let expires = match &flags.expires {
         Some(text) => day("--expires", text)?,

@@ -3,6 +3,7 @@
 
 use crate::cli::RolloutStart;
 use anyhow::{Context as _, anyhow, bail};
+use ota::rollout::{WaveSpec, Window};
 use serde_json::{Map, Value, json};
 use toml::Table;
 
@@ -97,10 +98,12 @@ fn whole(table: &Table) -> anyhow::Result<Map<String, Value>> {
                 let waves = value.as_array().ok_or_else(|| {
                     anyhow!("{key} = {value}: write a list (`wave = [\"10%\", \"100%\"]`) or `[[wave]]` tables")
                 })?;
-                let waves = waves
-                    .iter()
-                    .enumerate()
-                    .map(|(index, one)| wave(one).with_context(|| format!("wave {}", index + 1)));
+                let waves = waves.iter().enumerate().map(|(index, one)| match one {
+                    toml::Value::Table(table) => {
+                        wave(table).with_context(|| format!("wave {}", index + 1))
+                    }
+                    size => Ok(json!(self::size("wave", size)?)),
+                });
                 let waves = waves.collect::<anyhow::Result<Vec<Value>>>()?;
                 body.insert("waves".into(), waves.into());
             }
@@ -126,24 +129,14 @@ fn whole(table: &Table) -> anyhow::Result<Map<String, Value>> {
     Ok(body)
 }
 
-fn wave(value: &toml::Value) -> anyhow::Result<Value> {
-    let Some(table) = value.as_table() else {
-        return match value {
-            toml::Value::String(size) => Ok(json!(size)),
-            toml::Value::Integer(size) => Ok(json!(size.to_string())),
-            _ => bail!("{value} is neither a size nor a table"),
-        };
-    };
+fn wave(table: &Table) -> anyhow::Result<Value> {
     let mut wave = Map::new();
     for (key, value) in table {
-        match (&*key.replace('_', "-"), value) {
-            ("size", toml::Value::String(size)) => {
-                wave.insert("size".into(), json!(size));
+        match &*key.replace('_', "-") {
+            "size" => {
+                wave.insert("size".into(), size(key, value)?.into());
             }
-            ("size", toml::Value::Integer(size)) => {
-                wave.insert("size".into(), json!(size.to_string()));
-            }
-            (known, value) => {
+            known => {
                 let (field, value) = rule(known, key, value, &["size"])?;
                 wave.insert(field.into(), value);
             }
@@ -153,6 +146,19 @@ fn wave(value: &toml::Value) -> anyhow::Result<Value> {
         bail!("size is missing: `10%`, `5` or `group:NAME`");
     }
     Ok(wave.into())
+}
+
+/// How large a wave is, as the server reads it.
+fn size(key: &str, value: &toml::Value) -> anyhow::Result<String> {
+    let text = match value {
+        toml::Value::String(size) => Some(size.clone()),
+        toml::Value::Integer(size) => Some(size.to_string()),
+        _ => None,
+    };
+    let read = text.filter(|text| text.parse::<WaveSpec>().is_ok());
+    read.ok_or_else(|| {
+        anyhow!("{key} {value}: write `10%` (1% to 100%), `5` (things) or `group:NAME`")
+    })
 }
 
 /// A rule's name and value in the API. Errors name the field, the value and the mend.
@@ -198,11 +204,24 @@ fn rule(
                 u64::try_from(moment.as_second()).unwrap_or(0).into(),
             )
         }
-        "window" => ("window", text("write CRON/DURATION as text")?.into()),
-        "zone" => (
-            "zone",
-            text("write an IANA name such as Europe/Berlin")?.into(),
-        ),
+        "window" => {
+            let text = text("write CRON/DURATION as text")?;
+            let read: Result<Window, ota::Error> = text.parse();
+            let said = |error: ota::Error| {
+                // It names the flag and the value itself.
+                let said = error.to_string();
+                let why = said.split_once("--window ").map_or(&*said, |(_, why)| why);
+                anyhow!("{key} {why}")
+            };
+            read.map_err(said)?;
+            ("window", text.into())
+        }
+        "zone" => {
+            let mend = "write an IANA name such as Europe/Berlin";
+            let text = text(mend)?;
+            ota::rollout::zone(text, key).map_err(|_| words(mend))?;
+            ("zone", text.into())
+        }
         "rate" => {
             let mend =
                 "write it as 100/min, or as `50/min x2/1000` to double it after each 1000 devices";
@@ -327,6 +346,26 @@ mod tests {
     }
 
     #[test]
+    fn of_flags_the_flag_is_named() {
+        let asked = |waves: &[&str], window: Option<&str>| RolloutStart {
+            name: Some("lamp".to_owned()),
+            version: Some("2.0".to_owned()),
+            group: Some("hall".to_owned()),
+            waves: waves.iter().map(|&wave| wave.to_owned()).collect(),
+            window: window.map(str::to_owned),
+            ..RolloutStart::default()
+        };
+        let words = |asked| format!("{:#}", request(&asked).unwrap_err());
+        let wave = words(asked(&["10%", "10x"], None));
+        assert!(wave.starts_with("--wave \"10x\": write `10%`"), "{wave}");
+        let window = words(asked(&[], Some("0 2 * * */300h")));
+        let expected = "--window `0 2 * * */300h`: it must stay open for 1s to 168h";
+        assert!(window.starts_with(expected), "{window}");
+        let good = asked(&["10%", "5", "group:x"], Some("0 2 * * */3h"));
+        assert_eq!(request(&good).unwrap()["waves"][2], "group:x");
+    }
+
+    #[test]
     fn errors_name_field_value_and_mend() {
         assert!(words("soak = \"soon\"").contains("soak \"soon\": write it as 10m"));
         assert!(words("soak = \"-1h\"").contains("write it as 10m"));
@@ -343,6 +382,10 @@ mod tests {
                 .contains("wave 2: group is not known")
         );
         assert!(words("wave = 5").contains("write a list"));
+        assert!(words("[[wave]]\nsize = \"0%\"").contains("wave 1: size \"0%\": write `10%`"));
+        assert!(words("wave = [true]").contains("wave true: write `10%`"));
+        assert!(words("zone = \"Berlin\"").contains("zone \"Berlin\": write an IANA name"));
+        assert!(words("window = \"0 2 * * *\"").contains("window `0 2 * * *`: it has no `/D"));
         assert!(
             format!("{:#}", read("name = \"lamp\"").unwrap_err()).contains("version is missing")
         );

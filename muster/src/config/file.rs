@@ -1,0 +1,156 @@
+//! What stands in the configuration file, table by table.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use ca::{CrlShards, KeyCustody, Terms};
+use ota::server::DEFAULT_DOWNLOAD_BYTES_PER_SECOND;
+use policy::UnresolvedDeny;
+use serde::Deserialize;
+
+use super::KeySettings;
+use super::limits::FileLimits;
+
+/// The lowest bound on downloads.
+const MIN_DOWNLOAD_BYTES_PER_SECOND: u64 = 16 * 1024;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) mqtt: Option<SocketAddr>,
+    pub(super) wss: Option<SocketAddr>,
+    pub(super) https: Option<SocketAddr>,
+    pub(super) http: Option<SocketAddr>,
+    pub(super) public_url: Option<String>,
+    #[serde(default)]
+    pub(super) names: Vec<String>,
+    pub(super) account: Option<String>,
+    pub(super) region: Option<String>,
+    #[serde(default)]
+    pub(super) limits: FileLimits,
+    #[serde(default)]
+    pub(super) policy: FilePolicy,
+    #[serde(default)]
+    pub(super) compat: FileCompat,
+    #[serde(default)]
+    pub(super) ca: FileCa,
+    #[serde(default)]
+    pub(super) firmware: FileFirmware,
+}
+
+/// `[firmware]`: how images reach devices.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileFirmware {
+    pub(super) download_bytes_per_second: Option<u64>,
+}
+
+impl FileFirmware {
+    pub(super) fn download_bytes_per_second(&self) -> anyhow::Result<u64> {
+        match self.download_bytes_per_second {
+            None => Ok(DEFAULT_DOWNLOAD_BYTES_PER_SECOND),
+            // Less, and no image of any size comes before the certificate of the device that waits for it ends.
+            Some(rate) if (1..MIN_DOWNLOAD_BYTES_PER_SECOND).contains(&rate) => bail!(
+                "firmware.download_bytes_per_second = {rate}: at least {MIN_DOWNLOAD_BYTES_PER_SECOND}, or 0 for no bound"
+            ),
+            Some(rate) => Ok(rate),
+        }
+    }
+}
+
+/// `[ca]`: what the authority signs from now on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileCa {
+    pub(super) device_validity_seconds: Option<u64>,
+    pub(super) server_validity_seconds: Option<u64>,
+    pub(super) crl_shards: Option<u16>,
+    #[serde(default)]
+    expired_grace_seconds: u64,
+    #[serde(default)]
+    pub(super) key_custody: KeyCustody,
+    pub(super) key_passphrase_file: Option<PathBuf>,
+    pub(super) pkcs11_module: Option<PathBuf>,
+    pub(super) pkcs11_token: Option<String>,
+    pub(super) pkcs11_pin_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) blocked_keys: Vec<PathBuf>,
+}
+
+impl FileCa {
+    pub(super) fn expired_grace(&self) -> anyhow::Result<Duration> {
+        let seconds = self.expired_grace_seconds;
+        if seconds > *VALIDITY_SECONDS.end() {
+            bail!(
+                "ca.expired_grace_seconds = {seconds}: at most {} seconds",
+                VALIDITY_SECONDS.end()
+            );
+        }
+        Ok(Duration::from_secs(seconds))
+    }
+
+    pub(super) fn keys(&self) -> KeySettings {
+        KeySettings {
+            custody: self.key_custody,
+            passphrase_file: self.key_passphrase_file.clone(),
+            pkcs11_module: self.pkcs11_module.clone(),
+            pkcs11_token: self.pkcs11_token.clone(),
+            pkcs11_pin_file: self.pkcs11_pin_file.clone(),
+        }
+    }
+
+    pub(super) fn terms(self) -> anyhow::Result<Terms> {
+        let mut terms = Terms::default();
+        for (to, key, value) in [
+            (
+                &mut terms.device_validity,
+                "device_validity_seconds",
+                self.device_validity_seconds,
+            ),
+            (
+                &mut terms.server_validity,
+                "server_validity_seconds",
+                self.server_validity_seconds,
+            ),
+        ] {
+            match value {
+                Some(seconds) if !VALIDITY_SECONDS.contains(&seconds) => bail!(
+                    "ca.{key} = {seconds}: {} to {} seconds (a day has 86400)",
+                    VALIDITY_SECONDS.start(),
+                    VALIDITY_SECONDS.end()
+                ),
+                Some(seconds) => *to = Duration::from_secs(seconds),
+                None => {}
+            }
+        }
+        if let Some(count) = self.crl_shards {
+            terms.crl_shards = CrlShards::new(count).context("ca.crl_shards")?;
+        }
+        Ok(terms)
+    }
+}
+
+/// Lives a certificate may be given: half a minute, because renewing takes time, to ten years.
+const VALIDITY_SECONDS: std::ops::RangeInclusive<u64> = 30..=315_576_000;
+
+/// `[policy]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilePolicy {
+    /// `"open"`, as AWS has it, or `"closed"`.
+    #[serde(default)]
+    pub(super) unresolved_deny: UnresolvedDeny,
+    /// Whether what devices do is recorded, for `policy simulate` and `policy suggest`.
+    pub(super) record_decisions: Option<bool>,
+}
+
+/// `[compat]`: ways of others that devices may count on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileCompat {
+    #[serde(default)]
+    pub(super) aws: bool,
+}
