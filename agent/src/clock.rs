@@ -3,7 +3,9 @@
 //! A device without a battery wakes in 1970. What the device authority signed says when it did: the
 //! device's own certificate, and the server's as it comes. Time is never taken to be before that, so a
 //! certificate is never found "not valid yet", and no expiry is judged by a clock that stands before
-//! something that has happened already. Nothing makes it go faster than what was signed.
+//! something that has happened already. Nothing makes it go faster than what was signed; and what is signed with the
+//! issuing key alone moves it no further than that key's certificate lasts, which the root has signed. The floor is
+//! kept in memory only: after a restart it is the device's own certificate again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -155,6 +157,43 @@ mod tests {
         assert!(clock.at(UNIX_EPOCH, start) < signed + HOUR);
         clock.saw(signed + 10 * HOUR);
         assert!(clock.at(UNIX_EPOCH, Instant::now()) >= signed + 10 * HOUR);
+    }
+
+    #[test]
+    fn who_has_the_issuing_key_moves_time_no_further_than_the_root_has_signed() {
+        let now = SystemTime::now();
+        let authority = |name: &str, until: SystemTime| {
+            let mut params = rcgen::CertificateParams::default();
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let common_name = rcgen::DnType::CommonName;
+            params.distinguished_name.push(common_name, name);
+            (params.not_before, params.not_after) = ((now - HOUR).into(), until.into());
+            params
+        };
+        let key = || rcgen::KeyPair::generate().unwrap();
+        let root = authority("root", now + 100_000 * HOUR);
+        let root = rcgen::CertifiedIssuer::self_signed(root, key()).unwrap();
+        let issuing = authority("issuing", now + 48 * HOUR);
+        let issuing = rcgen::CertifiedIssuer::signed_by(issuing, key(), &root).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(root.der().clone()).unwrap();
+        let clock = Arc::new(Clock::since(UNIX_EPOCH));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = ServerVerifier::new(roots, provider, Arc::clone(&clock)).unwrap();
+        let judge = |from: SystemTime| {
+            let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+            (params.not_before, params.not_after) = (from.into(), (from + 9000 * HOUR).into());
+            let server = params.signed_by(&key(), &issuing).unwrap();
+            let name = ServerName::try_from("localhost").unwrap();
+            let chain = [issuing.der().clone()];
+            verifier
+                .verify_server_cert(server.der(), &chain, &name, &[], UnixTime::now())
+                .is_ok()
+        };
+        assert!(!judge(now + 49 * HOUR));
+        assert!(clock.now() < now + HOUR);
+        assert!(judge(now + 47 * HOUR));
+        assert!(clock.now() >= now + 46 * HOUR && clock.now() < now + 48 * HOUR);
     }
 
     #[test]

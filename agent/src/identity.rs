@@ -140,7 +140,12 @@ impl Identity {
         self.life
     }
 
-    /// Whether a new certificate is this device's: its name, the key that was asked for, and no earlier end.
+    /// Whether a new certificate is this device's, its name and the key that was asked for, and none of before.
+    ///
+    /// Made for a key of this very minute, it was made now; only a server whose clock stands in the past makes one that
+    /// both begins and ends before the present one. That it ends sooner alone is no reason: lives are shortened, and
+    /// who had the authority's keys for a day may have given the present one an end that nothing of the true server's
+    /// ever reaches.
     ///
     /// # Errors
     /// What it lacks.
@@ -158,8 +163,12 @@ impl Identity {
         if fresh.public_key().raw != key {
             return Err("its key is another");
         }
-        if life(&fresh).1 < self.life.1 {
-            return Err("it ends before the present one");
+        let (begins, ends) = life(&fresh);
+        if ends < begins {
+            return Err("it ends before it begins");
+        }
+        if begins < self.life.0 && ends < self.life.1 {
+            return Err("it begins and ends before the present one: is the server's clock right?");
         }
         Ok(())
     }
@@ -322,6 +331,12 @@ fn common_name(path: &Path, der: &CertificateDer<'static>) -> Result<String, Age
         ));
     }
     Ok(name.to_string())
+}
+
+/// The last moment of a certificate's life; `None` where it cannot be read.
+pub(crate) fn ends(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(life(&certificate).1)
 }
 
 fn life(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
@@ -553,6 +568,37 @@ pub(crate) mod tests {
         let identity = identity.reopen().unwrap();
         let (from, until) = identity.life();
         assert!(renewal::due(from, until, 7) < later);
+    }
+
+    #[test]
+    fn a_renewal_may_end_sooner_and_may_not_be_of_before() {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let (ca, now) = (Ca::new(), SystemTime::now());
+        let begins = now - 100 * DAY;
+        let refused = |held_until, from, until| {
+            let dir = tempfile::tempdir().unwrap();
+            ca.write_identity(dir.path(), "lamp-1");
+            let (pem, key) = ca.issue("lamp-1", &[], begins, held_until);
+            fs::write(dir.path().join("lamp-1.crt"), pem).unwrap();
+            fs::write(dir.path().join("lamp-1.key"), key.serialize_pem()).unwrap();
+            let identity = Identity::open(dir.path()).unwrap();
+            let (pem, key) = ca.issue("lamp-1", &[], from, until);
+            let leaf = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+            let key = rcgen::PublicKeyData::subject_public_key_info(&key);
+            identity.accepts(&leaf, &key).err()
+        };
+        let in_2199 = UNIX_EPOCH + Duration::from_secs(7_258_032_000);
+        // What a thief left: an end that no renewal ever reaches.
+        assert_eq!(refused(in_2199, now, now + 30 * DAY), None);
+        // Lives were shortened.
+        assert_eq!(refused(now + 265 * DAY, now, now + 7 * DAY), None);
+        // Longer, and backdated further.
+        assert_eq!(refused(begins + DAY, begins - DAY, now), None);
+        let never = refused(now + DAY, in_2199, now + DAY);
+        assert_eq!(never, Some("it ends before it begins"));
+        // By a server that lives in the past.
+        let of_before = refused(now + DAY, begins - DAY, now);
+        assert!(of_before.unwrap().contains("the server's clock"));
     }
 
     #[test]

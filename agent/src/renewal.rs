@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::files::{self, Files};
 use crate::https::Client;
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::roots;
 
 /// Where the certificates of the server's authority are (RFC 7030 §4.1).
@@ -115,6 +115,11 @@ pub(crate) fn renew(
             ))?
         }
     };
+    if outlives(&chain, identity.roots()) {
+        return Err(RenewalError::Answer(
+            "it, or what signed it, ends after the certificate above it",
+        ));
+    }
     identity
         .succeed(&chain, &key.serialize_pem(), files)
         .map_err(|(path, why)| RenewalError::File { path, why })
@@ -174,6 +179,16 @@ fn chain_to(
         chain.push(above.clone());
     }
     None
+}
+
+/// Whether a certificate of a chain (leaf first, without the root) ends after the one above it, as none of a Muster
+/// authority does. So whoever has the issuing key alone gives nothing that lasts beyond what the root has signed.
+fn outlives(chain: &[CertificateDer<'static>], roots: &[CertificateDer<'static>]) -> bool {
+    let root = (chain.last()).and_then(|top| roots.iter().find(|root| signed(root, top)));
+    let path: Vec<_> = chain.iter().chain(root).map(identity::ends).collect();
+    // What cannot be read has no end that could be trusted.
+    path.windows(2)
+        .any(|two| !matches!(two, [Some(below), Some(above)] if below <= above))
 }
 
 /// Whether one certificate's key signed another, which names it as its issuer.
@@ -424,6 +439,36 @@ mod tests {
         assert!(chain.iter().eq(expected));
         assert_eq!(chain_to(&only(&other), leaf.der(), &known), None);
         assert_eq!(chain_to(&only(&root), leaf.der(), &known[..2]), None);
+    }
+
+    #[test]
+    fn nothing_lasts_beyond_what_signed_it() {
+        let until = |end: u64| (SystemTime::UNIX_EPOCH + Duration::from_secs(end)).into();
+        let authority = |name: &str, end: u64| {
+            let mut params = CertificateParams::default();
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.not_after = until(end);
+            params
+        };
+        let key = || KeyPair::generate().unwrap();
+        let root =
+            rcgen::CertifiedIssuer::self_signed(authority("root", 3_000_000_000), key()).unwrap();
+        let chain = |issuing: u64, leaf: u64| {
+            let params = authority("issuing", issuing);
+            let issuing = rcgen::CertifiedIssuer::signed_by(params, key(), &root).unwrap();
+            let mut params = CertificateParams::default();
+            params.not_after = until(leaf);
+            let leaf = params.signed_by(&key(), &issuing).unwrap();
+            outlives(
+                &[leaf.der().clone(), issuing.der().clone()],
+                &[root.der().clone()],
+            )
+        };
+        assert!(!chain(2_000_000_000, 2_000_000_000));
+        assert!(chain(2_000_000_000, 2_000_000_001));
+        assert!(chain(3_000_000_001, 2_000_000_000));
+        assert!(!chain(3_000_000_000, 3_000_000_000));
     }
 
     proptest! {

@@ -121,3 +121,42 @@ def test_block_devices_of_the_kernel(team, stolen, agent, install, loops, partit
     stolen.serve("lamp", "1.0.0", *opened(team.package("lamp", "1.0.0", content)))
     assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED"
     assert partitions[0].read_bytes().startswith(content) and partitions[1].read_bytes() == BEFORE * ROOM
+
+
+@pytest.fixture
+def mounted(loops, tmp_path):
+    """Slot a's device with a file system on it, mounted; called, it is unmounted."""
+    there = tmp_path / "mounted"
+    there.mkdir()
+
+    def run(*command):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode != 0:
+            pytest.skip(f"{command[0]}: {done.stderr.strip()}")
+
+    run("mkfs.ext4", "-q", "-F", loops[0])
+    run("mount", "-o", "sync", loops[0], str(there))
+    (there / "mine").write_text("mine")
+
+    def unmount():
+        if os.path.ismount(there):
+            subprocess.run(["umount", str(there)], stdin=subprocess.DEVNULL, check=True)
+
+    yield there, unmount
+    unmount()
+
+
+def test_a_device_that_is_mounted_is_not_written_to(team, stolen, agent, install, loops, mounted, partitions):  # noqa: F811
+    there, unmount = mounted
+    lamp = agent("--trust", team.root("first"), "--slot-a", loops[0], "--slot-b", loops[1], source=stolen, health=HEALTH)
+    content = image(b"one")
+    stolen.serve("lamp", "1.0.0", *opened(team.package("lamp", "1.0.0", content)))
+    ended, said = install(lamp, "lamp", "1.0.0")
+    assert ended == "FAILED" and f"{loops[0]}: " in said["reason"] and "it is mounted" in said["reason"] and "unmount it" in said["reason"], said
+    assert lamp.status()["version"] is None and lamp.trials() == []
+    assert (there / "mine").read_text() == "mine" and content[:64] not in partitions[0].read_bytes()
+    unmount()
+    assert subprocess.run(["fsck.ext4", "-f", "-n", loops[0]], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+    # The same agent, once nothing else has it.
+    assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED"
+    assert partitions[0].read_bytes().startswith(content)

@@ -111,6 +111,17 @@ impl DeviceSlots {
     }
 }
 
+/// What the system says of a device that cannot be opened, with its name and, where something else has it, what to do.
+fn in_words(path: &Path, error: io::Error) -> io::Error {
+    let mend = match error.kind() {
+        io::ErrorKind::ResourceBusy => {
+            "; it is mounted, or something else holds it: a slot is for images alone, so unmount it or name another"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{}: {error}{mend}", path.display()))
+}
+
 impl Slots for DeviceSlots {
     fn image(&self, slot: Slot) -> PathBuf {
         self.devices.path(slot).to_path_buf()
@@ -134,9 +145,12 @@ impl Slots for DeviceSlots {
         manifest: &Manifest,
     ) -> io::Result<()> {
         let path = self.devices.path(slot);
-        self.papers.empty(files, slot)?;
         let mut source = File::open(image)?;
-        let device = files.open_device(path)?;
+        // Before the papers go: a device that is refused keeps what is told of it.
+        let device = files
+            .open_device(path)
+            .map_err(|error| in_words(path, error))?;
+        self.papers.empty(files, slot)?;
         let mut block = vec![0; BLOCK_BYTES];
         let mut at = 0;
         loop {
