@@ -174,7 +174,7 @@ def test_a_file_in_a_document_can_be_fetched_by_who_has_the_job(server, connect,
         words = code(client.create_job, jobId="bad", targets=[thing_arn("lamp-1")],
                      document=json.dumps({"from": "${aws:iot:s3-presigned-url-v2:%s}" % bad}))
         assert why in words[1]
-    assert "namespaceId" in code(client.create_job, jobId="bad", targets=[thing_arn("lamp-1")], document="{}", namespaceId="abc")[1]
+    assert "namespaceId" in code(client.create_job, jobId="bad", targets=[thing_arn("lamp-1")], document="{}", namespaceId="a/b")[1]
     assert code(client.create_job, jobId="bad", targets=[thing_arn("lamp-1")], document="{}",
                 presignedUrlConfig={"roleArn": role, "expiresInSec": 5000})[0] == "InvalidRequestException"
 

@@ -3,6 +3,7 @@ use ota::JobId;
 use serde::Deserialize;
 
 use super::create_job::{JobRef, check_targets};
+use super::namespace;
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -15,8 +16,8 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::POST,
     path: "/jobs/{jobId}/targets",
     least: Role::Operator,
-    query: &[],
-    undone: &["namespaceId"],
+    query: &["namespaceId"],
+    undone: &[],
     run: Run::WithBody(run),
 };
 
@@ -29,6 +30,7 @@ struct Body {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let id: JobId = call.path("jobId")?;
+    namespace::check(rooms, call, &id)?;
     let body: Body = call.body()?;
     let arns = call.arns(rooms);
     check_targets(arns, &body.targets)?;

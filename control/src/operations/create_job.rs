@@ -17,7 +17,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/jobs/{jobId}",
     least: Role::Operator,
     query: &[],
-    undone: &["destinationPackageVersions", "namespaceId", "tags"],
+    undone: &[],
     run: Run::WithBody(run),
 };
 

@@ -1,6 +1,7 @@
 use http::{Method, StatusCode};
 use ota::JobId;
 
+use super::namespace;
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -13,13 +14,14 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::DELETE,
     path: "/jobs/{jobId}",
     least: Role::Operator,
-    query: &["force"],
-    undone: &["namespaceId"],
+    query: &["force", "namespaceId"],
+    undone: &[],
     run: Run::Plain(run),
 };
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let id: JobId = call.path("jobId")?;
+    namespace::check(rooms, call, &id)?;
     let force = call.flag("force")?;
     match rooms.ota.delete_job(&id, force, call.now) {
         Err(error @ ota::Error::JobState { .. }) => Err(ApiError::new(

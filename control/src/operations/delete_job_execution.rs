@@ -2,6 +2,7 @@ use fleet::ThingName;
 use http::Method;
 use ota::JobId;
 
+use super::namespace;
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -14,14 +15,15 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::DELETE,
     path: "/things/{thingName}/jobs/{jobId}/executionNumber/{executionNumber}",
     least: Role::Operator,
-    query: &["force"],
-    undone: &["namespaceId"],
+    query: &["force", "namespaceId"],
+    undone: &[],
     run: Run::Plain(run),
 };
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let thing: ThingName = call.path("thingName")?;
     let id: JobId = call.path("jobId")?;
+    namespace::check(rooms, call, &id)?;
     let number: u64 = call.path("executionNumber")?;
     let force = call.flag("force")?;
     rooms

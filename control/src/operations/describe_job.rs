@@ -58,6 +58,10 @@ struct Description {
     job_template_arn: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     document_parameters: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace_id: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    destination_package_versions: Vec<String>,
     #[serde(flatten)]
     config: JobConfig,
 }
@@ -126,6 +130,8 @@ fn describe(job: Job, counts: JobCounts, arns: Arns<'_>) -> Description {
         timeout_config: job.timeout_minutes.map(TimeoutConfig::of),
         job_template_arn: job.template,
         document_parameters: job.parameters,
+        namespace_id: job.namespace,
+        destination_package_versions: job.packages,
         config: job.config,
     }
 }

@@ -23,7 +23,7 @@ pub(super) const CREATE: Operation = Operation {
     path: ONE,
     least: Role::Operator,
     query: &[],
-    undone: &["destinationPackageVersions", "tags"],
+    undone: &[],
     run: Run::WithBody(create),
 };
 
@@ -78,6 +78,8 @@ struct Description {
     timeout_config: Option<TimeoutConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
     maintenance_windows: Option<Vec<MaintenanceWindow>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    destination_package_versions: Vec<String>,
     #[serde(flatten)]
     config: JobConfig,
 }
@@ -128,6 +130,7 @@ fn description(template: JobTemplate, arns: Arns<'_>) -> Description {
         created_at: template.created_at,
         timeout_config: template.timeout_minutes.map(TimeoutConfig::of),
         maintenance_windows: windows,
+        destination_package_versions: template.packages,
         config: JobConfig {
             scheduling_config: None,
             ..template.config

@@ -1,5 +1,6 @@
 use fleet::ThingName;
 use http::Method;
+use ota::server::WhichExecutions;
 use serde::Serialize;
 
 use super::list_job_executions_for_job::{Summary, read_status};
@@ -15,8 +16,8 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::GET,
     path: "/things/{thingName}/jobs",
     least: Role::Viewer,
-    query: &["status", "maxResults", "nextToken"],
-    undone: &["jobId", "namespaceId"],
+    query: &["status", "jobId", "namespaceId", "maxResults", "nextToken"],
+    undone: &[],
     run: Run::Plain(run),
 };
 
@@ -41,10 +42,16 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let status: Option<String> = call.query("status")?;
     let status = status.as_deref().map(read_status).transpose()?;
     let asked = call.page(thing.as_str())?;
+    let which = WhichExecutions {
+        status,
+        job: call.query("jobId")?,
+        namespace: call.query("namespaceId")?,
+    };
+    let after = asked.after.as_deref();
     let (executions, next) =
         rooms
             .ota
-            .thing_executions(thing.as_str(), status, asked.after.as_deref(), asked.limit)?;
+            .thing_executions(thing.as_str(), &which, after, asked.limit)?;
     let item = |execution: &ota::server::Execution| Item {
         job_id: execution.job.to_string(),
         job_execution_summary: Summary::of(execution),

@@ -1,4 +1,6 @@
+use fleet::GroupName;
 use http::Method;
+use ota::server::Job;
 use serde::Serialize;
 
 use crate::answer::Answer;
@@ -16,8 +18,15 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::GET,
     path: "/jobs",
     least: Role::Viewer,
-    query: &["status", "targetSelection", "maxResults", "nextToken"],
-    undone: &["thingGroupName", "thingGroupId", "namespaceId"],
+    query: &[
+        "status",
+        "targetSelection",
+        "thingGroupName",
+        "namespaceId",
+        "maxResults",
+        "nextToken",
+    ],
+    undone: &["thingGroupId"],
     run: Run::Plain(run),
 };
 
@@ -42,9 +51,18 @@ struct Summary {
     completed_at: Option<u64>,
 }
 
+/// Whether a group is among a job's targets, by its ARN or by its name alone.
+fn has_target(job: &Job, group: &str) -> bool {
+    let named = |target: &String| target.rsplit(':').next() == Some(group);
+    job.targets.iter().any(named)
+}
+
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let status: Option<String> = call.query("status")?;
     let selection: Option<String> = call.query("targetSelection")?;
+    let group: Option<GroupName> = call.query("thingGroupName")?;
+    let namespace: Option<String> = call.query("namespaceId")?;
+    let of_group = group.map(|group| format!("thinggroup/{group}"));
     let asked = call.page("")?;
     let arns = call.arns(rooms);
     let mut after = asked.after.clone();
@@ -66,6 +84,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
                 || selection
                     .as_deref()
                     .is_some_and(|asked| asked != target_selection)
+                || (namespace.is_some() && namespace != job.namespace)
+                || of_group
+                    .as_deref()
+                    .is_some_and(|group| !has_target(&job, group))
             {
                 continue;
             }

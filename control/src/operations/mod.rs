@@ -86,6 +86,7 @@ mod list_things;
 mod list_things_in_thing_group;
 mod membership;
 mod muster;
+mod namespace;
 mod ota_update;
 mod principal_type;
 mod provisioning_template;
@@ -101,6 +102,7 @@ mod set_default_policy_version;
 mod slice;
 mod start_thing_registration_task;
 mod stop_thing_registration_task;
+mod tags;
 mod test_authorization;
 mod thing_type;
 mod update_ca_certificate;
@@ -201,6 +203,9 @@ static AWS: &[Operation] = &[
     job_template::DESCRIBE,
     job_template::LIST,
     update_job::OPERATION,
+    tags::LIST,
+    tags::TAG,
+    tags::UNTAG,
     create_stream::OPERATION,
     delete_stream::OPERATION,
     describe_stream::OPERATION,

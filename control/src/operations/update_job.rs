@@ -4,6 +4,7 @@ use ota::job::config::{AbortConfig, JobConfig, PresignedUrlConfig, RetryConfig, 
 use ota::server::TimeoutConfig;
 use serde::Deserialize;
 
+use super::namespace;
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -16,8 +17,8 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::PATCH,
     path: "/jobs/{jobId}",
     least: Role::Operator,
-    query: &[],
-    undone: &["namespaceId"],
+    query: &["namespaceId"],
+    undone: &[],
     run: Run::WithBody(run),
 };
 
@@ -34,6 +35,7 @@ struct Body {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let id: JobId = call.path("jobId")?;
+    namespace::check(rooms, call, &id)?;
     let body: Body = call.body()?;
     rooms.ota.update_job(
         &id,

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::job_documents;
 use super::jobs::{MAX_DESCRIPTION_CHARS, invalid};
 use super::records::{Job, JobStatus};
+use super::tags::{self, Tag, Tagged};
 use super::{Ota, seconds};
 use crate::job::MAX_TIMEOUT_MINUTES;
 use crate::job::config::{
@@ -55,6 +56,12 @@ pub struct CreateJob {
     pub document_parameters: BTreeMap<String, String>,
     /// The template that says what is not said here.
     pub job_template_arn: Option<String>,
+    /// The namespace whose lists it goes into, instead of the things' own.
+    pub namespace_id: Option<String>,
+    /// What a thing runs that has done it, as ARNs of package versions.
+    pub destination_package_versions: Option<Vec<String>>,
+    /// What the operator calls it by.
+    pub tags: Option<Vec<Tag>>,
     /// Everything else: refused by name.
     #[serde(flatten)]
     pub unsupported: BTreeMap<String, Value>,
@@ -81,6 +88,20 @@ impl TimeoutConfig {
             ),
         }
     }
+}
+
+/// Longest namespace (AWS IoT: 64 of these characters).
+const MAX_NAMESPACE_BYTES: usize = 64;
+
+fn check_namespace(namespace: &str) -> Result<(), Error> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if (1..=MAX_NAMESPACE_BYTES).contains(&namespace.len()) && namespace.bytes().all(fits) {
+        return Ok(());
+    }
+    invalid(
+        "namespaceId",
+        format!("1 to {MAX_NAMESPACE_BYTES} letters, digits, `_` and `-` are possible"),
+    )
 }
 
 impl CreateJob {
@@ -117,6 +138,9 @@ impl CreateJob {
         };
         let read = job_documents::read(document)?;
         job_documents::check_parameters(&self.document_parameters)?;
+        if let Some(namespace) = &self.namespace_id {
+            check_namespace(namespace)?;
+        }
         let timeout = self.timeout_config.as_ref().map(TimeoutConfig::minutes);
         Ok((document.clone(), read, timeout.transpose()?.flatten()))
     }
@@ -153,6 +177,10 @@ impl Ota {
         self.check_placeholders(read, Some(&request.document_parameters))?;
         let config = request.config();
         config.check(seconds(at))?;
+        let packages = request.destination_package_versions.clone();
+        let packages = packages.unwrap_or_default();
+        self.check_packages(&packages)?;
+        let tags = tags::read(request.tags.as_deref().unwrap_or_default())?;
         let (start, _) = config.times()?;
         let continuous = request.target_selection.as_deref() == Some(CONTINUOUS);
         let paced = continuous || !config.is_at_once();
@@ -184,6 +212,8 @@ impl Ota {
                 comment: None,
                 force_canceled: false,
                 continuous,
+                namespace: request.namespace_id.clone(),
+                packages,
                 config,
                 parameters: request.document_parameters.clone(),
                 template: request.job_template_arn.clone(),
@@ -196,6 +226,7 @@ impl Ota {
             };
             // Before the notifications are written: they carry its document.
             changes.put_job(&job)?;
+            changes.put_tags(&Tagged::Job(id.clone()), tags)?;
             if paced {
                 changes.wait(&mut job, &things)?;
             } else {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Message;
 use super::executions::{Changes, MAX_LISTED};
+use super::queue::Queue;
 use super::records::Execution;
 use crate::job::{
     DescribeRequest, ExecutionResponse, ExecutionStatus, GetPendingRequest, JobExecutionState,
@@ -56,8 +57,9 @@ fn refuse_with<T>(code: RejectedCode, message: String, execution: &Execution) ->
 enum Request<'a> {
     GetPending,
     StartNext,
-    Describe(&'a str),
-    Update(&'a str),
+    /// The job, and the namespace that is spoken of.
+    Describe(&'a str, Option<&'a str>),
+    Update(&'a str, Option<&'a str>),
 }
 
 /// The thing and the rest of a jobs topic.
@@ -70,8 +72,16 @@ fn request(rest: &str) -> Option<Request<'_>> {
     match parts[..] {
         ["get"] => Some(Request::GetPending),
         ["start-next"] => Some(Request::StartNext),
-        [job, "get"] => Some(Request::Describe(job)),
-        [job, "update"] => Some(Request::Update(job)),
+        [job, "get"] => Some(Request::Describe(job, None)),
+        [job, "update"] => Some(Request::Update(job, None)),
+        [job, namespace, verb] => {
+            let namespace = namespace.strip_prefix("namespace-");
+            match verb {
+                "get" => namespace.map(|_| Request::Describe(job, namespace)),
+                "update" => namespace.map(|_| Request::Update(job, namespace)),
+                _ => None,
+            }
+        }
         _ => None,
     }
 }
@@ -232,9 +242,22 @@ fn answer(
     match request(rest) {
         Some(Request::GetPending) => get_pending(changes, thing, parse(value)?),
         Some(Request::StartNext) => start_next(changes, thing, parse(value)?),
-        Some(Request::Describe(job)) => describe(changes, thing, job, parse(value)?),
-        Some(Request::Update(job)) => update(changes, thing, job, parse(value)?),
+        Some(Request::Describe(job, namespace)) => {
+            let queue = list_of(thing, namespace);
+            describe(changes, &queue, job, parse(value)?)
+        }
+        Some(Request::Update(job, namespace)) => {
+            let queue = list_of(thing, namespace);
+            update(changes, &queue, job, parse(value)?)
+        }
         None => refuse(RejectedCode::InvalidTopic, "no operation has this topic"),
+    }
+}
+
+fn list_of(thing: &str, namespace: Option<&str>) -> Queue {
+    Queue {
+        thing: thing.to_owned(),
+        namespace: namespace.map(str::to_owned),
     }
 }
 
@@ -244,7 +267,7 @@ fn get_pending(
     request: GetPendingRequest,
 ) -> Result<Vec<u8>, Stop> {
     checked(request.client_token.as_ref(), None, None)?;
-    let mut list = changes.list(thing, MAX_LISTED)?;
+    let mut list = changes.list(&list_of(thing, None), MAX_LISTED)?;
     list.client_token = request.client_token;
     Ok(written(&list)?)
 }
@@ -262,7 +285,7 @@ fn start_next(
     )?;
     let now = changes.now.seconds;
     changes.said_to_run(thing, request.status_details.as_ref())?;
-    let execution = match changes.head(thing)? {
+    let execution = match changes.head(&list_of(thing, None))? {
         None => None,
         // One in progress is given again as it is: starting twice changes nothing.
         Some(head) if head.status == ExecutionStatus::InProgress => Some(head),
@@ -284,16 +307,16 @@ fn start_next(
 
 fn describe(
     changes: &mut Changes<'_>,
-    thing: &str,
+    queue: &Queue,
     job: &str,
     request: DescribeRequest,
 ) -> Result<Vec<u8>, Stop> {
     checked(request.client_token.as_ref(), None, None)?;
     let with_document = request.include_job_document.unwrap_or(true);
     let execution = if job == "$next" {
-        changes.head(thing)?
+        changes.head(queue)?
     } else {
-        let execution = find(changes, thing, job, request.execution_number)?;
+        let execution = find(changes, queue, job, request.execution_number)?;
         if execution.status.is_terminal() {
             let message = format!("the execution of job {job} is {}", execution.status);
             return refuse(RejectedCode::TerminalStateReached, message);
@@ -312,17 +335,22 @@ fn describe(
     })?)
 }
 
+/// A job of a namespace is found under its own topics and, as over HTTPS there are no others, under those of the
+/// thing; under another namespace's it is not there.
 fn find(
     changes: &mut Changes<'_>,
-    thing: &str,
+    queue: &Queue,
     job: &str,
     number: Option<u64>,
 ) -> Result<Execution, Stop> {
     let Ok(id) = job.parse::<JobId>() else {
         return refuse(RejectedCode::InvalidTopic, "not a job id");
     };
-    let known = |execution: &Execution| number.is_none_or(|number| number == execution.number);
-    match changes.execution(&id, thing)?.filter(known) {
+    let known = |execution: &Execution| {
+        number.is_none_or(|number| number == execution.number)
+            && (queue.namespace.is_none() || queue.namespace == execution.namespace)
+    };
+    match changes.execution(&id, &queue.thing)?.filter(known) {
         Some(execution) => Ok(execution),
         None => refuse(
             RejectedCode::ResourceNotFound,
@@ -342,7 +370,7 @@ fn open_now(execution: &Execution, now: u64) -> Result<(), Stop> {
 
 fn update(
     changes: &mut Changes<'_>,
-    thing: &str,
+    queue: &Queue,
     job: &str,
     request: UpdateRequest,
 ) -> Result<Vec<u8>, Stop> {
@@ -352,7 +380,7 @@ fn update(
         request.status_details.as_ref(),
         timeout,
     )?;
-    let execution = find(changes, thing, job, request.execution_number)?;
+    let execution = find(changes, queue, job, request.execution_number)?;
     if let Some(expected) = request
         .expected_version
         .filter(|expected| *expected != execution.version_number)
@@ -393,7 +421,7 @@ fn update(
         step(execution, timeout, now);
     })?;
     // After it: an install that succeeded says what it brought.
-    changes.said_to_run(thing, said.as_ref())?;
+    changes.said_to_run(&queue.thing, said.as_ref())?;
     let with_document = request.include_job_document == Some(true);
     let answer = UpdateResponse {
         execution_state: (request.include_job_execution_state == Some(true))

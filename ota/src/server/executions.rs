@@ -10,12 +10,10 @@ use super::create_job::MAX_JOB_THINGS;
 use super::health::ToTell;
 use super::job_events::{JobEvent, Tells};
 use super::pictures::News;
+use super::queue::Queue;
 use super::records::{Execution, Install, Job, JobRef, JobStatus, Newest, Runs, key};
 use super::transaction::Transaction;
-use crate::job::{
-    ExecutionStatus, GetPendingResponse, JobExecution, NotifyMessage, NotifyNextMessage,
-    StatusDetails, topic,
-};
+use crate::job::{ExecutionStatus, JobExecution, NotifyMessage, NotifyNextMessage, StatusDetails};
 use crate::rollout::Offer;
 use crate::{Error, FirmwareName, JobId, RolloutId};
 
@@ -37,10 +35,10 @@ pub(super) struct Now {
 pub(super) struct Changes<'t> {
     pub(super) rows: Transaction<'t>,
     pub(super) now: Now,
-    /// For each thing touched, the head of its list before the first change.
-    touched: BTreeMap<String, Option<JobId>>,
-    /// The things whose list (not only its order) changed.
-    listed: BTreeSet<String>,
+    /// For each list touched, its head before the first change.
+    touched: BTreeMap<Queue, Option<JobId>>,
+    /// The lists of which more than the order changed.
+    listed: BTreeSet<Queue>,
     /// The rollouts to look at again.
     pub(super) rollouts: BTreeSet<RolloutId>,
     /// What the pictures of rollouts must show.
@@ -105,54 +103,10 @@ impl<'t> Changes<'t> {
         self.rows.get(&key::job(job))
     }
 
-    /// The jobs a thing has before it: whether in progress, and which; in their order.
-    fn pending(&self, thing: &str, limit: usize) -> Result<Vec<(bool, JobId)>, Error> {
-        let keys = self.rows.keys(&key::pending_of(thing), limit)?;
-        Ok(keys.iter().filter_map(|key| key::of_pending(key)).collect())
-    }
-
-    /// The next execution of a thing: the first in progress, else the first queued.
-    pub(super) fn head(&mut self, thing: &str) -> Result<Option<Execution>, Error> {
-        // What is shut leaves this list when its time comes; until then there are few.
-        for (_, job) in self.pending(thing, MAX_LISTED)? {
-            let execution = self.execution(&job, thing)?;
-            if let Some(execution) = execution.filter(|found| !found.is_shut(self.now.seconds)) {
-                return Ok(Some(execution));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The list a thing sees, at most `limit` of each status.
-    pub(super) fn list(&mut self, thing: &str, limit: usize) -> Result<GetPendingResponse, Error> {
-        let mut list = GetPendingResponse {
-            timestamp: self.now.seconds,
-            ..GetPendingResponse::default()
-        };
-        // Those in progress come first and are few; the rest of the scan is those queued.
-        for (in_progress, job) in self.pending(thing, limit * 2)? {
-            let Some(execution) = self
-                .execution(&job, thing)?
-                .filter(|found| !found.is_shut(self.now.seconds))
-            else {
-                continue;
-            };
-            let to = if in_progress {
-                &mut list.in_progress_jobs
-            } else {
-                &mut list.queued_jobs
-            };
-            if to.len() < limit {
-                to.push(execution.summary());
-            }
-        }
-        Ok(list)
-    }
-
-    fn touch(&mut self, thing: &str) -> Result<(), Error> {
-        if !self.touched.contains_key(thing) {
-            let head = self.pending(thing, 1)?.pop().map(|(_, job)| job);
-            self.touched.insert(thing.to_owned(), head);
+    fn touch(&mut self, queue: Queue) -> Result<(), Error> {
+        if !self.touched.contains_key(&queue) {
+            let head = self.pending(&queue, 1)?.pop().map(|(_, job)| job);
+            self.touched.insert(queue, head);
         }
         Ok(())
     }
@@ -197,7 +151,11 @@ impl<'t> Changes<'t> {
             Some(_) => return Ok(()),
             None => {}
         }
-        self.touch(thing)?;
+        let queue = Queue {
+            thing: thing.to_owned(),
+            namespace: job.namespace.clone(),
+        };
+        self.touch(queue.clone())?;
         let was_open = old.as_ref().is_some_and(|old| !old.status.is_terminal());
         if let Some(deadline) = old.as_ref().and_then(Execution::deadline) {
             self.rows
@@ -245,6 +203,7 @@ impl<'t> Changes<'t> {
             step_deadline: None,
             order: now.millis,
             before,
+            namespace: job.namespace.clone(),
             number,
             until: offer.until,
         };
@@ -281,7 +240,7 @@ impl<'t> Changes<'t> {
         if !is_open {
             self.tell_end(&execution);
         }
-        self.listed.insert(thing.to_owned());
+        self.listed.insert(queue);
         if let Some(install) = &job.install {
             self.news.push(News::Execution {
                 install: install.clone(),
@@ -336,7 +295,12 @@ impl<'t> Changes<'t> {
         name: &FirmwareName,
     ) -> Result<Vec<(JobId, Install)>, Error> {
         let mut installs = Vec::new();
-        for (_, id) in self.pending(thing, MAX_JOB_THINGS)? {
+        // Rollouts have no namespace.
+        let own = Queue {
+            thing: thing.to_owned(),
+            namespace: None,
+        };
+        for (_, id) in self.pending(&own, MAX_JOB_THINGS)? {
             let install = self.job(&id)?.and_then(|job| job.install);
             installs.extend(
                 install
@@ -349,8 +313,8 @@ impl<'t> Changes<'t> {
 
     /// The window of a queued execution has closed: the thing is not told of it any more.
     pub(super) fn shut(&mut self, execution: &Execution) -> Result<(), Error> {
-        self.touch(&execution.thing)?;
-        self.listed.insert(execution.thing.clone());
+        self.touch(Queue::of(execution))?;
+        self.listed.insert(Queue::of(execution));
         self.rows.delete(key::pending(execution));
         if let Some(deadline) = execution.deadline() {
             self.rows.delete(key::due(deadline, execution));
@@ -377,7 +341,7 @@ impl<'t> Changes<'t> {
         old: &Execution,
         change: impl FnOnce(&mut Execution),
     ) -> Result<Execution, Error> {
-        self.touch(&old.thing)?;
+        self.touch(Queue::of(old))?;
         let mut new = old.clone();
         change(&mut new);
         new.version_number += 1;
@@ -419,7 +383,7 @@ impl<'t> Changes<'t> {
         }
         self.rows.delete(key::pending(old));
         if ended {
-            self.listed.insert(new.thing.clone());
+            self.listed.insert(Queue::of(&new));
             again = job.as_ref().is_some_and(|job| {
                 let retries = u64::from(job.config.retries(new.status));
                 job.install.is_none()
@@ -497,6 +461,9 @@ impl<'t> Changes<'t> {
         {
             self.runs(&execution.thing, install)?;
         }
+        if execution.status == ExecutionStatus::Succeeded {
+            self.brought_packages(&execution.thing, &job.packages)?;
+        }
         self.put_job(job)
     }
 
@@ -533,9 +500,9 @@ impl<'t> Changes<'t> {
     /// execution is the next one.
     pub(super) fn notifications(&mut self) -> Result<Vec<Message>, Error> {
         let mut messages = Vec::new();
-        for (thing, old_head) in std::mem::take(&mut self.touched) {
-            if self.listed.contains(&thing) {
-                let list = self.list(&thing, MAX_NOTIFIED)?;
+        for (queue, old_head) in std::mem::take(&mut self.touched) {
+            if self.listed.contains(&queue) {
+                let list = self.list(&queue, MAX_NOTIFIED)?;
                 let jobs = [
                     (ExecutionStatus::InProgress, list.in_progress_jobs),
                     (ExecutionStatus::Queued, list.queued_jobs),
@@ -549,11 +516,11 @@ impl<'t> Changes<'t> {
                     timestamp: self.now.seconds,
                 };
                 messages.push(Message {
-                    topic: topic(&thing, "notify"),
+                    topic: queue.topic("notify"),
                     payload: json(&message)?,
                 });
             }
-            let head = self.head(&thing)?;
+            let head = self.head(&queue)?;
             if head.as_ref().map(|head| &head.job) != old_head.as_ref() {
                 let execution = head.map(|head| self.shown(&head, true)).transpose()?;
                 let message = NotifyNextMessage {
@@ -561,7 +528,7 @@ impl<'t> Changes<'t> {
                     timestamp: self.now.seconds,
                 };
                 messages.push(Message {
-                    topic: topic(&thing, "notify-next"),
+                    topic: queue.topic("notify-next"),
                     payload: json(&message)?,
                 });
             }

@@ -7,6 +7,7 @@ use super::create_job::TimeoutConfig;
 use super::job_events::JobChange;
 use super::jobs::{MAX_DESCRIPTION_CHARS, invalid, missing};
 use super::records::{Execution, Job, JobRef, JobStatus, key};
+use super::tags::Tagged;
 use super::transaction::Transaction;
 use super::{Ota, seconds};
 use crate::job::config::JobConfig;
@@ -33,16 +34,35 @@ fn not_a_rollouts(job: &Job) -> Result<(), Error> {
     Ok(())
 }
 
+/// Which executions of a thing are asked for; all, where nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WhichExecutions {
+    /// Those with this status.
+    pub status: Option<ExecutionStatus>,
+    /// That of this job.
+    pub job: Option<JobId>,
+    /// Those of this namespace.
+    pub namespace: Option<String>,
+}
+
+impl WhichExecutions {
+    fn has(&self, execution: &Execution) -> bool {
+        self.status.is_none_or(|status| status == execution.status)
+            && self.job.as_ref().is_none_or(|job| *job == execution.job)
+            && (self.namespace.is_none() || self.namespace == execution.namespace)
+    }
+}
+
 impl Ota {
     /// What a thing had and has to do, in the order of the jobs' ids, at most `limit` after the job named
-    /// `after`, with `status` only where it is given.
+    /// `after`.
     ///
     /// # Errors
     /// Where the store fails.
     pub fn thing_executions(
         &self,
         thing: &str,
-        status: Option<ExecutionStatus>,
+        which: &WhichExecutions,
         after: Option<&str>,
         limit: usize,
     ) -> Result<(Vec<Execution>, Option<String>), Error> {
@@ -62,7 +82,7 @@ impl Ota {
                 let Some(execution) = row.map(|row| row.value) else {
                     continue;
                 };
-                if status.is_none_or(|status| status == execution.status) {
+                if which.has(&execution) {
                     if found.len() >= limit.max(1) {
                         let next = found.last().map(|last| last.job.to_string());
                         return Ok((found, next));
@@ -223,6 +243,7 @@ impl Ota {
                 changes.rows.delete(key::paced(&id));
                 changes.rows.delete(key::cancelling(&id));
                 changes.rows.delete(key::job(&id));
+                changes.drop_tags(&Tagged::Job(id.clone()));
                 changes.rows.delete(deleting.clone());
                 Ok(())
             })?;

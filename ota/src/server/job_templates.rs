@@ -9,6 +9,7 @@ use super::create_job::{CreateJob, TimeoutConfig};
 use super::job_documents;
 use super::jobs::{MAX_DESCRIPTION_CHARS, invalid};
 use super::records::key;
+use super::tags::{self, Tag, Tagged};
 use super::{Ota, seconds};
 use crate::job::config::{
     AbortConfig, JobConfig, MaintenanceWindow, PresignedUrlConfig, RetryConfig, RolloutConfig,
@@ -40,6 +41,10 @@ pub struct CreateJobTemplate {
     pub job_executions_retry_config: Option<RetryConfig>,
     /// When things are told.
     pub maintenance_windows: Option<Vec<MaintenanceWindow>>,
+    /// What a thing runs that has done it, as ARNs of package versions.
+    pub destination_package_versions: Option<Vec<String>>,
+    /// What the operator calls it by.
+    pub tags: Option<Vec<Tag>>,
 }
 
 /// A job template.
@@ -56,6 +61,9 @@ pub struct JobTemplate {
     pub description: String,
     /// How long a device may be in progress, in minutes.
     pub timeout_minutes: Option<u32>,
+    /// What a thing runs that has done one of its jobs, as ARNs of package versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<String>,
     /// How its jobs go out. Of a schedule it has maintenance windows alone.
     pub config: JobConfig,
     /// When it was made (seconds since 1970).
@@ -132,10 +140,16 @@ impl Ota {
             return invalid("jobArn", "a rollout's job makes no template");
         }
         let timeout = body.timeout_config.as_ref().map(TimeoutConfig::minutes);
-        let (document, minutes, usual) = match job {
-            Some(job) => (Some(job.document), job.timeout_minutes, job.config),
-            None => (None, None, JobConfig::default()),
+        let (document, minutes, usual, packages) = match job {
+            Some(job) => {
+                let document = Some(job.document);
+                (document, job.timeout_minutes, job.config, job.packages)
+            }
+            None => (None, None, JobConfig::default(), Vec::new()),
         };
+        let packages = body.destination_package_versions.unwrap_or(packages);
+        self.check_packages(&packages)?;
+        let tags = tags::read(body.tags.as_deref().unwrap_or_default())?;
         if body.document.is_some() && body.document_source.is_some() {
             return invalid(
                 "documentSource",
@@ -175,6 +189,7 @@ impl Ota {
             document_source: body.document_source,
             description: body.description,
             timeout_minutes: timeout.transpose()?.flatten().or(minutes),
+            packages,
             config,
             created_at: seconds(at),
         };
@@ -187,6 +202,7 @@ impl Ota {
                     hint: "",
                 });
             }
+            changes.put_tags(&Tagged::JobTemplate(id.clone()), tags)?;
             changes.rows.put(row, &template)
         })
     }
@@ -202,6 +218,7 @@ impl Ota {
                 return Err(missing(id));
             }
             changes.rows.delete(row);
+            changes.drop_tags(&Tagged::JobTemplate(id.clone()));
             Ok(())
         })
     }
@@ -216,6 +233,8 @@ impl Ota {
         let mut merged = request.clone();
         merged.document = Some(template.document);
         merged.description.get_or_insert(template.description);
+        let packages = &mut merged.destination_package_versions;
+        packages.get_or_insert(template.packages);
         merged.job_executions_rollout_config = merged
             .job_executions_rollout_config
             .or(config.job_executions_rollout_config);

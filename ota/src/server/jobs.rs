@@ -287,14 +287,20 @@ impl Ota {
             for id in &paced {
                 changes.leave(id, thing)?;
             }
-            for pending in changes.rows.keys(&key::pending_of(thing), MAX_JOB_THINGS)? {
-                let Some((_, job)) = key::of_pending(&pending) else {
-                    continue;
-                };
-                if let Some(execution) = changes.execution(&job, thing)? {
-                    changes.update(&execution, |execution| {
-                        execution.status = ExecutionStatus::Removed;
-                    })?;
+            let lists = [
+                key::pending_of(thing, None),
+                key::pending_in_namespaces(thing),
+            ];
+            for list in lists {
+                for pending in changes.rows.keys(&list, MAX_JOB_THINGS)? {
+                    let Some((_, job)) = key::of_pending(&pending) else {
+                        continue;
+                    };
+                    if let Some(execution) = changes.execution(&job, thing)? {
+                        changes.update(&execution, |execution| {
+                            execution.status = ExecutionStatus::Removed;
+                        })?;
+                    }
                 }
             }
             changes.news.push(News::Forgotten {

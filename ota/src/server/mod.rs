@@ -14,12 +14,14 @@ mod job_documents;
 mod job_edits;
 mod job_events;
 mod job_pace;
+mod job_packages;
 mod job_sources;
 mod job_templates;
 mod jobs;
 mod newest;
 mod ota_updates;
 mod pictures;
+mod queue;
 mod records;
 mod repository;
 mod rollouts;
@@ -27,6 +29,7 @@ mod running;
 mod shaper;
 mod start_rollout;
 mod streams;
+mod tags;
 mod transaction;
 mod uploads;
 mod vitals;
@@ -43,6 +46,7 @@ use store::{Blobs, Store, Table};
 
 pub use create_job::{CreateJob, MAX_JOB_THINGS, MAX_TARGETS, TimeoutConfig};
 pub use firmware::FETCH_GRACE_SECONDS;
+pub use job_edits::WhichExecutions;
 pub use job_events::{JobChange, JobEvent, JobEventSink};
 pub use job_templates::{CreateJobTemplate, JobTemplate};
 pub use jobs::{ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_REASON_CODE_CHARS};
@@ -59,6 +63,7 @@ pub use start_rollout::{StartRollout, WaveRequest};
 pub use streams::{
     Location, MAX_STREAM_FILES, Stream, StreamBody, StreamDesk, StreamFile, StreamRequest,
 };
+pub use tags::{MAX_TAGS, Tag, Tagged};
 pub use uploads::{MAX_UPLOADS, UPLOAD_KEPT};
 pub use vitals::{Sign, VitalSigns};
 pub use worker::{DeviceRequest, MAX_QUEUED_REQUESTS};

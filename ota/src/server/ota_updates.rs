@@ -318,6 +318,9 @@ impl Ota {
             presigned_url_config: body.aws_job_presigned_url_config.clone(),
             document_parameters: BTreeMap::new(),
             job_template_arn: None,
+            namespace_id: None,
+            destination_package_versions: None,
+            tags: None,
             unsupported: BTreeMap::new(),
         };
         let has_stream = made.is_some();

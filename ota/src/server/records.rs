@@ -149,6 +149,12 @@ pub struct Job {
     /// Whether things that join its groups later get it too (`CONTINUOUS`).
     #[serde(default)]
     pub continuous: bool,
+    /// The namespace whose lists it is in, of each thing, instead of the thing's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// What a thing runs that has done it, as ARNs of package versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<String>,
     /// How it goes out.
     #[serde(default)]
     pub config: JobConfig,
@@ -224,6 +230,9 @@ pub struct Execution {
     pub(super) order: u64,
     /// The version the thing ran when this was queued, for install jobs.
     pub(super) before: Option<FirmwareVersion>,
+    /// That of its job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) namespace: Option<String>,
     /// Which try of the job on this thing it is, from 1.
     #[serde(default = "first")]
     pub number: u64,
@@ -486,16 +495,25 @@ pub(super) mod key {
     pub(in crate::server) fn execution(job: &JobId, thing: &str) -> String {
         format!("execution/{job}/{thing}")
     }
-    /// A thing's executions that are not over.
-    pub(in crate::server) fn pending_of(thing: &str) -> String {
-        format!("pending/{thing}/")
+    /// A thing's executions that are not over: its own, or those of a namespace.
+    pub(in crate::server) fn pending_of(thing: &str, namespace: Option<&str>) -> String {
+        match namespace {
+            None => format!("pending/{thing}/"),
+            Some(namespace) => format!("{}{namespace}/", pending_in_namespaces(thing)),
+        }
+    }
+    /// Those of all its namespaces. No thing's name has an `@`.
+    pub(in crate::server) fn pending_in_namespaces(thing: &str) -> String {
+        format!("pending/{thing}@")
     }
     /// In progress before queued, then by the time they were queued: a scan gives the thing's order.
     pub(in crate::server) fn pending(execution: &Execution) -> String {
         let rank = u8::from(execution.status != ExecutionStatus::InProgress);
         format!(
-            "pending/{}/{rank}/{:016}/{}",
-            execution.thing, execution.order, execution.job
+            "{}{rank}/{:016}/{}",
+            pending_of(&execution.thing, execution.namespace.as_deref()),
+            execution.order,
+            execution.job
         )
     }
     /// The rank and the job of a pending key.

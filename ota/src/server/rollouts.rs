@@ -502,6 +502,8 @@ fn install_job(
         comment: None,
         force_canceled: false,
         continuous: false,
+        namespace: None,
+        packages: Vec::new(),
         config: Default::default(),
         parameters: Default::default(),
         template: None,

@@ -231,7 +231,17 @@ impl Changes<'_> {
         ) else {
             return Ok(());
         };
-        let row = key::runs(thing, &name);
+        self.told_to_run(thing, &name, &version)
+    }
+
+    /// What a thing is said to run, without a rollout that brought it there.
+    pub(super) fn told_to_run(
+        &mut self,
+        thing: &str,
+        name: &FirmwareName,
+        version: &FirmwareVersion,
+    ) -> Result<(), Error> {
+        let row = key::runs(thing, name);
         let known: Option<Runs> = self.rows.get(&row)?;
         if known.is_none() {
             let others = self.rows.keys(&key::runs_of(thing), MAX_FIRMWARES)?;
@@ -242,7 +252,7 @@ impl Changes<'_> {
         let told = known
             .clone()
             .unwrap_or_default()
-            .told(&version, self.now.seconds);
+            .told(version, self.now.seconds);
         if known.as_ref() == Some(&told) {
             return Ok(());
         }

@@ -270,8 +270,9 @@ impl Ota {
 
     /// Whether the thing has a job before it whose document names the stream.
     fn has_job_for_stream(&self, thing: &str, stream: &str) -> Result<bool, Error> {
-        let keys =
-            Transaction::new(&self.inner.table).keys(&key::pending_of(thing), JOBS_LIMIT_ITEMS)?;
+        let rows = Transaction::new(&self.inner.table);
+        let mut keys = rows.keys(&key::pending_of(thing, None), JOBS_LIMIT_ITEMS)?;
+        keys.extend(rows.keys(&key::pending_in_namespaces(thing), JOBS_LIMIT_ITEMS)?);
         let jobs: Vec<JobId> = keys
             .iter()
             .filter_map(|key| Some(key::of_pending(key)?.1))

@@ -103,8 +103,13 @@ fn what_is_not_supported_is_refused_by_name() {
         body[field] = value;
         create(body)
     };
+    assert!(with("colour", json!("red")).contains("colour: this release does not support it"));
+    assert!(with("namespaceId", json!("a/b")).contains("namespaceId: 1 to 64 letters"));
+    assert!(with("namespaceId", json!("")).contains("namespaceId: 1 to 64 letters"));
+    assert!(with("tags", json!([{"Key": "aws:x", "Value": "y"}])).contains("tags: `aws:x`"));
     assert!(
-        with("namespaceId", json!("abc")).contains("namespaceId: this release does not support it")
+        with("destinationPackageVersions", json!(["lamp/1.0"]))
+            .contains("destinationPackageVersions: `lamp/1.0` is not")
     );
     assert!(with("documentSource", json!("s3://b/k")).contains("one of them only"));
     assert!(with("targetSelection", json!("SOMETIMES")).contains("SNAPSHOT or CONTINUOUS"));

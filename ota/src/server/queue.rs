@@ -1,0 +1,81 @@
+//! The lists of jobs that devices work off, and what is next in each.
+
+use super::executions::{Changes, MAX_LISTED};
+use super::records::{Execution, key};
+use crate::job::{GetPendingResponse, topic};
+use crate::{Error, JobId};
+
+/// A list of jobs that a device works off: a thing's own, or that of one of its namespaces (AWS IoT's `namespaceId`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Queue {
+    pub(super) thing: String,
+    pub(super) namespace: Option<String>,
+}
+
+impl Queue {
+    pub(super) fn of(execution: &Execution) -> Self {
+        Self {
+            thing: execution.thing.clone(),
+            namespace: execution.namespace.clone(),
+        }
+    }
+
+    /// Where it is told of what changed: `…/jobs/<what>`, or `…/jobs/<what>-namespace-<namespace>`.
+    pub(super) fn topic(&self, what: &str) -> String {
+        match &self.namespace {
+            None => topic(&self.thing, what),
+            Some(namespace) => topic(&self.thing, &format!("{what}-namespace-{namespace}")),
+        }
+    }
+}
+
+impl Changes<'_> {
+    /// The jobs of a list: whether in progress, and which; in their order.
+    pub(super) fn pending(&self, queue: &Queue, limit: usize) -> Result<Vec<(bool, JobId)>, Error> {
+        let prefix = key::pending_of(&queue.thing, queue.namespace.as_deref());
+        let keys = self.rows.keys(&prefix, limit)?;
+        Ok(keys.iter().filter_map(|key| key::of_pending(key)).collect())
+    }
+
+    /// The next execution of a list: the first in progress, else the first queued.
+    pub(super) fn head(&mut self, queue: &Queue) -> Result<Option<Execution>, Error> {
+        // What is shut leaves this list when its time comes; until then there are few.
+        for (_, job) in self.pending(queue, MAX_LISTED)? {
+            let execution = self.execution(&job, &queue.thing)?;
+            if let Some(execution) = execution.filter(|found| !found.is_shut(self.now.seconds)) {
+                return Ok(Some(execution));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The list a thing sees, at most `limit` of each status.
+    pub(super) fn list(
+        &mut self,
+        queue: &Queue,
+        limit: usize,
+    ) -> Result<GetPendingResponse, Error> {
+        let mut list = GetPendingResponse {
+            timestamp: self.now.seconds,
+            ..GetPendingResponse::default()
+        };
+        // Those in progress come first and are few; the rest of the scan is those queued.
+        for (in_progress, job) in self.pending(queue, limit * 2)? {
+            let Some(execution) = self
+                .execution(&job, &queue.thing)?
+                .filter(|found| !found.is_shut(self.now.seconds))
+            else {
+                continue;
+            };
+            let to = if in_progress {
+                &mut list.in_progress_jobs
+            } else {
+                &mut list.queued_jobs
+            };
+            if to.len() < limit {
+                to.push(execution.summary());
+            }
+        }
+        Ok(list)
+    }
+}
