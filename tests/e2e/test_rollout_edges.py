@@ -1,0 +1,274 @@
+"""Rollouts where people, absences and older copies of the server come between: who goes first, who must agree, what overtakes what, and what is drawn."""
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import time
+
+import pytest
+
+import api
+from devices import Agent, eventually
+from release import Team
+from server import MUSTER
+from test_job_data import data_plane
+
+FINAL = ("succeeded", "rolled-back", "aborted")
+ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class Yard:
+    """A server with release keys, and devices that say what a test has them say: by the jobs' data plane, in the operator's hands."""
+
+    def __init__(self, server, home):
+        self.server, self.home, self.team = server, home, Team(home / "team")
+        server.cli("firmware", "trust", self.team.root())
+        server.cli("group", "create", "hall")
+        self.devices = data_plane(server)
+
+    def add(self, version, image=b"light"):
+        self.server.cli("firmware", "add", self.team.package("lamp", version, image * 100))
+
+    def things(self, count, hardware=("board-1",)):
+        """So many things in the hall, of each hardware in turn."""
+        client = api.iot(self.server)
+        names = [f"lamp-{number:03}" for number in range(count)]
+        for number, name in enumerate(names):
+            client.create_thing(thingName=name, attributePayload={"attributes": {"hardware": hardware[number % len(hardware)]}})
+            client.add_thing_to_thing_group(thingGroupName="hall", thingName=name)
+        return names
+
+    def start(self, version, *flags):
+        return self.server.json("rollout", "start", "lamp", version, "--group", "hall", *flags)["id"]
+
+    def show(self, rollout):
+        return self.server.json("rollout", "show", rollout)
+
+    def until(self, rollout, look, what):
+        eventually(lambda: look(self.show(rollout)), lambda: f"{what}: {self.show(rollout)}", 60)
+        return self.show(rollout)
+
+    def report(self, thing, status, **details):
+        """Takes the thing's next job and says how it ended."""
+        execution = eventually(lambda: self.devices.start_next_pending_job_execution(thingName=thing).get("execution"), f"a job for {thing}")
+        more = {"statusDetails": details} if details else {}
+        self.devices.update_job_execution(thingName=thing, jobId=execution["jobId"], status=status, **more)
+        return execution["jobId"]
+
+    def agent(self, name):
+        return Agent(self.server, self.server.device(name, "--group", "hall"), self.home / name, start=False)
+
+
+@pytest.fixture
+def yard(server, tmp_path):
+    return Yard(server, tmp_path)
+
+
+@pytest.fixture
+def agents():
+    made = []
+    yield made
+    for one in made:
+        if one.process:
+            one.stop()
+
+
+def test_the_first_wave_has_some_of_each_hardware_and_version_and_the_same_each_time(yard):
+    names = yard.things(40, ("board-1", "board-2"))
+    yard.add("1.0")
+    yard.add("2.0", b"dark")
+    yard.server.cli("group", "create", "old")
+    client = api.iot(yard.server)
+    for name in names[:20]:
+        client.add_thing_to_thing_group(thingGroupName="old", thingName=name)
+    first = yard.server.json("rollout", "start", "lamp", "1.0", "--group", "old")["id"]
+    for name in names[:20]:
+        yard.report(name, "SUCCEEDED")
+    yard.until(first, lambda r: r["state"] == "succeeded", "1.0 in half of the hall")
+
+    def canaries():
+        plan = yard.server.json("rollout", "start", "lamp", "2.0", "--group", "hall", "--wave", "20%", "--wave", "100%", "--dry-run")
+        return [thing["thing"] for thing in plan["waves"][0]["things"]]
+
+    chosen = canaries()
+    kinds = [(names.index(name) % 2, names.index(name) < 20) for name in chosen]
+    assert len(chosen) == 8 and all(kinds.count(kind) == 2 for kind in set(kinds)) and len(set(kinds)) == 4, kinds
+    assert canaries() == chosen
+    # A device's place does not hang on who else is there.
+    for name in set(names) - set(chosen):
+        if names.index(name) % 4 == 0:
+            client.remove_thing_from_thing_group(thingGroupName="hall", thingName=name)
+    assert set(canaries()) <= set(chosen)
+
+
+def test_a_wave_waits_for_two_people_and_one_of_them_twice_is_one(yard, tmp_path):
+    names = yard.things(2)
+    yard.add("1.0")
+    who = {}
+    for name, role in (("ann", "release-engineer"), ("bob", "release-engineer"), ("eve", "operator")):
+        status, _, made = api.call(yard.server, "POST", "/muster/v1/operators", {"name": name, "role": role})
+        assert status == 200, made
+        (tmp_path / name).write_text(made["credentials"])
+        who[name] = tmp_path / name
+    path = tmp_path / "ROLLOUT.toml"
+    path.write_text('name = "lamp"\nversion = "1.0"\ngroup = "hall"\n[[wave]]\nsize = "1"\n[[wave]]\nsize = "100%"\napprovers = 2\n')
+    rollout = yard.server.json("rollout", "start", "--file", path)["id"]
+    first = yard.until(rollout, lambda r: r["waves"][0]["queued"] == 1, "the first wave")
+    canary = next(e["thing"] for e in first["executions"] if e["wave"] == first["waves"][0]["name"])
+    yard.report(canary, "SUCCEEDED")
+    yard.until(rollout, lambda r: r["state"] == "waiting-approval", "the rollout to wait")
+
+    def approve(name):
+        return api.call(yard.server, "POST", f"/muster/v1/rollouts/{rollout}/approve", who=api.credentials(who[name]))
+
+    assert approve("eve")[0] == 403
+    for _ in range(2):
+        approve("ann")
+        shown = yard.show(rollout)
+        assert (shown["state"], shown["waves"][1]["approved_by"]) == ("waiting-approval", ["ann"])
+    yard.server.kill9()
+    yard.server.start()
+    assert yard.show(rollout)["waves"][1]["approved_by"] == ["ann"]
+    assert approve("bob")[0] == 200
+    yard.devices = data_plane(yard.server)
+    other, = set(names) - {canary}
+    yard.report(other, "SUCCEEDED")
+    shown = yard.until(rollout, lambda r: r["state"] == "succeeded", "the second wave")
+    assert shown["waves"][1]["approved_by"] == ["ann", "bob"]
+
+
+def test_a_newer_rollout_overtakes_an_older_one_and_the_device_installs_once(yard, agents):
+    lamp = yard.agent("lamp")
+    agents.append(lamp)
+    for version in ("1.0", "2.0"):
+        yard.add(version, version.encode())
+    older = yard.start("1.0")
+    yard.until(older, lambda r: r["waves"][0]["queued"] == 1, "the older one")
+    newer = yard.start("2.0")
+    yard.until(newer, lambda r: r["waves"][0]["queued"] == 1, "the newer one")
+    execution, = yard.show(older)["executions"]
+    assert execution["status"] == "CANCELED" and execution["reason"] == f"superseded by rollout {newer}", execution
+    lamp.start()
+    yard.until(newer, lambda r: r["state"] == "succeeded", "the newer one")
+    assert [version for _, version in lamp.trials()] == ["2.0"] and lamp.status()["version"] == "2.0"
+    assert yard.show(older)["state"] in FINAL
+
+
+def test_a_device_that_is_away_while_a_rollout_is_undone_goes_back_when_it_returns(yard, agents):
+    here, away = yard.agent("here"), yard.agent("away")
+    agents += [here, away]
+    for version in ("1.0", "2.0"):
+        yard.add(version, version.encode())
+    for agent in agents:
+        agent.start()
+    for version in ("1.0", "2.0"):
+        rollout = yard.start(version)
+        yard.until(rollout, lambda r: r["state"] == "succeeded", version)
+    away.stop()
+    yard.server.cli("rollout", "rollback", rollout, "--yes")
+    shown = yard.until(rollout, lambda r: r["rollback"]["succeeded"] == 1, "who is here to go back")
+    assert shown["state"] == "rolling-back" and here.status()["version"] == "1.0" and away.status()["version"] == "2.0"
+    yard.server.kill9()
+    yard.server.start()
+    away.start()
+    yard.until(rollout, lambda r: r["state"] == "rolled-back", "the other")
+    assert away.status()["version"] == "1.0"
+    for agent in agents:
+        assert [version for _, version in agent.trials()] == ["1.0", "2.0", "1.0"]
+
+
+def test_a_server_that_went_back_to_an_old_copy_of_itself_confuses_nobody(yard, agents, tmp_path):
+    lamp = yard.agent("lamp")
+    agents.append(lamp)
+    for version in ("1.0", "2.0", "3.0"):
+        yard.add(version, version.encode())
+    lamp.start()
+    yard.until(yard.start("1.0"), lambda r: r["state"] == "succeeded", "1.0")
+    lamp.stop()
+    rollout = yard.start("2.0")
+    yard.until(rollout, lambda r: r["waves"][0]["queued"] == 1, "2.0 to wait for the device")
+    yard.server.terminate()
+    copy = tmp_path / "copy"
+    shutil.copytree(yard.server.data, copy)
+    yard.server.start()
+    lamp.start()
+    yard.until(rollout, lambda r: r["state"] == "succeeded", "2.0")
+    gone = yard.start("3.0")
+    yard.until(gone, lambda r: r["state"] == "succeeded", "3.0, of which the copy knows nothing")
+    yard.server.kill9()
+    shutil.rmtree(yard.server.data)
+    copy.rename(yard.server.data)
+    yard.server.start()
+    # It is offered 2.0 once more: done already, so that is said again, and not done again.
+    shown = yard.until(rollout, lambda r: r["state"] == "succeeded", "2.0 once more")
+    assert [e["status"] for e in shown["executions"]] == ["SUCCEEDED"]
+    assert [version for _, version in lamp.trials()] == ["1.0", "2.0", "3.0"] and lamp.status()["version"] == "3.0"
+    # What it runs really is seen, and the next order is done like any other.
+    eventually(lambda: [d["reported"] for d in yard.server.json("fleet", "devices", "--drift")["devices"]] == ["3.0"],
+               lambda: yard.server.json("fleet", "devices"))
+    yard.until(yard.start("3.0"), lambda r: r["state"] == "succeeded", "3.0 once more")
+    assert lamp.status()["version"] == "3.0"
+    assert yard.server.json("fleet", "devices", "--drift")["devices"] == []
+
+
+def screen(command, until, change, home):
+    """What a program draws on a terminal: all of it as it came. `change` is called once `until` was seen."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, cwd=home, start_new_session=True)
+    os.close(slave)
+    seen, end = "", time.monotonic() + 60
+    try:
+        while time.monotonic() < end:
+            ready, _, _ = select.select([master], [], [], 1)
+            if ready:
+                try:
+                    piece = os.read(master, 65536)
+                except OSError:
+                    break
+                if not piece:
+                    break
+                seen += piece.decode()
+            if change and until in ESCAPES.sub("", seen):
+                change()
+                change = None
+        assert process.wait(30) == 0, seen
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    return seen
+
+
+def test_watch_draws_in_place_on_a_terminal_and_says_lines_elsewhere(yard, tmp_path):
+    names = yard.things(4)
+    yard.add("1.0")
+    rollout = yard.start("1.0", "--wave", "50%", "--wave", "100%", "--success", "50")
+    yard.until(rollout, lambda r: r["waves"][0]["queued"] == 2, "the first wave")
+    command = [MUSTER, "rollout", "watch", rollout, "--data", str(yard.server.data)]
+    plain = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+
+    def work():
+        first = [e["thing"] for e in yard.show(rollout)["executions"] if e["status"] == "QUEUED"]
+        yard.report(first[0], "FAILED", reason="the lamp stays dark")
+        yard.report(first[1], "SUCCEEDED")
+        for name in sorted(set(names) - set(first)):
+            yard.report(name, "SUCCEEDED")
+
+    drawn = screen(command, "50%", work, tmp_path)
+    lines, _ = plain.communicate(timeout=60)
+    assert plain.returncode == 0 and "\x1b" not in lines and "succeeded" in lines
+    # Each picture begins where the one before it began.
+    pictures = re.split(r"\x1b\[\d+F\x1b\[J", drawn)
+    assert len(pictures) > 1, drawn
+    last = ESCAPES.sub("", pictures[-1])
+    assert "50%" in last and "100%" in last and "the lamp stays dark" in last, last
+    assert "a minute" in last or "devices left" in last, last
+    shown = json.loads(yard.server.cli("rollout", "show", rollout, "--json"))
+    failed, = [e for e in shown["executions"] if e["status"] == "FAILED"]
+    assert failed["reason"] == "the lamp stays dark" and failed["details"]["reason"] == "the lamp stays dark"
+    rows = yard.server.cli("rollout", "export", rollout).splitlines()
+    assert len(rows) == 5 and any(failed["thing"] in row and "the lamp stays dark" in row for row in rows)
