@@ -8,10 +8,11 @@ import time
 import pytest
 
 import api
-from clients import proves_silence
+from clients import Refused, proves_silence
 from devices import came_by
 from pki import CLIENT, Signer, forge
 from server import EVERYTHING, Identity
+from test_authorities import Factory
 
 LIMIT_S = 60
 ADMINISTRATIVE_ACTION = 0x98
@@ -354,6 +355,26 @@ def test_certificates_that_renew_nothing(shared, est, device, tmp_path):
     loose = device()
     api.iot(shared).detach_thing_principal(thingName=loose.name, principal=loose.arn)
     est.refused(403, "no thing", REENROL, request, identity=loose)
+
+
+def test_a_device_of_another_authority_that_renews_here_still_depends_on_it(shared, est, connect, tmp_path, fresh_name):
+    client, name = api.iot(shared), fresh_name()
+    made = Factory(tmp_path / "factory", name=fresh_name("factory"))
+    made.register(client)
+    lamp = made.device(shared, name)
+    shared.json("device", "import", name, "--certificate", str(lamp.certificate))
+    renewed = est.renew(est.renew(lamp))
+    session = connect(shared, renewed)
+    client.update_ca_certificate(certificateId=made.id, newStatus="INACTIVE")
+    assert session.end().reason == ADMINISTRATIVE_ACTION
+    with pytest.raises(Refused):
+        connect(shared, renewed)
+    est.refused(403, "active", REENROL, est.request(f"/CN={name}", est.key()), identity=renewed)
+    client.update_ca_certificate(certificateId=made.id, newStatus="ACTIVE")
+    assert connect(shared, renewed).publish(f"dt/{name}/x", "y") == 0
+    # And who revokes all that the authority let in has this one among them.
+    shared.cli("device", "revoke", "--ca", made.id, "--yes")
+    assert "ACTIVE" not in states(shared, name)
 
 
 def strongswan(*arguments):

@@ -117,7 +117,7 @@ def test_a_file_of_devices_with_every_kind_of_wrong_line(server, connect, tmp_pa
     (tmp_path / "lamp.crt").write_text(results[0]["certificatePem"])
     came_by(server, connect(server, Identity(tmp_path / "lamp.crt", tmp_path / "lamp.key", server.root, "lamp-0")), "bulk")
     said = {e["lineNumber"]: e["errorMessage"] for e in errors}
-    for line, words in {6: "JSON object", 7: "JSON object", 8: "is missing", 9: "JSON object", 10: "exists and has a certificate", 11: "RSA 1024",
+    for line, words in {6: "JSON object", 7: "JSON object", 8: "is missing", 9: "JSON object", 10: "exists and has had a certificate", 11: "RSA 1024",
                         12: "another thing has it", 13: "Colour", 14: "bytes"}.items():
         assert words in said.pop(line), (line, errors)
     assert not said
