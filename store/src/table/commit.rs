@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::mark::Mark;
 use super::redo::Redo;
@@ -17,7 +17,7 @@ use super::window::{self, Edit, Window};
 use crate::error::StoreError;
 
 pub(super) struct Commit {
-    /// One batch at a time checks its expectations and is applied; holds the applied revision.
+    /// One at a time checks expectations and applies; holds the applied revision.
     applying: Mutex<u64>,
     state: Mutex<State>,
     /// Tells of a change of `State::leading`, `durable` and `failed`.
@@ -83,44 +83,31 @@ impl Commit {
         self.durable.load(Ordering::Acquire)
     }
 
-    /// Applies one batch in its turn; `write` gets its revision and returns the keys it wrote.
-    pub(super) fn apply(
-        &self,
-        hub: &Arc<Hub>,
-        write: impl FnOnce(u64) -> Result<Vec<String>, StoreError>,
-    ) -> Result<u64, StoreError> {
-        let mut applied = self.applying.lock();
-        self.check()?;
-        let revision = *applied + 1;
-        match write(revision) {
-            Ok(keys) => {
-                *applied = revision;
-                let mut state = self.state.lock();
-                state.applied = revision;
-                let change = Change {
-                    revision,
-                    keys: keys.into(),
-                };
-                state.changes.push((Arc::clone(hub), change));
-                Ok(revision)
-            }
-            Err(conflict @ StoreError::Conflict { .. }) => {
-                let seen = *applied;
-                drop(applied);
-                // Even a refusal speaks of durable state only, so that a caller that reads again
-                // meets the row it lost against.
-                self.wait(seen)?;
-                Err(conflict)
-            }
-            Err(error) => {
-                // What sled made of the batch is unknown: nothing may build on it.
-                self.fail(&mut self.state.lock(), &error);
-                Err(error)
-            }
-        }
+    /// The turn to apply batches, with the newest revision applied. Nobody else applies any meanwhile.
+    pub(super) fn turn(&self) -> MutexGuard<'_, u64> {
+        self.applying.lock()
     }
 
-    /// Writes the edits of a batch whose turn it is, all or none whatever happens; the last is the head.
+    /// Says what a turn has applied: the changes of one table, in the order of their revisions.
+    pub(super) fn applied(&self, turn: &mut u64, hub: &Arc<Hub>, changes: Vec<Change>) {
+        let Some(newest) = changes.last().map(|change| change.revision) else {
+            return;
+        };
+        *turn = newest;
+        let mut state = self.state.lock();
+        state.applied = newest;
+        let changes = changes.into_iter();
+        state
+            .changes
+            .extend(changes.map(|change| (Arc::clone(hub), change)));
+    }
+
+    /// What sled made of a write that failed is unknown: nothing may build on it.
+    pub(super) fn broken(&self, error: &StoreError) {
+        self.fail(&mut self.state.lock(), error);
+    }
+
+    /// Writes the edits of a turn, all or none whatever happens; the last is the head.
     pub(super) fn write(
         &self,
         tree: &sled::Tree,
@@ -192,11 +179,6 @@ impl Commit {
         if let Err(error) = self.mark.lock().note(self.durable()) {
             tracing::warn!(%error, "the mark of the tables could not be brought up to date");
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn fail_for_test(&self, error: &StoreError) {
-        self.fail(&mut self.state.lock(), error);
     }
 
     pub(super) fn check(&self) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 
 mod chunk;
 mod commit;
+mod group;
 mod head;
 mod mark;
 mod redo;
@@ -26,10 +27,10 @@ use crate::envelope::{self, Stored};
 use crate::error::StoreError;
 use crate::lock::DirectoryLock;
 use commit::Commit;
+use group::Waiting;
 use head::Head;
 use mark::Mark;
 use redo::Redo;
-use touched::Touched;
 use watch::Hub;
 pub use watch::{Event, WATCH_CHANGES_MAX, WATCH_KEYS_MAX, Watch, WatchStop};
 
@@ -177,6 +178,8 @@ struct Opened {
     /// Bytes of all chunks. Changed by the one batch that is applied.
     live: AtomicU64,
     hub: Arc<Hub>,
+    /// Batches that wait for their turn.
+    waiting: Waiting,
 }
 
 impl Opened {
@@ -228,6 +231,7 @@ impl Database {
                 rows: RwLock::new(()),
                 deleted: AtomicU64::new(0),
                 hub: Arc::new(Hub::new(self.shared.opened_at)),
+                waiting: Waiting::default(),
             });
             tables.insert(name.to_owned(), Arc::clone(&opened));
             opened
@@ -407,39 +411,7 @@ impl Table {
             writes.len(),
             writes.iter().map(Write::bytes).sum(),
         )?;
-        let Opened {
-            tree,
-            rows,
-            deleted,
-            live,
-            hub,
-        } = &*self.opened;
-        let revision = self.shared.commit.apply(hub, |revision| {
-            let mut touched = Touched::default();
-            touched.load(&self.opened, writes)?;
-            if writes
-                .iter()
-                .any(|write| matches!(write, Write::Delete { .. }))
-            {
-                deleted.store(revision, Ordering::Release);
-            }
-            let mut head = Head {
-                revision,
-                live_bytes: live.load(Ordering::Relaxed),
-            };
-            let edits = touched.apply(writes, &mut head);
-            let guard = rows.write();
-            self.shared.commit.write(tree, revision, &edits)?;
-            drop(guard);
-            live.store(head.live_bytes, Ordering::Relaxed);
-            Ok(writes
-                .iter()
-                .filter(|write| !matches!(write, Write::Check { .. }))
-                .map(|write| write.key().to_owned())
-                .collect())
-        })?;
-        self.shared.commit.wait(revision)?;
-        Ok(revision)
+        group::batch(&self.shared.commit, &self.opened, writes)
     }
 
     /// Follows the batches of this table after `from_revision` (see [`crate::Store::revision`]).

@@ -301,7 +301,7 @@ fn a_failed_commit_is_for_good_and_durable_rows_stay_readable() {
         std::io::ErrorKind::StorageFull.into(),
     );
     table.writable().unwrap();
-    table.shared.commit.fail_for_test(&error);
+    table.shared.commit.broken(&error);
     assert!(matches!(table.writable(), Err(StoreError::Failed { .. })));
     let refused = table.batch(&[put("k", b"2", Expect::Any)]);
     assert!(matches!(refused, Err(StoreError::Failed { .. })));

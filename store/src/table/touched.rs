@@ -1,4 +1,4 @@
-//! The chunks that a batch is about: read and held against what it expects, then changed and written.
+//! The chunks that batches are about: read and held against what each expects, then changed and written.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -14,8 +14,6 @@ pub(super) struct Touched {
     chunks: Vec<TouchedChunk>,
     /// Where each is, by its key.
     places: HashMap<Vec<u8>, usize>,
-    /// The chunk of each write.
-    numbers: Vec<usize>,
 }
 
 struct TouchedChunk {
@@ -27,16 +25,23 @@ struct TouchedChunk {
     chunk: Chunk,
 }
 
+/// A batch whose expectations hold: the chunk of each of its writes.
+pub(super) struct Admitted(Vec<usize>);
+
 impl Touched {
-    /// Reads the chunks of all writes.
+    /// Reads the chunks of a batch's writes and holds what they expect against them, as the batches before have left them.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] where an expectation does not hold.
-    pub(super) fn load(&mut self, opened: &Opened, writes: &[Write]) -> Result<(), StoreError> {
-        self.numbers.reserve(writes.len());
+    pub(super) fn admit(
+        &mut self,
+        opened: &Opened,
+        writes: &[Write],
+    ) -> Result<Admitted, StoreError> {
+        let mut numbers = Vec::with_capacity(writes.len());
         for write in writes {
             let number = self.chunk_of(opened, write.key())?;
-            self.numbers.push(number);
+            numbers.push(number);
             let touched = self.chunks.get(number);
             let found = touched.and_then(|touched| touched.chunk.get(write.key().as_bytes()));
             let found = found.and_then(read_revision);
@@ -51,7 +56,7 @@ impl Touched {
                 });
             }
         }
-        Ok(())
+        Ok(Admitted(numbers))
     }
 
     fn chunk_of(&mut self, opened: &Opened, key: &str) -> Result<usize, StoreError> {
@@ -70,17 +75,16 @@ impl Touched {
         })
     }
 
-    /// Changes the chunks as the writes say, and gives what makes the database so, the head last; `head` becomes the
-    /// table's.
-    pub(super) fn apply(mut self, writes: &[Write], head: &mut Head) -> Vec<Edit> {
-        for (write, number) in writes.iter().zip(&self.numbers) {
+    /// Changes the chunks as the writes of a batch say.
+    pub(super) fn change(&mut self, writes: &[Write], admitted: &Admitted, revision: u64) {
+        for (write, number) in writes.iter().zip(&admitted.0) {
             let Some(touched) = self.chunks.get_mut(*number) else {
                 continue;
             };
             match write {
                 Write::Put { key, value, .. } => {
                     touched.changed = true;
-                    let row = [&head.revision.to_be_bytes(), value.as_slice()].concat();
+                    let row = [&revision.to_be_bytes(), value.as_slice()].concat();
                     touched.chunk.put(key.as_bytes(), row);
                 }
                 Write::Check { .. } => {}
@@ -90,6 +94,10 @@ impl Touched {
                 }
             }
         }
+    }
+
+    /// What makes the database so, the head last; `head` becomes the table's.
+    pub(super) fn edits(self, head: &mut Head) -> Vec<Edit> {
         let mut edits = Vec::with_capacity(self.chunks.len() + 1);
         for touched in self.chunks.iter().filter(|touched| touched.changed) {
             touched.write(head, &mut edits);
