@@ -31,7 +31,7 @@ enum Welcome {
     /// It is known by now.
     Known,
     /// It waits for an operator.
-    Waiting(CertificateRecord),
+    Waiting(Box<CertificateRecord>),
     /// It is a device.
     Device(Box<Registered>),
 }
@@ -135,7 +135,7 @@ impl Fleet {
                     ));
                     Ok(())
                 })?;
-                Ok(Welcome::Waiting(record))
+                Ok(Welcome::Waiting(Box::new(record)))
             }
         }
     }
