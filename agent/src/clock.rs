@@ -58,6 +58,8 @@ impl Clock {
 pub(crate) struct ServerVerifier {
     judge: Arc<WebPkiServerVerifier>,
     clock: Arc<Clock>,
+    /// The chain that was found good last.
+    shown: Mutex<Vec<CertificateDer<'static>>>,
 }
 
 impl ServerVerifier {
@@ -70,7 +72,16 @@ impl ServerVerifier {
         Ok(Self {
             judge: judge.build()?,
             clock,
+            shown: Mutex::default(),
         })
+    }
+
+    /// What a server showed that was found good last, its own certificate first; nothing before there was one.
+    pub(crate) fn shown(&self) -> Vec<CertificateDer<'static>> {
+        self.shown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -96,6 +107,9 @@ impl ServerCertVerifier for ServerVerifier {
         )?;
         // What the server sent beside its chain proves nothing; its own certificate was signed.
         self.clock.saw(begins(end_entity).unwrap_or(UNIX_EPOCH));
+        let chain = std::iter::once(end_entity).chain(intermediates);
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) =
+            chain.map(|one| one.clone().into_owned()).collect();
         Ok(verified)
     }
 

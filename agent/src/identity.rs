@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -32,6 +33,7 @@ pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     life: (SystemTime, SystemTime),
     clock: Arc<Clock>,
+    verifier: Arc<ServerVerifier>,
 }
 
 impl std::fmt::Debug for Identity {
@@ -93,12 +95,14 @@ impl Identity {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = ServerVerifier::new(roots, Arc::clone(&provider), Arc::clone(&clock))
             .map_err(|error| content(&root_path, &format!("is not a usable root: {error}")))?;
+        let verifier = Arc::new(verifier);
+        let judge: Arc<dyn ServerCertVerifier> = verifier.clone();
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| content(&certificate, &error.to_string()))?
             // Rustls' own verifier, at the time of a clock that knows what was signed.
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(judge)
             .with_client_auth_cert(chain.clone(), key)
             .map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => AgentError::KeyMismatch {
@@ -119,6 +123,7 @@ impl Identity {
             chain,
             life,
             clock,
+            verifier,
         })
     }
 
@@ -133,6 +138,16 @@ impl Identity {
     /// What tells this device the time.
     pub(crate) fn clock(&self) -> Arc<Clock> {
         Arc::clone(&self.clock)
+    }
+
+    /// The certificate and what stands above it.
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// What the server showed of itself in the last whole handshake, its own certificate first; nothing before one.
+    pub(crate) fn server_chain(&self) -> Vec<CertificateDer<'static>> {
+        self.verifier.shown()
     }
 
     /// First and last moment of the certificate's life.

@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::files::{self, Files};
 use crate::https::Client;
 use crate::identity::{self, Identity};
-use crate::roots;
+use crate::roots::{self, Known};
 
 /// Where the certificates of the server's authority are (RFC 7030 §4.1).
 const CA_CERTIFICATES: &str = "/.well-known/est/cacerts";
@@ -108,7 +108,13 @@ pub(crate) fn renew(
                 .map_err(|fault| RenewalError::Server(fault.words().to_owned()))?;
             let known = certificates(&answer)?;
             // With a root that follows, the chain is the shorter one; it is kept once the new certificate is in use.
-            let followed = roots::follow(identity.roots(), &known, identity.clock().now());
+            let server = identity.server_chain();
+            let beside = Known {
+                own: identity.chain(),
+                server: &server,
+                now: identity.clock().now(),
+            };
+            let followed = roots::follow(identity.roots(), &known, beside);
             let roots = followed.as_deref().unwrap_or(identity.roots());
             chain_to(roots, &leaf, &known).ok_or(RenewalError::Answer(
                 "neither the issuer of the present one nor another below this device's roots signed it",
@@ -139,7 +145,16 @@ pub(crate) fn look(
     let answer = client
         .document(CA_CERTIFICATES)
         .map_err(|fault| RenewalError::Server(fault.words().to_owned()))?;
-    let Some(roots) = roots::follow(identity.roots(), &certificates(&answer)?, now) else {
+    let offered = certificates(&answer)?;
+    let (trusted, server) = (identity.roots(), identity.server_chain());
+    let known = Known {
+        own: identity.chain(),
+        server: &server,
+        now,
+    };
+    let roots =
+        roots::follow(trusted, &offered, known).or_else(|| roots::forget(trusted, &offered, known));
+    let Some(roots) = roots else {
         return Ok(false);
     };
     identity
@@ -162,7 +177,7 @@ pub(crate) fn look_again(
 
 /// The certificates that lead from a leaf to one of the roots, leaf first and without the root, out of those that are
 /// known.
-fn chain_to(
+pub(crate) fn chain_to(
     roots: &[CertificateDer<'static>],
     leaf: &CertificateDer<'static>,
     known: &[CertificateDer<'static>],

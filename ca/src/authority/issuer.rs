@@ -266,6 +266,13 @@ pub(crate) fn check_fresh(
             not_after: times::readable(fresh.facts.not_after),
         });
     }
+    let certificate = facts::parse(&fresh.der)?;
+    let constraints = certificate.basic_constraints().ok().flatten();
+    if constraints.is_none_or(|one| one.value.path_len_constraint.is_none()) {
+        return Err(refused(
+            "its basicConstraints have no pathlen: without one whoever has its key could make a root of it that devices follow",
+        ));
+    }
     let subject = |der: &CertificateDer<'static>| {
         facts::parse(der).map(|certificate| certificate.subject().as_raw().to_owned())
     };
