@@ -155,7 +155,11 @@ def test_a_newer_rollout_overtakes_an_older_one_and_the_device_installs_once(yar
     lamp.start()
     yard.until(newer, lambda r: r["state"] == "succeeded", "the newer one")
     assert [version for _, version in lamp.trials()] == ["2.0"] and lamp.status()["version"] == "2.0"
-    assert yard.show(older)["state"] in FINAL
+    # That nobody took the older one is no success, neither to people nor to scripts.
+    shown = yard.until(older, lambda r: r["state"] in FINAL, "the older one to end")
+    assert shown["state"] == "aborted" and "a newer rollout took over 1" in shown["reason"], shown
+    assert "a newer rollout took over 1" in yard.server.refused("rollout", "watch", older)
+    assert yard.server.run("rollout", "watch", newer).returncode == 0
 
 
 def test_a_device_that_is_away_while_a_rollout_is_undone_goes_back_when_it_returns(yard, agents):

@@ -6,6 +6,7 @@ use crate::{
     client::{Client, encode},
     printable::{cell, lines},
 };
+use anyhow::bail;
 use http::Method;
 use serde_json::{Value, json};
 use std::{
@@ -126,11 +127,13 @@ fn watch(global: &Global, client: &Client, id: &str) -> anyhow::Result<()> {
             }
             last = text;
         }
-        if matches!(
-            output::field(&shown, "state"),
-            "succeeded" | "rolled-back" | "aborted"
-        ) {
-            return Ok(());
+        match output::field(&shown, "state") {
+            "succeeded" | "rolled-back" => return Ok(()),
+            "aborted" => {
+                let why = shown.get("reason").and_then(Value::as_str);
+                bail!("the rollout was aborted: {}", why.unwrap_or("by hand"))
+            }
+            _ => {}
         }
         std::thread::sleep(WATCH_EVERY);
     }

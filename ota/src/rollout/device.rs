@@ -91,6 +91,8 @@ pub(super) struct Counts {
     pub(super) in_progress: usize,
     /// Told, or to be tried again.
     pub(super) queued: usize,
+    /// Taken over by a newer rollout before they began.
+    pub(super) canceled: usize,
     ended: usize,
 }
 
@@ -130,6 +132,7 @@ impl Counts {
             ExecutionStatus::Succeeded => &mut self.succeeded,
             ExecutionStatus::InProgress => &mut self.in_progress,
             ExecutionStatus::Queued => &mut self.queued,
+            ExecutionStatus::Canceled => &mut self.canceled,
             status if status.is_failure() => &mut self.failed,
             _ => &mut unlisted,
         };
@@ -142,6 +145,17 @@ impl Counts {
     /// What the abort rule divides by: executions that were cancelled or removed tell nothing.
     pub(super) const fn finished(&self) -> usize {
         self.succeeded + self.failed
+    }
+
+    /// Why nobody is left of a wave: a newer rollout has taken over those who were to take it.
+    pub(super) fn taken_over(&self) -> Option<String> {
+        let over = self.open() == 0 && self.finished() == 0 && self.canceled > 0;
+        over.then(|| {
+            format!(
+                "none of the {} devices of the wave took it: a newer rollout took over {}",
+                self.total, self.canceled
+            )
+        })
     }
 
     /// Devices that have not come to an end.

@@ -194,6 +194,13 @@ pub enum Action {
         /// The rule and the numbers.
         why: String,
     },
+    /// Nobody of the wave is left to take it; from now on nothing more happens, and nobody is sent back.
+    GiveUp {
+        /// Index of the wave.
+        wave: usize,
+        /// What became of its devices.
+        why: String,
+    },
     /// Cancel these executions if they are still queued; those in progress go on to their end.
     CancelQueued {
         /// The job.
@@ -309,6 +316,11 @@ impl Rollout {
             Action::Abort { wave, why } => {
                 self.set_wave(*wave, WaveState::Aborted);
                 self.undo(why.clone());
+            }
+            Action::GiveUp { wave, why } => {
+                self.set_wave(*wave, WaveState::Aborted);
+                self.reason = Some(why.clone());
+                self.state = RolloutState::Aborted;
             }
             Action::Finish { state } => self.state = *state,
             Action::Install { .. } | Action::CancelQueued { .. } | Action::RollBack { .. } => {}

@@ -96,6 +96,10 @@ impl Planner {
             if let Some(why) = wave.rules.stops(&counts) {
                 return Ok(Plan::of(vec![Action::Abort { wave: index, why }]));
             }
+            let gone = counts.taken_over();
+            if let Some(why) = gone.filter(|_| wave.state == WaveState::Running) {
+                return Ok(Plan::of(vec![Action::GiveUp { wave: index, why }]));
+            }
             if wave.state == WaveState::Running && wave.rules.passes(&counts) {
                 return Ok(Plan::of(vec![Action::FinishWave {
                     wave: index,

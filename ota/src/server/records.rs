@@ -442,6 +442,8 @@ pub(super) mod key {
     pub(in crate::server) const FIRMWARE: &str = "firmware/";
     pub(in crate::server) const JOBS: &str = "job/";
     pub(in crate::server) const ROLLOUTS: &str = "rollout/";
+    /// The rollout that was started last.
+    pub(in crate::server) const NEWEST_ROLLOUT: &str = "newestrollout";
     pub(in crate::server) const DUE: &str = "due/";
     pub(in crate::server) const CANCELLING: &str = "cancelling/";
     pub(in crate::server) const DELETING: &str = "deleting/";

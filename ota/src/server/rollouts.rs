@@ -322,6 +322,7 @@ impl Ota {
             | Action::FinishWave { .. }
             | Action::AwaitApproval
             | Action::Abort { .. }
+            | Action::GiveUp { .. }
             | Action::Finish { .. } => {}
         }
         let recorded = self.change(at, |changes| {

@@ -8,7 +8,7 @@ use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use super::records::{MembersRow, RolloutRow, Runs, THINGS_PER_ROW, WaveRow, key};
+use super::records::{MembersRow, Newest, RolloutRow, Runs, THINGS_PER_ROW, WaveRow, key};
 use super::rollouts::{HARDWARE_ATTRIBUTE, ZONE_ATTRIBUTE};
 use super::transaction::Transaction;
 use super::{Ota, seconds};
@@ -192,7 +192,21 @@ impl Ota {
         request: &StartRollout,
         at: SystemTime,
     ) -> Result<RolloutId, Error> {
-        let (rollout, _) = self.planned(request, at)?;
+        let (mut rollout, _) = self.planned(request, at)?;
+        rollout.id = self.change(at, |changes| {
+            let last: Option<Newest> = changes.rows.get(key::NEWEST_ROLLOUT)?;
+            let last = match last {
+                Some(last) => Some(last.rollout),
+                // Nothing was started since this is written down.
+                None => self.newest_rollout()?,
+            };
+            let id = new_id(at, last.as_ref())?;
+            let newest = Newest {
+                rollout: id.clone(),
+            };
+            changes.rows.put(key::NEWEST_ROLLOUT.to_owned(), &newest)?;
+            Ok(id)
+        })?;
         let row = RolloutRow {
             id: rollout.id.clone(),
             spec: rollout.spec.clone(),
@@ -224,6 +238,15 @@ impl Ota {
             changes.rows.put(key::rollout(&rollout.id), &row)
         })?;
         Ok(rollout.id)
+    }
+
+    /// The rollout with the greatest id, looked for among all.
+    fn newest_rollout(&self) -> Result<Option<RolloutId>, Error> {
+        let keys = Transaction::new(&self.inner.table).keys(key::ROLLOUTS, usize::MAX / 2)?;
+        let id = keys
+            .last()
+            .and_then(|last| last.strip_prefix(key::ROLLOUTS));
+        Ok(id.and_then(|id| id.parse().ok()))
     }
 
     /// What a rollout would do, told to nobody.
@@ -280,7 +303,7 @@ impl Ota {
             .zip(things)
             .map(|(plan, (_, things))| (plan, things))
             .collect();
-        let rollout = Rollout::new(new_id(at)?, spec, waves, now)?;
+        let rollout = Rollout::new(new_id(at, None)?, spec, waves, now)?;
         let mut devices = Devices::new();
         for wave in &rollout.waves {
             let Some(window) = &wave.rules.window else {
@@ -312,19 +335,52 @@ impl Ota {
 /// What is alike about devices: their hardware, as far as the registry says, and the version they run.
 type Kind = (Option<String>, Option<FirmwareVersion>);
 
-/// In the order of time, so that a list of rollouts is their history and a newer rollout is known by its
-/// id; the random half keeps two of one moment apart.
-fn new_id(at: SystemTime) -> Result<RolloutId, Error> {
+/// In the order in which they were started, so that a list of rollouts is their history and a newer rollout is known by
+/// its id: the time in milliseconds, or, where the clock stands before the last one, what follows that one's; the random
+/// half keeps two of one moment apart.
+fn new_id(at: SystemTime, last: Option<&RolloutId>) -> Result<RolloutId, Error> {
     let mut bytes = [0; 4];
     rand::fill(&mut bytes).map_err(|_| Error::Rollout {
         why: "the system gave no randomness for its id".into(),
     })?;
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!(
-        "r-{:09x}{:03x}-{}",
-        since.as_secs(),
-        since.subsec_millis(),
-        HEXLOWER.encode(&bytes)
-    )
-    .parse()
+    let moment = (since.as_secs() << 12) | u64::from(since.subsec_millis());
+    let after = last.and_then(moment_of).map_or(0, |last| last + 1);
+    format!("r-{:012x}-{}", moment.max(after), HEXLOWER.encode(&bytes)).parse()
+}
+
+/// The moment in an id: seconds, and in the last twelve bits milliseconds.
+fn moment_of(id: &RolloutId) -> Option<u64> {
+    let (moment, _) = id.as_str().strip_prefix("r-")?.split_once('-')?;
+    u64::from_str_radix(moment, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_later_rollout_has_a_greater_id_whatever_the_clock_says() {
+        let now = SystemTime::now();
+        let ahead = now + Duration::from_secs(60 * 86_400);
+        let first = new_id(ahead, None).unwrap();
+        let mut last = first.clone();
+        for at in [now, now, UNIX_EPOCH, ahead, now] {
+            let next = new_id(at, Some(&last)).unwrap();
+            assert!(next > last, "{next} {last}");
+            last = next;
+        }
+        assert!(moment_of(&last) < moment_of(&first).map(|first| first + 4096));
+        // Where the clock is right it is the time.
+        let later = new_id(
+            now + Duration::from_secs(1),
+            Some(&new_id(now, None).unwrap()),
+        )
+        .unwrap();
+        let whole = moment_of(&later).map(|moment| moment >> 12);
+        let since = now.duration_since(UNIX_EPOCH).unwrap().as_secs() + 1;
+        assert_eq!(whole, Some(since));
+    }
 }

@@ -95,6 +95,10 @@ impl Rollout {
             if let Some(why) = wave.rules.stops(&counts) {
                 return Ok(plan_of(vec![Action::Abort { wave: index, why }]));
             }
+            let gone = counts.taken_over();
+            if let Some(why) = gone.filter(|_| wave.state == WaveState::Running) {
+                return Ok(plan_of(vec![Action::GiveUp { wave: index, why }]));
+            }
             if wave.state == WaveState::Running && wave.rules.passes(&counts) {
                 return Ok(plan_of(vec![Action::FinishWave {
                     wave: index,

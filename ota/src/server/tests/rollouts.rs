@@ -555,7 +555,13 @@ fn a_newer_rollout_takes_devices_over_and_an_older_one_does_not_come_after_it() 
         let view = ota.rollout(&old).unwrap();
         view.state.is_final().then_some(view)
     });
-    for execution in &view.executions {
+    // Nobody has it: that is no success, and its other waves do not begin on it.
+    assert_eq!(view.state, RolloutState::Aborted);
+    let why = view.reason.as_deref().unwrap();
+    assert!(why.contains("a newer rollout took over 2"), "{why}");
+    let (first, others): (Vec<_>, Vec<_>) = view.executions.iter().partition(|e| e.wave == "50%");
+    assert!(others.iter().all(|execution| execution.status == "WAITING"));
+    for execution in first {
         assert_eq!(execution.status, "CANCELED");
         assert_eq!(execution.version, Some(version("3.0")));
         assert_eq!(
@@ -563,6 +569,42 @@ fn a_newer_rollout_takes_devices_over_and_an_older_one_does_not_come_after_it() 
             Some(&*format!("superseded by rollout {new}"))
         );
     }
+}
+
+#[test]
+fn a_rollout_after_a_clock_that_was_ahead_is_newer_all_the_same() {
+    let mut yard = Yard::new(2);
+    let package = yard.team.package("3.0", b"3.0");
+    let now = SystemTime::now();
+    yard.house.ota().add(&package[..], now).unwrap();
+    let request = |version: &str| {
+        let asked = json!({"name": "lamp", "version": version, "group": "lamps"});
+        serde_json::from_value(asked).unwrap()
+    };
+    let ahead = now + Duration::from_secs(60 * 86_400);
+    let early = yard
+        .house
+        .ota()
+        .start_rollout(&request("2.0"), ahead)
+        .unwrap();
+    yard.house
+        .eventually(|ota| (ota.rollout(&early).unwrap().waves[0].queued == 2).then_some(()));
+    yard.house.restart();
+    let later = yard
+        .house
+        .ota()
+        .start_rollout(&request("3.0"), now)
+        .unwrap();
+    assert!(later > early);
+    yard.run(&later, |_| true);
+    let view = yard.until(&later, RolloutState::Succeeded);
+    assert!(
+        view.executions
+            .iter()
+            .all(|e| e.version == Some(version("3.0"))),
+        "{view:?}"
+    );
+    yard.until(&early, RolloutState::Aborted);
 }
 
 #[test]
