@@ -16,19 +16,23 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::listener::{Bounds, Listener};
+use crate::listener::{Bounds, Listener, Registry};
 use crate::rooms::Rooms;
 use crate::{ControlError, Endpoints, Operators, dispatch, est, firmware, plain, upload};
 
 /// Connections of the HTTPS listener: operators, and devices that fetch firmware.
 const HTTPS_BOUNDS: Bounds = Bounds {
     max_connections: 8192,
+    max_operators: 256,
+    max_of_one: 32,
     max_strangers: 2048,
     idle: Duration::from_secs(60),
 };
 /// Connections of the plain listener, which answers at once or not at all.
 const HTTP_BOUNDS: Bounds = Bounds {
     max_connections: 0,
+    max_operators: 0,
+    max_of_one: 0,
     max_strangers: 1024,
     idle: Duration::from_secs(10),
 };
@@ -131,6 +135,10 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
         tokio::net::TcpListener::from_std(listener)
     };
     let plain = plain::router(&parts.revocation, &parts.authority);
+    let registry = Registry {
+        fleet: parts.fleet.clone(),
+        operators: parts.operators.clone(),
+    };
     let rooms = Arc::new(Rooms {
         fleet: parts.fleet,
         registration: parts.registration,
@@ -155,12 +163,14 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
                 .merge(firmware::router(&rooms))
                 .merge(est::router(&rooms)),
             bounds: HTTPS_BOUNDS,
+            registry: Some(registry),
         },
         Listener {
             socket: socket(parts.http)?,
             tls: None,
             router: plain,
             bounds: HTTP_BOUNDS,
+            registry: None,
         },
     ])
 }

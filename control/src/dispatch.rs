@@ -162,12 +162,14 @@ impl Asked {
                 // signed; the stream ends in an error where it is another.
                 let announced = identified.announced_body_hash(&head)?;
                 let caller = identified.prove(&head, announced.as_deref().unwrap_or_default())?;
+                self.peer.proof.give(caller.operator.certificate);
                 let call = self.authorise(head, caller, Bytes::new(), now)?;
                 return upload::receive(self.rooms, call, run, announced, body).await;
             }
         };
         let body = read_body(body).await?;
         let caller = identified.prove(&head, &body_hash(&body))?;
+        self.peer.proof.give(caller.operator.certificate);
         let call = self.authorise(head, caller, body, now)?;
         let rooms = self.rooms;
         tokio::task::spawn_blocking(move || {

@@ -27,6 +27,7 @@ mod operators;
 mod pace;
 mod page;
 mod peer;
+mod places;
 mod plain;
 mod rooms;
 mod upload;

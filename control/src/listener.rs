@@ -2,23 +2,31 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use broker::tls::{Lobby, Sampler, Seat, explain};
+use broker::tls::{Admission, Lobby, Sampler, Seat, explain};
+use ca::{CertificateId, Profile};
+use fleet::{CertificateStatus, Fleet, Standing};
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tower::ServiceExt;
 
+use crate::operators::Operators;
 use crate::pace::Paced;
-use crate::peer::{Peer, PeerCertificate};
+use crate::peer::{Peer, PeerCertificate, Proof};
+use crate::places::Places;
 
 /// Handshakes under way at once on one listener.
 const MAX_HANDSHAKES: usize = 512;
@@ -36,8 +44,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The bounds of one listener.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Connections of peers with a certificate open at once; more are dropped unanswered.
+    /// Connections of devices with an active certificate open at once; more are dropped unanswered.
     pub(crate) max_connections: usize,
+    /// Connections of operators open at once: nothing that devices do takes these.
+    pub(crate) max_operators: usize,
+    /// Of both, connections under one certificate; with one more its oldest is closed.
+    pub(crate) max_of_one: usize,
     /// Connections of peers without one. Whoever comes beyond them gets the place of the one that has been there longest:
     /// anybody can fill these.
     pub(crate) max_strangers: usize,
@@ -52,12 +64,28 @@ pub(crate) struct Listener {
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) router: Router,
     pub(crate) bounds: Bounds,
+    /// Where it is asked who a certificate is; `None` where none is shown.
+    pub(crate) registry: Option<Registry>,
+}
+
+/// Who certificates are.
+#[derive(Clone)]
+pub(crate) struct Registry {
+    pub(crate) fleet: Fleet,
+    pub(crate) operators: Operators,
 }
 
 impl Listener {
     /// Serves until `stopping` turns true, then ends each connection after the answer it is at.
     pub(crate) async fn serve(self, mut stopping: watch::Receiver<bool>) {
-        let slots = Arc::new(Semaphore::new(self.bounds.max_connections));
+        let Bounds {
+            max_connections,
+            max_operators,
+            max_of_one,
+            ..
+        } = self.bounds;
+        let devices = Places::new(max_connections, max_of_one);
+        let operators = Places::new(max_operators, max_of_one);
         let handshakes = Lobby::new(MAX_HANDSHAKES, "handshakes of HTTP");
         let strangers = Lobby::new(
             self.bounds.max_strangers,
@@ -79,9 +107,12 @@ impl Listener {
                     continue;
                 }
             };
-            let seat = match self.tls {
-                Some(_) => handshakes.seat(address).await,
-                None => strangers.seat(address).await,
+            let places = match self.tls {
+                Some(_) => &handshakes,
+                None => &strangers,
+            };
+            let Some(admission) = places.admit(address).await else {
+                continue;
             };
             // Answers are small: without this they wait for the client's delayed ACK.
             let _ = stream.set_nodelay(true);
@@ -91,11 +122,13 @@ impl Listener {
                 router: self.router.clone(),
                 idle: self.bounds.idle,
                 lines: lines.clone(),
-                slots: slots.clone(),
+                registry: self.registry.clone(),
+                devices: devices.clone(),
+                operators: operators.clone(),
                 strangers: strangers.clone(),
                 stopping: stopping.clone(),
             };
-            connections.spawn(connection.run(stream, seat));
+            connections.spawn(connection.run(stream, admission));
         }
         drop(self.socket);
         while connections.join_next().await.is_some() {}
@@ -108,21 +141,22 @@ struct Connection {
     router: Router,
     idle: Duration,
     lines: Arc<Sampler>,
-    slots: Arc<Semaphore>,
+    registry: Option<Registry>,
+    devices: Arc<Places>,
+    operators: Arc<Places>,
     strangers: Arc<Lobby>,
     stopping: watch::Receiver<bool>,
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream, mut seat: Seat) {
+    async fn run(self, stream: TcpStream, admission: Admission) {
         let address = self.address;
-        let Some(tls) = &self.tls else {
-            let peer = Peer {
-                address,
-                certificate: None,
-            };
-            seat.while_seated(self.speak(stream, peer)).await;
+        let deadline = || Instant::now() + HANDSHAKE_DEADLINE;
+        let Some(mut seat) = admission.seat(deadline()).await else {
             return;
+        };
+        let Some(tls) = &self.tls else {
+            return self.speak_as_a_stranger(stream, None, seat).await;
         };
         let voice = seat.voice();
         let accepting = tokio::time::timeout(HANDSHAKE_DEADLINE, async {
@@ -159,31 +193,101 @@ impl Connection {
                 None => return,
             },
         };
-        let known = certificate.is_some();
-        let peer = Peer {
-            address,
-            certificate,
-        };
-        if known {
-            let Ok(_slot) = self.slots.clone().try_acquire_owned() else {
-                tracing::warn!(peer = %address, "a connection was dropped: all places for peers with a certificate are taken");
+        let known = certificate.as_ref().map(|certificate| {
+            let registry = self.registry.as_ref();
+            let known = registry.and_then(|registry| registry.knows(certificate));
+            (certificate.id, known)
+        });
+        if let Some((id, Some(known))) = known {
+            let places = match known {
+                Known::Operator(_) => &self.operators,
+                Known::Device(_) => &self.devices,
+            };
+            let Some((place, gave_way)) = places.take(id) else {
+                if let Some(left_out) = self.lines.take_counting() {
+                    tracing::warn!(peer = %address, certificate = %id, left_out,
+                        "a connection was dropped: all places for peers with a certificate are taken");
+                }
                 return;
             };
-            return self.speak(stream, peer).await;
+            if gave_way && let Some(left_out) = self.lines.take_counting() {
+                tracing::warn!(peer = %address, certificate = %id, left_out,
+                    "a connection was closed: its certificate has as many as it may");
+            }
+            let peer = Peer {
+                address,
+                certificate,
+                proof: Proof::default(),
+            };
+            place
+                .while_held(self.speak(stream, peer, Some(known)))
+                .await;
+            return;
         }
-        let mut seat = self.strangers.seat(address).await;
-        seat.while_seated(self.speak(stream, peer)).await;
+        let Some(admission) = self.strangers.admit(address).await else {
+            return;
+        };
+        let Some(seat) = admission.seat(deadline()).await else {
+            return;
+        };
+        self.speak_as_a_stranger(stream, certificate, seat).await;
     }
 
-    async fn speak<S>(mut self, stream: S, peer: Peer)
+    /// With a seat that others may get, until a request has proven whose the connection is.
+    async fn speak_as_a_stranger<S>(
+        self,
+        stream: S,
+        certificate: Option<PeerCertificate>,
+        mut seat: Seat,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (proof, operators) = (Proof::default(), self.operators.clone());
+        let peer = Peer {
+            address: self.address,
+            certificate,
+            proof: proof.clone(),
+        };
+        let mut speaking = std::pin::pin!(self.speak(stream, peer, None));
+        let until_proven = async {
+            tokio::select! {
+                () = speaking.as_mut() => None,
+                operator = proof.given() => Some(operator),
+            }
+        };
+        let Some(Some(operator)) = seat.while_seated(until_proven).await else {
+            return;
+        };
+        match operators.take_free(operator) {
+            Some(place) => {
+                drop(seat);
+                place.while_held(speaking).await;
+            }
+            None => {
+                seat.while_seated(speaking).await;
+            }
+        }
+    }
+
+    async fn speak<S>(mut self, stream: S, peer: Peer, known: Option<Known>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let router = self.router;
+        let (router, asked) = (self.router, known.clone());
         let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer.clone());
-            router.clone().oneshot(request)
+            let (answering, asked) = (router.clone().oneshot(request), asked.clone());
+            async move {
+                let mut answered = answering.await;
+                if asked.is_some_and(|known| !known.holds())
+                    && let Ok(answer) = &mut answered
+                {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(CONNECTION, close);
+                }
+                answered
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -192,9 +296,15 @@ impl Connection {
             .max_headers(MAX_HEADERS)
             .serve_connection(TokioIo::new(Paced::new(stream, self.idle)), service);
         let mut connection = std::pin::pin!(connection);
+        let ending = async {
+            tokio::select! {
+                () = stopped(&mut self.stopping) => {}
+                () = lost(known) => {}
+            }
+        };
         let outcome = tokio::select! {
             outcome = connection.as_mut() => outcome,
-            () = stopped(&mut self.stopping) => {
+            () = ending => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -205,7 +315,150 @@ impl Connection {
     }
 }
 
+/// Who has a place of its own.
+#[derive(Clone)]
+enum Known {
+    Operator(Box<(CertificateId, Operators)>),
+    Device(Arc<Standing>),
+}
+
+impl Registry {
+    /// Who a certificate is; `None` for whoever has no more to say here than a stranger.
+    fn knows(&self, certificate: &PeerCertificate) -> Option<Known> {
+        let known = if certificate.profile == Some(Profile::Operator) {
+            Known::Operator(Box::new((certificate.id, self.operators.clone())))
+        } else {
+            // What cannot be read is not known.
+            Known::Device(self.fleet.standing(&certificate.id).ok()?)
+        };
+        known.holds().then_some(known)
+    }
+}
+
+impl Known {
+    /// Whether it is still so. A certificate that has expired may be renewed under itself.
+    fn holds(&self) -> bool {
+        match self {
+            Self::Operator(known) => known.1.by_certificate(&known.0).is_some(),
+            Self::Device(standing) => standing.now().status == Some(CertificateStatus::Active),
+        }
+    }
+}
+
+/// Returns when a device's certificate is no longer active. An operator's is asked for with each request.
+async fn lost(known: Option<Known>) {
+    let Some(Known::Device(standing)) = known else {
+        return std::future::pending().await;
+    };
+    let bell = Arc::new(Bell(Notify::new()));
+    // Before the look: a change in between is heard.
+    let _watch = standing.watch(Waker::from(bell.clone()));
+    while standing.now().status == Some(CertificateStatus::Active) {
+        bell.0.notified().await;
+    }
+}
+
+struct Bell(Notify);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
 /// Returns when the server stops, or whoever could stop it is gone.
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Extension;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::mpsc;
+
+    /// A plain listener with one seat, and room for one operator. What is asked for below `/proven` is proven.
+    async fn listener() -> (
+        SocketAddr,
+        mpsc::Receiver<()>,
+        Arc<Notify>,
+        watch::Sender<bool>,
+    ) {
+        let (asked, hears) = mpsc::channel(8);
+        let answer = Arc::new(Notify::new());
+        let answered = answer.clone();
+        let slow = async move |Extension(peer): Extension<Peer>,
+                               request: axum::extract::Request| {
+            if request.uri().path() == "/proven" {
+                peer.proof.give("a".repeat(64).parse().unwrap());
+            }
+            asked.send(()).await.unwrap();
+            answered.notified().await;
+            "done"
+        };
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let listener = Listener {
+            socket,
+            tls: None,
+            router: Router::new().fallback(slow),
+            bounds: Bounds {
+                max_connections: 0,
+                max_operators: 1,
+                max_of_one: 1,
+                max_strangers: 1,
+                idle: Duration::from_secs(60),
+            },
+            registry: None,
+        };
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(listener.serve(stopping));
+        (address, hears, answer, stop)
+    }
+
+    async fn ask(address: SocketAddr, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn answer(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        // A reset says as much as an end.
+        let _ = stream.read_to_string(&mut text).await;
+        text
+    }
+
+    #[tokio::test]
+    async fn who_has_proven_who_it_is_makes_room_for_no_stranger() {
+        let (address, mut hears, may_answer, _stop) = listener().await;
+        let proven = ask(address, "/proven").await;
+        hears.recv().await.unwrap();
+        let mut strangers = Vec::new();
+        for _ in 0..3 {
+            strangers.push(ask(address, "/").await);
+            hears.recv().await.unwrap();
+        }
+        may_answer.notify_waiters();
+        let last = strangers.pop().unwrap();
+        for pushed_out in strangers {
+            assert_eq!(answer(pushed_out).await, "");
+        }
+        assert!(answer(last).await.ends_with("done"));
+        assert!(answer(proven).await.ends_with("done"));
+    }
+
+    #[tokio::test]
+    async fn beyond_the_places_of_operators_a_proven_one_keeps_its_seat() {
+        let (address, mut hears, may_answer, _stop) = listener().await;
+        let first = ask(address, "/proven").await;
+        hears.recv().await.unwrap();
+        let second = ask(address, "/proven").await;
+        hears.recv().await.unwrap();
+        may_answer.notify_waiters();
+        assert!(answer(first).await.ends_with("done"));
+        assert!(answer(second).await.ends_with("done"));
+    }
 }

@@ -1,9 +1,11 @@
 //! The other end of a connection, as its handshake showed it.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use ca::{CertificateFacts, CertificateId, Profile};
+use tokio::sync::Notify;
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -12,6 +14,31 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// The client certificate, which the handshake has checked against this server's roots.
     pub(crate) certificate: Option<PeerCertificate>,
+    /// Whether it has shown otherwise who it is.
+    pub(crate) proof: Proof,
+}
+
+/// Told when a peer without a certificate has proven to be an operator, by a request with a signature.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Proof(Arc<(OnceLock<CertificateId>, Notify)>);
+
+impl Proof {
+    /// It is the operator with this certificate.
+    pub(crate) fn give(&self, operator: CertificateId) {
+        if self.0.0.set(operator).is_ok() {
+            self.0.1.notify_one();
+        }
+    }
+
+    /// Which operator it is, once that is known.
+    pub(crate) async fn given(&self) -> CertificateId {
+        loop {
+            match self.0.0.get() {
+                Some(operator) => return *operator,
+                None => self.0.1.notified().await,
+            }
+        }
+    }
 }
 
 /// What of a client certificate is asked again in every request: a connection may outlive it.

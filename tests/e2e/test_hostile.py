@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import re
+import select
 import socket
 import ssl
 import struct
@@ -15,7 +16,7 @@ import pytest
 
 import api
 import wire
-from clients import WAIT_S
+from clients import WAIT_S, tls_context
 from wire import Closed, WebSocket, Wire
 
 NOISE_S = float(os.environ.get("MUSTER_NOISE_S", "60"))
@@ -178,6 +179,67 @@ def test_a_thousand_half_open_handshakes(shared, device, healthy, port, record_p
             raw.close()
     rounds, slowest = healthy.check()
     record_property("measured", f"{HALF_OPEN} half-open handshakes at {port}: {rounds} round trips of a healthy device, slowest {slowest:.0f} ms")
+
+
+def test_one_address_that_floods_makes_room_by_itself(make_server, tmp_path):
+    """Who came before all of them keeps its place, though it has not said a word; who comes from elsewhere gets in."""
+    seats = 40
+    config = tmp_path / "muster.toml"
+    config.write_text(f"[limits]\nhandshakes_in_flight = {seats}\nhandshake_seconds = 120\n")
+    server = make_server("--config", str(config))
+    lamp = server.device("lamp-1")
+    place = ("127.0.0.1", server.port("mqtt"))
+    first = socket.create_connection(place, timeout=WAIT_S)
+    held, closed = [], set()
+    try:
+        while len(held) < 5 * seats:
+            held.append(socket.create_connection(place, timeout=WAIT_S, source_address=("127.0.0.2", 0)))
+        deadline = time.monotonic() + 2 * WAIT_S
+        while len(closed) < seats:
+            assert time.monotonic() < deadline, f"{len(closed)} of the flood were closed"
+            for raw in select.select([raw for raw in held if raw not in closed], [], [], 1)[0]:
+                with contextlib.suppress(ConnectionError):
+                    assert raw.recv(1) == b""
+                closed.add(raw)
+            with Wire(server, lamp) as client:
+                assert client.open(lamp.name) == 0 and client.ping()
+        assert not select.select([first], [], [], 0)[0], "closed, or written to"
+        with tls_context(lamp).wrap_socket(first, server_hostname="localhost") as stream:
+            stream.sendall(wire.connect(lamp.name))
+            assert stream.recv(1) == b"\x20"
+    finally:
+        for raw in (first, *held):
+            raw.close()
+    assert any("127.0.0.2" in line for line in server.stderr().splitlines() if "to make room" in line)
+    assert not any("127.0.0.1" in line for line in server.stderr().splitlines() if "to make room" in line)
+
+
+def test_one_certificate_has_few_places_at_the_api_and_none_once_it_is_revoked(server):
+    most, more = 32, 8
+    lamp, other = server.device("lamp-1"), server.device("lamp-2")
+
+    def answers(client):
+        client.send(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while b"\r\n\r\n" not in client.buffer:
+            client.fill()
+        answered, client.buffer = client.buffer.startswith(b"HTTP/1.1 404"), b""
+        return answered
+
+    with contextlib.ExitStack() as all_of_them:
+        held = [all_of_them.enter_context(Wire(server, lamp, listener="https")) for _ in range(most)]
+        assert all(answers(client) for client in held)
+        held += [all_of_them.enter_context(Wire(server, lamp, listener="https")) for _ in range(more)]
+        for client in held[:more]:
+            with pytest.raises(Closed):
+                client.fill()
+        assert all(answers(client) for client in held[more:])
+        assert api.send(server, "GET", "/.well-known/est/cacerts", identity=other)[0] == 200
+        server.cli("device", "revoke", lamp.name, "--yes")
+        for client in held[more:]:
+            with pytest.raises(Closed):
+                client.fill()
+                client.fill()
+    assert "as many as it may" in server.stderr()
 
 
 def test_refused_requests_do_not_fill_the_log(server):

@@ -4,7 +4,7 @@
 //! Without SO_REUSEPORT on purpose: a second server must see that the port is taken. While as many
 //! handshakes are under way as may be, the next waits in the kernel's queue, so that a fleet that
 //! comes back all at once gets in one after the other; who does not get on with its handshake makes
-//! room (`lobby.rs`).
+//! room (`lobby.rs`). Behind those of one address that have taken a crowd of places nobody waits.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -26,7 +26,7 @@ use super::clock::Clock;
 use super::connection;
 use super::hub::Hub;
 use super::identity::{self, Identity};
-use super::lobby::{Seat, Voice};
+use super::lobby::{Admission, Seat, Voice};
 use super::refusal::explain;
 use super::stats::Counters;
 use super::tls::Settings;
@@ -84,14 +84,14 @@ pub(crate) async fn accept(
         };
         turn = turn.wrapping_add(1);
         core.counters.accepted.add();
-        let Some(place) = Place::wait(&hub, peer).await else {
+        let Some(entry) = Entry::wait(&hub, peer).await else {
             core.counters.shed.add();
             continue;
         };
         let counters = Arc::clone(&core.counters);
         let (tls, hub) = (tls.clone(), Arc::clone(&hub));
         if number == ACCEPTING_CORE {
-            let shaking = handshake(socket, transport, tls, hub, counters, place);
+            let shaking = handshake(socket, transport, tls, hub, counters, entry);
             core.handle.spawn(shaking);
             continue;
         }
@@ -102,7 +102,7 @@ pub(crate) async fn accept(
         };
         core.handle.spawn(async move {
             match TcpStream::from_std(socket) {
-                Ok(socket) => handshake(socket, transport, tls, hub, counters, place).await,
+                Ok(socket) => handshake(socket, transport, tls, hub, counters, entry).await,
                 Err(_) => counters.handshakes_failed.add(),
             }
         });
@@ -140,20 +140,36 @@ impl Place {
     #[cfg(feature = "simulate")]
     pub(crate) fn take(hub: &Arc<Hub>, peer: SocketAddr) -> Option<Self> {
         let connection = Counted::take(hub)?;
-        let handshake = hub.handshakes.try_seat(peer, Instant::now()).ok()?;
+        let handshake = hub.handshakes.try_seat(peer, Instant::now())?;
         Some(Self {
             connection,
             handshake,
         })
     }
+}
 
-    /// One that is free, or whose connection does not get on with its handshake.
+/// A connection counted, that has or waits for its place among the handshakes.
+struct Entry {
+    connection: Counted,
+    admission: Admission,
+}
+
+impl Entry {
+    /// Waits for a place that is free, or whose connection does not get on with its handshake; not for those of its own
+    /// address.
     async fn wait(hub: &Arc<Hub>, peer: SocketAddr) -> Option<Self> {
         let connection = Counted::take(hub)?;
-        let handshake = hub.handshakes.seat(peer).await;
+        let admission = hub.handshakes.admit(peer).await?;
         Some(Self {
             connection,
-            handshake,
+            admission,
+        })
+    }
+
+    async fn place(self, until: Instant) -> Option<Place> {
+        Some(Place {
+            handshake: self.admission.seat(until).await?,
+            connection: self.connection,
         })
     }
 }
@@ -164,8 +180,14 @@ async fn handshake(
     tls: Settings,
     hub: Arc<Hub>,
     counters: Arc<Counters>,
-    mut place: Place,
+    entry: Entry,
 ) {
+    let Some(mut place) = entry
+        .place(Instant::now() + hub.limits.handshake_time)
+        .await
+    else {
+        return counters.shed.add();
+    };
     let deadline = Instant::now() + hub.limits.handshake_time;
     let secured = secure(socket, &tls, &hub, deadline, place.handshake.voice());
     let tls = match place.handshake.while_seated(secured).await {

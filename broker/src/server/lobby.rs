@@ -6,17 +6,26 @@
 //! longest and is still [`SILENT`], or, after longer, of one that has begun to speak: devices that come back all at once
 //! are slow because there are so many of them, and none of them is to begin anew. While all who sit there are younger the
 //! newcomer waits.
+//!
+//! One source that has a crowd of seats makes room first: for a newcomer from elsewhere at once, for its own when their
+//! time is over. It may be a fleet behind one address, so its newcomers are not turned away either: they stand in a line
+//! of their own, where nobody else waits behind them, and are closed only where that is full.
 
-use std::collections::BTreeMap;
+mod guests;
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use self::guests::{Full, Guests, Seated};
 use super::sampler::Sampler;
 
 /// How long a connection keeps its seat without a word, whoever else comes.
@@ -24,6 +33,9 @@ const SILENT: Duration = Duration::from_secs(1);
 
 /// How long it keeps it when it has begun to speak.
 const SPEAKING: Duration = Duration::from_secs(5);
+
+/// How many may stand in line for each seat.
+const IN_LINE_PER_SEAT: usize = 8;
 
 /// See the module.
 pub struct Lobby {
@@ -33,46 +45,24 @@ pub struct Lobby {
     // Held for a look, an insertion or a removal; never across an await.
     guests: Mutex<Guests>,
     left: Notify,
+    in_line: AtomicUsize,
+    /// Had by who is first in line; the others are woken by nothing else.
+    turn: tokio::sync::Mutex<()>,
     lines: Sampler,
 }
 
-#[derive(Default)]
-struct Guests {
-    next: u64,
-    /// By when they came.
-    silent: BTreeMap<u64, Guest>,
-    speaking: BTreeMap<u64, Guest>,
+/// A connection that has been accepted: it has a seat, or stands in line for one.
+pub struct Admission(Waiting);
+
+enum Waiting {
+    Seated(Seat),
+    InLine(InLine),
 }
 
-impl Guests {
-    fn len(&self) -> usize {
-        self.silent.len() + self.speaking.len()
-    }
-
-    fn remove(&mut self, number: u64) -> Option<Guest> {
-        let silent = self.silent.remove(&number);
-        silent.or_else(|| self.speaking.remove(&number))
-    }
-
-    /// Makes one give up its seat, or says when one will.
-    fn make_room(&mut self, now: Instant) -> Result<Option<Guest>, Instant> {
-        let of = |guests: &BTreeMap<u64, Guest>, patience| {
-            let first = guests.first_key_value();
-            first.map(|(number, guest)| (guest.since + patience, *number))
-        };
-        let first = [of(&self.silent, SILENT), of(&self.speaking, SPEAKING)];
-        match first.into_iter().flatten().min() {
-            Some((until, _)) if now < until => Err(until),
-            Some((_, number)) => Ok(self.remove(number)),
-            None => Ok(None),
-        }
-    }
-}
-
-struct Guest {
-    since: Instant,
+/// A stand in line, given back when dropped.
+struct InLine {
+    lobby: Arc<Lobby>,
     peer: SocketAddr,
-    _out: oneshot::Sender<()>,
 }
 
 /// One connection's seat, given back when dropped.
@@ -92,65 +82,112 @@ impl Lobby {
     /// With so many seats, for connections that are `doing` something.
     #[must_use]
     pub fn new(seats: usize, doing: &'static str) -> Arc<Self> {
+        let seats = seats.max(1);
         Arc::new(Self {
             doing,
-            seats: seats.max(1),
-            guests: Mutex::default(),
+            seats,
+            guests: Mutex::new(Guests::new(seats)),
             left: Notify::new(),
+            in_line: AtomicUsize::new(0),
+            turn: tokio::sync::Mutex::new(()),
             lines: Sampler::new(),
         })
     }
 
-    /// How many sit there.
+    /// How many sit there or stand in line.
     pub fn taken(&self) -> usize {
-        self.guests.lock().len()
+        self.guests.lock().len() + self.in_line.load(Ordering::Acquire)
     }
 
-    /// A seat for a connection from `peer`, after [`SPEAKING`] at the latest.
-    pub async fn seat(self: &Arc<Self>, peer: SocketAddr) -> Seat {
+    /// Lets a connection from `peer` in, after [`SPEAKING`] at the latest, and at once where it has to wait for others of
+    /// its own source only. `None` where too many of them do: it is to be closed.
+    pub async fn admit(self: &Arc<Self>, peer: SocketAddr) -> Option<Admission> {
         loop {
             let mut left = pin!(self.left.notified());
             // Before the look: who leaves in between is heard.
             left.as_mut().enable();
-            match self.try_seat(peer, Instant::now()) {
-                Ok(seat) => return seat,
+            match self.try_enter(peer, Instant::now()) {
+                Ok(seat) => return Some(Admission(Waiting::Seated(seat))),
+                Err(Full::OfItsOwn(_)) => return self.stand_in_line(peer),
                 // Either way it is looked again.
-                Err(until) => drop(timeout_at(until, left).await),
+                Err(Full::Until(until)) => drop(timeout_at(until, left).await),
             }
         }
     }
 
-    /// A seat, or when to ask again.
-    ///
-    /// # Errors
-    /// When the one that has its seat longest will have to give it up.
-    pub(crate) fn try_seat(
-        self: &Arc<Self>,
-        peer: SocketAddr,
-        now: Instant,
-    ) -> Result<Seat, Instant> {
-        let guests = &mut *self.guests.lock();
-        if guests.len() >= self.seats
-            && let Some(gone) = guests.make_room(now)?
+    /// A seat for a connection from `peer`.
+    pub async fn seat(self: &Arc<Self>, peer: SocketAddr) -> Seat {
+        loop {
+            let mut left = pin!(self.left.notified());
+            left.as_mut().enable();
+            match self.try_enter(peer, Instant::now()) {
+                Ok(seat) => return seat,
+                Err(Full::Until(until) | Full::OfItsOwn(until)) => {
+                    drop(timeout_at(until, left).await);
+                }
+            }
+        }
+    }
+
+    /// A seat that can be had now.
+    #[cfg(any(test, feature = "simulate"))]
+    pub(crate) fn try_seat(self: &Arc<Self>, peer: SocketAddr, now: Instant) -> Option<Seat> {
+        self.try_enter(peer, now).ok()
+    }
+
+    fn try_enter(self: &Arc<Self>, peer: SocketAddr, now: Instant) -> Result<Seat, Full> {
+        let Seated { number, out, gone } = self.guests.lock().enter(peer, now)?;
+        if let Some(gone) = gone
             && self.lines.take()
         {
             tracing::warn!(peer = %gone.peer, seats = self.seats,
                 "a connection was closed to make room: all places for {} are taken", self.doing);
         }
-        let number = guests.next;
-        guests.next += 1;
-        let (sender, out) = oneshot::channel();
-        let guest = Guest {
-            since: now,
-            peer,
-            _out: sender,
-        };
-        guests.silent.insert(number, guest);
         Ok(Seat {
             lobby: Arc::clone(self),
             number,
             out,
         })
+    }
+
+    fn stand_in_line(self: &Arc<Self>, peer: SocketAddr) -> Option<Admission> {
+        let before = self.in_line.fetch_add(1, Ordering::AcqRel);
+        // Counted already: it gives the stand back where there is none.
+        let stand = InLine {
+            lobby: Arc::clone(self),
+            peer,
+        };
+        if before < self.seats.saturating_mul(IN_LINE_PER_SEAT) {
+            return Some(Admission(Waiting::InLine(stand)));
+        }
+        if self.lines.take() {
+            tracing::warn!(%peer, seats = self.seats,
+                "a connection was closed: too many from its address wait among the places for {}", self.doing);
+        }
+        None
+    }
+}
+
+impl Admission {
+    /// Its seat; `None` where it stood in line until then in vain.
+    pub async fn seat(self, until: Instant) -> Option<Seat> {
+        match self.0 {
+            Waiting::Seated(seat) => Some(seat),
+            Waiting::InLine(stand) => timeout_at(until, stand.seat()).await.ok(),
+        }
+    }
+}
+
+impl InLine {
+    async fn seat(self) -> Seat {
+        let _turn = self.lobby.turn.lock().await;
+        self.lobby.seat(self.peer).await
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        self.lobby.in_line.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -178,10 +215,7 @@ impl Seat {
 impl Voice {
     /// It has begun to speak.
     pub fn speaks(self) {
-        let guests = &mut *self.lobby.guests.lock();
-        if let Some(guest) = guests.silent.remove(&self.number) {
-            guests.speaking.insert(self.number, guest);
-        }
+        self.lobby.guests.lock().speaks(self.number);
     }
 }
 
@@ -190,84 +224,5 @@ impl Drop for Seat {
         if self.lobby.guests.lock().remove(self.number).is_some() {
             self.lobby.left.notify_one();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn peer() -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 9))
-    }
-
-    #[tokio::test]
-    async fn who_comes_gets_the_seat_of_who_had_it_longest_and_only_after_a_while() {
-        let (lobby, began) = (Lobby::new(2, "testing"), Instant::now());
-        let half = began + SILENT / 2;
-        let mut first = lobby.try_seat(peer(), began).unwrap();
-        let mut second = lobby.try_seat(peer(), half).unwrap();
-        assert_eq!(lobby.try_seat(peer(), half).err(), Some(began + SILENT));
-        let third = lobby.try_seat(peer(), began + SILENT).unwrap();
-        assert_eq!(first.while_seated(std::future::pending::<()>()).await, None);
-        assert_eq!(second.while_seated(async { 7 }).await, Some(7));
-        assert_eq!(lobby.taken(), 2);
-        drop((first, second, third));
-        assert_eq!(lobby.taken(), 0);
-    }
-
-    #[tokio::test]
-    async fn who_has_begun_to_speak_keeps_its_seat_for_longer() {
-        let (lobby, began) = (Lobby::new(2, "testing"), Instant::now());
-        let mut speaking = lobby.try_seat(peer(), began).unwrap();
-        speaking.voice().speaks();
-        let mut silent = lobby.try_seat(peer(), began).unwrap();
-        let second = began + SILENT;
-        let third = lobby.try_seat(peer(), second).unwrap();
-        assert_eq!(
-            silent.while_seated(std::future::pending::<()>()).await,
-            None
-        );
-        third.voice().speaks();
-        let late = began + SPEAKING;
-        assert_eq!(lobby.try_seat(peer(), second + SILENT).err(), Some(late));
-        let fourth = lobby.try_seat(peer(), late).unwrap();
-        assert_eq!(
-            speaking.while_seated(std::future::pending::<()>()).await,
-            None
-        );
-        // Too late to matter.
-        speaking.voice().speaks();
-        assert_eq!(lobby.taken(), 2);
-        drop((third, fourth));
-        assert_eq!(lobby.taken(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_seat_that_comes_free_is_had_by_who_waits_long_before_the_others_time_is_over() {
-        let lobby = Lobby::new(1, "testing");
-        // Of the distant future: it would keep its seat for good.
-        let later = Instant::now() + Duration::from_secs(3600);
-        let first = lobby.try_seat(peer(), later).unwrap();
-        let waiting = {
-            let lobby = Arc::clone(&lobby);
-            tokio::spawn(async move { drop(lobby.seat(peer()).await) })
-        };
-        tokio::task::yield_now().await;
-        drop(first);
-        waiting.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn however_many_come_and_say_nothing_somebody_else_gets_in() {
-        let (lobby, mut now) = (Lobby::new(8, "testing"), Instant::now());
-        let mut held = Vec::new();
-        for _ in 0..100 {
-            now += SILENT / 8;
-            held.push(lobby.try_seat(peer(), now).unwrap());
-        }
-        assert_eq!(lobby.taken(), 8);
-        let mut honest = lobby.try_seat(peer(), now + SILENT / 8).unwrap();
-        assert_eq!(honest.while_seated(async { 1 }).await, Some(1));
     }
 }

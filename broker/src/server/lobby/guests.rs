@@ -1,0 +1,203 @@
+//! Who sits in a lobby, and whose seat a newcomer gets. No I/O, no clock.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{SILENT, SPEAKING};
+
+/// Whoever has more than this part of all seats is a crowd: it makes room before anybody else does.
+const CROWD_PART: usize = 4;
+
+/// Where a connection comes from: an address of IPv4, or a network of IPv6 (/64), all of whose addresses are had by
+/// whoever has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    Address(Ipv4Addr),
+    Network([u16; 4]),
+}
+
+impl Source {
+    pub(super) fn of(peer: SocketAddr) -> Self {
+        match peer.ip().to_canonical() {
+            IpAddr::V4(address) => Self::Address(address),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                Self::Network([a, b, c, d])
+            }
+        }
+    }
+}
+
+/// See the module. What one newcomer costs grows with the logarithm of the seats, whatever sits on them, and so does nothing
+/// else: sources are known only while something of theirs sits here.
+pub(super) struct Guests {
+    seats: usize,
+    next: u64,
+    /// By when they came.
+    silent: BTreeMap<u64, Guest>,
+    speaking: BTreeMap<u64, Guest>,
+    sources: HashMap<Source, Own>,
+    /// Sources that are crowds: fewer than [`CROWD_PART`].
+    crowds: Vec<Source>,
+}
+
+pub(super) struct Guest {
+    since: Instant,
+    pub(super) peer: SocketAddr,
+    _out: oneshot::Sender<()>,
+}
+
+/// The guests of one source.
+#[derive(Default)]
+struct Own {
+    silent: BTreeSet<u64>,
+    speaking: BTreeSet<u64>,
+}
+
+impl Own {
+    fn len(&self) -> usize {
+        self.silent.len() + self.speaking.len()
+    }
+}
+
+/// There is no seat yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Nobody has to give one up before that.
+    Until(Instant),
+    /// It has to be one of the newcomer's own source, and none has to before that.
+    OfItsOwn(Instant),
+}
+
+/// A newcomer has a seat.
+pub(super) struct Seated {
+    pub(super) number: u64,
+    /// Ends when the seat has to be given up.
+    pub(super) out: oneshot::Receiver<()>,
+    /// Who had to give up theirs for it.
+    pub(super) gone: Option<Guest>,
+}
+
+impl Guests {
+    pub(super) fn new(seats: usize) -> Self {
+        Self {
+            seats,
+            next: 0,
+            silent: BTreeMap::new(),
+            speaking: BTreeMap::new(),
+            sources: HashMap::new(),
+            crowds: Vec::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.silent.len() + self.speaking.len()
+    }
+
+    /// A seat for a newcomer.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub(super) fn enter(&mut self, peer: SocketAddr, now: Instant) -> Result<Seated, Full> {
+        let source = Source::of(peer);
+        let gone = match self.len() < self.seats {
+            true => None,
+            false => {
+                let number = self.who_goes(source, now)?;
+                number.and_then(|number| self.remove(number))
+            }
+        };
+        let number = self.next;
+        self.next += 1;
+        let (sender, out) = oneshot::channel();
+        let guest = Guest {
+            since: now,
+            peer,
+            _out: sender,
+        };
+        self.silent.insert(number, guest);
+        let own = self.sources.entry(source).or_default();
+        own.silent.insert(number);
+        if own.len() == self.seats / CROWD_PART + 1 {
+            self.crowds.push(source);
+        }
+        Ok(Seated { number, out, gone })
+    }
+
+    /// It has begun to speak.
+    pub(super) fn speaks(&mut self, number: u64) {
+        let Some(guest) = self.silent.remove(&number) else {
+            return;
+        };
+        if let Some(own) = self.sources.get_mut(&Source::of(guest.peer)) {
+            own.silent.remove(&number);
+            own.speaking.insert(number);
+        }
+        self.speaking.insert(number, guest);
+    }
+
+    pub(super) fn remove(&mut self, number: u64) -> Option<Guest> {
+        let silent = self.silent.remove(&number);
+        let guest = silent.or_else(|| self.speaking.remove(&number))?;
+        let source = Source::of(guest.peer);
+        if let Some(own) = self.sources.get_mut(&source) {
+            own.silent.remove(&number);
+            own.speaking.remove(&number);
+            if own.len() == self.seats / CROWD_PART {
+                self.crowds.retain(|crowd| *crowd != source);
+            }
+            if own.len() == 0 {
+                self.sources.remove(&source);
+            }
+        }
+        Some(guest)
+    }
+
+    /// Who makes room for a newcomer; nobody where nobody is there.
+    fn who_goes(&self, source: Source, now: Instant) -> Result<Option<u64>, Full> {
+        let of = |source: &Source| self.sources.get(source);
+        let crowds = self.crowds.iter().filter_map(of);
+        let Some(largest) = crowds.max_by_key(|own| own.len()) else {
+            let silent = self.silent.keys().next();
+            let oldest = self.oldest(silent, self.speaking.keys().next(), now);
+            return oldest.map_err(Full::Until);
+        };
+        if self.crowds.contains(&source) {
+            let own = of(&source);
+            let silent = own.and_then(|own| own.silent.first());
+            let speaking = own.and_then(|own| own.speaking.first());
+            return self.oldest(silent, speaking, now).map_err(Full::OfItsOwn);
+        }
+        // Others do not wait for a crowd's patience.
+        let first = largest.silent.first().or(largest.speaking.first());
+        Ok(first.copied())
+    }
+
+    /// Whichever of two has to give up its seat first, or when it will.
+    fn oldest(
+        &self,
+        silent: Option<&u64>,
+        speaking: Option<&u64>,
+        now: Instant,
+    ) -> Result<Option<u64>, Instant> {
+        let silent = silent.and_then(|number| Some((self.silent.get(number)?, SILENT, *number)));
+        let speaking =
+            speaking.and_then(|number| Some((self.speaking.get(number)?, SPEAKING, *number)));
+        let both = [silent, speaking].into_iter().flatten();
+        let until = both.map(|(guest, patience, number)| (guest.since + patience, number));
+        match until.min() {
+            Some((until, _)) if now < until => Err(until),
+            Some((_, number)) => Ok(Some(number)),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether nothing is remembered.
+    #[cfg(test)]
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.len() == 0 && self.sources.is_empty() && self.crowds.is_empty()
+    }
+}
