@@ -35,6 +35,8 @@ pub(crate) const SEEDED: &str = "meta/seeded";
 pub(crate) const INDEXED: &str = "meta/serials";
 /// Set once every key is found.
 pub(crate) const KEYS_INDEXED: &str = "meta/keys";
+/// The highest number of a revocation list.
+pub(crate) const CRL_NUMBER: &str = "meta/crl-number";
 /// Where revocation lists were said to be found.
 pub(crate) const DISTRIBUTION: &str = "meta/distribution";
 

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 /// Most versions of one policy (AWS IoT: 5).
 pub(crate) const VERSIONS_LIMIT_ITEMS: usize = 5;
 
-/// Makes `device-default` once in the life of a registry; an operator who deletes it stays without.
+/// Makes `device-default` where it is not.
 pub(crate) fn seed(fleet: &Fleet, now: SystemTime) -> Result<(), FleetError> {
     let document = policy::device_default_text(&fleet.inner.realm.account);
     let name: PolicyName = DEVICE_DEFAULT.parse().map_err(|e| {
@@ -19,11 +19,13 @@ pub(crate) fn seed(fleet: &Fleet, now: SystemTime) -> Result<(), FleetError> {
     })?;
     Policy::parse(&document)?;
     fleet.transact(|t| {
-        if t.exists(keys::SEEDED)? {
+        if !t.exists(keys::SEEDED)? {
+            // An earlier release makes the policy anew without it, whatever it says now.
+            t.put(keys::SEEDED.to_owned(), &Present)?;
+        }
+        if t.exists(&keys::policy(&name))? {
             return Ok(());
         }
-        t.put(keys::SEEDED.to_owned(), &Present)?;
-        t.get::<PolicyRecord>(&keys::policy(&name))?;
         t.put(keys::policy(&name), &first_version(&name, &document, now))
     })
 }
@@ -244,6 +246,12 @@ impl Fleet {
                     reason,
                 })
             };
+            if name.as_str() == DEVICE_DEFAULT {
+                return conflict(
+                    "devices get it where no other is named; change what it says instead (CreatePolicyVersion, `muster policy update device-default FILE`)"
+                        .to_owned(),
+                );
+            }
             let targets = self.page_of_names::<String>(&keys::targets(name), None, 1)?;
             if let Some(target) = targets.items.first() {
                 return conflict(format!(

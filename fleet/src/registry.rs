@@ -58,7 +58,7 @@ pub(crate) struct Inner {
 }
 
 impl Fleet {
-    /// Opens the registry, making `device-default` the first time.
+    /// Opens the registry, making `device-default` where it is not.
     ///
     /// # Errors
     /// When the store cannot be read or written.

@@ -280,3 +280,9 @@ def test_a_policy_is_attached_to_a_device_or_a_group(server):
     for verb, answer in (("detach", "implicit deny"), ("attach", "allow"), ("detach", "implicit deny")):
         server.cli("policy", verb, "lit", "--group", "lamps")
         assert server.cli(*asks).startswith(answer), verb
+
+
+def test_the_policy_that_everybody_gets_is_not_deleted(server):
+    text = server.refused("policy", "delete", "device-default", "--yes")
+    assert "muster policy update device-default" in text, text
+    server.device("lamp-1")

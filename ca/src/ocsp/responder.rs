@@ -66,6 +66,7 @@ pub struct OcspResponder {
     certificate: Certificate,
     number: IssuerNumber,
     issuer: Vec<IssuerHash>,
+    not_before: SystemTime,
     renew_at: SystemTime,
     not_after: SystemTime,
 }
@@ -127,6 +128,7 @@ impl Authority {
             certificate,
             number: issuer.number,
             issuer: issuer_hashes(&issuer)?,
+            not_before: issued.not_before,
             renew_at: issued.not_before + life / 2,
             not_after: issued.not_after,
         })
@@ -160,6 +162,12 @@ impl OcspResponder {
     #[must_use]
     pub fn is_asked(&self, request: &OcspRequest) -> bool {
         request.asked.iter().any(|asked| self.is_ours(asked))
+    }
+
+    /// From when on its certificate is good.
+    #[must_use]
+    pub const fn not_before(&self) -> SystemTime {
+        self.not_before
     }
 
     /// From when on another one should answer: half of its life is over.

@@ -2,14 +2,16 @@
 //! near; a revocation elsewhere leaves it as it is.
 
 use super::{ListName, RevocationFaces};
-use crate::FleetError;
+use crate::{FleetError, keys};
 use ca::IssuerNumber;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
+use store::Stored;
 
 /// How long a list is good for (its nextUpdate, RFC 5280 §5.1.2.5).
 const LIST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -27,9 +29,17 @@ pub(super) struct Lists {
 struct Current {
     der: Arc<[u8]>,
     epoch: u64,
-    number: u64,
+    this_update: SystemTime,
     next_update: SystemTime,
 }
+
+/// The highest number that a list was ever given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Highest {
+    number: u64,
+}
+
+impl Stored for Highest {}
 
 impl RevocationFaces {
     /// The list that says everything decided before `now`, as DER; `None` where no certificate names such a list.
@@ -50,28 +60,40 @@ impl RevocationFaces {
         if let Some(list) = current.as_ref()
             && list.epoch == epoch
             && list.next_update > now + MIN_LIFE_LEFT
+            // Signed while the clock was ahead, it is good for nobody yet.
+            && list.this_update <= now
         {
             return Ok(Some(Arc::clone(&list.der)));
         }
-        // RFC 5280 §5.2.3: numbers rise, over restarts too, so they are the clock's. Two lists of
-        // one millisecond, or a clock that was set back, get the number after.
+        let number = self.next_number(now)?;
+        let this_update = now - BACKDATED;
+        let next_update = now + LIST_LIFE;
+        let der: Arc<[u8]> = self
+            .sign(name, number, now, (this_update, next_update))?
+            .into();
+        *current = Some(Current {
+            der: Arc::clone(&der),
+            epoch,
+            this_update,
+            next_update,
+        });
+        Ok(Some(der))
+    }
+
+    /// RFC 5280 §5.2.3: numbers rise, whatever the clock does and over restarts too. They are the clock's where it is ahead
+    /// of the highest of before.
+    fn next_number(&self, now: SystemTime) -> Result<u64, FleetError> {
         let clock = now
             .duration_since(SystemTime::UNIX_EPOCH)
             .map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
             .unwrap_or_default();
-        let number = match current.as_ref() {
-            Some(before) => clock.max(before.number.saturating_add(1)),
-            None => clock,
-        };
-        let next_update = now + LIST_LIFE;
-        let der: Arc<[u8]> = self.sign(name, number, now, next_update)?.into();
-        *current = Some(Current {
-            der: Arc::clone(&der),
-            epoch,
-            number,
-            next_update,
-        });
-        Ok(Some(der))
+        self.inner.fleet.transact(|t| {
+            let before: Option<Highest> = t.get(keys::CRL_NUMBER)?;
+            let next = before.map_or(0, |before| before.number.saturating_add(1));
+            let number = clock.max(next);
+            t.put(keys::CRL_NUMBER.to_owned(), &Highest { number })?;
+            Ok(number)
+        })
     }
 
     fn epoch(&self, name: ListName) -> u64 {
@@ -86,12 +108,11 @@ impl RevocationFaces {
         name: ListName,
         number: u64,
         now: SystemTime,
-        next_update: SystemTime,
+        (this_update, next_update): (SystemTime, SystemTime),
     ) -> Result<Vec<u8>, FleetError> {
         let fleet = &self.inner.fleet;
         // RFC 5280 §3.3: an entry stays for one list beyond the certificate's end.
         let alive = now.checked_sub(LIST_LIFE).unwrap_or(now);
-        let this_update = now - BACKDATED;
         let authority = self.authority();
         Ok(match name {
             ListName::Whole => {

@@ -26,6 +26,8 @@ pub(super) struct Responder {
 pub struct Staple {
     /// As DER.
     pub der: Vec<u8>,
+    /// When it was made: before that, on a clock that was ahead then, it is good for nobody.
+    pub made_at: SystemTime,
     /// From when on there should be another.
     pub renew_at: SystemTime,
 }
@@ -55,6 +57,7 @@ impl RevocationFaces {
             .map_err(|refusal| FleetError::Invalid(refusal.to_string()))?;
         Ok(Staple {
             der,
+            made_at: now,
             renew_at: now + STAPLE_RENEWAL,
         })
     }
@@ -119,7 +122,7 @@ impl RevocationFaces {
         let mut current = self.inner.responder.current.lock();
         let known = current.get(&issuer).cloned();
         if let Some(responder) = &known
-            && now < responder.renew_at()
+            && (responder.not_before()..responder.renew_at()).contains(&now)
         {
             return Ok(Arc::clone(responder));
         }
@@ -130,7 +133,7 @@ impl RevocationFaces {
                 Ok(made)
             }
             // Half a life is left to mend what failed.
-            (Err(error), Some(old)) if now < old.not_after() => {
+            (Err(error), Some(old)) if (old.not_before()..old.not_after()).contains(&now) => {
                 tracing::warn!(%issuer, %error, "the OCSP responder's certificate could not be renewed");
                 Ok(old)
             }

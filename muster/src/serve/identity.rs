@@ -8,6 +8,7 @@ use control::Operators;
 use fleet::{RevocationFaces, Staple};
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use std::{
+    ops::Range,
     path::PathBuf,
     sync::{
         Arc,
@@ -141,7 +142,7 @@ struct Shown {
     life: Duration,
     /// It changes without the certificate when a root ends that it led to.
     chain: Vec<CertificateDer<'static>>,
-    staple_renewal: Option<SystemTime>,
+    stapled: Option<Range<SystemTime>>,
 }
 
 impl Shown {
@@ -154,7 +155,7 @@ impl Shown {
                 .not_after
                 .duration_since(facts.not_before)
                 .unwrap_or_default(),
-            staple_renewal: staple.map(|staple| staple.renew_at),
+            stapled: staple.map(|staple| staple.made_at..staple.renew_at),
         }
     }
 
@@ -165,7 +166,7 @@ impl Shown {
     fn is_fresh(&self, identity: &ServerIdentity, now: SystemTime) -> bool {
         self.id == identity.facts().id
             && self.chain == identity.chain()
-            && self.staple_renewal.is_some_and(|at| now < at)
+            && (self.stapled.as_ref()).is_some_and(|stapled| stapled.contains(&now))
     }
 }
 
