@@ -88,7 +88,10 @@ fi
 # 3. The crates' own tests, then the suites.
 if [ ${#select[@]} -eq 0 ]; then
   step "crates"
-  cargo test --workspace --locked --quiet
+  # What a test leaves behind it has not closed, or not dropped.
+  scratch=$(mktemp -d)
+  TMPDIR="$scratch" cargo test --workspace --locked --quiet
+  rmdir "$scratch" || { find "$scratch" -maxdepth 3 >&2; echo "tests/run.sh: the crates' tests left this behind" >&2; exit 1; }
   count_instructions
 fi
 step "end to end"
