@@ -185,13 +185,18 @@ fn refusals_ms() -> Fallible<Value> {
 fn principals() -> Fallible<Value> {
     let default = device_default_text(ACCOUNT);
     // Asks for what only the connection knows, so that all of it is kept.
-    let asking = document(&[publish("dt/${iot:Connection.Thing.ThingName}/*").replace(
-        r#""Resource""#,
-        r#""Condition":{"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}},"Resource""#,
-    )]);
+    let asking = |condition: &str| {
+        let condition = format!(r#""Condition":{{{condition}}},"Resource""#);
+        let statement = publish("dt/${iot:Connection.Thing.ThingName}/*");
+        let statement = statement.replace(r#""Resource""#, &condition);
+        [default.clone(), document(&[statement])]
+    };
+    let address = asking(r#""IpAddress":{"aws:SourceIp":"10.0.0.0/8"}"#);
+    let network = asking(r#""ForAnyValue:StringEquals":{"muster:SourceNetwork":"plant"}"#);
     Ok(json!({
         "device-default": bytes_each(std::slice::from_ref(&default))?,
-        "device-default and a condition on the address": bytes_each(&[default, asking])?,
+        "device-default and a condition on the address": bytes_each(&address)?,
+        "device-default and a condition on a network": bytes_each(&network)?,
     }))
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::action::ActionSet;
 use crate::arn::Resource;
+use crate::asked::Asked;
 use crate::condition::Condition;
 use crate::error::PolicyError;
 use crate::gate::Gate;
@@ -59,6 +60,8 @@ pub struct Policy {
     gates: Box<[Gate]>,
     /// The variables of all resources, each once.
     variables: Box<[Variable]>,
+    /// What they ask for of a connection.
+    asked: Asked,
     /// Its number among the versions of its policy, where somebody counts them.
     number: Option<u32>,
 }
@@ -122,6 +125,7 @@ impl Policy {
         Ok(Self {
             text: text.into(),
             gates: statements.iter().map(Gate::of).collect(),
+            asked: Asked::by(&statements, &variables),
             statements,
             variables: variables.into(),
             number: None,
@@ -159,6 +163,10 @@ impl Policy {
 
     pub(crate) fn variables(&self) -> &[Variable] {
         &self.variables
+    }
+
+    pub(crate) fn asked(&self) -> Asked {
+        self.asked
     }
 }
 

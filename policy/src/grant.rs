@@ -2,22 +2,24 @@
 
 #[cfg(test)]
 mod tests;
+mod whose;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::action::{Action, ActionSet, Kind};
 use crate::arn::Resource;
+use crate::asked::Asked;
 use crate::condition::Condition;
-use crate::context::{Context, MessageFacts, ThingFacts};
+use crate::context::{Context, MessageFacts};
 use crate::coverage;
 use crate::decision::Decision;
 use crate::document::{Effect, Policy, Statement};
-use crate::key::Key;
 use crate::name::PolicyName;
 use crate::pattern::{self, Values};
 use crate::realm::{Realm, UnresolvedDeny};
 use crate::tokens::Variable;
+
+use self::whose::{Bindings, NOTHING, Whose};
 
 /// A policy under its name.
 #[derive(Debug, Clone)]
@@ -35,69 +37,21 @@ pub struct Grant {
     pub(crate) realm: Arc<Realm>,
     pub(crate) policies: Arc<[NamedPolicy]>,
     whose: Arc<Whose>,
-    /// What decides besides; nothing where all conditions are met, as they mostly are, and no
-    /// variable lacks a value that somebody must be held to.
-    conditional: Option<Arc<Conditional>>,
+    /// The actions of which a statement asks what the message is.
+    of_message: ActionSet,
+    /// Whether all policies that have variables have the same, so that their values are kept once.
+    alike: bool,
     /// Whether a value would be a wildcard to MQTT.
     mqtt_wild: bool,
     /// Whether any Deny could speak; without one the first Allow decides.
     denies: bool,
 }
 
-/// What is one connection's own. Of what is known of it no more is kept than its policies can ask.
-#[derive(Debug)]
-struct Whose {
-    /// The values of each policy's variables, one policy behind the other.
-    values: Bindings,
-    client_id: Arc<str>,
-    thing: Option<Arc<ThingFacts>>,
-    /// All of it, where a policy asks for more than the two above.
-    context: Option<Box<Context>>,
-}
-
-/// The values of variables. Most policies hold one, if any.
-#[derive(Debug)]
-enum Bindings {
-    One([Option<Arc<str>>; 1]),
-    Many(Box<[Option<Arc<str>>]>),
-}
-
-impl Bindings {
-    fn of(mut values: impl Iterator<Item = Option<Arc<str>>>) -> Self {
-        match (values.next(), values.next()) {
-            (Some(first), None) => Self::One([first]),
-            (first, second) => {
-                let all = first.into_iter().chain(second).chain(values);
-                Self::Many(all.collect())
-            }
-        }
-    }
-
-    #[inline]
-    fn all(&self) -> Values<'_> {
-        match self {
-            Self::One(one) => one,
-            Self::Many(many) => many,
-        }
-    }
-}
-
-/// What a decision depends on besides the resources and their variables.
-#[derive(Debug)]
-struct Conditional {
-    /// Of each statement, one policy behind the other; nothing where all are met.
-    met: Box<[Met]>,
-    /// The actions of which a statement asks what the message is.
-    of_message: ActionSet,
-    /// By statement, the resources that stand in for those with an unresolved variable.
-    opened: Box<[(usize, Resource)]>,
-}
-
 /// Whether a statement's conditions are met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Met {
-    No,
     Yes,
+    No,
     /// Those that do not ask of the message are.
     Ask,
 }
@@ -150,7 +104,7 @@ impl<'g> Iterator for Statements<'g> {
                     statement,
                     values,
                     variables: named.policy.variables(),
-                    met: self.grant.met(number),
+                    met: self.grant.whose.met(number),
                     number,
                 };
                 return Some((named, bound));
@@ -158,7 +112,9 @@ impl<'g> Iterator for Statements<'g> {
             let named = self.policies.next()?;
             let count = named.policy.variables().len();
             let (own, rest) = self.values.split_at_checked(count)?;
-            self.values = rest;
+            if !self.grant.alike {
+                self.values = rest;
+            }
             self.current = Some((named, named.policy.statements().iter(), own));
         }
     }
@@ -171,14 +127,8 @@ impl Grant {
     pub fn new(realm: Arc<Realm>, policies: Arc<[NamedPolicy]>, context: Context) -> Self {
         let closed = realm.unresolved_deny == UnresolvedDeny::Closed;
         let any_region = realm.region.is_none();
-        let variables = policies.iter().flat_map(|named| named.policy.variables());
-        let bindings = Bindings::of(variables.map(|v| v.value(&context)));
-        let values = bindings.all();
-        let wild = |value: &Arc<str>| value.contains(['+', '#']);
-        let mqtt_wild = any_region && values.iter().flatten().any(wild);
-        let statements = || policies.iter().flat_map(|named| named.policy.statements());
         let nothing = MessageFacts::default();
-        let met = statements().map(|statement| {
+        let met = |statement: &Statement| {
             let fails_closed = closed && statement.effect == Effect::Deny;
             let (of_message, fixed): (Vec<_>, Vec<_>) = statement
                 .conditions
@@ -193,53 +143,10 @@ impl Grant {
                 (true, true) => Met::Yes,
                 (true, false) => Met::Ask,
             }
-        });
-        let met: Vec<Met> = met.collect();
-        let asking = statements().zip(&met);
-        let asking = asking.filter(|(_, met)| **met == Met::Ask);
-        let of_message = asking.fold(ActionSet::default(), |set, (statement, _)| {
-            set.union(statement.actions)
-        });
-        let all_met = met.iter().all(|met| *met == Met::Yes);
-        let met: Box<[Met]> = if all_met { Box::default() } else { met.into() };
-        let mut opened = Vec::new();
-        if closed && values.iter().any(Option::is_none) {
-            let (mut number, mut first) = (0, 0);
-            for named in policies.iter() {
-                let count = named.policy.variables().len();
-                let values = values.get(first..first + count).unwrap_or_default();
-                for statement in named.policy.statements() {
-                    // What a Deny names and what an Allow spares.
-                    if (statement.effect == Effect::Deny) != statement.but {
-                        let resources = statement.resources.iter();
-                        let lacking = resources.filter(|r| !r.is_resolved(values));
-                        opened.extend(lacking.map(|r| (number, r.opened(values))));
-                    }
-                    number += 1;
-                }
-                first += count;
-            }
-        }
-        let is_plain = met.is_empty() && opened.is_empty();
-        Self {
-            conditional: (!is_plain).then(|| {
-                Arc::new(Conditional {
-                    met,
-                    of_message,
-                    opened: opened.into(),
-                })
-            }),
-            denies: statements().any(|statement| statement.effect == Effect::Deny),
-            mqtt_wild,
-            whose: Arc::new(Whose {
-                values: bindings,
-                client_id: Arc::clone(&context.client_id),
-                thing: context.thing.clone(),
-                context: asks_more(&policies).then(|| Box::new(context)),
-            }),
-            realm,
-            policies,
-        }
+        };
+        let statements = policies.iter().flat_map(|named| named.policy.statements());
+        let met = statements.map(met).collect();
+        Self::where_met(realm, policies, &context, met)
     }
 
     /// The same with every condition taken against a claim: those of an Allow hold, those of a
@@ -249,24 +156,75 @@ impl Grant {
         policies: Arc<[NamedPolicy]>,
         context: Context,
     ) -> Self {
-        let mut grant = Self::new(realm, policies, context);
-        let statements = grant
-            .policies
-            .iter()
-            .flat_map(|named| named.policy.statements());
+        let statements = policies.iter().flat_map(|named| named.policy.statements());
         let met = statements
             .map(|statement| match statement.effect {
                 Effect::Deny if !statement.conditions.is_empty() => Met::No,
                 _ => Met::Yes,
             })
             .collect();
-        let before = grant.conditional.as_deref();
-        grant.conditional = Some(Arc::new(Conditional {
-            met,
-            of_message: before.map_or(ActionSet::default(), |before| before.of_message),
-            opened: before.map_or(Box::default(), |before| before.opened.clone()),
-        }));
-        grant
+        Self::where_met(realm, policies, &context, met)
+    }
+
+    /// `met` says of every statement whether its conditions are.
+    fn where_met(
+        realm: Arc<Realm>,
+        policies: Arc<[NamedPolicy]>,
+        context: &Context,
+        met: Vec<Met>,
+    ) -> Self {
+        let each = policies.iter().map(|named| named.policy.variables());
+        let mut with_some = each.filter(|variables| !variables.is_empty());
+        let first = with_some.next().unwrap_or_default();
+        let alike = with_some.all(|variables| variables == first);
+        let bindings = if alike {
+            Bindings::of(first.iter().map(|variable| variable.value(context)))
+        } else {
+            let variables = policies.iter().flat_map(|named| named.policy.variables());
+            Bindings::of(variables.map(|variable| variable.value(context)))
+        };
+        let values = bindings.all();
+        let wild = |value: &Arc<str>| value.contains(['+', '#']);
+        let mqtt_wild = realm.region.is_none() && values.iter().flatten().any(wild);
+        let statements = || policies.iter().flat_map(|named| named.policy.statements());
+        let asking = statements().zip(&met);
+        let asking = asking.filter(|(_, met)| **met == Met::Ask);
+        let of_message = asking.fold(ActionSet::default(), |set, (statement, _)| {
+            set.union(statement.actions)
+        });
+        let mut opened = Vec::new();
+        if realm.unresolved_deny == UnresolvedDeny::Closed && values.iter().any(Option::is_none) {
+            let (mut number, mut left) = (0, values);
+            for named in policies.iter() {
+                let count = named.policy.variables().len();
+                let Some((own, rest)) = left.split_at_checked(count) else {
+                    break;
+                };
+                if !alike {
+                    left = rest;
+                }
+                for statement in named.policy.statements() {
+                    // What a Deny names and what an Allow spares.
+                    if (statement.effect == Effect::Deny) != statement.but {
+                        let resources = statement.resources.iter();
+                        let lacking = resources.filter(|r| !r.is_resolved(own));
+                        opened.extend(lacking.map(|r| (number, r.opened(own))));
+                    }
+                    number += 1;
+                }
+            }
+        }
+        let asked = policies.iter().map(|named| named.policy.asked());
+        let asked = asked.fold(Asked::default(), Asked::union);
+        Self {
+            of_message,
+            alike,
+            denies: statements().any(|statement| statement.effect == Effect::Deny),
+            mqtt_wild,
+            whose: Arc::new(Whose::new(bindings, context, asked, met, opened)),
+            realm,
+            policies,
+        }
     }
 
     /// The second since 1970 from which on the grant must be made anew, because a condition on
@@ -284,20 +242,12 @@ impl Grant {
     /// its size, quality of service or retain flag.
     #[must_use]
     pub fn depends_on_message(&self, action: Action) -> bool {
-        let conditional = self.conditional.as_deref();
-        conditional.is_some_and(|conditional| conditional.of_message.contains(action))
+        self.of_message.contains(action)
     }
 
     /// What is known of the connection, as far as its policies can ask for it.
-    pub(crate) fn context(&self) -> Cow<'_, Context> {
-        match &self.whose.context {
-            Some(context) => Cow::Borrowed(context),
-            None => Cow::Owned(Context {
-                client_id: Arc::clone(&self.whose.client_id),
-                thing: self.whose.thing.clone(),
-                ..Context::default()
-            }),
-        }
+    pub(crate) fn context(&self) -> Context {
+        self.whose.context()
     }
 
     /// Decides on an action; `name` is the client id, topic or topic filter, without an ARN.
@@ -332,14 +282,16 @@ impl Grant {
             && coverage::is_wild(name);
         let beginning = (!wild).then(|| pattern::beginning(name));
         let mut decision = Decision::ImplicitDeny;
-        let (mut values, mut first) = (self.whose.values.all(), 0);
+        let (mut values, mut first) = (self.whose.values(), 0);
         for named in self.policies.iter() {
             let policy = &*named.policy;
             let variables = policy.variables();
             let Some((own, rest)) = values.split_at_checked(variables.len()) else {
                 break;
             };
-            values = rest;
+            if !self.alike {
+                values = rest;
+            }
             for (place, gate) in policy.gates().iter().enumerate() {
                 if !gate.lets_pass(action, beginning) {
                     continue;
@@ -352,7 +304,7 @@ impl Grant {
                     statement,
                     values: own,
                     variables,
-                    met: self.met(number),
+                    met: self.whose.met(number),
                     number,
                 };
                 let settled = decision.is_allow() && statement.effect == Effect::Allow;
@@ -370,22 +322,12 @@ impl Grant {
         decision
     }
 
-    #[inline]
-    fn met(&self, number: usize) -> Met {
-        match self.conditional.as_deref() {
-            Some(Conditional { met, .. }) if !met.is_empty() => {
-                met.get(number).copied().unwrap_or(Met::No)
-            }
-            _ => Met::Yes,
-        }
-    }
-
     /// Every statement, with its policy.
     pub(crate) fn statements(&self) -> Statements<'_> {
         Statements {
             policies: self.policies.iter(),
             current: None,
-            values: self.whose.values.all(),
+            values: self.whose.values(),
             grant: self,
             number: 0,
         }
@@ -429,8 +371,24 @@ impl Grant {
         match bound.met {
             Met::No => false,
             Met::Yes => true,
-            Met::Ask => self.unmet(bound.statement, message).is_none(),
+            Met::Ask => self.is_met_by(bound.statement, message),
         }
+    }
+
+    /// Whether a message meets what a statement asks of it.
+    fn is_met_by(&self, statement: &Statement, message: &MessageFacts) -> bool {
+        let asked = || {
+            statement
+                .conditions
+                .iter()
+                .filter(|c| c.key.is_of_message())
+        };
+        let effect = statement.effect;
+        if asked().all(|condition| condition.variables().next().is_none()) {
+            return asked().all(|c| self.condition_holds(effect, c, &NOTHING, message));
+        }
+        let context = self.context();
+        asked().all(|condition| self.condition_holds(effect, condition, &context, message))
     }
 
     /// The first condition that is not met.
@@ -467,9 +425,7 @@ impl Grant {
 
     #[inline]
     fn opened_of<'g>(&'g self, bound: Bound<'_>) -> impl Iterator<Item = &'g Resource> + Clone {
-        let conditional = self.conditional.as_deref();
-        let opened = conditional.map_or(&[][..], |conditional| &*conditional.opened);
-        let opened = opened.iter();
+        let opened = self.whose.opened().iter();
         opened
             .filter(move |(number, _)| *number == bound.number)
             .map(|(_, resource)| resource)
@@ -517,27 +473,4 @@ impl Grant {
         let mut patterns = resource.patterns(kind);
         patterns.any(|pattern| pattern.matches(name, bound.values))
     }
-}
-
-/// Whether policies ask for more than the client id and the thing.
-fn asks_more(policies: &[NamedPolicy]) -> bool {
-    let more = |key: &Key| {
-        !matches!(
-            key,
-            Key::ClientId
-                | Key::ThingName
-                | Key::ThingTypeName
-                | Key::Attribute(_)
-                | Key::IsAttached
-                | Key::SecureTransport
-                | Key::Foreign(_)
-        )
-    };
-    policies.iter().any(|named| {
-        let mut variables = named.policy.variables().iter();
-        let statements = named.policy.statements().iter();
-        let mut conditions = statements.flat_map(|statement| &statement.conditions);
-        variables.any(|variable| more(&variable.key))
-            || conditions.any(|c| more(&c.key) || c.variables().any(more))
-    })
 }

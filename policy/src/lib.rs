@@ -26,6 +26,7 @@
 
 mod action;
 mod arn;
+mod asked;
 mod change;
 mod condition;
 mod context;
