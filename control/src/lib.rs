@@ -35,4 +35,4 @@ mod upload;
 pub use control::{Control, ControlParts};
 pub use endpoints::{Endpoint, Endpoints};
 pub use error::ControlError;
-pub use operators::{NewOperator, Operator, OperatorName, Operators, Role};
+pub use operators::{NewOperator, Operator, OperatorName, Operators, Role, Rotated};

@@ -35,6 +35,8 @@ pub(crate) struct Client {
     tls: Arc<ClientConfig>,
     /// How the server was found, for sentences.
     found: String,
+    /// Who is to mend it where the server knows no such operator, and how.
+    stranger: String,
 }
 
 impl Client {
@@ -60,11 +62,19 @@ impl Client {
             .get("https")
             .and_then(Value::as_str)
             .with_context(|| format!("{} names no https endpoint", endpoints.display()))?;
-        let credentials = Credentials::read(&data.join("operators/admin.credentials"))?;
+        let file = data.join("operators/admin.credentials");
+        let credentials = Credentials::read(&file).with_context(|| {
+            format!("verbs on --data speak for the operator admin, whose credentials are not in {}: where admin was deleted, name your own file with --credentials FILE", file.display())
+        })?;
+        let stranger = format!(
+            "the server knows no operator with the credentials in {}: where admin was deleted or has other keys, name your own file with --credentials FILE (an admin makes one with `muster operator create`)",
+            file.display()
+        );
         Self::new(
             &format!("https://{https}"),
             credentials,
             endpoints.display().to_string(),
+            stranger,
         )
     }
 
@@ -74,10 +84,19 @@ impl Client {
         let url = server.map(str::to_owned).or_else(|| read.endpoint.clone()).with_context(|| {
             format!("credentials file {} names no muster_endpoint: say where the server is with --server https://HOST:PORT", credentials.display())
         })?;
-        Self::new(&url, read, credentials.display().to_string())
+        let file = credentials.display().to_string();
+        let stranger = format!(
+            "the server knows no operator with the credentials in {file}: it was deleted or has other keys, or they are another server's (an admin makes new ones with `muster operator rotate` or `create`)"
+        );
+        Self::new(&url, read, file, stranger)
     }
 
-    fn new(url: &str, credentials: Credentials, found: String) -> anyhow::Result<Self> {
+    fn new(
+        url: &str,
+        credentials: Credentials,
+        found: String,
+        stranger: String,
+    ) -> anyhow::Result<Self> {
         let uri: http::Uri = url
             .parse()
             .with_context(|| format!("server URL {url:?}: https://HOST:PORT"))?;
@@ -105,6 +124,7 @@ impl Client {
             credentials,
             tls: Arc::new(tls),
             found,
+            stranger,
         })
     }
 
@@ -199,7 +219,7 @@ impl Client {
                 .map_err(|error| anyhow!("answer of {} broke off: {error}", self.place()))?
                 .to_bytes();
             driver.abort();
-            answer(status, error_type, &bytes)
+            answer(status, error_type, &bytes, &self.stranger)
         })
     }
 
@@ -343,7 +363,12 @@ pub(crate) struct Refused {
     pub(crate) message: String,
 }
 
-fn answer(status: StatusCode, error_type: Option<String>, bytes: &[u8]) -> anyhow::Result<Value> {
+fn answer(
+    status: StatusCode,
+    error_type: Option<String>,
+    bytes: &[u8],
+    stranger: &str,
+) -> anyhow::Result<Value> {
     let body = if bytes.is_empty() {
         Value::Null
     } else {
@@ -363,9 +388,7 @@ fn answer(status: StatusCode, error_type: Option<String>, bytes: &[u8]) -> anyho
                 "UnrecognizedClientException" | "SignatureDoesNotMatch"
             ) =>
         {
-            bail!(
-                "{message} ({kind}): these are not this server's credentials; use its own, DIR/operators/admin.credentials of its data directory"
-            )
+            bail!("{message} ({kind}): {stranger}")
         }
         Some(kind) => Err(Refused {
             kind,
@@ -408,7 +431,13 @@ mod tests {
             endpoint: None,
             root: authority.root_der().to_vec(),
         };
-        let client = Client::new("https://localhost:8443", credentials, "here".into()).unwrap();
+        let client = Client::new(
+            "https://localhost:8443",
+            credentials,
+            "here".into(),
+            String::new(),
+        )
+        .unwrap();
         let names = ["localhost".to_owned()];
         let identity = authority
             .server_identity(&dir.path().join("tls"), &names, now)

@@ -28,6 +28,8 @@ use crate::ControlError;
 /// Most operators kept.
 pub(crate) const MAX_OPERATORS: usize = 1000;
 const REGISTRY_VERSION: u32 = 1;
+/// What an operator's files beside the registry end with.
+const FILES: [&str; 3] = [".credentials", ".key", ".crt"];
 
 /// One operator, as requests see it.
 #[derive(Debug, Clone)]
@@ -83,6 +85,16 @@ pub struct NewOperator {
     pub private_key_pem: String,
     /// The AWS shared-credentials file.
     pub credentials: String,
+}
+
+/// What became of an operator whose keys were changed.
+pub struct Rotated {
+    /// The operator as it is now.
+    pub made: NewOperator,
+    /// As it was.
+    pub before: Arc<Operator>,
+    /// Whether its files lie beside the registry and were written anew.
+    pub kept: bool,
 }
 
 /// The file's shape.
@@ -208,7 +220,38 @@ impl Operators {
         Ok(made)
     }
 
-    /// Removes an operator and returns it; its next request is refused.
+    /// Gives an operator another key, certificate and secret; what it had is refused from then on.
+    /// Files of its that lie beside the registry are written anew.
+    ///
+    /// # Errors
+    /// [`ControlError::Unknown`]; when the authority or the disk fails.
+    pub fn rotate(
+        &self,
+        name: &OperatorName,
+        authority: &Authority,
+        now: SystemTime,
+    ) -> Result<Rotated, ControlError> {
+        let _change = self.inner.change.lock();
+        let known = self.inner.snapshot.load();
+        let Some(before) = known.by_name.get(name).cloned() else {
+            return Err(ControlError::Unknown(name.clone()));
+        };
+        let made = self.make(name, before.role, authority, now)?;
+        // The registry first: a crash in between leaves files that are refused, never a secret that should be and is not.
+        self.keep(|all| {
+            for one in all.iter_mut().filter(|one| one.name == *name) {
+                *one = made.operator.clone();
+            }
+        })?;
+        let kept = self.file(name, ".credentials").exists();
+        if kept {
+            self.write_files(&made)?;
+        }
+        Ok(Rotated { made, before, kept })
+    }
+
+    /// Removes an operator, with its files beside the registry, and returns it; its next request is
+    /// refused.
     ///
     /// # Errors
     /// [`ControlError::Unknown`]; [`ControlError::LastAdmin`]; when the disk fails.
@@ -223,6 +266,14 @@ impl Operators {
             return Err(ControlError::LastAdmin(name.clone()));
         }
         self.keep(|all| all.retain(|one| one.name != *name))?;
+        for suffix in FILES {
+            let path = self.file(name, suffix);
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "a file of an operator that is gone stays");
+            }
+        }
         Ok(operator)
     }
 
@@ -283,12 +334,12 @@ impl Operators {
         })
     }
 
+    fn file(&self, name: &OperatorName, suffix: &str) -> PathBuf {
+        self.inner.dir.join(format!("{name}{suffix}"))
+    }
+
     fn write_files(&self, made: &NewOperator) -> Result<(), ControlError> {
-        let file = |suffix: &str| {
-            self.inner
-                .dir
-                .join(format!("{}{suffix}", made.operator.name))
-        };
+        let file = |suffix: &str| self.file(&made.operator.name, suffix);
         store::files::write_private(&file(".key"), made.private_key_pem.as_bytes())?;
         store::files::write_public(&file(".crt"), made.certificate_pem.as_bytes())?;
         store::files::write_private(&file(".credentials"), made.credentials.as_bytes())?;
@@ -317,10 +368,7 @@ impl Operators {
     /// Another port or name, another credentials file; one that was moved away stays away.
     fn refresh_credentials(&self, authority: &Authority) -> Result<(), ControlError> {
         for operator in self.list() {
-            let path = self
-                .inner
-                .dir
-                .join(format!("{}.credentials", operator.name));
+            let path = self.file(&operator.name, ".credentials");
             let Ok(found) = std::fs::read_to_string(&path) else {
                 continue;
             };

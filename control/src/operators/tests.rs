@@ -92,6 +92,56 @@ fn operators_come_and_go_and_one_admin_stays() {
 }
 
 #[test]
+fn an_operator_gets_other_keys_and_its_files_follow() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = authority(dir.path());
+    let operators = open(dir.path(), &authority, ENDPOINT).unwrap();
+    let home = dir.path().join("operators");
+    let admin: OperatorName = "admin".parse().unwrap();
+    let eve: OperatorName = "eve".parse().unwrap();
+    let now = SystemTime::now();
+    operators.add(&eve, Role::Viewer, &authority, now).unwrap();
+    for (name, kept) in [(&admin, true), (&eve, false)] {
+        let rotated = operators.rotate(name, &authority, now).unwrap();
+        let (before, after) = (&rotated.before, &rotated.made.operator);
+        assert_eq!((before.role, rotated.kept), (after.role, kept));
+        assert!(
+            operators
+                .by_access_key(before.key.access_key_id())
+                .is_none()
+        );
+        assert!(operators.by_certificate(&before.certificate).is_none());
+        for known in [&operators, &open(dir.path(), &authority, ENDPOINT).unwrap()] {
+            let found = known.by_access_key(after.key.access_key_id()).unwrap();
+            assert_eq!(found.key.secret_access_key(), after.key.secret_access_key());
+            assert_eq!(
+                known.by_certificate(&after.certificate).unwrap().name,
+                *name
+            );
+        }
+        let credentials = home.join(format!("{name}.credentials"));
+        assert_eq!(credentials.exists(), kept);
+        if kept {
+            let text = std::fs::read_to_string(&credentials).unwrap();
+            assert_eq!(text, rotated.made.credentials);
+            assert_eq!(mode(&credentials), 0o600);
+            assert_eq!(mode(&home.join("admin.key")), 0o600);
+        }
+    }
+    assert!(matches!(
+        operators.rotate(&"nobody".parse().unwrap(), &authority, now),
+        Err(ControlError::Unknown(_))
+    ));
+    // Who is removed leaves no file behind that looks like a way in.
+    let other = operators.add(&"ada".parse().unwrap(), Role::Admin, &authority, now);
+    other.unwrap();
+    operators.remove(&admin).unwrap();
+    let left = std::fs::read_dir(&home).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["operators.json"]);
+}
+
+#[test]
 fn a_registry_that_is_not_understood_stops_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let authority = authority(dir.path());

@@ -5,6 +5,7 @@ mod ca;
 mod device;
 mod firmware;
 mod fleet;
+mod operator;
 mod policy;
 mod provisioning;
 
@@ -24,6 +25,7 @@ pub(crate) use firmware::{
     Rollout, RolloutStart,
 };
 pub(crate) use fleet::{Fleet, FleetOf};
+pub(crate) use operator::Operator;
 pub(crate) use policy::{Explain, Invariant, Policy, PolicyClaim, PolicyTarget, Simulate, Suggest};
 pub(crate) use provisioning::{
     Claim, ClaimCreate, Template, TemplateCreate, TemplateHook, TemplateUpdate,
@@ -104,6 +106,9 @@ pub(crate) enum Verb {
     /// Rollouts of firmware in waves
     #[command(subcommand)]
     Rollout(Rollout),
+    /// Operators: who may use the API, and how far
+    #[command(subcommand)]
+    Operator(Operator),
     /// The authority: its root, its issuing certificates
     #[command(subcommand)]
     Ca(Ca),

@@ -22,6 +22,7 @@ mod fleet;
 mod group;
 mod least;
 mod network;
+mod operator;
 mod output;
 mod passphrase;
 mod policy;
@@ -49,6 +50,7 @@ pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
         Verb::Claim(verb) => claim::run(global, verb),
         Verb::Fleet(verb) => fleet::run(global, verb),
         Verb::Firmware(verb) => firmware::run(global, verb),
+        Verb::Operator(verb) => operator::run(global, verb),
         Verb::Ca(verb) => ca::run(global, verb),
         Verb::Audit(verb) => audit::run(global, verb),
         Verb::Bench(verb) => bench::run(global, verb),

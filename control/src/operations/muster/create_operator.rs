@@ -5,7 +5,7 @@ use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
 use crate::operation::{Operation, Run};
-use crate::operators::{OperatorName, Role};
+use crate::operators::{NewOperator, OperatorName, Role};
 use crate::rooms::Rooms;
 
 pub(super) const OPERATION: Operation = Operation {
@@ -27,7 +27,7 @@ struct Body {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Output<'a> {
+pub(super) struct Output<'a> {
     name: &'a OperatorName,
     role: Role,
     certificate_id: String,
@@ -37,18 +37,24 @@ struct Output<'a> {
     credentials: &'a str,
 }
 
+impl<'a> Output<'a> {
+    pub(super) fn of(made: &'a NewOperator) -> Self {
+        Self {
+            name: &made.operator.name,
+            role: made.operator.role,
+            certificate_id: made.operator.certificate.to_string(),
+            certificate_pem: &made.certificate_pem,
+            private_key: &made.private_key_pem,
+            credentials: &made.credentials,
+        }
+    }
+}
+
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: Body = call.body()?;
     let made = rooms
         .operators
         .add(&body.name, body.role, &rooms.authority, call.now)?;
     made.operator.note(&rooms.fleet)?;
-    Answer::json(&Output {
-        name: &made.operator.name,
-        role: made.operator.role,
-        certificate_id: made.operator.certificate.to_string(),
-        certificate_pem: &made.certificate_pem,
-        private_key: &made.private_key_pem,
-        credentials: &made.credentials,
-    })
+    Answer::json(&Output::of(&made))
 }

@@ -34,6 +34,7 @@ mod replace_device;
 mod request_issuing;
 mod revoke_device;
 mod rotate_issuing;
+mod rotate_operator;
 mod run_audit;
 mod running;
 mod set_invariant;
@@ -98,6 +99,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     request_issuing::OPERATION,
     revoke_device::OPERATION,
     rotate_issuing::OPERATION,
+    rotate_operator::OPERATION,
     run_audit::OPERATION,
     running::COUNT,
     running::LIST,

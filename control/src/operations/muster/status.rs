@@ -110,7 +110,7 @@ fn ending(rooms: &Rooms, now: SystemTime) -> Result<Vec<Ending>, ApiError> {
             found.push(Ending {
                 what: format!("certificate of operator {}", operator.name),
                 not_after: EpochSeconds(end),
-                mend: "an admin deletes the operator and makes it again; its access key does not end",
+                mend: "an admin gives it other keys: muster operator rotate; its access key does not end by itself",
             });
         }
     }
