@@ -11,6 +11,8 @@ use store::{Journal, Replay};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+pub use super::connection::Warm;
+
 use super::broker::{HubParts, open};
 use super::clock::Clock;
 use super::hub::Hub;
@@ -20,6 +22,7 @@ use super::mailbox::Signal;
 use super::registry::Registry;
 use super::{BrokerError, Limits, Stats, janitor};
 use crate::session::Time;
+use crate::topic::{ClientId, TopicName};
 
 /// A simulated peer has no address.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
@@ -88,6 +91,21 @@ impl Broker {
             io, hub, counters, identity, deadline, place,
         ));
         true
+    }
+
+    /// What a device's connection remembers of its decisions, for a benchmark; `None` where the
+    /// registry cannot say who it is.
+    pub fn warm(
+        &self,
+        certificate: &CertificateId,
+        client_id: ClientId,
+        published: TopicName,
+        received: TopicName,
+    ) -> Option<Warm> {
+        let identity = Identity::find(&*self.hub.registry, certificate, None).ok()?;
+        Some(Warm::new(
+            &self.hub, &identity, client_id, published, received,
+        ))
     }
 
     /// Begins to shut down as [`super::Broker::drain`] does; the simulator waits until

@@ -16,6 +16,8 @@ mod routes;
 mod standing;
 mod subscribe;
 mod timer;
+#[cfg(feature = "simulate")]
+mod warm;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -33,6 +35,8 @@ use self::publish::Stalled;
 use self::readable::Readable;
 use self::routes::Routes;
 use self::timer::Timer;
+#[cfg(feature = "simulate")]
+pub use self::warm::Warm;
 use super::delivery::Judge;
 use super::groups::Shared;
 use super::hub::Hub;
