@@ -226,7 +226,8 @@ fn not_tar(error: std::io::Error) -> Error {
         error.kind(),
         std::io::ErrorKind::Other | std::io::ErrorKind::InvalidData
     ) {
-        return refuse(error.to_string());
+        // In tar's own words stands what it read, which may be any file at all.
+        return refuse("it is no archive as `muster firmware sign` writes it");
     }
     Error::Io {
         what: "reading the package",

@@ -70,6 +70,47 @@ def test_what_cannot_be_signed_is_refused_by_name(team, tmp_path):
     assert not (tmp_path / "p").exists()
 
 
+def test_nothing_that_is_there_is_written_over(team):
+    """A key, an image or a trust root that is lost cannot be had back."""
+    key, root = team.key(), team.root("first")
+    image = team.home / "image"
+    image.write_bytes(b"light" * 1000)
+    package = team.package("lamp", "1.0", b"light")
+    sign = ["sign", image, "--name", "lamp", "--version", "2.0", "--hardware", "b", "--key", key, "--out"]
+    index = ["index", package, "--root", root, "--key", key, "--out"]
+    for verb in (sign, index, ["root", "--key", key, "--out"], ["delegate", "acme", "--pub", team.public("first"), "--hardware", "b",
+                                                                "--root", root, "--key", key, "--out"]):
+        for there in (key, image, root, package):
+            before = there.read_bytes()
+            assert f"--out {there}: it is there already; name a new file" in refused(*verb, there), verb
+            assert there.read_bytes() == before
+    # What the new one follows is what it takes the place of, where that is asked for.
+    targets = team.home / "targets.json"
+    team.verb(*index, targets)
+    team.verb(*index, targets, "--previous", targets)
+    assert json.loads(targets.read_bytes())["signed"]["version"] == 2
+    team.verb("root", "--key", key, "--previous", root, "--out", root)
+    assert json.loads(root.read_bytes())["signed"]["version"] == 2
+    assert "it is there already" in refused(*index, root, "--previous", targets)
+    # A package that does not come to its end is not there.
+    out = team.home / "half"
+    assert refused("sign", team.home, *sign[2:], out) and not out.exists()
+
+
+def test_what_nobody_will_take_is_said_when_it_is_signed(team):
+    key, root = team.key(), team.root("first")
+    image = team.home / "image"
+    image.write_bytes(b"light")
+    sign = ["sign", image, "--name", "lamp", "--version", "1.0", "--hardware", "b", "--key", key]
+    assert "expired already" in team.verb(*sign, "--expires", "1990-01-01", "--out", team.home / "late")
+    assert "expired already" in team.verb("root", "--key", key, "--expires", "2020-01-01", "--out", team.home / "late.json")
+    assert "expired already" not in team.verb(*sign, "--out", team.home / "good")
+    assert "--counter 18446744073709551615: at most" in refused(*sign, "--counter", 2**64 - 1, "--out", team.home / "last")
+    assert not (team.home / "last").exists()
+    assert "does not name key" in team.verb("cosign", root, "--key", team.key("stranger"))
+    assert "does not name" not in team.verb("cosign", root, "--key", key)
+
+
 def test_a_root_that_lacks_signatures_says_how_many_and_is_completed_elsewhere(team, server):
     draft = team.root("first", publics=["second"], threshold=2)
     assert "one signature short" in server.refused("firmware", "trust", draft)
@@ -140,6 +181,9 @@ def test_firmware_is_added_listed_and_shown_and_stays(team, server):
     assert shown["name"] == "lamp" and shown["hardware"] == ["board-1"]
     assert [v["version"] for v in server.json("firmware", "show", "lamp")["versions"]] == ["1.0.0"]
     assert "does not exist" in server.refused("firmware", "show", "lamp", "2.0.0")
+    assert "has no firmware \"lump\"" in server.refused("firmware", "show", "lump")
+    # Whatever file it is, none of it is said again.
+    assert "no archive as `muster firmware sign` writes it" in server.refused("firmware", "add", team.root())
 
 
 def test_the_same_version_with_another_image_is_refused(team, server):

@@ -64,6 +64,7 @@ def test_without_its_token_nothing_is_signed(team, token, tmp_path):
     assert done.returncode != 0 and str(token.pin) in done.stderr, done.stderr
     token.pin.write_text(right)
     assert muster(*sign).returncode == 0
+    sign[-1] = tmp_path / "another"
     # A key that is not in it, and a file that is neither.
     text = team.key("first").read_text()
     team.key("first").write_text(text.replace("id=%", "id=%00%", 1))

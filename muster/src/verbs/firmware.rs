@@ -115,6 +115,11 @@ pub(super) fn run(global: &Global, verb: Firmware) -> anyhow::Result<ExitCode> {
                         .into_iter()
                         .filter(|f| output::field(f, "name") == name)
                         .collect();
+                    if versions.is_empty() {
+                        bail!(
+                            "the server has no firmware {name:?}; `muster firmware list` says what it has"
+                        );
+                    }
                     json!({ "name": name, "versions": versions })
                 }
             };

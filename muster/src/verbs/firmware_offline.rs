@@ -1,5 +1,6 @@
 //! What a release engineer does without any server: keys, trust roots, signatures.
 
+use super::release_files::{NewFile, check_out};
 use super::{firmware_token::Place, output};
 use crate::cli::{FirmwareRoot, FirmwareSign, Global};
 use anyhow::{Context as _, bail};
@@ -16,6 +17,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+/// Largest security counter that is signed: what any JSON reader reads exactly, and far from where there is none above.
+const MAX_COUNTER: u64 = (1 << 53) - 1;
 /// How long a trust root is believed unless the signer says otherwise.
 const ROOT_VALIDITY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -71,6 +74,7 @@ fn can_be_met(threshold: u32, keys: &[PublicKey]) -> anyhow::Result<()> {
 }
 
 pub(super) fn root(global: &Global, flags: &FirmwareRoot) -> anyhow::Result<()> {
+    check_out(&flags.out, flags.previous.as_deref())?;
     let keys = keys(&flags.keys)?;
     let retired = self::keys(&flags.retire)?;
     let mut release_keys: Vec<PublicKey> = keys.iter().map(ReleaseKey::public).collect();
@@ -111,6 +115,7 @@ pub(super) fn root(global: &Global, flags: &FirmwareRoot) -> anyhow::Result<()> 
             draft.version,
             flags.out.display()
         );
+        text += &over(expires, now);
         for (count, whose) in [
             (draft.missing, "its own keys"),
             (draft.missing_of_previous, "the previous root's keys"),
@@ -127,15 +132,50 @@ pub(super) fn root(global: &Global, flags: &FirmwareRoot) -> anyhow::Result<()> 
 }
 
 pub(super) fn cosign(global: &Global, document: &Path, keys: &[PathBuf]) -> anyhow::Result<()> {
-    let signed = co_sign(&bytes(document)?, &self::keys(keys)?)
+    let keys = self::keys(keys)?;
+    let signed = co_sign(&bytes(document)?, &keys)
         .with_context(|| format!("sign {}", document.display()))?;
     store::files::write_public(document, &signed)?;
-    output::answer(global, &json!({ "signed": document }), |_| {
-        format!("signature added to {}", document.display())
+    let strange = strangers(&signed, &keys)?;
+    let shown = json!({ "signed": document, "notNamed": strange });
+    output::answer(global, &shown, |_| {
+        let mut text = format!("signature added to {}", document.display());
+        for id in &strange {
+            text += &format!(
+                "\nthe root does not name key {id}: its signature counts only if the root before it does"
+            );
+        }
+        text
     })
 }
 
+/// The ids of keys that have signed a trust root and are none of those it names.
+fn strangers(document: &[u8], keys: &[ReleaseKey]) -> anyhow::Result<Vec<String>> {
+    let read: serde_json::Value = serde_json::from_slice(document)?;
+    let Some(named) = read.pointer("/signed/keys").filter(|_| {
+        read.pointer("/signed/_type")
+            .is_some_and(|kind| kind == "root")
+    }) else {
+        return Ok(Vec::new());
+    };
+    let ids: Vec<String> = keys
+        .iter()
+        .map(|key| Ok(key.public().id()?.to_string()))
+        .collect::<anyhow::Result<_>>()?;
+    Ok(ids
+        .into_iter()
+        .filter(|id| named.get(id).is_none())
+        .collect())
+}
+
 pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> {
+    check_out(&flags.out, None)?;
+    if flags.counter > MAX_COUNTER {
+        bail!(
+            "--counter {}: at most {MAX_COUNTER}; a device that has confirmed an image takes none with a lower one any more, so leave room",
+            flags.counter
+        );
+    }
     let keys = keys(&flags.keys)?;
     let mut image =
         File::open(&flags.file).with_context(|| format!("open image {}", flags.file.display()))?;
@@ -194,8 +234,7 @@ pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> 
     image
         .rewind()
         .with_context(|| format!("read image {} again", flags.file.display()))?;
-    let out = File::create(&flags.out)
-        .with_context(|| format!("write package {}", flags.out.display()))?;
+    let (whole, out) = NewFile::create(&flags.out)?;
     let mut out = BufWriter::new(out);
     let patches = patches
         .into_iter()
@@ -210,6 +249,7 @@ pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> 
         .with_context(|| format!("write package {}", flags.out.display()))?;
     out.sync_all()
         .with_context(|| format!("write package {}", flags.out.display()))?;
+    whole.keep();
     let shown = json!({
         "package": flags.out, "name": flags.name, "version": flags.firmware_version,
         "size": facts.size, "sha256": facts.sha256.to_string(), "signatures": keys.len(),
@@ -226,6 +266,7 @@ pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> 
             keys.len(),
             flags.out.display()
         );
+        text += &over(expires, SystemTime::now());
         for delta in &manifest.deltas {
             text += &format!(
                 "\ndelta from {}: {} bytes in the place of {}",
@@ -302,6 +343,14 @@ pub(super) fn public(file: &Path) -> anyhow::Result<PublicKey> {
 
 pub(super) fn bytes(file: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("read {}", file.display()))
+}
+
+/// What is said of a document that nobody believes any more from its first moment on.
+pub(super) fn over(expires: SystemTime, now: SystemTime) -> String {
+    if expires > now {
+        return String::new();
+    }
+    "\nit has expired already, so nobody takes it: sign it with a later --expires".to_owned()
 }
 
 /// A day (its end, UTC) or an RFC 3339 moment.

@@ -2,6 +2,7 @@
 
 use super::firmware_offline::{bytes, day, keys, public};
 use super::output;
+use super::release_files::check_out;
 use crate::cli::{FirmwareDelegate, FirmwareIndex, FirmwareTargets, Global};
 use anyhow::{Context as _, bail};
 use ota::manifest::DEFAULT_VALIDITY_SECONDS;
@@ -118,6 +119,7 @@ fn write(
     root: &Root,
     acting: Option<(&Targets, &RoleName)>,
 ) -> anyhow::Result<()> {
+    check_out(&flags.out, flags.previous.as_deref())?;
     let signers: Vec<ReleaseKey> = keys(&flags.keys)?;
     let signed = spec.sign(&signers)?;
     let lacks = missing(&signed, root, acting)?;

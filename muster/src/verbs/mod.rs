@@ -27,6 +27,7 @@ mod output;
 mod passphrase;
 mod policy;
 mod prove;
+mod release_files;
 mod rollout;
 mod rollout_file;
 mod status;

@@ -55,7 +55,7 @@ impl Eq for Window {}
 fn refuse(text: &str, why: impl fmt::Display) -> Error {
     Error::Rollout {
         why: format!(
-            "--window `{}`: {why}; write it as CRON/DURATION, as '0 2 * * 1-5/3h' for three hours from 02:00 on workdays",
+            "window `{}`: {why}; write it as CRON/DURATION, as '0 2 * * 1-5/3h' for three hours from 02:00 on workdays",
             text.chars().take(80).collect::<String>().escape_debug()
         ),
     }
