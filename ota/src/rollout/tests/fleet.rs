@@ -1,5 +1,5 @@
 //! A large fleet whose devices fail, vanish, sleep for a week and lie. Its size is `MUSTER_SIMULATED_DEVICES`
-//! where that is set: a million takes a quarter of a minute in a release build.
+//! where that is set: a million takes seven seconds in a release build.
 
 use super::*;
 
