@@ -230,9 +230,10 @@ fn policies_that_were_detached_do_not_come_back_with_a_replacement() {
         attached.unwrap()
     };
     assert!(policies(first).contains(&all));
+    let later = house.now + Duration::from_secs(1);
     let replaced = house
         .fleet
-        .replace(&lamp(), DeviceKey::Generate, house.now)
+        .replace(&lamp(), DeviceKey::Generate, later)
         .unwrap();
     assert_eq!(policies(replaced.certificate.id), [default_policy()]);
     // Where none is active, those of the newest.
