@@ -15,8 +15,8 @@ pub use server::simulate;
 #[cfg(feature = "server")]
 pub use server::{
     ApplicationMessage, Broker, BrokerError, BrokerParts, DisconnectReason, DurableError,
-    FullQueue, Lifecycle, LifecycleChange, Limits, Listeners, OwnBounds, Principal, RecoveryError,
-    Registry, Reply, Request, ReservedTopics, SessionBounds, Stats,
+    FullQueue, Lifecycle, LifecycleChange, Limits, Listeners, LostSubscription, OwnBounds,
+    Principal, RecoveryError, Registry, Reply, Request, ReservedTopics, SessionBounds, Stats,
 };
 #[cfg(feature = "server")]
 pub use server::{bench, tls};

@@ -7,14 +7,11 @@ use crate::{
 use ca::CertificateId;
 use policy::PolicyName;
 
-/// Most policies attached to one certificate or group (AWS IoT: 10).
-pub(crate) const POLICIES_PER_TARGET_LIMIT_ITEMS: usize = 10;
-
 impl Fleet {
     /// Attaches a policy; no change when it is attached already.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`] for either, [`FleetError::Limit`] past ten policies.
+    /// [`FleetError::NotFound`] for either, [`FleetError::Limit`] past [`crate::PolicyLimits::attached`].
     pub fn attach_policy(&self, name: &PolicyName, target: &Target) -> Result<(), FleetError> {
         self.transact(|t| {
             require_policy(t, name)?;
@@ -23,12 +20,9 @@ impl Fleet {
             if attached.contains(name) {
                 return Ok(());
             }
-            if attached.len() >= POLICIES_PER_TARGET_LIMIT_ITEMS {
-                return Err(FleetError::Limit {
-                    what: format!("policies attached to {target}"),
-                    limit: POLICIES_PER_TARGET_LIMIT_ITEMS,
-                });
-            }
+            let what = format!("policies attached to {target}");
+            let limits = self.policy_limits();
+            limits.check_attached(&what, attached.len() + 1)?;
             put_attachment(t, name, target)
         })
     }

@@ -4,7 +4,7 @@
 use crate::{
     CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, GroupName, Kind, Target,
     Thing, ThingName,
-    attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
+    attachments::{put_attachment, put_binding, require_policy},
     certificates::record_of,
     groups::{GROUPS_PER_THING_LIMIT_ITEMS, put_memberships},
     issued::put_issued,
@@ -85,11 +85,8 @@ impl Fleet {
             enrolment.groups.len(),
             GROUPS_PER_THING_LIMIT_ITEMS,
         )?;
-        within(
-            "policies of one certificate",
-            enrolment.policies.len(),
-            POLICIES_PER_TARGET_LIMIT_ITEMS,
-        )?;
+        let limits = self.policy_limits();
+        limits.check_attached("policies of one certificate", enrolment.policies.len())?;
         let taken = || FleetError::AlreadyExists {
             kind: Kind::Thing,
             name: name.to_string(),
@@ -226,11 +223,8 @@ impl Fleet {
             }
             policies.sort();
             policies.dedup();
-            within(
-                "policies of one certificate",
-                policies.len(),
-                POLICIES_PER_TARGET_LIMIT_ITEMS,
-            )?;
+            let limits = self.policy_limits();
+            limits.check_attached("policies of one certificate", policies.len())?;
             put_issued(t, &record)?;
             put_binding(t, thing, (&record.id, &record.pem))?;
             for policy in &policies {

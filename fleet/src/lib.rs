@@ -52,6 +52,7 @@ pub use heir::Heir;
 pub use invariants::DeclaredInvariant;
 pub use name::{GroupName, NameError, ThingName, ThingTypeName};
 pub use networks::NamedNetwork;
+pub use policies::PolicyLimits;
 pub use policy::DEVICE_DEFAULT;
 pub use population::{Change, Joining};
 pub use posture::{Health, Quarantine};

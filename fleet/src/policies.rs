@@ -3,11 +3,54 @@
 use crate::{
     Fleet, FleetError, Kind, Page, PolicyRecord, PolicyVersion, Target, keys, records::Present,
 };
-use policy::{DEVICE_DEFAULT, Policy, PolicyName};
-use std::time::SystemTime;
+use policy::{DEVICE_DEFAULT, Limits, Policy, PolicyError, PolicyName};
+use std::{sync::Arc, time::SystemTime};
 
-/// Most versions of one policy (AWS IoT: 5).
-pub(crate) const VERSIONS_LIMIT_ITEMS: usize = 5;
+/// Bounds on policies. What was taken under others stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyLimits {
+    /// Bytes of one document, white space included.
+    pub document_bytes: usize,
+    /// Versions of one policy (AWS IoT: 5).
+    pub versions: usize,
+    /// Policies attached to one certificate or group (AWS IoT: 10).
+    pub attached: usize,
+}
+
+impl Default for PolicyLimits {
+    fn default() -> Self {
+        Self {
+            document_bytes: Limits::default().document_max_bytes,
+            versions: 5,
+            attached: 10,
+        }
+    }
+}
+
+impl PolicyLimits {
+    /// Reads a document that is new.
+    ///
+    /// # Errors
+    /// The first thing in it that is not understood, with its place.
+    pub fn parse(&self, document: &str) -> Result<Policy, PolicyError> {
+        let limits = Limits {
+            document_max_bytes: self.document_bytes,
+            document_max_visible_chars: self.document_bytes,
+        };
+        Policy::parse_within(document, &limits)
+    }
+
+    /// Whether so many policies may be attached to one target.
+    pub(crate) fn check_attached(&self, what: &str, count: usize) -> Result<(), FleetError> {
+        if count > self.attached {
+            return Err(FleetError::Limit {
+                what: what.to_owned(),
+                limit: self.attached,
+            });
+        }
+        Ok(())
+    }
+}
 
 /// Makes `device-default` where it is not.
 pub(crate) fn seed(fleet: &Fleet, now: SystemTime) -> Result<(), FleetError> {
@@ -58,6 +101,17 @@ impl PolicyRecord {
 }
 
 impl Fleet {
+    /// Sets the bounds that policies are held to from now on.
+    pub fn limit_policies(&self, limits: PolicyLimits) {
+        self.inner.policy_limits.store(Arc::new(limits));
+    }
+
+    /// The bounds that policies are held to.
+    #[must_use]
+    pub fn policy_limits(&self) -> PolicyLimits {
+        **self.inner.policy_limits.load()
+    }
+
     /// Makes a policy.
     ///
     /// # Errors
@@ -68,7 +122,7 @@ impl Fleet {
         document: &str,
         now: SystemTime,
     ) -> Result<PolicyRecord, FleetError> {
-        Policy::parse(document)?;
+        self.policy_limits().parse(document)?;
         self.transact(|t| {
             if t.exists(&keys::policy(name))? {
                 return Err(FleetError::AlreadyExists {
@@ -118,12 +172,13 @@ impl Fleet {
         make_room: bool,
         now: SystemTime,
     ) -> Result<PolicyVersion, FleetError> {
-        Policy::parse(document)?;
+        self.policy_limits().parse(document)?;
         self.transact(|t| {
             let mut record: PolicyRecord = t
                 .get(&keys::policy(name))?
                 .ok_or_else(|| FleetError::not_found(Kind::Policy, name))?;
-            if record.versions.len() >= VERSIONS_LIMIT_ITEMS {
+            let limit = self.policy_limits().versions;
+            if record.versions.len() >= limit {
                 let oldest = record
                     .versions
                     .iter()
@@ -133,7 +188,7 @@ impl Fleet {
                     None => {
                         return Err(FleetError::Limit {
                             what: format!("versions of policy {name}"),
-                            limit: VERSIONS_LIMIT_ITEMS,
+                            limit,
                         });
                     }
                 }

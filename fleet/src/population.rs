@@ -5,7 +5,7 @@ use crate::{
     ThingName, keys, live,
 };
 use ca::CertificateId;
-use policy::{Context, NamedPolicy, Needs, Policy, PolicyName, Population};
+use policy::{Context, Limits, NamedPolicy, Needs, Policy, PolicyName, Population};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -338,6 +338,6 @@ impl Fleet {
 pub(crate) fn named(name: &PolicyName, document: &str) -> Result<NamedPolicy, FleetError> {
     Ok(NamedPolicy {
         name: name.clone(),
-        policy: Arc::new(Policy::parse(document)?),
+        policy: Arc::new(Policy::parse_within(document, &Limits::NONE)?),
     })
 }

@@ -8,9 +8,10 @@ use crate::{
     events::{EventConfigurations, Events, RegistryEvent},
     holders, issued, keys,
     live::Live,
-    policies,
+    policies::{self, PolicyLimits},
     search::Connections,
 };
+use arc_swap::ArcSwap;
 use ca::{Authority, IssuerNumber};
 use parking_lot::RwLock;
 use policy::Realm;
@@ -53,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     pub(crate) dynamic: DynamicGroups,
     pub(crate) connections: Connections,
+    pub(crate) policy_limits: ArcSwap<PolicyLimits>,
     /// Ordinary operations share it; deletions, which must see that nothing refers to what goes, hold it alone.
     structure: RwLock<()>,
 }
@@ -82,6 +84,7 @@ impl Fleet {
                 decisions: Decisions::open(store)?,
                 dynamic: DynamicGroups::default(),
                 connections: Connections::default(),
+                policy_limits: ArcSwap::default(),
                 structure: RwLock::new(()),
             }),
         };

@@ -12,8 +12,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use broker::Limits;
+use broker::{Limits, LostSubscription};
 use ca::{KeyCustody, Terms};
+use fleet::PolicyLimits;
 use policy::UnresolvedDeny;
 use serde::Deserialize;
 
@@ -49,6 +50,10 @@ pub(crate) struct Settings {
     pub(crate) unresolved_deny: UnresolvedDeny,
     /// Whether decisions are recorded, for simulations and suggestions.
     pub(crate) record_decisions: bool,
+    /// What becomes of a session whose policy no longer grants a subscription.
+    pub(crate) lost_subscription: LostSubscription,
+    /// The bounds on policies.
+    pub(crate) policy_limits: PolicyLimits,
     /// Bytes a second that leave as images, all downloads together; 0: as fast as they go.
     pub(crate) download_bytes_per_second: u64,
     /// Lives of certificates, number of revocation lists.
@@ -161,6 +166,8 @@ impl Settings {
             aws: file.compat.aws,
             unresolved_deny: file.policy.unresolved_deny,
             record_decisions: file.policy.record_decisions.unwrap_or(true),
+            lost_subscription: file.policy.lost_subscription,
+            policy_limits: file.policy.limits()?,
             download_bytes_per_second: file.firmware.download_bytes_per_second()?,
             keys: file.ca.keys(),
             expired_grace: file.ca.expired_grace()?,

@@ -30,6 +30,14 @@ pub struct Limits {
     pub document_max_visible_chars: usize,
 }
 
+impl Limits {
+    /// No bound: for documents that were taken before, under bounds that may have been others.
+    pub const NONE: Self = Self {
+        document_max_bytes: usize::MAX,
+        document_max_visible_chars: usize::MAX,
+    };
+}
+
 impl Default for Limits {
     /// 64 KiB, of which every character may be visible.
     fn default() -> Self {

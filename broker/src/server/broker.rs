@@ -57,6 +57,19 @@ pub struct BrokerParts {
     /// AWS IoT's deviations from the standard: see [`crate::session::Settings::aws`]; also, `a/#` does not match `a`,
     /// and a subscription with a wildcard gets no retained messages.
     pub aws: bool,
+    /// What becomes of a session whose policy no longer grants a subscription.
+    pub lost_subscription: LostSubscription,
+}
+
+/// What becomes of a live session when a changed policy no longer grants one of its subscriptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LostSubscription {
+    /// The subscription is taken away, and the session goes on.
+    #[default]
+    Remove,
+    /// So it is, and the connection ends with reason code 0x87.
+    Disconnect,
 }
 
 /// Open sockets and the TLS settings of each. The sockets must be listening.
@@ -128,6 +141,7 @@ impl Broker {
             replay,
             limits,
             aws,
+            lost_subscription,
         } = parts;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let parts = HubParts {
@@ -136,6 +150,7 @@ impl Broker {
             replay,
             limits,
             aws,
+            lost_subscription,
             clock: Clock::start(),
             cores,
         };
@@ -322,6 +337,7 @@ pub(crate) struct HubParts {
     pub(crate) replay: Replay,
     pub(crate) limits: Limits,
     pub(crate) aws: bool,
+    pub(crate) lost_subscription: LostSubscription,
     pub(crate) clock: Clock,
     pub(crate) cores: usize,
 }
@@ -334,6 +350,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         replay,
         limits,
         aws,
+        lost_subscription,
         clock,
         cores,
     } = parts;
@@ -352,6 +369,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         deadlines: Deadlines::new(),
         bounds: Bounds::new(&limits, aws),
         aws,
+        lost_subscription,
         limits,
         clock,
         denials: Sampler::new(),

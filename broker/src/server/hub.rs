@@ -11,6 +11,7 @@ use policy::Action;
 use store::{Behind, Lsn};
 
 use super::bounds::Bounds;
+use super::broker::LostSubscription;
 use super::clock::Clock;
 use super::durable::Durable;
 use super::endings::{Ending, Endings};
@@ -49,6 +50,7 @@ pub(crate) struct Hub {
     pub(crate) bounds: Bounds,
     /// AWS IoT's deviations from the standards.
     pub(crate) aws: bool,
+    pub(crate) lost_subscription: LostSubscription,
     pub(crate) clock: Clock,
     pub(crate) denials: Sampler,
     /// Of log lines about what is not retained.

@@ -37,7 +37,9 @@ mod tree;
 mod websocket;
 
 pub use bounds::{OwnBounds, SessionBounds};
-pub use broker::{ApplicationMessage, Broker, BrokerError, BrokerParts, Listeners};
+pub use broker::{
+    ApplicationMessage, Broker, BrokerError, BrokerParts, Listeners, LostSubscription,
+};
 pub use layout::DurableError;
 pub use limits::Limits;
 pub use recovery::RecoveryError;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 pub use super::connection::Warm;
 
-use super::broker::{HubParts, open};
+use super::broker::{HubParts, LostSubscription, open};
 use super::clock::Clock;
 use super::hub::Hub;
 use super::identity::{self, Identity};
@@ -58,6 +58,7 @@ impl Broker {
             replay: parts.replay,
             limits: parts.limits,
             aws: false,
+            lost_subscription: LostSubscription::Remove,
             clock: Clock::at(parts.now),
             cores: 1,
         })?);

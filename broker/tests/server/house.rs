@@ -115,6 +115,7 @@ impl House {
             replay,
             limits: limits.clone(),
             aws: false,
+            lost_subscription: broker::LostSubscription::default(),
         })
         .unwrap();
         let listen = || TcpListener::bind("127.0.0.1:0").unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::get_effective_policies::policies_of;
 use fleet::Target;
-use policy::{Action, Context, Decision, Effect, Explanation, Grant, NamedPolicy, Policy};
+use policy::{Action, Context, Decision, Effect, Explanation, Grant, Limits, NamedPolicy, Policy};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
@@ -111,7 +111,8 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         let version = record
             .default()
             .ok_or_else(|| ApiError::internal(&"a policy has no default version"))?;
-        let policy = Policy::parse(&version.document).map_err(|e| ApiError::internal(&e))?;
+        let policy = Policy::parse_within(&version.document, &Limits::NONE)
+            .map_err(|e| ApiError::internal(&e))?;
         let policy = policy.numbered(version.number);
         policies.push(NamedPolicy {
             name,

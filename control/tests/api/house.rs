@@ -75,6 +75,7 @@ impl House {
             replay,
             limits: Limits::default(),
             aws: false,
+            lost_subscription: broker::LostSubscription::default(),
         })
         .unwrap();
         let messages = Arc::new(|_message| {});

@@ -4,7 +4,7 @@ use super::AuthorityRecord;
 use crate::{
     CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, GroupName, Kind, Origin,
     Page, Target, ThingName,
-    attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
+    attachments::{put_attachment, put_binding, require_policy},
     groups::put_memberships,
     issued::RevokedRow,
     keys,
@@ -70,12 +70,8 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<CertificateRecord, FleetError> {
         things::check_attributes(attributes)?;
-        if policies.len() > POLICIES_PER_TARGET_LIMIT_ITEMS {
-            return Err(FleetError::Limit {
-                what: "policies of one certificate".into(),
-                limit: POLICIES_PER_TARGET_LIMIT_ITEMS,
-            });
-        }
+        let limits = self.policy_limits();
+        limits.check_attached("policies of one certificate", policies.len())?;
         let new = NewForeign {
             pem,
             kind: ForeignKind::Authority(None),

@@ -196,7 +196,7 @@ impl Fleet {
         let origin = Origin::Authority(newcomer.authority.id);
         let way = EnrolmentWay::Jitp;
         let record = record_of(newcomer.certificate, origin, status, way, now);
-        let names = read_names(&plan)?;
+        let names = read_names(&plan, &self.policy_limits())?;
         let revoked = self.transact_or_reject(|t| {
             self.put_new_foreign(t, &record, Some(newcomer.authority))?;
             self.settle(t, (&record.id, &record.pem), &plan, &names, now)

@@ -8,7 +8,7 @@ use crate::{
     keys,
 };
 use ca::CertificateId;
-use policy::{NamedPolicy, Policy, PolicyName};
+use policy::{Limits, NamedPolicy, Policy, PolicyName};
 use std::{
     collections::{BTreeSet, HashMap},
     str::FromStr,
@@ -186,7 +186,7 @@ impl Live {
             Some((_, policy)) => policy,
             // One that is not understood was stored by another release, or damaged. It could hold a Deny: whoever has
             // it loses all.
-            None => match Policy::parse(&version.document) {
+            None => match Policy::parse_within(&version.document, &Limits::NONE) {
                 Ok(policy) => Arc::new(policy.numbered(version.number)),
                 Err(error) => {
                     return Err(StoreError::Decode {

@@ -72,7 +72,7 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<Made, Rejection> {
         let plan = template.evaluate(parameters).map_err(FleetError::from)?;
-        let names = read_names(&plan)?;
+        let names = read_names(&plan, &self.policy_limits())?;
         let status = match plan.certificate.active {
             true => CertificateStatus::Active,
             false => CertificateStatus::Inactive,

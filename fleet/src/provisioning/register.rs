@@ -97,7 +97,7 @@ impl Fleet {
                 "the template names another certificate than the one the token stands for",
             ));
         }
-        let names = read_names(&plan)?;
+        let names = read_names(&plan, &self.policy_limits())?;
         let revoked = self.transact_or_reject(|t| {
             self.register_in(t, asked, (&digest, &pending), &plan, &names, now)
         })?;

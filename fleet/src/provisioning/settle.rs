@@ -3,9 +3,9 @@
 
 use super::Rejection;
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, PolicyRecord, Target,
-    Thing, ThingName, ThingTypeName,
-    attachments::{POLICIES_PER_TARGET_LIMIT_ITEMS, put_attachment, put_binding, require_policy},
+    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, PolicyLimits, PolicyRecord,
+    Target, Thing, ThingName, ThingTypeName,
+    attachments::{put_attachment, put_binding, require_policy},
     events::leave_group,
     groups::put_memberships,
     keys, policies,
@@ -199,21 +199,16 @@ impl Fleet {
 }
 
 /// Reads the names a plan consists of, and its policies.
-pub(crate) fn read_names(plan: &Provision) -> Result<Names, FleetError> {
+pub(crate) fn read_names(plan: &Provision, limits: &PolicyLimits) -> Result<Names, FleetError> {
     things::check_attributes(&plan.thing.attributes)?;
     let groups = plan.thing.groups.iter().map(|group| group.parse());
-    if plan.policies.len() > POLICIES_PER_TARGET_LIMIT_ITEMS {
-        return Err(FleetError::Limit {
-            what: "policies of one certificate".into(),
-            limit: POLICIES_PER_TARGET_LIMIT_ITEMS,
-        });
-    }
+    limits.check_attached("policies of one certificate", plan.policies.len())?;
     let mut named = Vec::with_capacity(plan.policies.len());
     for policy in &plan.policies {
         named.push(match policy {
             PolicyPlan::Named(name) => Policy::Named(policy_name(name)?),
             PolicyPlan::Document(document) => {
-                policy::Policy::parse(document)?;
+                limits.parse(document)?;
                 let hash = digest::digest(&digest::SHA256, document.as_bytes());
                 Policy::Document(
                     policy_name(&HEXLOWER.encode(hash.as_ref()))?,

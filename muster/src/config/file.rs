@@ -1,11 +1,14 @@
 //! What stands in the configuration file, table by table.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use broker::LostSubscription;
 use ca::{CrlShards, KeyCustody, Terms};
+use fleet::PolicyLimits;
 use ota::server::DEFAULT_DOWNLOAD_BYTES_PER_SECOND;
 use policy::UnresolvedDeny;
 use serde::Deserialize;
@@ -134,7 +137,7 @@ impl FileCa {
 }
 
 /// Lives a certificate may be given: half a minute, because renewing takes time, to ten years.
-const VALIDITY_SECONDS: std::ops::RangeInclusive<u64> = 30..=315_576_000;
+const VALIDITY_SECONDS: RangeInclusive<u64> = 30..=315_576_000;
 
 /// `[policy]`.
 #[derive(Debug, Default, Deserialize)]
@@ -145,6 +148,38 @@ pub(super) struct FilePolicy {
     pub(super) unresolved_deny: UnresolvedDeny,
     /// Whether what devices do is recorded, for `policy simulate` and `policy suggest`.
     pub(super) record_decisions: Option<bool>,
+    /// `"remove"`, or `"disconnect"` the session that had it.
+    #[serde(default)]
+    pub(super) lost_subscription: LostSubscription,
+    document_bytes: Option<usize>,
+    versions: Option<usize>,
+    attached: Option<usize>,
+}
+
+impl FilePolicy {
+    /// The bounds on policies, each within what the server can bear.
+    pub(super) fn limits(&self) -> anyhow::Result<PolicyLimits> {
+        let within =
+            |key: &str, value: Option<usize>, default, range: RangeInclusive<usize>| match value {
+                Some(value) if !range.contains(&value) => bail!(
+                    "policy.{key} = {value}: from {} to {}",
+                    range.start(),
+                    range.end()
+                ),
+                value => Ok(value.unwrap_or(default)),
+            };
+        let default = PolicyLimits::default();
+        Ok(PolicyLimits {
+            document_bytes: within(
+                "document_bytes",
+                self.document_bytes,
+                default.document_bytes,
+                2_048..=404_600,
+            )?,
+            versions: within("versions", self.versions, default.versions, 2..=100)?,
+            attached: within("attached", self.attached, default.attached, 1..=100)?,
+        })
+    }
 }
 
 /// `[compat]`: ways of others that devices may count on.

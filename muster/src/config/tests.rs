@@ -32,6 +32,15 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     let closed = "[policy]\nunresolved_deny = \"closed\"\n";
     let closed = resolve(closed, Serve::default()).unwrap();
     assert_eq!(closed.unresolved_deny, UnresolvedDeny::Closed);
+    let own = "[policy]\nlost_subscription = \"disconnect\"\nversions = 7\nattached = 20\n";
+    let own = resolve(own, Serve::default()).unwrap();
+    assert_eq!(own.lost_subscription, LostSubscription::Disconnect);
+    let limits = PolicyLimits {
+        versions: 7,
+        attached: 20,
+        ..PolicyLimits::default()
+    };
+    assert_eq!(own.policy_limits, limits);
     assert_eq!(settings.limits.packet_bytes, Limits::default().packet_bytes);
 }
 
@@ -252,6 +261,19 @@ fn what_is_not_understood_is_refused_by_name() {
         ("[compat]\naws = 1", "aws"),
         ("[compat]\nazure = true", "azure"),
         ("[policy]\nunresolved_deny = \"shut\"", "shut"),
+        ("[policy]\nlost_subscription = \"keep\"", "keep"),
+        (
+            "[policy]\ndocument_bytes = 2_047",
+            "policy.document_bytes = 2047",
+        ),
+        (
+            "[policy]\nversions = 1",
+            "policy.versions = 1: from 2 to 100",
+        ),
+        (
+            "[policy]\nattached = 0",
+            "policy.attached = 0: from 1 to 100",
+        ),
         ("account = \"1\"", "account"),
         ("region = \"EU\"", "region"),
         ("mqtt = \"127.0.0.1:2\"\n[lim", "configuration file"),

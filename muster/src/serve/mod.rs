@@ -125,6 +125,7 @@ impl Server {
             now,
         )?;
         fleet.record_decisions(settings.record_decisions);
+        fleet.limit_policies(settings.policy_limits);
         for operator in operators.list() {
             operator.note(&fleet)?;
         }
@@ -136,6 +137,7 @@ impl Server {
             replay,
             limits: settings.limits.clone(),
             aws: settings.aws,
+            lost_subscription: settings.lost_subscription,
         })?;
         let ota = Ota::open(&store, fleet.clone(), notifications(broker.clone()), data)?;
         ota.shaper().set_rate(settings.download_bytes_per_second);

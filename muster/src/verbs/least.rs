@@ -10,7 +10,8 @@ pub(super) fn simulate(global: &Global, asked: &Simulate) -> anyhow::Result<()> 
     let name = asked.file.display();
     let text = std::fs::read_to_string(&asked.file)
         .with_context(|| format!("read policy document {name}"))?;
-    policy::Policy::parse(&text).with_context(|| format!("policy document {name}"))?;
+    policy::Policy::parse_within(&text, &policy::Limits::NONE)
+        .with_context(|| format!("policy document {name}"))?;
     let body = json!({
         "policyDocument": text, "policyName": asked.name, "group": asked.group,
         "device": asked.device, "alone": asked.alone, "days": asked.days,

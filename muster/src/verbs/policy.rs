@@ -124,8 +124,8 @@ fn lint(global: &Global, files: &[PathBuf]) -> anyhow::Result<ExitCode> {
         let name = file.display();
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("read policy document {name}"))?;
-        let policy =
-            policy::Policy::parse(&text).with_context(|| format!("policy document {name}"))?;
+        let policy = policy::Policy::parse_within(&text, &policy::Limits::NONE)
+            .with_context(|| format!("policy document {name}"))?;
         for finding in policy.lint() {
             lines.push(format!("{name}: {finding}"));
             found.push(json!({ "file": file, "finding": finding }));
@@ -170,7 +170,8 @@ fn document(file: &Path) -> anyhow::Result<Value> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("read policy document {}", file.display()))?;
     // Judged here too, so that the sentence names the file.
-    policy::Policy::parse(&text).with_context(|| format!("policy document {}", file.display()))?;
+    policy::Policy::parse_within(&text, &policy::Limits::NONE)
+        .with_context(|| format!("policy document {}", file.display()))?;
     Ok(json!({ "policyDocument": text }))
 }
 

@@ -123,6 +123,7 @@ fn serve(data: &Path) -> anyhow::Result<Server> {
         replay,
         limits: Limits::default(),
         aws: false,
+        lost_subscription: broker::LostSubscription::default(),
     })?;
     let (mqtt, wss) = (
         TcpListener::bind("127.0.0.1:0")?,

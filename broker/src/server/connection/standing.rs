@@ -1,10 +1,12 @@
 //! The registry's word while the connection lives: one atomic load per turn, the rest only when
 //! something about the principal has changed.
 
-use policy::Action;
+use policy::{Action, MessageFacts};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, End};
+use crate::codec::ReasonCode;
+use crate::server::broker::LostSubscription;
 use crate::server::clock::{Clock, time_of};
 use crate::server::identity;
 use crate::server::message::subscription_facts;
@@ -37,20 +39,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !grant.decide(Action::Connect, client_id).is_allow() {
             self.counters.denied_connect.add();
             let reason = grant.explain(Action::Connect, client_id).reason();
-            return Err(End::Denied(crate::codec::ReasonCode::NotAuthorized, reason));
+            return Err(End::Denied(ReasonCode::NotAuthorized, reason));
         }
-        let lost: Vec<TopicFilter> = self
+        let lost: Vec<(TopicFilter, MessageFacts)> = self
             .session
             .subscriptions()
-            .filter(|(filter, options)| {
-                let facts = subscription_facts(options);
-                let decision = grant.decide_for(Action::Subscribe, filter.as_str(), &facts);
+            .map(|(filter, options)| (filter, subscription_facts(options)))
+            .filter(|(filter, facts)| {
+                let decision = grant.decide_for(Action::Subscribe, filter.as_str(), facts);
                 !decision.is_allow()
             })
-            .map(|(filter, _)| filter.clone())
+            .map(|(filter, facts)| (filter.clone(), facts))
             .collect();
-        for filter in lost {
-            self.lose(&filter);
+        for (filter, _) in &lost {
+            self.lose(filter);
+        }
+        if let Some((filter, facts)) = lost.first()
+            && self.hub.lost_subscription == LostSubscription::Disconnect
+        {
+            let explanation = grant.explain_for(Action::Subscribe, filter.as_str(), facts);
+            return Err(End::Denied(ReasonCode::NotAuthorized, explanation.reason()));
         }
         self.judge.replace(grant);
         self.routes.clear();

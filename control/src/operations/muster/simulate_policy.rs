@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use fleet::{Recorded, ThingName};
 use http::Method;
-use policy::{Action, Change, Comparison, Decision, Grant, NamedPolicy, Policy, PolicyName};
+use policy::{Action, Change, Comparison, Decision, Grant, NamedPolicy, PolicyName};
 use serde::{Deserialize, Serialize};
 
 use super::targets::{Seen, each_seen, since, things};
@@ -106,8 +106,8 @@ struct Open {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: Body = call.body()?;
-    let policy =
-        Policy::parse(&body.policy_document).map_err(fleet::FleetError::MalformedPolicy)?;
+    let policy = rooms.fleet.policy_limits().parse(&body.policy_document);
+    let policy = policy.map_err(fleet::FleetError::MalformedPolicy)?;
     let name = match &body.policy_name {
         Some(name) => name.clone(),
         None => NAMELESS.parse().map_err(|e| ApiError::internal(&e))?,

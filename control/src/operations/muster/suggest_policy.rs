@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use fleet::ThingName;
 use http::Method;
-use policy::{Action, Allowance, Grant, NamedPolicy, Observed, Policy, PolicyName, suggest};
+use policy::{Action, Allowance, Grant, NamedPolicy, Observed, PolicyName, suggest};
 use serde::{Deserialize, Serialize};
 
 use super::targets::{each_seen, since, things};
@@ -87,7 +87,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         .iter()
         .map(|(seen, observed)| (seen.thing.as_str(), observed.as_slice()));
     let policy_document = suggest(&rooms.account, used);
-    let policy = Policy::parse(&policy_document).map_err(|error| {
+    let policy = rooms.fleet.policy_limits().parse(&policy_document).map_err(|error| {
         ApiError::invalid(format!("too much was recorded for one policy: {error}; suggest for fewer devices, or fewer days"))
     })?;
     let suggested: BTreeSet<String> = policy
