@@ -6,6 +6,7 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -123,6 +124,16 @@ class Server:
 
     def stderr(self):
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def said(self, *words):
+        """Waits until a line of the log has all these words, for it is written after what it tells of; returns the line."""
+        deadline = time.monotonic() + START_LIMIT_S
+        while True:
+            for line in self.stderr().splitlines():
+                if all(word in line for word in words):
+                    return line
+            assert time.monotonic() < deadline, f"no line with {words} in\n{self.stderr()}"
+            time.sleep(0.02)
 
     def place(self, listener):
         host, _, port = self.endpoints[listener].rpartition(":")

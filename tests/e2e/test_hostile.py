@@ -410,8 +410,9 @@ def test_a_flood_of_refused_connects_costs_others_nothing(shared, device, health
     for _ in range(200):
         with Wire(shared, lamp) as client:
             assert client.open("somebody-else") == 0x87
+    shared.said("somebody-else")
     lines = [line for line in shared.stderr().splitlines() if "somebody-else" in line]
-    assert 0 < len(lines) <= 200
+    assert len(lines) <= 200
     rounds, _ = healthy.check()
     assert rounds > 0
 

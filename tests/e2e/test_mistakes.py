@@ -2,12 +2,11 @@
 
 import os
 import subprocess
-import time
 
 import pytest
 
 import pki
-from clients import WAIT_S, Refused, mosquitto_pub
+from clients import Refused, mosquitto_pub
 from server import NotReady, Server, muster
 from wire import Closed, Wire
 
@@ -21,17 +20,6 @@ def clock(offset):
 
 
 TOMORROW, YESTERDAY = clock("+25h"), clock("-25h")
-
-
-def said(server, *words):
-    """Waits until the server's log has a line with all these words; returns it."""
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        for line in server.stderr().splitlines():
-            if all(word in line for word in words):
-                return line
-        assert time.monotonic() < deadline, f"no line with {words} in\n{server.stderr()}"
-        time.sleep(0.02)
 
 
 def not_ready(make_server, *flags, wrapper=(), data=None):
@@ -80,14 +68,14 @@ def test_a_name_the_certificate_lacks_is_named_by_the_server(shared, device):
     """The client refuses, as it must; the server, which alone can mend it, says how."""
     with pytest.raises(Closed, match="(?i)hostname mismatch"):
         Wire(shared, device(), name="broker.example")
-    assert said(shared, "dials broker.example", "--name broker.example")
+    assert shared.said("dials broker.example", "--name broker.example")
 
 
 def test_an_address_the_certificate_lacks_is_named_by_the_server(shared, device):
     """An address is not told in the handshake, so the sentence speaks of the name dialled."""
     lamp = device()
     assert mosquitto_pub(shared, lamp, "-t", f"dt/{lamp.name}/x", "-m", "1", host="127.0.0.1").returncode != 0
-    assert said(shared, "TLS handshake failed", "--name HOST")
+    assert shared.said("TLS handshake failed", "--name HOST")
 
 
 def test_a_name_the_certificate_lacks_is_named_by_the_command_line(shared):
@@ -103,7 +91,7 @@ def test_a_wrong_cafile(shared, device, tmp_path):
     foreign = pki.save(tmp_path, "root", other.certificate, [], other.key)
     done = mosquitto_pub(shared, lamp, "-t", f"dt/{lamp.name}/x", "-m", "1", cafile=foreign.certificate)
     assert done.returncode != 0
-    assert said(shared, "TLS handshake failed", "--cafile", "ca/root.crt")
+    assert shared.said("TLS handshake failed", "--cafile", "ca/root.crt")
 
 
 @pytest.mark.parametrize("version", [4, 5], ids=["3.1.1", "5.0"])
@@ -116,7 +104,7 @@ def test_a_client_id_that_is_not_the_things_name(shared, device, connect, versio
         assert lamp.name in refused.value.text and "client id" in refused.value.text, refused.value.text
     else:
         assert refused.value.reason == 0x87 or refused.value.reason == 5
-    assert said(shared, f"my-{lamp.name}", lamp.name, "client id")
+    assert shared.said(f"my-{lamp.name}", lamp.name, "client id")
     explained = shared.cli("policy", "explain", "--device", lamp.name, "--action", "connect", "--topic", f"my-{lamp.name}")
     assert lamp.name in explained and "iot:Connect" in explained
 
@@ -127,7 +115,7 @@ def test_a_topic_outside_the_policy_in_5_0(shared, device, connect):
     topic = f"lamps/{lamp.name}/light"
     assert client.publish(topic, "on") == 0x87
     assert "iot:Publish" in client.puback_text and topic in client.puback_text, client.puback_text
-    assert said(shared, "iot:Publish", topic, lamp.name)
+    assert shared.said("iot:Publish", topic, lamp.name)
 
 
 def test_a_topic_outside_the_policy_in_3_1_1(shared, device, connect):
@@ -136,7 +124,7 @@ def test_a_topic_outside_the_policy_in_3_1_1(shared, device, connect):
     topic = f"lamps/{lamp.name}/light"
     client.client.publish(topic, "on", 1)
     assert client.end().reason is None
-    assert said(shared, "iot:Publish", topic, lamp.name)
+    assert shared.said("iot:Publish", topic, lamp.name)
     explained = shared.cli("policy", "explain", "--device", lamp.name, "--action", "publish", "--topic", topic)
     assert "iot:Publish" in explained and topic in explained and "missing grant" in explained, explained
 
@@ -146,7 +134,7 @@ def test_a_devices_clock_that_is_a_day_behind(shared, device):
     lamp = device()
     done = mosquitto_pub(shared, lamp, "-t", f"dt/{lamp.name}/x", "-m", "1", wrapper=YESTERDAY)
     assert done.returncode != 0
-    assert said(shared, "TLS handshake failed", "clock")
+    assert shared.said("TLS handshake failed", "clock")
 
 
 def test_a_servers_clock_that_is_a_day_behind(make_server):
@@ -164,7 +152,7 @@ def test_a_servers_clock_that_is_a_day_behind(make_server):
     server.start()
     lamp = pki.Identity(server.home / "lamp-1/lamp-1.crt", server.home / "lamp-1/lamp-1.key", server.root, "lamp-1")
     assert mosquitto_pub(server, lamp, "-t", "dt/lamp-1/x", "-m", "1").returncode != 0
-    assert said(server, "not valid yet", "clock")
+    assert server.said("not valid yet", "clock")
 
 
 def test_a_servers_clock_before_its_own_authority(make_server):

@@ -6,6 +6,7 @@ mod identity;
 mod keys;
 mod limits;
 mod listen;
+mod log;
 mod reserved;
 mod run_file;
 mod signals;
@@ -41,7 +42,16 @@ const JOURNAL: &str = "broker";
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(global: &Global, flags: cli::Serve) -> anyhow::Result<ExitCode> {
-    logging();
+    let mut log = log::Log::start()?;
+    let done = serve(global, flags);
+    // What went wrong is said last, and to nobody where nobody takes what is said.
+    if log.end() {
+        return done;
+    }
+    Ok(done.unwrap_or(ExitCode::FAILURE))
+}
+
+fn serve(global: &Global, flags: cli::Serve) -> anyhow::Result<ExitCode> {
     let settings = Settings::resolve(flags)?;
     let signals = signals::Signals::listen()?;
     limits::raise_open_files(settings.limits.connections);
@@ -247,15 +257,4 @@ impl Server {
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Logs go to standard error; `MUSTER_LOG` chooses what (default `info`).
-fn logging() {
-    use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_from_env("MUSTER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
 }
