@@ -56,6 +56,20 @@ def test_a_data_directory_that_is_not_writable(make_server, tmp_path):
     assert "no permission" in text and "another --data directory" in text, text
 
 
+def test_another_account_than_the_datas(make_server, connect):
+    """Policies name the account, so the devices could not connect; a start under another changes nothing."""
+    server = make_server("--region", "eu-1")
+    lamp = server.device("lamp")
+    server.terminate()
+    text = not_ready(make_server, "--account", "123456789012", data=server.data)
+    assert "'000000000000'" in text.replace('"', "'") and "123456789012" in text, text
+    assert "start with --account 000000000000" in text and str(server.data) in text, text
+    # The region may change.
+    server.flags = ["--region", "local", "--name", "localhost"]
+    server.start("--account", "000000000000")
+    assert connect(server, lamp).alive()
+
+
 def test_a_data_directory_that_is_a_file(make_server, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")

@@ -158,7 +158,7 @@ pub(crate) struct Serve {
     /// [default: localhost and this host's name]
     #[arg(long = "name", value_name = "HOST")]
     pub(crate) names: Vec<String>,
-    /// Account in ARNs, 12 digits [default: 000000000000]
+    /// Account in ARNs, 12 digits; data stays of the one of its first start [default: 000000000000]
     #[arg(long, value_name = "ID")]
     pub(crate) account: Option<String>,
     /// Region in ARNs [default: local]

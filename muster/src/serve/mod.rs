@@ -1,5 +1,6 @@
 //! `muster serve`: opens the rooms from the bottom up, wires them, says `ready`, and closes them from the top down.
 
+mod account;
 mod events;
 mod hook;
 mod identity;
@@ -79,6 +80,7 @@ impl Server {
         // Written when the first start has come so far as to say `ready`.
         let first_start = !run_file::was_written(data);
         let store = Store::open(data)?;
+        account::check(data, &settings.account)?;
         // One left behind by a crash names ports that nobody answers on; who waits for the file must not read that.
         run_file::remove(data);
         let host = settings
@@ -124,6 +126,8 @@ impl Server {
             format!("https://{}", endpoints.https),
             now,
         )?;
+        // The registry is what names it first.
+        account::keep(data, &settings.account)?;
         let fleet = Fleet::open(
             &store,
             Arc::clone(&authority),
