@@ -128,6 +128,22 @@ def test_two_runs_do_not_share_a_directory(shared, tmp_path):
         assert "another run" in said
 
 
+def test_a_file_of_ones_own_called_as_the_report_is_left_alone(shared, tmp_path, fresh_name):
+    own, name = tmp_path / "failures.csv", fresh_name("bulk")
+    file = rows(tmp_path / "one.csv", ["name"], [name])
+    # Another list, the very list that is read, and one that was cut short: none is a report.
+    for text, source in (("my own list\n", file), (f"name\n{name}\n", own), ("line,name", file)):
+        own.write_text(text)
+        said = shared.refused("device", "create", "--from", str(source), "--out", str(tmp_path))
+        assert str(own) in said and "move it away" in said, said
+        assert own.read_text() == text and not (tmp_path / name).exists()
+    # What a run wrote is another matter, whatever became of that run.
+    for text in ("", "line,name,field,value,error\n", "line,name,field,value,error\n2,x,name,x,no\n"):
+        own.write_text(text)
+        shared.cli("device", "create", "--from", str(file), "--out", str(tmp_path))
+        assert not own.exists()
+
+
 def test_a_quotation_mark_left_open_is_named(shared, tmp_path):
     file = tmp_path / "open.csv"
     file.write_text('name\n"lamp-1\n' + "x" * 100_000)

@@ -21,7 +21,7 @@ use std::{
     collections::{HashSet, hash_map::RandomState},
     fs::{File, OpenOptions, TryLockError},
     hash::BuildHasher as _,
-    io::{IsTerminal as _, Write as _},
+    io::{IsTerminal as _, Read as _, Seek as _, Write as _},
     path::Path,
     process::ExitCode,
     sync::{
@@ -39,6 +39,8 @@ const ROWS_AHEAD: usize = 64;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// Where failures are listed; locked while a run is under way.
 const REPORT: &str = "failures.csv";
+/// Its first line, by which one that a run wrote is known from a file of the operator's own.
+const HEADS: [&str; 5] = ["line", "name", "field", "value", "error"];
 
 /// How far it is.
 struct Progress {
@@ -67,7 +69,11 @@ pub(super) fn run(global: &Global, create: &DeviceCreate, file: &Path) -> anyhow
     std::fs::create_dir_all(&out).with_context(|| format!("make directory {}", out.display()))?;
     let report = out.join(REPORT);
     let mut writer = csv::Writer::from_writer(open_report(&report)?);
-    writer.write_record(["line", "name", "field", "value", "error"])?;
+    writer.write_record(HEADS)?;
+    // At once, so that one that is cut short is known too.
+    writer
+        .flush()
+        .with_context(|| format!("write {}", report.display()))?;
     let progress = Mutex::new(Progress {
         created: 0,
         present: 0,
@@ -105,9 +111,10 @@ pub(super) fn run(global: &Global, create: &DeviceCreate, file: &Path) -> anyhow
     conclude(global, done, &report)
 }
 
-/// The report of the run before is written over, that of one under way is not.
+/// The report of the run before is written over; that of one under way is not, nor is a file that no run wrote.
 fn open_report(path: &Path) -> anyhow::Result<File> {
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
@@ -123,7 +130,20 @@ fn open_report(path: &Path) -> anyhow::Result<File> {
             return Err(error).with_context(|| format!("lock {}", path.display()));
         }
     }
-    file.set_len(0)
+    let heads = format!("{}\n", HEADS.join(","));
+    let mut begins = Vec::new();
+    (&mut file)
+        .take(heads.len() as u64)
+        .read_to_end(&mut begins)
+        .with_context(|| format!("read {}", path.display()))?;
+    if !begins.is_empty() && begins != heads.as_bytes() {
+        bail!(
+            "{} is no list of failures that a run wrote, and this run would write over it: move it away, or name another directory with --out",
+            path.display()
+        );
+    }
+    file.rewind()
+        .and_then(|()| file.set_len(0))
         .with_context(|| format!("write {}", path.display()))?;
     Ok(file)
 }
