@@ -331,7 +331,10 @@ approve = true
     assert plan["waves"][1]["first_at"] - plan["waves"][0]["last_at"] == 3600
     assert plan["waves"][1]["last_at"] - plan["waves"][1]["first_at"] == 60
     assert {t["thing"] for w in plan["waves"] for t in w["things"]} == set(fleet.agents)
-    assert "not before" in fleet.server.cli("rollout", "start", "--file", path, "--dry-run")
+    told = fleet.server.run("rollout", "start", "--file", path, "--dry-run")
+    assert told.returncode == 0 and "not before" in told.stdout and told.stderr == "", told
+    some = fleet.server.run("rollout", "start", "lamp", version, "--group", "hall", "--wave", "50%", "--dry-run")
+    assert some.returncode == 0 and "end at 50% of the group" in some.stderr, some
     assert len(fleet.server.json("rollout", "list")["rollouts"]) == started and fleet.versions() == before
     assert not any(agent.holds(mark) for agent in fleet.agents.values())
     path.write_text(path.read_text().replace('soak = "1h"', 'soak = "soon"'))

@@ -27,6 +27,9 @@ pub(super) fn run(global: &Global, verb: Rollout) -> anyhow::Result<ExitCode> {
         Rollout::Start(asked) => {
             let body = rollout_file::request(&asked)?;
             let answer = client.call(Method::POST, "/muster/v1/rollouts", Some(&body))?;
+            if let Some(left_out) = rollout_file::left_out(&body) {
+                output::warn(&left_out)?;
+            }
             output::answer(global, &answer, |answer| {
                 if asked.dry_run {
                     return forecast(answer);

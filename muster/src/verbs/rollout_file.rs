@@ -105,6 +105,7 @@ fn whole(table: &Table) -> anyhow::Result<Map<String, Value>> {
                     size => Ok(json!(self::size("wave", size)?)),
                 });
                 let waves = waves.collect::<anyhow::Result<Vec<Value>>>()?;
+                growing(&waves)?;
                 body.insert("waves".into(), waves.into());
             }
             "alarm" => {
@@ -159,6 +160,47 @@ fn size(key: &str, value: &toml::Value) -> anyhow::Result<String> {
     read.ok_or_else(|| {
         anyhow!("{key} {value}: write `10%` (1% to 100%), `5` (things) or `group:NAME`")
     })
+}
+
+/// The sizes of waves of a request.
+fn sizes(waves: &[Value]) -> impl Iterator<Item = WaveSpec> {
+    waves
+        .iter()
+        .filter_map(|wave| wave.as_str().or_else(|| wave.get("size")?.as_str()))
+        .filter_map(|size| size.parse().ok())
+}
+
+/// Sizes are cumulative. The server counts devices, so in a group of few it may not see that percentages fall.
+fn growing(waves: &[Value]) -> anyhow::Result<()> {
+    let mut reached = 0;
+    for size in sizes(waves) {
+        let WaveSpec::Percent(percent) = size else {
+            continue;
+        };
+        if percent < reached {
+            bail!(
+                "wave \"{percent}%\": sizes are cumulative and a wave before it goes to {reached}%, so it would have no device: write more than {reached}%"
+            );
+        }
+        reached = percent;
+    }
+    Ok(())
+}
+
+/// Who is in no wave, in words, where the request alone shows that somebody may be.
+pub(super) fn left_out(body: &Value) -> Option<String> {
+    let waves: Vec<WaveSpec> = sizes(body.get("waves")?.as_array()?).collect();
+    let of_all = |spec: &&WaveSpec| !matches!(spec, WaveSpec::Group(_));
+    let end = match waves.iter().rfind(of_all) {
+        Some(WaveSpec::Percent(100)) => return None,
+        Some(WaveSpec::Count(count)) => format!("end at {count} devices of the group"),
+        Some(percent) => format!("end at {percent} of the group"),
+        None if waves.is_empty() => return None,
+        None => "are of named groups only".to_owned(),
+    };
+    Some(format!(
+        "the waves {end}: other devices of the rollout's group are in none and get nothing (a last wave of 100% has them all)"
+    ))
 }
 
 /// A rule's name and value in the API. Errors name the field, the value and the mend.
@@ -246,10 +288,15 @@ fn rule(
             "soakSeconds",
             duration("write it as 10m or 24h")?.as_secs().into(),
         ),
-        "timeout" => (
-            "timeoutMinutes",
-            duration("write it as 90m or 2h")?.as_mins().into(),
-        ),
+        "timeout" => {
+            let mend = "write whole minutes, one or more, as 90m or 2h";
+            let length = duration(mend)?;
+            let minutes = length.as_mins();
+            if minutes == 0 || length != jiff::SignedDuration::from_mins(minutes) {
+                return Err(words(mend));
+            }
+            ("timeoutMinutes", minutes.into())
+        }
         "success" => ("success", percent()?),
         "abort-failed" => ("abortFailed", percent()?),
         "abort-min" => ("abortMin", number("write a whole number, 1 or more")?),
@@ -366,7 +413,49 @@ mod tests {
     }
 
     #[test]
+    fn a_wave_that_is_smaller_than_one_before_it_is_refused() {
+        for waves in [
+            "wave = ['50%', '10%']",
+            "wave = ['50%', 'group:canaries', 9, '10%', '100%']",
+            "[[wave]]\nsize = '50%'\n[[wave]]\nsize = '10%'",
+        ] {
+            let said = words(waves);
+            assert!(
+                said.contains("wave \"10%\": sizes are cumulative")
+                    && said.contains("more than 50%"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn whoever_may_be_in_no_wave_is_spoken_of() {
+        let head = "name = 'lamp'\nversion = '2.0'\ngroup = 'hall'\n";
+        let said = |text: &str| left_out(&read(&format!("{head}{text}")).unwrap());
+        for all in ["", "wave = ['10%', '100%']", "wave = ['100%', 'group:a']"] {
+            assert_eq!(said(all), None, "{all}");
+        }
+        for (some, words) in [
+            (
+                "wave = ['10%', 'group:a', '50%']",
+                "end at 50% of the group",
+            ),
+            ("[[wave]]\nsize = 5", "end at 5 devices of the group"),
+            ("wave = ['group:a']", "are of named groups only"),
+        ] {
+            assert!(said(some).unwrap().contains(words), "{some}");
+        }
+    }
+
+    #[test]
     fn errors_name_field_value_and_mend() {
+        for short in ["0m", "30s", "90s", "-1h", "1500ms", "soon"] {
+            let said = words(&format!("timeout = \"{short}\""));
+            assert!(
+                said.contains(&format!("timeout \"{short}\": write whole minutes")),
+                "{said}"
+            );
+        }
         assert!(words("soak = \"soon\"").contains("soak \"soon\": write it as 10m"));
         assert!(words("soak = \"-1h\"").contains("write it as 10m"));
         assert!(words("rate = \"100/h\"").contains("rate \"100/h\": write it as 100/min"));
