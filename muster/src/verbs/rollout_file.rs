@@ -250,9 +250,9 @@ fn rule(
             let text = text("write CRON/DURATION as text")?;
             let read: Result<Window, ota::Error> = text.parse();
             let said = |error: ota::Error| {
-                // It names the flag and the value itself.
+                // It names the value itself.
                 let said = error.to_string();
-                let why = said.split_once("--window ").map_or(&*said, |(_, why)| why);
+                let why = said.split_once("window ").map_or(&*said, |(_, why)| why);
                 anyhow!("{key} {why}")
             };
             read.map_err(said)?;
