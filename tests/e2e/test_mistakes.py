@@ -236,7 +236,7 @@ def test_the_key_of_another_operator_store(shared, server, tmp_path):
     mixed.write_text(text)
     done = muster("device", "list", "--credentials", mixed)
     assert done.returncode == 1
-    assert "admin.credentials" in done.stderr and "UnrecognizedClientException" in done.stderr, done.stderr
+    assert "mixed.credentials" in done.stderr and "muster operator" in done.stderr and "UnrecognizedClientException" in done.stderr, done.stderr
     assert taken(foreign, "aws_secret_access_key").split("=", 1)[1].strip() not in done.stderr
 
 
