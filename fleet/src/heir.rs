@@ -7,13 +7,11 @@ use crate::{
     authorities::{AuthorityRecord, AuthorityStatus},
     issued::RevokedRow,
     keys,
+    renewal::CHAIN_LIMIT_ITEMS,
 };
 use ca::{CertificateId, RevocationReason};
 use serde::{Deserialize, Serialize};
 use store::Stored;
-
-/// Longest chain of renewals that is followed.
-const CHAIN_LIMIT_ITEMS: usize = 4096;
 
 /// Who holds what belonged to a certificate's device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

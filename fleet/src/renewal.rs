@@ -25,14 +25,14 @@ struct OtherRow {
 impl Stored for OtherRow {}
 
 /// Longest chain of renewals that is followed at once.
-const CHAIN_LIMIT_ITEMS: usize = 4096;
+pub(crate) const CHAIN_LIMIT_ITEMS: usize = 4096;
 
-/// Most certificates that one thing is given within a day while the one it renews is young: each leaves a serial number
-/// behind, and one that was never used a place on a revocation list.
-const YOUNG_RENEWALS_LIMIT_ITEMS: usize = 30;
+/// Most certificates that one thing is given within a day, or within the life of one where that is shorter: each leaves a
+/// serial number behind, and one that was never used a place on a revocation list.
+const RENEWALS_LIMIT_ITEMS: usize = 30;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Certificates of one thing from which on those that are out of use make room: more than it is given within a day.
-const KEPT_ITEMS: usize = 2 * YOUNG_RENEWALS_LIMIT_ITEMS;
+const KEPT_ITEMS: usize = 2 * RENEWALS_LIMIT_ITEMS;
 
 impl Fleet {
     /// The certificates that were obtained with a certificate's key, and are to go with it: the successor that nobody
@@ -135,19 +135,18 @@ impl Fleet {
         for id in self.all_names::<CertificateId>(&keys::principals(thing))? {
             held.extend(self.read::<CertificateRecord>(&keys::certificate(&id))?);
         }
-        let recent = |record: &&CertificateRecord| {
-            now.duration_since(record.created).unwrap_or_default() < DAY
-        };
         let life = current.not_after.duration_since(current.not_before);
-        let age = now.duration_since(current.not_before).unwrap_or_default();
-        let young = age < life.unwrap_or_default() / 2;
-        if young && held.iter().filter(recent).count() >= YOUNG_RENEWALS_LIMIT_ITEMS {
+        let span = life.unwrap_or(DAY).min(DAY);
+        let recent = |record: &&CertificateRecord| {
+            now.duration_since(record.created).unwrap_or_default() < span
+        };
+        if held.iter().filter(recent).count() >= RENEWALS_LIMIT_ITEMS {
             return Err(FleetError::Limit {
                 what: format!(
-                    "certificates given to thing {thing} within a day (it may renew again tomorrow, or once half the \
-                     life of its certificate is over)"
+                    "certificates given to thing {thing} within {} s: let it renew later, and see why it renews so often",
+                    span.as_secs()
                 ),
-                limit: YOUNG_RENEWALS_LIMIT_ITEMS,
+                limit: RENEWALS_LIMIT_ITEMS,
             });
         }
         if held.len() < KEPT_ITEMS {

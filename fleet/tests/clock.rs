@@ -1,5 +1,5 @@
 //! What outlives a clock that was ahead, and the policy that everybody needs.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::sync::Arc;

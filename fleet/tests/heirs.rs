@@ -263,6 +263,13 @@ fn who_renews_for_the_sake_of_it_is_refused_and_can_still_be_revoked() {
     };
     assert!(refused.to_string().contains("lamp-1"), "{refused}");
     assert!(matches!(refused, FleetError::Limit { .. }), "{refused}");
+    // Nor may it when its certificate nears its end, which the successors that nobody uses leave as it is.
+    house.now = house.fleet.certificate(&first).unwrap().not_after - Duration::from_secs(60);
+    for _ in 0..30 {
+        house.renew(&first);
+    }
+    let late = house.fleet.renew(&first, DeviceKey::Generate, house.now);
+    assert!(matches!(late, Err(FleetError::Limit { .. })), "{late:?}");
     // Day after day: what is out of use makes room, what is in use stays.
     let mut current = first;
     for _ in 0..10 {

@@ -1,6 +1,6 @@
 //! A device under `device-default` whose connection remembers what it has decided.
 
-#![allow(clippy::unwrap_used, reason = "what is made here is of the language")]
+#![allow(clippy::unwrap_used, reason = "the set-up of a test is part of it")]
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
