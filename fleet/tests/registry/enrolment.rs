@@ -1,0 +1,231 @@
+//! The ways in, and one certificate after another.
+
+use ca::{CertificateId, RevocationReason};
+use fleet::{CertificateStatus, DeviceKey, FleetError, Heir, Kind, PasswordTerms};
+use policy::{Action, Decision};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, SystemTime},
+};
+
+use crate::house::*;
+
+#[test]
+fn an_enrolled_device_survives_reopening_and_has_its_default_rights() {
+    let House { directory, fleet } = house();
+    let id = fleet
+        .enrol(&enrolment("lamp-1"), SystemTime::now())
+        .unwrap()
+        .certificate
+        .id;
+    drop(fleet);
+    let fleet = open(&directory);
+    let house = House { directory, fleet };
+    assert_eq!(house.fleet.thing_of(&id).unwrap(), Some(thing("lamp-1")));
+    assert_eq!(
+        house.decide(&id, "lamp-1", Action::Connect, "lamp-1"),
+        Decision::Allow
+    );
+    assert_eq!(
+        house.decide(&id, "lamp-1", Action::Publish, "dt/lamp-1/x"),
+        Decision::Allow
+    );
+    assert_eq!(
+        house.decide(&id, "lamp-1", Action::Publish, "dt/lamp-2/x"),
+        Decision::ImplicitDeny
+    );
+}
+
+#[test]
+fn enrolment_is_all_or_nothing() {
+    let house = house();
+    let mut bad = enrolment("lamp-1");
+    bad.policies.push(named("missing"));
+    assert!(matches!(
+        house.fleet.enrol(&bad, SystemTime::now()),
+        Err(FleetError::NotFound {
+            kind: Kind::Policy,
+            ..
+        })
+    ));
+    assert!(matches!(
+        house.fleet.thing(&thing("lamp-1")),
+        Err(FleetError::NotFound { .. })
+    ));
+    assert!(house.fleet.certificates(None, 10).unwrap().items.is_empty());
+
+    house.enrol("lamp-1");
+    let again = house
+        .fleet
+        .enrol(&enrolment("lamp-1"), SystemTime::now())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        again.contains("lamp-1 exists already") && again.contains("device replace"),
+        "{again}"
+    );
+}
+
+fn password_terms(name: &str, life: Duration) -> PasswordTerms {
+    PasswordTerms {
+        thing: thing(name),
+        policies: vec![named("device-default")],
+        groups: Vec::new(),
+        attributes: BTreeMap::new(),
+        life,
+    }
+}
+
+#[test]
+fn of_many_that_use_one_password_at_once_one_is_enrolled() {
+    let house = house();
+    let now = SystemTime::now();
+    let terms = password_terms("lamp-1", Duration::from_secs(60));
+    let password = house.fleet.make_enrolment_password(&terms, now).unwrap();
+    let won = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let name = thing("lamp-1");
+                match house
+                    .fleet
+                    .enrol_with_password(&name, &password, DeviceKey::Generate, now)
+                {
+                    Ok(_) => _ = won.fetch_add(1, Ordering::Relaxed),
+                    Err(error) => assert!(matches!(error, FleetError::Password), "{error}"),
+                }
+            });
+        }
+    });
+    assert_eq!(won.into_inner(), 1);
+    let page = house.fleet.principals(&thing("lamp-1"), None, 10).unwrap();
+    assert_eq!(page.items.len(), 1);
+}
+
+#[test]
+fn a_password_ends_and_its_life_is_bounded() {
+    let house = house();
+    let now = SystemTime::now();
+    let minute = Duration::from_secs(60);
+    let make = |life| {
+        let terms = password_terms("lamp-1", life);
+        house.fleet.make_enrolment_password(&terms, now)
+    };
+    assert!(make(Duration::ZERO).is_err());
+    assert!(make(fleet::PASSWORD_LIFE_LIMIT + Duration::from_secs(1)).is_err());
+    make(fleet::PASSWORD_LIFE_LIMIT).unwrap();
+    let password = make(minute).unwrap();
+    let good = |at| {
+        house
+            .fleet
+            .check_enrolment_password(&thing("lamp-1"), &password, at)
+            .is_ok()
+    };
+    assert!(good(now) && good(now + minute - Duration::from_millis(1)));
+    assert!(!good(now + minute));
+}
+
+#[test]
+fn renewal_keeps_two_certificates_at_most_and_only_for_the_active() {
+    let house = house();
+    let now = SystemTime::now();
+    let first = house.enrol("lamp-1").certificate.id;
+    let renew = |id: &CertificateId| house.fleet.renew(id, DeviceKey::Generate, now);
+    let state = |id: &CertificateId| house.fleet.certificate(id).unwrap().status;
+    let lost = renew(&first).unwrap().certificate.id;
+    let second = renew(&first).unwrap().certificate.id;
+    assert_eq!(state(&first), CertificateStatus::Active);
+    assert_eq!(state(&lost), CertificateStatus::Revoked);
+    assert_eq!(state(&second), CertificateStatus::Active);
+    assert!(matches!(
+        renew(&lost),
+        Err(FleetError::CertificateState { .. })
+    ));
+    // Use of the lost one, or of the old one, retires nothing.
+    house.fleet.renewed(&lost, now).unwrap();
+    house.fleet.renewed(&first, now).unwrap();
+    assert_eq!(state(&first), CertificateStatus::Active);
+    house.fleet.renewed(&second, now).unwrap();
+    assert_eq!(state(&first), CertificateStatus::Inactive);
+    assert!(matches!(
+        renew(&first),
+        Err(FleetError::CertificateState { .. })
+    ));
+    let heir = |id| house.fleet.heir(id, None).unwrap();
+    let held = Heir::Certificate(second);
+    assert_eq!((heir(&first), heir(&second)), (held, held));
+    // An operator who wants the old one back gets it back, and it stays.
+    let active = CertificateStatus::Active;
+    house
+        .fleet
+        .set_certificate_status(&first, active, RevocationReason::Unspecified, now)
+        .unwrap();
+    house.fleet.renewed(&second, now).unwrap();
+    assert_eq!(state(&first), CertificateStatus::Active);
+    house.fleet.decommission(&thing("lamp-1"), now).unwrap();
+    assert!(matches!(renew(&second), Err(FleetError::NotFound { .. })));
+}
+
+#[test]
+fn replace_keeps_groups_and_policies_and_the_old_certificate_leaves_nothing() {
+    let house = house();
+    let now = SystemTime::now();
+    let old = house.enrol("lamp-1").certificate.id;
+    let group = house.group("hall");
+    house.fleet.add_to_group(&group, &thing("lamp-1")).unwrap();
+    let new = house
+        .fleet
+        .replace(&thing("lamp-1"), DeviceKey::Generate, now)
+        .unwrap()
+        .certificate
+        .id;
+    assert!(!house.fleet.standing(&old).unwrap().now().is_active(now));
+    assert!(house.fleet.standing(&new).unwrap().now().is_active(now));
+    assert_eq!(
+        house.decide(&new, "lamp-1", Action::Publish, "dt/lamp-1/x"),
+        Decision::Allow
+    );
+    assert_eq!(house.fleet.groups_of(&thing("lamp-1")).unwrap(), [group]);
+    let heir = |id| house.fleet.heir(id, None).unwrap();
+    assert_eq!(
+        (heir(&old), heir(&new)),
+        (Heir::Nobody, Heir::Certificate(new))
+    );
+}
+
+/// Policies can ask by which way a certificate came in; a renewed one came by the way of the one before.
+#[test]
+fn the_way_in_is_noted_and_renewal_keeps_it() {
+    let house = house();
+    let now = SystemTime::now();
+    let way = |id: &CertificateId| {
+        let standing = house.fleet.standing(id).unwrap().now();
+        standing
+            .certificate
+            .enrolled_by
+            .as_deref()
+            .map(str::to_owned)
+    };
+    let by_hand = house.enrol("lamp-1").certificate.id;
+    assert_eq!(way(&by_hand).as_deref(), Some("operator"));
+    let (minted, ..) = house.fleet.create_keys_and_certificate(true, now).unwrap();
+    assert_eq!(way(&minted.id).as_deref(), Some("operator"));
+    let terms = password_terms("lamp-2", Duration::from_secs(60));
+    let password = house.fleet.make_enrolment_password(&terms, now).unwrap();
+    let by_password = house
+        .fleet
+        .enrol_with_password(&thing("lamp-2"), &password, DeviceKey::Generate, now)
+        .unwrap();
+    assert_eq!(way(&by_password.certificate.id).as_deref(), Some("est"));
+    let renewed = house
+        .fleet
+        .renew(&by_password.certificate.id, DeviceKey::Generate, now)
+        .unwrap();
+    assert_eq!(way(&renewed.certificate.id).as_deref(), Some("est"));
+    let replaced = house
+        .fleet
+        .replace(&thing("lamp-2"), DeviceKey::Generate, now)
+        .unwrap();
+    assert_eq!(way(&replaced.certificate.id).as_deref(), Some("operator"));
+}

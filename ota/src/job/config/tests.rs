@@ -1,0 +1,148 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn config(value: Value) -> JobConfig {
+    serde_json::from_value(value).unwrap()
+}
+
+fn scheduled(value: Value) -> JobConfig {
+    config(json!({"schedulingConfig": value}))
+}
+
+#[test]
+fn a_rate_counts_any_sixty_seconds() {
+    let config = config(json!({"jobExecutionsRolloutConfig": {"maximumPerMinute": 5}}));
+    let room = |now, recent: &[(u64, u32)]| config.room(now, 0, 0, recent).unwrap();
+    assert_eq!(room(100, &[]), (5, None));
+    assert_eq!(room(100, &[(60, 3)]), (2, None));
+    assert_eq!(room(100, &[(50, 3), (60, 2)]), (0, Some(110)));
+    assert_eq!(room(110, &[(50, 3), (60, 2)]), (3, None));
+}
+
+#[test]
+fn an_exponential_rate_grows_with_what_is_counted() {
+    let rate = |criteria: Value| {
+        config(json!({"jobExecutionsRolloutConfig": {"exponentialRate": {
+            "baseRatePerMinute": 50, "incrementFactor": 2.0, "rateIncreaseCriteria": criteria}}}))
+    };
+    let told = rate(json!({"numberOfNotifiedThings": 1000}));
+    let room = |notified| told.room(0, notified, 0, &[]).unwrap().0;
+    assert_eq!(
+        [room(0), room(999), room(1000), room(3000), room(90_000)],
+        [50, 50, 100, 400, 1000]
+    );
+    let done = rate(json!({"numberOfSucceededThings": 10}));
+    assert_eq!(done.room(0, 5000, 10, &[]).unwrap().0, 100);
+    assert!(rate(json!({})).check(0).is_err());
+    assert!(told.check(0).is_ok());
+}
+
+#[test]
+fn windows_are_awss_cron_lines() {
+    // 1 January 1970 was a Thursday.
+    for line in [
+        "cron(0 18 ? * THU *)",
+        "cron(0 18 * * 5 *)",
+        "0 18 ? 1-12 2-6 *",
+    ] {
+        let config = scheduled(
+            json!({"maintenanceWindows": [{"startTime": line, "durationInMinutes": 60}]}),
+        );
+        config.check(0).unwrap();
+        assert_eq!(
+            config.room(17 * 3600, 0, 0, &[]).unwrap(),
+            (0, Some(18 * 3600)),
+            "{line}"
+        );
+        assert_eq!(
+            config.room(18 * 3600 + 3599, 0, 0, &[]).unwrap().0,
+            usize::MAX,
+            "{line}"
+        );
+        assert_eq!(config.room(19 * 3600, 0, 0, &[]).unwrap().0, 0, "{line}");
+    }
+    for bad in [
+        "cron(0 18 ? * THU)",
+        "cron(0 18 ? * 8 *)",
+        "cron(0 18 ? * 2#1 *)",
+        "cron(0 18 ? * * 2027)",
+        "",
+        "cron(0 0 31 4 ? *)",
+    ] {
+        let config =
+            scheduled(json!({"maintenanceWindows": [{"startTime": bad, "durationInMinutes": 60}]}));
+        assert!(config.check(0).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn times_are_utc_and_the_end_comes_after_the_start() {
+    let config = scheduled(
+        json!({"startTime": "1970-01-02 00:00", "endTime": "1970-01-03T00:00:00Z", "endBehavior": "CANCEL"}),
+    );
+    config.check(0).unwrap();
+    assert_eq!(config.times().unwrap(), (Some(86_400), Some(172_800)));
+    assert_eq!(config.end_behavior(), EndBehavior::Cancel);
+    for bad in [
+        json!({"startTime": "noon"}),
+        json!({"endBehavior": "CANCEL"}),
+        json!({"startTime": "1970-01-02 00:00", "endTime": "1970-01-02 00:00"}),
+    ] {
+        assert!(scheduled(bad.clone()).check(0).is_err(), "{bad}");
+    }
+    assert!(config.check(172_800).is_err(), "over before it begins");
+}
+
+#[test]
+fn an_abort_needs_enough_and_its_share() {
+    let abort = |kind: &str| {
+        config(json!({"abortConfig": {"criteriaList": [
+            {"failureType": kind, "action": "CANCEL", "thresholdPercentage": 12.5, "minNumberOfExecutedThings": 8}]}}))
+    };
+    let ends = |succeeded, failed, timed_out| Ends {
+        succeeded,
+        failed,
+        timed_out,
+        rejected: 0,
+        ..Ends::default()
+    };
+    assert!(
+        abort("FAILED")
+            .aborts(&ends(7, 1, 0))
+            .unwrap()
+            .contains("1 of 8")
+    );
+    assert_eq!(abort("FAILED").aborts(&ends(6, 1, 0)), None, "too few");
+    assert_eq!(
+        abort("FAILED").aborts(&ends(8, 1, 0)),
+        None,
+        "below the share"
+    );
+    assert_eq!(
+        abort("FAILED").aborts(&ends(4, 0, 4)),
+        None,
+        "other failures"
+    );
+    assert!(abort("ALL").aborts(&ends(4, 0, 4)).is_some());
+    assert_eq!(
+        abort("ALL").aborts(&ends(8, 0, 0)),
+        None,
+        "no failure never aborts"
+    );
+}
+
+#[test]
+fn retries_are_by_kind_and_never_for_what_was_rejected() {
+    let config = config(json!({"jobExecutionsRetryConfig": {"criteriaList": [
+        {"failureType": "FAILED", "numberOfRetries": 2}, {"failureType": "ALL", "numberOfRetries": 1}]}}));
+    config.check(0).unwrap();
+    let retries = [
+        ExecutionStatus::Failed,
+        ExecutionStatus::TimedOut,
+        ExecutionStatus::Rejected,
+        ExecutionStatus::Succeeded,
+    ]
+    .map(|status| config.retries(status));
+    assert_eq!(retries, [2, 1, 0, 0]);
+}
