@@ -18,6 +18,7 @@ use super::bounds::Bounds;
 use super::clock::Clock;
 use super::durable::Durable;
 use super::endings::Endings;
+use super::exits;
 use super::groups::Groups;
 use super::hub::Hub;
 use super::janitor::{self, Deadlines};
@@ -181,6 +182,7 @@ impl Broker {
             let (core, stop, thread) =
                 start_core(number, Arc::clone(counters)).map_err(BrokerError::Start)?;
             core.handle.spawn(pace::moderate(Arc::clone(&self.hub)));
+            core.handle.spawn(exits::attend());
             cores.push(core);
             threads.push((stop, thread));
         }

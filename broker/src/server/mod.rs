@@ -8,6 +8,7 @@ mod connection;
 mod delivery;
 mod durable;
 mod endings;
+mod exits;
 mod groups;
 mod hub;
 mod identity;

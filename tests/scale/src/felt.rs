@@ -295,7 +295,8 @@ fn one(
         _ => enrol_all(fleet, &kind, sessions, &["own"], Some(&group))?,
     };
     let stop = Arc::new(AtomicBool::new(false));
-    let listening = listen(server, &hit, others)?;
+    // Apart, so that the others' stall is not what those who are hit have to do.
+    let listening = [listen(server, &hit)?, listen(server, others)?];
     // In turn, so that at each moment some of both are told something.
     let topic = |device: &Device| format!("cmd/{}", device.thing);
     let both = hit.iter().zip(others);
@@ -344,7 +345,9 @@ fn one(
         .unwrap_or(answered);
     let figures = figures(&hit, others, &lock(&commits), (began, answered, ended))?;
     // The others' sessions are opened anew for the next way.
-    listening.shutdown_background();
+    for runtime in listening {
+        runtime.shutdown_background();
+    }
     for other in others {
         *lock(&other.heard) = Heard::default();
     }
@@ -356,18 +359,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Connects all of them, and notes what they are told on a thread of its own.
-fn listen(
-    server: &Server,
-    hit: &[Device],
-    others: &[Device],
-) -> anyhow::Result<tokio::runtime::Runtime> {
+fn listen(server: &Server, devices: &[Device]) -> anyhow::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("devices")
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        for device in hit.iter().chain(others) {
+        for device in devices {
             let filter = format!("cmd/{}", device.thing);
             let session = Session::open(
                 server.at,

@@ -38,6 +38,7 @@ use self::timer::Timer;
 #[cfg(feature = "simulate")]
 pub use self::warm::Warm;
 use super::delivery::Judge;
+use super::exits;
 use super::groups::Shared;
 use super::hub::Hub;
 use super::identity::Identity;
@@ -135,6 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// connection is as small as the connection itself.
     pub(crate) async fn run(mut self: Box<Self>) {
         let end = poll_fn(|cx| self.poll(cx)).await;
+        exits::turn().await;
         Box::pin(self.finish(end)).await;
     }
 
