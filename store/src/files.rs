@@ -1,9 +1,12 @@
 //! Whole files, written so that a reader and a crash see the old content or the new, never a part.
 
 use std::fs::{self, File, Permissions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
 
 use crate::error::StoreError;
 
@@ -48,11 +51,13 @@ fn write(path: &Path, bytes: &[u8], mode: u32, parent_mode: u32) -> Result<(), S
     let io = |what| move |e| StoreError::io(what, path, e);
     // The temporary file is made 0600 from its first byte and renamed over the target, so a secret
     // is at no moment readable by others, and a symbolic link at `path` is replaced, not followed.
-    let mut file = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .permissions(Permissions::from_mode(0o600))
-        .tempfile_in(parent)
-        .map_err(io("write"))?;
+    let make = || {
+        tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .permissions(Permissions::from_mode(0o600))
+            .tempfile_in(parent)
+    };
+    let mut file = patiently(make).map_err(io("write"))?;
     file.write_all(bytes).map_err(io("write"))?;
     // Set apart from creation, where the umask would have its say.
     file.as_file()
@@ -83,9 +88,34 @@ pub(crate) fn create_directory(path: &Path, mode: u32) -> Result<(), StoreError>
     }
 }
 
+/// How long what the system has no file descriptor for is tried again, and how often.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Opens something, again and again while there is no file descriptor left for it: that passes, and nothing has been done
+/// yet. A commit that gave up for it would end all changes until the next start.
+pub(crate) fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match open() {
+            Err(error) if lacks_descriptors(&error) && Instant::now() < until => {
+                std::thread::sleep(PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn lacks_descriptors(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
+}
+
 /// Makes the entries of a directory (creations, renames, removals) durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
+    patiently(|| File::open(path))
         .and_then(|directory| directory.sync_all())
         .map_err(|e| StoreError::io("sync the directory", path, e))
 }
@@ -101,6 +131,21 @@ fn parent(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_lacks_a_descriptor_is_tried_again() {
+        let tries = |errno: Errno| {
+            let mut tries = 0;
+            let outcome = patiently(|| {
+                tries += 1;
+                if tries < 4 { Err(errno.into()) } else { Ok(()) }
+            });
+            (tries, outcome.is_ok())
+        };
+        assert_eq!(tries(Errno::MFILE), (4, true));
+        assert_eq!(tries(Errno::NFILE), (4, true));
+        assert_eq!(tries(Errno::NOSPC), (1, false));
+    }
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777

@@ -3,7 +3,7 @@
 //! that waits leads: it flushes for all that were applied before, while the next group gathers.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,6 +26,7 @@ pub(super) struct Commit {
     /// The database file itself, to sync it for real: sled's flush is `sync_file_range`, which
     /// does not empty the disk's cache nor write the file's length.
     file: File,
+    path: PathBuf,
     /// Only the leader takes it.
     spilled: Mutex<Spilled>,
     /// Only the leader takes it, and who closes.
@@ -47,13 +48,13 @@ struct State {
 impl Commit {
     pub(super) fn new(
         db: sled::Db,
-        path: &Path,
+        database: &Path,
         revision: u64,
         mark: Mark,
         redo: Redo,
     ) -> Result<Commit, StoreError> {
-        let file = path.join("db");
-        let file = File::open(&file).map_err(|e| StoreError::io("open", &file, e))?;
+        let path = database.join("db");
+        let file = File::open(&path).map_err(|e| StoreError::io("open", &path, e))?;
         Ok(Commit {
             applying: Mutex::new(revision),
             state: Mutex::new(State {
@@ -64,8 +65,9 @@ impl Commit {
             }),
             changed: Condvar::new(),
             durable: AtomicU64::new(revision),
+            spilled: Mutex::new(Spilled::new(database)),
+            path,
             file,
-            spilled: Mutex::new(Spilled::new(path)),
             mark: Mutex::new(mark),
             window: Window::default(),
             redo,
@@ -141,8 +143,21 @@ impl Commit {
                     reason: reason.clone(),
                 });
             }
-            // A deletion is told before it is applied, so a reader can be here first.
-            if state.leading || state.applied < revision {
+            if state.applied < revision {
+                // It is being applied, or a deletion was told before it is. After the turn it has been, or failed.
+                drop(state);
+                let applied = *self.applying.lock();
+                state = self.state.lock();
+                if applied < revision && state.failed.is_none() {
+                    return Err(StoreError::Damaged {
+                        file: self.path.clone(),
+                        offset: 0,
+                        reason: "a row has a revision that no change ever had",
+                    });
+                }
+                continue;
+            }
+            if state.leading {
                 self.changed.wait(&mut state);
                 continue;
             }
@@ -171,7 +186,7 @@ impl Commit {
         self.spilled.lock().sync()?;
         self.file
             .sync_data()
-            .map_err(|e| StoreError::io("sync", Path::new("the database"), e))
+            .map_err(|e| StoreError::io("sync", &self.path, e))
     }
 
     /// At the end: what is durable now is what the next start must find.

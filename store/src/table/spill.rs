@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
-use crate::files::sync_directory;
+use crate::files::{patiently, sync_directory};
 
 /// The files beside a database, and which of them are durable.
 pub(super) struct Spilled {
@@ -29,7 +29,7 @@ impl Spilled {
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
         let list = |e| StoreError::io("list", &self.directory, e);
         let mut present = HashSet::new();
-        for entry in fs::read_dir(&self.directory).map_err(list)? {
+        for entry in patiently(|| fs::read_dir(&self.directory)).map_err(list)? {
             let entry = entry.map_err(list)?;
             let name = entry.file_name();
             let Some(number) = name.to_str().and_then(|name| name.parse::<i64>().ok()) else {
@@ -51,7 +51,7 @@ impl Spilled {
 
 /// False where the file is gone: sled has replaced it meanwhile.
 fn sync_file(path: &Path) -> Result<bool, StoreError> {
-    let synced: io::Result<()> = File::open(path).and_then(|file| file.sync_data());
+    let synced: io::Result<()> = patiently(|| File::open(path)).and_then(|file| file.sync_data());
     match synced {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),

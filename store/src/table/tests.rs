@@ -427,3 +427,26 @@ proptest! {
         prop_assert_eq!(table.scan(&prefix, Some(&after), limit).unwrap(), expected);
     }
 }
+
+#[test]
+fn a_row_of_a_revision_that_was_never_given_out_is_an_error_and_no_endless_wait() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let later = Store::open(other.path()).unwrap().table("t").unwrap();
+    for _ in 0..9 {
+        later.batch(&[put("k", b"", Expect::Any)]).unwrap();
+    }
+    let table = Store::open(dir.path()).unwrap().table("t").unwrap();
+    table.batch(&[put("a", b"", Expect::Any)]).unwrap();
+    for pair in &later.opened.tree {
+        let (key, bytes) = pair.unwrap();
+        if key != HEAD_KEY {
+            table.opened.tree.insert(key, bytes).unwrap();
+        }
+    }
+    let damaged = |error| matches!(error, Some(StoreError::Damaged { .. }));
+    assert!(damaged(table.get("k").err()));
+    assert!(damaged(table.scan("", None, 9).err()));
+    // The others can be read and written as before.
+    assert_eq!(table.get("a").unwrap().unwrap().revision, 1);
+    assert_eq!(table.batch(&[put("b", b"", Expect::Absent)]).unwrap(), 2);
+}
