@@ -21,11 +21,12 @@ use crate::rooms::Rooms;
 use crate::{ControlError, Endpoints, Operators, dispatch, est, firmware, plain, upload};
 
 /// Connections of the HTTPS listener: operators, and devices that fetch firmware.
-const HTTPS_BOUNDS: Bounds = Bounds {
+pub(crate) const HTTPS_BOUNDS: Bounds = Bounds {
     max_connections: 8192,
     max_operators: 256,
     max_of_one: 32,
     max_strangers: 2048,
+    max_handshakes: 512,
     idle: Duration::from_secs(60),
 };
 /// Connections of the plain listener, which answers at once or not at all.
@@ -34,6 +35,7 @@ const HTTP_BOUNDS: Bounds = Bounds {
     max_operators: 0,
     max_of_one: 0,
     max_strangers: 1024,
+    max_handshakes: 0,
     idle: Duration::from_secs(10),
 };
 /// Threads for what blocks: the registry, the disk, the signing of lists.
@@ -69,6 +71,9 @@ pub struct ControlParts {
     pub http: TcpListener,
     /// TLS of the HTTPS listener; a client certificate is asked for, not required.
     pub tls: Arc<ServerConfig>,
+    /// File descriptors that both listeners may hold at once, for connections and what is sent over them. With fewer than
+    /// [`Control::descriptors_wanted`] all their bounds are smaller.
+    pub descriptors: usize,
 }
 
 /// The running HTTPS face. Dropping it stops it without waiting.
@@ -79,6 +84,12 @@ pub struct Control {
 }
 
 impl Control {
+    /// File descriptors that the listeners hold with all that their bounds allow.
+    #[must_use]
+    pub const fn descriptors_wanted() -> usize {
+        HTTPS_BOUNDS.descriptors() + HTTP_BOUNDS.descriptors()
+    }
+
     /// Starts both listeners on a thread of their own; both accept when this returns.
     ///
     /// # Errors
@@ -162,14 +173,14 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
             router: dispatch::router(&rooms)
                 .merge(firmware::router(&rooms))
                 .merge(est::router(&rooms)),
-            bounds: HTTPS_BOUNDS,
+            bounds: HTTPS_BOUNDS.within(parts.descriptors),
             registry: Some(registry),
         },
         Listener {
             socket: socket(parts.http)?,
             tls: None,
             router: plain,
-            bounds: HTTP_BOUNDS,
+            bounds: HTTP_BOUNDS.within(parts.descriptors),
             registry: None,
         },
     ])

@@ -28,8 +28,6 @@ use crate::pace::Paced;
 use crate::peer::{Peer, PeerCertificate, Proof};
 use crate::places::Places;
 
-/// Handshakes under way at once on one listener.
-const MAX_HANDSHAKES: usize = 512;
 /// Longest a handshake may take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest the head of a request may take.
@@ -53,8 +51,38 @@ pub(crate) struct Bounds {
     /// Connections of peers without one. Whoever comes beyond them gets the place of the one that has been there longest:
     /// anybody can fill these.
     pub(crate) max_strangers: usize,
+    /// Handshakes under way at once.
+    pub(crate) max_handshakes: usize,
     /// Longest silence on a connection.
     pub(crate) idle: Duration,
+}
+
+impl Bounds {
+    /// File descriptors that connections take at most: a device's may have a file that it downloads beside it, and where
+    /// one waits for a seat others stand in line.
+    pub(crate) const fn descriptors(&self) -> usize {
+        let seats = self.max_strangers + self.max_handshakes;
+        2 * self.max_connections + self.max_operators + seats * broker::tls::LOBBY_PER_SEAT
+    }
+
+    /// The same in proportion, where this listener's part of `descriptors` is less than it would take; so that what anybody
+    /// opens here leaves the server what it needs to write what it knows.
+    pub(crate) fn within(self, descriptors: usize) -> Self {
+        let wanted = crate::Control::descriptors_wanted();
+        let part = |bound: usize| match bound {
+            0 => 0,
+            _ if descriptors >= wanted => bound,
+            _ => (bound * descriptors / wanted).max(1),
+        };
+        Self {
+            max_connections: part(self.max_connections),
+            max_operators: part(self.max_operators),
+            max_of_one: self.max_of_one.min(part(self.max_connections)),
+            max_strangers: part(self.max_strangers),
+            max_handshakes: part(self.max_handshakes),
+            idle: self.idle,
+        }
+    }
 }
 
 /// One listening socket and what it serves.
@@ -86,7 +114,7 @@ impl Listener {
         } = self.bounds;
         let devices = Places::new(max_connections, max_of_one);
         let operators = Places::new(max_operators, max_of_one);
-        let handshakes = Lobby::new(MAX_HANDSHAKES, "handshakes of HTTP");
+        let handshakes = Lobby::new(self.bounds.max_handshakes, "handshakes of HTTP");
         let strangers = Lobby::new(
             self.bounds.max_strangers,
             "HTTP connections without a certificate",
@@ -407,6 +435,7 @@ mod tests {
                 max_connections: 0,
                 max_operators: 1,
                 max_of_one: 1,
+                max_handshakes: 512,
                 max_strangers: 1,
                 idle: Duration::from_secs(60),
             },
@@ -429,6 +458,21 @@ mod tests {
         // A reset says as much as an end.
         let _ = stream.read_to_string(&mut text).await;
         text
+    }
+
+    #[test]
+    fn bounds_are_smaller_in_proportion_where_descriptors_are_few() {
+        let (wanted, bounds) = (
+            crate::Control::descriptors_wanted(),
+            crate::control::HTTPS_BOUNDS,
+        );
+        assert_eq!(bounds.within(wanted).descriptors(), bounds.descriptors());
+        for part in [2, 7, 50] {
+            assert!(bounds.within(wanted / part).descriptors() <= bounds.descriptors() / part);
+        }
+        // However few: somebody can come.
+        let least = bounds.within(1);
+        assert!(least.max_operators == 1 && least.max_strangers == 1 && least.max_of_one == 1);
     }
 
     #[tokio::test]

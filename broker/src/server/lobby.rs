@@ -37,6 +37,9 @@ const SPEAKING: Duration = Duration::from_secs(5);
 /// How many may stand in line for each seat.
 const IN_LINE_PER_SEAT: usize = 8;
 
+/// Connections in a lobby at most for each of its seats: who has it, and who stands in line.
+pub const LOBBY_PER_SEAT: usize = 1 + IN_LINE_PER_SEAT;
+
 /// See the module.
 pub struct Lobby {
     /// What connections do there, for the log.

@@ -18,7 +18,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use super::client_verifier::WithOutside;
-pub use super::lobby::{Admission, Lobby, Seat};
+pub use super::lobby::{Admission, LOBBY_PER_SEAT, Lobby, Seat};
 use super::refusal::Named;
 pub use super::refusal::explain;
 pub use super::sampler::Sampler;

@@ -1,11 +1,11 @@
 //! `muster serve`: opens the rooms from the bottom up, wires them, says `ready`, and closes them from the top down.
 
 mod account;
+mod descriptors;
 mod events;
 mod hook;
 mod identity;
 mod keys;
-mod limits;
 mod listen;
 mod log;
 mod reserved;
@@ -18,6 +18,7 @@ use anyhow::Context as _;
 use broker::{Broker, BrokerParts, Listeners};
 use ca::{Authority, AuthorityConfig, BlockedKeys};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators};
+use descriptors::Descriptors;
 use events::Events;
 use fleet::{
     Fleet, RevocationFaces,
@@ -55,9 +56,9 @@ pub(crate) fn run(global: &Global, flags: cli::Serve) -> anyhow::Result<ExitCode
 fn serve(global: &Global, flags: cli::Serve) -> anyhow::Result<ExitCode> {
     let settings = Settings::resolve(flags)?;
     let signals = signals::Signals::listen()?;
-    limits::raise_open_files(settings.limits.connections);
+    let descriptors = Descriptors::raise(settings.limits.connections);
     let sockets = Sockets::bind(&settings)?;
-    let server = Server::open(&global.data, &settings, sockets)?;
+    let server = Server::open(&global.data, &settings, descriptors, sockets)?;
     server.announce(&global.data)?;
     signals.wait()?;
     server.drain(&global.data)
@@ -75,7 +76,12 @@ struct Server {
 }
 
 impl Server {
-    fn open(data: &Path, settings: &Settings, sockets: Sockets) -> anyhow::Result<Self> {
+    fn open(
+        data: &Path,
+        settings: &Settings,
+        descriptors: Descriptors,
+        sockets: Sockets,
+    ) -> anyhow::Result<Self> {
         let now = SystemTime::now();
         // Written when the first start has come so far as to say `ready`.
         let first_start = !run_file::was_written(data);
@@ -149,7 +155,7 @@ impl Server {
             fleet: fleet.clone(),
             journal,
             replay,
-            limits: settings.limits.clone(),
+            limits: descriptors.hold(settings.limits.clone()),
             aws: settings.aws,
             lost_subscription: settings.lost_subscription,
         })?;
@@ -222,6 +228,7 @@ impl Server {
             https: sockets.https.0,
             http: sockets.http.0,
             tls: tls.https,
+            descriptors: descriptors.web,
         })?;
         Ok(Server {
             store,

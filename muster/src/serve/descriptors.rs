@@ -1,0 +1,103 @@
+//! What the operating system lets the server have, and who gets what of it.
+
+use broker::{Limits, tls::LOBBY_PER_SEAT};
+use control::Control;
+
+/// File descriptors for what is none of a connection's: store, listeners, runtimes, files that are written anew. They are
+/// kept back from connections, which strangers open as they like: a revocation must find one.
+const OF_ITS_OWN: usize = 256;
+/// The least that HTTPS and HTTP get, however many devices may be connected.
+const WEB_MIN: usize = 256;
+/// Of what connections may have, the part that HTTPS and HTTP get at least.
+const WEB_PART: usize = 32;
+
+/// How the descriptors are shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Descriptors {
+    /// Connections of MQTT and WebSocket, handshakes among them.
+    connections: usize,
+    /// All that the HTTPS and the HTTP listener hold.
+    pub(super) web: usize,
+}
+
+impl Descriptors {
+    /// Raises the soft limit on open files to the hard one and shares it out; says so where it is less than is wanted.
+    pub(super) fn raise(connections: usize) -> Self {
+        let limit = match rlimit::increase_nofile_limit(u64::MAX) {
+            Ok(limit) => limit,
+            Err(error) => {
+                tracing::warn!(%error, "the limit on open files could not be raised");
+                // What it is; the least that a system has where even that cannot be told.
+                rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(1024, |(soft, _)| soft)
+            }
+        };
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let shared = Self::shared(limit, connections, Control::descriptors_wanted());
+        if shared.connections < connections {
+            tracing::info!(
+                limit,
+                "open files allow {} connections, and {} for HTTPS and HTTP; raise the hard limit for more (LimitNOFILE)",
+                shared.connections,
+                shared.web
+            );
+        }
+        shared
+    }
+
+    fn shared(limit: usize, connections: usize, web: usize) -> Self {
+        let room = limit - OF_ITS_OWN.min(limit / 4);
+        let least = WEB_MIN.max(room / WEB_PART).min(room / 3);
+        let web = room
+            .saturating_sub(connections)
+            .clamp(least, web.max(least));
+        Self {
+            connections: connections.min(room - web),
+            web,
+        }
+    }
+
+    /// The limits of a broker that has its part: no more connections, and no more of them in a handshake or in line for one
+    /// than half, so that they do not take the places of devices.
+    pub(super) fn hold(self, mut limits: Limits) -> Limits {
+        let seats = self.connections / (2 * LOBBY_PER_SEAT);
+        limits.handshakes_in_flight = limits.handshakes_in_flight.min(seats.max(1));
+        limits.connections = self.connections;
+        limits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_never_get_what_the_server_needs_for_itself() {
+        for limit in [16, 64, 1024, 4096, 20_000, 1_048_576, usize::MAX] {
+            for connections in [1, 100, 19_000, 100_000, 1_000_000] {
+                let Descriptors {
+                    connections: got,
+                    web,
+                } = Descriptors::shared(limit, connections, 40_000);
+                let own = limit - got - web;
+                assert!(own >= OF_ITS_OWN.min(limit / 4), "{limit} {connections}");
+                assert!(got >= 1 && web >= 1 && got <= connections);
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_room_gets_all_that_is_wanted_and_a_small_limit_is_for_devices_mostly() {
+        let shared = |limit| Descriptors::shared(limit, 100_000, 40_000);
+        let of = |connections, web| Descriptors { connections, web };
+        assert_eq!(shared(1_048_576), of(100_000, 40_000));
+        assert_eq!(shared(20_000), of(19_127, 617));
+        assert_eq!(shared(1_024), of(512, 256));
+    }
+
+    #[test]
+    fn those_who_shake_hands_leave_half_of_the_places() {
+        let limits = Descriptors::shared(1_024, 100_000, 40_000).hold(Limits::default());
+        assert_eq!(limits.connections, 512);
+        assert!(limits.handshakes_in_flight * LOBBY_PER_SEAT <= 256);
+    }
+}
