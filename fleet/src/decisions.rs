@@ -1,17 +1,19 @@
 //! What principals were seen to do, and whether they were allowed: for simulations of a change and
 //! for the least policy.
 //!
-//! A connection tells of a decision when it makes it anew, not of each message by it. What is told
-//! is summed up in memory and written down by a thread of its own every few seconds; a crash loses
-//! those. Of one principal so many different topics are kept; what lies beyond is summed up by the
-//! first two levels.
+//! A connection tells of a decision when it makes it anew, and now and then how often it went by it since. What is told
+//! is summed up in memory and written down by a thread of its own: what is new every few seconds, how often it was done
+//! again every hour, and all of it before it is read. A crash loses what was not written. Of each action of a principal so many different topics are kept; what lies beyond is summed up behind the
+//! level that is the name of its thing, so that it still says whose it is, or by the first two levels. What cannot be
+//! summed up is counted.
 
-use crate::{Fleet, FleetError, Standing};
+use crate::{Fleet, FleetError, Standing, ThingName};
 use ca::CertificateId;
 use parking_lot::Mutex;
 use policy::Action;
 use serde::{Deserialize, Serialize};
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
@@ -24,12 +26,16 @@ use std::{
 use store::{Expect, Store, StoreError, Stored, Table, Write};
 
 const TABLE: &str = "decisions";
-/// How often what was told is written down.
+/// How often what was told is written down,
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
+/// and at which of these times also what is known already and was only done again: most of what devices do is.
+const COUNTS_EVERY: u32 = 720;
 /// Different decisions that wait in memory; what is told beyond is dropped and counted.
 const WAITING_ITEMS: usize = 100_000;
-/// Different topics kept of one principal before they are summed up.
-const PER_PRINCIPAL_ITEMS: usize = 256;
+/// Different topics kept of an action of one principal before they are summed up,
+const EXACT_ITEMS: usize = 256;
+/// and of such sums.
+const SUMMED_ITEMS: usize = 64;
 /// Bytes of the longest topic kept.
 const NAME_MAX_BYTES: usize = 512;
 /// Rows written at once.
@@ -40,7 +46,7 @@ const PAGE_ITEMS: usize = 5_000;
 /// Decisions of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// How often it was decided anew.
+    /// How often it was done or tried.
     pub count: u64,
     /// The first time, in seconds since 1970.
     pub first: u64,
@@ -64,7 +70,25 @@ pub struct Recorded {
     pub tally: Tally,
 }
 
-type Waiting = BTreeMap<(CertificateId, &'static str, Box<str>), Tally>;
+/// All that is known of what a principal was seen to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// What is kept, by action and name.
+    pub seen: Vec<Recorded>,
+    /// How often something was done whose topic is not among them, because there were too many.
+    pub left_out: u64,
+}
+
+type Waiting = BTreeMap<(CertificateId, &'static str, Box<str>), Told>;
+
+/// What was told of one decision.
+struct Told {
+    tally: Tally,
+    /// The principal's thing.
+    thing: Option<ThingName>,
+    /// Whether it was decided, or gone by again.
+    anew: bool,
+}
 
 pub(crate) struct Decisions {
     notes: Arc<Notes>,
@@ -87,7 +111,10 @@ impl Drop for Decisions {
 struct Notes {
     table: Table,
     on: AtomicBool,
+    /// Decided anew.
     waiting: Mutex<Waiting>,
+    /// Gone by again.
+    again: Mutex<Waiting>,
     /// One writes at a time.
     writing: Mutex<()>,
     dropped: AtomicU64,
@@ -99,6 +126,7 @@ impl Decisions {
             table: store.table(TABLE)?,
             on: AtomicBool::new(true),
             waiting: Mutex::default(),
+            again: Mutex::default(),
             writing: Mutex::default(),
             dropped: AtomicU64::new(0),
         });
@@ -117,70 +145,70 @@ impl Decisions {
 }
 
 fn write(notes: &Notes, ended: &Receiver<()>) {
-    loop {
-        let waited = ended.recv_timeout(FLUSH_EVERY);
-        if let Err(error) = notes.flush() {
+    for time in 1_u32.. {
+        let ends = ended.recv_timeout(FLUSH_EVERY) != Err(RecvTimeoutError::Timeout);
+        let all = ends
+            || time.is_multiple_of(COUNTS_EVERY)
+            || notes.again.lock().len() > WAITING_ITEMS / 2;
+        if let Err(error) = notes.flush(all) {
             tracing::debug!(%error, "decisions are not written down");
         }
-        if waited != Err(RecvTimeoutError::Timeout) {
+        if ends {
             return;
         }
     }
 }
 
 impl Notes {
-    fn note(&self, id: &CertificateId, action: Action, name: &str, allowed: bool, now: u64) {
+    fn note(&self, id: &CertificateId, action: Action, name: &str, told: Told) {
         if !self.on.load(Ordering::Relaxed) || name.len() > NAME_MAX_BYTES {
             return;
         }
-        let mut waiting = self.waiting.lock();
+        let of = if told.anew {
+            &self.waiting
+        } else {
+            &self.again
+        };
+        let mut waiting = of.lock();
         let full = waiting.len() >= WAITING_ITEMS;
         let key = (*id, action.name(), Box::from(name));
         match waiting.get_mut(&key) {
-            Some(tally) => tally.again(1, now, allowed),
+            Some(known) => known.tally.join(&told.tally),
             None if full => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
             None => {
-                let tally = Tally {
-                    count: 1,
-                    first: now,
-                    last: now,
-                    allowed,
-                };
-                waiting.insert(key, tally);
+                waiting.insert(key, told);
             }
         }
     }
 
-    fn flush(&self) -> Result<(), StoreError> {
+    /// Writes down what was decided anew, or all.
+    fn flush(&self, all: bool) -> Result<(), StoreError> {
         let _one = self.writing.lock();
-        let waiting = std::mem::take(&mut *self.waiting.lock());
-        let mut rows: BTreeMap<String, Tally> = BTreeMap::new();
-        let mut known: Option<(CertificateId, BTreeSet<String>)> = None;
-        for ((id, action, name), tally) in waiting {
-            let prefix = of_principal(&id);
-            if known.as_ref().is_none_or(|(of, _)| *of != id) {
-                let kept = self.table.scan(&prefix, None, 2 * PER_PRINCIPAL_ITEMS)?;
-                known = Some((id, kept.into_iter().map(|(key, _)| key).collect()));
-            }
-            let Some((_, keys)) = &mut known else {
-                continue;
-            };
-            let mut key = format!("{prefix}{action}/{name}");
-            if keys.len() >= PER_PRINCIPAL_ITEMS && !keys.contains(&key) {
-                let summed = action == "Subscribe" || action == "Connect";
-                let Some(above) = above(&name).filter(|_| !summed) else {
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                };
-                key = format!("{prefix}{action}/{above}");
-                if keys.len() >= 2 * PER_PRINCIPAL_ITEMS && !keys.contains(&key) {
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
-                    continue;
+        let mut waiting = std::mem::take(&mut *self.waiting.lock());
+        if all {
+            for (key, told) in std::mem::take(&mut *self.again.lock()) {
+                match waiting.get_mut(&key) {
+                    Some(known) => known.tally.join(&told.tally),
+                    None => drop(waiting.insert(key, told)),
                 }
             }
-            keys.insert(key.clone());
+        }
+        let mut rows: BTreeMap<String, Tally> = BTreeMap::new();
+        let mut known: Option<(String, Kept)> = None;
+        for ((id, action, name), told) in waiting {
+            let prefix = format!("{}{action}/", of_principal(&id));
+            if known.as_ref().is_none_or(|(of, _)| *of != prefix) {
+                let kept = self.table.scan(&prefix, None, Kept::ITEMS_MAX)?;
+                let keys = kept.into_iter().map(|(key, _)| key);
+                known = Some((prefix.clone(), Kept(keys.collect())));
+            }
+            let Some((_, kept)) = &mut known else {
+                continue;
+            };
+            let name = kept.place(&prefix, action, &name, told.thing.as_ref());
+            let (key, tally) = (format!("{prefix}{name}"), told.tally);
             match rows.get_mut(&key) {
                 Some(known) => known.join(&tally),
                 None => {
@@ -207,6 +235,44 @@ impl Notes {
     }
 }
 
+/// The keys of what is kept of one action of a principal.
+struct Kept(BTreeSet<String>);
+
+/// In the place of a name: all whose topics are not kept. No topic, filter or client id that is recorded is empty.
+const LEFT_OUT: &str = "";
+
+impl Kept {
+    const ITEMS_MAX: usize = EXACT_ITEMS + SUMMED_ITEMS + 1;
+
+    /// Under which name it is kept.
+    fn place<'n>(
+        &mut self,
+        prefix: &str,
+        action: &str,
+        name: &'n str,
+        thing: Option<&ThingName>,
+    ) -> Cow<'n, str> {
+        let mut fits = |name: &str, items_max: usize| {
+            let key = format!("{prefix}{name}");
+            if self.0.contains(&key) {
+                return true;
+            }
+            let fits = self.0.len() < items_max;
+            if fits {
+                self.0.insert(key);
+            }
+            fits
+        };
+        if fits(name, EXACT_ITEMS) {
+            return Cow::Borrowed(name);
+        }
+        match above(action, name, thing.map(ThingName::as_str)) {
+            Some(above) if fits(&above, EXACT_ITEMS + SUMMED_ITEMS) => Cow::Owned(above),
+            _ => Cow::Borrowed(LEFT_OUT),
+        }
+    }
+}
+
 impl Tally {
     fn again(&mut self, times: u64, now: u64, allowed: bool) {
         self.count = self.count.saturating_add(times);
@@ -224,16 +290,25 @@ fn of_principal(id: &CertificateId) -> String {
     format!("decision/{id}/")
 }
 
-/// What a topic is summed up by.
-fn above(name: &str) -> Option<String> {
-    let mut levels = name.split('/');
-    let (first, second) = (levels.next()?, levels.next()?);
-    levels.next()?;
-    Some(format!("{first}/{second}/#"))
+/// What a topic or filter is summed up by, if by anything: what is told of all below it must not be said of more than one
+/// device that has a part of its own there.
+fn above(action: &str, name: &str, thing: Option<&str>) -> Option<String> {
+    let levels: Vec<&str> = name.split('/').collect();
+    let own = levels.iter().position(|level| Some(*level) == thing);
+    let kept = match own {
+        Some(own) => own + 1,
+        // Of a filter the first levels may be wildcards.
+        None if action == Action::Subscribe.name() => return None,
+        None => 2,
+    };
+    let above = levels
+        .get(..kept)
+        .filter(|above| above.len() < levels.len())?;
+    (action != Action::Connect.name()).then(|| format!("{}/#", above.join("/")))
 }
 
 impl Fleet {
-    /// Notes a decision of a principal at `now` (seconds since 1970). Does not block for long.
+    /// Notes a decision of a principal that was made anew at `now` (seconds since 1970). Does not block for long.
     pub fn note_decision(
         &self,
         standing: &Standing,
@@ -242,16 +317,48 @@ impl Fleet {
         allowed: bool,
         now: u64,
     ) {
+        let thing = standing.now().thing.clone();
         if !allowed
             && let Some(sink) = self.inner.events.denied.get()
-            && let Some(thing) = &standing.now().thing
+            && let Some(thing) = &thing
         {
             sink(thing);
         }
-        self.inner
-            .decisions
-            .notes
-            .note(standing.id(), action, name, allowed, now);
+        let told = Told {
+            tally: Tally {
+                count: 1,
+                first: now,
+                last: now,
+                allowed,
+            },
+            thing,
+            anew: true,
+        };
+        let notes = &self.inner.decisions.notes;
+        notes.note(standing.id(), action, name, told);
+    }
+
+    /// Notes that a principal has gone by a decision `times` times more, the last time at `last` (seconds since 1970).
+    pub fn note_uses(
+        &self,
+        standing: &Standing,
+        action: Action,
+        name: &str,
+        allowed: bool,
+        (times, last): (u64, u64),
+    ) {
+        let told = Told {
+            tally: Tally {
+                count: times,
+                first: last,
+                last,
+                allowed,
+            },
+            thing: standing.now().thing.clone(),
+            anew: false,
+        };
+        let notes = &self.inner.decisions.notes;
+        notes.note(standing.id(), action, name, told);
     }
 
     /// Whether decisions are noted from now on.
@@ -263,10 +370,10 @@ impl Fleet {
     ///
     /// # Errors
     /// When the store fails.
-    pub fn decisions(&self, id: &CertificateId) -> Result<Vec<Recorded>, FleetError> {
-        self.inner.decisions.notes.flush()?;
+    pub fn decisions(&self, id: &CertificateId) -> Result<Record, FleetError> {
+        self.inner.decisions.notes.flush(true)?;
         let prefix = of_principal(id);
-        let (mut all, mut after) = (Vec::new(), None);
+        let (mut all, mut after) = (Record::default(), None);
         loop {
             let table = &self.inner.decisions.notes.table;
             let rows = table.scan_as::<Tally>(&prefix, after.as_deref(), PAGE_ITEMS)?;
@@ -279,7 +386,11 @@ impl Fleet {
                 if let Some((action, name)) = rest
                     && let Ok(action) = action.parse()
                 {
-                    all.push(Recorded {
+                    if name == LEFT_OUT {
+                        all.left_out = all.left_out.saturating_add(row.value.count);
+                        continue;
+                    }
+                    all.seen.push(Recorded {
                         action,
                         name: name.to_owned(),
                         tally: row.value,
@@ -290,5 +401,50 @@ impl Fleet {
                 return Ok(all);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_summed_up_still_says_whose_it_is() {
+        let above = |action: Action, name| above(action.name(), name, Some("lamp"));
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            above(Action::Publish, "v1/devices/lamp/m/7"),
+            some("v1/devices/lamp/#")
+        );
+        assert_eq!(above(Action::Publish, "y/7/lamp/up"), some("y/7/lamp/#"));
+        assert_eq!(above(Action::Subscribe, "in/lamp/7"), some("in/lamp/#"));
+        assert_eq!(above(Action::Receive, "news/world/7"), some("news/world/#"));
+        // Nothing lies below, or what does is nobody's in particular.
+        assert_eq!(above(Action::Publish, "y/7/lamp"), None);
+        assert_eq!(above(Action::Receive, "news/7"), None);
+        assert_eq!(above(Action::Subscribe, "+/7/x"), None);
+        assert_eq!(above(Action::Connect, "lamp/1"), None);
+    }
+
+    #[test]
+    fn of_each_action_so_many_are_kept_and_the_rest_is_summed_up_or_counted() {
+        let (mut kept, thing) = (Kept(BTreeSet::new()), "lamp".parse().unwrap());
+        let mut place = |name: &str| {
+            let name = kept.place("p/Publish/", "Publish", name, Some(&thing));
+            name.into_owned()
+        };
+        for n in 0..EXACT_ITEMS {
+            let name = format!("dt/lamp/{n}");
+            assert_eq!(place(&name), name);
+        }
+        assert_eq!(place("dt/lamp/0"), "dt/lamp/0");
+        for n in 0..1000 {
+            assert_eq!(place(&format!("dt/lamp/x/{n}")), "dt/lamp/#");
+        }
+        for n in 1..SUMMED_ITEMS {
+            assert_eq!(place(&format!("a{n}/b/c")), format!("a{n}/b/#"));
+        }
+        assert_eq!(place("one/more/x"), LEFT_OUT);
+        assert_eq!(kept.0.len() + 1, Kept::ITEMS_MAX);
     }
 }

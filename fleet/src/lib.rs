@@ -41,7 +41,7 @@ pub mod template;
 mod things;
 mod types;
 
-pub use decisions::{Recorded, Tally};
+pub use decisions::{Record, Recorded, Tally};
 pub use denials::Denial;
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
 pub use dynamic::DYNAMIC_GROUPS_LIMIT_ITEMS;

@@ -82,4 +82,4 @@ pub use prove::{
 };
 pub use realm::{Realm, UnresolvedDeny};
 pub use shown::misleads;
-pub use suggest::{Allowance, Observed, suggest};
+pub use suggest::{Allowance, Doer, Observed, suggest};

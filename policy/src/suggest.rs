@@ -1,9 +1,11 @@
 //! The least policy that allows what devices were seen to do.
 //!
-//! Where a level of a topic is the device's own name, the variable stands in its place, so that
-//! what one device does is granted to each for itself and to none for another. What follows a
-//! device's own name is written out, unless it is of so many kinds that the rest is a `*`. All else
-//! stays as it was seen.
+//! Where a level of a topic is the device's own name, or has it as a word of its own (`dt-lamp3`), the variable stands in
+//! its place, so that what one device does is granted to each for itself and to none for another. Where a level is the
+//! value of one of its attributes, and other devices have another value there, the attribute's variable does. What
+//! follows a device's own name is written out, unless it is of so many kinds that the rest is a `*`. All else
+//! stays as it was seen; what was summed up and does not say whose it is is left out, for it would open to all what
+//! may be each one's own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,14 +27,33 @@ pub struct Observed {
     pub name: String,
 }
 
+/// A device, and what it did.
+#[derive(Debug, Clone, Copy)]
+pub struct Doer<'d> {
+    /// The name of its thing.
+    pub thing: &'d str,
+    /// The attributes of its thing.
+    pub attributes: &'d BTreeMap<String, String>,
+    /// What it was seen to do.
+    pub observed: &'d [Observed],
+}
+
 /// A level of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
-    /// The device's own name.
-    Own,
+    /// The device's own name, behind and before other text.
+    Own(String, String),
+    /// The value of an attribute of the device.
+    Attribute(String),
     Text(String),
     /// This and all that follow.
     Rest,
+}
+
+impl Level {
+    fn is_own(&self) -> bool {
+        matches!(self, Self::Own(..))
+    }
 }
 
 /// A grant of today's that a suggestion does not give.
@@ -71,17 +92,31 @@ impl Policy {
     }
 }
 
-/// Writes the document for things with what each was seen to do.
+/// Writes the document for devices with what each was seen to do.
 #[must_use]
-pub fn suggest<'t>(
-    account: &str,
-    seen: impl IntoIterator<Item = (&'t str, &'t [Observed])>,
-) -> String {
+pub fn suggest<'d>(account: &str, seen: impl IntoIterator<Item = Doer<'d>>) -> String {
+    // By what it would be with attributes: the values that devices have there, and what each is without.
+    type Found = (BTreeSet<Vec<String>>, BTreeSet<Vec<Level>>);
+    let mut found: BTreeMap<(Action, Vec<Level>), Found> = BTreeMap::new();
+    for doer in seen {
+        for one in doer.observed {
+            let levels = levels(one, doer.thing);
+            if levels.contains(&Level::Rest) && !levels.iter().any(Level::is_own) {
+                continue;
+            }
+            let (general, values) = by_attributes(&levels, doer.attributes);
+            let (different, literal) = found.entry((one.action, general)).or_default();
+            different.insert(values);
+            literal.insert(levels);
+        }
+    }
     let mut templates: BTreeMap<Action, BTreeSet<Vec<Level>>> = BTreeMap::new();
-    for (thing, observed) in seen {
-        for one in observed {
-            let levels = levels(one, thing);
-            templates.entry(one.action).or_default().insert(levels);
+    for ((action, general), (different, literal)) in found {
+        let of_action = templates.entry(action).or_default();
+        match different.len() {
+            // One value may be anything: a word that happens to be the same.
+            0 | 1 => of_action.extend(literal),
+            _ => drop(of_action.insert(general)),
         }
     }
     // The same resources for several actions are one statement.
@@ -122,18 +157,54 @@ fn levels(observed: &Observed, thing: &str) -> Vec<Level> {
         Some(above) if several => (above, Some(Level::Rest)),
         _ => (observed.name.as_str(), None),
     };
-    let level = |text: &str| match text == thing {
-        true => Level::Own,
-        false => Level::Text(text.to_owned()),
+    let level = |text: &str| match own_part(text, thing) {
+        Some((before, after)) => Level::Own(before.to_owned(), after.to_owned()),
+        None => Level::Text(text.to_owned()),
     };
     name.split('/').map(level).chain(rest).collect()
+}
+
+/// What stands before and behind the one place where the name is a word of its own: at the ends, or beside what is no
+/// letter and no digit. The name `1` is not meant by `v1`.
+fn own_part<'l>(level: &'l str, thing: &str) -> Option<(&'l str, &'l str)> {
+    let apart = |c: Option<char>| !c.is_some_and(char::is_alphanumeric);
+    let mut places = level.match_indices(thing).filter_map(|(at, found)| {
+        let (before, after) = (level.get(..at)?, level.get(at + found.len()..)?);
+        let own = apart(before.chars().next_back()) && apart(after.chars().next());
+        own.then_some((before, after))
+    });
+    let place = places.next()?;
+    places.next().is_none().then_some(place)
+}
+
+/// The same with attributes in the place of their values, and those values.
+fn by_attributes(
+    levels: &[Level],
+    attributes: &BTreeMap<String, String>,
+) -> (Vec<Level>, Vec<String>) {
+    let mut values = Vec::new();
+    let general = levels.iter().map(|level| {
+        let Level::Text(text) = level else {
+            return level.clone();
+        };
+        let attribute = attributes.iter().find(|(_, value)| *value == text);
+        attribute.map_or_else(
+            || level.clone(),
+            |(name, value)| {
+                values.push(value.clone());
+                Level::Attribute(name.clone())
+            },
+        )
+    });
+    let general = general.collect();
+    (general, values)
 }
 
 /// Ends of many kinds behind an own name become one.
 fn generalised(templates: BTreeSet<Vec<Level>>) -> BTreeSet<Vec<Level>> {
     let mut ends: BTreeMap<Vec<Level>, usize> = BTreeMap::new();
     let above = |levels: &[Level]| {
-        let own = levels.iter().position(|level| *level == Level::Own)?;
+        let own = levels.iter().position(Level::is_own)?;
         let above = levels.get(..=own)?;
         (levels.len() > above.len()).then(|| above.to_vec())
     };
@@ -160,7 +231,12 @@ fn generalised(templates: BTreeSet<Vec<Level>>) -> BTreeSet<Vec<Level>> {
 
 fn written(levels: &[Level]) -> String {
     let level = |level: &Level| match level {
-        Level::Own => "${iot:Connection.Thing.ThingName}".to_owned(),
+        Level::Own(before, after) => format!(
+            "{}${{iot:Connection.Thing.ThingName}}{}",
+            as_pattern(before),
+            as_pattern(after)
+        ),
+        Level::Attribute(name) => format!("${{iot:Connection.Thing.Attributes[{name}]}}"),
         Level::Text(text) => as_pattern(text),
         Level::Rest => "*".to_owned(),
     };
@@ -201,7 +277,11 @@ mod tests {
     #[test]
     fn all_that_was_done_is_allowed_and_no_device_reaches_another() {
         let fleet = fleet();
-        let document = suggest("1", fleet.iter().map(|(t, s)| (t.as_str(), s.as_slice())));
+        let none = BTreeMap::new();
+        let doers = fleet
+            .iter()
+            .map(|(thing, observed)| doer(thing, observed, &none));
+        let document = suggest("1", doers);
         let policies: Arc<[NamedPolicy]> = Arc::from([NamedPolicy {
             name: "suggested".parse().unwrap(),
             policy: Arc::new(Policy::parse(&document).unwrap()),
@@ -249,25 +329,62 @@ mod tests {
         }
     }
 
+    fn doer<'d>(
+        thing: &'d str,
+        observed: &'d [Observed],
+        attributes: &'d BTreeMap<String, String>,
+    ) -> Doer<'d> {
+        Doer {
+            thing,
+            attributes,
+            observed,
+        }
+    }
+
+    fn resources(document: &str) -> Vec<String> {
+        let allowed = Policy::parse(document).unwrap().allowances();
+        allowed.into_iter().map(|one| one.resource).collect()
+    }
+
     #[test]
-    fn what_was_summed_up_stays_so() {
+    fn what_was_summed_up_stays_so_where_it_says_whose_it_is_and_is_left_out_elsewhere() {
         let seen = [
             observed(Action::Publish, "dt/a/#".into()),
             observed(Action::Publish, "x/y/#".into()),
         ];
-        let document = suggest("1", [("a", &seen[..])]);
-        let policy = Policy::parse(&document).unwrap();
-        let resources: Vec<String> = policy
-            .allowances()
-            .into_iter()
-            .map(|a| a.resource)
-            .collect();
-        assert_eq!(
-            resources,
-            [
-                "arn:aws:iot:*:1:topic/dt/${iot:Connection.Thing.ThingName}/*",
-                "arn:aws:iot:*:1:topic/x/y/*",
-            ]
-        );
+        let document = suggest("1", [doer("a", &seen, &BTreeMap::new())]);
+        let own = "arn:aws:iot:*:1:topic/dt/${iot:Connection.Thing.ThingName}/*";
+        assert_eq!(resources(&document), [own]);
+    }
+
+    #[test]
+    fn a_name_that_is_a_word_of_a_level_is_the_devices_own_and_one_that_is_part_of_a_word_is_not() {
+        let one = |thing: &'static str, topic: &'static str| {
+            let seen = [observed(Action::Publish, topic.into())];
+            let document = suggest("1", [doer(thing, &seen, &BTreeMap::new())]);
+            let resource = resources(&document).pop().unwrap();
+            resource.split_once("topic/").unwrap().1.to_owned()
+        };
+        let own = "${iot:Connection.Thing.ThingName}";
+        assert_eq!(one("lamp3", "dt-lamp3/t"), format!("dt-{own}/t"));
+        assert_eq!(one("lamp3", "lamp3.up*/t"), format!("{own}.up${{*}}/t"));
+        assert_eq!(one("lamp3", "lamp34/t"), "lamp34/t");
+        assert_eq!(one("1", "v1/1"), format!("v1/{own}"));
+        assert_eq!(one("a", "a-a/t"), "a-a/t");
+    }
+
+    #[test]
+    fn an_attribute_stands_for_its_value_where_devices_have_different_ones() {
+        let of = |room: &str| BTreeMap::from([("room".to_owned(), room.to_owned())]);
+        let seen = |room: &str| [observed(Action::Receive, format!("room/{room}/news"))];
+        let (rooms, topics) = ([of("r1"), of("r2")], [seen("r1"), seen("r2")]);
+        let doers = |count: usize| {
+            let each = rooms.iter().zip(&topics).zip(["a", "b"]).take(count);
+            each.map(|((attributes, seen), thing)| doer(thing, seen, attributes))
+        };
+        let by_room = "arn:aws:iot:*:1:topic/room/${iot:Connection.Thing.Attributes[room]}/news";
+        assert_eq!(resources(&suggest("1", doers(2))), [by_room]);
+        let literal = "arn:aws:iot:*:1:topic/room/r1/news";
+        assert_eq!(resources(&suggest("1", doers(1))), [literal]);
     }
 }

@@ -1,6 +1,7 @@
 """From what devices did: the least policy for it, and what a change would have broken."""
 
 import json
+import time
 
 import pytest
 
@@ -131,6 +132,53 @@ def test_the_client_id_of_the_record_counts(server, connect, tmp_path):
     connect(server, identity, client_id="lamp").close()
     told = server.json("policy", "simulate", str(own), "--as", "wide")
     assert (told["decisions"], told["changed"], told["undecided"]["on"]) == (3, 0, {"iot:ClientId": 1})
+
+
+def test_of_more_topics_than_are_kept_each_device_keeps_its_own(server, connect, tmp_path):
+    """Past the topics that are kept of a device they are summed up, and still nobody reaches what is another's."""
+    server.policy("wide", document(allow("*", "*")))
+    server.cli("group", "create", "hall")
+    identities = [server.device(f"meter-{n}", "--policy", "wide", "--group", "hall") for n in range(2)]
+    for identity in identities:
+        client, name = connect(server, identity), identity.name
+        for n in range(400):
+            assert client.publish(f"v1/devices/{name}/m/{n}") in SUCCESS
+            assert client.publish(f"all/of/them/{n}") in SUCCESS
+        for n in range(300):
+            assert client.subscribe(f"in/{name}/{n}") == 1
+        client.close()
+    told = server.json("policy", "suggest", "--group", "hall")
+    # What is nobody's in particular and too much is told, and granted to nobody.
+    assert {one["topic"] for one in told["missing"]} <= {"all/of/#"} and "all/of/*" not in told["policyDocument"]
+    least = tmp_path / "least.json"
+    least.write_text(told["policyDocument"])
+    server.cli("policy", "update", "wide", str(least))
+    client, other = connect(server, identities[0]), identities[1].name
+    assert client.subscribe(f"in/{client.identity.name}/299") == 1
+    assert client.publish(f"v1/devices/{client.identity.name}/m/399") in SUCCESS
+    assert client.publish(f"v1/devices/{other}/m/1") == NOT_AUTHORIZED
+    assert client.subscribe(f"in/{other}/1") == NOT_AUTHORIZED
+
+
+def test_what_is_done_again_and_again_is_counted(server, connect, tmp_path):
+    server.policy("wide", document(allow("*", "*")))
+    client = connect(server, server.device("lamp", "--policy", "wide"))
+    assert client.subscribe("c/#") == 1
+    for _ in range(50):
+        assert client.publish("c/x", b"on") in SUCCESS
+        assert client.payload() == b"on"
+    client.close()
+    nothing = tmp_path / "nothing.json"
+    nothing.write_text(json.dumps(document(allow("Connect", "*"))))
+    deadline = time.monotonic() + 20
+    while True:
+        # The connection tells it at its end, of which nothing else tells us.
+        told = server.json("policy", "simulate", str(nothing), "--as", "wide")
+        counts = {one["action"]: one["count"] for one in told["examples"]}
+        if counts == {"iot:Publish": 50, "iot:Receive": 50, "iot:Subscribe": 1}:
+            break
+        assert time.monotonic() < deadline, counts
+    assert "does not exist" in server.refused("policy", "simulate", str(nothing), "--as", "no-such-policy")
 
 
 def test_groups_below_are_of_the_group(server, connect, tmp_path):

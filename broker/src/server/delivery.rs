@@ -15,9 +15,11 @@ use super::clock::Clock;
 use super::hub::Hub;
 use super::identity::keep_denial;
 use super::message::Message;
+use super::uses::{Telling, Uses};
+use crate::session::Time;
 use crate::topic::ClientId;
 
-/// Who is told of decisions that are made anew.
+/// Who is told of decisions that are made anew, and of how often they were gone by.
 pub(crate) struct Witness {
     pub(crate) hub: Arc<Hub>,
     pub(crate) standing: Arc<Standing>,
@@ -27,11 +29,13 @@ pub(crate) struct Witness {
 impl Witness {
     /// Notes a decision.
     pub(crate) fn note(&self, action: Action, name: &str, allowed: bool) {
-        let now = Clock::wall(self.hub.clock.now());
-        let since = now.duration_since(SystemTime::UNIX_EPOCH);
-        let now = since.map_or(0, |since| since.as_secs());
-        let registry = &self.hub.registry;
+        let (registry, now) = (&self.hub.registry, seconds(self.hub.clock.now()));
         registry.note_decision(&self.standing, action, name, allowed, now);
+    }
+
+    fn note_uses(&self, action: Action, name: &str, allowed: bool, (times, last): (u32, Time)) {
+        let (registry, uses) = (&self.hub.registry, (times.into(), seconds(last)));
+        registry.note_uses(&self.standing, action, name, allowed, uses);
     }
 
     /// Tells why a message is withheld, as often as the log bears it.
@@ -54,12 +58,19 @@ impl Witness {
     }
 }
 
+/// Since 1970.
+fn seconds(time: Time) -> u64 {
+    let since = Clock::wall(time).duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
 /// A connection's grant with what it remembers of it.
 pub(crate) struct Judge {
     grant: Grant,
     witness: Witness,
     /// What was decided of a topic's messages, the last time.
-    received: HashMap<Box<str>, bool>,
+    received: HashMap<Box<str>, (bool, Uses)>,
+    telling: Telling,
     topics_max: usize,
 }
 
@@ -70,6 +81,7 @@ impl Judge {
             grant,
             witness,
             received: HashMap::new(),
+            telling: Telling::default(),
             topics_max,
         }
     }
@@ -79,6 +91,21 @@ impl Judge {
         self.witness.note(action, name, allowed);
     }
 
+    /// Notes that a decision was gone by.
+    pub(crate) fn note_uses(&self, action: Action, name: &str, allowed: bool, uses: (u32, Time)) {
+        self.witness.note_uses(action, name, allowed, uses);
+    }
+
+    /// Tells how often what it remembers was gone by.
+    pub(crate) fn tell_uses(&mut self) {
+        for (topic, (allowed, uses)) in &mut self.received {
+            if let Some(uses) = uses.take() {
+                self.witness
+                    .note_uses(Action::Receive, topic, *allowed, uses);
+            }
+        }
+    }
+
     /// What it decides by.
     pub(crate) fn grant(&self) -> &Grant {
         &self.grant
@@ -86,15 +113,22 @@ impl Judge {
 
     /// The principal's policies have changed: nothing remembered holds any more.
     pub(crate) fn replace(&mut self, grant: Grant) {
+        self.tell_uses();
         self.grant = grant;
         self.received.clear();
     }
 
     /// Whether the session may receive the message now.
-    pub(crate) fn admit(&mut self, message: &Message) -> bool {
+    pub(crate) fn admit(&mut self, message: &Message, now: Time) -> bool {
+        if self.telling.is_due(now) {
+            self.tell_uses();
+        }
         let topic = message.topic();
         let of_message = self.grant.depends_on_message(Action::Receive);
-        let known = self.received.get(topic).copied();
+        let known = self.received.get_mut(topic).map(|(allowed, uses)| {
+            uses.count(now);
+            *allowed
+        });
         let allowed = match known {
             Some(allowed) if !of_message => return allowed,
             _ if of_message => {
@@ -110,11 +144,19 @@ impl Judge {
         if known == Some(allowed) {
             return allowed;
         }
+        if known.is_some() || self.received.len() >= self.topics_max {
+            // What is counted until here was decided otherwise, or is not remembered any more.
+            if let Some((_, uses)) = self.received.get_mut(topic) {
+                uses.discount();
+            }
+            self.tell_uses();
+        }
         self.witness.note(Action::Receive, topic, allowed);
         if known.is_none() && self.received.len() >= self.topics_max {
             self.received.clear();
         }
-        self.received.insert(topic.into(), allowed);
+        self.received
+            .insert(topic.into(), (allowed, Uses::default()));
         allowed
     }
 }

@@ -35,6 +35,7 @@ pub mod simulate;
 mod stats;
 pub mod tls;
 mod tree;
+mod uses;
 mod websocket;
 
 pub use bounds::{OwnBounds, SessionBounds};

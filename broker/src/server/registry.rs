@@ -42,6 +42,9 @@ pub trait Registry: Send + Sync {
     /// Notes a decision that was made anew, at `now` in seconds since 1970.
     fn note_decision(&self, _: &Standing, _: Action, _name: &str, _allowed: bool, _now: u64) {}
 
+    /// Notes how often a decision was gone by since, and when last in seconds since 1970.
+    fn note_uses(&self, _: &Standing, _: Action, _name: &str, _allowed: bool, _uses: (u64, u64)) {}
+
     /// Keeps a denial that goes into the log; the id that explains it later. Does not block.
     fn keep_denial(&self, _denial: Denial) -> Option<String> {
         None
@@ -74,6 +77,17 @@ impl Registry for Fleet {
         now: u64,
     ) {
         Fleet::note_decision(self, standing, action, name, allowed, now);
+    }
+
+    fn note_uses(
+        &self,
+        standing: &Standing,
+        action: Action,
+        name: &str,
+        allowed: bool,
+        uses: (u64, u64),
+    ) {
+        Fleet::note_uses(self, standing, action, name, allowed, uses);
     }
 
     fn keep_denial(&self, denial: Denial) -> Option<String> {

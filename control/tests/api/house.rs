@@ -92,6 +92,7 @@ impl House {
         let address = format!("https://{}", endpoints.https);
         let operators = Operators::open_or_create(dir.path(), &authority, address, now).unwrap();
         let control = Control::serve(ControlParts {
+            descriptors: Control::descriptors_wanted(),
             registration: RegistrationDesk::open(fleet.clone(), dir.path().join("registration"))
                 .unwrap(),
             fleet: fleet.clone(),

@@ -28,6 +28,12 @@ pub(super) fn simulate(global: &Global, asked: &Simulate) -> anyhow::Result<()> 
             number("nowAllowed"),
         )];
         lines.extend(undecided(told));
+        if number("leftOut") > 0 {
+            lines.push(format!(
+                "nothing is said of what was done {} times on more topics than are kept of a device",
+                number("leftOut")
+            ));
+        }
         for example in listed(told, "examples") {
             lines.push(format!(
                 "{} {} {} ({} times): {}",
@@ -93,6 +99,12 @@ pub(super) fn suggest(global: &Global, asked: &Suggest) -> anyhow::Result<()> {
                 "no longer by policy {} statement {statement}: {}",
                 output::field(removed, "policy"),
                 output::field(removed, "resource"),
+            ))?;
+        }
+        if count(&told, "leftOut") > 0 {
+            output::warn(&format!(
+                "not known: what was done {} times on more topics than are kept of a device; the policy may lack it",
+                count(&told, "leftOut")
             ))?;
         }
         for missing in listed(&told, "missing") {

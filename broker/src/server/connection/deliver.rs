@@ -110,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         body: BodyRef,
         shared: Option<Box<Shared>>,
     ) {
-        let sent = if self.judge.admit(message) {
+        let sent = if self.judge.admit(message, self.now) {
             self.session
                 .send(message, options, token, self.now, &mut self.out)
         } else {
@@ -145,10 +145,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Sends again what an earlier connection left open; the same judge has the word.
     fn resend(&mut self) {
-        let judge = &mut self.judge;
+        let (judge, now) = (&mut self.judge, self.now);
         let dropped = self
             .session
-            .resend(|message| judge.admit(message), self.now, &mut self.out);
+            .resend(|message| judge.admit(message, now), now, &mut self.out);
         for (token, reason) in dropped {
             self.count_drop(reason);
             self.forget_in_flight(token);

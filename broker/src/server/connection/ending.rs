@@ -90,6 +90,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// says goodbye.
     pub(super) async fn finish(mut self: Box<Self>, end: End) {
         self.counters.disconnected.add();
+        self.routes.tell_uses(&self.judge);
+        self.judge.tell_uses();
         self.log(&end);
         self.tell(LifecycleChange::Disconnected(end.cause()));
         self.borrow_output();

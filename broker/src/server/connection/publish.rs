@@ -56,7 +56,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             &incoming.publication.topic,
             &self.hub,
             &self.judge,
-            self.mailbox.number(),
+            (self.mailbox.number(), self.now),
         );
         let facts = facts(
             incoming.publication.payload.len(),
@@ -175,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let own = self.mailbox.number();
         let route = self
             .routes
-            .find(&publication.topic, &self.hub, &self.judge, own);
+            .find(&publication.topic, &self.hub, &self.judge, (own, self.now));
         let refused = route.refused(&self.judge, &message.facts());
         let allowed = refused != Some(Action::Publish);
         self.routes.note(&route, &self.judge, allowed);

@@ -9,6 +9,8 @@ use crate::server::delivery::Judge;
 use crate::server::hub::Hub;
 use crate::server::router::Receivers;
 use crate::server::tree::Stamp;
+use crate::server::uses::{Telling, Uses};
+use crate::session::Time;
 use crate::topic::TopicName;
 
 /// What may be done with a topic and who receives it.
@@ -23,12 +25,20 @@ pub(super) struct Route {
     of_message: bool,
     /// Whether a message of it was to be retained.
     retained: bool,
-    /// What was noted of publishing to it.
+    /// What was noted of publishing to it, the last time.
     noted: Option<bool>,
+    /// How often it was found since that was told.
+    uses: Uses,
     pub(super) receivers: Arc<Receivers>,
 }
 
 impl Route {
+    fn tell_uses(&mut self, judge: &Judge) {
+        if let (Some(allowed), Some(uses)) = (self.noted, self.uses.take()) {
+            judge.note_uses(Action::Publish, self.topic.as_str(), allowed, uses);
+        }
+    }
+
     /// What the policy refuses of a message, if anything.
     pub(super) fn refused(&self, judge: &Judge, message: &MessageFacts) -> Option<Action> {
         let retain = message.retain == Some(true);
@@ -79,6 +89,7 @@ impl Kind {
 /// whole when the principal's standing changes.
 pub(super) struct Routes {
     known: HashMap<Box<str>, (Stamp, Route)>,
+    telling: Telling,
     topics_max: usize,
 }
 
@@ -86,14 +97,25 @@ impl Routes {
     pub(super) fn new(topics_max: usize) -> Self {
         Self {
             known: HashMap::new(),
+            telling: Telling::default(),
             topics_max,
         }
     }
 
-    /// The route of a topic that session `own` publishes to.
-    pub(super) fn find(&mut self, topic: &TopicName, hub: &Hub, judge: &Judge, own: u64) -> Route {
+    /// The route of a topic that session `own` publishes to at `now`.
+    pub(super) fn find(
+        &mut self,
+        topic: &TopicName,
+        hub: &Hub,
+        judge: &Judge,
+        (own, now): (u64, Time),
+    ) -> Route {
+        if self.telling.is_due(now) {
+            self.tell_uses(judge);
+        }
         let name = topic.as_str();
         if let Some((stamp, route)) = self.known.get_mut(name) {
+            route.uses.count(now);
             if !hub.tree.is_current(stamp) {
                 let (fresh, receivers) = hub.receivers(name, Some(own));
                 *stamp = fresh;
@@ -117,6 +139,7 @@ impl Routes {
             may_retain: grant.decide(Action::RetainPublish, name).is_allow(),
             retained: false,
             noted: None,
+            uses: Uses::default(),
             of_message,
             receivers: match kind {
                 Kind::Ordinary => receivers,
@@ -125,7 +148,7 @@ impl Routes {
             },
         };
         if self.known.len() >= self.topics_max {
-            self.known.clear();
+            self.clear(judge);
         }
         self.known.insert(name.into(), (stamp, route.clone()));
         route
@@ -144,13 +167,23 @@ impl Routes {
         }
         let topic = route.topic.as_str();
         if let Some((_, route)) = self.known.get_mut(topic) {
+            route.uses.discount();
+            route.tell_uses(judge);
             route.noted = Some(allowed);
         }
         judge.note(Action::Publish, topic, allowed);
     }
 
+    /// Tells how often what is remembered was gone by.
+    pub(super) fn tell_uses(&mut self, judge: &Judge) {
+        for (_, route) in self.known.values_mut() {
+            route.tell_uses(judge);
+        }
+    }
+
     /// The principal's policies have changed: nothing remembered holds any more.
-    pub(super) fn clear(&mut self) {
+    pub(super) fn clear(&mut self, judge: &Judge) {
+        self.tell_uses(judge);
         self.known.clear();
     }
 }

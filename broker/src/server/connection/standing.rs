@@ -60,8 +60,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let explanation = grant.explain_for(Action::Subscribe, filter.as_str(), facts);
             return Err(End::Denied(ReasonCode::NotAuthorized, explanation.reason()));
         }
+        self.routes.clear(&self.judge);
         self.judge.replace(grant);
-        self.routes.clear();
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::server::delivery::{Judge, Witness};
 use crate::server::hub::Hub;
 use crate::server::identity::Identity;
 use crate::server::message::{Message, Origin, facts};
-use crate::session::Publication;
+use crate::session::{Publication, Time};
 use crate::topic::{ClientId, TopicName};
 
 /// One device's memory, a topic it publishes to, and a message that it is to receive.
@@ -24,6 +24,7 @@ pub struct Warm {
     topic: TopicName,
     facts: MessageFacts,
     message: Message,
+    now: Time,
 }
 
 impl Warm {
@@ -47,6 +48,7 @@ impl Warm {
         Self {
             judge: Judge::new(grant, witness, hub.limits.route_cache_topics),
             routes: Routes::new(hub.limits.route_cache_topics),
+            now: hub.clock.now(),
             hub: Arc::clone(hub),
             topic,
             facts: facts(2, Qos::AtMostOnce, false),
@@ -57,7 +59,9 @@ impl Warm {
     /// Whether the next message may be published, and to whom it goes: what `publish` asks first.
     #[must_use]
     pub fn may_publish(&mut self) -> bool {
-        let route = self.routes.find(&self.topic, &self.hub, &self.judge, 0);
+        let route = self
+            .routes
+            .find(&self.topic, &self.hub, &self.judge, (0, self.now));
         let refused = route.refused(&self.judge, &self.facts);
         self.routes.note(&route, &self.judge, refused.is_none());
         refused.is_none()
@@ -66,6 +70,6 @@ impl Warm {
     /// Whether the message may be received: what is asked before each delivery.
     #[must_use]
     pub fn may_receive(&mut self) -> bool {
-        self.judge.admit(&self.message)
+        self.judge.admit(&self.message, self.now)
     }
 }

@@ -60,6 +60,8 @@ struct Output {
     /// Things for which something would change.
     devices: usize,
     examples: Vec<Example>,
+    /// How often something was done whose topic was not kept, because there were too many: nothing is said of it.
+    left_out: u64,
     /// Decisions that come out otherwise or not by what is not recorded of them; none of them is
     /// among those above.
     undecided: Undecided,
@@ -118,6 +120,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             "name a group or a device that the policy is attached to, or the policy that it changes",
         ));
     }
+    if !attached {
+        // Whom it is attached to is found by this name: nobody would be, and nothing would change.
+        rooms.fleet.policy(&name)?;
+    }
     let new = NamedPolicy {
         name,
         policy: Arc::new(policy),
@@ -164,6 +170,7 @@ impl Output {
         let sessions = seen.client_ids.len();
         let (changed, undecided) = (self.changed, self.undecided.decisions);
         self.principals += 1;
+        self.left_out = self.left_out.saturating_add(seen.left_out);
         self.decisions += seen.recorded.len();
         for one in &seen.recorded {
             // The name of a Connect is the client id.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use fleet::ThingName;
 use http::Method;
-use policy::{Action, Allowance, Grant, NamedPolicy, Observed, PolicyName, suggest};
+use policy::{Action, Allowance, Doer, Grant, NamedPolicy, Observed, PolicyName, suggest};
 use serde::{Deserialize, Serialize};
 
 use super::targets::{each_seen, since, things};
@@ -44,6 +44,8 @@ struct Output {
     decisions: usize,
     /// Of them, those that the document does not allow.
     missing: Vec<Missing>,
+    /// How often devices did something whose topic was not kept, because there were too many: the document may lack it.
+    left_out: u64,
     /// What today's policies allow and the document does not, at least not by the same words.
     removes: Vec<Removed>,
 }
@@ -65,8 +67,9 @@ struct Removed {
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: Body = call.body()?;
     let things = things(rooms, body.group.as_deref(), body.device.as_ref())?;
-    let mut all = Vec::new();
+    let (mut all, mut left_out) = (Vec::new(), 0_u64);
     each_seen(rooms, &things, since(body.days, call.now), |mut seen| {
+        left_out = left_out.saturating_add(seen.left_out);
         seen.recorded.retain(|one| one.tally.allowed);
         if !seen.recorded.is_empty() {
             let observed = seen.recorded.iter().map(|one| Observed {
@@ -74,7 +77,8 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
                 name: one.name.clone(),
             });
             let observed: Vec<Observed> = observed.collect();
-            all.push((seen, observed));
+            let attributes = rooms.fleet.thing(&seen.thing)?.attributes;
+            all.push((seen, attributes, observed));
         }
         Ok(())
     })?;
@@ -83,9 +87,11 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             "nothing was recorded of these devices: let them work for a while under a policy that is wide enough",
         ));
     }
-    let used = all
-        .iter()
-        .map(|(seen, observed)| (seen.thing.as_str(), observed.as_slice()));
+    let used = all.iter().map(|(seen, attributes, observed)| Doer {
+        thing: seen.thing.as_str(),
+        attributes,
+        observed,
+    });
     let policy_document = suggest(&rooms.account, used);
     let policy = rooms.fleet.policy_limits().parse(&policy_document).map_err(|error| {
         ApiError::invalid(format!("too much was recorded for one policy: {error}; suggest for fewer devices, or fewer days"))
@@ -101,7 +107,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         policy: Arc::new(policy),
     }]);
     let (mut missing, mut removes, mut decisions) = (Vec::new(), BTreeSet::new(), 0);
-    for (seen, observed) in &all {
+    for (seen, _, observed) in &all {
         let context = seen.standing.context(seen.thing.as_str(), call.now);
         let grant = Grant::new(rooms.fleet.realm().clone(), policies.clone(), context);
         decisions += observed.len();
@@ -122,12 +128,13 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             }));
         }
     }
-    let devices: BTreeSet<&ThingName> = all.iter().map(|(seen, _)| &seen.thing).collect();
+    let devices: BTreeSet<&ThingName> = all.iter().map(|(seen, ..)| &seen.thing).collect();
     Answer::json(&Output {
         policy_document,
         devices: devices.len(),
         decisions,
         missing,
+        left_out,
         removes: removes.into_iter().collect(),
     })
 }

@@ -1,7 +1,7 @@
 //! Whose decisions a simulation or a suggestion is about.
 
 use ca::CertificateId;
-use fleet::{CertificateStatus, Recorded, StandingNow, ThingName};
+use fleet::{CertificateStatus, Record, Recorded, StandingNow, ThingName};
 use policy::Action;
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ pub(super) struct Seen {
     pub(super) thing: ThingName,
     pub(super) standing: Arc<StandingNow>,
     pub(super) recorded: Vec<Recorded>,
+    /// How often it did something whose topic is not kept, because there were too many.
+    pub(super) left_out: u64,
     /// The client ids under which it was let in, at any time; the thing's name where none is recorded.
     pub(super) client_ids: Vec<String>,
 }
@@ -76,7 +78,10 @@ pub(super) fn each_seen(
             if standing.status != Some(CertificateStatus::Active) {
                 continue;
             }
-            let mut recorded = rooms.fleet.decisions(&id)?;
+            let Record {
+                seen: mut recorded,
+                left_out,
+            } = rooms.fleet.decisions(&id)?;
             let connected = recorded
                 .iter()
                 .filter(|one| one.action == Action::Connect && one.tally.allowed);
@@ -89,6 +94,7 @@ pub(super) fn each_seen(
                 thing: thing.clone(),
                 standing,
                 recorded,
+                left_out,
                 client_ids,
             })?;
         }
