@@ -9,7 +9,7 @@ use broker::Broker;
 use broker::tls::Sampler;
 use ca::Authority;
 use fleet::provisioning::RegistrationDesk;
-use fleet::{Fleet, RevocationFaces};
+use fleet::{AttestationTerms, Fleet, RevocationFaces};
 use ota::server::Ota;
 use rustls::ServerConfig;
 use tokio::runtime;
@@ -59,6 +59,8 @@ pub struct ControlParts {
     pub operators: Operators,
     /// How long after its end a device's certificate may still be renewed under itself.
     pub expired_grace: Duration,
+    /// How long an attestation of a device counts.
+    pub attestation: AttestationTerms,
     /// What clients are told of where to go.
     pub endpoints: Endpoints,
     /// The account of every ARN: twelve digits.
@@ -159,6 +161,7 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
         authority: parts.authority,
         operators: parts.operators,
         expired_grace: parts.expired_grace,
+        attestation: parts.attestation,
         endpoints: parts.endpoints,
         account: parts.account,
         region: parts.region,

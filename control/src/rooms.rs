@@ -7,7 +7,7 @@ use broker::Broker;
 use broker::tls::Sampler;
 use ca::Authority;
 use fleet::provisioning::RegistrationDesk;
-use fleet::{Fleet, RevocationFaces};
+use fleet::{AttestationTerms, Fleet, RevocationFaces};
 use ota::server::Ota;
 use tokio::sync::Semaphore;
 
@@ -24,6 +24,8 @@ pub(crate) struct Rooms {
     pub(crate) operators: Operators,
     /// How long after its end a device's certificate may still be renewed under itself.
     pub(crate) expired_grace: Duration,
+    /// How long an attestation of a device counts.
+    pub(crate) attestation: AttestationTerms,
     pub(crate) endpoints: Endpoints,
     /// The account of every ARN.
     pub(crate) account: String,

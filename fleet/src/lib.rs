@@ -5,6 +5,7 @@
 //! An operation returns only when its change is durable and every live standing it touches has changed.
 
 mod attachments;
+mod attestation;
 pub mod authorities;
 mod certificates;
 mod decisions;
@@ -40,7 +41,9 @@ mod standing;
 pub mod template;
 mod things;
 mod types;
+mod violations;
 
+pub use attestation::{Attestation, AttestationTerms, Verdict};
 pub use decisions::{Record, Recorded, Tally};
 pub use denials::Denial;
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
@@ -66,3 +69,4 @@ pub use search::{ConnectionKey, Found};
 pub use standing::{Standing, StandingNow, WatchGuard};
 pub use things::{ThingChange, ThingFilter};
 pub use types::{ThingType, ThingTypeProperties};
+pub use violations::{VIOLATION_EVERY, Violation};

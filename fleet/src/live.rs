@@ -76,7 +76,7 @@ impl Live {
             recent: Arc::default(),
             policies: Mutex::default(),
             networks: Mutex::default(),
-            healthy: Arc::new(Health::default().posture()),
+            healthy: Arc::new(Health::default().posture(None)),
             changes: AtomicU64::new(0),
             applied: Mutex::new(Applied {
                 revision: 0,

@@ -1,6 +1,7 @@
 //! What is known of a device's health: policies ask for it, and live sessions feel it change.
 
-use crate::{Fleet, FleetError, Kind, ThingName, keys};
+use crate::{Attestation, Fleet, FleetError, Kind, ThingName, Violation, keys};
+use ca::CertificateId;
 use policy::Posture;
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
@@ -14,10 +15,10 @@ pub struct Health {
     pub quarantine: Option<Quarantine>,
     /// Name and version of the firmware that it last installed by a job.
     pub firmware: Option<(String, String)>,
-    /// Whether it has proven what it runs.
-    pub attested: Option<bool>,
-    /// When it last broke its profile, in seconds since 1970.
-    pub last_violation: Option<i64>,
+    /// That it has proven what it runs, until when and for which certificate.
+    pub attestation: Option<Attestation>,
+    /// What it last did that no sound device does.
+    pub violation: Option<Violation>,
 }
 
 /// A device set apart.
@@ -32,7 +33,10 @@ pub struct Quarantine {
 impl Stored for Health {}
 
 impl Health {
-    pub(crate) fn posture(&self) -> Posture {
+    /// What policies are told of it where a certificate speaks for the thing.
+    pub(crate) fn posture(&self, certificate: Option<&CertificateId>) -> Posture {
+        let counts = |one: &&Attestation| certificate.is_some_and(|id| one.is_for(id));
+        let attestation = self.attestation.as_ref().filter(counts);
         let (name, version) = self
             .firmware
             .as_ref()
@@ -43,10 +47,17 @@ impl Health {
             firmware_name: name,
             firmware_version: version,
             quarantined: Some(self.quarantine.is_some()),
-            attested: self.attested,
-            last_violation: self.last_violation,
+            attested: Some(attestation.is_some()),
+            attested_until: attestation.and_then(|one| seconds(one.until)),
+            last_violation: self.violation.as_ref().and_then(|one| seconds(one.at)),
         }
     }
+}
+
+/// Whole seconds since 1970.
+fn seconds(moment: SystemTime) -> Option<i64> {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    since.as_secs().try_into().ok()
 }
 
 impl Fleet {

@@ -10,6 +10,7 @@ use crate::{
     live::Live,
     policies::{self, PolicyLimits},
     search::Connections,
+    violations::Violations,
 };
 use arc_swap::ArcSwap;
 use ca::{Authority, IssuerNumber};
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) live: Arc<Live>,
     pub(crate) denials: Denials,
     pub(crate) decisions: Decisions,
+    pub(crate) violations: Violations,
     pub(crate) events: Events,
     pub(crate) dynamic: DynamicGroups,
     pub(crate) connections: Connections,
@@ -76,6 +78,7 @@ impl Fleet {
         let fleet = Fleet {
             inner: Arc::new(Inner {
                 events: Events::with(on.unwrap_or_default()),
+                violations: Violations::open(&table)?,
                 table,
                 authority,
                 realm: Arc::new(realm),

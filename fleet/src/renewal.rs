@@ -5,6 +5,7 @@ use crate::{
     CertificateRecord, CertificateStatus, DeviceKey, Enrolled, EnrolmentWay, Fleet, FleetError,
     Kind, Target, ThingName,
     attachments::{put_attachment, put_binding},
+    attestation::follow_renewal,
     authorities::put_vouched,
     certificates::record_of,
     issued::put_issued,
@@ -110,6 +111,7 @@ impl Fleet {
             put_issued(t, &record)?;
             put_vouched(t, &record)?;
             put_binding(t, &thing, (&record.id, &record.pem))?;
+            follow_renewal(t, &thing, &before, &record)?;
             for policy in self.attached_policies(&Target::Certificate(*current))? {
                 put_attachment(t, &policy, &target)?;
             }

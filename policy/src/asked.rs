@@ -128,8 +128,8 @@ fn bits(key: &Key) -> u16 {
             Own::MessageSize | Own::Qos | Own::Retain => 0,
             Own::CertificateAge | Own::CertificateRemainingLife => CERTIFICATE | NOW,
             Own::CertificateKeyKind | Own::EnrolmentWay => CERTIFICATE,
-            Own::FirmwareName | Own::FirmwareVersion | Own::Quarantined | Own::Attested => POSTURE,
-            Own::LastViolationAge => POSTURE | NOW,
+            Own::FirmwareName | Own::FirmwareVersion | Own::Quarantined => POSTURE,
+            Own::Attested | Own::LastViolationAge => POSTURE | NOW,
         },
     }
 }

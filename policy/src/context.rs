@@ -102,7 +102,9 @@ pub struct Posture {
     pub quarantined: Option<bool>,
     /// Whether it has proven what it runs.
     pub attested: Option<bool>,
-    /// When it last broke its profile, in seconds since 1970.
+    /// The second since 1970 from which on it has not any more; without one that proof has no end.
+    pub attested_until: Option<i64>,
+    /// When it last did what no sound device does, in seconds since 1970.
     pub last_violation: Option<i64>,
 }
 
@@ -115,6 +117,17 @@ pub struct MessageFacts {
     pub qos: Option<u8>,
     /// The retain flag of the PUBLISH.
     pub retain: Option<bool>,
+}
+
+impl Posture {
+    /// Whether the device has proven what it runs, and that proof still counts.
+    pub(crate) fn is_attested(&self, now: Option<i64>) -> Option<bool> {
+        match (self.attested, self.attested_until) {
+            // Without a clock nobody knows whether it has ended.
+            (Some(true), Some(until)) => Some(now? < until),
+            (word, _) => word,
+        }
+    }
 }
 
 /// The features that CONNECT asked for.

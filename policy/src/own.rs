@@ -241,6 +241,7 @@ impl Own {
                 | Own::Weekday(_)
                 | Own::CertificateAge
                 | Own::CertificateRemainingLife
+                | Own::Attested
                 | Own::LastViolationAge
         )
     }
@@ -281,7 +282,7 @@ impl Own {
             Own::FirmwareName => one(posture.firmware_name.as_deref()),
             Own::FirmwareVersion => one(posture.firmware_version.as_deref()),
             Own::Quarantined => one(posture.quarantined),
-            Own::Attested => one(posture.attested),
+            Own::Attested => one(posture.is_attested(context.now)),
             Own::LastViolationAge => one(since(posture.last_violation)),
         }
     }
@@ -309,6 +310,10 @@ impl Own {
             Own::Weekday(zone) => zone.turns(now, &[]),
             Own::CertificateAge => at(context.certificate.not_before, true),
             Own::CertificateRemainingLife => at(context.certificate.not_after, false),
+            Own::Attested => {
+                let attested = context.posture.is_attested(Some(now)) == Some(true);
+                context.posture.attested_until.filter(|_| attested)
+            }
             Own::LastViolationAge => at(context.posture.last_violation, true),
             _ => None,
         }

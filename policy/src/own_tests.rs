@@ -55,6 +55,7 @@ fn known() -> Context {
             firmware_version: Some("2.1.0".into()),
             quarantined: Some(false),
             attested: Some(true),
+            attested_until: Some(at("2026-11-25T13:00:00Z")),
             last_violation: Some(at("2026-11-25T12:29:00Z")),
         }),
         ..Context::of("a", Some("a"), None)
@@ -286,6 +287,16 @@ fn a_grant_ends_when_the_clock_turns() {
             json!({"NumericGreaterThan": {"muster:CertificateRemainingLife": "3600"}}),
             "2026-11-25T12:30:00Z",
             "2026-11-26T11:30:00Z",
+        ),
+        (
+            json!({"Bool": {"muster:Attested": "true"}}),
+            "2026-11-25T12:30:00Z",
+            "2026-11-25T13:00:00Z",
+        ),
+        (
+            json!({"NumericLessThan": {"muster:LastViolationAge": "600"}}),
+            "2026-11-25T12:30:00Z",
+            "2026-11-25T12:39:00Z",
         ),
     ] {
         let mut now = at(now);

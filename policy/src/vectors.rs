@@ -145,7 +145,7 @@ struct Facts {
     posture: Health,
 }
 
-/// What is known of the device's health; `lastViolation` in seconds since 1970.
+/// What is known of the device's health; `attestedUntil` and `lastViolation` in seconds since 1970.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct Health {
@@ -153,6 +153,7 @@ struct Health {
     firmware_version: Option<String>,
     quarantined: Option<bool>,
     attested: Option<bool>,
+    attested_until: Option<i64>,
     last_violation: Option<i64>,
 }
 
@@ -164,6 +165,7 @@ impl Health {
             firmware_version: text(&self.firmware_version),
             quarantined: self.quarantined,
             attested: self.attested,
+            attested_until: self.attested_until,
             last_violation: self.last_violation,
         }
     }

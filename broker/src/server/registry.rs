@@ -1,6 +1,7 @@
 //! Where the broker asks who a certificate is: the fleet, or a simulated one.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ca::CertificateId;
 use fleet::{CertificateStatus, Denial, Fleet, FleetError, Heir, Standing, ThingName};
@@ -45,6 +46,9 @@ pub trait Registry: Send + Sync {
     /// Notes how often a decision was gone by since, and when last in seconds since 1970.
     fn note_uses(&self, _: &Standing, _: Action, _name: &str, _allowed: bool, _uses: (u64, u64)) {}
 
+    /// Notes that a principal did what no sound device does, in words. Does not block.
+    fn note_violation(&self, _: &Standing, _reason: &str, _now: SystemTime) {}
+
     /// Keeps a denial that goes into the log; the id that explains it later. Does not block.
     fn keep_denial(&self, _denial: Denial) -> Option<String> {
         None
@@ -88,6 +92,10 @@ impl Registry for Fleet {
         uses: (u64, u64),
     ) {
         Fleet::note_uses(self, standing, action, name, allowed, uses);
+    }
+
+    fn note_violation(&self, standing: &Standing, reason: &str, now: SystemTime) {
+        Fleet::note_violation(self, standing, reason, now);
     }
 
     fn keep_denial(&self, denial: Denial) -> Option<String> {

@@ -13,7 +13,7 @@ use broker::{Broker, BrokerParts, Limits};
 use ca::{Authority, AuthorityConfig};
 use control::{Control, ControlParts, Endpoint, Endpoints, Operators, Role};
 use fleet::provisioning::RegistrationDesk;
-use fleet::{Fleet, RevocationFaces};
+use fleet::{AttestationTerms, Fleet, RevocationFaces};
 use ota::server::Ota;
 use policy::Realm;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
@@ -104,6 +104,7 @@ impl House {
             endpoints,
             account: ACCOUNT.into(),
             expired_grace: Duration::ZERO,
+            attestation: AttestationTerms::default(),
             region: "local".into(),
             https,
             http,

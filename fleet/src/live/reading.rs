@@ -140,7 +140,7 @@ impl Live {
                 known.facts = self.facts(&thing)?;
             }
             if parts.has(Parts::POSTURE) {
-                known.posture = self.posture(&thing)?;
+                known.posture = self.posture(&thing, id)?;
             }
         }
         if parts.has(Parts::GROUPS) || parts.has(Parts::ATTACHED) {
@@ -176,7 +176,7 @@ impl Live {
         };
         let claim = claim.map(|row| self.claim_policy(&row.value)).transpose()?;
         let (facts, posture) = match &thing {
-            Some(name) => (self.facts(name)?, self.posture(name)?),
+            Some(name) => (self.facts(name)?, self.posture(name, id)?),
             None => (None, Arc::default()),
         };
         let key = self.key(id, thing.as_ref())?;
@@ -200,14 +200,14 @@ impl Live {
         Ok(row.map(|row| Arc::new(thing_facts(row.value))))
     }
 
-    fn posture(&self, thing: &ThingName) -> Result<Arc<Posture>, StoreError> {
+    fn posture(&self, thing: &ThingName, id: &CertificateId) -> Result<Arc<Posture>, StoreError> {
         let row = self.table.get_as::<Health>(&keys::posture(thing))?;
         let health = row.map(|row| row.value).unwrap_or_default();
         if health == Health::default() {
             // Of most devices nothing is known: they share that.
             return Ok(Arc::clone(&self.healthy));
         }
-        Ok(Arc::new(health.posture()))
+        Ok(Arc::new(health.posture(Some(id))))
     }
 
     fn key(&self, id: &CertificateId, thing: Option<&ThingName>) -> Result<Key, StoreError> {

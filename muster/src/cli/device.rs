@@ -87,6 +87,19 @@ pub(crate) enum Device {
         #[arg(long, conflicts_with = "reason")]
         lift: bool,
     },
+    /// Pass on your verifier's word that it has proven what it runs, or take it back: policies ask for it by muster:Attested
+    Attest(Attest),
+    /// Note that it did what no sound device does, as your monitor saw it: policies ask for it by muster:LastViolationAge
+    Violation {
+        /// The device
+        name: String,
+        /// What it did
+        #[arg(long, value_name = "WORDS")]
+        reason: String,
+        /// When, such as 2026-01-31T23:59:59Z [default: now]
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+    },
     /// Revoke its certificates and forget it
     Delete {
         /// The device
@@ -95,6 +108,28 @@ pub(crate) enum Device {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// `muster device attest`.
+#[derive(Debug, Args)]
+pub(crate) struct Attest {
+    /// The device
+    pub(crate) name: String,
+    /// The certificate whose key signed the evidence; it counts for no other [default: its one active one]
+    #[arg(long, value_name = "ID")]
+    pub(crate) certificate: Option<String>,
+    /// When it ends, such as 2026-01-31T23:59:59Z
+    #[arg(long, value_name = "TIME", conflicts_with = "valid")]
+    pub(crate) until: Option<String>,
+    /// How long it counts, e.g. 15m or 24h [default: what the server's configuration says; 24h]
+    #[arg(long = "for", id = "valid", value_name = "D", value_parser = humane)]
+    pub(crate) valid: Option<std::time::Duration>,
+    /// Who verified what
+    #[arg(long, value_name = "WORDS")]
+    pub(crate) by: Option<String>,
+    /// Take it back
+    #[arg(long, conflicts_with_all = ["certificate", "until", "valid", "by"])]
+    pub(crate) withdraw: bool,
 }
 
 /// Whose certificates.

@@ -19,7 +19,7 @@ pub(crate) use ca::{
     Ca, Ceremony, CrossSign, PassphraseSource, RegisterAuthority, RegisteredAuthority, RetireRoot,
     RotateIssuing, SucceedRoot, TakeRootOffline,
 };
-pub(crate) use device::{Device, DeviceCreate, DeviceImport, Group, Network, Whose};
+pub(crate) use device::{Attest, Device, DeviceCreate, DeviceImport, Group, Network, Whose};
 pub(crate) use firmware::{
     Firmware, FirmwareDelegate, FirmwareIndex, FirmwareRoot, FirmwareSign, FirmwareTargets,
     Rollout, RolloutStart,

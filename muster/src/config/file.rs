@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use broker::LostSubscription;
 use ca::{CrlShards, KeyCustody, Terms};
-use fleet::PolicyLimits;
+use fleet::{AttestationTerms, PolicyLimits};
 use ota::server::DEFAULT_DOWNLOAD_BYTES_PER_SECOND;
 use policy::UnresolvedDeny;
 use serde::Deserialize;
@@ -139,6 +139,9 @@ impl FileCa {
 /// Lives a certificate may be given: half a minute, because renewing takes time, to ten years.
 const VALIDITY_SECONDS: RangeInclusive<u64> = 30..=315_576_000;
 
+/// How long an attestation may count: to a year.
+const ATTESTATION_SECONDS: RangeInclusive<u64> = 1..=31_536_000;
+
 /// `[policy]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -154,9 +157,49 @@ pub(super) struct FilePolicy {
     document_bytes: Option<usize>,
     versions: Option<usize>,
     attached: Option<usize>,
+    attestation_seconds: Option<u64>,
+    attestation_max_seconds: Option<u64>,
 }
 
 impl FilePolicy {
+    /// How long an attestation counts, where its end is not said, and at the most.
+    pub(super) fn attestation(&self) -> anyhow::Result<AttestationTerms> {
+        let mut terms = AttestationTerms::default();
+        for (to, key, value) in [
+            (
+                &mut terms.longest,
+                "attestation_max_seconds",
+                self.attestation_max_seconds,
+            ),
+            (
+                &mut terms.default,
+                "attestation_seconds",
+                self.attestation_seconds,
+            ),
+        ] {
+            match value {
+                Some(seconds) if !ATTESTATION_SECONDS.contains(&seconds) => bail!(
+                    "policy.{key} = {seconds}: {} to {} seconds (a day has 86400)",
+                    ATTESTATION_SECONDS.start(),
+                    ATTESTATION_SECONDS.end()
+                ),
+                Some(seconds) => *to = Duration::from_secs(seconds),
+                None => {}
+            }
+        }
+        if self.attestation_seconds.is_none() {
+            terms.default = terms.default.min(terms.longest);
+        }
+        if terms.default > terms.longest {
+            bail!(
+                "policy.attestation_seconds = {}: at most policy.attestation_max_seconds, which is {}",
+                terms.default.as_secs(),
+                terms.longest.as_secs()
+            );
+        }
+        Ok(terms)
+    }
+
     /// The bounds on policies, each within what the server can bear.
     pub(super) fn limits(&self) -> anyhow::Result<PolicyLimits> {
         let within =

@@ -263,6 +263,14 @@ fn what_is_not_understood_is_refused_by_name() {
         ("[policy]\nunresolved_deny = \"shut\"", "shut"),
         ("[policy]\nlost_subscription = \"keep\"", "keep"),
         (
+            "[policy]\nattestation_seconds = 0",
+            "policy.attestation_seconds = 0: 1 to 31536000",
+        ),
+        (
+            "[policy]\nattestation_seconds = 60\nattestation_max_seconds = 59",
+            "policy.attestation_seconds = 60: at most policy.attestation_max_seconds, which is 59",
+        ),
+        (
             "[policy]\ndocument_bytes = 2_047",
             "policy.document_bytes = 2047",
         ),

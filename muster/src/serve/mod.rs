@@ -222,6 +222,7 @@ impl Server {
             authority,
             operators,
             expired_grace: settings.expired_grace,
+            attestation: settings.attestation,
             endpoints: endpoints.clone(),
             account: settings.account.clone(),
             region: settings.region.clone(),

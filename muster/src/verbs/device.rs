@@ -4,7 +4,7 @@ use super::{
     client, device_bulk,
     device_certificates::{self, Measure},
     device_files::DeviceFiles,
-    output,
+    device_health, output,
 };
 use crate::{
     cli::{Device, DeviceCreate, DeviceImport, Global},
@@ -64,18 +64,11 @@ pub(super) fn run(global: &Global, verb: Device) -> anyhow::Result<ExitCode> {
             yes,
         } => replace(global, &name, csr, out, yes)?,
         Device::Quarantine { name, reason, lift } => {
-            let body = json!({ "quarantined": !lift, "reason": reason });
-            let path = format!("{}/quarantine", path(&name));
-            let set = client(global)?.call(Method::PUT, &path, Some(&body))?;
-            output::answer(global, &set, |_| {
-                if lift {
-                    format!("device {name} is taken back in")
-                } else {
-                    format!(
-                        "device {name} is in quarantine; policies that ask for it follow at once"
-                    )
-                }
-            })?;
+            device_health::quarantine(global, &name, reason.as_deref(), lift)?;
+        }
+        Device::Attest(wanted) => device_health::attest(global, &wanted)?,
+        Device::Violation { name, reason, at } => {
+            device_health::violation(global, &name, &reason, at.as_deref())?;
         }
         Device::Delete { name, yes } => {
             output::confirm(
@@ -275,6 +268,11 @@ fn described(device: &Value) -> String {
                 .map(|(key, value)| format!("{key} = {}", value.as_str().unwrap_or(""))),
         );
     }
+    lines.extend(
+        device
+            .get("posture")
+            .map_or_else(Vec::new, device_health::lines),
+    );
     for certificate in output::items(device, "certificates") {
         let policies: Vec<_> = output::items(certificate, "policies")
             .iter()

@@ -12,6 +12,7 @@ mod device;
 mod device_bulk;
 mod device_certificates;
 mod device_files;
+mod device_health;
 mod device_rows;
 mod firmware;
 mod firmware_offline;

@@ -305,6 +305,7 @@ fn what_a_policy_asks_for_is_kept() {
             firmware_version: Some("1".into()),
             quarantined: Some(false),
             attested: Some(true),
+            attested_until: Some(1_790_000_001),
             last_violation: Some(1_780_000_000),
         }),
         certificate: Arc::new(CertificateValues {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::publish::Stalled;
-use super::{Answer, Connection, Waiting};
+use super::{Answer, Connection, Waiting, violation};
 use crate::codec::{PacketId, ReasonCode, SESSION_NEVER_EXPIRES};
 use crate::server::groups::Shared;
 use crate::server::identity::NotInGoodStanding;
@@ -94,6 +94,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.judge.tell_uses();
         self.log(&end);
         self.tell(LifecycleChange::Disconnected(end.cause()));
+        if let End::Broke(Disconnect { reason, text }) = &end {
+            let how = (*reason, Some(self.session.version()));
+            violation::note_broken(&self.hub, &self.identity, how, text);
+        }
         self.borrow_output();
         if let Some(reason) = end.reason() {
             let text = end.to_string();

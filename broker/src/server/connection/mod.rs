@@ -16,6 +16,7 @@ mod routes;
 mod standing;
 mod subscribe;
 mod timer;
+mod violation;
 #[cfg(feature = "simulate")]
 mod warm;
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Connection;
 use super::routes::{Kind, Routes};
 use super::timer::Timer;
+use super::violation;
 use crate::codec::{self, Connect, PacketId, ReasonCode};
 use crate::server::clock::{Clock, time_of};
 use crate::server::delivery::{Judge, Witness};
@@ -69,7 +70,8 @@ where
 {
     let mut out = Vec::new();
     let mut buffer = BytesMut::with_capacity(FIRST_READ_BYTES);
-    let first = timeout_at(deadline, first_packet(&mut io, &mut buffer, &hub, &mut out));
+    let first = first_packet(&mut io, &mut buffer, &hub, &identity, &mut out);
+    let first = timeout_at(deadline, first);
     // Here alone it is waited for the peer: what comes after is not to be broken off half-way.
     let Some(first) = seat.while_seated(first).await else {
         counters.shed.add();
@@ -187,6 +189,7 @@ async fn first_packet<S: AsyncRead + Unpin>(
     io: &mut S,
     buffer: &mut BytesMut,
     hub: &Hub,
+    identity: &Identity,
     out: &mut Vec<u8>,
 ) -> Option<Connect> {
     let limits = codec::Limits {
@@ -204,6 +207,8 @@ async fn first_packet<S: AsyncRead + Unpin>(
             Ok(Some(connect)) => return Some(connect),
             Err(error) => {
                 tracing::debug!("first packet refused: {error}");
+                let how = (error.reason, error.version);
+                violation::note_broken(hub, identity, how, &error.text);
                 refuse(error.version, error.reason, Some(&error.text), out);
                 return None;
             }
@@ -291,6 +296,9 @@ fn admit(
     }
     if let Some(will) = proposal.will() {
         let topic = will.topic.as_str();
+        if Kind::of(topic) == Kind::Foreign {
+            violation::note(hub, identity, violation::SERVERS_TOPIC);
+        }
         let mut actions = vec![Action::Publish];
         if will.retain {
             actions.push(Action::RetainPublish);

@@ -6,7 +6,7 @@ use store::Behind;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::routes::{Kind, Route};
-use super::{Answer, Connection, End};
+use super::{Answer, Connection, End, violation};
 use crate::codec::{PacketId, Qos, ReasonCode, Version};
 use crate::server::clock::Clock;
 use crate::server::durable::Durable;
@@ -63,6 +63,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             incoming.qos,
             incoming.retain,
         );
+        if route.kind == Kind::Foreign {
+            violation::note(&self.hub, &self.identity, violation::SERVERS_TOPIC);
+        }
         let refused = route.refused(&self.judge, &facts);
         let allowed = refused != Some(Action::Publish);
         self.routes.note(&route, &self.judge, allowed);

@@ -7,6 +7,7 @@ use http::Method;
 use policy::{Action, Context, Explanation, Grant, MessageFacts};
 use serde::{Deserialize, Serialize};
 
+use super::moment;
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -96,14 +97,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let standing = rooms.fleet.standing(&certificate)?.now();
     let at = match &body.at {
         None => call.now,
-        Some(text) => {
-            let moment: jiff::Timestamp = text.parse().map_err(|_| {
-                ApiError::invalid(format!(
-                    "at: {text:?} is no moment; write one like 2026-01-31T23:59:59Z"
-                ))
-            })?;
-            moment.into()
-        }
+        Some(text) => moment::read("at", text)?,
     };
     let context = Context {
         source_ip: body.source_ip,

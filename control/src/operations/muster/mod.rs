@@ -1,6 +1,7 @@
 //! What AWS has no word for, under `/muster/v1`.
 
 mod add_package;
+mod attest_device;
 mod change_allow_list;
 mod change_certificates;
 mod claim;
@@ -28,6 +29,8 @@ mod list_operators;
 mod list_packages;
 mod list_rollouts;
 mod make_enrolment_password;
+mod moment;
+mod note_violation;
 mod prove_policies;
 mod quarantine_device;
 mod replace_device;
@@ -60,10 +63,12 @@ mod targets;
 mod update_policy;
 mod update_template;
 mod upload_part;
+mod words;
 
 use crate::operation::Operation;
 
 pub(super) static OPERATIONS: &[Operation] = &[
+    attest_device::OPERATION,
     change_allow_list::OPERATION,
     change_certificates::OPERATION,
     create_claim::OPERATION,
@@ -95,6 +100,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     prove_policies::OPERATION,
     quarantine_device::OPERATION,
     make_enrolment_password::OPERATION,
+    note_violation::OPERATION,
     replace_device::OPERATION,
     request_issuing::OPERATION,
     revoke_device::OPERATION,

@@ -2,6 +2,7 @@ use fleet::{Quarantine, ThingName};
 use http::Method;
 use serde::{Deserialize, Serialize};
 
+use super::words;
 use crate::answer::{Answer, EpochSeconds};
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -9,10 +10,8 @@ use crate::operation::{Operation, Run};
 use crate::operators::Role;
 use crate::rooms::Rooms;
 
-/// Characters of the longest reason kept.
-const REASON_MAX_CHARS: usize = 256;
-
-/// Sets a device apart, or takes it back in: policies ask for it by `muster:Quarantined`.
+/// Sets a device apart, or takes it back in: policies ask for it by `muster:Quarantined`. Whoever sets it apart no longer
+/// trusts what it proved before, so that an attestation of it ends.
 pub(super) const OPERATION: Operation = Operation {
     name: "QuarantineDevice",
     method: Method::PUT,
@@ -42,16 +41,13 @@ struct Output {
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let thing_name: ThingName = call.path("thingName")?;
     let body: Body = call.body()?;
-    if body
-        .reason
-        .as_ref()
-        .is_some_and(|reason| reason.chars().nth(REASON_MAX_CHARS).is_some())
-    {
-        return Err(ApiError::invalid(format!(
-            "reason: at most {REASON_MAX_CHARS} characters"
-        )));
+    if let Some(reason) = &body.reason {
+        words::check("reason", reason)?;
     }
     let health = rooms.fleet.set_health(&thing_name, |health| {
+        if body.quarantined {
+            health.attestation = None;
+        }
         health.quarantine = body.quarantined.then(|| {
             // Said twice, it is still apart since the first time.
             health.quarantine.clone().unwrap_or_else(|| Quarantine {

@@ -210,6 +210,7 @@ fn context(bytes: &mut Bytes<'_>) -> Context {
             firmware_version: text(bytes.maybe(VALUES)),
             quarantined: bytes.maybe(&[true, false]),
             attested: bytes.maybe(&[true, false]),
+            attested_until: bytes.maybe(&[NOON, NOON + 1, NOON + 12]),
             last_violation: bytes.maybe(&[NOON - 12, NOON + 1]),
         }),
     }

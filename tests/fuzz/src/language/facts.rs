@@ -251,7 +251,14 @@ fn own_known(key: &str, case: &Case) -> Result<Known, Unread> {
         "muster:firmwarename" => (Text, one(posture.firmware_name.as_deref())),
         "muster:firmwareversion" => (Text, one(posture.firmware_version.as_deref())),
         "muster:quarantined" => (Text, one(posture.quarantined)),
-        "muster:attested" => (Text, one(posture.attested)),
+        // An attestation that ends is told by the clock.
+        "muster:attested" => (
+            Passing,
+            one(match (posture.attested, posture.attested_until) {
+                (Some(true), Some(until)) => now.map(|now| now < until),
+                (word, _) => word,
+            }),
+        ),
         "muster:lastviolationage" => (Passing, one(since(posture.last_violation))),
         _ => return Err(Unread),
     };

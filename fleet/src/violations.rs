@@ -1,0 +1,191 @@
+//! That a device has done what no sound device does: an operator's monitor says so, or the broker has seen it.
+//!
+//! Of what the broker sees one word is kept a minute for each thing, so that a device that misbehaves all the time costs
+//! one row a minute. Whoever saw it waits for nothing: a thread of its own writes, and what comes faster than the disk is
+//! not kept.
+
+use crate::{Fleet, FleetError, Health, Kind, Standing, Thing, ThingName, keys};
+use serde::{Deserialize, Serialize};
+use std::{
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::JoinHandle,
+    time::{Duration, SystemTime},
+};
+use store::{Expect, StoreError, Table, Write};
+
+/// How long after a violation another that is seen is not written down.
+pub const VIOLATION_EVERY: Duration = Duration::from_secs(60);
+/// Violations that wait for the disk.
+const WAITING_ITEMS: usize = 256;
+/// Violations written at once.
+const BATCH_ITEMS: usize = 64;
+
+/// What a device did that no sound device does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// When.
+    pub at: SystemTime,
+    /// What, in words.
+    pub reason: String,
+    /// Whether the broker has seen it itself; else an operator said so.
+    pub seen: bool,
+}
+
+pub(crate) struct Violations {
+    /// Gone when the registry is.
+    writer: Option<SyncSender<(ThingName, Violation)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Violations {
+    /// Returns when what waits is written and the store is let go of.
+    fn drop(&mut self) {
+        self.writer = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of its own has been told by then.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Violations {
+    pub(crate) fn open(table: &Table) -> Result<Self, FleetError> {
+        let (writer, waiting) = sync_channel(WAITING_ITEMS);
+        let table = table.clone();
+        let thread = std::thread::Builder::new()
+            .name("fleet-violations".into())
+            .spawn(move || write(&table, &waiting))
+            .map_err(FleetError::Thread)?;
+        Ok(Self {
+            writer: Some(writer),
+            thread: Some(thread),
+        })
+    }
+}
+
+fn write(table: &Table, waiting: &Receiver<(ThingName, Violation)>) {
+    while let Ok(first) = waiting.recv() {
+        let mut together = vec![first];
+        together.extend(waiting.try_iter().take(BATCH_ITEMS - 1));
+        if let Err(error) = keep(table, &together) {
+            tracing::debug!(%error, "violations are not kept");
+        }
+    }
+}
+
+/// Writes down those that are not too soon after the one before. Who misbehaves all the time is seen again, so what another
+/// change of the same rows turns back is left.
+fn keep(table: &Table, seen: &[(ThingName, Violation)]) -> Result<(), StoreError> {
+    let mut writes: Vec<Write> = Vec::new();
+    let mut told: Vec<&(ThingName, Violation)> = Vec::new();
+    for one in seen {
+        let (thing, violation) = one;
+        if told.iter().any(|(known, _)| known == thing) {
+            continue;
+        }
+        let Some(row) = table.get_as::<Thing>(&keys::thing(thing))? else {
+            continue;
+        };
+        let key = keys::posture(thing);
+        let before = table.get_as::<Health>(&key)?;
+        let expect = before
+            .as_ref()
+            .map_or(Expect::Absent, |row| Expect::Revision(row.revision));
+        let mut health = before.map(|row| row.value).unwrap_or_default();
+        if !is_due(health.violation.as_ref().map(|last| last.at), violation.at) {
+            continue;
+        }
+        health.violation = Some(violation.clone());
+        writes.push(Write::put(key, &health, expect)?);
+        writes.push(Write::Check {
+            key: keys::thing(thing),
+            expect: Expect::Revision(row.revision),
+        });
+        told.push(one);
+    }
+    if writes.is_empty() {
+        return Ok(());
+    }
+    table.batch(&writes)?;
+    for (thing, violation) in told {
+        tracing::warn!(%thing, "violation: {}", violation.reason);
+    }
+    Ok(())
+}
+
+fn is_due(last: Option<SystemTime>, at: SystemTime) -> bool {
+    last.is_none_or(|last| {
+        at.duration_since(last)
+            .is_ok_and(|since| since >= VIOLATION_EVERY)
+    })
+}
+
+impl Fleet {
+    /// Keeps that a device has done what no sound device does, where nothing later is known. Its live sessions are judged
+    /// again before this returns. What is kept then is answered.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub fn set_violation(
+        &self,
+        thing: &ThingName,
+        violation: &Violation,
+    ) -> Result<Violation, FleetError> {
+        self.transact(|t| {
+            if !t.exists(&keys::thing(thing))? {
+                return Err(FleetError::not_found(Kind::Thing, thing));
+            }
+            let mut health: Health = t.get(&keys::posture(thing))?.unwrap_or_default();
+            match &health.violation {
+                Some(last) if last.at > violation.at => Ok(last.clone()),
+                _ => {
+                    health.violation = Some(violation.clone());
+                    t.put(keys::posture(thing), &health)?;
+                    Ok(violation.clone())
+                }
+            }
+        })
+    }
+
+    /// Notes what the broker has seen a principal do, where it is a thing's and nothing was noted of that thing for
+    /// [`VIOLATION_EVERY`]. Does not block; its live sessions are judged again soon.
+    pub fn note_violation(&self, standing: &Standing, reason: &str, at: SystemTime) {
+        let now = standing.now();
+        let Some(thing) = &now.thing else { return };
+        let last = now.posture.last_violation;
+        let last = last.and_then(|second| u64::try_from(second).ok());
+        let last = last.map(|second| SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+        if !is_due(last, at) {
+            return;
+        }
+        if let Some(writer) = &self.inner.violations.writer {
+            let violation = Violation {
+                at,
+                reason: reason.to_owned(),
+                seen: true,
+            };
+            // Where too many wait it is seen again, if it goes on.
+            let _ = writer.try_send((thing.clone(), violation));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_kept_a_minute() {
+        let at = |second| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        for (last, now, due) in [
+            (None, 100, true),
+            (Some(100), 100, false),
+            (Some(100), 159, false),
+            (Some(100), 160, true),
+            // The clock was put back.
+            (Some(100), 40, false),
+        ] {
+            assert_eq!(is_due(last.map(at), at(now)), due, "{last:?} {now}");
+        }
+    }
+}
