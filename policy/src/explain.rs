@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::action::{Action, Kind};
 use crate::arn::Resource;
-use crate::context::MessageFacts;
+use crate::condition::Condition;
+use crate::context::{Context, MessageFacts};
 use crate::decision::Decision;
 use crate::default::GrantText;
 use crate::document::{Effect, Statement};
@@ -25,6 +26,8 @@ pub const REASON_MAX_BYTES: usize = 199;
 
 /// Denials that the one-sentence summary names; the rest is counted.
 const SUMMARY_MAX_STATEMENTS: usize = 3;
+/// Values of variables that it names.
+const SUMMARY_MAX_VALUES: usize = 5;
 
 /// A decision with its grounds. `Display` is one sentence on one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,6 +73,9 @@ pub struct StatementRef {
     pub effect: Effect,
     /// Its resource that matched, or would have.
     pub resource: String,
+    /// What the variables in that resource and in its conditions stand for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<VariableValue>,
     /// Why the statement did not count, when it did not.
     pub reason: Option<String>,
 }
@@ -117,14 +123,20 @@ impl Grant {
             };
             at = Some((named, index));
             if let Some(resource) = self.speaks(bound, action, kind, name, message) {
+                let values = self.values_in(bound, resource, message);
                 let statement = bound.statement;
-                statements.push(StatementRef::new(named, index, statement, resource, None));
+                let told = StatementRef::new(named, index, statement, resource);
+                statements.push(told.with(values));
             } else if let Some((resource, reason)) =
                 self.why_silent(bound, action, kind, name, message)
             {
+                let values = self.values_in(bound, resource, message);
                 let statement = bound.statement;
-                let reason = Some(reason);
-                passed_over.push(StatementRef::new(named, index, statement, resource, reason));
+                let told = StatementRef::new(named, index, statement, resource).with(values);
+                passed_over.push(StatementRef {
+                    reason: Some(reason),
+                    ..told
+                });
             }
         }
         let allowed = statements.iter().any(|s| s.effect == Effect::Allow);
@@ -242,6 +254,32 @@ impl Grant {
             .collect()
     }
 
+    /// What the variables in a statement stand for.
+    fn values_in(
+        &self,
+        bound: Bound<'_>,
+        resource: &Resource,
+        message: &MessageFacts,
+    ) -> Vec<VariableValue> {
+        let held = self.variables_of(bound, resource);
+        let conditions = bound.statement.conditions.iter();
+        let asked = conditions.flat_map(Condition::variables);
+        let mut keys: Vec<&Key> = Vec::new();
+        for key in held.iter().map(|variable| &variable.key).chain(asked) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let context = self.context();
+        let values = keys.into_iter();
+        values
+            .map(|key| VariableValue::of(key, &context, message))
+            .collect()
+    }
+
     /// The client id, the thing's name and every other key that the policies speak of.
     fn variable_values(&self, message: &MessageFacts) -> Vec<VariableValue> {
         let mut keys = vec![&Key::ThingName, &Key::ClientId];
@@ -257,15 +295,9 @@ impl Grant {
             }
         }
         let context = self.context();
-        let value = |key: &Key| {
-            let values = context.values_for(key, message);
-            VariableValue {
-                name: key.to_string(),
-                value: (!values.is_empty()).then(|| values.join(", ")),
-                resolved: context.substitute(key).is_some(),
-            }
-        };
-        keys.into_iter().map(value).collect()
+        let keys = keys.into_iter();
+        keys.map(|key| VariableValue::of(key, &context, message))
+            .collect()
     }
 
     fn missing_context(
@@ -335,6 +367,21 @@ impl Grant {
                 format!("{decision}: no statement allows {action} on {resource} ({names})")
             }
         };
+        let mut told: Vec<&VariableValue> = Vec::new();
+        for value in explanation.statements.iter().flat_map(|s| &s.variables) {
+            if !told.contains(&value) {
+                told.push(value);
+            }
+        }
+        for (place, value) in told.iter().take(SUMMARY_MAX_VALUES).enumerate() {
+            let name = shown(&value.name, WORD_MAX_CHARS);
+            let stands = match &value.value {
+                Some(value) => format!("{:?}", shown(value, NAME_MAX_CHARS)),
+                None => "not known".to_owned(),
+            };
+            let before = if place == 0 { "; with" } else { " and" };
+            text.push_str(&format!("{before} {name} {stands}"));
+        }
         if *decision != Decision::Allow
             && let Some(silent) = explanation
                 .passed_over
@@ -366,14 +413,23 @@ impl Grant {
     }
 }
 
+impl VariableValue {
+    fn of(key: &Key, context: &Context, message: &MessageFacts) -> Self {
+        let values = context.values_for(key, message);
+        Self {
+            name: key.to_string(),
+            value: (!values.is_empty()).then(|| values.join(", ")),
+            resolved: context.substitute(key).is_some(),
+        }
+    }
+}
+
 impl StatementRef {
-    fn new(
-        named: &NamedPolicy,
-        index: usize,
-        statement: &Statement,
-        resource: &Resource,
-        reason: Option<String>,
-    ) -> Self {
+    fn with(self, variables: Vec<VariableValue>) -> Self {
+        Self { variables, ..self }
+    }
+
+    fn new(named: &NamedPolicy, index: usize, statement: &Statement, resource: &Resource) -> Self {
         Self {
             policy: named.name.clone(),
             version: named.policy.number(),
@@ -385,7 +441,8 @@ impl StatementRef {
             } else {
                 resource.text.to_string()
             },
-            reason,
+            variables: Vec::new(),
+            reason: None,
         }
     }
 }

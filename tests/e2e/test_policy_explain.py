@@ -81,6 +81,40 @@ def test_a_decision_is_explained_for_another_moment_place_and_message(shared, fr
     assert "no moment" in shared.refused(*ask, "--at", "soon")
 
 
+def test_what_is_explained_is_what_the_server_does(shared, fresh_name, connect):
+    policy, name = fresh_name("as-served"), fresh_name()
+    shared.policy(policy, document(
+        {**allow("Connect", "*"), "Condition": {"ForAllValues:StringNotEquals": {"iot:ConnectAttributes": ["LastWill"]},
+                                                "StringEquals": {"muster:Listener": "mqtt", "iot:DomainName": "localhost"}}},
+        allow("Publish", "topic/dt/${iot:Connection.Thing.ThingName}/*")))
+    identity = shared.device(name, "--policy", policy)
+    client = connect(shared, identity)
+    topic = f"dt/{name}/t"
+    publish = ("policy", "explain", "--device", name, "--action", "publish", "--topic", topic)
+    assert client.publish(topic) in (0, 0x10)
+    told = shared.json(*publish)
+    assert told["decision"] == "Allow" and told["certificateUsable"]
+    assert f'iot:Connection.Thing.ThingName "{name}"' in told["text"], told["text"]
+    assert told["statements"][0]["variables"] == [{"name": "iot:Connection.Thing.ThingName", "value": name, "resolved": True}]
+    # A message to be retained needs more.
+    assert client.publish(topic, retain=True) == 0x87
+    retained = shared.json(*publish, "--retain")
+    assert (retained["decision"], retained["action"]) == ("ImplicitDeny", "iot:RetainPublish"), retained
+    # What the connection is can be said.
+    ask = ("policy", "explain", "--device", name, "--action", "connect", "--listener", "mqtt", "--domain-name", "localhost")
+    assert shared.json(*ask)["decision"] == "Allow"
+    assert shared.json(*ask, "--will-topic", "t")["decision"] == "ImplicitDeny"
+    assert shared.json(*ask[:-1], "elsewhere")["decision"] == "ImplicitDeny"
+    assert "mqtt, wss or https" in shared.refused(*ask[:6], "--listener", "coap")
+    assert "1.2 or 1.3" in shared.refused(*ask, "--tls-version", "1.1")
+    # Past its end, and revoked, a certificate can do nothing.
+    later = shared.json(*publish, "--at", "2099-01-01T00:00:00Z")
+    assert not later["certificateUsable"] and "has ended by then" in later["text"]
+    shared.cli("device", "revoke", name, "--yes")
+    revoked = shared.json(*publish)
+    assert not revoked["certificateUsable"] and revoked["text"].startswith("its certificate is REVOKED"), revoked["text"]
+
+
 def test_test_authorization_names_what_it_does_not_know(shared, fresh_name):
     policy = fresh_name("where")
     shared.policy(policy, document({**allow("Connect", "client/${iot:Connection.Thing.Attributes[site]}"), "Condition": {

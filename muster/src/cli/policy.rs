@@ -128,11 +128,26 @@ pub(crate) struct Explain {
     /// Quality of service of the message, or the one subscribed with
     #[arg(long, value_name = "QOS", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) qos: Option<u8>,
-    /// The message has the retain flag
+    /// The message has the retain flag, which needs RetainPublish too
     #[arg(long)]
     pub(crate) retain: bool,
+    /// Where the device comes in: mqtt, wss or https
+    #[arg(long, value_name = "WORD")]
+    pub(crate) listener: Option<String>,
+    /// The version of TLS it speaks: 1.2 or 1.3
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) tls_version: Option<String>,
+    /// The server name that it dials
+    #[arg(long, value_name = "HOST")]
+    pub(crate) domain_name: Option<String>,
+    /// Its session outlives its connection
+    #[arg(long)]
+    pub(crate) persistent: bool,
+    /// The topic of its will
+    #[arg(long, value_name = "T")]
+    pub(crate) will_topic: Option<String>,
     /// A denial from the server's log, explained as it was then
-    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "action", "topic", "client_id", "at", "source_ip", "size", "qos", "retain"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "action", "topic", "client_id", "at", "source_ip", "size", "qos", "retain", "listener", "tls_version", "domain_name", "persistent", "will_topic"])]
     pub(crate) denial: Option<String>,
 }
 

@@ -93,12 +93,18 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
             size,
             qos,
             retain,
+            listener,
+            tls_version,
+            domain_name,
+            persistent,
+            will_topic,
             ..
         }) => {
             let mut body = json!({
                 "thingName": device, "action": action, "clientId": client_id, "at": at,
                 "sourceIp": source_ip, "messageSize": size, "qos": qos,
-                "retain": retain.then_some(true),
+                "retain": retain.then_some(true), "listener": listener, "tlsVersion": tls_version,
+                "domainName": domain_name, "persistent": persistent, "willTopic": will_topic,
             });
             if let (Some(topic), Some(fields)) = (topic, body.as_object_mut()) {
                 // Connecting is judged by the client id; the flag is the same.

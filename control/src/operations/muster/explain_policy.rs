@@ -1,10 +1,13 @@
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use broker::topic::{TopicFilter, TopicName};
 use ca::CertificateId;
-use fleet::{CertificateStatus, ThingName};
+use fleet::{CertificateStatus, StandingNow, ThingName};
 use http::Method;
-use policy::{Action, Context, Explanation, Grant, MessageFacts};
+use policy::{
+    Action, ConnectAttributes, Context, Explanation, Grant, Listener, MessageFacts, TlsVersion,
+};
 use serde::{Deserialize, Serialize};
 
 use super::moment;
@@ -48,6 +51,17 @@ struct Body {
     qos: Option<u8>,
     /// Its retain flag.
     retain: Option<bool>,
+    /// Where the connection comes in: `mqtt`, `wss` or `https`.
+    listener: Option<String>,
+    /// `1.2` or `1.3`.
+    tls_version: Option<String>,
+    /// The server name that the handshake asked for.
+    domain_name: Option<String>,
+    /// Whether the session outlives its connection.
+    #[serde(default)]
+    persistent: bool,
+    /// The topic of its will.
+    will_topic: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -57,6 +71,8 @@ struct Output {
     certificate_id: CertificateId,
     /// Only an active certificate can use what its policies allow.
     certificate_status: CertificateStatus,
+    /// Whether it is active and within its life at the moment that was asked for.
+    certificate_usable: bool,
     /// The explanation for people.
     text: String,
     #[serde(flatten)]
@@ -101,6 +117,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     };
     let context = Context {
         source_ip: body.source_ip,
+        listener: listener(body.listener.as_deref())?,
+        tls_version: tls_version(body.tls_version.as_deref())?,
+        domain_name: body.domain_name.as_deref().map(Into::into),
+        connect: connect_attributes(rooms, body.persistent, body.will_topic.as_deref())?,
         ..standing.context(&client_id, at)
     };
     let grant = Grant::new(
@@ -113,13 +133,77 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         qos: body.qos,
         retain: body.retain,
     };
-    let explanation = grant.explain_for(action, &name, &message);
+    let mut explanation = grant.explain_for(action, &name, &message);
+    // As the broker: a message to be retained needs both.
+    if action == Action::Publish && body.retain == Some(true) && explanation.decision.is_allow() {
+        explanation = grant.explain_for(Action::RetainPublish, &name, &message);
+    }
+    let unusable = unusable(&standing, status, at);
+    let text = match &unusable {
+        Some(why) => format!(
+            "{why}, so it can do nothing, whatever its policies say; they say: {explanation}"
+        ),
+        None => explanation.to_string(),
+    };
     Answer::json(&Output {
         thing_name: body.thing_name,
         certificate_id: certificate,
         certificate_status: status,
-        text: explanation.to_string(),
+        certificate_usable: unusable.is_none(),
+        text,
         explanation,
+    })
+}
+
+/// Why a certificate can do nothing at a moment, if so.
+fn unusable(standing: &StandingNow, status: CertificateStatus, at: SystemTime) -> Option<String> {
+    if status != CertificateStatus::Active || standing.status != Some(CertificateStatus::Active) {
+        // Active itself, and signed by an authority that is switched off.
+        let said = match (status, standing.status) {
+            (CertificateStatus::Active, _) => "not active: the authority that signed it is not",
+            (status, _) => status.as_str(),
+        };
+        return Some(format!("its certificate is {said}"));
+    }
+    if at < standing.not_before {
+        return Some("its certificate is not valid yet then".to_owned());
+    }
+    (at > standing.not_after).then(|| "its certificate has ended by then".to_owned())
+}
+
+fn listener(word: Option<&str>) -> Result<Option<Listener>, ApiError> {
+    Ok(Some(match word {
+        None => return Ok(None),
+        Some("mqtt") => Listener::Mqtt,
+        Some("wss") => Listener::Wss,
+        Some("https") => Listener::Https,
+        Some(_) => return Err(ApiError::invalid("listener: mqtt, wss or https")),
+    }))
+}
+
+fn tls_version(word: Option<&str>) -> Result<Option<TlsVersion>, ApiError> {
+    Ok(Some(match word {
+        None => return Ok(None),
+        Some("1.2") => TlsVersion::V1_2,
+        Some("1.3") => TlsVersion::V1_3,
+        Some(_) => return Err(ApiError::invalid("tlsVersion: 1.2 or 1.3")),
+    }))
+}
+
+/// What CONNECT asked for, as the broker tells policies of it.
+fn connect_attributes(
+    rooms: &Rooms,
+    persistent: bool,
+    will: Option<&str>,
+) -> Result<ConnectAttributes, ApiError> {
+    let will = will.map(|topic| {
+        judged_as(Action::Publish, topic)?;
+        let account = &rooms.fleet.realm().account;
+        Ok::<_, ApiError>(format!("arn:aws:iot::{account}:topic/{topic}").into())
+    });
+    Ok(ConnectAttributes {
+        persistent,
+        last_will: will.transpose()?,
     })
 }
 
