@@ -104,7 +104,6 @@ impl House {
             endpoints,
             account: ACCOUNT.into(),
             expired_grace: Duration::ZERO,
-            descriptors: Control::descriptors_wanted(),
             attestation: AttestationTerms::default(),
             region: "local".into(),
             https,
