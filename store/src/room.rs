@@ -4,6 +4,33 @@ use std::path::Path;
 
 use crate::error::StoreError;
 
+/// What a disk has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) free_bytes: u64,
+    pub(crate) total_bytes: u64,
+}
+
+impl Room {
+    /// Of the disk that holds `directory`; `None` where it cannot be told.
+    pub(crate) fn of(directory: &Path) -> Option<Room> {
+        let disk = rustix::fs::statvfs(directory).ok()?;
+        Some(Room {
+            free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+            total_bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
+        })
+    }
+
+    /// Whether what is left is for changes of the registry and for deletions: what devices send must not fill a disk so
+    /// far that none of them can be revoked.
+    pub(crate) fn is_low(self) -> bool {
+        self.free_bytes < (self.total_bytes / 16).min(KEPT_BYTES)
+    }
+}
+
+/// Most that is kept back of a disk.
+const KEPT_BYTES: u64 = 256 * 1024 * 1024;
+
 /// Refuses `bytes` more, and `spare_bytes` beside them, where the disk that holds `directory` has not as many.
 pub(crate) fn check(directory: &Path, bytes: u64, spare_bytes: u64) -> Result<(), StoreError> {
     let disk = rustix::fs::statvfs(directory)
@@ -18,4 +45,25 @@ pub(crate) fn check(directory: &Path, bytes: u64, spare_bytes: u64) -> Result<()
         free_bytes,
         needed_bytes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sixteenth_of_a_disk_is_kept_back_and_of_a_large_one_256_mib() {
+        const GIB: u64 = 1 << 30;
+        let low = |free_bytes, total_bytes| {
+            Room {
+                free_bytes,
+                total_bytes,
+            }
+            .is_low()
+        };
+        assert!(low(GIB / 16 - 1, GIB) && !low(GIB / 16, GIB));
+        assert!(low(KEPT_BYTES - 1, 100 * GIB) && !low(KEPT_BYTES, 100 * GIB));
+        let here = Room::of(Path::new(".")).unwrap();
+        assert!(here.total_bytes >= here.free_bytes && here.total_bytes > 0);
+    }
 }

@@ -1,6 +1,6 @@
 //! What the broker keeps in its journal: see [`super::layout`] for how.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BufMut;
@@ -17,10 +17,6 @@ use crate::codec::{PacketId, SubscriptionOptions, Will};
 use crate::session::{Publication, SendOptions, Time, Token};
 use crate::topic::TopicFilter;
 
-/// Deletions kept back while the journal is behind; what is beyond is delivered once more after a
-/// restart, which QoS 1 allows.
-const DEFERRED_DELETES_MAX: usize = 100_000;
-
 /// One queue that a message goes into.
 pub(crate) struct Entry<'a> {
     pub(crate) session: u64,
@@ -34,8 +30,6 @@ pub(crate) struct Durable {
     next_body: AtomicU64,
     // How many queue entries mean a shared body; the last one deletes it.
     bodies: Mutex<HashMap<u64, usize>>,
-    // Deletions put off. Held for one write of a key that may be among them.
-    deferred: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 impl Durable {
@@ -44,7 +38,6 @@ impl Durable {
             journal,
             next_body: AtomicU64::new(1),
             bodies: Mutex::default(),
-            deferred: Mutex::default(),
         }
     }
 
@@ -98,7 +91,7 @@ impl Durable {
         filter: &TopicFilter,
         options: &SubscriptionOptions,
     ) -> Result<Lsn, Behind> {
-        self.put_anew(
+        self.journal.put(
             &subscription_key(number, filter),
             &[&encode_options(options)],
         )
@@ -116,7 +109,7 @@ impl Durable {
         head.put_u8(u8::from(will.expiry_s.is_some()));
         head.put_u32(will.expiry_s.unwrap_or(0));
         let encoded = encode_message(&message);
-        self.put_anew(
+        self.journal.put(
             &will_key(number),
             &[&head, &encoded, &message.as_ref().payload],
         )
@@ -221,7 +214,7 @@ impl Durable {
         packet_id: PacketId,
         message: &Message,
     ) -> Result<Lsn, Behind> {
-        self.put_anew(
+        self.journal.put(
             &held_key(number, packet_id),
             &[&encode_message(message), &message.as_ref().payload],
         )
@@ -312,7 +305,7 @@ impl Durable {
     }
 
     pub(crate) fn put_retained(&self, message: &Message) -> Result<Lsn, Behind> {
-        self.put_anew(
+        self.journal.put(
             &retained_key(message.topic()),
             &[&encode_message(message), &message.as_ref().payload],
         )
@@ -333,37 +326,8 @@ impl Durable {
         self.delete(key(b'b', number).to_vec())
     }
 
-    /// Tries again what could not be deleted while the journal was behind.
-    pub(crate) fn retry_deferred(&self) {
-        loop {
-            let mut deferred = self.deferred.lock();
-            let Some(key) = deferred.first() else { return };
-            if self.journal.delete(key).is_err() {
-                return;
-            }
-            deferred.pop_first();
-        }
-    }
-
-    /// Puts under a key that may have been deleted before: where that was put off, it must not take the new record.
-    fn put_anew(&self, key: &[u8], parts: &[&[u8]]) -> Result<Lsn, Behind> {
-        let mut deferred = self.deferred.lock();
-        let lsn = self.journal.put(key, parts)?;
-        deferred.remove(key);
-        Ok(lsn)
-    }
-
-    /// `None` where the deletion had to be put off.
+    /// `None` where there is nothing to wait for: no record has a key so long.
     fn delete(&self, key: Vec<u8>) -> Option<Lsn> {
-        match self.journal.delete(&key) {
-            Ok(lsn) => Some(lsn),
-            Err(_) => {
-                let mut deferred = self.deferred.lock();
-                if deferred.len() < DEFERRED_DELETES_MAX {
-                    deferred.insert(key);
-                }
-                None
-            }
-        }
+        self.journal.delete(&key).ok()
     }
 }

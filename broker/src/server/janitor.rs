@@ -89,7 +89,6 @@ impl Deadlines {
 /// Runs until the task is dropped.
 pub(crate) async fn run(hub: Arc<Hub>) {
     loop {
-        hub.durable.retry_deferred();
         if hub
             .deadlines
             .bell

@@ -10,7 +10,7 @@ use super::mark::Mark;
 use super::record::{Body, Kind};
 use super::segment::{self, SegmentFile};
 use super::state::{Chunk, State};
-use super::{Lsn, Shared};
+use super::{Lsn, NEARLY_FULL, Shared};
 use crate::error::StoreError;
 
 /// How long after a failed write it is tried again.
@@ -56,7 +56,9 @@ impl Committer {
         loop {
             self.compact();
             self.wait();
-            match self.commit() {
+            let outcome = self.commit();
+            self.look_for_room();
+            match outcome {
                 Outcome::Nothing | Outcome::Durable => {}
                 Outcome::Closed => return,
                 Outcome::Failed => {
@@ -82,7 +84,32 @@ impl Committer {
             && !state.stop
             && !self.compaction.wanted(&state)
         {
+            if state.low {
+                // Nobody tells when there is room again.
+                self.shared.work.wait_for(&mut state, RETRY);
+                return;
+            }
             self.shared.work.wait(&mut state);
+        }
+    }
+
+    /// Whether the disk has room for what is new.
+    fn look_for_room(&self) {
+        let shared = &*self.shared;
+        let low = shared.disk.is_low(&shared.directory);
+        let mut state = shared.state.lock();
+        if state.low == low {
+            return;
+        }
+        state.low = low;
+        if low {
+            tracing::error!("the journal takes nothing new: {NEARLY_FULL}");
+            return;
+        }
+        tracing::info!("the journal takes what is new again: the disk has room");
+        // Whoever was told to come again waits for a commit: that of a record which means nothing.
+        if let Some(body) = Body::new(Kind::Delete, &[], &[]) {
+            state.append(body);
         }
     }
 

@@ -117,8 +117,11 @@ impl<'a> Change<'a> {
 /// A record was not taken; nothing of it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Behind {
-    /// The disk is behind: so many bytes wait already. Try again after the next commit.
-    #[error("{backlog_bytes} bytes wait for the disk, the bound is {limit_bytes}")]
+    /// The disk is behind, and so many bytes wait already, or it is nearly full. Try again after the next commit: there is
+    /// one at the latest when it has room again.
+    #[error(
+        "{backlog_bytes} bytes wait for the disk, the bound is {limit_bytes}; or it is nearly full"
+    )]
     Full {
         /// Waiting, in bytes.
         backlog_bytes: usize,
@@ -135,12 +138,16 @@ pub enum Behind {
     },
 }
 
+/// Why nothing new is taken although nothing failed.
+const NEARLY_FULL: &str =
+    "the disk is nearly full, what is left is for the registry and for deletions: make room";
+
 /// Whether the journal's writes reach the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
     /// They do.
     Good,
-    /// The last try failed (said here); it is tried again, and nothing is durable meanwhile.
+    /// The last try failed, and is tried again, or the disk is nearly full (said here): nothing new is durable meanwhile.
     Failing(Arc<str>),
 }
 
@@ -222,10 +229,11 @@ impl Journal {
     }
 
     /// Makes `key` not be. Of an absent key nothing is written; the position is then that of the
-    /// last record, whatever it is, so waiting for it covers the delete that made the key absent.
+    /// last record, whatever it is, so waiting for it covers the delete that made the key absent. It is taken however much
+    /// waits for the disk.
     ///
     /// # Errors
-    /// [`Behind`].
+    /// [`Behind::TooLarge`].
     pub fn delete(&self, key: &[u8]) -> Result<Lsn, Behind> {
         self.batch(&[Change::Delete { key }])
     }
@@ -254,8 +262,11 @@ impl Journal {
             }
         };
         let (backlog_bytes, limit_bytes) = (state.backlog_bytes, options.backlog_bytes_max);
-        // What is larger than the bound goes alone.
-        if backlog_bytes > 0 && backlog_bytes.saturating_add(length) > limit_bytes {
+        // What is larger than the bound goes alone. A deletion is never told to wait, so that nobody has to remember it and
+        // nothing acknowledges what a crash undoes: it is of a key that is there, so all of them take no more than the keys.
+        let deletes = writes.iter().all(|write| write.put_key().is_none());
+        let full = backlog_bytes > 0 && backlog_bytes.saturating_add(length) > limit_bytes;
+        if !deletes && (full || state.low) {
             return Err(Behind::Full {
                 backlog_bytes,
                 limit_bytes,
@@ -367,9 +378,11 @@ impl Journal {
     /// Whether writes reach the disk.
     #[must_use]
     pub fn health(&self) -> Health {
-        match &self.handle.shared.state.lock().failed {
-            None => Health::Good,
+        let state = self.handle.shared.state.lock();
+        match &state.failed {
             Some(reason) => Health::Failing(Arc::clone(reason)),
+            None if state.low => Health::Failing(NEARLY_FULL.into()),
+            None => Health::Good,
         }
     }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::error::StoreError;
 use crate::files::{create_directory, sync_directory, write_private};
+use crate::room::Room;
 
 /// Bytes of a segment before its first record.
 pub(super) const HEADER_BYTES: u32 = 32;
@@ -71,6 +72,11 @@ impl SegmentFile for File {
 /// Where the segments are, and the system calls that can fail while records are made durable; a
 /// seam for faults and for simulation.
 pub(super) trait Disk: Send + Sync {
+    /// Whether it has no more room for what is new.
+    fn is_low(&self, directory: &Path) -> bool {
+        Room::of(directory).is_some_and(Room::is_low)
+    }
+
     /// Makes the directory where it is missing.
     fn prepare(&self, directory: &Path) -> Result<(), StoreError> {
         create_directory(directory, 0o700)

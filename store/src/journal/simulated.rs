@@ -95,6 +95,10 @@ pub fn open(
 }
 
 impl Disk for MemoryDisk {
+    fn is_low(&self, _: &Path) -> bool {
+        false
+    }
+
     fn prepare(&self, _: &Path) -> Result<(), StoreError> {
         Ok(())
     }

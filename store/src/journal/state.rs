@@ -58,6 +58,8 @@ pub(super) struct State {
     /// Lengths of all segments together, in bytes.
     pub(super) disk_bytes: u64,
     pub(super) failed: Option<Arc<str>>,
+    /// The disk has no more room for what is new.
+    pub(super) low: bool,
     pub(super) stop: bool,
 }
 
@@ -75,6 +77,7 @@ impl State {
             live_bytes: 0,
             disk_bytes: 0,
             failed: None,
+            low: false,
             stop: false,
         }
     }

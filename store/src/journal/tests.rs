@@ -142,9 +142,14 @@ fn a_record_as_long_as_a_segment_is_taken_and_one_byte_more_is_not() {
 struct Faulty {
     writes_fail: AtomicBool,
     syncs_fail: AtomicBool,
+    low: AtomicBool,
 }
 
 impl Disk for Arc<Faulty> {
+    fn is_low(&self, _: &Path) -> bool {
+        self.low.load(Ordering::SeqCst)
+    }
+
     fn write_at(&self, file: &dyn SegmentFile, bytes: &[u8], offset: u64) -> io::Result<()> {
         if self.writes_fail.load(Ordering::SeqCst) {
             // Half of it, as a full disk does.
@@ -233,6 +238,38 @@ fn nothing_is_durable_while_the_disk_fails_and_all_is_once_it_works_again() {
 }
 
 #[test]
+fn a_nearly_full_disk_takes_deletions_only_and_who_waited_is_woken_when_it_has_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = Arc::new(Faulty::default());
+    let (journal, _) = open_faulty(dir.path(), &faulty);
+    settle(&journal, journal.put(b"old", &[b"1"]).unwrap());
+    faulty.low.store(true, Ordering::SeqCst);
+    // It is looked at after a commit.
+    let last = journal.put(b"last", &[b"2"]).unwrap();
+    settle(&journal, last);
+    while journal.health() == Health::Good {
+        std::thread::yield_now();
+    }
+    assert!(matches!(
+        journal.put(b"new", &[b"3"]),
+        Err(Behind::Full { .. })
+    ));
+    let deleted = journal.delete(b"old").unwrap();
+    settle(&journal, deleted);
+    let (tell, told) = std::sync::mpsc::channel();
+    let next = Lsn(journal.durable().0 + 1);
+    journal.wake_when_durable(next, &Waker::from(Arc::new(Told(tell))));
+    faulty.low.store(false, Ordering::SeqCst);
+    told.recv().unwrap();
+    assert_eq!(journal.health(), Health::Good);
+    settle(&journal, journal.put(b"new", &[b"3"]).unwrap());
+    drop(journal);
+    let model = replayed(open(dir.path()).1);
+    let keys: Vec<&[u8]> = model.keys().map(Vec::as_slice).collect();
+    assert_eq!(keys, [&b"last"[..], b"new"]);
+}
+
+#[test]
 fn the_backlog_is_taken_to_its_bound_and_not_a_byte_further() {
     let dir = tempfile::tempdir().unwrap();
     let faulty = Arc::new(Faulty::default());
@@ -256,9 +293,13 @@ fn the_backlog_is_taken_to_its_bound_and_not_a_byte_further() {
     assert!(
         matches!(error, Behind::Full { backlog_bytes, limit_bytes } if backlog_bytes == limit_bytes)
     );
+    // A deletion is taken all the same, is durable no sooner than what is before it, and holds.
+    let deleted = journal.delete(&0_u32.to_le_bytes()).unwrap();
+    assert!(journal.durable() < deleted);
+    assert!(journal.put(b"", &[]).is_err());
     faulty.writes_fail.store(false, Ordering::SeqCst);
     drop(journal);
-    assert_eq!(open(dir.path()).1.len(), fit + 1);
+    assert_eq!(open(dir.path()).1.len(), fit);
 }
 
 /// Puts and deletes of few keys over several segments; what must be alive after each record.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf, BufMut};
 
 use super::head::Head;
+use super::spill::Spilled;
 use super::window::{self, Edit, Window};
 use crate::error::StoreError;
 use crate::files::{patiently, sync_directory};
@@ -41,8 +42,8 @@ impl Redo {
         }
     }
 
-    /// Finishes what a crash left unfinished.
-    pub(super) fn recover(&self, db: &sled::Db) -> Result<(), StoreError> {
+    /// Finishes what a crash left unfinished, durably; `database` is where it lies.
+    pub(super) fn recover(&self, db: &sled::Db, database: &Path) -> Result<(), StoreError> {
         let mut content = Vec::new();
         match File::open(&self.path).and_then(|mut file| file.read_to_end(&mut content)) {
             Ok(_) => {}
@@ -71,6 +72,11 @@ impl Redo {
                 window.apply(db, &tree, part)?;
             }
             window.flush(db)?;
+            // For good, before another batch takes the file.
+            Spilled::new(database).sync()?;
+            File::open(database.join("db"))
+                .and_then(|file| file.sync_data())
+                .map_err(|e| StoreError::io("sync", database, e))?;
         }
         Ok(())
     }

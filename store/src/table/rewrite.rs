@@ -57,7 +57,7 @@ pub(super) fn open_current(
     let path = path_of(directory, generation);
     create_directory(&path, 0o700)?;
     let (db, segments) = open(&path)?;
-    Redo::new(directory).recover(&db)?;
+    Redo::new(directory).recover(&db, &path)?;
     let on_disk = db.size_on_disk().map_err(StoreError::database("measure"))?;
     let live = match segments {
         Segments::Now => live_bytes(&db)?,
