@@ -209,6 +209,16 @@ pub enum Error {
         /// What is wrong and the mend.
         why: String,
     },
+    /// A job under the id of a rollout's that the rollout did not make.
+    #[error(
+        "job {job} is in the way of rollout {rollout}, which did not make it: delete it, and the rollout goes on"
+    )]
+    Foreign {
+        /// The job.
+        job: String,
+        /// The rollout.
+        rollout: String,
+    },
     /// Something told to a rollout that does not fit its state.
     #[error("rollout {id} is {state} and cannot be {verb}")]
     RolloutState {

@@ -1,5 +1,6 @@
 """Rollouts where people, absences and older copies of the server come between: who goes first, who must agree, what overtakes what, and what is drawn."""
 
+import hashlib
 import json
 import os
 import pty
@@ -12,7 +13,7 @@ import time
 import pytest
 
 import api
-from devices import Agent, eventually
+from devices import Agent, eventually, thing_arn
 from release import Team
 from server import MUSTER
 from test_job_data import data_plane
@@ -276,3 +277,83 @@ def test_watch_draws_in_place_on_a_terminal_and_says_lines_elsewhere(yard, tmp_p
     assert failed["reason"] == "the lamp stays dark" and failed["details"]["reason"] == "the lamp stays dark"
     rows = yard.server.cli("rollout", "export", rollout).splitlines()
     assert len(rows) == 5 and any(failed["thing"] in row and "the lamp stays dark" in row for row in rows)
+
+
+def test_a_rollout_that_has_succeeded_is_undone_where_those_it_did_not_wait_for_fail(yard):
+    names = yard.things(6)
+    yard.add("1.0")
+    yard.add("2.0", b"dark")
+    first = yard.start("1.0")
+    for name in names:
+        yard.report(name, "SUCCEEDED")
+    yard.until(first, lambda r: r["state"] == "succeeded", "1.0 everywhere")
+    rollout = yard.start("2.0", "--success", "16", "--abort-failed", "50")
+    yard.report(names[0], "SUCCEEDED")
+    yard.until(rollout, lambda r: r["state"] == "succeeded", "enough")
+    yard.server.kill9()
+    yard.server.start()
+    yard.devices = data_plane(yard.server)
+    yard.report(names[1], "FAILED", reason="no light")
+    shown = yard.until(rollout, lambda r: r["state"] == "rolling-back", "the failure to count")
+    assert "1 of 2 finished devices failed" in shown["reason"]
+    yard.report(names[0], "SUCCEEDED")
+    shown = yard.until(rollout, lambda r: r["state"] == "rolled-back", "the way back")
+    assert {e["version"] for e in shown["executions"]} == {"1.0"}
+    # Nobody else is told of it any more.
+    assert all("execution" not in yard.devices.start_next_pending_job_execution(thingName=name) for name in names)
+
+
+def test_a_paused_rollout_gives_nothing_out_to_those_that_come_meanwhile(yard, agents):
+    awake, asleep = (yard.agent(name) for name in ("lamp-1", "lamp-2"))
+    agents += [awake, asleep]
+    yard.add("1.0")
+    awake.start()
+    rollout = yard.start("1.0")
+    yard.until(rollout, lambda r: r["waves"][0]["succeeded"] == 1 and r["waves"][0]["queued"] == 1, "one of the two")
+    yard.server.cli("rollout", "pause", rollout)
+    asleep.start()
+    # It is there and asks, and is told of a job of an operator's, but not of the rollout.
+    client = api.iot(yard.server)
+    client.create_job(jobId="hello", targets=[thing_arn("lamp-2")], document="{}")
+    status = lambda: client.describe_job_execution(jobId="hello", thingName="lamp-2")["execution"]["status"]  # noqa: E731
+    eventually(lambda: status() not in ("QUEUED", "IN_PROGRESS"), status)
+    shown = yard.show(rollout)
+    assert (shown["state"], shown["waves"][0]["queued"]) == ("paused", 1)
+    yard.server.kill9()
+    yard.server.start()
+    assert yard.show(rollout)["state"] == "paused"
+    yard.server.cli("rollout", "resume", rollout)
+    shown = yard.until(rollout, lambda r: r["state"] == "succeeded", "the other one")
+    assert [e["attempt"] for e in shown["executions"] if "attempt" in e] == [], "the same tries"
+
+
+def test_two_people_let_the_first_wave_go_where_it_asks_for_them(yard, tmp_path):
+    yard.things(2)
+    yard.add("1.0")
+    path = tmp_path / "ROLLOUT.toml"
+    path.write_text('name = "lamp"\nversion = "1.0"\ngroup = "hall"\n[[wave]]\nsize = "1"\napprovers = 2\n[[wave]]\nsize = "100%"\n')
+    plan = yard.server.json("rollout", "start", "--file", path, "--dry-run")
+    assert [wave["needs_approval"] for wave in plan["waves"]] == [True, False]
+    rollout = yard.server.json("rollout", "start", "--file", path)["id"]
+    shown = yard.until(rollout, lambda r: r["state"] == "waiting-approval", "the rollout to wait")
+    assert {e["status"] for e in shown["executions"]} == {"WAITING"}
+    yard.server.cli("rollout", "approve", rollout)
+    assert yard.show(rollout)["state"] == "waiting-approval", "one of two"
+    eva = api.call(yard.server, "POST", "/muster/v1/operators", {"name": "eva", "role": "release-engineer"})[2]
+    (tmp_path / "eva").write_text(eva["credentials"])
+    assert api.call(yard.server, "POST", f"/muster/v1/rollouts/{rollout}/approve", who=api.credentials(tmp_path / "eva"))[0] == 200
+    yard.until(rollout, lambda r: r["waves"][0]["queued"] == 1, "the first wave")
+
+
+def test_the_ids_of_a_rollouts_jobs_are_nobody_elses(yard):
+    names = yard.things(2)
+    yard.add("1.0")
+    rollout = yard.start("1.0", "--wave", "1", "--wave", "100%")
+    client = api.iot(yard.server)
+    back = f"{rollout}-back-{hashlib.sha256(b'0.9').hexdigest()[:8]}"
+    for job in (f"{rollout}-wave-2", back, "AFR_OTA-spring"):
+        with pytest.raises(client.exceptions.InvalidRequestException, match="is kept for the jobs of"):
+            client.create_job(jobId=job, targets=[thing_arn(name) for name in names], document="{}")
+    for name in sorted(names, key=lambda name: name != yard.show(rollout)["executions"][0]["thing"]):
+        yard.report(name, "SUCCEEDED")
+    yard.until(rollout, lambda r: r["state"] == "succeeded", "both")

@@ -214,12 +214,12 @@ pub(crate) enum Rollout {
         /// The rollout
         id: String,
     },
-    /// Start nothing new until resumed
+    /// Let no device begin until resumed; those at it go on
     Pause {
         /// The rollout
         id: String,
     },
-    /// Go on
+    /// Go on; devices that were told before and have not begun are told again
     Resume {
         /// The rollout
         id: String,
@@ -278,7 +278,8 @@ pub(crate) struct RolloutStart {
     /// Leave a wave that is good alone for this long before the next one begins, as 10m or 24h
     #[arg(long, value_name = "D", allow_hyphen_values = true)]
     pub(crate) soak: Option<String>,
-    /// A wave is good once this share of it has succeeded, and bad once that is out of reach [default: all must finish]
+    /// A wave is good once this share of it has succeeded, and bad once that is out of reach; what stops the rollout
+    /// goes on to do so, also when it has succeeded [default: all must finish]
     #[arg(long, value_name = "PERCENT", value_parser = |text: &str| super::percent(text, 1..=100))]
     pub(crate) success: Option<u8>,
     /// Stop and undo when this share of the finished in a wave has failed
@@ -303,7 +304,7 @@ pub(crate) struct RolloutStart {
     /// Try a device that failed or timed out again, so many times
     #[arg(long, value_name = "N")]
     pub(crate) retry: Option<u32>,
-    /// Wait for `rollout approve` before each wave after the first
+    /// Wait for `rollout approve` before each wave after the first (a wave of a file may ask for itself, the first too)
     #[arg(long)]
     pub(crate) approve: bool,
     /// Only say who would get it, when, by wave

@@ -17,11 +17,14 @@ pub struct Part {
     /// When it was last told (seconds since 1970).
     pub offered_at: u64,
     /// While it is queued: until when it may begin. From then on it is not told of the job any more, until
-    /// its window opens again.
+    /// its window opens again; [`HELD`] until its rollout goes on.
     pub until: Option<u64>,
     /// Which try this is, from 1.
     pub attempt: u32,
 }
+
+/// A device with this [`Part::until`] may not begin, whatever its window says: its rollout is paused.
+pub const HELD: u64 = 0;
 
 /// How one device of a rollout stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -76,7 +76,7 @@ impl Rollout {
             }
         }
         let when = |thing: &String| Some(planner.device(thing)?.install.as_ref()?.offered_at);
-        let waves = self.waves.iter().enumerate().map(|(index, wave)| {
+        let waves = self.waves.iter().map(|wave| {
             let mut things: Vec<ForecastThing> = wave
                 .things
                 .iter()
@@ -90,7 +90,7 @@ impl Rollout {
             ForecastWave {
                 name: wave.name.clone(),
                 total: things.len(),
-                needs_approval: index > 0 && wave.rules.approvers > 0,
+                needs_approval: wave.rules.approvers > 0,
                 first_at: told.clone().min(),
                 last_at: told.max(),
                 things,

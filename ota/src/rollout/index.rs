@@ -15,6 +15,8 @@ pub(super) struct Pool {
     pub(super) again: BTreeSet<u32>,
     /// Queued, by the time from which they may not begin any more.
     pub(super) queued: BTreeMap<u64, BTreeSet<u32>>,
+    /// Queued, and may begin whenever they like.
+    pub(super) untimed: BTreeSet<u32>,
 }
 
 /// What is kept of a wave.
@@ -65,7 +67,9 @@ impl Pool {
             None => put(&mut self.fresh, place, there),
             Some(part) if part.is_retried(rules, current) => put(&mut self.again, place, there),
             Some(part) if part.status == ExecutionStatus::Queued => {
-                let Some(until) = part.until else { return };
+                let Some(until) = part.until else {
+                    return put(&mut self.untimed, place, there);
+                };
                 let set = self.queued.entry(until).or_default();
                 put(set, place, there);
                 if set.is_empty() {
@@ -76,8 +80,22 @@ impl Pool {
         }
     }
 
+    /// Those who know of it and have yet to begin.
+    pub(super) fn told(&self, now: u64) -> impl Iterator<Item = u32> {
+        let timed = self.queued.range(now + 1..).flat_map(|(_, places)| places);
+        self.untimed.iter().chain(timed).copied()
+    }
+
+    /// Whether anybody has yet to be told, for the first time or once more.
+    pub(super) fn has_more(&self) -> bool {
+        !self.fresh.is_empty() || !self.again.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.again.is_empty() && self.queued.is_empty()
+        self.fresh.is_empty()
+            && self.again.is_empty()
+            && self.queued.is_empty()
+            && self.untimed.is_empty()
     }
 }
 

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use alarm::USUAL_PERCENT;
 pub use command::Command;
 use device::Counts;
-pub use device::{Device, Devices, Part};
+pub use device::{Device, Devices, HELD, Part};
 pub use forecast::{Forecast, ForecastThing, ForecastWave};
 pub use gate::{DEFAULT_WATCH_SECONDS, Look, MAX_WATCH_SECONDS, Metric, Pulse};
 pub use plan::Plan;
@@ -40,6 +40,21 @@ pub use window::{Opening, Window, zone};
 
 use crate::{Error, FirmwareVersion, JobId, RolloutId, sha256};
 
+/// Whether a job's id is kept for the jobs of rollouts: it begins like the id of one, `r-`, twelve and eight
+/// hexadecimal digits, and goes on.
+#[must_use]
+pub fn is_kept(job: &JobId) -> bool {
+    let hex = |text: &str, digits: usize| {
+        let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        text.len() == digits && text.bytes().all(digit)
+    };
+    let mut parts = job.as_str().splitn(4, '-');
+    parts.next() == Some("r")
+        && parts.next().is_some_and(|moment| hex(moment, 12))
+        && parts.next().is_some_and(|random| hex(random, 8))
+        && parts.next().is_some()
+}
+
 /// Longest rollout id, so that the ids of its jobs fit a job id.
 pub const MAX_ROLLOUT_ID_BYTES: usize = 48;
 
@@ -51,11 +66,12 @@ pub enum RolloutState {
     Scheduled,
     /// Waves are going out.
     Running,
-    /// No further device is told; the devices at work go on, and the abort rule holds.
+    /// No device begins; the devices at work go on, and the abort rule holds.
     Paused,
     /// The next wave needs people to approve it.
     WaitingApproval,
-    /// Every wave is done; with `--success`, devices that were not waited for still get it.
+    /// Every wave is done; with `--success`, devices that were not waited for still get it, and where too
+    /// many of them fail the rollout goes back after all.
     Succeeded,
     /// The devices that took it are going back.
     RollingBack,
@@ -201,6 +217,14 @@ pub enum Action {
         /// What became of its devices.
         why: String,
     },
+    /// The rollout is paused: take these executions back, as a window that has closed does, if they are
+    /// still queued. They are offered again, as the same try, when it goes on.
+    Hold {
+        /// The job.
+        job: JobId,
+        /// Whose.
+        things: Vec<String>,
+    },
     /// Cancel these executions if they are still queued; those in progress go on to their end.
     CancelQueued {
         /// The job.
@@ -323,7 +347,10 @@ impl Rollout {
                 self.state = RolloutState::Aborted;
             }
             Action::Finish { state } => self.state = *state,
-            Action::Install { .. } | Action::CancelQueued { .. } | Action::RollBack { .. } => {}
+            Action::Install { .. }
+            | Action::Hold { .. }
+            | Action::CancelQueued { .. }
+            | Action::RollBack { .. } => {}
         }
     }
 

@@ -43,8 +43,11 @@ impl Planner {
             RolloutState::Running | RolloutState::Paused | RolloutState::WaitingApproval => {
                 self.forward(now, most)
             }
-            // Those who were not waited for.
+            // Those who were not waited for: they stop the rollout like any other.
             RolloutState::Succeeded if self.rollout.undone == 0 => {
+                if let Some(abort) = self.judge() {
+                    return Ok(Plan::of(vec![abort]));
+                }
                 let mut round = Round::new(self, now, most);
                 let actions = self.installs(&mut round)?;
                 Ok(Plan {
@@ -70,32 +73,40 @@ impl Planner {
         kept.map(|kept| kept.counts).unwrap_or_default()
     }
 
-    fn forward(&self, now: u64, most: usize) -> Result<Plan, Error> {
+    /// Whether the rollout must not go on. A wave that was good may turn out bad by those it did not wait
+    /// for, and so may a rollout that has succeeded.
+    fn judge(&self) -> Option<Action> {
         let begun: Vec<(usize, &Wave, Counts)> = self
             .begun()
             .map(|(index, wave)| (index, wave, self.counts(index)))
             .collect();
-        if let Some((last, ..)) = begun.last() {
-            let failed = begun.iter().map(|(_, _, counts)| counts.failed).sum();
-            let finished = begun.iter().map(|(_, _, counts)| counts.finished()).sum();
-            let rollout = &self.rollout;
-            let gates = rollout.gates().len();
-            let seen = alarm(
-                gates,
-                &rollout.health,
-                &rollout.spec.rules,
-                failed,
-                finished,
-            );
-            if let Some(why) = seen {
-                return Ok(Plan::of(vec![Action::Abort { wave: *last, why }]));
-            }
+        let (last, ..) = begun.last()?;
+        let failed = begun.iter().map(|(_, _, counts)| counts.failed).sum();
+        let finished = begun.iter().map(|(_, _, counts)| counts.finished()).sum();
+        let rollout = &self.rollout;
+        let gates = rollout.gates().len();
+        let seen = alarm(
+            gates,
+            &rollout.health,
+            &rollout.spec.rules,
+            failed,
+            finished,
+        );
+        if let Some(why) = seen {
+            return Some(Action::Abort { wave: *last, why });
         }
-        // A wave that was good may turn out bad by those it did not wait for.
-        for (index, wave, counts) in begun {
-            if let Some(why) = wave.rules.stops(&counts) {
-                return Ok(Plan::of(vec![Action::Abort { wave: index, why }]));
-            }
+        begun.iter().find_map(|(index, wave, counts)| {
+            let why = wave.rules.stops(counts)?;
+            Some(Action::Abort { wave: *index, why })
+        })
+    }
+
+    fn forward(&self, now: u64, most: usize) -> Result<Plan, Error> {
+        if let Some(abort) = self.judge() {
+            return Ok(Plan::of(vec![abort]));
+        }
+        for (index, wave) in self.begun() {
+            let counts = self.counts(index);
             let gone = counts.taken_over();
             if let Some(why) = gone.filter(|_| wave.state == WaveState::Running) {
                 return Ok(Plan::of(vec![Action::GiveUp { wave: index, why }]));
@@ -108,7 +119,7 @@ impl Planner {
             }
         }
         if self.rollout.state == RolloutState::Paused {
-            return Ok(Plan::default());
+            return Ok(Plan::of(self.hold(now, most)?));
         }
         let mut round = Round::new(self, now, most);
         let mut actions = self.installs(&mut round)?;
@@ -124,7 +135,7 @@ impl Planner {
                 let due = self.due(index, wave);
                 if due > now {
                     round.wake(due);
-                } else if index > 0 && !wave.things.is_empty() && !wave.is_approved() {
+                } else if !wave.things.is_empty() && !wave.is_approved() {
                     actions.push(Action::AwaitApproval);
                 } else {
                     actions.push(Action::StartWave { wave: index });
@@ -166,6 +177,27 @@ impl Planner {
                     wave: index,
                     job: self.rollout.wave_job(index)?,
                     offers: offers.into_iter().map(|(_, offer)| offer).collect(),
+                });
+            }
+        }
+        Ok(actions)
+    }
+
+    /// Takes back what devices were told that have not begun; they are told again when the rollout goes on.
+    fn hold(&self, now: u64, mut most: usize) -> Result<Vec<Action>, Error> {
+        let mut actions = Vec::new();
+        for (index, _) in self.begun() {
+            let pools = self.index.waves.get(index).map(|wave| &wave.pools);
+            let pools = pools.into_iter().flat_map(BTreeMap::values);
+            let mut places: Vec<u32> = pools.flat_map(|pool| pool.told(now)).collect();
+            places.sort_unstable();
+            places.truncate(most);
+            most -= places.len();
+            if !places.is_empty() {
+                let names = places.into_iter().filter_map(|place| self.name(place));
+                actions.push(Action::Hold {
+                    job: self.rollout.wave_job(index)?,
+                    things: names.map(str::to_owned).collect(),
                 });
             }
         }

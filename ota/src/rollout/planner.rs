@@ -6,8 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
-use super::index::Index;
-use super::{Action, Command, Device, Devices, Rollout, Wave};
+use super::index::{Index, Pool, WaveIndex};
+use super::{Action, Command, Device, Devices, Rollout, RolloutState, Wave};
 use crate::Error;
 
 /// A rollout with its devices, ready to be asked what comes next ([`Planner::plan`]).
@@ -90,6 +90,15 @@ impl Planner {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.devices.is_empty()
+    }
+
+    /// Whether devices that were not waited for still get it though the rollout has succeeded.
+    #[must_use]
+    pub fn still_tells(&self) -> bool {
+        let there = |wave: &WaveIndex| wave.pools.values().any(Pool::has_more);
+        self.rollout.state == RolloutState::Succeeded
+            && self.rollout.undone == 0
+            && (self.index.open > 0 || self.index.waves.iter().any(there))
     }
 
     /// Its things and how each stands, wave by wave.

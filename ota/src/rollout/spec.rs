@@ -76,7 +76,7 @@ pub struct Rules {
     /// How long each is looked at for that; only the rollout's own rules are asked for it.
     #[serde(default = "usual_watch")]
     pub watch_seconds: u64,
-    /// How many people must approve the wave before it begins; the first wave of a rollout needs none.
+    /// How many people must approve the wave before it begins.
     #[serde(default)]
     pub approvers: u32,
 }

@@ -28,13 +28,19 @@ fn rollout_with(count: usize, waves: &[&str], rules: &Rules) -> Rollout {
         (plan, things)
     };
     let waves = assign(things, &sizes, &BTreeMap::new(), |_| ()).unwrap();
+    // As a request has it that speaks of all waves: the first one needs nobody.
+    let waves = waves.into_iter().enumerate().map(|(index, wave)| {
+        let (mut plan, things) = plan(wave);
+        plan.rules.approvers *= u32::from(index > 0);
+        (plan, things)
+    });
     let spec = RolloutSpec {
         name: "lamp".parse().unwrap(),
         version: "2.0".parse().unwrap(),
         start_at: None,
         rules: rules.clone(),
     };
-    let waves = waves.into_iter().map(plan).collect();
+    let waves = waves.collect();
     Rollout::new("r1".parse().unwrap(), spec, waves, 0).unwrap()
 }
 
@@ -176,6 +182,13 @@ impl World {
             } => {
                 for offer in offers {
                     self.offer(None, offer, version);
+                }
+            }
+            Action::Hold { things, .. } => {
+                for thing in things {
+                    let part = self.devices.get_mut(thing).unwrap().install.as_mut();
+                    let queued = part.filter(|part| part.status == ExecutionStatus::Queued);
+                    queued.unwrap().until = Some(HELD);
                 }
             }
             Action::CancelQueued { things, .. } => {
@@ -518,6 +531,9 @@ fn commands_are_heard_in_the_states_they_fit() {
     let mut rollout = rollout(4, &["50%", "100%"], None);
     let mut world = World::with_old(&rollout);
     world.settle(&mut rollout);
+    for thing in rollout.waves[0].things.clone() {
+        world.step(&thing, true);
+    }
     rollout.command(Command::Pause).unwrap();
     world.finish_all(&mut rollout, |_| true);
     assert_eq!(rollout.waves[0].state, WaveState::Done);

@@ -7,16 +7,16 @@ use fleet::{GroupName, ThingName};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::job_documents;
 use super::jobs::{MAX_DESCRIPTION_CHARS, invalid};
 use super::records::{Job, JobStatus};
 use super::tags::{self, Tag, Tagged};
 use super::{Ota, seconds};
+use super::{job_documents, ota_updates};
 use crate::job::MAX_TIMEOUT_MINUTES;
 use crate::job::config::{
     AbortConfig, Ends, JobConfig, PresignedUrlConfig, RetryConfig, RolloutConfig, SchedulingConfig,
 };
-use crate::{Error, JobId};
+use crate::{Error, JobId, rollout};
 
 /// Most things one job is for.
 pub const MAX_JOB_THINGS: usize = 10_000;
@@ -162,6 +162,27 @@ impl Ota {
     /// # Errors
     /// [`Error::Invalid`] naming the field, [`Error::NotFound`] for a target, [`Error::AlreadyExists`].
     pub fn create_job(
+        &self,
+        id: &JobId,
+        request: &CreateJob,
+        at: SystemTime,
+    ) -> Result<Job, Error> {
+        let kept_for = if rollout::is_kept(id) {
+            Some("rollouts (`r-…-…-`)")
+        } else if id.as_str().starts_with(ota_updates::PREFIX) {
+            Some("OTA updates (CreateOTAUpdate makes them)")
+        } else {
+            None
+        };
+        if let Some(whom) = kept_for {
+            let why = format!("`{id}` is kept for the jobs of {whom}; take another id");
+            return invalid("jobId", why);
+        }
+        self.make_job(id, request, at)
+    }
+
+    /// As [`Ota::create_job`], under whatever id.
+    pub(super) fn make_job(
         &self,
         id: &JobId,
         request: &CreateJob,

@@ -13,6 +13,7 @@ use crate::job::{
     MAX_CLIENT_TOKEN_BYTES, MAX_TIMEOUT_MINUTES, Rejected, RejectedCode, StartNextRequest,
     StatusDetails, UpdateRequest, UpdateResponse, check_details,
 };
+use crate::rollout::HELD;
 use crate::{Error, JobId};
 
 /// Most bytes of a request that are read.
@@ -267,7 +268,9 @@ fn get_pending(
     request: GetPendingRequest,
 ) -> Result<Vec<u8>, Stop> {
     checked(request.client_token.as_ref(), None, None)?;
-    let mut list = changes.list(&list_of(thing, None), MAX_LISTED)?;
+    let queue = list_of(thing, None);
+    changes.hold_paused(&queue)?;
+    let mut list = changes.list(&queue, MAX_LISTED)?;
     list.client_token = request.client_token;
     Ok(written(&list)?)
 }
@@ -285,7 +288,9 @@ fn start_next(
     )?;
     let now = changes.now.seconds;
     changes.said_to_run(thing, request.status_details.as_ref())?;
-    let execution = match changes.head(&list_of(thing, None))? {
+    let queue = list_of(thing, None);
+    changes.hold_paused(&queue)?;
+    let execution = match changes.head(&queue)? {
         None => None,
         // One in progress is given again as it is: starting twice changes nothing.
         Some(head) if head.status == ExecutionStatus::InProgress => Some(head),
@@ -313,6 +318,7 @@ fn describe(
 ) -> Result<Vec<u8>, Stop> {
     checked(request.client_token.as_ref(), None, None)?;
     let with_document = request.include_job_document.unwrap_or(true);
+    changes.hold_paused(queue)?;
     let execution = if job == "$next" {
         changes.head(queue)?
     } else {
@@ -359,10 +365,16 @@ fn find(
     }
 }
 
-/// Refuses an execution whose window has closed: to the device it is not there until it opens again.
+/// Refuses an execution whose window has closed or whose rollout is paused: to the device it is not there
+/// until it is offered again.
 fn open_now(execution: &Execution, now: u64) -> Result<(), Stop> {
     if execution.is_shut(now) {
-        let message = format!("job {} is outside its window now", execution.job);
+        let why = if execution.until == Some(HELD) {
+            "held now: its rollout is paused"
+        } else {
+            "outside its window now"
+        };
+        let message = format!("job {} is {why}", execution.job);
         return refuse(RejectedCode::ResourceNotFound, message);
     }
     Ok(())
@@ -380,7 +392,12 @@ fn update(
         request.status_details.as_ref(),
         timeout,
     )?;
-    let execution = find(changes, queue, job, request.execution_number)?;
+    let mut execution = find(changes, queue, job, request.execution_number)?;
+    if execution.status == ExecutionStatus::Queued {
+        let own = list_of(&queue.thing, None);
+        changes.hold_paused(&own)?;
+        execution = find(changes, queue, job, request.execution_number)?;
+    }
     if let Some(expected) = request
         .expected_version
         .filter(|expected| *expected != execution.version_number)

@@ -11,10 +11,10 @@ use super::health::ToTell;
 use super::job_events::{JobEvent, Tells};
 use super::pictures::News;
 use super::queue::Queue;
-use super::records::{Execution, Install, Job, JobRef, JobStatus, Newest, Runs, key};
+use super::records::{Execution, Install, Job, JobRef, JobStatus, Newest, RolloutRow, Runs, key};
 use super::transaction::Transaction;
 use crate::job::{ExecutionStatus, JobExecution, NotifyMessage, NotifyNextMessage, StatusDetails};
-use crate::rollout::Offer;
+use crate::rollout::{HELD, Offer, RolloutState};
 use crate::{Error, FirmwareName, JobId, RolloutId};
 
 /// Most executions listed for a thing, of each status.
@@ -321,6 +321,49 @@ impl<'t> Changes<'t> {
         }
         if let Some(install) = self.job(&execution.job)?.and_then(|job| job.install) {
             self.rollouts.insert(install.rollout);
+        }
+        Ok(())
+    }
+
+    /// The rollout of an execution is paused: the thing is not told of it any more, until it is offered
+    /// again. One in progress goes on.
+    pub(super) fn hold(&mut self, job: &JobId, thing: &str) -> Result<(), Error> {
+        let now = self.now.seconds;
+        let told = |execution: &Execution| {
+            execution.status == ExecutionStatus::Queued && !execution.is_shut(now)
+        };
+        let Some(mut execution) = self.execution(job, thing)?.filter(told) else {
+            return Ok(());
+        };
+        self.shut(&execution)?;
+        execution.until = Some(HELD);
+        if let Some(install) = self.job(job)?.and_then(|job| job.install) {
+            self.news.push(News::Execution {
+                install,
+                execution: Box::new(execution.clone()),
+            });
+        }
+        self.rows.put(key::execution(job, thing), &execution)
+    }
+
+    /// Holds what a thing was told by rollouts that are paused. Done when it asks too, as its rollout may not
+    /// have come to it yet.
+    pub(super) fn hold_paused(&mut self, queue: &Queue) -> Result<(), Error> {
+        if queue.namespace.is_some() {
+            // Rollouts have none.
+            return Ok(());
+        }
+        for (in_progress, id) in self.pending(queue, MAX_LISTED)? {
+            if in_progress {
+                continue;
+            }
+            let Some(install) = self.job(&id)?.and_then(|job| job.install) else {
+                continue;
+            };
+            let row: Option<RolloutRow> = self.rows.get(&key::rollout(&install.rollout))?;
+            if row.is_some_and(|row| row.state == RolloutState::Paused) {
+                self.hold(&id, &queue.thing)?;
+            }
         }
         Ok(())
     }

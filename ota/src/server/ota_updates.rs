@@ -20,7 +20,7 @@ use crate::job::config::{AbortConfig, AbortCriteria, PresignedUrlConfig, Rollout
 use crate::{Error, JobId};
 
 /// What the names of an update's stream and job begin with, as AWS's do.
-const PREFIX: &str = "AFR_OTA-";
+pub(super) const PREFIX: &str = "AFR_OTA-";
 /// Longest id, so that its job has one.
 const MAX_ID_BYTES: usize = 64 - PREFIX.len();
 /// Longest signature of a file.
@@ -333,7 +333,7 @@ impl Ota {
             self.create_stream(&name, body, at).map(drop)
         });
         let done = streamed.and_then(|()| {
-            self.create_job(&job, &request, at).map(drop).inspect_err(|_| {
+            self.make_job(&job, &request, at).map(drop).inspect_err(|_| {
                 if has_stream && let Err(error) = self.delete_stream(&name) {
                     tracing::warn!(%error, "the stream of an OTA update that came to nothing stays");
                 }

@@ -236,7 +236,8 @@ pub struct Execution {
     /// Which try of the job on this thing it is, from 1.
     #[serde(default = "first")]
     pub number: u64,
-    /// While it is queued: from then on the thing is not told of it, until it is offered again.
+    /// While it is queued: from then on the thing is not told of it, until it is offered again
+    /// ([`crate::rollout::HELD`] where its rollout is paused).
     #[serde(default)]
     pub(super) until: Option<u64>,
 }
@@ -261,7 +262,7 @@ impl Execution {
         }
     }
 
-    /// Whether it is queued outside its window: there, and nothing the thing may know of.
+    /// Whether it is queued outside its window or while its rollout is paused: there, and nothing the thing may know of.
     pub(super) fn is_shut(&self, now: u64) -> bool {
         self.status == ExecutionStatus::Queued && self.until.is_some_and(|until| until <= now)
     }

@@ -185,8 +185,9 @@ impl Ota {
             }
             Ok::<(), Error>(())
         })?;
+        let id = planner.rollout().id.clone();
         for job in jobs {
-            self.each_execution(&job, |execution| {
+            self.each_install(&id, &job, |execution| {
                 planner.change(&execution.thing.clone(), |device| {
                     device.reason = said(&execution);
                     device.install = Some(part(execution, &spec.version));
@@ -213,7 +214,7 @@ impl Ota {
             }
             for version in versions {
                 let job = planner.rollout().back_job(turn, &version)?;
-                self.each_execution(&job, |execution| {
+                self.each_install(&id, &job, |execution| {
                     planner.change(&execution.thing.clone(), |device| {
                         if let Some(reason) = said(&execution) {
                             device.reason = Some(reason);
@@ -224,6 +225,21 @@ impl Ota {
             }
         }
         Ok(planner)
+    }
+
+    /// The executions of a rollout's job; none where it is not that rollout's.
+    pub(super) fn each_install(
+        &self,
+        rollout: &RolloutId,
+        job: &JobId,
+        look: impl FnMut(Execution),
+    ) -> Result<(), Error> {
+        let row = self.inner.table.get_as::<Job>(&key::job(job))?;
+        let install = row.and_then(|row| row.value.install);
+        if install.is_some_and(|install| install.rollout == *rollout) {
+            self.each_execution(job, look)?;
+        }
+        Ok(())
     }
 
     /// What the registry says of a thing under `attribute`.
@@ -254,7 +270,8 @@ impl Ota {
             let look = self.look_at_health(picture, at)?;
             let plan = picture.planner.plan(seconds(at), TELL_AT_ONCE)?;
             if plan.actions.is_empty() {
-                if picture.planner.rollout().state.is_final() && plan.wake_at.is_none() {
+                let over = picture.planner.rollout().state.is_final();
+                if over && plan.wake_at.is_none() && !picture.planner.still_tells() {
                     pictures.forget(id);
                 }
                 return Ok(look.into_iter().chain(plan.wake_at).min());
@@ -311,6 +328,24 @@ impl Ota {
                 };
                 return self.queue_all(rollout, &order, offers, at);
             }
+            Action::Hold { job, things } => {
+                for things in things.chunks(QUEUE_AT_ONCE) {
+                    let held = self.change(at, |changes| {
+                        let row: Option<RolloutRow> = changes.rows.get(&key::rollout(&id))?;
+                        if row.is_none_or(|row| !same(rollout, &row)) {
+                            return Ok(false);
+                        }
+                        for thing in things {
+                            changes.hold(job, thing)?;
+                        }
+                        Ok(true)
+                    })?;
+                    if !held {
+                        return Ok(false);
+                    }
+                }
+                return Ok(true);
+            }
             Action::CancelQueued { job, things } => {
                 for things in things.chunks(QUEUE_AT_ONCE) {
                     self.change(at, |changes| cancel(changes, job, things, false))?;
@@ -364,7 +399,8 @@ impl Ota {
                     return Ok(false);
                 }
                 let mut job = match changes.job(order.job)? {
-                    Some(job) => job,
+                    Some(job) if order.made(rollout, &job) => job,
+                    Some(job) => return Err(not_ours(rollout, &job)),
                     None => install_job(changes, rollout, order)?,
                 };
                 // A job may have been over before the last device came to need it.
@@ -437,7 +473,7 @@ impl Ota {
 fn tells(action: &Action) -> usize {
     match action {
         Action::Install { offers, .. } | Action::RollBack { offers, .. } => offers.len(),
-        Action::CancelQueued { things, .. } => things.len(),
+        Action::Hold { things, .. } | Action::CancelQueued { things, .. } => things.len(),
         _ => 0,
     }
 }
@@ -469,6 +505,26 @@ struct Order<'a> {
     version: &'a FirmwareVersion,
     back: bool,
     minutes: u32,
+}
+
+impl Order<'_> {
+    /// Whether a job of this order's id was made for it.
+    fn made(&self, rollout: &Rollout, job: &Job) -> bool {
+        job.install.as_ref().is_some_and(|install| {
+            install.rollout == rollout.id
+                && install.back == self.back
+                && install.name == rollout.spec.name
+                && install.version == *self.version
+        })
+    }
+}
+
+/// A job was made under an id of a rollout's by an earlier release, which did not keep them.
+fn not_ours(rollout: &Rollout, job: &Job) -> Error {
+    Error::Foreign {
+        job: job.id.to_string(),
+        rollout: rollout.id.to_string(),
+    }
 }
 
 fn install_job(

@@ -276,6 +276,11 @@ impl Ota {
         if plans.is_empty() {
             plans.push(WaveRequest::from(WaveSpec::Percent(100)).0.plan(&rules));
         }
+        // What is said of all waves is said of those after the first.
+        if let Some(first) = plans.first_mut() {
+            let own = request.waves.first().and_then(|wave| wave.0.approvers);
+            first.rules.approvers = own.unwrap_or_default();
+        }
         let group = self.members(&request.group)?;
         let mut named = BTreeMap::new();
         for plan in &plans {

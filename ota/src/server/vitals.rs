@@ -157,7 +157,7 @@ impl Ota {
         let goes_on = matches!(
             rollout.state,
             RolloutState::Running | RolloutState::Paused | RolloutState::WaitingApproval
-        );
+        ) || picture.planner.still_tells();
         if gates.is_empty() || !goes_on {
             return Ok(None);
         }
@@ -252,7 +252,7 @@ impl Ota {
             return Ok(updated);
         }
         for wave in 0..rollout.waves.len() {
-            self.each_execution(&rollout.wave_job(wave)?, |execution| {
+            self.each_install(&rollout.id, &rollout.wave_job(wave)?, |execution| {
                 if execution.status == crate::ExecutionStatus::Succeeded {
                     let then = updated.entry(execution.last_updated_at).or_default();
                     then.insert(execution.thing);

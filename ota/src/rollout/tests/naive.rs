@@ -50,6 +50,9 @@ impl Rollout {
             }
             // Those who were not waited for.
             RolloutState::Succeeded if self.undone == 0 => {
+                if let Some(abort) = self.judge(devices) {
+                    return Ok(plan_of(vec![abort]));
+                }
                 let mut round = Round::new(devices, self.things(), install, now);
                 let actions = self.installs(&mut round, devices)?;
                 Ok(Plan {
@@ -71,7 +74,7 @@ impl Rollout {
             .filter(move |(_, wave)| begun(wave))
     }
 
-    fn forward(&self, devices: &Devices, now: u64) -> Result<Plan, Error> {
+    fn judge(&self, devices: &Devices) -> Option<Action> {
         let begun: Vec<(usize, &Wave, Counts)> = self
             .begun()
             .map(|(index, wave)| (index, wave, counts(&wave.things, devices, &wave.rules)))
@@ -87,14 +90,24 @@ impl Rollout {
                 finished,
             );
             if let Some(why) = seen {
-                return Ok(plan_of(vec![Action::Abort { wave: *last, why }]));
+                return Some(Action::Abort { wave: *last, why });
             }
         }
         // A wave that was good may turn out bad by those it did not wait for.
         for (index, wave, counts) in begun {
             if let Some(why) = wave.rules.stops(&counts) {
-                return Ok(plan_of(vec![Action::Abort { wave: index, why }]));
+                return Some(Action::Abort { wave: index, why });
             }
+        }
+        None
+    }
+
+    fn forward(&self, devices: &Devices, now: u64) -> Result<Plan, Error> {
+        if let Some(abort) = self.judge(devices) {
+            return Ok(plan_of(vec![abort]));
+        }
+        for (index, wave) in self.begun() {
+            let counts = counts(&wave.things, devices, &wave.rules);
             let gone = counts.taken_over();
             if let Some(why) = gone.filter(|_| wave.state == WaveState::Running) {
                 return Ok(plan_of(vec![Action::GiveUp { wave: index, why }]));
@@ -107,7 +120,7 @@ impl Rollout {
             }
         }
         if self.state == RolloutState::Paused {
-            return Ok(Plan::default());
+            return Ok(plan_of(self.hold(devices, now)?));
         }
         let told = self.begun().flat_map(|(_, wave)| &wave.things);
         let mut round = Round::new(devices, told, install, now);
@@ -127,7 +140,7 @@ impl Rollout {
                 let due = self.due(index, wave);
                 if due > now {
                     round.wake(due);
-                } else if index > 0 && !wave.things.is_empty() && !wave.is_approved() {
+                } else if !wave.things.is_empty() && !wave.is_approved() {
                     actions.push(Action::AwaitApproval);
                 } else {
                     actions.push(Action::StartWave { wave: index });
@@ -183,6 +196,24 @@ impl Rollout {
                     job: self.wave_job(index)?,
                     offers,
                 });
+            }
+        }
+        Ok(actions)
+    }
+
+    fn hold(&self, devices: &Devices, now: u64) -> Result<Vec<Action>, Error> {
+        let told = |thing: &&String| {
+            let part = devices
+                .get(*thing)
+                .and_then(|device| device.install.as_ref());
+            part.is_some_and(|part| part.status == ExecutionStatus::Queued && !part.is_shut(now))
+        };
+        let mut actions = Vec::new();
+        for (index, wave) in self.begun() {
+            let things: Vec<String> = wave.things.iter().filter(told).cloned().collect();
+            if !things.is_empty() {
+                let job = self.wave_job(index)?;
+                actions.push(Action::Hold { job, things });
             }
         }
         Ok(actions)

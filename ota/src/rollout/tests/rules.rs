@@ -135,6 +135,107 @@ fn enough_successes_make_a_wave_good_and_the_rest_still_get_it() {
 }
 
 #[test]
+fn those_who_were_not_waited_for_stop_a_rollout_that_has_succeeded() {
+    let by = |more: Rules| {
+        let limits = Rules {
+            success_percent: Some(13),
+            rate_per_minute: Some(2),
+            ..more
+        };
+        let mut rollout = rollout_with(30, &["100%"], &limits);
+        let mut world = World::with_old(&rollout);
+        let good: Vec<String> = rollout.waves[0].things[..5].to_vec();
+        world.finish_all(&mut rollout, |thing| good.iter().any(|good| good == thing));
+        (rollout, world)
+    };
+    let over = |rollout: &Rollout, world: &World, most: usize| {
+        assert_eq!(rollout.state, RolloutState::RolledBack, "{rollout:?}");
+        let installs = world
+            .devices
+            .values()
+            .filter_map(|device| device.install.as_ref());
+        let failed = installs.filter(|part| part.status == ExecutionStatus::Failed);
+        assert!(failed.count() <= most, "{world:?}");
+        assert!(
+            world
+                .devices
+                .values()
+                .all(|device| device.current == Some("1.0".parse().unwrap()))
+        );
+    };
+    let (rollout, world) = by(Rules {
+        abort_failed_percent: Some(20),
+        ..Rules::default()
+    });
+    over(&rollout, &world, 3);
+    assert!(
+        rollout
+            .reason
+            .as_ref()
+            .unwrap()
+            .contains("20% abort the rollout")
+    );
+    assert!(rollout.waves[0].done_at.is_some(), "it had been good");
+    let (rollout, world) = by(Rules {
+        alarm_percent: Some(5),
+        ..Rules::default()
+    });
+    over(&rollout, &world, 10);
+    assert!(
+        rollout
+            .reason
+            .as_ref()
+            .unwrap()
+            .contains("5% would be usual")
+    );
+}
+
+#[test]
+fn a_pause_takes_back_what_has_not_begun_and_resume_tells_it_again() {
+    let limits = Rules {
+        retries: 1,
+        ..Rules::default()
+    };
+    let mut rollout = rollout_with(3, &["100%"], &limits);
+    let mut world = World::with_old(&rollout);
+    world.settle(&mut rollout);
+    world.step("lamp-0", true);
+    for _ in 0..2 {
+        world.step("lamp-1", false);
+    }
+    // Another try of lamp-1 is queued, lamp-2 has not begun.
+    world.settle(&mut rollout);
+    rollout.command(Command::Pause).unwrap();
+    let done = world.settle(&mut rollout);
+    let Action::Hold { things, .. } = &done[0] else {
+        panic!("{done:?}")
+    };
+    let mut held = things.clone();
+    held.sort();
+    assert_eq!(
+        (done.len(), held),
+        (1, vec!["lamp-1".to_owned(), "lamp-2".to_owned()])
+    );
+    let began = world.began.clone();
+    for thing in ["lamp-0", "lamp-1", "lamp-2"] {
+        world.step(thing, true);
+    }
+    assert_eq!(world.began, began, "nobody begins");
+    assert_eq!(
+        status(&world.devices["lamp-0"].install),
+        Some(ExecutionStatus::Succeeded)
+    );
+    assert_eq!(world.settle(&mut rollout), []);
+    rollout.command(Command::Resume).unwrap();
+    world.settle(&mut rollout);
+    let tries =
+        ["lamp-1", "lamp-2"].map(|thing| world.devices[thing].install.as_ref().unwrap().attempt);
+    assert_eq!(tries, [2, 1], "the same tries as before");
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(rollout.state, RolloutState::Succeeded);
+}
+
+#[test]
 fn a_wave_that_cannot_succeed_any_more_is_stopped_at_once() {
     let limits = Rules {
         success_percent: Some(80),
@@ -226,6 +327,30 @@ fn a_device_that_failed_is_tried_again_so_often_and_not_more() {
     }
     assert_eq!(rollout.state, RolloutState::RolledBack);
     assert_eq!(world.told.len(), 3);
+}
+
+#[test]
+fn a_first_wave_that_asks_for_people_itself_waits_for_them() {
+    let mut rollout = rollout_with(2, &["50%", "100%"], &Rules::default());
+    rollout.waves[0].rules.approvers = 2;
+    let mut world = World::with_old(&rollout);
+    let forecast = rollout.forecast(world.devices.clone(), world.now).unwrap();
+    let asked: Vec<bool> = forecast
+        .waves
+        .iter()
+        .map(|wave| wave.needs_approval)
+        .collect();
+    assert_eq!(asked, [true, false]);
+    for by in ["ann", "bob"] {
+        world.finish_all(&mut rollout, |_| true);
+        assert_eq!(
+            (rollout.state, &*world.told),
+            (RolloutState::WaitingApproval, &[][..])
+        );
+        rollout.command(Command::Approve { by: by.into() }).unwrap();
+    }
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(rollout.state, RolloutState::Succeeded);
 }
 
 #[test]

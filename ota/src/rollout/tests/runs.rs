@@ -51,8 +51,10 @@ prop_compose! {
         success in prop::option::of(1..=100u8),
         retries in 0..3u32,
         approvers in prop_oneof![4 => Just(0u32), 1 => Just(1), 1 => Just(2)],
+        alarm in prop::option::weighted(0.3, 1..=49u8),
     ) -> Rules {
         Rules {
+            alarm_percent: alarm,
             abort_failed_percent: abort,
             abort_min: min,
             window: window.map(|window| window.parse().unwrap()),
@@ -113,6 +115,41 @@ fn check(rollout: &Rollout, world: &World, rules: &Rules) -> Result<(), TestCase
             prop_assert!(rollout.waves[..index].iter().all(|w| w.done_at.is_some()));
         }
     }
+    // No wave began before its people had approved it.
+    for wave in rollout.waves.iter().filter(|wave| !wave.things.is_empty()) {
+        prop_assert!(wave.state == WaveState::Waiting || wave.is_approved());
+    }
+    // While it is paused nobody begins.
+    if rollout.state == RolloutState::Paused {
+        let mut parts = world
+            .devices
+            .values()
+            .filter_map(|device| device.install.as_ref());
+        prop_assert!(
+            parts.all(|part| part.status != ExecutionStatus::Queued || part.is_shut(world.now))
+        );
+    }
+    // It goes on, and counts as good, only as long as no rule says that it must not.
+    let forward = matches!(
+        rollout.state,
+        RolloutState::Running
+            | RolloutState::Paused
+            | RolloutState::WaitingApproval
+            | RolloutState::Succeeded
+    );
+    if forward && rollout.undone == 0 {
+        let (mut failed, mut finished) = (0, 0);
+        for wave in &rollout.waves {
+            let counts = naive::counts(&wave.things, &world.devices, &wave.rules);
+            prop_assert_eq!(wave.rules.stops(&counts), None);
+            failed += counts.failed;
+            finished += counts.finished();
+        }
+        prop_assert_eq!(
+            super::super::gate::alarm(0, &[], rules, failed, finished),
+            None
+        );
+    }
     // Nobody is tried more often than asked for, nobody puts one version on twice without leaving it.
     for device in world.devices.values() {
         prop_assert!(device.parts().all(|part| part.attempt <= rules.retries + 1));
@@ -133,12 +170,14 @@ proptest! {
         count in 1..12usize,
         percents in prop::collection::btree_set(1..=100u8, 1..4),
         rules in some_rules(),
+        first in prop_oneof![2 => Just(0u32), 1 => 1..=2u32],
         events in prop::collection::vec(event(), 0..120),
         ending in any::<u64>(),
     ) {
         let names: Vec<String> = percents.iter().map(|p| format!("{p}%")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut rollout = rollout_with(count, &names, &rules);
+        rollout.waves[0].rules.approvers = first;
         let mut world = World::with_old(&rollout);
         let things: Vec<String> = world.devices.keys().cloned().collect();
         for (index, device) in world.devices.values_mut().enumerate() {
@@ -204,9 +243,13 @@ proptest! {
     /// Beyond the failures that stop a wave there are never more than were under way by then.
     #[test]
     fn no_more_fail_than_were_in_flight(
-        count in 1..20usize, percent in 1..=100u8, min in 1..6u32, rate in prop::option::of(1..6u32), order in any::<u64>(),
+        count in 1..20usize, percent in 1..=100u8, min in 1..6u32, rate in prop::option::of(1..6u32),
+        success in prop::option::of(1..=100u8), order in any::<u64>(),
     ) {
-        let rules = Rules { abort_failed_percent: Some(percent), abort_min: min, rate_per_minute: rate, ..Rules::default() };
+        let rules = Rules {
+            abort_failed_percent: Some(percent), abort_min: min, rate_per_minute: rate, success_percent: success,
+            ..Rules::default()
+        };
         let mut rollout = rollout_with(count, &["50%", "100%"], &rules);
         let mut world = World::with_old(&rollout);
         world.settle(&mut rollout);
@@ -217,9 +260,14 @@ proptest! {
         for round in 0..60 {
             for thing in &things {
                 if dice(round, thing) < 128 { world.step(thing, dice(order, thing) > 100); }
+                // Whatever the rollout calls itself.
+                let over = rollout.waves.iter().any(|wave| {
+                    let counts = naive::counts(&wave.things, &world.devices, &wave.rules);
+                    let enough = counts.failed > 0 && counts.finished() >= min as usize;
+                    enough && counts.failed * 100 >= usize::from(percent) * counts.finished()
+                });
                 world.settle(&mut rollout);
-                let aborted = rollout.waves.iter().any(|wave| wave.state == WaveState::Aborted);
-                if aborted && stopped.is_none() {
+                if over && stopped.is_none() {
                     let busy = world.devices.values().filter(|d| status(&d.install) == Some(ExecutionStatus::InProgress)).count();
                     stopped = Some(failed(&world) + busy);
                 }

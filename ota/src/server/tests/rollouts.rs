@@ -69,6 +69,17 @@ impl Yard {
         Some(execution["jobDocument"].clone())
     }
 
+    /// The devices do well what they are told until the rollout stands so.
+    fn run_until(&self, id: &RolloutId, state: RolloutState) -> RolloutView {
+        self.house.eventually(|ota| {
+            for execution in ota.rollout(id).unwrap().executions {
+                self.work(&execution.thing, true);
+            }
+            let view = ota.rollout(id).unwrap();
+            (view.state == state).then_some(view)
+        })
+    }
+
     /// The devices work as they are told until the rollout rests; how often each was given a document.
     fn run(&self, id: &RolloutId, good: impl Fn(&Value) -> bool) -> Vec<(String, Value)> {
         let mut done = Vec::new();
@@ -274,9 +285,19 @@ fn pause_resume_abort_and_rollback() {
         (view.waves[0].queued == 2).then_some(view)
     });
     let ota = yard.house.ota();
+    let first: Vec<&str> = view
+        .executions
+        .iter()
+        .filter(|e| e.wave == "50%")
+        .map(|e| &*e.thing)
+        .collect();
+    for thing in &first {
+        yard.house.accepted(thing, "start-next", &json!({}));
+    }
     ota.command_rollout(&id, Command::Pause, now).unwrap();
-    for execution in view.executions.iter().filter(|e| e.wave == "50%") {
-        yard.work(&execution.thing, true);
+    // Those at it go on.
+    for thing in &first {
+        yard.work(thing, true).unwrap();
     }
     yard.house.eventually(|ota| {
         (ota.rollout(&id).unwrap().waves[0].state == WaveState::Done).then_some(())
@@ -320,6 +341,147 @@ fn pause_resume_abort_and_rollback() {
             .to_string()
             .contains("rollout `r-none` does not exist")
     );
+}
+
+#[test]
+fn a_paused_rollout_gives_nothing_out_and_what_was_queued_comes_again_with_resume() {
+    let mut yard = Yard::new(2);
+    let id = yard.start(&json!({}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 2).then_some(()));
+    let job: JobId = format!("{id}-wave-1").parse().unwrap();
+    told(&yard, &id, Command::Pause);
+    // At once, whether the rollout has come to it or not, and after a restart.
+    for _ in 0..2 {
+        for thing in ["lamp-0", "lamp-1"] {
+            for rest in ["start-next", "$next/get"] {
+                let nothing = yard.house.accepted(thing, rest, &json!({}));
+                assert_eq!(nothing.get("execution"), None, "{thing} {rest}");
+            }
+            let list = yard.house.accepted(thing, "get", &json!({}));
+            assert_eq!(list["queuedJobs"], json!([]));
+            for rest in [format!("{job}/get"), format!("{job}/update")] {
+                let refused = yard
+                    .house
+                    .rejected(thing, &rest, &json!({"status": "IN_PROGRESS"}));
+                assert_eq!(refused["code"], "ResourceNotFound", "{refused}");
+                let words = refused["message"].as_str().unwrap();
+                assert!(words.contains("its rollout is paused"), "{words}");
+            }
+        }
+        yard.house.restart();
+    }
+    assert_eq!(yard.view(&id).state, RolloutState::Paused);
+    told(&yard, &id, Command::Resume);
+    for thing in ["lamp-0", "lamp-1"] {
+        let again = yard.house.eventually(|_| {
+            let next = yard.house.accepted(thing, "$next/get", &json!({}));
+            next.get("execution").cloned()
+        });
+        assert_eq!(again["executionNumber"], 1, "the same try");
+    }
+    assert_eq!(yard.house.ota().job(&job).unwrap().open, 2);
+    yard.run(&id, |_| true);
+    yard.until(&id, RolloutState::Succeeded);
+}
+
+#[test]
+fn a_rollout_that_has_succeeded_is_undone_by_those_it_did_not_wait_for() {
+    let mut yard = Yard::new(5);
+    let id = yard.start(&json!({"success": 20, "abortFailed": 40}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 5).then_some(()));
+    yard.work("lamp-0", true);
+    yard.until(&id, RolloutState::Succeeded);
+    yard.house.restart();
+    yard.work("lamp-1", true);
+    for thing in ["lamp-2", "lamp-3"] {
+        assert_eq!(yard.view(&id).state, RolloutState::Succeeded);
+        yard.work(thing, false);
+    }
+    let view = yard.house.eventually(|ota| {
+        let view = ota.rollout(&id).unwrap();
+        (view.state == RolloutState::RollingBack).then_some(view)
+    });
+    assert!(
+        view.reason
+            .unwrap()
+            .contains("2 of 4 finished devices failed")
+    );
+    yard.run(&id, |_| true);
+    let view = yard.until(&id, RolloutState::RolledBack);
+    let old = |e: &crate::rollout::ShownExecution| e.version == Some(version("1.0"));
+    assert!(view.executions.iter().all(old));
+    let statuses: Vec<&str> = view.executions.iter().map(|e| &*e.status).collect();
+    assert!(
+        statuses.contains(&"CANCELED"),
+        "the last one is not told of it any more"
+    );
+}
+
+#[test]
+fn a_first_wave_waits_for_the_people_it_asks_for_itself() {
+    let yard = Yard::new(2);
+    // What is said of all waves leaves the first one out.
+    let waves = json!([{"size": "50%", "approvers": 1}, {"size": "100%", "approvers": 0}]);
+    let id = yard.start(&json!({"waves": waves}));
+    let view = yard.until(&id, RolloutState::WaitingApproval);
+    assert!(view.executions.iter().all(|e| e.status == "WAITING"));
+    told(&yard, &id, Command::Approve { by: "ann".into() });
+    yard.run(&id, |_| true);
+    yard.until(&id, RolloutState::Succeeded);
+    let all = yard.start(&json!({"version": "1.0", "waves": ["50%", "100%"], "approvers": 1}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&all).unwrap().waves[0].queued == 1).then_some(()));
+}
+
+#[test]
+fn the_ids_of_a_rollouts_jobs_are_nobody_elses_and_no_other_job_is_taken_for_one() {
+    let yard = Yard::new(2);
+    let id = yard.start(&json!({"waves": ["50%", "100%"], "approvers": 1}));
+    yard.run_until(&id, RolloutState::WaitingApproval);
+    let rollout = yard.house.ota().load(&id).unwrap();
+    let request: create_job::CreateJob = serde_json::from_value(
+        json!({"targets": ["thinggroup/lamps"], "document": "{\"operation\":\"reboot\"}"}),
+    )
+    .unwrap();
+    let now = SystemTime::now();
+    let ota = yard.house.ota();
+    let wave = rollout.wave_job(1).unwrap();
+    let others = [
+        wave.clone(),
+        rollout.back_job(1, &version("1.0")).unwrap(),
+        rollout.back_job(2, &version("1.0")).unwrap(),
+        "AFR_OTA-spring".parse().unwrap(),
+    ];
+    for job in &others {
+        let error = ota.create_job(job, &request, now).unwrap_err().to_string();
+        assert!(error.contains("is kept for the jobs of"), "{error}");
+        assert!(ota.job(job).is_err());
+    }
+    for free in [
+        "r-1",
+        "r-0000000000000-00000000-wave-1",
+        "r-000000000000-0000000-x",
+        "AFR_OT",
+    ] {
+        let free: JobId = free.parse().unwrap();
+        assert!(ota.create_job(&free, &request, now).is_ok(), "{free}");
+    }
+    // One that an earlier release let through: it is nobody's way, and nothing is told by it.
+    ota.make_job(&wave, &request, now).unwrap();
+    let view = yard.view(&id);
+    assert_eq!(
+        view.waves[1].queued, 0,
+        "its executions are none of the rollout's"
+    );
+    told(&yard, &id, Command::Approve { by: "ann".into() });
+    assert!(matches!(ota.advance(&id, now), Err(Error::Foreign { .. })));
+    ota.delete_job(&wave, true, now).unwrap();
+    yard.house.eventually(|ota| {
+        let _ = ota.advance(&id, SystemTime::now());
+        (ota.rollout(&id).unwrap().waves[1].queued == 1).then_some(())
+    });
 }
 
 #[test]
