@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use crate::key::{Field, Holder, Key, Place};
 use crate::networks::Networks;
 
@@ -54,7 +56,8 @@ pub struct Context {
 }
 
 /// Where a connection comes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Listener {
     /// MQTT over TLS.
     Mqtt,
@@ -75,10 +78,12 @@ impl Listener {
 }
 
 /// A version of TLS that is spoken here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "the names are the versions")]
 pub enum TlsVersion {
+    #[serde(rename = "1.2")]
     V1_2,
+    #[serde(rename = "1.3")]
     V1_3,
 }
 

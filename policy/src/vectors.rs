@@ -6,18 +6,21 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::action::{Action, Kind};
 use crate::context::{
-    CertificateValues, ConnectAttributes, Context, MessageFacts, Posture, ThingFacts,
+    CertificateValues, ConnectAttributes, Context, Listener, MessageFacts, Posture, ThingFacts,
+    TlsVersion,
 };
 use crate::decision::Decision;
 use crate::document::Policy;
 use crate::grant::{Grant, NamedPolicy};
 use crate::key::{Field, Holder};
+use crate::networks::Networks;
 use crate::realm::{Realm, UnresolvedDeny};
-use crate::shown::{NAME_MAX_CHARS, shown};
+use crate::shown::{NAME_MAX_CHARS, nearest, shown};
 use crate::values::date;
 
 /// Bytes of the largest test file.
@@ -143,6 +146,39 @@ struct Facts {
     last_will_topic_arn: Option<String>,
     now: Option<String>,
     posture: Health,
+    /// `mqtt`, `wss` or `https`.
+    listener: Option<Listener>,
+    /// `1.2` or `1.3`.
+    tls_version: Option<TlsVersion>,
+    /// The addresses of named networks.
+    networks: BTreeMap<String, Vec<String>>,
+    message: Message,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+/// Members that nothing asks for: a word for the reader, or a slip.
+type Rest = BTreeMap<String, IgnoredAny>;
+
+/// Refuses a slip: a case would pass for the wrong reason.
+fn check(of: &str, rest: &Rest, known: &[&'static str]) -> Result<(), String> {
+    let mut slips = rest.keys();
+    match slips.find_map(|found| Some((found, nearest(found, known)?))) {
+        Some((found, meant)) => Err(format!(
+            "{of}{found:?} is not known: did you mean {meant:?}?"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What is known of the message, or of the subscription.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Message {
+    /// Bytes of the payload.
+    size: Option<usize>,
+    qos: Option<u8>,
+    retain: Option<bool>,
 }
 
 /// What is known of the device's health; `attestedUntil` and `lastViolation` in seconds since 1970.
@@ -183,6 +219,8 @@ struct Thing {
     is_attached: bool,
     #[serde(default)]
     attachment: Option<String>,
+    #[serde(flatten)]
+    rest: Rest,
 }
 
 #[derive(Deserialize, Default)]
@@ -195,6 +233,15 @@ struct Certificate {
     san: Option<Names>,
     #[serde(alias = "ian", alias = "issuerAlternativeName")]
     issuer_san: Option<Names>,
+    /// The kind of its key, as in `P-256`.
+    key_kind: Option<String>,
+    /// The way it came in, as in `claim`.
+    enrolled_by: Option<String>,
+    /// First and last second of its life.
+    not_before: Option<String>,
+    not_after: Option<String>,
+    #[serde(flatten)]
+    rest: Rest,
 }
 
 /// Fields with their values.
@@ -207,8 +254,19 @@ enum OneOrMany {
     Many(Vec<String>),
 }
 
+/// A moment in seconds since 1970.
+fn seconds(member: &str, text: &str) -> Result<i64, String> {
+    let moment = date(text).ok_or_else(|| format!("{member}: {text:?} is no moment"))?;
+    i64::try_from(moment.div_euclid(1_000_000_000)).map_err(|error| error.to_string())
+}
+
 impl Certificate {
-    fn values(&self) -> CertificateValues {
+    fn values(&self) -> Result<CertificateValues, String> {
+        let moment = |member, text: &Option<String>| {
+            text.as_deref()
+                .map(|text| seconds(member, text))
+                .transpose()
+        };
         let text = |text: &Option<String>| text.as_deref().map(Arc::from);
         let mut fields = Vec::new();
         for (holder, names) in [
@@ -233,19 +291,58 @@ impl Certificate {
                 );
             }
         }
-        CertificateValues {
+        Ok(CertificateValues {
             id: text(&self.id),
             serial_number: text(&self.serial_number),
             fields,
-            ..CertificateValues::default()
-        }
+            not_before: moment("certificate.notBefore", &self.not_before)?,
+            not_after: moment("certificate.notAfter", &self.not_after)?,
+            key_kind: text(&self.key_kind),
+            enrolled_by: text(&self.enrolled_by),
+        })
     }
 }
+
+const FACTS: [&str; 13] = [
+    "clientId",
+    "thing",
+    "certificate",
+    "sourceIp",
+    "domainName",
+    "connectAttributes",
+    "lastWillTopicArn",
+    "now",
+    "posture",
+    "listener",
+    "tlsVersion",
+    "networks",
+    "message",
+];
+const THING: [&str; 5] = ["name", "type", "attributes", "isAttached", "attachment"];
+const CERTIFICATE: [&str; 10] = [
+    "id",
+    "serialNumber",
+    "subject",
+    "issuer",
+    "san",
+    "issuerSan",
+    "keyKind",
+    "enrolledBy",
+    "notBefore",
+    "notAfter",
+];
 
 impl Facts {
     /// As AWS resolves them: the thing speaks only through a certificate attached to it, and
     /// unless that attachment is exclusive, only under its own name.
     fn context(&self) -> Result<Context, String> {
+        check("context: ", &self.rest, &FACTS)?;
+        if let Some(thing) = &self.thing {
+            check("context: thing: ", &thing.rest, &THING)?;
+        }
+        if let Some(certificate) = &self.certificate {
+            check("context: certificate: ", &certificate.rest, &CERTIFICATE)?;
+        }
         let client_id = self.client_id.as_deref().unwrap_or_default();
         let speaks = |thing: &&Thing| {
             let exclusive = thing.attachment.as_deref() == Some("EXCLUSIVE_THING");
@@ -267,10 +364,10 @@ impl Facts {
         };
         let will = self.last_will_topic_arn.as_deref();
         let certificate = self.certificate.as_ref().map(Certificate::values);
-        let seconds = |text: &String| {
-            let moment = date(text).ok_or_else(|| format!("now: {text:?} is no moment"))?;
-            i64::try_from(moment.div_euclid(1_000_000_000)).map_err(|error| error.to_string())
-        };
+        let certificate = certificate.transpose()?;
+        let networks = self.networks.iter();
+        let networks = networks.map(|(name, ranges)| (name.as_str(), ranges.as_slice()));
+        let networks = Networks::read(networks).map_err(|error| format!("networks: {error}"))?;
         Ok(Context {
             client_id: client_id.into(),
             thing: self.thing.as_ref().filter(speaks).map(facts),
@@ -288,9 +385,15 @@ impl Facts {
                 last_will: (has("LastWill") || will.is_some())
                     .then(|| will.unwrap_or_default().into()),
             },
-            now: self.now.as_ref().map(seconds).transpose()?,
+            now: self
+                .now
+                .as_deref()
+                .map(|text| seconds("now", text))
+                .transpose()?,
             posture: self.posture.known().into(),
-            ..Context::default()
+            networks: networks.into(),
+            listener: self.listener,
+            tls_version: self.tls_version,
         })
     }
 }
@@ -362,7 +465,12 @@ impl Vector<'_> {
         })?;
         realm.unresolved_deny = unresolved_deny;
         let grant = Grant::new(Arc::new(realm), policies.into(), self.context.context()?);
-        let explanation = grant.explain_as(action, kind, name, &MessageFacts::default());
+        let message = MessageFacts {
+            size_bytes: self.context.message.size,
+            qos: self.context.message.qos,
+            retain: self.context.message.retain,
+        };
+        let explanation = grant.explain_as(action, kind, name, &message);
         Ok((explanation.decision, explanation.summary))
     }
 }
@@ -427,6 +535,69 @@ mod tests {
                 "{client_id} {attached} {attachment}: {report}"
             );
             assert_eq!(report.to_string(), "PASS 1 of 1");
+        }
+    }
+
+    #[test]
+    fn a_connection_and_a_message_can_be_said() {
+        let facts = r#"{"clientId":"pump","now":"2026-11-25T12:30:00Z","listener":"wss","tlsVersion":"1.3",
+            "sourceIp":"10.1.2.3","networks":{"plant":["10.0.0.0/8"]},
+            "message":{"size":10,"qos":1,"retain":false},"posture":{"attested":true,"attestedUntil":1795609801},
+            "certificate":{"keyKind":"P-256","enrolledBy":"claim","notBefore":"2026-11-25T11:30:00Z",
+            "notAfter":"2026-11-26T12:30:00Z"},"why":"for the reader"}"#;
+        for (condition, met) in [
+            (r#""StringEquals":{"muster:Listener":"wss"}"#, true),
+            (r#""StringEquals":{"muster:Listener":"mqtt"}"#, false),
+            (r#""StringEquals":{"muster:TlsVersion":"1.3"}"#, true),
+            (
+                r#""ForAnyValue:StringEquals":{"muster:SourceNetwork":"plant"}"#,
+                true,
+            ),
+            (r#""NumericLessThan":{"muster:MessageSize":"11"}"#, true),
+            (r#""NumericLessThan":{"muster:MessageSize":"10"}"#, false),
+            (r#""NumericEquals":{"muster:QoS":"1"}"#, true),
+            (r#""Bool":{"muster:Retain":"false"}"#, true),
+            (r#""Bool":{"muster:Attested":"true"}"#, true),
+            (
+                r#""StringEquals":{"muster:CertificateKeyKind":"P-256"}"#,
+                true,
+            ),
+            (r#""StringEquals":{"muster:EnrolmentWay":"claim"}"#, true),
+            (r#""NumericEquals":{"muster:CertificateAge":"3600"}"#, true),
+            (
+                r#""NumericEquals":{"muster:CertificateRemainingLife":"86400"}"#,
+                true,
+            ),
+        ] {
+            let statement = format!(
+                r#"{{"Effect":"Allow","Action":"iot:Publish","Resource":"*","Condition":{{{condition}}}}}"#
+            );
+            let expect = if met { "Allow" } else { "ImplicitDeny" };
+            let report = run(
+                &file(&case("c", &statement, facts, "topic/t", expect)),
+                None,
+            );
+            let report = report.unwrap();
+            assert!(report.is_pass(), "{condition}: {report}");
+        }
+    }
+
+    #[test]
+    fn a_slip_in_what_is_known_is_no_pass() {
+        for (slip, meant) in [
+            (r#"{"clientID":"pump"}"#, "clientId"),
+            (r#"{"thing":{"name":"a","isAttachd":true}}"#, "isAttached"),
+            (r#"{"certificate":{"keykind":"P-256"}}"#, "keyKind"),
+        ] {
+            let report = run(
+                &file(&case("c", OWN, slip, "topic/t", "ImplicitDeny")),
+                None,
+            );
+            let report = report.unwrap().to_string();
+            assert!(
+                report.contains(&format!("did you mean {meant:?}?")),
+                "{report}"
+            );
         }
     }
 
