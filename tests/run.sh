@@ -97,6 +97,11 @@ if [ ${#select[@]} -eq 0 ]; then
     find "$scratch" -mindepth 1 -maxdepth 3 >&2
     rm -rf "$scratch"
   fi
+  # Each of criterion's benches once, unmeasured, so that none rots.
+  step "benches"
+  cargo test --locked --quiet -p muster-policy --bench decide
+  cargo test --locked --quiet -p muster-broker --bench codec --bench session --bench topic_tree
+  cargo test --locked --quiet -p muster-simulate --bench decision
   count_instructions
 fi
 step "end to end"
