@@ -239,6 +239,9 @@ impl Condition {
                 && context.source_ip.is_some()
                 && self.holds_for_none();
         }
+        if effect == Effect::Allow && self.compares_with_unknown(context) {
+            return false;
+        }
         let negated = self.operator.negated;
         let agrees = |value: &Arc<str>| self.agrees(value, context, any_region) != negated;
         if self.operator.quantifier.is_some() {
@@ -294,6 +297,17 @@ impl Condition {
         }
     }
 
+    /// Whether one of its values holds a key of Muster's own that is not known here: that grants
+    /// nothing either, whatever the operator makes of it.
+    fn compares_with_unknown(&self, context: &Context) -> bool {
+        let mut texts: Box<dyn Iterator<Item = &Template>> = match &self.values {
+            Values::Texts(texts) => Box::new(texts.iter()),
+            Values::Arns(arns) => Box::new(arns.iter().flatten()),
+            _ => return false,
+        };
+        texts.any(|text| text.lacks_own(context))
+    }
+
     /// Whether one of its values holds a variable that stands for nothing here.
     pub(crate) fn is_unresolved(&self, context: &Context) -> bool {
         let lacks = |text: &Template| text.is_unresolved(context);
@@ -336,6 +350,101 @@ impl Condition {
             .and_then(|second| i64::try_from(second).ok())
     }
 
+    /// Whether no value meets it, because it names none.
+    pub(crate) fn is_met_by_none(&self) -> bool {
+        let empty = match &self.values {
+            Values::Texts(all) => all.is_empty(),
+            Values::Arns(all) => all.is_empty(),
+            Values::Numbers(all) => all.is_empty(),
+            Values::Dates(all) => all.is_empty(),
+            Values::Bytes(all) => all.is_empty(),
+            Values::Networks(all) => all.is_empty(),
+            Values::Flags(all) => all.is_empty(),
+        };
+        let all = self.operator.quantifier == Some(Quantifier::ForAllValues);
+        empty && !self.operator.negated && !self.operator.if_exists && !all
+    }
+
+    /// The words that it compares whole, where it does and none of them holds a variable.
+    pub(crate) fn exact_words(&self) -> Option<Vec<String>> {
+        let whole = matches!(
+            self.operator.family,
+            Family::Text(Comparison::Exact | Comparison::IgnoringCase)
+        );
+        match &self.values {
+            Values::Texts(texts) if whole => texts.iter().map(Template::word).collect(),
+            _ => None,
+        }
+    }
+
+    /// A word that stands for itself where its author may have meant a pattern.
+    pub(crate) fn wild_word(&self) -> Option<String> {
+        // A client id, a topic or a name in a certificate may hold a star.
+        let named = matches!(
+            self.key,
+            Key::ThingName | Key::ThingTypeName | Key::Attribute(_) | Key::Own(_)
+        );
+        let mut words = self
+            .exact_words()
+            .filter(|_| named && !self.operator.negated)?
+            .into_iter();
+        words.find(|word| word.contains(['*', '?']))
+    }
+
+    /// Values that stand for all that it can tell apart; `None` where they would be too many.
+    pub(crate) fn probes(&self) -> Option<Vec<String>> {
+        match (&self.values, self.operator.family) {
+            (Values::Texts(_), Family::Bool) => Some(vec!["true".into(), "false".into()]),
+            (Values::Texts(_), _) => {
+                let words = self.exact_words()?.into_iter();
+                let cases = |word: String| [word.to_uppercase(), word.to_lowercase(), word];
+                // And one that nobody names.
+                let other = std::iter::once("\u{1}".to_owned());
+                Some(words.flat_map(cases).chain(other).collect())
+            }
+            (Values::Numbers(numbers), _) => {
+                let around = |number: &Number| {
+                    let whole = number.floor();
+                    let all = (-1..=2).map(move |step| whole.saturating_add(step));
+                    let half = format!("{whole}.5");
+                    all.map(|n| n.to_string()).chain([half])
+                };
+                Some(numbers.iter().flat_map(around).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// The whole of it, with its values.
+    pub(crate) fn told(&self) -> String {
+        let values: Vec<String> = match &self.values {
+            Values::Texts(texts) => texts.iter().map(ToString::to_string).collect(),
+            Values::Arns(arns) => {
+                let fields =
+                    |arn: &[Template]| arn.iter().map(ToString::to_string).collect::<Vec<_>>();
+                arns.iter().map(|arn| fields(arn).join(":")).collect()
+            }
+            Values::Numbers(all) => all.iter().map(ToString::to_string).collect(),
+            Values::Dates(all) => all.iter().map(|nanos| when(&self.key, *nanos)).collect(),
+            Values::Bytes(all) => all
+                .iter()
+                .map(|b| data_encoding::BASE64.encode(b))
+                .collect(),
+            Values::Networks(all) => all.iter().map(ToString::to_string).collect(),
+            Values::Flags(all) => all.iter().map(ToString::to_string).collect(),
+        };
+        let values: Vec<String> = values
+            .iter()
+            .map(|value| format!("\"{}\"", shown(value, WORD_MAX_CHARS)))
+            .collect();
+        format!("{self} {}", values.join(" or "))
+    }
+
+    /// Whether a value of its key meets it.
+    pub(crate) fn takes(&self, value: &str) -> bool {
+        self.agrees(value, &Context::default(), true) != self.operator.negated
+    }
+
     /// All that it asks for.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.key).chain(self.variables())
@@ -358,6 +467,18 @@ fn moment(key: &Key, text: &str) -> Option<i128> {
         Key::Own(_) => time_of_day(text),
         _ => date(text),
     }
+}
+
+/// A moment, or a time of day, as a policy writes it.
+fn when(key: &Key, nanos: i128) -> String {
+    const NANOS: i128 = 1_000_000_000;
+    if let Key::Own(_) = key {
+        let second = nanos.div_euclid(NANOS);
+        let (hour, minute) = (second / 3600, second / 60 % 60);
+        return format!("{hour:02}:{minute:02}:{:02}", second % 60);
+    }
+    let moment = jiff::Timestamp::from_nanosecond(nanos);
+    moment.map_or_else(|_| nanos.div_euclid(NANOS).to_string(), |at| at.to_string())
 }
 
 /// Where an ARN holds its region.

@@ -1,5 +1,10 @@
 //! What a policy may say and its author seldom means.
 
+mod broad;
+mod silent;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use serde::Serialize;
@@ -11,8 +16,9 @@ use crate::document::{Effect, Policy, Statement};
 use crate::key::Key;
 use crate::operator::Family;
 use crate::own::Own;
-use crate::pattern::Token;
+use crate::pattern::{Pattern, Token};
 use crate::shown::{WORD_MAX_CHARS, shown};
+use crate::tokens::Variable;
 
 /// Something in a policy that its author should look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,7 +50,7 @@ pub enum FindingKind {
     WildValue,
     /// The statement matches nothing.
     NeverMatches,
-    /// A Deny that does not speak where its variable has no value.
+    /// What is to be kept out comes in where a variable or a key has no value.
     FailsOpen,
     /// A condition on what may not be known, or is never known of the statement's actions.
     UnknownKey,
@@ -85,10 +91,18 @@ impl Policy {
             for resource in &statement.resources {
                 self.lint_resource(statement, resource, &mut find);
             }
+            if statement.effect == Effect::Allow && broad::by_exception(statement) {
+                let text = "it allows everything but what it names: one device then acts for all; name what \
+                            the device needs (ALLOWS_BROAD_ACCESS_TO_IOT_DATA_PLANE_ACTIONS)";
+                find(FindingKind::OverlyPermissive, text.to_owned());
+            }
             if statement.actions.is_empty() || !can_match(statement) {
                 let text = "no action of it acts on a resource that it names: it never matches; \
                             Subscribe wants topicfilter/…, Publish and Receive topic/…, Connect client/…";
                 find(FindingKind::NeverMatches, text.to_owned());
+            }
+            if let Some(why) = silent::conditions(statement) {
+                find(FindingKind::NeverMatches, format!("it never speaks: {why}"));
             }
             for condition in &statement.conditions {
                 if condition.key.is_list() && condition.operator.wants_quantifier() {
@@ -99,7 +113,8 @@ impl Policy {
                 }
             }
             for condition in &statement.conditions {
-                if let Some((kind, text)) = lint_own(statement, condition) {
+                let found = lint_own(statement, condition);
+                if let Some((kind, text)) = found.or_else(|| lint_absent(statement, condition)) {
                     find(kind, text);
                 }
             }
@@ -127,10 +142,21 @@ impl Policy {
         find: &mut impl FnMut(FindingKind, String),
     ) {
         let text = shown(&resource.text, 2 * WORD_MAX_CHARS);
-        let keys = resource
+        let variables: Vec<&Variable> = resource
             .variables
             .iter()
-            .filter_map(|number| self.variables().get(usize::from(*number)));
+            .filter_map(|number| self.variables().get(usize::from(*number)))
+            .collect();
+        if !statement.but
+            && can_match(statement)
+            && let Some(why) = silent::resource(statement, resource, &variables)
+        {
+            find(
+                FindingKind::NeverMatches,
+                format!("{text} never matches: {why}"),
+            );
+        }
+        self.lint_unresolved(statement, &text, &variables, find);
         if statement.effect == Effect::Deny {
             if resource.text.contains(['+', '#']) {
                 find(
@@ -141,18 +167,10 @@ impl Policy {
                     ),
                 );
             }
-            for variable in keys.filter(|v| v.default.is_none() && v.key != Key::ClientId) {
-                find(
-                    FindingKind::FailsOpen,
-                    format!(
-                        "{text}: where {} has no value this Deny does not speak; \
-                         set policy.unresolved_deny = \"closed\"",
-                        variable.key
-                    ),
-                );
-            }
             let subscribes = statement.actions.contains(Action::Subscribe);
-            if subscribes && !statement.but && !self.denies_receive() {
+            let mut filters = resource.patterns(Kind::TopicFilter);
+            let plain = !statement.but && !resource.text.contains(['+', '#']);
+            if subscribes && plain && filters.any(|filter| !self.denies_receive(filter)) {
                 find(
                     FindingKind::DenyOfSubscribeOnly,
                     format!(
@@ -164,45 +182,24 @@ impl Policy {
             return;
         }
         if !statement.but {
-            let attached = statement
-                .conditions
-                .iter()
-                .any(|c| c.key == Key::IsAttached);
-            for (kind, actions, what) in [
-                (Kind::Client, &[Action::Connect][..], "any client id"),
-                (
-                    Kind::Topic,
-                    &[Action::Publish, Action::Receive, Action::RetainPublish],
-                    "any topic",
-                ),
-                (Kind::TopicFilter, &[Action::Subscribe], "any topic filter"),
-                (
-                    Kind::Thing,
-                    &[Action::UpdateThingShadow, Action::UpdateJobExecution],
-                    "any thing",
-                ),
-            ] {
-                let speaks = actions
-                    .iter()
-                    .any(|action| statement.actions.contains(*action));
-                let all = resource
-                    .patterns(kind)
-                    .any(|p| p.tokens(&[]).as_deref() == Some(&[Token::Star]));
-                if speaks && all && !(kind == Kind::Client && attached) {
-                    find(
-                        FindingKind::OverlyPermissive,
-                        format!(
-                            "{text} allows {what}: one device then acts for all; name the device's own by \
-                             ${{iot:Connection.Thing.ThingName}} (ALLOWS_BROAD_ACCESS_TO_IOT_DATA_PLANE_ACTIONS)"
-                        ),
-                    );
-                }
+            let patterns = |kind| resource.patterns(kind).collect();
+            for what in broad::by_resource(statement, patterns, self.variables()) {
+                find(
+                    FindingKind::OverlyPermissive,
+                    format!(
+                        "{text} allows {what}: one device then acts for all; name the device's own by \
+                         ${{iot:Connection.Thing.ThingName}} (ALLOWS_BROAD_ACCESS_TO_IOT_DATA_PLANE_ACTIONS)"
+                    ),
+                );
             }
         }
-        for variable in keys {
+        for variable in variables {
             let wild = match &variable.key {
                 Key::ClientId => "whatever the client says, + # and / included",
                 Key::Attribute(_) => "# and /",
+                Key::Own(Own::FirmwareName | Own::FirmwareVersion) => "+ # and /",
+                // + and # are never substituted, as in AWS.
+                Key::Certificate(..) => "/",
                 _ => continue,
             };
             let filter = resource.patterns(Kind::TopicFilter).next().is_some();
@@ -219,11 +216,85 @@ impl Policy {
         }
     }
 
-    fn denies_receive(&self) -> bool {
-        self.statements()
-            .iter()
-            .any(|s| s.effect == Effect::Deny && s.actions.contains(Action::Receive))
+    /// What comes of a variable that has no value.
+    fn lint_unresolved(
+        &self,
+        statement: &Statement,
+        text: &str,
+        variables: &[&Variable],
+        find: &mut impl FnMut(FindingKind, String),
+    ) {
+        let may_lack = |variable: &&&Variable| {
+            variable.default.is_none() && !matches!(variable.key, Key::ClientId | Key::IsAttached)
+        };
+        let then = match (statement.effect, statement.but) {
+            (Effect::Deny, false) => "this Deny does not speak",
+            (Effect::Allow, true) => "nothing is spared, and this Allow allows it all",
+            // It opens nothing, or denies more than it names.
+            (Effect::Allow, false) | (Effect::Deny, true) => return,
+        };
+        for variable in variables.iter().filter(may_lack) {
+            find(
+                FindingKind::FailsOpen,
+                format!(
+                    "{text}: where {} has no value {then}; set policy.unresolved_deny = \"closed\"",
+                    variable.key
+                ),
+            );
+        }
     }
+
+    /// Whether receiving what a filter catches is denied, whoever asks.
+    fn denies_receive(&self, filter: &Pattern) -> bool {
+        let filter = filter.raw();
+        let denies = self.statements().iter().filter(|statement| {
+            statement.effect == Effect::Deny
+                && statement.actions.contains(Action::Receive)
+                && statement.conditions.is_empty()
+                && !statement.but
+        });
+        let mut topics = denies.flat_map(|deny| &deny.resources);
+        topics.any(|resource| {
+            resource.patterns(Kind::Topic).any(|topic| {
+                let topic = topic.raw();
+                match topic.split_last() {
+                    Some((Token::Star, begin)) => filter.starts_with(begin),
+                    _ => topic == filter,
+                }
+            })
+        })
+    }
+}
+
+/// Whether a key of AWS's may have no value on a live connection of a device.
+fn may_be_absent(key: &Key) -> bool {
+    matches!(
+        key,
+        Key::Attribute(_)
+            | Key::ThingTypeName
+            | Key::DomainName
+            | Key::Certificate(..)
+            | Key::LastWillTopic
+    )
+}
+
+/// A Deny that is silent where what it asks for has no value.
+fn lint_absent(statement: &Statement, condition: &Condition) -> Option<(FindingKind, String)> {
+    let operator = condition.operator;
+    let open = statement.effect == Effect::Deny
+        && may_be_absent(&condition.key)
+        && !operator.negated
+        && !operator.if_exists
+        && operator.quantifier.is_none()
+        && operator.family != Family::Null;
+    open.then(|| {
+        (
+            FindingKind::FailsOpen,
+            format!(
+                "{condition}: where the key has no value this Deny does not speak; add IfExists to deny then, too"
+            ),
+        )
+    })
 }
 
 /// What is seldom meant by a condition on one of Muster's own keys.
@@ -296,73 +367,4 @@ fn can_match(statement: &Statement) -> bool {
                 let names = |r: &Resource| r.patterns(action.kind()).next().is_some();
                 statement.resources.iter().any(names)
             })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::device_default;
-
-    fn kinds(statement: &str) -> Vec<FindingKind> {
-        let text = format!("{{\"Version\":\"2012-10-17\",\n\"Statement\":[{statement}]}}");
-        let findings = Policy::parse(&text.replace('~', "arn:aws:iot:*:1:"))
-            .unwrap()
-            .lint();
-        assert!(findings.iter().all(|f| f.line == 2), "{findings:?}");
-        findings.into_iter().map(|finding| finding.kind).collect()
-    }
-
-    #[test]
-    fn device_default_is_clean() {
-        assert_eq!(device_default("1").unwrap().lint(), []);
-    }
-
-    #[test]
-    fn what_is_seldom_meant_is_found() {
-        use FindingKind::*;
-        for (statement, expected) in [
-            (
-                r#"{"Effect":"Allow","Action":"iot:Publish","Resource":"~topic/*"}"#,
-                vec![OverlyPermissive],
-            ),
-            (
-                r#"{"Effect":"Allow","Action":"iot:Publish","Resource":"~topic/a/*"}"#,
-                vec![],
-            ),
-            (
-                r#"{"Effect":"Allow","Action":"iot:Connect","Resource":"*"}"#,
-                vec![OverlyPermissive],
-            ),
-            (
-                r#"{"Effect":"Allow","Action":"iot:Connect","Resource":"*","Condition":{"Bool":{"iot:Connection.Thing.IsAttached":"true"}}}"#,
-                vec![],
-            ),
-            (
-                r##"{"Effect":"Deny","Action":["iot:Subscribe","iot:Receive"],"Resource":["~topicfilter/a/#","~topic/a/b"]}"##,
-                vec![MqttWildcardInDeny],
-            ),
-            (
-                r#"{"Effect":"Deny","Action":"iot:Subscribe","Resource":"~topicfilter/a/*"}"#,
-                vec![DenyOfSubscribeOnly],
-            ),
-            (
-                r#"{"Effect":"Deny","Action":"iot:Publish","Resource":"~topic/${iot:Connection.Thing.Attributes[a]}"}"#,
-                vec![FailsOpen],
-            ),
-            (
-                r#"{"Effect":"Allow","Action":"iot:Subscribe","Resource":"~topicfilter/${iot:Connection.Thing.Attributes[a]}"}"#,
-                vec![WildValue],
-            ),
-            (
-                r#"{"Effect":"Allow","Action":"iot:Subscribe","Resource":"~topic/a"}"#,
-                vec![NeverMatches],
-            ),
-            (
-                r#"{"Effect":"Allow","Action":"iot:Connect","Resource":"~client/a","Condition":{"StringEquals":{"iot:ConnectAttributes":"LastWill"}}}"#,
-                vec![WithoutQuantifier],
-            ),
-        ] {
-            assert_eq!(kinds(statement), expected, "{statement}");
-        }
-    }
 }

@@ -230,6 +230,32 @@ fn what_is_not_known_meets_no_condition_of_an_allow() {
     assert_eq!(grant.decide(Action::Publish, "t"), Decision::Allow);
 }
 
+/// As a value, too, what is not known grants nothing; in a Deny it is as AWS has it.
+#[test]
+fn what_is_not_known_is_no_value_to_differ_from() {
+    let context = |version: Option<&str>| Context {
+        posture: Arc::new(Posture {
+            firmware_version: version.map(Into::into),
+            ..Posture::default()
+        }),
+        ..Context::of("a", Some("a"), None)
+    };
+    for operator in [
+        "StringNotEquals",
+        "StringNotLike",
+        "ForAllValues:StringNotEquals",
+    ] {
+        let condition = json!({operator: {"iot:ClientId": "${muster:FirmwareVersion}"}});
+        let decide = |effect, version| {
+            let grant = grant(effect, &condition, context(version));
+            grant.decide(Action::Publish, "t")
+        };
+        assert_eq!(decide("Allow", None), Decision::ImplicitDeny, "{operator}");
+        assert_eq!(decide("Allow", Some("2.0")), Decision::Allow, "{operator}");
+        assert_eq!(decide("Deny", None), Decision::ExplicitDeny, "{operator}");
+    }
+}
+
 #[test]
 fn a_message_is_judged_by_itself() {
     let message = |size, qos, retain| MessageFacts {

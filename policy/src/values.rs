@@ -1,6 +1,7 @@
 //! The values that conditions compare with: texts, numbers, dates, networks.
 
 use std::cmp::Ordering;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -123,8 +124,32 @@ impl Template {
         self.variables.iter().any(|v| v.value(context).is_none())
     }
 
+    /// Whether a variable for a key of Muster's own has no value.
+    pub(crate) fn lacks_own(&self, context: &Context) -> bool {
+        let own = |variable: &&Variable| matches!(variable.key, Key::Own(_));
+        let mut owns = self.variables.iter().filter(own);
+        owns.any(|variable| variable.value(context).is_none())
+    }
+
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
         self.variables.iter().map(|variable| &variable.key)
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for token in self.pattern.raw() {
+            match token {
+                Token::Char(c) => f.write_char(c)?,
+                Token::One => f.write_char('?')?,
+                Token::Star => f.write_char('*')?,
+                Token::Variable(number) => match self.variables.get(usize::from(number)) {
+                    Some(variable) => write!(f, "${{{}}}", variable.key)?,
+                    None => f.write_str("${?}")?,
+                },
+            }
+        }
+        Ok(())
     }
 }
 
@@ -163,6 +188,15 @@ impl Number {
         match self {
             Number::Whole(n) => n,
             Number::Decimal(n) => n.floor() as i128,
+        }
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Number::Whole(n) => n.fmt(f),
+            Number::Decimal(n) => n.fmt(f),
         }
     }
 }
@@ -222,6 +256,12 @@ pub(crate) struct Network {
     address: IpAddr,
     /// Leading bits that count.
     prefix: u8,
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
 }
 
 impl Network {

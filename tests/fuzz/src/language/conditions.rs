@@ -90,6 +90,10 @@ impl Asked<'_> {
                     None => negated,
                 });
         }
+        // Neither does one that compares with what is not known of them.
+        if self.allows && self.lacks_own(&plain)? {
+            return Ok(false);
+        }
         if set.is_some() {
             // "… or if the key value resolves to a null data set, such as an empty string."
             values.retain(|value| !value.is_empty());
@@ -123,6 +127,20 @@ impl Asked<'_> {
         {
             for wanted in &self.wanted {
                 lacks |= written(wanted, self.variables, self.case)?.lacks();
+            }
+        }
+        Ok(lacks)
+    }
+
+    /// Whether one of Muster's own keys has no value there.
+    fn lacks_own(&self, operator: &str) -> Result<bool, Unread> {
+        let mut lacks = false;
+        if ["String", "Arn", "Bool"]
+            .iter()
+            .any(|family| operator.starts_with(family))
+        {
+            for wanted in &self.wanted {
+                lacks |= written(wanted, self.variables, self.case)?.lacks_own;
             }
         }
         Ok(lacks)

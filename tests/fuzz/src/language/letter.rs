@@ -5,7 +5,7 @@ use policy::{Decision, UnresolvedDeny};
 use serde_json::Value;
 
 use super::conditions;
-use super::facts::substitute;
+use super::facts::{is_own, substitute};
 use super::{Case, Unread};
 
 /// One place of a pattern, variables by their value.
@@ -25,6 +25,8 @@ pub(super) struct Written {
     pub(super) tokens: Vec<Token>,
     /// Whether a variable's value would be a wildcard to MQTT.
     brings_wild: bool,
+    /// Whether one of Muster's own keys has no value.
+    pub(super) lacks_own: bool,
 }
 
 impl Written {
@@ -193,7 +195,7 @@ fn is_filter(filter: &str) -> bool {
 
 /// Reads a text with `*`, `?`, `${*}`, `${?}`, `${$}` and `${name}` or `${name, 'default'}`.
 pub(super) fn written(text: &str, variables: bool, case: &Case) -> Result<Written, Unread> {
-    let (mut tokens, mut brings_wild) = (Vec::new(), false);
+    let (mut tokens, mut brings_wild, mut lacks_own) = (Vec::new(), false, false);
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         if variables && rest.starts_with("${") {
@@ -213,7 +215,10 @@ pub(super) fn written(text: &str, variables: bool, case: &Case) -> Result<Writte
                     brings_wild |= value.contains(['+', '#']);
                     tokens.extend(value.chars().map(Token::Char));
                 }
-                None => tokens.push(Token::Nothing),
+                None => {
+                    lacks_own |= is_own(name);
+                    tokens.push(Token::Nothing);
+                }
             }
             continue;
         }
@@ -227,6 +232,7 @@ pub(super) fn written(text: &str, variables: bool, case: &Case) -> Result<Writte
     Ok(Written {
         tokens,
         brings_wild,
+        lacks_own,
     })
 }
 
