@@ -109,7 +109,11 @@ impl Fleet {
             Some(Change::Policy(policy)) => Some(policy),
             _ => None,
         };
-        let mut population = Population::new(Arc::clone(self.realm()));
+        let realm = Arc::clone(self.realm());
+        let mut population = match joining {
+            Joining::Now => Population::new(realm),
+            Joining::EverAny => Population::lasting(realm),
+        };
         self.each_key(keys::THING, |thing| population.add_name(&thing.into()))?;
         let mut memberships: HashMap<String, Vec<String>> = HashMap::new();
         self.each_key("memberof/", |key| {
@@ -312,7 +316,8 @@ impl Fleet {
         policy: &NamedPolicy,
         groups: &[String],
     ) -> Result<Population, FleetError> {
-        let mut population = Population::new(Arc::clone(self.realm()));
+        // What those will be that are to have it nobody knows.
+        let mut population = Population::lasting(Arc::clone(self.realm()));
         let policies: Arc<[NamedPolicy]> = Arc::from([policy.clone()]);
         let groups: Arc<[Arc<str>]> = groups
             .iter()

@@ -16,6 +16,7 @@ use crate::decision::Decision;
 use crate::document::{Effect, Policy, Statement};
 use crate::name::PolicyName;
 use crate::pattern::{self, Values};
+use crate::prove::facts::Settled;
 use crate::realm::{Realm, UnresolvedDeny};
 use crate::tokens::Variable;
 
@@ -149,18 +150,20 @@ impl Grant {
         Self::where_met(realm, policies, &context, met)
     }
 
-    /// The same with every condition taken against a claim: those of an Allow hold, those of a
-    /// Deny do not.
+    /// The same with every condition that the registry does not settle taken against a claim:
+    /// those of an Allow hold, those of a Deny do not.
     pub(crate) fn assuming(
         realm: Arc<Realm>,
         policies: Arc<[NamedPolicy]>,
         context: Context,
+        settled: &[Settled],
     ) -> Self {
         let statements = policies.iter().flat_map(|named| named.policy.statements());
         let met = statements
-            .map(|statement| match statement.effect {
-                Effect::Deny if !statement.conditions.is_empty() => Met::No,
-                _ => Met::Yes,
+            .zip(settled)
+            .map(|(statement, settled)| match (statement.effect, settled) {
+                (_, Settled::Met) | (Effect::Allow, Settled::Open) => Met::Yes,
+                (_, Settled::Unmet) | (Effect::Deny, Settled::Open) => Met::No,
             })
             .collect();
         Self::where_met(realm, policies, &context, met)

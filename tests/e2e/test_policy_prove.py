@@ -1,6 +1,7 @@
 """Claims about all devices: proven, or refuted by what a real device then does."""
 
 import json
+import shlex
 
 import pytest
 
@@ -54,6 +55,56 @@ def test_a_counter_example_is_what_a_device_can_do(server, prove, connect):
         {"Effect": "Deny", "Action": ["iot:Publish", "iot:Receive"], "NotResource": f"arn:aws:iot:*:*:topic/dt/{THING}/*"}))
     assert [r["outcome"] for r in prove("--owned", "dt/${thing}/#")] == ["holds"]
     assert client.publish(broken["topic"]) == 0x87
+
+
+@pytest.mark.parametrize("condition,holds,option", [
+    # What the registry knows settles it.
+    ({"StringEquals": {"iot:Connection.Thing.Attributes[zone]": "yard"}}, True, ()),
+    ({"StringEquals": {"iot:Connection.Thing.Attributes[zone]": "hall"}}, False, ()),
+    ({"StringEquals": {"iot:Connection.Thing.ThingTypeName": "pump"}}, True, ()),
+    ({"StringEquals": {"muster:EnrolmentWay": "claim"}}, True, ()),
+    ({"StringEquals": {"muster:EnrolmentWay": "operator"}}, False, ()),
+    # The rest is said with its value, and explain takes it.
+    ({"NumericLessThan": {"muster:MessageSize": "10"}}, False, ("--size", "9")),
+    ({"StringEquals": {"muster:Listener": "mqtt"}}, False, ("--listener", "mqtt")),
+    ({"Bool": {"muster:Quarantined": "true"}}, False, ("--quarantined", "true")),
+    ({"StringEquals": {"muster:FirmwareVersion": "2.0"}}, False, ("--firmware-version", "2.0")),
+    ({"NumericLessThan": {"muster:LastViolationAge": "60"}}, False, ("--violation-age", "5")),
+])
+def test_conditions_are_judged_by_the_registry_or_told(server, condition, holds, option):
+    server.policy("wide", document(allow("Connect", f"client/{THING}"), {**allow("Publish", "topic/own/*"), "Condition": condition}))
+    for name in ("one", "two"):
+        server.device(name, "--policy", "wide", "--attribute", "zone=hall")
+    done = server.run("policy", "prove", "--owned", "own/${thing}/#")
+    assert (done.returncode == 0) == holds, done.stdout
+    if holds:
+        return
+    if option:
+        [(operator, asked)] = condition.items()
+        [(key, value)] = asked.items()
+        assert f'where its condition {operator} {key} "{value}" is met' in done.stdout, done.stdout
+    see = done.stdout.split("see: muster ")[1].splitlines()[0]
+    assert server.json(*shlex.split(see), *option)["decision"] == "Allow"
+
+
+def test_what_is_to_be_kept_is_kept_whatever_attributes_become(server, tmp_path):
+    server.cli("policy", "invariant", "set", "apart", "--owned", "own/${thing}/#")
+    server.policy("plain", document(allow("Connect", f"client/{THING}")))
+    server.device("one", "--policy", "plain", "--attribute", "zone=hall")
+    by_zone = tmp_path / "by-zone.json"
+    by_zone.write_text(json.dumps(document({**allow("Publish", "topic/own/*"), "Condition": {
+        "StringEquals": {"iot:Connection.Thing.Attributes[zone]": "yard"}}})))
+    assert "apart" in server.refused("policy", "create", "by-zone", str(by_zone), "--keep-proofs")
+
+
+def test_what_is_to_be_pasted_survives_a_shell(server):
+    server.policy("wide", document(allow("Connect", f"client/{THING}"), allow("Publish", "topic/$aws/x/*")))
+    server.device("one", "--policy", "wide")
+    done = server.run("policy", "prove", "--topic", "$aws/x/#")
+    see = done.stdout.split("see: muster ")[1].splitlines()[0]
+    words = shlex.split(see)
+    assert "'$aws/x" in see and words[words.index("--topic") + 1].startswith("$aws/x"), see
+    assert server.json(*words)["decision"] == "Allow"
 
 
 def test_a_group_alone_reaches_its_topics(server, prove):

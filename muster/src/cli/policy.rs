@@ -61,7 +61,7 @@ pub(crate) enum Policy {
         files: Vec<PathBuf>,
     },
     /// Say why a device may or may not do something
-    Explain(Explain),
+    Explain(Box<Explain>),
     /// Tell which of the decisions that were made would come out otherwise
     ///
     /// What a message and its connection were (size, QoS, retain, address, listener, time of day, …) is not
@@ -146,8 +146,23 @@ pub(crate) struct Explain {
     /// The topic of its will
     #[arg(long, value_name = "T")]
     pub(crate) will_topic: Option<String>,
+    /// As if it were in quarantine, or not
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) quarantined: Option<bool>,
+    /// As if it were attested, or not
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) attested: Option<bool>,
+    /// As if it ran the firmware of this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) firmware: Option<String>,
+    /// As if its firmware had this version
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) firmware_version: Option<String>,
+    /// As if its last violation were so many seconds ago
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) violation_age: Option<u32>,
     /// A denial from the server's log, explained as it was then
-    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "action", "topic", "client_id", "at", "source_ip", "size", "qos", "retain", "listener", "tls_version", "domain_name", "persistent", "will_topic"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "action", "topic", "client_id", "at", "source_ip", "size", "qos", "retain", "listener", "tls_version", "domain_name", "persistent", "will_topic", "quarantined", "attested", "firmware", "firmware_version", "violation_age"])]
     pub(crate) denial: Option<String>,
 }
 

@@ -76,51 +76,43 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
             each_target(global, &target, Method::POST)?;
             report(global, &target, "detached from")?;
         }
-        Policy::Explain(Explain {
-            denial: Some(id), ..
-        }) => {
-            let path = format!("/muster/v1/denials/{}", encode(&id));
-            let told = client(global)?.call(Method::GET, &path, None)?;
-            output::answer(global, &told, |told| output::field(told, "text").to_owned())?;
-        }
-        Policy::Explain(Explain {
-            device: Some(device),
-            action: Some(action),
-            topic,
-            client_id,
-            at,
-            source_ip,
-            size,
-            qos,
-            retain,
-            listener,
-            tls_version,
-            domain_name,
-            persistent,
-            will_topic,
-            ..
-        }) => {
-            let mut body = json!({
-                "thingName": device, "action": action, "clientId": client_id, "at": at,
-                "sourceIp": source_ip, "messageSize": size, "qos": qos,
-                "retain": retain.then_some(true), "listener": listener, "tlsVersion": tls_version,
-                "domainName": domain_name, "persistent": persistent, "willTopic": will_topic,
-            });
-            if let (Some(topic), Some(fields)) = (topic, body.as_object_mut()) {
-                // Connecting is judged by the client id; the flag is the same.
-                let connect = matches!(action.parse(), Ok(policy::Action::Connect));
-                fields.insert(
-                    if connect { "clientId" } else { "topic" }.into(),
-                    topic.into(),
-                );
-            }
-            let told =
-                client(global)?.call(Method::POST, "/muster/v1/policies/explain", Some(&body))?;
-            output::answer(global, &told, |told| output::field(told, "text").to_owned())?;
-        }
-        Policy::Explain(_) => bail!("name --device and --action, or --denial"),
+        Policy::Explain(asked) => explain(global, *asked)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why something is allowed or denied: now, as it would be, or as it was in the log.
+fn explain(global: &Global, asked: Explain) -> anyhow::Result<()> {
+    let client = client(global)?;
+    let told = match (asked.denial, asked.device, asked.action) {
+        (Some(id), ..) => {
+            let path = format!("/muster/v1/denials/{}", encode(&id));
+            client.call(Method::GET, &path, None)?
+        }
+        (None, Some(device), Some(action)) => {
+            let mut body = json!({
+                "thingName": device, "action": action, "clientId": asked.client_id, "at": asked.at,
+                "sourceIp": asked.source_ip, "messageSize": asked.size, "qos": asked.qos,
+                "retain": asked.retain.then_some(true), "listener": asked.listener,
+                "tlsVersion": asked.tls_version, "domainName": asked.domain_name,
+                "persistent": asked.persistent, "willTopic": asked.will_topic,
+                "posture": {
+                    "quarantined": asked.quarantined, "attested": asked.attested,
+                    "firmwareName": asked.firmware, "firmwareVersion": asked.firmware_version,
+                    "violationAge": asked.violation_age,
+                },
+            });
+            if let (Some(topic), Some(fields)) = (asked.topic, body.as_object_mut()) {
+                // Connecting is judged by the client id; the flag is the same.
+                let connect = matches!(action.parse(), Ok(policy::Action::Connect));
+                let field = if connect { "clientId" } else { "topic" };
+                fields.insert(field.into(), topic.into());
+            }
+            client.call(Method::POST, "/muster/v1/policies/explain", Some(&body))?
+        }
+        _ => bail!("name --device and --action, or --denial"),
+    };
+    output::answer(global, &told, |told| output::field(told, "text").to_owned())
 }
 
 /// Warns of what is allowed by the language and seldom meant.

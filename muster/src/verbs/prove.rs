@@ -4,6 +4,7 @@ use super::{client, output};
 use crate::{
     cli::{Global, Invariant, PolicyClaim},
     client::encode,
+    shell::quote,
 };
 use http::Method;
 use serde_json::{Value, json};
@@ -47,11 +48,12 @@ fn line(result: &Value) -> String {
     let client = if client == thing {
         String::new()
     } else {
-        format!(" --client-id {client:?}")
+        format!(" --client-id {}", quote(client))
     };
     let topic = output::field(result, "topic");
     format!(
-        "{text}\n  see: muster policy explain --device {thing}{client} --action {action} --topic {topic:?}"
+        "{text}\n  see: muster policy explain --device {thing}{client} --action {action} --topic {}",
+        quote(topic)
     )
 }
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::CounterExample;
+use super::facts::{Settled, is_settled};
 use super::invariant::Invariant;
 use super::population::{Class, Population, Stand};
 use super::search::{Found, Query, Seek, Step};
 use crate::action::{Action, Kind};
 use crate::arn::Resource;
+use crate::condition::Condition;
 use crate::context::{Context, MessageFacts, ThingFacts};
 use crate::document::{Effect, Statement};
 use crate::explain::StatementRef;
@@ -40,6 +42,15 @@ enum Client<'c> {
     Any,
 }
 
+/// Of which things it is claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// Those that there are: what the registry says of them settles conditions.
+    Known,
+    /// Any that there could be, of which nothing is known yet.
+    Any,
+}
+
 /// A claim about one kind of device and one action.
 pub(super) struct Claim<'c> {
     pub(super) population: &'c Population,
@@ -52,13 +63,16 @@ impl<'c> Claim<'c> {
     pub(super) fn judge(&self) -> Verdict {
         let strange = self.population.strange && self.invariant.owned;
         let (mut maybe, mut undecided) = (strange, None);
-        let client = if self.is_client_pinned() {
-            Client::Name
-        } else {
-            Client::Any
+        let client = |names| {
+            if self.is_client_pinned(names) {
+                Client::Name
+            } else {
+                Client::Any
+            }
         };
         if !strange {
-            for allow in self.allows() {
+            let client = client(Names::Any);
+            for allow in self.allows(Names::Any) {
                 let Some(query) = self.query(allow, None, client, None) else {
                     continue;
                 };
@@ -72,9 +86,9 @@ impl<'c> Claim<'c> {
         if !maybe {
             return Verdict::Never;
         }
-        let names = &self.population.names;
+        let (names, client) = (&self.population.names, client(Names::Known));
         for own in self.candidates() {
-            for allow in self.allows() {
+            for allow in self.allows(Names::Known) {
                 let Some(mut query) = self.query(allow, own, client, Some(names)) else {
                     continue;
                 };
@@ -132,22 +146,35 @@ impl<'c> Claim<'c> {
     }
 
     /// The statements that may allow it.
-    fn allows(&self) -> impl Iterator<Item = (usize, &'c NamedPolicy, &'c Statement)> {
+    fn allows(
+        &self,
+        names: Names,
+    ) -> impl Iterator<Item = (usize, &'c NamedPolicy, &'c Statement)> {
         let (class, action) = (self.class, self.action);
-        class.statements().filter(move |(_, _, statement)| {
-            statement.effect == Effect::Allow && statement.actions.contains(action)
-        })
+        let statements = class
+            .statements()
+            .filter(move |(_, _, statement, settled)| {
+                statement.effect == Effect::Allow
+                    && statement.actions.contains(action)
+                    && (*settled != Settled::Unmet || names == Names::Any)
+            });
+        statements.map(|(first, named, statement, _)| (first, named, statement))
     }
 
     /// Whether the client id can only be the thing's name, or makes no difference.
-    fn is_client_pinned(&self) -> bool {
+    fn is_client_pinned(&self, names: Names) -> bool {
         if !self.class.stands.contains(&Stand::Client) {
             return true;
         }
-        let mut connects = self.class.statements().filter(|(_, _, statement)| {
-            statement.effect == Effect::Allow && statement.actions.contains(Action::Connect)
-        });
-        connects.all(|(first, _, statement)| {
+        let mut connects = self
+            .class
+            .statements()
+            .filter(|(_, _, statement, settled)| {
+                statement.effect == Effect::Allow
+                    && statement.actions.contains(Action::Connect)
+                    && (*settled != Settled::Unmet || names == Names::Any)
+            });
+        connects.all(|(first, _, statement, _)| {
             let pinned = |pattern: &Pattern| match pattern.raw().as_slice() {
                 [Token::Variable(variable)] => {
                     let stand = self.class.stands.get(first + usize::from(*variable));
@@ -211,10 +238,10 @@ impl<'c> Claim<'c> {
             }
             query.some.push(union);
         }
-        for (first, _, deny) in self.class.statements() {
+        for (first, _, deny, settled) in self.class.statements() {
             let speaks = deny.effect == Effect::Deny
                 && deny.actions.contains(self.action)
-                && deny.conditions.is_empty();
+                && (deny.conditions.is_empty() || named && settled == Settled::Met);
             if !speaks {
                 continue;
             }
@@ -314,15 +341,23 @@ impl<'c> Claim<'c> {
             let allows = |statement: &StatementRef| statement.effect == Effect::Allow;
             let statement = explanation.statements.into_iter().find(allows)?;
             let spared = explanation.passed_over.into_iter();
+            let spared: Vec<StatementRef> = spared
+                .filter(|one| one.effect == Effect::Deny && !self.open_of(one).is_empty())
+                .collect();
+            let unless = spared.iter().flat_map(|one| {
+                let conditions = self.open_of(one).into_iter();
+                conditions.map(|condition| (one.clone(), condition))
+            });
             Some(Box::new(CounterExample {
                 thing: own.map(str::to_owned),
                 client_id: client_id.to_string(),
                 other: other.map(ToString::to_string),
                 action: self.action,
                 topic: text.to_owned(),
-                assumes: self.conditions_of(&statement),
+                assumes: self.open_of(&statement),
                 statement,
-                spared_by: spared.filter(|s| s.effect == Effect::Deny).collect(),
+                unless: unless.collect(),
+                spared_by: spared,
             }))
         })
     }
@@ -330,7 +365,8 @@ impl<'c> Claim<'c> {
     fn grant(&self, own: Option<&str>, client_id: &Arc<str>) -> Grant {
         let context = self.class.context_of(own, client_id);
         let realm = Arc::clone(&self.population.realm);
-        Grant::assuming(realm, Arc::clone(&self.class.policies), context)
+        let policies = Arc::clone(&self.class.policies);
+        Grant::assuming(realm, policies, context, &self.class.settled)
     }
 
     /// Tries client ids that need not stand in the topic: the names, and what Connect allows.
@@ -349,7 +385,7 @@ impl<'c> Claim<'c> {
             ..*self
         };
         let anything = [vec![Seek::Rest]];
-        let allowed = connects.allows().filter_map(|allow| {
+        let allowed = connects.allows(Names::Known).filter_map(|allow| {
             let mut query = connects.query(allow, own, client, Some(&[]))?;
             query.wanted = &anything;
             query.names = None;
@@ -400,28 +436,40 @@ impl<'c> Claim<'c> {
         clients
     }
 
-    fn conditions_of(&self, named: &StatementRef) -> Vec<String> {
-        let policies = self.class.policies.iter();
-        let mut policies = policies.filter(|policy| policy.name == named.policy);
-        let statements = policies.next().map(|policy| policy.policy.statements());
-        let statement = statements.and_then(|all| all.get(named.statement.checked_sub(1)?));
-        let conditions = statement.into_iter().flat_map(|s| &s.conditions);
-        conditions.map(ToString::to_string).collect()
+    /// The conditions of a statement that the registry does not settle, with their values, where they could be met.
+    fn open_of(&self, named: &StatementRef) -> Vec<String> {
+        let of_policy = |policy: &NamedPolicy| policy.name == named.policy;
+        let statements = self
+            .class
+            .statements()
+            .filter(|(_, policy, ..)| of_policy(policy));
+        let mut statements = statements.skip(named.statement.saturating_sub(1));
+        let Some((_, _, statement, Settled::Open)) = statements.next() else {
+            return Vec::new();
+        };
+        let conditions = statement.conditions.iter();
+        let open =
+            conditions.filter(|one| !is_settled(self.population.facts, one, &self.class.context));
+        open.map(Condition::told).collect()
     }
 }
 
 impl Class {
-    /// Each statement with the place of its policy's first variable.
-    fn statements(&self) -> impl Iterator<Item = (usize, &NamedPolicy, &Statement)> {
+    /// Each statement with the place of its policy's first variable, and what the registry makes of its conditions.
+    fn statements(&self) -> impl Iterator<Item = (usize, &NamedPolicy, &Statement, Settled)> {
         let first = self.policies.iter().scan(0, |first, named| {
             let own = *first;
             *first += named.policy.variables().len();
             Some(own)
         });
-        first.zip(self.policies.iter()).flat_map(|(first, named)| {
+        let statements = first.zip(self.policies.iter()).flat_map(|(first, named)| {
             let statements = named.policy.statements().iter();
             statements.map(move |statement| (first, named, statement))
-        })
+        });
+        let settled = self.settled.iter();
+        statements
+            .zip(settled)
+            .map(|((first, named, statement), settled)| (first, named, statement, *settled))
     }
 
     /// What would be known of the member of this name.

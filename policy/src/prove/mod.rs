@@ -6,11 +6,13 @@
 //! 2. Otherwise with the names that there are: each device's own, and the sorted list of all for
 //!    the other's, walked as one automaton.
 //!
-//! Conditions are taken against the claim: one of an Allow may hold, one of a Deny may not. What
-//! only a live connection knows may be anything. Every counter-example is decided once more by
+//! Conditions on what the registry knows (thing, type, attributes, certificate) are judged as it is
+//! now. All others are taken against the claim: one of an Allow may hold, one of a Deny may not.
+//! What only a live connection knows may be anything. Every counter-example is decided once more by
 //! the engine itself before it is told.
 
 mod claim;
+pub(crate) mod facts;
 mod invariant;
 mod places;
 mod population;
@@ -77,10 +79,13 @@ pub struct CounterExample {
     pub topic: String,
     /// The statement that lets it.
     pub statement: StatementRef,
-    /// Conditions of that statement, which must hold for it.
+    /// Conditions of that statement, with their values, which must hold for it.
     pub assumes: Vec<String>,
     /// Denies that would speak if their conditions held.
     pub spared_by: Vec<StatementRef>,
+    /// Those conditions, with their values.
+    #[serde(skip)]
+    pub unless: Vec<(StatementRef, String)>,
 }
 
 impl fmt::Display for CounterExample {
@@ -115,6 +120,10 @@ impl fmt::Display for CounterExample {
         }
         for deny in &self.spared_by {
             write!(f, ", where the condition of {deny} is not")?;
+            for (place, condition) in self.unless.iter().filter(|(of, _)| of == deny).enumerate() {
+                let before = if place == 0 { ": " } else { " and " };
+                write!(f, "{before}{}", condition.1)?;
+            }
         }
         Ok(())
     }

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::facts::{self, Facts, Settled};
 use super::search::is_name_char;
+use crate::condition::Condition;
 use crate::context::Context;
 use crate::grant::NamedPolicy;
 use crate::key::Key;
@@ -31,6 +33,8 @@ pub(super) struct Class {
     pub(super) policies: Arc<[NamedPolicy]>,
     /// Of each policy's variables, one policy behind the other.
     pub(super) stands: Box<[Stand]>,
+    /// How the registry settles the conditions of each statement.
+    pub(super) settled: Box<[Settled]>,
     /// Of one of them.
     pub(super) context: Context,
     /// The names, in order once the population is complete; none for certificates of no thing.
@@ -42,6 +46,7 @@ pub(super) struct Class {
 #[derive(Debug)]
 pub struct Population {
     pub(super) realm: Arc<Realm>,
+    pub(super) facts: Facts,
     pub(super) classes: Vec<Class>,
     by_kind: HashMap<Kind, usize>,
     /// The names of all things.
@@ -56,6 +61,7 @@ struct Kind {
     /// Where the shared list of policies lies.
     policies: usize,
     stands: Box<[Stand]>,
+    settled: Box<[Settled]>,
     groups: Arc<[Arc<str>]>,
     /// Certificates of no thing are one class without members.
     named: bool,
@@ -76,10 +82,17 @@ impl Needs {
     pub fn of(policies: &[NamedPolicy]) -> Self {
         let mut needs = Self::default();
         let variables = policies.iter().flat_map(|named| named.policy.variables());
-        for variable in variables {
-            match variable.key {
+        let statements = policies.iter().flat_map(|named| named.policy.statements());
+        let conditions = statements.flat_map(|statement| &statement.conditions);
+        let asked = conditions.flat_map(Condition::keys);
+        for key in variables.map(|variable| &variable.key).chain(asked) {
+            match key {
                 Key::ThingTypeName | Key::Attribute(_) => needs.thing = true,
-                Key::CertificateId | Key::SerialNumber | Key::Certificate(..) => {
+                Key::CertificateId
+                | Key::SerialNumber
+                | Key::AvailableKeys
+                | Key::Certificate(..)
+                | Key::Own(Own::CertificateKeyKind | Own::EnrolmentWay) => {
                     needs.certificate = true;
                 }
                 _ => {}
@@ -95,6 +108,7 @@ impl Population {
     pub fn new(realm: Arc<Realm>) -> Self {
         Self {
             realm,
+            facts: Facts::Known,
             classes: Vec::new(),
             by_kind: HashMap::new(),
             names: Vec::new(),
@@ -124,6 +138,7 @@ impl Population {
         let kind = Kind {
             policies: Arc::as_ptr(policies).cast::<()>() as usize,
             stands,
+            settled: facts::settled(self.facts, &self.realm, policies, context),
             groups: Arc::clone(groups),
             named: name.is_some(),
         };
@@ -133,6 +148,7 @@ impl Population {
                 self.classes.push(Class {
                     policies: Arc::clone(policies),
                     stands: kind.stands.clone(),
+                    settled: kind.settled.clone(),
                     context: context.clone(),
                     members: Vec::new(),
                     groups: Arc::clone(groups),
@@ -145,6 +161,16 @@ impl Population {
             class.members.push(Arc::clone(name));
         }
         self.complete = false;
+    }
+
+    /// Nobody yet, for claims that are to outlast changes of types, attributes and certificates:
+    /// conditions on those are taken against them.
+    #[must_use]
+    pub fn lasting(realm: Arc<Realm>) -> Self {
+        Self {
+            facts: Facts::Lasting,
+            ..Self::new(realm)
+        }
     }
 
     /// How many kinds of devices there are.

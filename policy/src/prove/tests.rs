@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::facts::Facts;
 use super::*;
 use crate::context::{CertificateValues, Context, ThingFacts};
 use crate::grant::{Grant, NamedPolicy};
@@ -175,11 +176,70 @@ fn filters_shares_and_denies_are_followed() {
     assert_eq!(fleet.prove(&owned("dt/${thing}/#")), ANY);
     // One with a condition may not speak.
     let mut perhaps = but;
-    perhaps["Condition"] = json!({"Bool": {"aws:SecureTransport": "true"}});
+    perhaps["Condition"] = json!({"NumericLessThan": {"muster:MessageSize": "9"}});
     let policies = named(&[document(&[wide, perhaps])]);
     let mut fleet = population(Realm::live("1"), &[("a", &policies), ("b", &policies)]);
     let example = broken(fleet.prove(&owned("dt/${thing}/#")));
     assert_eq!(example.spared_by.len(), 1);
+}
+
+/// What the registry knows settles a condition; the rest is taken against the claim, and told with its values.
+#[test]
+fn conditions_on_what_is_known_are_judged() {
+    let when = |effect: &str, condition: Value| {
+        let mut wide = statement(effect, &["Publish"], "topic", &["dt/*"]);
+        wide["Condition"] = condition;
+        wide
+    };
+    let prove_by = |facts: Facts, statements: &[Value]| {
+        let policies = named(&[document(statements)]);
+        let mut fleet = match facts {
+            Facts::Known => Population::new(Arc::new(Realm::live("1"))),
+            Facts::Lasting => Population::lasting(Arc::new(Realm::live("1"))),
+        };
+        for name in ["a", "b"] {
+            fleet.add_name(&Arc::from(name));
+            let mut context = Context::of(name, Some(name), Some(name));
+            let attributes = [("zone".into(), "hall".into())].into();
+            context.thing = Some(Arc::new(ThingFacts {
+                name: name.into(),
+                attributes,
+                ..ThingFacts::default()
+            }));
+            fleet.add(&policies, &context, &Arc::from([]));
+        }
+        fleet.prove(&owned("dt/${thing}/#"))
+    };
+    let zone =
+        |value: &str| json!({"StringEquals": {"iot:Connection.Thing.Attributes[zone]": value}});
+    let typed = json!({"StringEquals": {"iot:Connection.Thing.ThingTypeName": "pump"}});
+    let prove = |statements: &[Value]| prove_by(Facts::Known, statements);
+    assert!(prove(&[when("Allow", zone("yard"))]).holds());
+    // An attribute may be another one tomorrow; whose topics they are may not.
+    assert!(!prove_by(Facts::Lasting, &[when("Allow", zone("yard"))]).holds());
+    let alone = json!({"StringEquals": {"iot:Connection.Thing.ThingName": "nobody"}});
+    assert!(prove_by(Facts::Lasting, &[when("Allow", alone)]).holds());
+    assert!(prove(&[when("Allow", typed)]).holds());
+    assert!(!prove(&[when("Allow", zone("hall"))]).holds());
+    let all = statement("Allow", &["Publish"], "topic", &["dt/*"]);
+    assert!(prove(&[all.clone(), when("Deny", zone("hall"))]).holds());
+    assert!(!prove(&[all.clone(), when("Deny", zone("yard"))]).holds());
+    let size = json!({
+        "NumericLessThan": {"muster:MessageSize": "10"},
+        "StringEquals": {"iot:Connection.Thing.Attributes[zone]": "hall"}
+    });
+    let example = broken(prove(&[when("Allow", size)]));
+    assert_eq!(
+        example.assumes,
+        [r#"NumericLessThan muster:MessageSize "10""#]
+    );
+    let apart = json!({"Bool": {"muster:Quarantined": "false"}});
+    let example = broken(prove(&[all, when("Deny", apart)]));
+    let told = example.to_string();
+    assert!(
+        told.contains(r#"is not: Bool muster:Quarantined "false""#),
+        "{told}"
+    );
 }
 
 #[test]

@@ -6,7 +6,8 @@ use ca::CertificateId;
 use fleet::{CertificateStatus, StandingNow, ThingName};
 use http::Method;
 use policy::{
-    Action, ConnectAttributes, Context, Explanation, Grant, Listener, MessageFacts, TlsVersion,
+    Action, ConnectAttributes, Context, Explanation, Grant, Listener, MessageFacts, Posture,
+    TlsVersion,
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,39 @@ struct Body {
     persistent: bool,
     /// The topic of its will.
     will_topic: Option<String>,
+    /// In place of what is known of the device's health.
+    #[serde(default)]
+    posture: AssumedPosture,
+}
+
+/// What a device's health is taken to be; what is left out is as it is known.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct AssumedPosture {
+    quarantined: Option<bool>,
+    attested: Option<bool>,
+    firmware_name: Option<String>,
+    firmware_version: Option<String>,
+    /// Seconds.
+    violation_age: Option<u32>,
+}
+
+impl AssumedPosture {
+    fn over(self, known: &Posture, now: Option<i64>) -> Posture {
+        let text = |word: Option<String>| word.map(|word| word.as_str().into());
+        let age = self.violation_age.map(i64::from);
+        Posture {
+            quarantined: self.quarantined.or(known.quarantined),
+            attested: self.attested.or(known.attested),
+            attested_until: known.attested_until.filter(|_| self.attested.is_none()),
+            firmware_name: text(self.firmware_name).or_else(|| known.firmware_name.clone()),
+            firmware_version: text(self.firmware_version)
+                .or_else(|| known.firmware_version.clone()),
+            last_violation: age
+                .and_then(|age| now?.checked_sub(age))
+                .or(known.last_violation),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -115,13 +149,15 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         None => call.now,
         Some(text) => moment::read("at", text)?,
     };
+    let known = standing.context(&client_id, at);
     let context = Context {
         source_ip: body.source_ip,
         listener: listener(body.listener.as_deref())?,
         tls_version: tls_version(body.tls_version.as_deref())?,
         domain_name: body.domain_name.as_deref().map(Into::into),
         connect: connect_attributes(rooms, body.persistent, body.will_topic.as_deref())?,
-        ..standing.context(&client_id, at)
+        posture: body.posture.over(&known.posture, known.now).into(),
+        ..known
     };
     let grant = Grant::new(
         rooms.fleet.realm().clone(),

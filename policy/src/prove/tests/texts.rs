@@ -88,6 +88,16 @@ fn random_document(dice: &mut Dice) -> String {
             if dice.roll(8) == 0 {
                 let value = dice.one(&["true", "false"]);
                 statement["Condition"] = json!({"Bool": {"aws:SecureTransport": value}});
+            } else if dice.roll(8) == 0 {
+                let key = dice.one(&[
+                    "iot:Connection.Thing.Attributes[x]",
+                    "iot:Connection.Thing.ThingName",
+                    "iot:Certificate.Subject.CommonName",
+                ]);
+                let operator = dice.one(&["StringEquals", "StringNotEquals"]);
+                let mut wanted = serde_json::Map::new();
+                wanted.insert(key.to_owned(), dice.one(&NAMES).into());
+                statement["Condition"] = json!({ operator: wanted });
             }
             statement
         })
@@ -281,7 +291,9 @@ impl Universe {
     fn grant(&self, index: usize, client_id: &str) -> Grant {
         let (name, policies, value) = &self.things[index];
         let context = Self::context(name, *value, client_id);
-        Grant::assuming(Arc::new(self.realm.clone()), Arc::clone(policies), context)
+        let settled = facts::settled(Facts::Known, &self.realm, policies, &context);
+        let realm = Arc::new(self.realm.clone());
+        Grant::assuming(realm, Arc::clone(policies), context, &settled)
     }
 
     fn wanted(&self, own: &str) -> Vec<String> {
