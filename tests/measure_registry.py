@@ -144,11 +144,13 @@ def registry(home, many):
     few = home / "few"
     few.mkdir()
     scale("fill", few, FEW)
+    packed = scale("pack", data)
+    verdict(f"packing what connects ask of {packed['cards']:,}: CPU of each", packed["cpu_seconds"] * 1e6 / packed["cards"], " us")
     small, large = scale("lookup", few, FEW, 20_000), scale("lookup", data, THINGS, 20_000)
     verdict(f"lookup of one of {FEW:,}: CPU", small["hot"]["cpu_us"], " us")
     at_most(f"lookup of one of {THINGS:,}, seen before: CPU", large["hot"]["cpu_us"], 20, " us")
     at_most(f"lookup of one of {THINGS:,} by one of {FEW:,}", large["hot"]["cpu_us"] / small["hot"]["cpu_us"], 1.5)
-    verdict(f"lookup of one of {THINGS:,}, anywhere: CPU", large["anywhere"]["cpu_us"], " us")
+    at_most(f"lookup of one of {THINGS:,}, anywhere: CPU", large["anywhere"]["cpu_us"], 20, " us")
     pages = scale("pages", data, THINGS)
     for name, times in pages.items():
         at_most(f"page of {name}, last by first", times["last"] / times["first"], 1.5)

@@ -68,7 +68,7 @@ impl RevokedRow {
     }
 }
 
-/// Puts a certificate that our own authority signed, and the way to it by its serial number.
+/// Puts a certificate that our own authority has just signed, and the way to it by its serial number.
 pub(crate) fn put_issued(
     t: &mut Transaction<'_>,
     record: &CertificateRecord,
@@ -78,7 +78,7 @@ pub(crate) fn put_issued(
         issuer: t.issuer_of(&record.pem)?,
     };
     t.put(keys::serial(&record.serial), &row)?;
-    t.put(keys::certificate(&record.id), record)
+    t.put_new(keys::certificate(&record.id), record)
 }
 
 /// Puts a certificate on the revocation list that speaks of it.

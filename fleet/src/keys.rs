@@ -40,6 +40,17 @@ pub(crate) const CRL_NUMBER: &str = "meta/crl-number";
 /// Where revocation lists were said to be found.
 pub(crate) const DISTRIBUTION: &str = "meta/distribution";
 
+/// Which pack of cards counts.
+pub(crate) const PACKED: &str = "meta/cards";
+/// What of it is outdated: `outdated/<generation>/cert:<certificate>` and `outdated/<generation>/thing:<thing>`.
+pub(crate) const OUTDATED: &str = "outdated/";
+/// The things of certificates: `bound/<certificate>`.
+pub(crate) const BOUND: &str = "bound/";
+
+pub(crate) fn outdated(generation: u64, kind: &str, name: &dyn std::fmt::Display) -> String {
+    format!("{OUTDATED}{generation:016x}/{kind}:{name}")
+}
+
 pub(crate) fn thing(name: &ThingName) -> String {
     format!("{THING}{name}")
 }
@@ -131,7 +142,7 @@ pub(crate) fn principals(thing: &ThingName) -> String {
 }
 /// The thing of a certificate; one at most.
 pub(crate) fn bound(id: &CertificateId) -> String {
-    format!("bound/{id}")
+    format!("{BOUND}{id}")
 }
 /// Policies of a target: `attached/<target>/<policy>`.
 pub(crate) fn attached(target: &Target) -> String {

@@ -4,12 +4,16 @@
 //! What principals share is read and compiled once for a change, whoever it concerns is found by an index, and of a
 //! principal only those rows are read that have changed: a change costs what it touches.
 
+mod card;
+mod cards;
 mod index;
+mod packing;
 mod profile;
 mod reading;
 mod recent;
 mod touched;
 
+pub(crate) use cards::Cards;
 pub(crate) use reading::{Known, certificate_values, thing_facts};
 pub(crate) use recent::Recent;
 
@@ -36,6 +40,7 @@ const LOOK_EVERY_ITEMS: usize = 256;
 
 pub(crate) struct Live {
     table: Table,
+    cards: Cards,
     /// Of the ARNs in a claim's policy.
     account: String,
     /// Never held while rows are read.
@@ -66,11 +71,13 @@ impl Live {
     pub(crate) fn start(
         store: &Store,
         table: &Table,
+        cards: Cards,
         account: &str,
     ) -> Result<Arc<Self>, FleetError> {
         let watch = table.watch(store.revision());
         let live = Arc::new(Live {
             table: table.clone(),
+            cards,
             account: account.to_owned(),
             index: Mutex::default(),
             recent: Arc::default(),
@@ -105,6 +112,10 @@ impl Live {
             }
         }
         Ok(standing)
+    }
+
+    pub(crate) fn cards(&self) -> &Cards {
+        &self.cards
     }
 
     pub(crate) fn wait_applied(&self, revision: u64) {
@@ -146,6 +157,8 @@ impl Live {
 
     /// Applies changes. Now and then, where they touch many, calls `look`, which sees to what cannot wait.
     fn apply(&self, revision: u64, changed: &[String], mut look: impl FnMut()) {
+        // Before the change counts as begun: who reads later finds the marks.
+        self.cards.take(changed);
         self.changes.fetch_add(1, Ordering::AcqRel);
         let touched = Touched::of(changed);
         if touched.revocations {
@@ -261,6 +274,7 @@ impl Live {
     }
 
     fn apply_all(&self) {
+        self.cards.take_all(&self.table);
         self.changes.fetch_add(1, Ordering::AcqRel);
         *self.networks.lock() = None;
         self.revocation_epoch.fetch_add(1, Ordering::Release);
@@ -337,7 +351,7 @@ fn follow(mut watch: Watch, live: &Weak<Live>) {
 }
 
 impl crate::Fleet {
-    /// The standing of a certificate: a few point reads when it is not live yet, a map lookup when it is or was a moment
+    /// The standing of a certificate: one read or a few when it is not live yet, a map lookup when it is or was a moment
     /// ago.
     ///
     /// # Errors

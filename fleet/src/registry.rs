@@ -7,7 +7,7 @@ use crate::{
     dynamic::DynamicGroups,
     events::{EventConfigurations, Events, RegistryEvent},
     holders, issued, keys,
-    live::Live,
+    live::{Cards, Live},
     policies::{self, PolicyLimits},
     search::Connections,
     violations::Violations,
@@ -58,7 +58,7 @@ pub(crate) struct Inner {
     pub(crate) connections: Connections,
     pub(crate) policy_limits: ArcSwap<PolicyLimits>,
     /// Ordinary operations share it; deletions, which must see that nothing refers to what goes, hold it alone.
-    structure: RwLock<()>,
+    pub(crate) structure: Arc<RwLock<()>>,
 }
 
 impl Fleet {
@@ -73,12 +73,14 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<Self, FleetError> {
         let table = store.table(TABLE)?;
-        let live = Live::start(store, &table, &realm.account)?;
+        let cards = Cards::open(store, &table)?;
+        let live = Live::start(store, &table, cards, &realm.account)?;
         let on: Option<EventConfigurations> = table.get_as(keys::EVENTS)?.map(|row| row.value);
+        let structure = Arc::default();
         let fleet = Fleet {
             inner: Arc::new(Inner {
                 events: Events::with(on.unwrap_or_default()),
-                violations: Violations::open(&table)?,
+                violations: Violations::open(&table, &live, &structure)?,
                 table,
                 authority,
                 realm: Arc::new(realm),
@@ -88,13 +90,15 @@ impl Fleet {
                 dynamic: DynamicGroups::default(),
                 connections: Connections::default(),
                 policy_limits: ArcSwap::default(),
-                structure: RwLock::new(()),
+                structure,
             }),
         };
         policies::seed(&fleet, now)?;
         issued::index(&fleet)?;
         holders::index(&fleet)?;
         fleet.resume_dynamic_groups()?;
+        fleet.tidy_cards()?;
+        fleet.pack_when_due()?;
         Ok(fleet)
     }
 
@@ -163,6 +167,7 @@ impl Fleet {
             };
             let result = work(&mut transaction)?;
             self.follow_queries(&mut transaction)?;
+            self.inner.live.cards().mark(&mut transaction)?;
             let events = std::mem::take(&mut transaction.events);
             let writes = transaction.into_writes();
             if !writes.iter().any(|w| !matches!(w, Write::Check { .. })) {
@@ -356,6 +361,25 @@ impl Transaction<'_> {
                 _ => {}
             }
         }
+    }
+
+    /// As [`Self::put`], of a row that cannot be there yet: the commit fails if it is.
+    pub(crate) fn put_new<T: Stored>(&mut self, key: String, value: &T) -> Result<(), FleetError> {
+        self.rows.entry(key.clone()).or_default().read = Some(Expect::Absent);
+        self.put(key, value)
+    }
+
+    /// Whether a row comes to be, and is known not to be there before.
+    pub(crate) fn is_new(&self, key: &str) -> bool {
+        self.rows.get(key).is_some_and(|row| {
+            row.read == Some(Expect::Absent) && matches!(row.write, Some(Write::Put { .. }))
+        })
+    }
+
+    /// The keys of the rows that are to be written.
+    pub(crate) fn written_keys(&self) -> Vec<String> {
+        let written = self.rows.iter().filter(|(_, row)| row.write.is_some());
+        written.map(|(key, _)| key.clone()).collect()
     }
 
     /// Has queries held against a thing.

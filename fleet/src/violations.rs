@@ -4,10 +4,16 @@
 //! one row a minute. Whoever saw it waits for nothing: a thread of its own writes, and what comes faster than the disk is
 //! not kept.
 
-use crate::{Fleet, FleetError, Health, Kind, Standing, Thing, ThingName, keys};
+use crate::{
+    Fleet, FleetError, Health, Kind, Standing, Thing, ThingName, keys, live::Live, records::Present,
+};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::{
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     thread::JoinHandle,
     time::{Duration, SystemTime},
 };
@@ -49,12 +55,17 @@ impl Drop for Violations {
 }
 
 impl Violations {
-    pub(crate) fn open(table: &Table) -> Result<Self, FleetError> {
+    /// Writes while whoever holds `structure` alone does not.
+    pub(crate) fn open(
+        table: &Table,
+        live: &Arc<Live>,
+        structure: &Arc<RwLock<()>>,
+    ) -> Result<Self, FleetError> {
         let (writer, waiting) = sync_channel(WAITING_ITEMS);
-        let table = table.clone();
+        let (table, live, structure) = (table.clone(), Arc::clone(live), Arc::clone(structure));
         let thread = std::thread::Builder::new()
             .name("fleet-violations".into())
-            .spawn(move || write(&table, &waiting))
+            .spawn(move || write((&table, &live, &structure), &waiting))
             .map_err(FleetError::Thread)?;
         Ok(Self {
             writer: Some(writer),
@@ -63,11 +74,15 @@ impl Violations {
     }
 }
 
-fn write(table: &Table, waiting: &Receiver<(ThingName, Violation)>) {
+fn write(
+    (table, live, structure): (&Table, &Live, &RwLock<()>),
+    waiting: &Receiver<(ThingName, Violation)>,
+) {
     while let Ok(first) = waiting.recv() {
         let mut together = vec![first];
         together.extend(waiting.try_iter().take(BATCH_ITEMS - 1));
-        if let Err(error) = keep(table, &together) {
+        let _shared = structure.read();
+        if let Err(error) = keep(table, live, &together) {
             tracing::debug!(%error, "violations are not kept");
         }
     }
@@ -75,7 +90,7 @@ fn write(table: &Table, waiting: &Receiver<(ThingName, Violation)>) {
 
 /// Writes down those that are not too soon after the one before. Who misbehaves all the time is seen again, so what another
 /// change of the same rows turns back is left.
-fn keep(table: &Table, seen: &[(ThingName, Violation)]) -> Result<(), StoreError> {
+fn keep(table: &Table, live: &Live, seen: &[(ThingName, Violation)]) -> Result<(), StoreError> {
     let mut writes: Vec<Write> = Vec::new();
     let mut told: Vec<&(ThingName, Violation)> = Vec::new();
     for one in seen {
@@ -106,7 +121,11 @@ fn keep(table: &Table, seen: &[(ThingName, Violation)]) -> Result<(), StoreError
     if writes.is_empty() {
         return Ok(());
     }
-    table.batch(&writes)?;
+    let written = || writes.iter().map(|write| write.key().to_owned()).collect();
+    for mark in live.cards().marks_of(written, |_| false) {
+        writes.push(Write::put(mark, &Present, Expect::Any)?);
+    }
+    live.wait_applied(table.batch(&writes)?);
     for (thing, violation) in told {
         tracing::warn!(%thing, "violation: {}", violation.reason);
     }

@@ -79,8 +79,18 @@ pub enum StoreError {
         /// The bound in bytes.
         limit: usize,
     },
-    /// A table or journal name outside the pattern.
-    #[error("{name:?} is not a name for a table or journal: use 1 to 64 of a-z, 0-9 and '-'")]
+    /// Values of a pack that do not come in the order of their ids.
+    #[error(
+        "the value {id} of a pack comes behind one that is not before it: sort them by their ids"
+    )]
+    PackOrder {
+        /// The id.
+        id: String,
+    },
+    /// A name of a table, journal or kind of packs outside the pattern.
+    #[error(
+        "{name:?} is not a name for a table, journal or kind of packs: use 1 to 64 of a-z, 0-9 and '-'"
+    )]
     Name {
         /// The name as given.
         name: String,

@@ -27,7 +27,7 @@ pub fn write_public(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 }
 
 /// What a file is called until it is whole.
-const UNFINISHED: &str = ".writing-";
+pub(crate) const UNFINISHED: &str = ".writing-";
 
 /// Removes what a crash left half written in a directory. For whoever alone writes there.
 ///

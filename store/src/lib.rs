@@ -1,6 +1,7 @@
 //! `store` keeps: the only room that touches the disk for state.
 //! Tables (keyed rows with revisions, compare-and-set, watch), journals (append-only logs of
-//! queued messages and sessions), blobs (content-addressed files) and whole files.
+//! queued messages and sessions), blobs (content-addressed files), packs (files of many small values,
+//! made from rows to be read fast) and whole files.
 //! What a call acknowledged survives `kill -9` and power loss.
 //! Below it lies nothing of ours; `fleet`, `broker`, `ota` and `control` keep their state here.
 
@@ -11,6 +12,7 @@ mod blobs;
 mod envelope;
 mod error;
 mod lock;
+mod packs;
 mod room;
 mod table;
 
@@ -23,6 +25,7 @@ pub use blobs::{BlobCheck, BlobWriter, Blobs};
 pub use envelope::Stored;
 pub use error::StoreError;
 pub use journal::{Behind, Change, Health, Journal, Lsn, Replay};
+pub use packs::{Pack, PackId, PackValues, PackWriter, Packs};
 pub use table::{
     BATCH_WRITES_MAX, Event, Expect, KEY_BYTES_MAX, Row, Table, VALUE_BYTES_MAX, WATCH_CHANGES_MAX,
     WATCH_KEYS_MAX, Watch, WatchStop, Write,
@@ -122,6 +125,16 @@ impl Store {
         let directory = self.inner.directory.join("journals").join(name);
         let claim = journal::Claim::new(name, &self.inner.journals, Arc::clone(&self.inner.lock))?;
         journal::open(&directory, options, claim)
+    }
+
+    /// The packs of one kind, `[a-z0-9-]{1,64}`.
+    ///
+    /// # Errors
+    /// [`StoreError::Name`] for a name outside the pattern.
+    pub fn packs(&self, name: &str) -> Result<Packs, StoreError> {
+        check_name(name)?;
+        let directory = self.inner.directory.join("packs").join(name);
+        Ok(Packs::at(directory, Arc::clone(&self.inner.lock)))
     }
 
     /// The content-addressed files.

@@ -24,7 +24,12 @@ impl Room {
     /// Whether what is left is for changes of the registry and for deletions: what devices send must not fill a disk so
     /// far that none of them can be revoked.
     pub(crate) fn is_low(self) -> bool {
-        self.free_bytes < (self.total_bytes / 16).min(KEPT_BYTES)
+        self.free_bytes < self.kept_bytes()
+    }
+
+    /// What is kept back for them.
+    pub(crate) fn kept_bytes(self) -> u64 {
+        (self.total_bytes / 16).min(KEPT_BYTES)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     Live,
+    card::{self, Card},
     index::FoundBy,
     profile::{Key, Profile, Reader, names, same_policies},
     touched::Parts,
@@ -137,10 +138,10 @@ impl Live {
         }
         if let Some(thing) = known.thing.clone() {
             if parts.has(Parts::THING) {
-                known.facts = self.facts(&thing)?;
+                known.facts = card::facts(&self.table, &thing)?;
             }
             if parts.has(Parts::POSTURE) {
-                known.posture = self.posture(&thing, id)?;
+                known.posture = self.posture(&card::health(&self.table, &thing)?, id);
             }
         }
         if parts.has(Parts::GROUPS) || parts.has(Parts::ATTACHED) {
@@ -156,58 +157,54 @@ impl Live {
         certificate: Option<Arc<CertificateValues>>,
         reader: &mut Reader,
     ) -> Result<Option<Known>, StoreError> {
-        let row = self
-            .table
-            .get_as::<CertificateRecord>(&keys::certificate(id))?;
-        let Some(record) = row.map(|row| row.value) else {
-            return Ok(None);
+        let card = match self.cards.get(id) {
+            Some(card) => card,
+            None => {
+                let comes_up = certificate.is_none();
+                let Some(card) = Card::read(&self.table, id, certificate)? else {
+                    return Ok(None);
+                };
+                if comes_up && card.thing.is_some() {
+                    self.cards.missed();
+                }
+                card
+            }
         };
-        // The id is a digest of the certificate: what was read of it once stays true.
-        let certificate = match certificate {
-            Some(known) => known,
-            None => Arc::new(certificate_values(id, &record)?),
-        };
-        let thing = self.table.get_as::<ThingName>(&keys::bound(id))?;
-        let thing = thing.map(|row| row.value);
         // A claim belongs to no thing, so devices do not pay for the look.
-        let claim = match &thing {
+        let claim = match &card.thing {
             None => self.table.get_as::<Claim>(&keys::claim(id))?,
             Some(_) => None,
         };
         let claim = claim.map(|row| self.claim_policy(&row.value)).transpose()?;
-        let (facts, posture) = match &thing {
-            Some(name) => (self.facts(name)?, self.posture(name, id)?),
-            None => (None, Arc::default()),
+        let posture = match &card.thing {
+            Some(_) => self.posture(&card.health, id),
+            None => Arc::default(),
         };
-        let key = self.key(id, thing.as_ref())?;
+        let key = Key {
+            attached: card.attached.into(),
+            groups: card.groups.into(),
+        };
         Ok(Some(Known {
-            status: record.status,
-            origin: record.origin,
-            authority: record.vouching_authority(),
-            not_before: record.not_before,
-            not_after: record.not_after,
-            certificate,
-            facts,
+            status: card.status,
+            origin: card.origin,
+            authority: card.authority,
+            not_before: card.not_before,
+            not_after: card.not_after,
+            certificate: card.certificate,
+            facts: card.facts,
             claim,
             posture,
             key: self.profile(key, reader)?.0,
-            thing,
+            thing: card.thing,
         }))
     }
 
-    fn facts(&self, thing: &ThingName) -> Result<Option<Arc<ThingFacts>>, StoreError> {
-        let row = self.table.get_as::<Thing>(&keys::thing(thing))?;
-        Ok(row.map(|row| Arc::new(thing_facts(row.value))))
-    }
-
-    fn posture(&self, thing: &ThingName, id: &CertificateId) -> Result<Arc<Posture>, StoreError> {
-        let row = self.table.get_as::<Health>(&keys::posture(thing))?;
-        let health = row.map(|row| row.value).unwrap_or_default();
-        if health == Health::default() {
+    fn posture(&self, health: &Health, id: &CertificateId) -> Arc<Posture> {
+        if *health == Health::default() {
             // Of most devices nothing is known: they share that.
-            return Ok(Arc::clone(&self.healthy));
+            return Arc::clone(&self.healthy);
         }
-        Ok(Arc::new(health.posture(Some(id))))
+        Arc::new(health.posture(Some(id)))
     }
 
     fn key(&self, id: &CertificateId, thing: Option<&ThingName>) -> Result<Key, StoreError> {

@@ -14,6 +14,9 @@ pub(super) struct Head {
 
 /// How rows lie in the tree: in chunks. Before, each lay by itself and the row had nothing but the revision.
 const IN_CHUNKS: u8 = 1;
+/// The same, and there may be packs of what is in them (`packs.rs`): a release that does not know of packs would change
+/// rows and leave packed values as they were, so it is to refuse this number.
+const WITH_PACKS: u8 = 2;
 
 impl Head {
     /// Reads it; `None` for a tree of before there were chunks.
@@ -29,7 +32,7 @@ impl Head {
         let live_bytes = parts.next().and_then(Result::ok);
         match (revision, live_bytes, bytes.get(16..)) {
             (Some(_), None, _) => Ok(None),
-            (Some(revision), Some(live_bytes), Some([IN_CHUNKS])) => Ok(Some(Head {
+            (Some(revision), Some(live_bytes), Some([IN_CHUNKS | WITH_PACKS])) => Ok(Some(Head {
                 revision,
                 live_bytes,
             })),
@@ -41,7 +44,7 @@ impl Head {
     }
 
     pub(super) fn to_bytes(self) -> [u8; 17] {
-        let mut bytes = [IN_CHUNKS; 17];
+        let mut bytes = [WITH_PACKS; 17];
         let (revision, rest) = bytes.split_at_mut(8);
         revision.copy_from_slice(&self.revision.to_be_bytes());
         let (live_bytes, _) = rest.split_at_mut(8);
@@ -128,7 +131,12 @@ mod tests {
         };
         tree.insert(HEAD_KEY, &head.to_bytes()).unwrap();
         assert_eq!(Head::of(&tree).unwrap(), Some(head));
-        tree.insert(HEAD_KEY, &[2; 17]).unwrap();
+        // Of before there were packs.
+        let mut before = head.to_bytes();
+        before[16] = IN_CHUNKS;
+        tree.insert(HEAD_KEY, &before).unwrap();
+        assert_eq!(Head::of(&tree).unwrap(), Some(head));
+        tree.insert(HEAD_KEY, &[3; 17]).unwrap();
         assert!(Head::of(&tree).is_err());
     }
 }

@@ -18,6 +18,7 @@ use std::{io::Write as _, path::Path, process::ExitCode};
 
 const USAGE: &str = "muster-scale fill DATA THINGS
 muster-scale open DATA
+muster-scale pack DATA
 muster-scale lookup DATA THINGS COUNT
 muster-scale pages DATA THINGS
 muster-scale search DATA THINGS
@@ -46,6 +47,7 @@ fn run(arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
     match arguments {
         ["fill", data, things] => fill::fill(Path::new(data), number(things)?),
         ["open", data] => registry::open(Path::new(data)),
+        ["pack", data] => registry::pack(Path::new(data)),
         ["lookup", data, things, count] => {
             registry::lookup(Path::new(data), number(things)?, number(count)?)
         }
