@@ -75,6 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         state: PathBuf::from(state),
         devices: None,
         hardware: "my-board".parse()?,
+        components: agent::Components::new(),
         health: Health {
             command: r#"chmod 700 "$MUSTER_IMAGE" && "$MUSTER_IMAGE" --self-test"#.into(),
             deadline: Duration::from_secs(60),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ota::HardwareId;
+use ota::{Components, HardwareId};
 use rustls::pki_types::ServerName;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::AgentError;
 use crate::backoff::{self, Backoff};
 use crate::cancel::Cancel;
+use crate::clock::Clock;
 use crate::download::Patience;
 use crate::files::Disk;
 use crate::health::{Health, Subject, Verdict};
@@ -23,9 +24,11 @@ use crate::identity::Identity;
 use crate::install::{Installer, Task};
 use crate::jobs::{self, Incoming};
 use crate::link::{Link, LinkEvent, Sender};
+use crate::recover;
 use crate::renewer::Renewer;
 use crate::slots::{self, Devices, Slots};
 use crate::state::{StateDir, Status};
+use crate::term;
 use crate::trust;
 use crate::update::{Effect, Event, Machine, Slot};
 
@@ -50,6 +53,10 @@ pub const HEALTH_EVERY_MIN: Duration = Duration::from_secs(1);
 
 /// What a device says of itself that is well.
 const WELL: &str = "ok";
+
+/// With less than so much of a job's window left it is not begun: clocks are told in whole seconds, and both sides must
+/// find that it has closed.
+const WINDOW_LEFT_MIN_SECONDS: u64 = 2;
 
 /// How long the installer may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
@@ -76,6 +83,8 @@ pub struct Settings {
     pub devices: Option<Devices>,
     /// What this device is, as manifests name it.
     pub hardware: HardwareId,
+    /// Other firmware that it has, for manifests that require some.
+    pub components: Components,
     /// The health command.
     pub health: Health,
     /// What the device does at the steps of an update.
@@ -122,12 +131,13 @@ impl Agent {
         };
         let slots = slots::of(&settings.state, settings.devices)?;
         let state = StateDir::open(&settings.state, Arc::new(Disk))?;
-        let machine = Machine::new(state.load()?).that_undoes(settings.hooks.revert.is_some());
         let identity = &settings.identity;
         trust::adopt(
             &state,
             settings.trust.as_deref().or(identity.firmware_root()),
         )?;
+        let undoes = settings.hooks.revert.is_some();
+        let machine = Machine::new(recover::load(&state)?).that_undoes(undoes);
 
         let client = Client::new(
             identity,
@@ -141,6 +151,7 @@ impl Agent {
             slots: Arc::clone(&slots),
             client: client.clone(),
             hardware: settings.hardware,
+            components: settings.components,
             health: settings.health,
             hooks: settings.hooks,
             patience: Patience::default(),
@@ -168,6 +179,7 @@ impl Agent {
             repeat: Backoff::new(REPEAT.0, REPEAT.1),
             tick_in: IDLE_ASK,
             look,
+            clock: identity.clock(),
             status,
             says: None,
         };
@@ -267,6 +279,7 @@ struct Core {
     repeat: Backoff,
     tick_in: Duration,
     look: Look,
+    clock: Arc<Clock>,
     /// What runs here, for whoever embeds the agent.
     status: watch::Sender<Status>,
     /// What the health command said last, and of which image (its SHA-256).
@@ -491,7 +504,7 @@ impl Core {
             Incoming::Started(execution) => {
                 self.asked = false;
                 match execution.filter(jobs::Execution::is_open) {
-                    Some(execution) => self.feed(Event::Offered(execution.job, execution.order)),
+                    Some(execution) => self.offered(execution),
                     None => Ok(()),
                 }
             }
@@ -536,6 +549,22 @@ impl Core {
                 Ok(())
             }
         }
+    }
+
+    /// A job as the server has it; when its window closes is said in this device's time.
+    fn offered(&mut self, execution: jobs::Execution) -> Result<(), AgentError> {
+        let mut order = execution.order;
+        if let Ok(order) = &mut order
+            && let Some(until) = &mut order.until
+        {
+            let said_at = execution.said_at.unwrap_or_default();
+            let left = until.saturating_sub(said_at);
+            if left < WINDOW_LEFT_MIN_SECONDS && self.machine.state().current.is_none() {
+                return self.carry_out(Effect::Ask);
+            }
+            *until = term::by_own_clock(*until, said_at, &self.clock);
+        }
+        self.feed(Event::Offered(execution.job, order))
     }
 
     /// Says again what awaits an answer, or asks when there is nothing to say.

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ota::manifest::CHUNK_BYTES;
 use ota::{Content, ImageCheck, Sha256};
@@ -14,6 +14,7 @@ use crate::backoff::{self, Backoff};
 use crate::cancel::Cancel;
 use crate::files::Files;
 use crate::https::{Client, HttpFault};
+use crate::term::Term;
 
 /// One read from the network.
 const READ_BYTES: usize = 16 * 1024;
@@ -25,27 +26,32 @@ pub(crate) fn partial(dir: &Path, hash: Sha256) -> PathBuf {
     dir.join(format!("{hash}.part"))
 }
 
-/// How patient the download is. Attempts count anew after each so many bytes of progress.
+/// How patient the download is. A server that cannot be reached, or is busy, is asked again for as long as the job
+/// lasts: that is nobody's fault but the server's. Answers that do not bring the image on are counted, anew after each so
+/// many bytes of progress.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// The first wait after a failed attempt.
     pub first: Duration,
     /// The longest wait.
     pub most: Duration,
-    /// How many attempts in a row may fail without progress.
+    /// How many answers in a row may bring no progress.
     pub attempts: u32,
     /// What counts as progress; less than this per connection would be a loop of handshakes.
     pub progress_bytes: u64,
+    /// An answer that brings less than so many bytes in so long is ended.
+    pub least: (u64, Duration),
 }
 
 impl Default for Patience {
-    /// About ten minutes without a server.
+    /// A minute between two attempts at most.
     fn default() -> Self {
         Self {
             first: Duration::from_millis(500),
             most: Duration::from_secs(60),
             attempts: 16,
             progress_bytes: 64 * 1024,
+            least: (4 * 1024, Duration::from_secs(300)),
         }
     }
 }
@@ -64,6 +70,9 @@ pub(crate) enum DownloadFault {
     /// Called off.
     #[error("called off")]
     Cancelled,
+    /// The job's window has closed, or its manifest has run out.
+    #[error("too late")]
+    Over,
     /// The server's data cannot be this image.
     #[error("{0}")]
     Wrong(String),
@@ -143,6 +152,18 @@ pub(crate) struct Download<'a> {
     pub patience: Patience,
     /// When to stop at all.
     pub cancel: &'a Cancel,
+    /// How long it may go on.
+    pub term: &'a Term<'a>,
+}
+
+/// What came of one request.
+enum Attempt {
+    /// The image is complete.
+    Whole,
+    /// The server could not be reached, or is busy.
+    Unanswered(String),
+    /// There was an answer, and more is wanted.
+    Unfinished(String),
 }
 
 impl Download<'_> {
@@ -195,10 +216,15 @@ impl Download<'_> {
         backoff: &mut Backoff,
     ) -> Result<(), DownloadFault> {
         let mut mark = checked.offset();
+        let mut fruitless = 0;
         while checked.offset() < size {
             let words = match self.attempt(path, file, checked, size) {
-                Ok(None) => break,
-                Ok(Some(words)) => words,
+                Ok(Attempt::Whole) => break,
+                Ok(Attempt::Unanswered(words)) => words,
+                Ok(Attempt::Unfinished(words)) => {
+                    fruitless += 1;
+                    words
+                }
                 Err(fault) => {
                     // What went wrong may have left more in the file than was checked.
                     self.files.truncate(file, checked.offset())?;
@@ -208,21 +234,24 @@ impl Download<'_> {
             if checked.offset().saturating_sub(mark) >= self.patience.progress_bytes {
                 mark = checked.offset();
                 backoff.reset();
+                fruitless = 0;
             }
-            if backoff.attempts() >= self.patience.attempts {
+            if fruitless > self.patience.attempts {
                 return Err(wrong(format!(
-                    "download stopped at byte {} of {size} and got no further in {} attempts: {words}",
+                    "download stopped at byte {} of {size} and got no further in {fruitless} answers: {words}",
                     checked.offset(),
-                    self.patience.attempts
                 )));
             }
-            let wait = backoff.next(backoff::random());
+            let wait = self.term.bound(backoff.next(backoff::random()));
             tracing::warn!(
                 "download of {path}: {words}; going on from byte {} in {wait:?}",
                 checked.offset()
             );
             if self.cancel.wait(wait) {
                 return Err(DownloadFault::Cancelled);
+            }
+            if self.term.is_over() {
+                return Err(DownloadFault::Over);
             }
         }
         Ok(())
@@ -268,18 +297,17 @@ impl Download<'_> {
         self.cut(file, checked)
     }
 
-    /// One request. `Ok(None)`: the image is complete; `Ok(Some(words))`: it is not, worth
-    /// another request.
+    /// One request.
     fn attempt(
         &self,
         path: &str,
         file: &mut File,
         checked: &mut Checked<'_>,
         size: u64,
-    ) -> Result<Option<String>, DownloadFault> {
+    ) -> Result<Attempt, DownloadFault> {
         let mut answer = match self.client.image(path, checked.offset()) {
             Ok(answer) => answer,
-            Err(HttpFault::Passing(words)) => return Ok(Some(words)),
+            Err(HttpFault::Passing(words)) => return Ok(Attempt::Unanswered(words)),
             Err(fault) => return Err(wrong(fault.words())),
         };
         if let Some(total) = answer.total
@@ -292,25 +320,42 @@ impl Download<'_> {
         // A server that sends from the start again: what is here already is read past.
         let mut skip = checked.offset() - answer.start.min(checked.offset());
         let mut buffer = vec![0; READ_BYTES];
+        let (least, within) = self.patience.least;
+        let (mut since, mut came) = (Instant::now(), 0);
         loop {
+            if since.elapsed() >= within {
+                if came < least {
+                    return Ok(Attempt::Unfinished(format!(
+                        "too slow: {came} bytes in {within:?}"
+                    )));
+                }
+                (since, came) = (Instant::now(), 0);
+            }
             if self.cancel.is_cancelled() {
                 return Err(DownloadFault::Cancelled);
+            }
+            if self.term.is_over() {
+                return Err(DownloadFault::Over);
             }
             let read = match answer.body.read(&mut buffer) {
                 Ok(read) => read,
                 Err(error) if checked.offset() < size => {
-                    return Ok(Some(format!(
+                    return Ok(Attempt::Unfinished(format!(
                         "truncated: {}",
                         self.client.read_words(&error)
                     )));
                 }
                 // All of the image is here; how the connection ends does not matter.
-                Err(_) => return Ok(None),
+                Err(_) => return Ok(Attempt::Whole),
             };
-            if read == 0 {
-                let truncated = || "truncated: the server's answer ended early".to_string();
-                return Ok((checked.offset() < size).then(truncated));
+            if read == 0 && checked.offset() < size {
+                let words = "truncated: the server's answer ended early";
+                return Ok(Attempt::Unfinished(words.into()));
             }
+            if read == 0 {
+                return Ok(Attempt::Whole);
+            }
+            came += read as u64;
             let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(read);
             skip -= skipped as u64;
             let bytes = buffer.get(skipped..read).unwrap_or_default();
@@ -323,7 +368,7 @@ impl Download<'_> {
             if let Err(error) = checked.feed(bytes) {
                 if checked.take_doubt() {
                     self.cut(file, checked)?;
-                    return Ok(Some(error.to_string()));
+                    return Ok(Attempt::Unfinished(error.to_string()));
                 }
                 return Err(wrong(error.to_string()));
             }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use ota::Manifest;
 
 use super::*;
+use crate::clock::Clock;
 use crate::files::Disk;
 use crate::files::tests::PowerCut;
 use crate::https::Timeouts;
 use crate::identity::Identity;
 use crate::identity::tests::Ca;
 use crate::testserver::{Answer, Server};
+use crate::update::Order;
 
 /// Two and a half chunks.
 const SIZE: usize = 5 * CHUNK_BYTES as usize / 2;
@@ -28,6 +30,7 @@ fn manifest(image: &[u8]) -> Manifest {
         version: "1.0.0".parse().unwrap(),
         hardware: ["rev-a".parse().unwrap()].into(),
         requires: None,
+        components: Default::default(),
         size: facts.size,
         sha256: facts.sha256,
         chunks: facts.chunks,
@@ -43,6 +46,8 @@ struct Bench {
     client: Client,
     server: Server,
     cancel: Cancel,
+    order: Order,
+    least: (u64, Duration),
 }
 
 impl Bench {
@@ -62,6 +67,13 @@ impl Bench {
             client,
             server,
             cancel: Cancel::default(),
+            order: Order::new(
+                "lamp".parse().unwrap(),
+                "1.0.0".parse().unwrap(),
+                "r-1".parse().unwrap(),
+                false,
+            ),
+            least: Patience::default().least,
         }
     }
 
@@ -75,12 +87,17 @@ impl Bench {
             most: Duration::from_millis(4),
             attempts: 3,
             progress_bytes: CHUNK_BYTES / 2,
+            least: self.least,
         };
+        let clock = Clock::since(std::time::UNIX_EPOCH);
+        let mut term = Term::of(&self.order, &clock);
+        term.expires = Some(manifest.expires);
         let download = Download {
             client: &self.client,
             files,
             patience,
             cancel: &self.cancel,
+            term: &term,
         };
         download
             .run(
@@ -268,13 +285,48 @@ fn a_server_that_says_no_is_final_and_one_that_is_down_is_not() {
     let bench = Bench::new(|_, _| Answer::status(403));
     assert!(bench.run(&manifest).unwrap_err().contains("403"));
     assert_eq!(bench.server.requests().len(), 1);
-    let bench = Bench::new(|_, _| Answer::status(503));
-    assert!(bench.run(&manifest).unwrap_err().contains("503"));
-    assert_eq!(
-        bench.server.requests().len(),
-        4,
-        "the first, and three more attempts"
-    );
+}
+
+#[test]
+fn a_server_that_is_away_for_long_is_waited_for_and_what_came_is_kept() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let served = whole.clone();
+    // Once in mid-download, for many times as many attempts as a wrong answer may have.
+    let bench =
+        Bench::new(
+            move |_, from| match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0 => Answer::range(&served, from).cut_after(1_400_000),
+                1..=40 => Answer::status(503),
+                _ => Answer::range(&served, from),
+            },
+        );
+    bench.run(&manifest).unwrap();
+    assert_eq!(fs::read(bench.partial(&manifest)).unwrap(), whole);
+    let requests = bench.server.requests();
+    assert_eq!(requests.len(), 42);
+    assert!(requests[1..].iter().all(|from| *from == 1_400_000));
+}
+
+#[test]
+fn what_has_run_out_is_waited_for_no_longer() {
+    let whole = image(SIZE);
+    for by_window in [false, true] {
+        let mut manifest = manifest(&whole);
+        let mut bench = Bench::new(|_, _| Answer::status(503));
+        fs::write(bench.partial(&manifest), &whole[..CHUNK + 10]).unwrap();
+        let soon = std::time::SystemTime::now() + Duration::from_secs(1);
+        if by_window {
+            let soon = soon.duration_since(std::time::UNIX_EPOCH).unwrap();
+            bench.order.until = Some(soon.as_secs());
+        } else {
+            manifest.expires = soon;
+        }
+        assert_eq!(bench.run(&manifest).unwrap_err(), "too late");
+        let kept = fs::metadata(bench.partial(&manifest)).unwrap().len();
+        assert_eq!(kept, CHUNK_BYTES + 10, "what came is kept");
+    }
 }
 
 #[test]
@@ -284,6 +336,22 @@ fn a_server_that_stalls_does_not_hold_the_device() {
     let bench = Bench::new(move |_, from| Answer::range(&whole, from).stall_after(1_500_000));
     bench.run(&manifest).unwrap();
     assert!(bench.server.requests().len() == 2);
+}
+
+#[test]
+fn a_server_that_drips_is_given_up_in_its_own_words() {
+    let whole = image(SIZE);
+    let manifest = manifest(&whole);
+    let mut bench = Bench::new(move |_, from| Answer::range(&whole, from).dripping());
+    bench.least = (2_000, Duration::from_millis(200));
+    let words = bench.run(&manifest).unwrap_err();
+    assert!(
+        words.contains("too slow") && words.contains("4 answers"),
+        "{words}"
+    );
+    assert_eq!(bench.server.requests().len(), 4);
+    let kept = fs::metadata(bench.partial(&manifest)).unwrap().len();
+    assert!(kept > 0, "what came is kept");
 }
 
 #[test]

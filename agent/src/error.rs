@@ -79,6 +79,14 @@ pub enum AgentError {
         /// What is wrong.
         what: String,
     },
+    /// The state file cannot be understood.
+    #[error("state: {}: {what}", path.display())]
+    StateTorn {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// A device that cannot be a slot.
     #[error("--slot-{slot} {}: {what}", path.display())]
     SlotDevice {

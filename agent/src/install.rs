@@ -3,11 +3,13 @@
 //! Runs on a thread of its own, one task after the other, because files, HTTPS and the health
 //! command block. What it finds goes back as events; what to do next is `update`'s to say.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::SystemTime;
 
-use ota::{Content, DeltaSource, HardwareId, Manifest, Root, Targets};
+use ota::{Components, Content, DeltaSource, HardwareId, ImageCheck, Manifest, Root, Targets};
 use tokio::sync::mpsc::Sender;
 
 use crate::backoff;
@@ -20,8 +22,12 @@ use crate::https::{Client, HttpFault};
 use crate::rebuild::Rebuild;
 use crate::slots::Slots;
 use crate::state::StateDir;
+use crate::term::Term;
 use crate::trust::{self, TrustFault};
 use crate::update::{Ending, Event, Fetched, Installed, Order, Outcome, Refusal, State, Step};
+
+/// One read of an image that is checked.
+const READ_BYTES: usize = 64 * 1024;
 
 /// What the installer is asked to do.
 #[derive(Debug)]
@@ -63,6 +69,8 @@ pub(crate) enum Task {
 #[derive(Debug)]
 enum Stop {
     CalledOff,
+    /// The job's window has closed.
+    Late,
     Refused(Refusal),
 }
 
@@ -92,9 +100,11 @@ pub(crate) struct Installer {
     pub client: Client,
     /// What this device is.
     pub hardware: HardwareId,
+    /// What else it has.
+    pub components: Components,
     /// What an image must pass.
     pub health: Health,
-    /// How long a server may be away.
+    /// How a server that is away is asked again.
     pub patience: Patience,
     /// The device's own commands.
     pub hooks: Hooks,
@@ -142,6 +152,14 @@ impl Installer {
                     Err(Stop::Refused(refusal)) => {
                         tracing::warn!("{} {}: {}", order.name, order.version, refusal.reason);
                         Some(Event::Fetched(run, Err(refusal)))
+                    }
+                    Err(Stop::Late) => {
+                        tracing::info!(
+                            "{} {}: its window has closed; what was fetched is kept for the next one",
+                            order.name,
+                            order.version
+                        );
+                        Some(Event::Late(run))
                     }
                     Err(Stop::CalledOff) => None,
                 }
@@ -240,21 +258,28 @@ impl Installer {
         cancel: &Cancel,
         tell: impl Fn(Step),
     ) -> Result<Fetched, Stop> {
-        let root = self.patiently(cancel, || match trust::newest(&self.state, &self.client) {
-            Ok(root) => Ok(Ok(root)),
-            Err(TrustFault::Passing(words)) => Err(words),
-            Err(TrustFault::Unavailable(words)) => Ok(Err(failed(format!("trust root: {words}")))),
-            Err(TrustFault::Refused(words)) => Ok(Err(rejected(words))),
+        let mut term = Term::of(order, &self.clock);
+        let root = self.patiently(cancel, &term, || {
+            match trust::newest(&self.state, &self.client) {
+                Ok(root) => Ok(Ok(root)),
+                Err(TrustFault::Passing(words)) => Err(words),
+                Err(TrustFault::Unavailable(words)) => {
+                    Ok(Err(failed(format!("trust root: {words}"))))
+                }
+                Err(TrustFault::Refused(words)) => Ok(Err(rejected(words))),
+            }
         })?;
-        let signed = self.patiently(cancel, || match self.client.document(&order.manifest) {
-            Ok(bytes) => Ok(Ok(bytes)),
-            Err(HttpFault::Passing(words)) => Err(words),
-            Err(fault) => Ok(Err(failed(fault.words()))),
+        let signed = self.patiently(cancel, &term, || {
+            match self.client.document(&order.manifest) {
+                Ok(bytes) => Ok(Ok(bytes)),
+                Err(HttpFault::Passing(words)) => Err(words),
+                Err(fault) => Ok(Err(failed(fault.words()))),
+            }
         })?;
         let now = self.clock.now();
         let delegations = match Manifest::verify(&signed, &root, now) {
             // Others than the release keys signed it: whether they may is the release team's word.
-            Err(error) if error.is_of_strangers() => self.patiently(cancel, || {
+            Err(error) if error.is_of_strangers() => self.patiently(cancel, &term, || {
                 match trust::delegations(&self.state, &self.client, &root, now) {
                     Ok(delegations) => Ok(Ok(delegations)),
                     Err(TrustFault::Passing(words)) => Err(words),
@@ -266,7 +291,9 @@ impl Installer {
             })?,
             _ => None,
         };
-        let manifest = self.verify(&signed, &root, delegations.as_ref(), order, state, now)?;
+        let verify = |now| self.verify(&signed, &root, delegations.as_ref(), order, state, now);
+        let manifest = verify(now)?;
+        term.expires = Some(manifest.expires);
 
         let slot = state.idle_slot();
         let image = Installed {
@@ -276,18 +303,27 @@ impl Installer {
             counter: manifest.counter,
             sha256: manifest.sha256.to_string(),
         };
-        if state.active.as_ref().is_some_and(|active| {
-            *active
+        let slots = self.slots.as_ref();
+        let disk = |error: std::io::Error| failed(format!("the device's disk: {error}"));
+        let same = |active: &&Installed| {
+            **active
                 == Installed {
                     slot: active.slot,
                     ..image.clone()
                 }
-        }) {
-            return Ok(Fetched::AlreadyRunning);
+        };
+        if let Some(active) = state.active.as_ref().filter(same) {
+            match whole(&slots.image(active.slot), &manifest, cancel) {
+                Ok(()) => return Ok(Fetched::AlreadyRunning),
+                Err(DownloadFault::Cancelled) => return Err(Stop::CalledOff),
+                // A disk forgets: the image is had anew, in the other slot.
+                Err(fault) => tracing::error!(
+                    "{}, which was confirmed here, is not what was signed any more ({fault}); installing it again",
+                    manifest.title()
+                ),
+            }
         }
 
-        let slots = self.slots.as_ref();
-        let disk = |error: std::io::Error| failed(format!("the device's disk: {error}"));
         let room = slots.room(slot).map_err(disk)?;
         if manifest.size > room {
             return Err(failed(format!(
@@ -315,6 +351,7 @@ impl Installer {
             files: self.state.files(),
             patience: self.patience,
             cancel,
+            term: &term,
         };
         // Nearly all of the image may have come already, or have lain in the slot.
         let here = partial.metadata().map_or(0, |facts| facts.len());
@@ -338,8 +375,14 @@ impl Installer {
         match done {
             Ok(()) => {}
             Err(DownloadFault::Cancelled) => return Err(Stop::CalledOff),
+            Err(DownloadFault::Over) => {}
             Err(fault) => return Err(failed(fault)),
         }
+        // The download may have taken days.
+        if term.is_late() {
+            return Err(Stop::Late);
+        }
+        verify(self.clock.now())?;
         tell(Step::Installing);
         slots
             .install(self.state.files(), slot, &partial, &signed, &manifest)
@@ -389,14 +432,25 @@ impl Installer {
                 order.version
             )));
         }
-        let current = state
-            .active
-            .as_ref()
-            .and_then(|active| active.version.parse().ok());
+        let mut has = self.components.clone();
+        if let Some(active) = &state.active
+            && let (Ok(name), Ok(version)) = (active.name.parse(), active.version.parse())
+        {
+            has.insert(name, version);
+        }
         manifest
-            .fits(&self.hardware, state.counter, current.as_ref())
+            .fits(&self.hardware, state.counter, &has)
             .map_err(rejected)?;
-        Ok(manifest)
+        // The slots hold one firmware: another would take its place, and there would be no way back.
+        match &state.active {
+            Some(active) if manifest.name.as_str() != active.name => Err(rejected(format!(
+                "this device runs {} {}; {} is another firmware and would take its place",
+                active.name,
+                active.version,
+                manifest.title()
+            ))),
+            _ => Ok(manifest),
+        }
     }
 
     /// Removes what is left of other downloads.
@@ -410,11 +464,12 @@ impl Installer {
         Ok(())
     }
 
-    /// Tries until it works, is final, is called off, or patience ends. The inner `Err` is a
-    /// passing fault, in words.
+    /// Tries until it works, is final, is called off, or the job's window closes: how long a server may be away is not
+    /// for a device to say. The inner `Err` is a passing fault, in words.
     fn patiently<T>(
         &self,
         cancel: &Cancel,
+        term: &Term<'_>,
         mut attempt: impl FnMut() -> Result<Result<T, Stop>, String>,
     ) -> Result<T, Stop> {
         let mut backoff = self.patience.backoff();
@@ -422,22 +477,36 @@ impl Installer {
             if cancel.is_cancelled() {
                 return Err(Stop::CalledOff);
             }
+            if term.is_late() {
+                return Err(Stop::Late);
+            }
             let words = match attempt() {
                 Ok(result) => return result,
                 Err(words) => words,
             };
-            if backoff.attempts() >= self.patience.attempts {
-                return Err(failed(format!(
-                    "{words} (gave up after {} attempts)",
-                    self.patience.attempts
-                )));
-            }
-            let wait = backoff.next(backoff::random());
+            let wait = term.bound(backoff.next(backoff::random()));
             tracing::warn!("{words}; trying again in {wait:?}");
             if cancel.wait(wait) {
                 return Err(Stop::CalledOff);
             }
         }
+    }
+}
+
+/// Whether the image that lies at `path` is what was signed.
+fn whole(path: &Path, manifest: &Manifest, cancel: &Cancel) -> Result<(), DownloadFault> {
+    let mut image = File::open(path)?.take(manifest.size);
+    let mut check = ImageCheck::new(manifest);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        if cancel.is_cancelled() {
+            return Err(DownloadFault::Cancelled);
+        }
+        let read = image.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(check.finish()?);
+        }
+        check.update(buffer.get(..read).unwrap_or_default())?;
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Execution {
     pub status: String,
     /// What it asks for, or why that cannot be followed.
     pub order: Result<Order, String>,
+    /// When the server said so, by its own clock (seconds since 1970).
+    pub said_at: Option<u64>,
 }
 
 impl Execution {
@@ -104,6 +106,8 @@ struct Body {
     #[serde(default)]
     execution: Option<ExecutionBody>,
     #[serde(default)]
+    timestamp: Option<u64>,
+    #[serde(default)]
     client_token: String,
     #[serde(default)]
     code: String,
@@ -119,12 +123,13 @@ impl ExecutionBody {
         })
     }
 
-    fn read(self) -> Option<Execution> {
+    fn read(self, said_at: Option<u64>) -> Option<Execution> {
         let job = self.key()?;
         Some(Execution {
             job,
             status: self.status,
             order: read_order(&self.job_document),
+            said_at,
         })
     }
 }
@@ -149,7 +154,7 @@ pub(crate) fn read(thing: &str, topic: &str, payload: &[u8]) -> Option<Incoming>
     match (levels.next()?, levels.next(), levels.next(), levels.next()) {
         ("notify-next", None, ..) => Some(Incoming::Next(body.execution.and_then(|e| e.key()))),
         ("start-next", Some("accepted"), None, _) => Some(Incoming::Started(
-            body.execution.and_then(ExecutionBody::read),
+            body.execution.and_then(|begun| begun.read(body.timestamp)),
         )),
         ("start-next", Some("rejected"), None, _)
         | ("$next", Some("get"), Some("rejected"), None) => Some(Incoming::AskRefused {
@@ -158,7 +163,7 @@ pub(crate) fn read(thing: &str, topic: &str, payload: &[u8]) -> Option<Incoming>
         }),
         (_, Some("get"), Some("accepted"), None) => body
             .execution
-            .and_then(ExecutionBody::read)
+            .and_then(|found| found.read(body.timestamp))
             .map(Incoming::Described),
         (id, Some("get"), Some("rejected"), None) => Some(match body.code.as_str() {
             "ResourceNotFound" | "TerminalStateReached" => Incoming::Gone(id.to_string()),
@@ -348,6 +353,7 @@ mod tests {
         };
         assert_eq!(execution.job, key());
         assert!(execution.is_open());
+        assert_eq!(execution.said_at, Some(1));
         assert_eq!(
             execution.order.unwrap().manifest,
             "/firmware/lamp/1.1.0/manifest.json"

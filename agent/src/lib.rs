@@ -22,11 +22,13 @@ mod link;
 #[cfg(test)]
 mod powercut;
 mod rebuild;
+mod recover;
 mod renewal;
 mod renewer;
 mod roots;
 mod slots;
 pub mod state;
+mod term;
 #[cfg(test)]
 mod testserver;
 mod tls;
@@ -40,7 +42,7 @@ pub use files::{Disk, Files};
 pub use health::Health;
 pub use hooks::{HOOK_DEADLINE, Hooks};
 pub use identity::Identity;
-pub use ota::HardwareId;
+pub use ota::{Components, HardwareId};
 pub use slots::Devices;
 pub use state::Status;
 pub use update::Slot;

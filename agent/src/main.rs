@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use agent::{Agent, AgentError, Devices, Health, Hooks, Identity, Settings, state, tuf};
 use clap::{Args, Parser, Subcommand};
+use ota::{FirmwareName, FirmwareVersion};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -113,6 +114,10 @@ struct Run {
     /// What this device is, as firmware manifests name it.
     #[arg(long, value_name = "ID")]
     hardware: ota::HardwareId,
+    /// Other firmware this device has, as radio=2.1.0, for images that require it (`muster firmware sign --requires
+    /// radio=2.0.0`); may be repeated.
+    #[arg(long = "component", value_name = "NAME=VERSION", value_parser = component)]
+    components: Vec<(FirmwareName, FirmwareVersion)>,
     /// Run by `sh -c` with MUSTER_IMAGE, MUSTER_VERSION and MUSTER_STATE; exit 0 keeps the image.
     #[arg(long, value_name = "CMD")]
     health: String,
@@ -145,6 +150,19 @@ struct Run {
     /// A watchdog device, as /dev/watchdog, that is fed while an image is on trial and disarmed after.
     #[arg(long, value_name = "DEVICE")]
     watchdog: Option<PathBuf>,
+}
+
+fn component(text: &str) -> Result<(FirmwareName, FirmwareVersion), String> {
+    let (name, version) = text
+        .split_once('=')
+        .ok_or("write NAME=VERSION, as radio=2.1.0")?;
+    let name = name
+        .parse()
+        .map_err(|error: ota::Error| error.to_string())?;
+    let version = version
+        .parse()
+        .map_err(|error: ota::Error| error.to_string())?;
+    Ok((name, version))
 }
 
 fn main() -> ExitCode {
@@ -227,6 +245,7 @@ fn start(run: Run) -> Result<(), AgentError> {
         state: run.state,
         devices: run.slot_a.zip(run.slot_b).map(|(a, b)| Devices { a, b }),
         hardware: run.hardware,
+        components: run.components.into_iter().collect(),
         health: Health {
             command: run.health,
             deadline: Duration::from_secs(run.health_timeout),

@@ -10,12 +10,15 @@ use ota::{ImageFacts, delta, sha256};
 
 use super::*;
 use crate::cancel::Cancel;
+use crate::clock::Clock;
 use crate::download::{Patience, partial};
 use crate::files::Disk;
 use crate::https::{Client, Timeouts};
 use crate::identity::Identity;
 use crate::identity::tests::Ca;
+use crate::term::Term;
 use crate::testserver::{Answer, Server};
+use crate::update::Order;
 
 const CHUNK: usize = CHUNK_BYTES as usize;
 
@@ -56,6 +59,7 @@ impl Bench {
             version: "2.0".parse().unwrap(),
             hardware: ["rev-a".parse().unwrap()].into(),
             requires: None,
+            components: Default::default(),
             size: whole.size,
             sha256: whole.sha256,
             chunks: whole.chunks,
@@ -90,11 +94,16 @@ impl Bench {
     }
 
     fn run(&self) -> Result<bool, DownloadFault> {
+        let clock = Clock::since(std::time::UNIX_EPOCH);
+        let name = "lamp".parse().unwrap();
+        let order = Order::new(name, "2.0".parse().unwrap(), "r-1".parse().unwrap(), false);
+        let term = Term::of(&order, &clock);
         let download = Download {
             client: &self.client,
             files: &Disk,
             patience: Patience::default(),
             cancel: &self.cancel,
+            term: &term,
         };
         let delta = &self.manifest.deltas[0];
         let rebuild = Rebuild {

@@ -79,10 +79,7 @@ impl std::fmt::Display for Status {
 /// [`AgentError::State`] when it cannot be read or understood.
 pub fn read(dir: &Path) -> Result<State, AgentError> {
     let path = dir.join("state.json");
-    let fault = |what: String| AgentError::State {
-        path: path.clone(),
-        what,
-    };
+    let fault = |what: String| fault(&path, what);
     match std::fs::metadata(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
         Err(error) => return Err(fault(error.to_string())),
@@ -95,8 +92,10 @@ pub fn read(dir: &Path) -> Result<State, AgentError> {
         Ok(_) => {}
     }
     let bytes = std::fs::read(&path).map_err(|error| fault(error.to_string()))?;
-    let stored: Stored =
-        serde_json::from_slice(&bytes).map_err(|error| fault(error.to_string()))?;
+    let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| AgentError::StateTorn {
+        path: path.clone(),
+        what: error.to_string(),
+    })?;
     if stored.format > FORMAT {
         return Err(fault(format!(
             "it was written by a newer agent (format {}, this one knows {FORMAT}): run that one",
@@ -104,6 +103,14 @@ pub fn read(dir: &Path) -> Result<State, AgentError> {
         )));
     }
     Ok(stored.state)
+}
+
+/// What is wrong with the state file.
+pub(crate) fn fault(path: &Path, what: String) -> AgentError {
+    AgentError::State {
+        path: path.to_owned(),
+        what,
+    }
 }
 
 /// The state directory, held by this agent alone.

@@ -13,6 +13,9 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::identity::tests::Ca;
 
+/// Between two bytes of an answer that drips.
+const DRIP: Duration = Duration::from_millis(5);
+
 /// What to answer.
 #[derive(Clone)]
 pub(crate) struct Answer {
@@ -21,6 +24,7 @@ pub(crate) struct Answer {
     cut_after: Option<usize>,
     stall: bool,
     endless: bool,
+    drips: bool,
 }
 
 impl Answer {
@@ -31,6 +35,7 @@ impl Answer {
             cut_after: None,
             stall: false,
             endless: false,
+            drips: false,
         }
     }
 
@@ -81,6 +86,12 @@ impl Answer {
     pub(crate) fn stall_after(mut self, bytes: usize) -> Self {
         self.stall = bytes < self.body.len();
         self.cut_after(bytes)
+    }
+
+    /// A byte now and again.
+    pub(crate) fn dripping(mut self) -> Self {
+        self.drips = true;
+        self
     }
 }
 
@@ -186,6 +197,13 @@ fn serve(
             .unwrap_or(usize::MAX)
             .min(answer.body.len())];
         write!(stream, "HTTP/1.1 {}\r\n\r\n", answer.head)?;
+        if answer.drips {
+            for byte in body.chunks(1) {
+                stream.write_all(byte)?;
+                stream.flush()?;
+                std::thread::sleep(DRIP);
+            }
+        }
         stream.write_all(body)?;
         if answer.endless {
             loop {

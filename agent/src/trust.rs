@@ -169,7 +169,11 @@ fn path(version: u64) -> String {
     format!("/firmware/root/{version}.json")
 }
 
-fn kept(state: &StateDir) -> Result<Option<Root>, AgentError> {
+/// The root that this device believes, where it has one.
+///
+/// # Errors
+/// [`AgentError::TrustRoot`].
+pub(crate) fn kept(state: &StateDir) -> Result<Option<Root>, AgentError> {
     let path = state.trust_root();
     let fault = |what: String| AgentError::TrustRoot {
         path: path.clone(),

@@ -228,6 +228,8 @@ pub enum Event {
     Progress(u64, Step),
     /// The fetch numbered so is over.
     Fetched(u64, Result<Fetched, Refusal>),
+    /// The job's window closed before the image of the fetch numbered so could be installed.
+    Late(u64),
     /// The health command of the trial numbered so answered; `Err` says how it failed.
     Judged(u64, Result<(), String>),
     /// What starts images was told that the image of the undoing numbered so was given up.
@@ -340,10 +342,13 @@ impl Machine {
             Event::Withdrawn(job) => self.withdrawn(&job),
             Event::Progress(run, step) => self.progress(run, step),
             Event::Fetched(run, result) if run == self.run => self.fetched(result),
+            Event::Late(run) if run == self.run => self.late(),
             Event::Judged(run, result) if run == self.run => self.judged(result),
             Event::Undone(run) if run == self.run => self.undone(),
             // Answers of a run that was stopped.
-            Event::Fetched(..) | Event::Judged(..) | Event::Undone(..) => Vec::new(),
+            Event::Fetched(..) | Event::Late(..) | Event::Judged(..) | Event::Undone(..) => {
+                Vec::new()
+            }
             Event::Acknowledged(job) => self.acknowledged(&job),
         }
     }
@@ -356,6 +361,8 @@ impl Machine {
             return Vec::new();
         };
         match &mut current.phase {
+            // Its window may have closed meanwhile, and what time it is here nobody knows: the server is asked first.
+            Phase::Fetching if current.order.until.is_some() => self.let_go(),
             Phase::Fetching => {
                 let order = current.order.clone();
                 vec![self.fetch(order)]
@@ -453,18 +460,24 @@ impl Machine {
             // report says what is true. A finished job needs no report any more.
             return self.acknowledged(job);
         }
+        let mut effects = vec![Effect::StopFetch];
+        effects.append(&mut self.let_go());
+        effects
+    }
+
+    /// The job is out of the hand before anything came of it. The same execution may be offered again, in its next
+    /// window, and is then begun like any other; what was fetched is there still.
+    fn let_go(&mut self) -> Vec<Effect> {
         self.state.current = None;
         self.run += 1;
-        self.remember(Finished {
-            job: job.clone(),
-            outcome: Outcome {
-                ending: Ending::Failed,
-                step: self.step,
-                reason: "the job was cancelled".into(),
-            },
-            reported: true,
-        });
-        vec![Effect::StopFetch, Effect::Save, Effect::Ask]
+        vec![Effect::Save, Effect::Ask]
+    }
+
+    fn late(&mut self) -> Vec<Effect> {
+        match &self.state.current {
+            Some(current) if current.phase == Phase::Fetching => self.let_go(),
+            _ => Vec::new(),
+        }
     }
 
     fn progress(&mut self, run: u64, step: Step) -> Vec<Effect> {

@@ -13,12 +13,14 @@ fn key(n: u8) -> JobKey {
 
 fn order(n: u8) -> Order {
     let version = format!("1.{}", n % 4).parse().unwrap();
-    Order::new(
+    let order = Order::new(
         "lamp".parse().unwrap(),
         version,
         "r-1".parse().unwrap(),
         false,
-    )
+    );
+    let until = (n >= 128).then_some(1_000);
+    Order { until, ..order }
 }
 
 fn image(slot: Slot, n: u8, counter: u64) -> Installed {
@@ -42,6 +44,7 @@ enum Act {
     FetchDone(u64),
     FetchAlready,
     FetchRefused,
+    Late,
     Stale(u64),
     Healthy,
     Sick,
@@ -60,6 +63,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => (0u64..6).prop_map(Act::FetchDone),
         1 => Just(Act::FetchAlready),
         1 => Just(Act::FetchRefused),
+        1 => Just(Act::Late),
         1 => (0u64..6).prop_map(Act::Stale),
         4 => Just(Act::Healthy),
         2 => Just(Act::Sick),
@@ -196,10 +200,19 @@ impl Device {
                     reason: "not signed".into(),
                 }),
             )),
+            Act::Late => {
+                let trial = self.machine.state().on_trial().cloned();
+                self.feed(Event::Late(run));
+                assert!(
+                    trial.is_none() || self.disk.on_trial() == trial.as_ref(),
+                    "a trial ends with its health, not with a window"
+                );
+            }
             Act::Stale(counter) => {
                 let before = self.machine.state().clone();
                 let image = image(slot, 9, counter);
                 self.feed(Event::Fetched(run + 1000, Ok(Fetched::Installed(image))));
+                self.feed(Event::Late(run + 1000));
                 self.feed(Event::Judged(run + 1000, Ok(())));
                 if self.crash_after.is_none() && self.disk == before {
                     assert_eq!(*self.machine.state(), before, "a stopped run still counted");
@@ -357,6 +370,54 @@ fn a_job_withdrawn_while_downloading_stops_and_in_trial_runs_to_its_end() {
             .map(|image| image.version.as_str()),
         Some("1.2")
     );
+}
+
+#[test]
+fn a_job_whose_window_closed_is_begun_again_in_the_next_one() {
+    let windowed = || Order {
+        until: Some(1_000),
+        ..order(1)
+    };
+    // Found by the device itself, and told by the server.
+    for by_server in [false, true] {
+        let mut machine = Machine::new(State::default());
+        machine.handle(Event::Offered(key(1), Ok(windowed())));
+        let effects = if by_server {
+            machine.handle(Event::Withdrawn(key(1)))
+        } else {
+            machine.handle(Event::Late(machine.run))
+        };
+        assert!(
+            effects.ends_with(&[Effect::Save, Effect::Ask]),
+            "{effects:?}"
+        );
+        assert!(machine.is_idle());
+        // The same execution, not another.
+        let effects = machine.handle(Event::Offered(key(1), Ok(windowed())));
+        assert!(
+            matches!(
+                effects[..],
+                [Effect::Save, Effect::Report(_), Effect::Fetch { .. }]
+            ),
+            "{effects:?}"
+        );
+    }
+}
+
+#[test]
+fn after_a_restart_a_job_with_a_window_waits_for_the_servers_word_and_one_without_does_not() {
+    for until in [None, Some(1_000)] {
+        let mut machine = Machine::new(State::default());
+        machine.handle(Event::Offered(key(1), Ok(Order { until, ..order(1) })));
+        let mut machine = Machine::new(machine.state().clone());
+        let effects = machine.handle(Event::Started);
+        if until.is_some() {
+            assert_eq!(effects, [Effect::Save, Effect::Ask]);
+            assert!(machine.state().current.is_none());
+        } else {
+            assert!(matches!(effects[..], [Effect::Fetch { .. }]), "{effects:?}");
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ca::Profile;
-use fleet::{Origin, Standing, ThingName};
+use fleet::{Denial, Origin, Standing, ThingName};
+use policy::{Action, Context, Grant, Listener};
 
 use crate::api_error::ApiError;
 use crate::peer::Peer;
@@ -39,5 +40,51 @@ impl Device {
             }),
             None => denied("The certificate belongs to no thing.".into()),
         }
+    }
+
+    /// Asks the device's policies for an action on a resource, by its name. What they say is recorded as on the other
+    /// listeners; a refusal is kept to be explained, under the id in the log. Blocks on the registry.
+    pub(crate) fn require(
+        &self,
+        rooms: &Rooms,
+        peer: &Peer,
+        (action, name): (Action, &str),
+        at: SystemTime,
+    ) -> Result<(), ApiError> {
+        let now = self.standing.now();
+        // Over HTTPS there is no client id: a policy that asks for one allows nothing here.
+        let context = Context {
+            source_ip: Some(peer.address.ip()),
+            listener: Some(Listener::Https),
+            tls_version: peer.tls_version,
+            domain_name: peer.domain_name.clone(),
+            ..now.context("", at)
+        };
+        let realm = rooms.fleet.realm().clone();
+        let grant = Grant::new(realm, Arc::clone(&now.policies), context);
+        let allowed = grant.decide(action, name).is_allow();
+        let since = at.duration_since(SystemTime::UNIX_EPOCH);
+        let second = since.map_or(0, |since| since.as_secs());
+        rooms
+            .fleet
+            .note_decision(&self.standing, action, name, allowed, second);
+        if allowed {
+            return Ok(());
+        }
+        let explanation = grant.explain(action, name);
+        let reason = explanation.reason();
+        if rooms.refusals.take() {
+            let denial = rooms.fleet.keep_denial(Denial {
+                at,
+                certificate: *self.standing.id(),
+                thing: Some(self.thing.clone()),
+                client_id: String::new(),
+                explanation: explanation.to_json(),
+            });
+            let denial = denial.as_deref().unwrap_or("none");
+            tracing::warn!(denial, thing = %self.thing, peer = %peer.address, %action, resource = name,
+                "denied over HTTPS: {reason}");
+        }
+        Err(ApiError::forbidden("ForbiddenException", reason))
     }
 }

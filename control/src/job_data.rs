@@ -16,9 +16,9 @@ use fleet::ThingName;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use ota::job::{Rejected, RejectedCode};
+use ota::job::{Document, Rejected, RejectedCode};
 use ota::{DeviceRequest, ExecutionStatus, Message};
-use policy::{Action, Context, Grant, Listener};
+use policy::Action;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -292,24 +292,8 @@ impl JobData {
         at: SystemTime,
     ) -> Result<ThingName, ApiError> {
         let device = Device::identify(rooms, peer, "A device asks for its jobs")?;
-        let now = device.standing.now();
-        // Over HTTPS there is no client id: a policy that asks for one allows nothing here.
-        let context = Context {
-            source_ip: Some(peer.address.ip()),
-            listener: Some(Listener::Https),
-            ..now.context("", at)
-        };
-        let realm = rooms.fleet.realm().clone();
-        let grant = Grant::new(realm, Arc::clone(&now.policies), context);
-        if grant.decide(self.action, thing.as_str()).is_allow() {
-            return Ok(device.thing);
-        }
-        rooms
-            .ota
-            .vital_signs()
-            .saw(device.thing.as_str(), ota::server::Sign::Denied, at);
-        let why = grant.explain(self.action, thing.as_str()).reason();
-        Err(ApiError::forbidden("ForbiddenException", why))
+        device.require(rooms, peer, (self.action, thing.as_str()), at)?;
+        Ok(device.thing)
     }
 }
 
@@ -335,16 +319,27 @@ fn over_https(message: &Message) -> Result<Response, ApiError> {
     for not_here in ["timestamp", "clientToken"] {
         answer.remove(not_here);
     }
-    as_text(&mut answer);
+    // The documents once more, as they are written: a value would not keep their texts.
+    let texts: Holder = serde_json::from_slice(&message.payload).map_err(|error| wrong(&error))?;
     if let Some(Value::Object(execution)) = answer.get_mut("execution") {
-        as_text(execution);
+        let text = texts.execution.and_then(|execution| execution.job_document);
+        as_text(execution, text);
     }
+    as_text(&mut answer, texts.job_document);
     Answer::json(&answer).map(Answer::into_response)
 }
 
-fn as_text(holder: &mut Map<String, Value>) {
-    if let Some(document) = holder.get_mut("jobDocument") {
-        *document = Value::String(document.to_string());
+/// What of an answer has a document.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Holder {
+    job_document: Option<Document>,
+    execution: Option<Box<Holder>>,
+}
+
+fn as_text(holder: &mut Map<String, Value>, document: Option<Document>) {
+    if let Some(document) = document {
+        holder.insert("jobDocument".into(), document.as_str().into());
     }
 }
 

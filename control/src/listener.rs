@@ -25,7 +25,7 @@ use tower::ServiceExt;
 
 use crate::operators::Operators;
 use crate::pace::Paced;
-use crate::peer::{Peer, PeerCertificate, Proof};
+use crate::peer::{Peer, PeerCertificate};
 use crate::places::Places;
 
 /// Longest a handshake may take.
@@ -184,7 +184,8 @@ impl Connection {
             return;
         };
         let Some(tls) = &self.tls else {
-            return self.speak_as_a_stranger(stream, None, seat).await;
+            let peer = Peer::without_tls(address, None);
+            return self.speak_as_a_stranger(stream, peer, seat).await;
         };
         let voice = seat.voice();
         let accepting = tokio::time::timeout(HANDSHAKE_DEADLINE, async {
@@ -221,7 +222,8 @@ impl Connection {
                 None => return,
             },
         };
-        let known = certificate.as_ref().map(|certificate| {
+        let peer = Peer::after(stream.get_ref().1, address, certificate);
+        let known = peer.certificate.as_ref().map(|certificate| {
             let registry = self.registry.as_ref();
             let known = registry.and_then(|registry| registry.knows(certificate));
             (certificate.id, known)
@@ -242,11 +244,6 @@ impl Connection {
                 tracing::warn!(peer = %address, certificate = %id, left_out,
                     "a connection was closed: its certificate has as many as it may");
             }
-            let peer = Peer {
-                address,
-                certificate,
-                proof: Proof::default(),
-            };
             place
                 .while_held(self.speak(stream, peer, Some(known)))
                 .await;
@@ -258,24 +255,15 @@ impl Connection {
         let Some(seat) = admission.seat(deadline()).await else {
             return;
         };
-        self.speak_as_a_stranger(stream, certificate, seat).await;
+        self.speak_as_a_stranger(stream, peer, seat).await;
     }
 
     /// With a seat that others may get, until a request has proven whose the connection is.
-    async fn speak_as_a_stranger<S>(
-        self,
-        stream: S,
-        certificate: Option<PeerCertificate>,
-        mut seat: Seat,
-    ) where
+    async fn speak_as_a_stranger<S>(self, stream: S, peer: Peer, mut seat: Seat)
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (proof, operators) = (Proof::default(), self.operators.clone());
-        let peer = Peer {
-            address: self.address,
-            certificate,
-            proof: proof.clone(),
-        };
+        let (proof, operators) = (peer.proof.clone(), self.operators.clone());
         let mut speaking = std::pin::pin!(self.speak(stream, peer, None));
         let until_proven = async {
             tokio::select! {

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use ca::{CertificateFacts, CertificateId, Profile};
+use policy::TlsVersion;
 use tokio::sync::Notify;
 
 /// Who is at the other end.
@@ -14,8 +15,42 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// The client certificate, which the handshake has checked against this server's roots.
     pub(crate) certificate: Option<PeerCertificate>,
+    /// What the handshake agreed on; `None` without one.
+    pub(crate) tls_version: Option<TlsVersion>,
+    /// The server name it was asked for.
+    pub(crate) domain_name: Option<Arc<str>>,
     /// Whether it has shown otherwise who it is.
     pub(crate) proof: Proof,
+}
+
+impl Peer {
+    /// What a handshake showed of its other end.
+    pub(crate) fn after(
+        connection: &rustls::ServerConnection,
+        address: SocketAddr,
+        certificate: Option<PeerCertificate>,
+    ) -> Self {
+        Self {
+            tls_version: match connection.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_2) => Some(TlsVersion::V1_2),
+                Some(rustls::ProtocolVersion::TLSv1_3) => Some(TlsVersion::V1_3),
+                _ => None,
+            },
+            domain_name: connection.server_name().map(Into::into),
+            ..Self::without_tls(address, certificate)
+        }
+    }
+
+    /// Of a connection in the clear.
+    pub(crate) fn without_tls(address: SocketAddr, certificate: Option<PeerCertificate>) -> Self {
+        Self {
+            address,
+            certificate,
+            tls_version: None,
+            domain_name: None,
+            proof: Proof::default(),
+        }
+    }
 }
 
 /// Told when a peer without a certificate has proven to be an operator, by a request with a signature.

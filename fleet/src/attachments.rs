@@ -1,8 +1,8 @@
 //! What is attached to what: policies to certificates and groups, certificates to things.
 
 use crate::{
-    CertificateRecord, Fleet, FleetError, Kind, Page, Target, ThingName, holders, keys,
-    records::Present, registry::Transaction,
+    Attachment, Binding, CertificateRecord, Fleet, FleetError, Kind, Page, Target, ThingName,
+    holders, keys, records::Present, registry::Transaction,
 };
 use ca::CertificateId;
 use policy::PolicyName;
@@ -41,7 +41,8 @@ impl Fleet {
         })
     }
 
-    /// Attaches a certificate to a thing. A certificate belongs to one thing at most: every device has its own.
+    /// Attaches a certificate to a thing. A certificate belongs to one thing at most, however it is attached: every
+    /// device has its own. Attached already, it is so from now on the way that is asked for, if one is.
     ///
     /// # Errors
     /// [`FleetError::NotFound`] for either; [`FleetError::Invalid`] when it belongs to another thing.
@@ -49,6 +50,7 @@ impl Fleet {
         &self,
         thing: &ThingName,
         id: &CertificateId,
+        attachment: Option<Attachment>,
     ) -> Result<(), FleetError> {
         self.transact(|t| {
             if !t.exists(&keys::thing(thing))? {
@@ -57,13 +59,21 @@ impl Fleet {
             let record: CertificateRecord = t
                 .get(&keys::certificate(id))?
                 .ok_or_else(|| FleetError::not_found(Kind::Certificate, id))?;
-            match t.get::<ThingName>(&keys::bound(id))? {
-                Some(other) if other == *thing => Ok(()),
-                Some(other) => Err(FleetError::Invalid(format!(
+            match t.get::<Binding>(&keys::bound(id))? {
+                Some(bound) if bound.thing == *thing => match attachment {
+                    Some(attachment) if attachment != bound.attachment => {
+                        put_binding(t, thing, attachment, (id, &record.pem))
+                    }
+                    _ => Ok(()),
+                },
+                Some(Binding { thing: other, .. }) => Err(FleetError::Invalid(format!(
                     "certificate {id} belongs to thing {other}: every device has a certificate of its own; \
                      detach it there first (DetachThingPrincipal)"
                 ))),
-                None => put_binding(t, thing, (id, &record.pem)),
+                None => {
+                    let attachment = attachment.unwrap_or(Attachment::NonExclusive);
+                    put_binding(t, thing, attachment, (id, &record.pem))
+                }
             }
         })
     }
@@ -81,7 +91,8 @@ impl Fleet {
             if !t.exists(&keys::thing(thing))? {
                 return Err(FleetError::not_found(Kind::Thing, thing));
             }
-            if t.get::<ThingName>(&keys::bound(id))?.as_ref() != Some(thing) {
+            let bound: Option<Binding> = t.get(&keys::bound(id))?;
+            if bound.is_none_or(|bound| bound.thing != *thing) {
                 return Err(FleetError::not_found(
                     Kind::Certificate,
                     format!("{id} of thing {thing}"),
@@ -111,6 +122,14 @@ impl Fleet {
     /// # Errors
     /// When the store fails.
     pub fn thing_of(&self, id: &CertificateId) -> Result<Option<ThingName>, FleetError> {
+        Ok(self.binding_of(id)?.map(|bound| bound.thing))
+    }
+
+    /// The thing a certificate belongs to, and how it is attached to it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn binding_of(&self, id: &CertificateId) -> Result<Option<Binding>, FleetError> {
         self.read(&keys::bound(id))
     }
 }
@@ -151,9 +170,14 @@ pub(crate) fn put_attachment(
 pub(crate) fn put_binding(
     t: &mut Transaction<'_>,
     thing: &ThingName,
+    attachment: Attachment,
     (id, pem): (&CertificateId, &str),
 ) -> Result<(), FleetError> {
     holders::hold(t, thing, id, pem)?;
-    t.put(keys::bound(id), thing)?;
+    let binding = Binding {
+        thing: thing.clone(),
+        attachment,
+    };
+    t.put(keys::bound(id), &binding)?;
     t.put(format!("{}{id}", keys::principals(thing)), &Present)
 }

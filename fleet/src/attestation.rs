@@ -6,8 +6,8 @@
 //! to a key of his own and take the device's good name along with it.
 
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, Health, Kind, ThingName, keys,
-    registry::Transaction,
+    Binding, CertificateRecord, CertificateStatus, Fleet, FleetError, Health, Kind, ThingName,
+    keys, registry::Transaction,
 };
 use ca::CertificateId;
 use serde::{Deserialize, Serialize};
@@ -104,9 +104,9 @@ impl Fleet {
         thing: &ThingName,
         id: CertificateId,
     ) -> Result<CertificateId, FleetError> {
-        let holder: Option<ThingName> = t.get(&keys::bound(&id))?;
+        let bound: Option<Binding> = t.get(&keys::bound(&id))?;
         let record: Option<CertificateRecord> = t.get(&keys::certificate(&id))?;
-        let record = record.filter(|_| holder.as_ref() == Some(thing));
+        let record = record.filter(|_| bound.is_some_and(|bound| bound.thing == *thing));
         let record = record.ok_or_else(|| {
             FleetError::not_found(Kind::Certificate, format!("{id} of thing {thing}"))
         })?;

@@ -2,8 +2,8 @@
 //! revocation list even when its row is deleted, until it would have expired.
 
 use crate::{
-    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, Kind, Origin, Page,
-    Revocation, Target, ThingName,
+    Binding, CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, Kind, Origin,
+    Page, Revocation, Target, ThingName,
     authorities::forget_vouched,
     heir::HeirRow,
     issued::{RevokedRow, forget_serial, put_issued, put_revoked},
@@ -225,7 +225,8 @@ impl Fleet {
                     reason: "deactivate or revoke it before it is deleted",
                 });
             }
-            let thing: Option<ThingName> = t.get(&keys::bound(id))?;
+            let bound: Option<Binding> = t.get(&keys::bound(id))?;
+            let thing = bound.map(|bound| bound.thing);
             let policies = self.attached_policies(&Target::Certificate(*id))?;
             if !force
                 && let Some(what) = thing

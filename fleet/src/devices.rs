@@ -2,8 +2,8 @@
 //! leaves all of it or none.
 
 use crate::{
-    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, GroupName, Kind, Target,
-    Thing, ThingName,
+    Attachment, Binding, CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError,
+    GroupName, Kind, Target, Thing, ThingName,
     attachments::{put_attachment, put_binding, require_policy},
     certificates::record_of,
     groups::{GROUPS_PER_THING_LIMIT_ITEMS, put_memberships},
@@ -112,7 +112,7 @@ impl Fleet {
             };
             things::put_thing(t, None, &thing)?;
             put_issued(t, &record)?;
-            put_binding(t, name, (&record.id, &record.pem))?;
+            put_binding(t, name, Attachment::Exclusive, (&record.id, &record.pem))?;
             for policy in &enrolment.policies {
                 require_policy(t, policy)?;
                 put_attachment(t, policy, &target)?;
@@ -218,7 +218,13 @@ impl Fleet {
                 )?;
             }
             let mut policies = Vec::new();
+            let mut attachment = Attachment::Exclusive;
             for certificate in worth_copying(held) {
+                // Policies that were written for the one way may open more in the other.
+                let bound: Option<Binding> = t.get(&keys::bound(&certificate))?;
+                if let Some(Attachment::NonExclusive) = bound.map(|bound| bound.attachment) {
+                    attachment = Attachment::NonExclusive;
+                }
                 policies.extend(self.attached_policies(&Target::Certificate(certificate))?);
             }
             policies.sort();
@@ -226,7 +232,7 @@ impl Fleet {
             let limits = self.policy_limits();
             limits.check_attached("policies of one certificate", policies.len())?;
             put_issued(t, &record)?;
-            put_binding(t, thing, (&record.id, &record.pem))?;
+            put_binding(t, thing, attachment, (&record.id, &record.pem))?;
             for policy in &policies {
                 put_attachment(t, policy, &target)?;
             }

@@ -114,7 +114,7 @@ impl Fleet {
         t: &mut Transaction<'_>,
         id: &CertificateId,
     ) -> Result<(), FleetError> {
-        if let Some(thing) = self.read::<ThingName>(&keys::bound(id))? {
+        if let Some(thing) = self.thing_of(id)? {
             self.forget_password(t, &thing)?;
         }
         Ok(())

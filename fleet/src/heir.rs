@@ -74,7 +74,7 @@ impl Fleet {
                 (CertificateStatus::Inactive | CertificateStatus::Revoked, Some(next)) => id = next,
                 (CertificateStatus::Revoked, None) => return Ok(Heir::Nobody),
                 (CertificateStatus::Inactive | CertificateStatus::PendingActivation, _) => {
-                    let bound: Option<ThingName> = self.read(&keys::bound(&id))?;
+                    let bound = self.thing_of(&id)?;
                     let Some(thing) = bound.as_ref().or(thing) else {
                         return Ok(Heir::Withheld);
                     };

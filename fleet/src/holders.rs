@@ -1,8 +1,8 @@
 //! Which thing a key belongs to: a key is one device's alone, and one that others may have is nobody's any more.
 
 use crate::{
-    Fleet, FleetError, LIST_LIMIT_ITEMS, ThingName, issued::RevokedRow, keys, records::Present,
-    registry::Transaction,
+    Binding, Fleet, FleetError, LIST_LIMIT_ITEMS, ThingName, issued::RevokedRow, keys,
+    records::Present, registry::Transaction,
 };
 use ca::{CertificateId, RevocationReason};
 use serde::{Deserialize, Serialize};
@@ -42,8 +42,8 @@ pub(crate) fn hold(
                 "a certificate over it was revoked because someone else may have it",
             ));
         }
-        let holder: Option<ThingName> = t.get(&keys::bound(&before.certificate))?;
-        if holder.is_some_and(|holder| holder != *thing) {
+        let holder: Option<Binding> = t.get(&keys::bound(&before.certificate))?;
+        if holder.is_some_and(|holder| holder.thing != *thing) {
             return Err(FleetError::Key("another thing has it"));
         }
     }
@@ -64,7 +64,7 @@ pub(crate) fn index(fleet: &Fleet) -> Result<(), FleetError> {
         let page = fleet.certificates(after.as_deref(), LIST_LIMIT_ITEMS)?;
         let mut rows = Vec::with_capacity(page.items.len());
         for record in page.items {
-            let Some(thing) = fleet.read::<ThingName>(&keys::bound(&record.id))? else {
+            let Some(thing) = fleet.thing_of(&record.id)? else {
                 continue;
             };
             let row = HolderRow {

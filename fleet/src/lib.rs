@@ -60,8 +60,8 @@ pub use policy::DEVICE_DEFAULT;
 pub use population::{Change, Joining};
 pub use posture::{Health, Quarantine};
 pub use records::{
-    CertificateRecord, CertificateStatus, EnrolmentWay, Group, Origin, PolicyRecord, PolicyVersion,
-    Revocation, Target, Thing,
+    Attachment, Binding, CertificateRecord, CertificateStatus, EnrolmentWay, Group, Origin,
+    PolicyRecord, PolicyVersion, Revocation, Target, Thing,
 };
 pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
 pub use revocation::{ListName, RevocationFaces, Staple};

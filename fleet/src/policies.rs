@@ -4,7 +4,7 @@ use crate::{
     Fleet, FleetError, Kind, Page, PolicyRecord, PolicyVersion, Target, keys, records::Present,
 };
 use policy::{DEVICE_DEFAULT, Limits, Policy, PolicyError, PolicyName};
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 /// Bounds on policies. What was taken under others stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,7 @@ pub(crate) fn first_version(name: &PolicyName, document: &str, now: SystemTime) 
         default_version: 1,
         next_version: 2,
         created: now,
+        tags: BTreeMap::new(),
     }
 }
 
@@ -122,6 +123,20 @@ impl Fleet {
         document: &str,
         now: SystemTime,
     ) -> Result<PolicyRecord, FleetError> {
+        self.create_tagged_policy(name, document, &BTreeMap::new(), now)
+    }
+
+    /// As [`Self::create_policy`], with tags.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_tagged_policy(
+        &self,
+        name: &PolicyName,
+        document: &str,
+        tags: &BTreeMap<String, String>,
+        now: SystemTime,
+    ) -> Result<PolicyRecord, FleetError> {
         self.policy_limits().parse(document)?;
         self.transact(|t| {
             if t.exists(&keys::policy(name))? {
@@ -131,10 +146,39 @@ impl Fleet {
                     hint: ": give it a new version instead (policy update)",
                 });
             }
-            let record = first_version(name, document, now);
+            let record = PolicyRecord {
+                tags: tags.clone(),
+                ..first_version(name, document, now)
+            };
             t.put(keys::policy(name), &record)?;
             Ok(record)
         })
+    }
+
+    /// Changes the tags of a policy. What it says stays, and nobody is judged anew.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`]; what `change` refuses.
+    pub fn change_policy_tags<E: From<FleetError>>(
+        &self,
+        name: &PolicyName,
+        change: impl Fn(&mut BTreeMap<String, String>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut refused = None;
+        let done = self.transact(|t| {
+            let mut record: PolicyRecord = t
+                .get(&keys::policy(name))?
+                .ok_or_else(|| FleetError::not_found(Kind::Policy, name))?;
+            refused = change(&mut record.tags).err();
+            match refused {
+                Some(_) => Ok(()),
+                None => t.put(keys::policy(name), &record),
+            }
+        });
+        match refused {
+            Some(refused) => Err(refused),
+            None => Ok(done?),
+        }
     }
 
     /// Gives a policy a new version; with `set_default` it decides from now on, for live sessions too.

@@ -1,8 +1,8 @@
 //! Everybody in the registry with their policies, for claims about all of them.
 
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, Group, GroupName, Target, Thing,
-    ThingName, keys, live,
+    Attachment, Binding, CertificateRecord, CertificateStatus, Fleet, FleetError, Group, GroupName,
+    Target, Thing, ThingName, keys, live,
 };
 use ca::CertificateId;
 use policy::{Context, Limits, NamedPolicy, Needs, Policy, PolicyName, Population};
@@ -144,9 +144,9 @@ impl Fleet {
             let dynamic = self.dynamic_names().into_iter();
             open.extend(dynamic.filter(|name| attached.contains_key(&format!("group:{name}"))));
         }
-        let mut bound: HashMap<String, ThingName> = HashMap::new();
-        self.each_row::<ThingName>("bound/", |key, thing| {
-            bound.insert(key.to_owned(), thing);
+        let mut bound: HashMap<String, Binding> = HashMap::new();
+        self.each_row::<Binding>("bound/", |key, binding| {
+            bound.insert(key.to_owned(), binding);
             Ok(())
         })?;
         let mut shared: HashMap<BTreeSet<PolicyName>, Shared> = HashMap::new();
@@ -158,7 +158,9 @@ impl Fleet {
             let Ok(id) = key.parse::<CertificateId>() else {
                 return Ok(());
             };
-            let thing = bound.get(key);
+            let bound = bound.get(key);
+            let thing = bound.map(|bound| &bound.thing);
+            let by_name = bound.is_some_and(|b| b.attachment == Attachment::NonExclusive);
             let member_of = thing.and_then(|thing| memberships.get(thing.as_str()));
             // Only a thing comes into a group.
             let joins = open.iter().filter(|_| thing.is_some()).map(Some);
@@ -193,6 +195,15 @@ impl Fleet {
                 });
                 let context = self.context_for(&id, thing, *needs)?;
                 population.add(policies, &context, of_interest);
+                // Under another name than the thing's, what it may do is no more than under that, but for a Deny that
+                // names the thing.
+                if by_name && needs.denied_as_thing {
+                    let alone = Context {
+                        thing: None,
+                        ..context
+                    };
+                    population.add(policies, &alone, of_interest);
+                }
             }
             Ok(())
         })?;

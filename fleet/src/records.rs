@@ -238,6 +238,9 @@ pub struct PolicyRecord {
     pub next_version: u32,
     /// When the policy was made.
     pub created: SystemTime,
+    /// What the operator calls it by; nothing asks for them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 impl PolicyRecord {
@@ -300,9 +303,53 @@ impl FromStr for Target {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Present;
 
+/// How a certificate is a thing's, for its policies. Whose it is does not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attachment {
+    /// It speaks as the thing whatever its client id.
+    Exclusive,
+    /// It speaks as the thing where its client id is the thing's name.
+    NonExclusive,
+}
+
+/// Whose a certificate is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The thing.
+    pub thing: ThingName,
+    /// How it is attached to it.
+    pub attachment: Attachment,
+}
+
+impl Stored for Binding {
+    const VERSION: u16 = 2;
+
+    /// Before there were two ways, all had the one.
+    fn upgrade(_: u16, old: serde_json::Value) -> Result<Self, String> {
+        let thing = serde_json::from_value(old).map_err(|error| error.to_string())?;
+        Ok(Self {
+            thing,
+            attachment: Attachment::Exclusive,
+        })
+    }
+}
+
 impl Stored for Present {}
 impl Stored for Thing {}
 impl Stored for Group {}
 impl Stored for CertificateRecord {}
 impl Stored for PolicyRecord {}
-impl Stored for ThingName {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_of_before_there_were_two_ways_is_exclusive() {
+        let read = Binding::upgrade(1, serde_json::json!("lamp-1")).unwrap();
+        assert_eq!(read.thing.as_str(), "lamp-1");
+        assert_eq!(read.attachment, Attachment::Exclusive);
+        assert!(Binding::upgrade(1, serde_json::json!("a/b")).is_err());
+    }
+}

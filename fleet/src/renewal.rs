@@ -2,8 +2,8 @@
 //! one has been used; then the old one is retired. A device that lost the answer renews again with the old one.
 
 use crate::{
-    CertificateRecord, CertificateStatus, DeviceKey, Enrolled, EnrolmentWay, Fleet, FleetError,
-    Kind, Target, ThingName,
+    Binding, CertificateRecord, CertificateStatus, DeviceKey, Enrolled, EnrolmentWay, Fleet,
+    FleetError, Kind, Target, ThingName,
     attachments::{put_attachment, put_binding},
     attestation::follow_renewal,
     authorities::put_vouched,
@@ -70,7 +70,7 @@ impl Fleet {
         key: DeviceKey<'_>,
         now: SystemTime,
     ) -> Result<Enrolled, FleetError> {
-        let thing: ThingName = self.read(&keys::bound(current))?.ok_or_else(|| {
+        let thing = self.thing_of(current)?.ok_or_else(|| {
             FleetError::not_found(Kind::Thing, format!("of certificate {current}"))
         })?;
         let before = self.certificate(current)?;
@@ -89,12 +89,13 @@ impl Fleet {
         let target = Target::Certificate(record.id);
         self.transact(|t| {
             require_active(t, current)?;
-            if t.get::<ThingName>(&keys::bound(current))?.as_ref() != Some(&thing) {
+            let bound: Option<Binding> = t.get(&keys::bound(current))?;
+            let Some(bound) = bound.filter(|bound| bound.thing == thing) else {
                 return Err(FleetError::not_found(
                     Kind::Thing,
                     format!("{thing} of certificate {current}"),
                 ));
-            }
+            };
             retire_predecessor(t, current, now)?;
             if let Some(unused) = t.get::<OtherRow>(&keys::successor(current))? {
                 t.delete(keys::predecessor(&unused.id));
@@ -110,7 +111,7 @@ impl Fleet {
             }
             put_issued(t, &record)?;
             put_vouched(t, &record)?;
-            put_binding(t, &thing, (&record.id, &record.pem))?;
+            put_binding(t, &thing, bound.attachment, (&record.id, &record.pem))?;
             follow_renewal(t, &thing, &before, &record)?;
             for policy in self.attached_policies(&Target::Certificate(*current))? {
                 put_attachment(t, &policy, &target)?;

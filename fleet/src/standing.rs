@@ -7,7 +7,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use ca::CertificateId;
 use parking_lot::Mutex;
-use policy::{CertificateValues, NamedPolicy, Networks, Posture, ThingFacts};
+use policy::{CertificateValues, NamedPolicy, Networks, PolicyName, Posture, ThingFacts};
 use std::{
     sync::{
         Arc, Weak,
@@ -34,6 +34,9 @@ pub struct StandingNow {
     pub groups: Arc<[GroupName]>,
     /// Every policy that counts: of the certificate and of the groups. One that cannot be read counts for nothing.
     pub policies: Arc<[NamedPolicy]>,
+    /// Where the thing counts only for who connects under its name (a non-exclusive attachment): those of the policies
+    /// that it has by its groups alone, which then allow nothing either under another name.
+    pub by_name: Option<Arc<[PolicyName]>>,
     /// What is known of the thing's health.
     pub posture: Arc<Posture>,
     /// The networks that have a name.
@@ -52,13 +55,22 @@ impl StandingNow {
             && now <= self.not_after
     }
 
-    /// What is known of a connection that speaks for this certificate as `client_id`; the caller
-    /// adds what only the connection knows.
+    /// Whether the thing counts for who connects as `client_id`. Whose the connection is does not depend on it: that is
+    /// the thing's in any case.
+    pub fn speaks_as_thing(&self, client_id: &str) -> bool {
+        let is_named = |thing: &ThingName| thing.as_str() == client_id;
+        self.by_name.is_none() || self.thing.as_ref().is_some_and(is_named)
+    }
+
+    /// What is known of a connection that speaks for this certificate as `client_id`, which is empty where there is
+    /// none; the caller adds what only the connection knows.
     pub fn context(&self, client_id: &str, now: SystemTime) -> policy::Context {
         let since = now.duration_since(SystemTime::UNIX_EPOCH);
+        let as_thing = self.speaks_as_thing(client_id);
         policy::Context {
             client_id: client_id.into(),
-            thing: self.thing_facts.clone(),
+            thing: self.thing_facts.clone().filter(|_| as_thing),
+            only_denying: self.by_name.clone().filter(|_| !as_thing),
             certificate: Arc::clone(&self.certificate),
             posture: Arc::clone(&self.posture),
             networks: Arc::clone(&self.networks),
@@ -76,6 +88,7 @@ impl StandingNow {
             certificate: Arc::default(),
             groups: Arc::from([]),
             policies: Arc::from([]),
+            by_name: None,
             posture: Arc::default(),
             networks: Arc::default(),
             not_before: SystemTime::UNIX_EPOCH,

@@ -2,14 +2,15 @@
 //! and the document of our own install jobs. Times are whole seconds since 1970.
 
 pub mod config;
+mod document;
 mod install;
 pub mod placeholder;
 
 use std::collections::BTreeMap;
 
+pub use document::Document;
 pub use install::{INSTALL_OPERATION, InstallDocument};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::JobId;
 
@@ -89,7 +90,7 @@ pub struct JobExecution {
     pub thing_name: String,
     /// What to do; left out where the request asked so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job_document: Option<Value>,
+    pub job_document: Option<Document>,
     /// Where it stands.
     pub status: ExecutionStatus,
     /// What the device said last.
@@ -249,7 +250,7 @@ pub struct UpdateResponse {
     pub execution_state: Option<JobExecutionState>,
     /// Where asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job_document: Option<Value>,
+    pub job_document: Option<Document>,
     /// When this was so.
     pub timestamp: u64,
     /// From the request.
@@ -395,7 +396,7 @@ mod tests {
         let execution = JobExecution {
             job_id: "j1".into(),
             thing_name: "lamp-1".into(),
-            job_document: Some(json!({"operation": "x"})),
+            job_document: Some(Document::of(r#"{"operation": "x"}"#.into()).unwrap()),
             status: ExecutionStatus::InProgress,
             status_details: Some(StatusDetails::from([("step".into(), "trial".into())])),
             queued_at: 1,

@@ -29,7 +29,7 @@ pub use error::Error;
 pub use image::{Content, ImageCheck, ImageFacts};
 pub use job::{ExecutionStatus, InstallDocument};
 pub use keys::{KeyId, PublicKey, ReleaseKey, Signer};
-pub use manifest::{DeltaSource, Manifest};
+pub use manifest::{Components, DeltaSource, Manifest};
 pub use names::{
     FirmwareName, FirmwareVersion, HardwareId, JobId, MAX_NAME_BYTES, RoleName, RolloutId,
 };

@@ -19,6 +19,8 @@ pub const MAX_IMAGE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 pub const MAX_MANIFEST_BYTES: usize = 1024 * 1024;
 /// Most hardware ids in a manifest.
 pub const MAX_HARDWARE_IDS: usize = 64;
+/// Most other components a manifest requires.
+pub const MAX_COMPONENTS: usize = 16;
 /// Most delta sources in a manifest.
 pub const MAX_DELTAS: usize = 16;
 /// Longest notes.
@@ -27,6 +29,9 @@ pub const MAX_NOTES_BYTES: usize = 16 * 1024;
 pub const DEFAULT_VALIDITY_SECONDS: u64 = 90 * 24 * 60 * 60;
 
 const WHAT: &str = "firmware manifest";
+
+/// Firmware by name, each of a version.
+pub type Components = BTreeMap<FirmwareName, FirmwareVersion>;
 
 /// What is signed about an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +44,8 @@ pub struct Manifest {
     pub hardware: BTreeSet<HardwareId>,
     /// The oldest version a device may come from (by [`FirmwareVersion::precedence`]).
     pub requires: Option<FirmwareVersion>,
+    /// Other firmware the device must have beside it, each of this version or newer.
+    pub components: Components,
     /// The image's size in bytes; at least 1.
     pub size: u64,
     /// The image's hash.
@@ -103,6 +110,8 @@ struct CustomWire {
     hardware: BTreeSet<HardwareId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     requires: Option<FirmwareVersion>,
+    #[serde(default, skip_serializing_if = "Components::is_empty")]
+    components: Components,
     counter: u64,
     chunk_size: u64,
     chunks: Vec<Sha256>,
@@ -125,6 +134,7 @@ impl Manifest {
             version: self.version.clone(),
             hardware: self.hardware.clone(),
             requires: self.requires.clone(),
+            components: self.components.clone(),
             counter: self.counter,
             chunk_size: CHUNK_BYTES,
             chunks: self.chunks.clone(),
@@ -242,6 +252,7 @@ impl Manifest {
             version: custom.version,
             hardware: custom.hardware,
             requires: custom.requires,
+            components: custom.components,
             size: target.length,
             sha256: target.hashes.sha256,
             chunks: custom.chunks,
@@ -278,6 +289,18 @@ impl Manifest {
             return Err(malformed(format!(
                 "{} hardware ids; 1 to {MAX_HARDWARE_IDS} are possible (`--hardware`)",
                 self.hardware.len()
+            )));
+        }
+        if self.components.len() > MAX_COMPONENTS {
+            return Err(malformed(format!(
+                "{} other components; at most {MAX_COMPONENTS} are possible",
+                self.components.len()
+            )));
+        }
+        if self.components.contains_key(&self.name) {
+            return Err(malformed(format!(
+                "`components` has {} itself; what its own version must be is `requires`",
+                self.name
             )));
         }
         if self
@@ -332,7 +355,8 @@ impl Manifest {
     }
 
     /// Refuses what must not go on this device: other hardware, a lower security counter than the device
-    /// has reached, a version the image cannot be installed over.
+    /// has reached, a version the image cannot be installed over, other firmware that is missing or too old. What
+    /// the device has is in `has`, each by its name.
     ///
     /// # Errors
     /// [`Error::NotForDevice`] with what was expected and what is.
@@ -340,7 +364,7 @@ impl Manifest {
         &self,
         hardware: &HardwareId,
         reached_counter: u64,
-        current: Option<&FirmwareVersion>,
+        has: &Components,
     ) -> Result<(), Error> {
         let refuse = |why: String| {
             Err(Error::NotForDevice {
@@ -365,17 +389,23 @@ impl Manifest {
                 self.counter
             ));
         }
-        if let Some(requires) = &self.requires {
-            match current {
-                Some(current) if current.precedence(requires).is_ge() => {}
-                Some(current) => {
+        let own = self.requires.iter().map(|requires| (&self.name, requires));
+        for (name, requires) in own.chain(&self.components) {
+            let of = if *name == self.name {
+                "version"
+            } else {
+                name.as_str()
+            };
+            match has.get(name) {
+                Some(has) if has.precedence(requires).is_ge() => {}
+                Some(has) => {
                     return refuse(format!(
-                        "it requires version {requires} or newer; this device has {current}"
+                        "it requires {of} {requires} or newer; this device has {has}"
                     ));
                 }
                 None => {
                     return refuse(format!(
-                        "it requires version {requires} or newer; this device has none"
+                        "it requires {of} {requires} or newer; this device has none"
                     ));
                 }
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::key::{Field, Holder, Key, Place};
+use crate::name::PolicyName;
 use crate::networks::Networks;
 
 /// Characters of the longest certificate value that stands for a variable, as in AWS.
@@ -30,7 +31,7 @@ pub const FIELD_MAX_VALUES: usize = 5;
 /// `dt/a/b/…`, which also lies under `dt/a/`. Thing names cannot hold one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Context {
-    /// `iot:ClientId`.
+    /// `iot:ClientId`; empty where there is none, as over HTTPS.
     pub client_id: Arc<str>,
     /// The thing that the certificate is attached to, where this connection speaks as that thing.
     pub thing: Option<Arc<ThingFacts>>,
@@ -53,6 +54,9 @@ pub struct Context {
     pub tls_version: Option<TlsVersion>,
     /// What is known of the device's health.
     pub posture: Arc<Posture>,
+    /// Policies that allow nothing here and of which only what denies counts: those of a thing's groups where the
+    /// connection does not speak as that thing.
+    pub only_denying: Option<Arc<[PolicyName]>>,
 }
 
 /// Where a connection comes in.
@@ -222,6 +226,12 @@ impl Context {
         }
     }
 
+    /// Whether only what denies counts of a policy.
+    pub(crate) fn only_denies(&self, name: &PolicyName) -> bool {
+        let some = self.only_denying.as_ref();
+        some.is_some_and(|names| names.contains(name))
+    }
+
     /// Every value of a key; none where the key is not there, as those of a message are not.
     pub(crate) fn values(&self, key: &Key) -> Vec<Arc<str>> {
         self.values_for(key, &MessageFacts::default())
@@ -232,7 +242,7 @@ impl Context {
         let one = |value: Option<Arc<str>>| value.into_iter().collect();
         let thing = self.thing.as_deref();
         match key {
-            Key::ClientId => vec![Arc::clone(&self.client_id)],
+            Key::ClientId => one(Some(Arc::clone(&self.client_id)).filter(|id| !id.is_empty())),
             // A listener on both families sees IPv4 peers as mapped addresses.
             Key::SourceIp => one(self
                 .source_ip

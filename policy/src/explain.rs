@@ -191,7 +191,14 @@ impl Grant {
                 lacking || self.name_matches(bound, resource, kind, name) != statement.but
             };
             let resource = statement.resources.iter().find(near)?;
-            let assumed = || "its conditions are taken not to be met".to_owned();
+            let assumed = || {
+                match statement.effect {
+                Effect::Deny => "its conditions are taken not to be met".to_owned(),
+                Effect::Allow => "it is of a group of a thing that counts only where the client id is the thing's name: \
+                                  the certificate is attached to it without being exclusive"
+                    .to_owned(),
+            }
+            };
             let reason = self.why_unmet(statement, message);
             return Some((resource, reason.unwrap_or_else(assumed)));
         }

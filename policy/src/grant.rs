@@ -145,8 +145,17 @@ impl Grant {
                 (true, false) => Met::Ask,
             }
         };
-        let statements = policies.iter().flat_map(|named| named.policy.statements());
-        let met = statements.map(met).collect();
+        let statements = policies.iter().flat_map(|named| {
+            let only_denies = context.only_denies(&named.name);
+            let statements = named.policy.statements().iter();
+            statements.map(move |statement| (only_denies, statement))
+        });
+        let met = statements
+            .map(|(only_denies, statement)| match statement.effect {
+                Effect::Allow if only_denies => Met::No,
+                _ => met(statement),
+            })
+            .collect();
         Self::where_met(realm, policies, &context, met)
     }
 

@@ -105,7 +105,7 @@ def test_a_device_refuses_each_bad_image_in_its_own_words(team, stolen, agent, i
     cases = {
         "a flipped byte": (manifest, flipped(image), "FAILED", "is not what was signed"),
         "a flipped byte at the end": (manifest, flipped(image, -1), "FAILED", "is not what was signed"),
-        "half of a mixed set": (manifest, b"dark!" * 1000, "FAILED", "is not what was signed"),
+        "another image": (manifest, b"dark!" * 1000, "FAILED", "is not what was signed"),
         "an image cut off": (manifest, image[:-1], "FAILED", "size mismatch"),
         "endless data": (manifest, image + bytes(100_000), "FAILED", "size mismatch"),
         "no signature": (unsigned(manifest), image, "REJECTED", "is unsigned: it carries no signature"),
@@ -130,6 +130,50 @@ def test_a_device_refuses_each_bad_image_in_its_own_words(team, stolen, agent, i
     stolen.serve("lamp", "2.0.0", manifest, image)
     assert install(lamp, "lamp", "2.0.0")[0] == "SUCCEEDED", "the right one is still welcome"
     assert lamp.status()["version"] == "2.0.0" and lamp.status()["slot"] == "b"
+
+
+def test_an_image_that_the_disk_has_spoilt_is_mended_by_ordering_its_version_again(team, stolen, agent, install):
+    lamp = agent("--trust", team.root(), source=stolen)
+    stolen.serve("lamp", "1.0.0", *opened(team.package("lamp", "1.0.0", IMAGE)))
+    for slot, spoil in (("a", lambda image: image.write_bytes(bytes(len(IMAGE)))), ("b", lambda image: image.unlink()), ("a", None)):
+        assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED"
+        assert lamp.status()["slot"] == slot and lamp.status()["confirmed"]
+        image = lamp.state / "slots" / slot / "image"
+        assert image.read_bytes() == IMAGE
+        if spoil:
+            spoil(image)
+    assert lamp.tried("1.0.0") == 3
+    assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED" and lamp.tried("1.0.0") == 3, "a good one is left alone"
+
+
+def test_a_device_refuses_half_of_a_set_and_another_firmware_in_the_place_of_its_own(team, stolen, agent, install):
+    lamp = agent("--trust", team.root(), "--component", "radio=2.0.0", source=stolen)
+
+    def serve(name, version, *more):
+        stolen.serve(name, version, *opened(team.package(name, version, IMAGE + version.encode(), more=more)))
+
+    serve("lamp", "1.0.0")
+    assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED"
+    before = lamp.status()
+    serve("lamp", "2.0.0", "--requires", "1.0.0", "--requires", "radio=2.1.0", "--notes", "speaks as radio 2.1 does")
+    serve("radio", "2.1.0")
+    serve("radio", "3.0.0", "--requires", "0.5.0")
+    for name, version, words in (
+        ("lamp", "2.0.0", "it requires radio 2.1.0 or newer; this device has 2.0.0"),
+        ("radio", "2.1.0", "this device runs lamp 1.0.0; radio 2.1.0 is another firmware and would take its place"),
+    ):
+        ended, said = install(lamp, name, version)
+        assert ended == "REJECTED" and words in said["reason"], said
+        assert lamp.status() == before
+    # The other half has come, by whatever way it comes.
+    lamp.stop()
+    lamp.command[lamp.command.index("radio=2.0.0")] = "radio=2.1.0"
+    lamp.start()
+    assert install(lamp, "lamp", "2.0.0")[0] == "SUCCEEDED"
+    # What another firmware requires of itself is not what this one has.
+    bare = agent("--trust", team.root(), source=stolen)
+    ended, said = install(bare, "radio", "3.0.0")
+    assert ended == "REJECTED" and "it requires version 0.5.0 or newer; this device has none" in said["reason"], said
 
 
 def test_a_device_refuses_a_root_that_its_first_did_not_sign(team, stolen, agent, install):

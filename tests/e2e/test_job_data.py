@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import ssl
+import time
 from pathlib import Path
 
 import boto3
@@ -81,6 +83,20 @@ def test_boto3_takes_a_job_from_pending_to_success(shared, device, fresh_name):
     assert len(iot(shared).list_job_executions_for_thing(thingName=lamp.name)["executionSummaries"]) == 2
 
 
+def test_a_document_reaches_a_device_as_it_was_given(shared, device, connect, fresh_name):
+    lamp, client = device(), data_plane(shared)
+    listener = connect(shared, lamp)
+    assert listener.subscribe(f"$aws/things/{lamp.name}/jobs/notify-next") in (0, 1)
+    given = '{"z":1, "a":{"y":1.10,"x":12345678901234567890123},"n":1e2,"u":"\\u00e9","p":"${aws:iot:parameter:p}"}'
+    expected = given.replace("${aws:iot:parameter:p}", "one")
+    name = fresh_name("job")
+    iot(shared).create_job(jobId=name, targets=[thing_arn(lamp.name)], document=given, documentParameters={"p": "one"})
+    assert f'"jobDocument":{expected},' in listener.message().payload.decode()
+    assert client.describe_job_execution(thingName=lamp.name, jobId=name)["execution"]["jobDocument"] == expected
+    updated = client.update_job_execution(thingName=lamp.name, jobId=name, status="IN_PROGRESS", includeJobDocument=True)
+    assert updated["jobDocument"] == expected
+
+
 def test_a_device_does_its_jobs_over_https_as_its_policies_allow(shared, device, connect, fresh_name):
     policy = fresh_name("https-jobs")
     shared.policy(policy, document(allow(ACTIONS, OWN), deny("UpdateJobExecution", "thing/*-frozen")))
@@ -126,6 +142,45 @@ def test_a_device_does_its_jobs_over_https_as_its_policies_allow(shared, device,
     shared.cli("device", "revoke", lamp.name, "--yes")
     with pytest.raises((OSError, AssertionError)):
         assert ask("GET", path)[0] == 200
+
+
+def test_what_policies_know_of_a_request_over_https(shared, device, fresh_name):
+    policy = fresh_name("https")
+    shared.policy(policy, document(allow("Connect", "*")))
+    lamp = device("--policy", policy)
+
+    def status(effect, condition):
+        statement = {**effect("GetPendingJobExecutions", OWN), "Condition": condition}
+        open_to_all = [] if effect is allow else [allow("GetPendingJobExecutions", OWN)]
+        shared.update_policy(policy, document(statement, *open_to_all))
+        return send(shared, "GET", f"/things/{lamp.name}/jobs", identity=lamp)[0]
+
+    for condition in (
+            {"StringEquals": {"iot:DomainName": "localhost"}}, {"StringEquals": {"muster:TlsVersion": "1.3"}},
+            {"NumericGreaterThanEquals": {"muster:TlsVersion": "1.2"}}, {"StringEquals": {"muster:Listener": "https"}},
+            {"Null": {"iot:ClientId": "true"}}):
+        assert (status(allow, condition), status(deny, condition)) == (200, 403), condition
+    for condition in (
+            {"StringEquals": {"iot:DomainName": "other.example"}}, {"StringEquals": {"muster:TlsVersion": "1.2"}},
+            {"StringEquals": {"iot:ClientId": ""}}, {"StringEquals": {"iot:ClientId": lamp.name}}):
+        assert (status(allow, condition), status(deny, condition)) == (403, 200), condition
+
+
+def test_what_was_asked_over_https_is_recorded_and_a_denial_explained(server):
+    server.policy("jobs", document(allow("GetPendingJobExecutions", OWN)))
+    lamp = server.device("lamp-1", "--policy", "jobs")
+    assert send(server, "GET", "/things/lamp-1/jobs", identity=lamp)[0] == 200
+    assert send(server, "PUT", "/things/lamp-1/jobs/$next", identity=lamp, body=b"{}")[0] == 403
+    line = server.said("denied over HTTPS", "lamp-1", "StartNextPendingJobExecution")
+    denial = re.search(r'denial="?([0-9a-f]+-[0-9a-f]+)', line)[1]
+    deadline = time.monotonic() + 30
+    while "is not kept" in (said := server.run("policy", "explain", "--denial", denial)).stderr and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "implicit deny" in said.stdout and "thing/lamp-1" in said.stdout, said
+    # What was used stays allowed by what is suggested.
+    while "GetPendingJobExecutions" not in (said := server.run("policy", "suggest", "--device", "lamp-1")).stdout and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert f"thing/{'${iot:Connection.Thing.ThingName}'}" in said.stdout and "StartNext" not in said.stdout, said
 
 
 def test_who_may_only_operate_speaks_for_no_device(shared, device, fresh_name, tmp_path):

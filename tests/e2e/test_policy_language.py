@@ -138,6 +138,72 @@ def test_versions_targets_and_test_authorization(shared, fresh_name, connect):
         aws.get_policy_version(policyName=name, policyVersionId="1")
 
 
+def test_what_is_attached_above_tags_and_the_older_operations(shared, fresh_name):
+    aws, above, below = iot(shared), fresh_name("above"), fresh_name("below")
+    parent = aws.create_thing_group(thingGroupName=above)["thingGroupArn"]
+    child = aws.create_thing_group(thingGroupName=below, parentGroupName=above)["thingGroupArn"]
+    # Made in another order than that of their names.
+    names = [fresh_name(letter) for letter in "cab"]
+    tags = [{"Key": "team", "Value": "ops"}]
+    for name in names:
+        arn = aws.create_policy(policyName=name, policyDocument=json.dumps(document(ALL)), tags=tags)["policyArn"]
+    one, two, own = names
+    aws.attach_policy(policyName=one, target=parent)
+    aws.attach_policy(policyName=two, target=child)
+    identity = shared.device(fresh_name(), "--group", below, "--policy", own)
+    listed = lambda target, **how: {p["policyName"] for p in aws.list_attached_policies(target=target, **how)["policies"]}  # noqa: E731
+    assert listed(child) == {two} and listed(child, recursive=True) == {one, two}
+    assert listed(identity.arn) == {own} and listed(identity.arn, recursive=True) == set(names)
+    pages = aws.get_paginator("list_attached_policies").paginate(target=identity.arn, recursive=True, PaginationConfig={"PageSize": 1})
+    assert [p["policyName"] for page in pages for p in page["policies"]] == sorted(names)
+
+    made = lambda **how: [p["policyName"] for page in aws.get_paginator("list_policies").paginate(  # noqa: E731
+        PaginationConfig={"PageSize": 2}, **how) for p in page["policies"] if p["policyName"] in names]
+    assert made(ascendingOrder=True) == names and made(ascendingOrder=False) == names[::-1] and made() == sorted(names)
+
+    assert aws.list_tags_for_resource(resourceArn=arn)["tags"] == tags
+    aws.tag_resource(resourceArn=arn, tags=[{"Key": "site", "Value": "bonn"}])
+    aws.untag_resource(resourceArn=arn, tagKeys=["team"])
+    aws.create_policy_version(policyName=own, policyDocument=json.dumps(document(ALL)))
+    assert aws.list_tags_for_resource(resourceArn=arn)["tags"] == [{"Key": "site", "Value": "bonn"}]
+    for wrong in (lambda: aws.tag_resource(resourceArn=arn, tags=[{"Key": "aws:x", "Value": ""}]),
+                  lambda: aws.tag_resource(resourceArn=arn, tags=[{"Key": f"k{n}", "Value": ""} for n in range(50)])):
+        with pytest.raises(aws.exceptions.InvalidRequestException):
+            wrong()
+    with pytest.raises(aws.exceptions.ResourceNotFoundException):
+        aws.tag_resource(resourceArn=arn + "x", tags=tags)
+
+    principal = {"principal": identity.arn}
+    aws.attach_principal_policy(policyName=one, **principal)
+    assert {p["policyName"] for p in aws.list_principal_policies(**principal)["policies"]} == {one, own}
+    assert aws.list_policy_principals(policyName=one)["principals"] == [identity.arn], "a group is no principal"
+    aws.detach_principal_policy(policyName=one, **principal)
+    assert aws.list_policy_principals(policyName=one)["principals"] == []
+
+
+def test_test_authorization_as_awss_model_has_it(shared, fresh_name):
+    aws, speaks, silent = iot(shared), fresh_name("speaks"), fresh_name("silent")
+    shared.policy(speaks, document({"Effect": "Allow", "Action": "iot:Publish", "Resource": "arn:aws:iot:*:*:topic/yes"}))
+    shared.policy(silent, document({"Effect": "Allow", "Action": "iot:Connect", "Resource": "*"}))
+    identity = shared.device(fresh_name(), "--policy", speaks, "--policy", silent)
+
+    def ask(**info):
+        return aws.test_authorization(principal=identity.arn, clientId=identity.name, authInfos=[info])["authResults"][0]
+
+    def arn(resource):
+        return f"arn:aws:iot:local:000000000000:{resource}"
+
+    quiet = lambda result: [p["policyName"] for p in result["denied"]["implicitDeny"]["policies"]]  # noqa: E731
+    denied = ask(actionType="PUBLISH", resources=[arn("topic/no")])
+    assert denied["authDecision"] == "IMPLICIT_DENY" and quiet(denied) == sorted([silent, speaks])
+    assert quiet(ask(actionType="PUBLISH", resources=[arn("topic/yes")])) == [silent]
+    assert ask(resources=[arn("client/x")])["authDecision"] == "ALLOWED"
+    assert ask(resources=[arn("topicfilter/x")])["authDecision"] == "IMPLICIT_DENY"
+    with pytest.raises(aws.exceptions.InvalidRequestException) as refused:
+        ask(resources=[arn("topic/yes")])
+    assert "PUBLISH or RECEIVE" in str(refused.value)
+
+
 def test_lint_names_what_is_seldom_meant(tmp_path):
     file = tmp_path / "policy.json"
     file.write_text(json.dumps(document(

@@ -17,6 +17,7 @@ fn manifest_of(image: &[u8]) -> Manifest {
         version: "1.0".parse().unwrap(),
         hardware: ["rev-a".parse().unwrap()].into(),
         requires: None,
+        components: Default::default(),
         size: facts.size,
         sha256: facts.sha256,
         chunks: facts.chunks,

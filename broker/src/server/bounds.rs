@@ -278,6 +278,7 @@ mod tests {
             certificate: Arc::default(),
             groups: groups.into(),
             policies: Arc::from([]),
+            by_name: None,
             networks: Arc::default(),
             posture: Arc::default(),
             not_before: std::time::SystemTime::UNIX_EPOCH,

@@ -1,5 +1,6 @@
 use http::Method;
 
+use super::principal_type;
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -19,23 +20,10 @@ pub(super) const OPERATION: Operation = Operation {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let thing = call.path("thingName")?;
-    match call.query::<String>("thingPrincipalType")?.as_deref() {
-        // A certificate belongs to one thing here, whatever is asked.
-        None | Some("EXCLUSIVE_THING") => {}
-        Some("NON_EXCLUSIVE_THING") => {
-            return Err(ApiError::unsupported(
-                "thingPrincipalType NON_EXCLUSIVE_THING",
-            ));
-        }
-        Some(other) => {
-            return Err(ApiError::invalid(format!(
-                "thingPrincipalType {other:?}: EXCLUSIVE_THING, or nothing"
-            )));
-        }
-    }
     let id = call
         .arns(rooms)
         .read_certificate(call.header("x-amzn-principal")?)?;
-    rooms.fleet.attach_principal(&thing, &id)?;
+    let attachment = principal_type::asked(call)?;
+    rooms.fleet.attach_principal(&thing, &id, attachment)?;
     Answer::empty_object()
 }

@@ -1,5 +1,6 @@
 use fleet::FleetError;
 use http::Method;
+use ota::server::{Tag, read_tags};
 use policy::PolicyName;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/policies/{policyName}",
     least: Role::Admin,
     query: &[],
-    undone: &["tags"],
+    undone: &[],
     run: Run::WithBody(run),
 };
 
@@ -24,6 +25,8 @@ pub(super) const OPERATION: Operation = Operation {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Body {
     policy_document: String,
+    #[serde(default)]
+    tags: Vec<Tag>,
     /// Ours: whether to refuse what breaks a declared invariant.
     #[serde(default)]
     keep_proofs: bool,
@@ -45,9 +48,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     if body.keep_proofs {
         rooms.fleet.keeps_invariants(&name, &body.policy_document)?;
     }
+    let tags = read_tags(&body.tags)?;
     let made = rooms
         .fleet
-        .create_policy(&name, &body.policy_document, call.now);
+        .create_tagged_policy(&name, &body.policy_document, &tags, call.now);
     let record = match made {
         Ok(record) => record,
         Err(error @ FleetError::AlreadyExists { .. }) => {

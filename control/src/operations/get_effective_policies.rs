@@ -93,6 +93,17 @@ pub(super) fn policies_of(rooms: &Rooms, target: &Target) -> Result<Vec<PolicyNa
     })
 }
 
+/// As [`policies_of`], of a group with those of the groups above it; each once, in order.
+pub(super) fn all_policies_of(rooms: &Rooms, target: &Target) -> Result<Vec<PolicyName>, ApiError> {
+    let mut names: BTreeSet<PolicyName> = policies_of(rooms, target)?.into_iter().collect();
+    if let Target::Group(group) = target {
+        for above in rooms.fleet.groups_above(group)? {
+            names.extend(rooms.fleet.attached_policies(&Target::Group(above))?);
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
 /// What is attached to a thing's groups and those above them.
 fn group_policies(rooms: &Rooms, thing: &ThingName) -> Result<Vec<PolicyName>, ApiError> {
     let mut names = Vec::new();

@@ -1,6 +1,7 @@
 use fleet::Target;
 use http::Method;
 
+use super::get_effective_policies::all_policies_of;
 use super::list_policies::Policies;
 use super::slice::page_of;
 use crate::answer::Answer;
@@ -23,13 +24,16 @@ pub(super) const OPERATION: Operation = Operation {
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let arns = call.arns(rooms);
     let target = arns.read_target(&call.path::<String>("target")?)?;
-    // Groups have no parents yet, so with their parents they have the same policies.
-    call.flag("recursive")?;
-    let asked = call.page(&target.to_string())?;
+    let recursive = call.flag("recursive")?;
+    let asked = call.page(&format!("{target}/{recursive}"))?;
     match &target {
         Target::Certificate(id) => drop(rooms.fleet.certificate(id)?),
         Target::Group(name) => drop(rooms.fleet.group(name)?),
     }
-    let (names, next) = page_of(rooms.fleet.attached_policies(&target)?, &asked);
+    let names = match recursive {
+        true => all_policies_of(rooms, &target)?,
+        false => rooms.fleet.attached_policies(&target)?,
+    };
+    let (names, next) = page_of(names, &asked);
     Answer::json(&Policies::of(names, asked.token(next), arns))
 }

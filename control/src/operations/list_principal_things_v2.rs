@@ -2,9 +2,8 @@ use fleet::ThingName;
 use http::Method;
 use serde::Serialize;
 
-use super::principal_type::{EXCLUSIVE, wants_exclusive};
+use super::principal_type;
 use super::slice::page_of;
-
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -42,12 +41,15 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let id = call.arns(rooms).read_certificate(principal)?;
     let asked = call.page(principal)?;
     rooms.fleet.certificate(&id)?;
-    let exclusive = wants_exclusive(call)?;
-    let thing = rooms.fleet.thing_of(&id)?.filter(|_| exclusive);
-    let (things, next) = page_of(thing.into_iter().collect(), &asked);
-    let items = things.into_iter().map(|thing_name| Item {
+    let wanted = principal_type::asked(call)?;
+    let bound = rooms.fleet.binding_of(&id)?;
+    let bound = bound.filter(|bound| wanted.is_none_or(|wanted| wanted == bound.attachment));
+    let attachment = bound.as_ref().map(|bound| bound.attachment);
+    let (things, next) = page_of(bound.map(|bound| bound.thing).into_iter().collect(), &asked);
+    let items = things.into_iter().zip(attachment);
+    let items = items.map(|(thing_name, attachment)| Item {
         thing_name,
-        thing_principal_type: EXCLUSIVE,
+        thing_principal_type: principal_type::named(attachment),
     });
     Answer::json(&Output {
         principal_thing_objects: items.collect(),

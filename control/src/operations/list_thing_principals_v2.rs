@@ -2,7 +2,7 @@ use fleet::ThingName;
 use http::Method;
 use serde::Serialize;
 
-use super::principal_type::{EXCLUSIVE, wants_exclusive};
+use super::principal_type;
 
 use crate::answer::Answer;
 use crate::api_error::ApiError;
@@ -40,22 +40,26 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let thing: ThingName = call.path("thingName")?;
     let asked = call.page(thing.as_str())?;
     rooms.fleet.thing(&thing)?;
-    if !wants_exclusive(call)? {
-        return Answer::json(&Output {
-            thing_principal_objects: Vec::new(),
-            next_token: None,
-        });
-    }
+    let wanted = principal_type::asked(call)?;
     let page = rooms
         .fleet
         .principals(&thing, asked.after.as_deref(), asked.limit)?;
     let arns = call.arns(rooms);
-    let items = page.items.iter().map(|id| Item {
-        principal: arns.certificate(id),
-        thing_principal_type: EXCLUSIVE,
-    });
+    let mut items = Vec::with_capacity(page.items.len());
+    for id in &page.items {
+        // Detached since it was listed.
+        let Some(bound) = rooms.fleet.binding_of(id)? else {
+            continue;
+        };
+        if wanted.is_none_or(|wanted| wanted == bound.attachment) {
+            items.push(Item {
+                principal: arns.certificate(id),
+                thing_principal_type: principal_type::named(bound.attachment),
+            });
+        }
+    }
     Answer::json(&Output {
-        thing_principal_objects: items.collect(),
+        thing_principal_objects: items,
         next_token: asked.token(page.next),
     })
 }

@@ -88,6 +88,7 @@ mod membership;
 mod muster;
 mod namespace;
 mod ota_update;
+mod principal_policies;
 mod principal_type;
 mod provisioning_template;
 mod register_ca_certificate;
@@ -190,6 +191,10 @@ static AWS: &[Operation] = &[
     get_policy_version::OPERATION,
     list_policy_versions::OPERATION,
     list_targets_for_policy::OPERATION,
+    principal_policies::ATTACH,
+    principal_policies::DETACH,
+    principal_policies::LIST,
+    principal_policies::PRINCIPALS,
     set_default_policy_version::OPERATION,
     test_authorization::OPERATION,
     associate_targets_with_job::OPERATION,

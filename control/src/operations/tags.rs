@@ -1,7 +1,8 @@
-//! Tags: TagResource, UntagResource, ListTagsForResource, of jobs and job templates.
+//! Tags: TagResource, UntagResource, ListTagsForResource, of jobs, job templates and policies.
 
 use http::Method;
-use ota::server::{Tag, Tagged};
+use ota::server::{MAX_TAGS, Tag, Tagged, read_tags};
+use policy::PolicyName;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
@@ -60,13 +61,24 @@ struct Listed {
     tags: Vec<Tag>,
 }
 
+/// What can have tags.
+enum Of {
+    Work(Tagged),
+    Policy(PolicyName),
+}
+
 /// What an ARN names, if it can have tags.
-fn read(rooms: &Rooms, call: &Call, arn: &str) -> Result<Tagged, ApiError> {
+fn read(rooms: &Rooms, call: &Call, arn: &str) -> Result<Of, ApiError> {
     match call.arns(rooms).read(arn)? {
-        ("job", id) => Ok(Tagged::Job(id.parse()?)),
-        ("jobtemplate", id) => Ok(Tagged::JobTemplate(id.parse()?)),
+        ("job", id) => Ok(Of::Work(Tagged::Job(id.parse()?))),
+        ("jobtemplate", id) => Ok(Of::Work(Tagged::JobTemplate(id.parse()?))),
+        ("policy", name) => {
+            Ok(Of::Policy(name.parse::<PolicyName>().map_err(|error| {
+                ApiError::invalid(format!("resourceArn: {error}"))
+            })?))
+        }
         (kind, _) => Err(ApiError::invalid(format!(
-            "resourceArn: jobs and job templates have tags, {kind} has none"
+            "resourceArn: jobs, job templates and policies have tags, {kind} has none"
         ))),
     }
 }
@@ -74,20 +86,46 @@ fn read(rooms: &Rooms, call: &Call, arn: &str) -> Result<Tagged, ApiError> {
 fn tag(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: ToTag = call.body()?;
     let of = read(rooms, call, &body.resource_arn)?;
-    rooms.ota.tag(&of, &body.tags, call.now)?;
+    match of {
+        Of::Work(of) => rooms.ota.tag(&of, &body.tags, call.now)?,
+        Of::Policy(name) => {
+            let fresh = read_tags(&body.tags)?;
+            rooms.fleet.change_policy_tags(&name, |tags| {
+                tags.extend(fresh.clone());
+                match tags.len() {
+                    0..=MAX_TAGS => Ok(()),
+                    _ => Err(ApiError::invalid(format!(
+                        "tags: at most {MAX_TAGS} are possible"
+                    ))),
+                }
+            })?;
+        }
+    }
     Answer::empty_object()
 }
 
 fn untag(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: ToUntag = call.body()?;
     let of = read(rooms, call, &body.resource_arn)?;
-    rooms.ota.untag(&of, &body.tag_keys, call.now)?;
+    match of {
+        Of::Work(of) => rooms.ota.untag(&of, &body.tag_keys, call.now)?,
+        Of::Policy(name) => rooms.fleet.change_policy_tags(&name, |tags| {
+            tags.retain(|key, _| !body.tag_keys.contains(key));
+            Ok::<(), ApiError>(())
+        })?,
+    }
     Answer::empty_object()
 }
 
 fn list(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let arn: Option<String> = call.query("resourceArn")?;
     let arn = arn.ok_or_else(|| ApiError::invalid("resourceArn is missing"))?;
-    let tags = rooms.ota.tags(&read(rooms, call, &arn)?)?;
+    let tags = match read(rooms, call, &arn)? {
+        Of::Work(of) => rooms.ota.tags(&of)?,
+        Of::Policy(name) => {
+            let tags = rooms.fleet.policy(&name)?.tags.into_iter();
+            tags.map(|(key, value)| Tag { key, value }).collect()
+        }
+    };
     Answer::json(&Listed { tags })
 }

@@ -42,7 +42,8 @@ struct Body {
 #[derive(Deserialize, Serialize, Clone)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct AuthInfo {
-    action_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    action_type: Option<String>,
     resources: Vec<String>,
 }
 
@@ -69,7 +70,7 @@ struct Denied {
     explicit_deny: Policies,
 }
 
-#[derive(Serialize, Default)]
+#[derive(Serialize)]
 struct Policies {
     policies: Vec<Item>,
 }
@@ -129,12 +130,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         _ => Context::of(&client_id, None, None),
     };
     let grant = Grant::new(rooms.fleet.realm().clone(), policies.into(), context);
-    let listed = |explanation: &[Explanation], effect| {
-        let statements = explanation.iter().flat_map(|e| &e.statements);
-        let names: BTreeSet<&PolicyName> = statements
-            .filter(|statement| statement.effect == effect)
-            .map(|statement| &statement.policy)
-            .collect();
+    let list = |names: BTreeSet<&PolicyName>| {
         let item = |name: &PolicyName| Item {
             policy_name: name.to_string(),
             policy_arn: arns.policy(name),
@@ -143,22 +139,47 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             policies: names.into_iter().map(item).collect(),
         }
     };
+    let listed = |explanation: &[Explanation], effect| {
+        let statements = explanation.iter().flat_map(|e| &e.statements);
+        let names: BTreeSet<&PolicyName> = statements
+            .filter(|statement| statement.effect == effect)
+            .map(|statement| &statement.policy)
+            .collect();
+        list(names)
+    };
+    // Those without a statement that speaks of the action on one of the resources.
+    let silent = |explanation: &[Explanation]| {
+        let without = explanation.iter().flat_map(|explanation| {
+            let speaks =
+                |name: &PolicyName| explanation.statements.iter().any(|s| s.policy == *name);
+            let names = explanation.policies.iter();
+            names.filter(move |name| !speaks(*name))
+        });
+        list(without.collect())
+    };
     let mut auth_results = Vec::with_capacity(body.auth_infos.len());
     for info in body.auth_infos {
-        let (action, kind) = match info.action_type.as_str() {
-            "CONNECT" => (Action::Connect, "client"),
-            "PUBLISH" => (Action::Publish, "topic"),
-            "RECEIVE" => (Action::Receive, "topic"),
-            "SUBSCRIBE" => (Action::Subscribe, "topicfilter"),
-            _ => {
-                return Err(ApiError::invalid(
-                    "actionType: CONNECT, PUBLISH, RECEIVE or SUBSCRIBE",
-                ));
-            }
-        };
         let mut explanations = Vec::with_capacity(info.resources.len());
         for resource in &info.resources {
             let (found, name) = arns.read(resource)?;
+            let (action, kind) = match (info.action_type.as_deref(), found) {
+                (Some("CONNECT"), _) | (None, "client") => (Action::Connect, "client"),
+                (Some("PUBLISH"), _) => (Action::Publish, "topic"),
+                (Some("RECEIVE"), _) => (Action::Receive, "topic"),
+                (Some("SUBSCRIBE"), _) | (None, "topicfilter") => {
+                    (Action::Subscribe, "topicfilter")
+                }
+                (Some(_), _) => {
+                    return Err(ApiError::invalid(
+                        "actionType: CONNECT, PUBLISH, RECEIVE or SUBSCRIBE",
+                    ));
+                }
+                (None, _) => {
+                    return Err(ApiError::invalid(format!(
+                        "actionType: of {found}/NAME, say PUBLISH or RECEIVE"
+                    )));
+                }
+            };
             if found != kind {
                 return Err(ApiError::invalid(format!(
                     "{action} acts on {kind}/NAME, not on {found}"
@@ -182,7 +203,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             auth_info: info,
             allowed: listed(&explanations, Effect::Allow),
             denied: Denied {
-                implicit_deny: Policies::default(),
+                implicit_deny: silent(&explanations),
                 explicit_deny: listed(&explanations, Effect::Deny),
             },
             auth_decision,

@@ -41,6 +41,7 @@ fn package(key: &ReleaseKey, image: &[u8]) -> Vec<u8> {
         version: "2.0".parse().unwrap(),
         hardware: BTreeSet::from(["board-1".parse().unwrap()]),
         requires: None,
+        components: Default::default(),
         size: facts.size,
         sha256: facts.sha256,
         chunks: facts.chunks,

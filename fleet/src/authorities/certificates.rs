@@ -2,8 +2,8 @@
 
 use super::AuthorityRecord;
 use crate::{
-    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, GroupName, Kind, Origin,
-    Page, Target, ThingName,
+    Attachment, CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, GroupName,
+    Kind, Origin, Page, Target, ThingName,
     attachments::{put_attachment, put_binding, require_policy},
     groups::put_memberships,
     issued::RevokedRow,
@@ -95,7 +95,7 @@ impl Fleet {
                 created: now,
             };
             things::put_thing(t, None, &made)?;
-            put_binding(t, thing, (&record.id, &record.pem))?;
+            put_binding(t, thing, Attachment::Exclusive, (&record.id, &record.pem))?;
             let target = Target::Certificate(record.id);
             for policy in policies {
                 require_policy(t, policy)?;

@@ -21,6 +21,8 @@ pub(crate) struct Card {
     pub(super) not_after: SystemTime,
     pub(super) certificate: Arc<CertificateValues>,
     pub(super) thing: Option<ThingName>,
+    /// Whether the thing counts only under its own name as client id.
+    pub(super) by_name: bool,
     pub(super) facts: Option<Arc<ThingFacts>>,
     pub(super) health: Health,
     /// Policies of the certificate itself.
@@ -45,8 +47,10 @@ impl Card {
             Some(known) => known,
             None => Arc::new(certificate_values(id, &record)?),
         };
-        let thing = table.get_as::<ThingName>(&keys::bound(id))?;
-        let thing = thing.map(|row| row.value);
+        let bound = table.get_as::<Binding>(&keys::bound(id))?;
+        let bound = bound.map(|row| row.value);
+        let by_name = matches!(&bound, Some(bound) if bound.attachment == Attachment::NonExclusive);
+        let thing = bound.map(|bound| bound.thing);
         let (facts, health, groups) = match &thing {
             Some(name) => (
                 facts(table, name)?,
@@ -67,6 +71,7 @@ impl Card {
             attached: names(table, &keys::attached(&Target::Certificate(*id)))?,
             groups,
             thing,
+            by_name,
         }))
     }
 }
@@ -101,6 +106,7 @@ pub(super) struct PackedCard {
     key_kind: Option<Box<str>>,
     enrolled_by: Option<Box<str>>,
     thing: ThingName,
+    by_name: bool,
     type_name: Option<Box<str>>,
     attributes: Vec<(Box<str>, Box<str>)>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -139,6 +145,7 @@ impl PackedCard {
             key_kind: text(&values.key_kind),
             enrolled_by: text(&values.enrolled_by),
             thing: card.thing.clone()?,
+            by_name: card.by_name,
             type_name: text(&facts.type_name),
             attributes: attributes.collect(),
             health: card.health.clone(),
@@ -184,6 +191,7 @@ impl PackedCard {
             not_after: self.not_after,
             certificate: Arc::new(certificate),
             thing: Some(self.thing),
+            by_name: self.by_name,
             facts: Some(Arc::new(facts)),
             health: self.health,
             attached: self.attached,

@@ -37,6 +37,8 @@ pub(crate) struct Profile {
     /// The groups, and those above them.
     pub(super) groups: Arc<[GroupName]>,
     pub(super) policies: Arc<[NamedPolicy]>,
+    /// Which of the policies are attached to groups alone.
+    pub(super) of_groups: Arc<[PolicyName]>,
 }
 
 impl Profile {
@@ -97,7 +99,9 @@ impl Reader {
                 policies.push(NamedPolicy { name, policy });
             }
         }
+        let of_groups = names.iter().filter(|name| !key.attached.contains(name));
         Ok(Profile {
+            of_groups: of_groups.cloned().collect(),
             names,
             groups: groups.into(),
             policies: policies.into(),

@@ -8,8 +8,8 @@ use super::{
     touched::Parts,
 };
 use crate::{
-    CertificateRecord, CertificateStatus, Health, Origin, Standing, StandingNow, Target, Thing,
-    ThingName, keys, provisioning::Claim,
+    Attachment, Binding, CertificateRecord, CertificateStatus, Health, Origin, Standing,
+    StandingNow, Target, Thing, ThingName, keys, provisioning::Claim,
 };
 use ca::{CertificateId, KeyKind};
 use policy::{CertificateValues, Field, Holder, NamedPolicy, PolicyName, Posture, ThingFacts};
@@ -29,6 +29,8 @@ pub(crate) struct Known {
     not_after: SystemTime,
     certificate: Arc<CertificateValues>,
     thing: Option<ThingName>,
+    /// Whether the thing counts only under its own name.
+    by_name: bool,
     facts: Option<Arc<ThingFacts>>,
     /// What a claim may do, as a policy that is attached nowhere.
     claim: Option<NamedPolicy>,
@@ -195,6 +197,7 @@ impl Live {
             claim,
             posture,
             key: self.profile(key, reader)?.0,
+            by_name: card.by_name,
             thing: card.thing,
         }))
     }
@@ -278,6 +281,7 @@ impl Live {
             certificate: Arc::clone(&known.certificate),
             groups: Arc::clone(&profile.groups),
             policies,
+            by_name: known.by_name.then(|| Arc::clone(&profile.of_groups)),
             not_before: known.not_before,
             not_after,
         })
@@ -308,6 +312,7 @@ fn is_same(one: &StandingNow, other: &StandingNow) -> bool {
         && Arc::ptr_eq(&one.certificate, &other.certificate)
         && one.groups == other.groups
         && same_policies(&one.policies, &other.policies)
+        && one.by_name == other.by_name
         && one.posture == other.posture
         && Arc::ptr_eq(&one.networks, &other.networks)
 }

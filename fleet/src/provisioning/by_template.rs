@@ -154,9 +154,7 @@ impl Fleet {
         let record: CertificateRecord = t
             .get(&keys::certificate(id))?
             .ok_or_else(|| FleetError::not_found(crate::Kind::Certificate, id))?;
-        if record.status == CertificateStatus::Revoked
-            || t.get::<ThingName>(&keys::bound(id))?.is_some()
-        {
+        if record.status == CertificateStatus::Revoked || t.exists(&keys::bound(id))? {
             return Ok(Err(conflict(format!(
                 "certificate {id} was revoked or belongs to a thing already"
             ))));

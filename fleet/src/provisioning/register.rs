@@ -143,9 +143,7 @@ impl Fleet {
         let Some(record) = t.get::<CertificateRecord>(&keys::certificate(&id))? else {
             return Ok(Err(bad_token()));
         };
-        if record.status == CertificateStatus::Revoked
-            || t.get::<ThingName>(&keys::bound(&id))?.is_some()
-        {
+        if record.status == CertificateStatus::Revoked || t.exists(&keys::bound(&id))? {
             return Ok(Err(conflict(format!(
                 "certificate {id} was revoked or belongs to a thing already"
             ))));
@@ -181,7 +179,7 @@ impl Fleet {
         if record.is_none_or(|record| record.status != CertificateStatus::Active) {
             return Ok(Err(refused("the claim certificate is not active")));
         }
-        if t.get::<ThingName>(&keys::bound(id))?.is_some() {
+        if t.exists(&keys::bound(id))? {
             return Ok(Err(refused("a device's own certificate is no claim")));
         }
         let Some(claim) = t.get::<Claim>(&keys::claim(id))? else {

@@ -3,8 +3,8 @@
 
 use super::Rejection;
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, PolicyLimits, PolicyRecord,
-    Target, Thing, ThingName, ThingTypeName,
+    Attachment, CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, PolicyLimits,
+    PolicyRecord, Target, Thing, ThingName, ThingTypeName,
     attachments::{put_attachment, put_binding, require_policy},
     events::leave_group,
     groups::put_memberships,
@@ -102,7 +102,7 @@ impl Fleet {
             },
         };
         put_memberships(t, &names.thing, &groups)?;
-        put_binding(t, &names.thing, (id, pem))?;
+        put_binding(t, &names.thing, Attachment::Exclusive, (id, pem))?;
         let target = Target::Certificate(*id);
         for policy in &names.policies {
             let name = match policy {

@@ -8,6 +8,7 @@
     clippy::panic
 )]
 
+mod attachments;
 mod enrolment;
 mod house;
 mod revocation;

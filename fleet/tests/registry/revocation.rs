@@ -78,7 +78,10 @@ fn a_live_standing_feels_every_change_before_the_operation_returns() {
 
     house.fleet.detach_principal(&thing("lamp-1"), &id).unwrap();
     assert_eq!(felt("detach from thing").thing, None);
-    house.fleet.attach_principal(&thing("lamp-1"), &id).unwrap();
+    house
+        .fleet
+        .attach_principal(&thing("lamp-1"), &id, None)
+        .unwrap();
     assert!(felt("attach to thing").thing.is_some());
 
     house

@@ -60,7 +60,7 @@ fn one_certificate_belongs_to_one_thing() {
         .unwrap();
     let error = house
         .fleet
-        .attach_principal(&thing("lamp-2"), &id)
+        .attach_principal(&thing("lamp-2"), &id, None)
         .unwrap_err()
         .to_string();
     assert!(error.contains("belongs to thing lamp-1"), "{error}");

@@ -174,9 +174,13 @@ pub(crate) struct FirmwareSign {
     /// Security counter: a device never goes below the one it has confirmed
     #[arg(long, value_name = "C", default_value_t = 0)]
     pub(crate) counter: u64,
-    /// Least version that may be updated to this one
-    #[arg(long, value_name = "V")]
-    pub(crate) requires: Option<String>,
+    /// Least version that may be updated to this one; with NAME=, least version of another firmware that the device must
+    /// have beside it (`muster-agent --component`); may be repeated
+    #[arg(long, value_name = "[NAME=]V")]
+    pub(crate) requires: Vec<String>,
+    /// For people: what is new, or to be known
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) notes: Option<String>,
     /// Last day it may be installed, YYYY-MM-DD or RFC 3339 [default: in 90 days]
     #[arg(long, value_name = "D")]
     pub(crate) expires: Option<String>,
@@ -266,7 +270,7 @@ pub(crate) struct RolloutStart {
     #[arg(long, value_name = "TIME")]
     pub(crate) start: Option<String>,
     /// When devices may begin, on the clock of each one's attribute `timezone`: '0 2 * * 1-5/3h' is three hours from
-    /// 02:00 on workdays
+    /// 02:00 on workdays. A download that is not done by its end goes on in the next window; an installation runs on
     #[arg(long, value_name = "CRON/DURATION")]
     pub(crate) window: Option<String>,
     /// The time zone of the window for devices that name none [default: UTC]

@@ -5,8 +5,8 @@ use super::{firmware_token::Place, output};
 use crate::cli::{FirmwareRoot, FirmwareSign, Global};
 use anyhow::{Context as _, bail};
 use ota::{
-    DeltaSource, ImageFacts, Manifest, PublicKey, ReleaseKey, Root, RootSpec, co_sign,
-    delta::MAX_DELTA_IMAGE_BYTES, manifest::DEFAULT_VALIDITY_SECONDS,
+    Components, DeltaSource, FirmwareVersion, ImageFacts, Manifest, PublicKey, ReleaseKey, Root,
+    RootSpec, co_sign, delta::MAX_DELTA_IMAGE_BYTES, manifest::DEFAULT_VALIDITY_SECONDS,
 };
 use serde_json::json;
 use std::{
@@ -185,6 +185,7 @@ pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> 
     for id in &flags.hardware {
         hardware.insert(id.parse().with_context(|| format!("--hardware {id:?}"))?);
     }
+    let (requires, components) = required(&flags.requires)?;
     let expires = match &flags.expires {
         Some(text) => day("--expires", text)?,
         None => SystemTime::now() + Duration::from_secs(DEFAULT_VALIDITY_SECONDS),
@@ -213,21 +214,14 @@ pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> 
             .parse()
             .with_context(|| format!("--version {:?}", flags.firmware_version))?,
         hardware,
-        requires: flags
-            .requires
-            .as_deref()
-            .map(|version| {
-                version
-                    .parse()
-                    .with_context(|| format!("--requires {version:?}"))
-            })
-            .transpose()?,
+        requires,
+        components,
         size: facts.size,
         sha256: facts.sha256,
         chunks: facts.chunks,
         counter: flags.counter,
         expires,
-        notes: None,
+        notes: flags.notes.clone(),
         deltas,
     };
     let signed = manifest.sign(&keys)?;
@@ -282,6 +276,27 @@ pub(super) fn sign(global: &Global, flags: &FirmwareSign) -> anyhow::Result<()> 
 }
 
 /// Makes the delta that `VERSION=IMAGE` asks for, in a file that goes away by itself.
+/// What `--requires` asks of the firmware itself, and of others.
+fn required(flags: &[String]) -> anyhow::Result<(Option<FirmwareVersion>, Components)> {
+    let (mut own, mut others) = (None, Components::new());
+    for text in flags {
+        let flag = || format!("--requires {text:?}");
+        let twice = match text.split_once('=') {
+            Some((name, version)) => {
+                let name = name.parse().with_context(flag)?;
+                others
+                    .insert(name, version.parse().with_context(flag)?)
+                    .is_some()
+            }
+            None => own.replace(text.parse().with_context(flag)?).is_some(),
+        };
+        if twice {
+            bail!("{}: what it speaks of stands there twice", flag());
+        }
+    }
+    Ok((own, others))
+}
+
 fn delta(text: &str, image: &Path, new: &ImageFacts) -> anyhow::Result<(DeltaSource, File)> {
     let flag = || format!("--delta-from {text:?}");
     let (version, old) = text

@@ -27,6 +27,10 @@ pub struct InstallDocument {
     /// Whether this goes back to an earlier version.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rollback: bool,
+    /// When the device's window closes (seconds since 1970, by the server's clock); from then on it is not to begin
+    /// the installing. `None` where there is no window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
 }
 
 impl InstallDocument {
@@ -46,6 +50,7 @@ impl InstallDocument {
             version,
             rollout,
             rollback,
+            until: None,
         }
     }
 
@@ -70,12 +75,15 @@ impl InstallDocument {
             return Ok(None);
         }
         let read = Self::deserialize(document).map_err(|error| malformed(error.to_string()))?;
-        let fresh = Self::new(
-            read.name.clone(),
-            read.version.clone(),
-            read.rollout.clone(),
-            read.rollback,
-        );
+        let fresh = Self {
+            until: read.until,
+            ..Self::new(
+                read.name.clone(),
+                read.version.clone(),
+                read.rollout.clone(),
+                read.rollback,
+            )
+        };
         if read != fresh {
             return Err(malformed(
                 "`manifest` or `image` is not the path of what it names".into(),
@@ -112,6 +120,11 @@ mod tests {
             InstallDocument::read(&json!({"operation": "reboot"})).unwrap(),
             None
         );
+        let mut windowed = value.clone();
+        windowed["until"] = json!(1_700_000_000);
+        let read = InstallDocument::read(&windowed).unwrap().unwrap();
+        assert_eq!(read.until, Some(1_700_000_000));
+        assert_eq!(serde_json::to_value(&read).unwrap(), windowed);
         let mut elsewhere = value.clone();
         elsewhere["image"] = json!("/../secrets");
         assert!(

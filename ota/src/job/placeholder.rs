@@ -2,8 +2,6 @@
 //! `${aws:iot:s3-presigned-url-v2:URL}` stand for where the device gets a file, `${aws:iot:parameter:NAME}` for a
 //! parameter of the job. Files are the server's firmware: the bucket `firmware`, the key `NAME/VERSION`.
 
-use serde_json::Value;
-
 use crate::{Error, FirmwareName, FirmwareVersion};
 
 const OPEN: &str = "${aws:iot:";
@@ -66,26 +64,58 @@ fn key(url: &str) -> Option<&str> {
     rest.strip_prefix(BUCKET)?.strip_prefix('/')
 }
 
-/// Puts what `by` says in the place of each placeholder in the texts of `document`; where it says nothing
-/// the placeholder stays.
+/// The JSON text `document` with what `by` says in the place of each placeholder in its texts (not in the names of its
+/// fields); where it says nothing the placeholder stays. All else is as it was, to the byte.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a placeholder that means nothing here, and those of `by`.
+/// [`Error::Invalid`] for a placeholder that means nothing here, and those of `by`; [`Error::Malformed`] where a text cannot
+/// be read as JSON.
 pub fn fill(
-    document: &mut Value,
+    document: &str,
     by: &mut impl FnMut(&Placeholder) -> Result<Option<String>, Error>,
-) -> Result<(), Error> {
-    match document {
-        Value::String(text) => {
-            if text.contains(OPEN) {
-                *text = filled(text, by)?;
-            }
-            Ok(())
+) -> Result<String, Error> {
+    let mut out = String::with_capacity(document.len());
+    let mut left = document;
+    while let Some(start) = left.find('"') {
+        let (before, from) = left.split_at(start);
+        let (literal, after) = from.split_at(literal(from));
+        out.push_str(before);
+        left = after;
+        let is_name = after
+            .trim_start_matches([' ', '\t', '\n', '\r'])
+            .starts_with(':');
+        if is_name {
+            out.push_str(literal);
+            continue;
         }
-        Value::Array(items) => items.iter_mut().try_for_each(|item| fill(item, by)),
-        Value::Object(fields) => fields.values_mut().try_for_each(|field| fill(field, by)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+        let malformed = |error: serde_json::Error| Error::Malformed {
+            what: "job document",
+            why: error.to_string(),
+        };
+        let text: String = serde_json::from_str(literal).map_err(malformed)?;
+        if text.contains(OPEN) {
+            let filled = serde_json::to_string(&filled(&text, by)?).map_err(malformed)?;
+            out.push_str(&filled);
+        } else {
+            out.push_str(literal);
+        }
     }
+    out.push_str(left);
+    Ok(out)
+}
+
+/// How many bytes a text of JSON has with which `from` begins, its quotes included.
+fn literal(from: &str) -> usize {
+    let mut escaped = true;
+    for (at, byte) in from.bytes().enumerate() {
+        match byte {
+            // The first is the one it begins with.
+            b'"' if !escaped => return at + 1,
+            b'\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    from.len()
 }
 
 fn filled(
@@ -138,9 +168,9 @@ mod tests {
             "s3://firmware/lamp/1.0",
         ] {
             for kind in ["s3-presigned-url", "s3-presigned-url-v2"] {
-                let mut document = json!({"files": [format!("a ${{aws:iot:{kind}:{url}}} b")]});
-                fill(&mut document, &mut told).unwrap();
-                assert_eq!(document, json!({"files": ["a /lamp/1.0 b"]}), "{url}");
+                let document = json!({"files": [format!("a ${{aws:iot:{kind}:{url}}} b")]});
+                let document = fill(&document.to_string(), &mut told).unwrap();
+                assert_eq!(document, r#"{"files":["a /lamp/1.0 b"]}"#, "{url}");
             }
         }
     }
@@ -163,34 +193,46 @@ mod tests {
             ("s3-presigned-url:s3://firmware/lamp/../x", "is not valid"),
             ("code-sign-signature:s3://a/b", "is not known here"),
         ] {
-            let mut document = json!(format!("${{aws:iot:{inside}}}"));
-            let words = fill(&mut document, &mut told).unwrap_err().to_string();
+            let document = json!(format!("${{aws:iot:{inside}}}")).to_string();
+            let words = fill(&document, &mut told).unwrap_err().to_string();
             assert!(words.contains(why), "{words}");
         }
-        let open = fill(&mut json!("${aws:iot:parameter:x"), &mut told);
+        let open = fill(r#""${aws:iot:parameter:x""#, &mut told);
         assert!(open.unwrap_err().to_string().contains("has no end"));
+    }
+
+    #[test]
+    fn all_else_stays_to_the_byte() {
+        let (given, expected) = (
+            r#" {"z" : 1.10, "${aws:iot:parameter:p}" :"\u0024{aws:iot:parameter:\"}", "b":["\\","\\\"",12345678901234567890123, 1e2,"${aws:iot:parameter:p}"] , "z":"\u00e9" }"#,
+            r#" {"z" : 1.10, "${aws:iot:parameter:p}" :"<\">", "b":["\\","\\\"",12345678901234567890123, 1e2,"<p>"] , "z":"\u00e9" }"#,
+        );
+        assert_eq!(fill(given, &mut told).unwrap(), expected);
     }
 
     proptest! {
         #[test]
         fn text_without_placeholders_stays(text in "\\PC*") {
             prop_assume!(!text.contains(OPEN));
-            let mut document = json!([text.clone(), {"k": text}]);
-            let before = document.clone();
-            fill(&mut document, &mut told).unwrap();
-            prop_assert_eq!(document, before);
+            let document = serde_json::to_string_pretty(&json!([text.clone(), {text.clone(): "k"}, {"k": text}])).unwrap();
+            prop_assert_eq!(fill(&document, &mut told).unwrap(), document);
         }
 
         #[test]
         fn nothing_makes_trouble(text in "(\\$\\{aws:iot:|parameter:|s3-presigned-url:|none|s3://firmware/a/1|\\}|\\PC){0,12}") {
-            let _ = fill(&mut json!(text), &mut told);
+            let _ = fill(&text, &mut told);
+            if let Ok(filled) = fill(&json!(text).to_string(), &mut told) {
+                let filled: Result<serde_json::Value, _> = serde_json::from_str(&filled);
+                prop_assert!(filled.is_ok_and(|filled| filled.is_string()));
+            }
         }
 
         #[test]
         fn what_stands_between_is_kept(before in "[a-z ]*", after in "[a-z ]*") {
-            let mut document = json!(format!("{before}${{aws:iot:parameter:p}}{after}${{aws:iot:parameter:none}}"));
-            fill(&mut document, &mut told).unwrap();
-            prop_assert_eq!(document, json!(format!("{before}<p>{after}${{aws:iot:parameter:none}}")));
+            let document = format!("{before}${{aws:iot:parameter:p}}{after}${{aws:iot:parameter:none}}");
+            let filled = fill(&json!(document).to_string(), &mut told).unwrap();
+            let expected = format!("{before}<p>{after}${{aws:iot:parameter:none}}");
+            prop_assert_eq!(filled, json!(expected).to_string());
         }
     }
 }

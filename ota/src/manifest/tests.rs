@@ -19,6 +19,7 @@ pub(crate) fn manifest_of(image: &[u8]) -> Manifest {
         version: "2.0".parse().unwrap(),
         hardware: BTreeSet::from(["board-1".parse().unwrap()]),
         requires: None,
+        components: Default::default(),
         size: facts.size,
         sha256: facts.sha256,
         chunks: facts.chunks,
@@ -199,27 +200,65 @@ fn what_does_not_fit_the_device_says_why() {
     let mut manifest = manifest_of(b"image");
     let board = |s: &str| s.parse::<HardwareId>().unwrap();
     let version = |s: &str| s.parse::<FirmwareVersion>().unwrap();
-    assert!(manifest.fits(&board("board-1"), 3, None).is_ok());
+    let has = |all: &[(&str, &str)]| -> Components {
+        let each = |(name, v): &(&str, &str)| (name.parse().unwrap(), version(v));
+        all.iter().map(each).collect()
+    };
+    let none = Components::new();
+    assert!(manifest.fits(&board("board-1"), 3, &none).is_ok());
     let words = |r: Result<(), Error>| r.unwrap_err().to_string();
     assert!(
-        words(manifest.fits(&board("board-2"), 3, None))
+        words(manifest.fits(&board("board-2"), 3, &none))
             .contains("made for hardware board-1; this is board-2")
     );
     assert!(
-        words(manifest.fits(&board("board-1"), 4, None))
+        words(manifest.fits(&board("board-1"), 4, &none))
             .contains("security counter 3 is lower than 4")
     );
     manifest.requires = Some(version("1.10"));
     assert!(
         manifest
-            .fits(&board("board-1"), 3, Some(&version("1.10")))
+            .fits(&board("board-1"), 3, &has(&[("lamp", "1.10")]))
             .is_ok()
     );
     assert!(
-        words(manifest.fits(&board("board-1"), 3, Some(&version("1.9"))))
+        words(manifest.fits(&board("board-1"), 3, &has(&[("lamp", "1.9")])))
             .contains("requires version 1.10 or newer; this device has 1.9")
     );
-    assert!(words(manifest.fits(&board("board-1"), 3, None)).contains("this device has none"));
+    // The version of another firmware is none of this one's.
+    for other in [&none, &has(&[("radio", "3.0")])] {
+        assert!(words(manifest.fits(&board("board-1"), 3, other)).contains("this device has none"));
+    }
+}
+
+#[test]
+fn other_components_are_required_each_by_its_name() {
+    let keys = team(1);
+    let mut manifest = manifest_of(b"image");
+    let board = "board-1".parse::<HardwareId>().unwrap();
+    let has = |version: &str| -> Components {
+        [("radio".parse().unwrap(), version.parse().unwrap())].into()
+    };
+    manifest.components = has("2.1");
+    let signed = manifest.sign(&keys).unwrap();
+    assert_eq!(
+        Manifest::verify(&signed, &root_of(&keys, 1), day(1)).unwrap(),
+        manifest
+    );
+    assert!(manifest.fits(&board, 3, &has("2.1")).is_ok());
+    let words = |has: &Components| manifest.fits(&board, 3, has).unwrap_err().to_string();
+    assert!(words(&has("2.0")).contains("requires radio 2.1 or newer; this device has 2.0"));
+    assert!(
+        words(&Components::new()).contains("requires radio 2.1 or newer; this device has none")
+    );
+    manifest.components = [(manifest.name.clone(), "1.0".parse().unwrap())].into();
+    let words = manifest.sign(&keys).unwrap_err().to_string();
+    assert!(words.contains("`requires`"), "{words}");
+    manifest.components = (0..=MAX_COMPONENTS)
+        .map(|n| (format!("part-{n}").parse().unwrap(), "1.0".parse().unwrap()))
+        .collect();
+    let words = manifest.sign(&keys).unwrap_err().to_string();
+    assert!(words.contains("17 other components"), "{words}");
 }
 
 proptest! {

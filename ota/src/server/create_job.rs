@@ -16,10 +16,13 @@ use crate::job::MAX_TIMEOUT_MINUTES;
 use crate::job::config::{
     AbortConfig, Ends, JobConfig, PresignedUrlConfig, RetryConfig, RolloutConfig, SchedulingConfig,
 };
-use crate::{Error, JobId, rollout};
+use crate::rollout::{self, MAX_THINGS};
+use crate::{Error, JobId};
 
-/// Most things one job is for.
-pub const MAX_JOB_THINGS: usize = 10_000;
+/// Things that a job tells at once; those of a larger one wait, and are told one after the other.
+const TOLD_AT_ONCE: usize = if cfg!(test) { 20 } else { 10_000 };
+/// Rows of one thing that are read in one go.
+pub(super) const MANY: usize = 10_000;
 /// Most targets a request may name (AWS IoT: 100).
 pub const MAX_TARGETS: usize = 100;
 /// `targetSelection` of a job that goes on.
@@ -106,7 +109,7 @@ fn check_namespace(namespace: &str) -> Result<(), Error> {
 
 impl CreateJob {
     /// The fields of a job, checked.
-    fn check(&self) -> Result<(String, Value, Option<u32>), Error> {
+    fn check(&self) -> Result<(String, Option<u32>), Error> {
         if let Some(field) = self.unsupported.keys().next() {
             return invalid(field, "this release does not support it");
         }
@@ -136,13 +139,13 @@ impl CreateJob {
                 "a job needs one, or a documentSource or jobTemplateArn",
             );
         };
-        let read = job_documents::read(document)?;
+        job_documents::check(document)?;
         job_documents::check_parameters(&self.document_parameters)?;
         if let Some(namespace) = &self.namespace_id {
             check_namespace(namespace)?;
         }
         let timeout = self.timeout_config.as_ref().map(TimeoutConfig::minutes);
-        Ok((document.clone(), read, timeout.transpose()?.flatten()))
+        Ok((document.clone(), timeout.transpose()?.flatten()))
     }
 
     fn config(&self) -> JobConfig {
@@ -157,7 +160,8 @@ impl CreateJob {
 }
 
 impl Ota {
-    /// Makes a job and queues it for its targets, all of it or nothing.
+    /// Makes a job and queues it for its targets, all of it or nothing. Where they are more than ten thousand things, these
+    /// are told afterwards, through restarts too.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the field, [`Error::NotFound`] for a target, [`Error::AlreadyExists`].
@@ -194,8 +198,8 @@ impl Ota {
             (None, None) => None,
         };
         let request = merged.as_ref().unwrap_or(request);
-        let (document, read, timeout_minutes) = request.check()?;
-        self.check_placeholders(read, Some(&request.document_parameters))?;
+        let (document, timeout_minutes) = request.check()?;
+        self.check_placeholders(&document, Some(&request.document_parameters))?;
         let config = request.config();
         config.check(seconds(at))?;
         let packages = request.destination_package_versions.clone();
@@ -204,8 +208,9 @@ impl Ota {
         let tags = tags::read(request.tags.as_deref().unwrap_or_default())?;
         let (start, _) = config.times()?;
         let continuous = request.target_selection.as_deref() == Some(CONTINUOUS);
-        let paced = continuous || !config.is_at_once();
         let things = self.resolve(&request.targets)?;
+        let gathers = things.len() > TOLD_AT_ONCE;
+        let paced = continuous || gathers || !config.is_at_once();
         let job = self.change(at, |changes| {
             if changes.job(id)?.is_some() {
                 return Err(Error::AlreadyExists {
@@ -239,6 +244,7 @@ impl Ota {
                 parameters: request.document_parameters.clone(),
                 template: request.job_template_arn.clone(),
                 ends: Ends::default(),
+                gathers,
                 waiting: 0,
                 notified: 0,
                 recent: Vec::new(),
@@ -248,7 +254,9 @@ impl Ota {
             // Before the notifications are written: they carry its document.
             changes.put_job(&job)?;
             changes.put_tags(&Tagged::Job(id.clone()), tags)?;
-            if paced {
+            if gathers {
+                changes.paces(id)?;
+            } else if paced {
                 changes.wait(&mut job, &things)?;
             } else {
                 for thing in &things {
@@ -301,10 +309,10 @@ impl Ota {
                 self.inner.fleet.thing(&name)?;
                 things.insert(name.to_string());
             }
-            if things.len() > MAX_JOB_THINGS {
+            if things.len() > MAX_THINGS {
                 return invalid(
                     "targets",
-                    format!("they are more than {MAX_JOB_THINGS} things; make several jobs"),
+                    format!("they are more than {MAX_THINGS} things; make several jobs"),
                 );
             }
         }
@@ -327,7 +335,7 @@ impl Ota {
                     .fleet
                     .members_below(&name, after.as_deref(), fleet::LIST_LIMIT_ITEMS)?;
             members.extend(page.items.iter().map(ToString::to_string));
-            if page.next.is_none() || members.len() > crate::rollout::MAX_THINGS {
+            if page.next.is_none() || members.len() > MAX_THINGS {
                 return Ok(members);
             }
             after = page.next;

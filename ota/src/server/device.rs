@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Message;
 use super::executions::{Changes, MAX_LISTED};
 use super::queue::Queue;
-use super::records::Execution;
+use super::records::{Execution, is_downloading};
 use crate::job::{
     DescribeRequest, ExecutionResponse, ExecutionStatus, GetPendingRequest, JobExecutionState,
     MAX_CLIENT_TOKEN_BYTES, MAX_TIMEOUT_MINUTES, Rejected, RejectedCode, StartNextRequest,
@@ -408,7 +408,13 @@ fn update(
         );
         return refuse_with(RejectedCode::VersionMismatch, message, &execution);
     }
-    open_now(&execution, changes.now.seconds)?;
+    // What began in its window is heard after it too, once it can no more be put off.
+    let said = request.status_details.as_ref();
+    let put_off = request.status == ExecutionStatus::InProgress
+        && said.is_none_or(|said| is_downloading(Some(said)));
+    if execution.started_at.is_none() || put_off {
+        open_now(&execution, changes.now.seconds)?;
+    }
     let by_device = matches!(
         request.status,
         ExecutionStatus::InProgress

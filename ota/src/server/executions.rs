@@ -6,16 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Message;
-use super::create_job::MAX_JOB_THINGS;
+use super::create_job::MANY;
 use super::health::ToTell;
 use super::job_events::{JobEvent, Tells};
 use super::pictures::News;
 use super::queue::Queue;
-use super::records::{Execution, Install, Job, JobRef, JobStatus, Newest, RolloutRow, Runs, key};
+use super::records::{
+    Execution, Firmware, Install, Job, JobRef, JobStatus, Newest, RolloutRow, Runs, key,
+};
 use super::transaction::Transaction;
 use crate::job::{ExecutionStatus, JobExecution, NotifyMessage, NotifyNextMessage, StatusDetails};
 use crate::rollout::{HELD, Offer, RolloutState};
-use crate::{Error, FirmwareName, JobId, RolloutId};
+use crate::{Error, FirmwareName, FirmwareVersion, JobId, RolloutId};
 
 /// Most executions listed for a thing, of each status.
 pub(super) const MAX_LISTED: usize = 100;
@@ -35,8 +37,8 @@ pub(super) struct Now {
 pub(super) struct Changes<'t> {
     pub(super) rows: Transaction<'t>,
     pub(super) now: Now,
-    /// For each list touched, its head before the first change.
-    touched: BTreeMap<Queue, Option<JobId>>,
+    /// For each list touched, its head before the first change: the job, and which try of it.
+    touched: BTreeMap<Queue, Option<(JobId, u64)>>,
     /// The lists of which more than the order changed.
     listed: BTreeSet<Queue>,
     /// The rollouts to look at again.
@@ -105,7 +107,12 @@ impl<'t> Changes<'t> {
 
     fn touch(&mut self, queue: Queue) -> Result<(), Error> {
         if !self.touched.contains_key(&queue) {
-            let head = self.pending(&queue, 1)?.pop().map(|(_, job)| job);
+            // One that has just come to be outside its window is what the thing was told last.
+            let head = match self.pending(&queue, 1)?.pop() {
+                Some((_, job)) => self.execution(&job, &queue.thing)?,
+                None => None,
+            };
+            let head = head.map(|head| (head.job, head.number));
             self.touched.insert(queue, head);
         }
         Ok(())
@@ -176,9 +183,7 @@ impl<'t> Changes<'t> {
                         job: job.id.clone(),
                     },
                 )?;
-                self.rows
-                    .get::<Runs>(&key::runs(thing, &install.name))?
-                    .and_then(|runs| runs.version)
+                self.goes_back_to(thing, &install.name)?
             }
             None => None,
         };
@@ -250,6 +255,24 @@ impl<'t> Changes<'t> {
         self.rows.put(key::execution(&job.id, thing), &execution)
     }
 
+    /// The version a thing has now and can be brought back to: what it was brought to, or says it runs since, where the
+    /// repository has that.
+    fn goes_back_to(
+        &mut self,
+        thing: &str,
+        name: &FirmwareName,
+    ) -> Result<Option<FirmwareVersion>, Error> {
+        let runs: Option<Runs> = self.rows.get(&key::runs(thing, name))?;
+        let Some(newest) = runs.and_then(Runs::newest) else {
+            return Ok(None);
+        };
+        if newest.reported {
+            let kept: Option<Firmware> = self.rows.get(&key::firmware(name, &newest.version))?;
+            return Ok(kept.map(|kept| kept.version));
+        }
+        Ok(Some(newest.version))
+    }
+
     /// A newer rollout takes a thing over: what an older one has queued for it is cancelled, and an older
     /// one that comes later is told which has gone before it.
     fn supersede(&mut self, install: &Install, thing: &str) -> Result<Option<RolloutId>, Error> {
@@ -300,7 +323,7 @@ impl<'t> Changes<'t> {
             thing: thing.to_owned(),
             namespace: None,
         };
-        for (_, id) in self.pending(&own, MAX_JOB_THINGS)? {
+        for (_, id) in self.pending(&own, MANY)? {
             let install = self.job(&id)?.and_then(|job| job.install);
             installs.extend(
                 install
@@ -311,7 +334,8 @@ impl<'t> Changes<'t> {
         Ok(installs)
     }
 
-    /// The window of a queued execution has closed: the thing is not told of it any more.
+    /// The window of an execution has closed: the thing is not told of it any more. One whose device was no further
+    /// than downloading waits for the next window like those that had not begun; what it fetched it has.
     pub(super) fn shut(&mut self, execution: &Execution) -> Result<(), Error> {
         self.touch(Queue::of(execution))?;
         self.listed.insert(Queue::of(execution));
@@ -319,9 +343,26 @@ impl<'t> Changes<'t> {
         if let Some(deadline) = execution.deadline() {
             self.rows.delete(key::due(deadline, execution));
         }
-        if let Some(install) = self.job(&execution.job)?.and_then(|job| job.install) {
-            self.rollouts.insert(install.rollout);
+        let install = self.job(&execution.job)?.and_then(|job| job.install);
+        if execution.status == ExecutionStatus::InProgress {
+            let shut = Execution {
+                status: ExecutionStatus::Queued,
+                job_deadline: None,
+                step_deadline: None,
+                version_number: execution.version_number + 1,
+                last_updated_at: self.now.seconds,
+                ..execution.clone()
+            };
+            self.rows
+                .put(key::execution(&shut.job, &shut.thing), &shut)?;
+            if let Some(install) = &install {
+                self.news.push(News::Execution {
+                    install: install.clone(),
+                    execution: Box::new(shut),
+                });
+            }
         }
+        self.rollouts.extend(install.map(|install| install.rollout));
         Ok(())
     }
 
@@ -409,8 +450,7 @@ impl<'t> Changes<'t> {
                 minutes.map(|minutes| self.now.seconds.saturating_add(u64::from(minutes) * 60));
             if let Some(install) = job.as_ref().and_then(|job| job.install.as_ref()) {
                 // Another install may have come between the queueing and now.
-                let runs: Option<Runs> = self.rows.get(&key::runs(&new.thing, &install.name))?;
-                new.before = runs.and_then(|runs| runs.version);
+                new.before = self.goes_back_to(&new.thing, &install.name)?;
             }
         }
         if let Some(deadline) = old.deadline() {
@@ -533,8 +573,7 @@ impl<'t> Changes<'t> {
             version_number: execution.version_number,
             execution_number: execution.number,
             approximate_seconds_before_timed_out: execution
-                .deadline()
-                .filter(|_| execution.status == ExecutionStatus::InProgress)
+                .times_out_at()
                 .map(|deadline| deadline.saturating_sub(self.now.seconds)),
         })
     }
@@ -564,7 +603,8 @@ impl<'t> Changes<'t> {
                 });
             }
             let head = self.head(&queue)?;
-            if head.as_ref().map(|head| &head.job) != old_head.as_ref() {
+            let next = head.as_ref().map(|head| (&head.job, head.number));
+            if next != old_head.as_ref().map(|(job, number)| (job, *number)) {
                 let execution = head.map(|head| self.shown(&head, true)).transpose()?;
                 let message = NotifyNextMessage {
                     execution,

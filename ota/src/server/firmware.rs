@@ -170,6 +170,7 @@ impl Ota {
             size: manifest.size,
             hardware: manifest.hardware.into_iter().collect(),
             requires: manifest.requires,
+            components: manifest.components,
             counter: manifest.counter,
             expires: seconds(manifest.expires),
             notes: manifest.notes,
@@ -228,6 +229,7 @@ impl Ota {
             known.sha256 == manifest.sha256
                 && known.counter == manifest.counter
                 && known.requires == manifest.requires
+                && known.components == manifest.components
                 && known.hardware.iter().eq(&manifest.hardware)
         };
         if known.is_none_or(|row| same(&row.value)) {

@@ -14,7 +14,7 @@ use super::jobs::invalid;
 use super::records::{Execution, Job, key};
 use super::{Ota, seconds};
 use crate::job::placeholder::{Placeholder, fill};
-use crate::job::{INSTALL_OPERATION, MAX_DOCUMENT_BYTES};
+use crate::job::{Document, INSTALL_OPERATION, MAX_DOCUMENT_BYTES};
 use crate::{Error, FirmwareName, FirmwareVersion, JobId};
 
 /// How long a device may fetch what its document names, where the job does not say (AWS IoT: 3600 s).
@@ -32,8 +32,8 @@ pub(super) struct Handed {
 }
 impl Stored for Handed {}
 
-/// A document as JSON, with what it may not be refused.
-pub(super) fn read(document: &str) -> Result<Value, Error> {
+/// Refuses what is no document, and what it may not say.
+pub(super) fn check(document: &str) -> Result<(), Error> {
     if document.len() > MAX_DOCUMENT_BYTES {
         return invalid(
             "document",
@@ -47,8 +47,15 @@ pub(super) fn read(document: &str) -> Result<Value, Error> {
         Ok(value) => value,
         Err(error) => return invalid("document", format!("it is not JSON: {error}")),
     };
-    no_installation(&value, "document")?;
-    Ok(value)
+    no_installation(&value, "document")
+}
+
+/// A document that was checked, or made of one.
+fn value(document: &str) -> Result<Value, Error> {
+    serde_json::from_str(document).map_err(|error| Error::Malformed {
+        what: "job document",
+        why: error.to_string(),
+    })
 }
 
 /// Whether a document makes a device install firmware.
@@ -96,20 +103,11 @@ impl Job {
         if self.parameters.is_empty() {
             return Ok(self.document.clone());
         }
-        let mut document = self.read()?;
-        fill(&mut document, &mut |placeholder| {
+        fill(&self.document, &mut |placeholder| {
             Ok(match placeholder {
                 Placeholder::Parameter(name) => self.parameters.get(name).cloned(),
                 Placeholder::File(..) => None,
             })
-        })?;
-        Ok(document.to_string())
-    }
-
-    fn read(&self) -> Result<Value, Error> {
-        serde_json::from_str(&self.document).map_err(|error| Error::Malformed {
-            what: "job document",
-            why: error.to_string(),
         })
     }
 }
@@ -126,10 +124,10 @@ impl Ota {
     /// install firmware.
     pub(super) fn check_placeholders(
         &self,
-        mut document: Value,
+        document: &str,
         parameters: Option<&BTreeMap<String, String>>,
     ) -> Result<(), Error> {
-        fill(&mut document, &mut |placeholder| match placeholder {
+        let filled = fill(document, &mut |placeholder| match placeholder {
             Placeholder::File(name, version) => self.firmware(name, version).map(|_| None),
             Placeholder::Parameter(name) => {
                 match (parameters, parameters.and_then(|all| all.get(name))) {
@@ -145,7 +143,7 @@ impl Ota {
             }
         })?;
         // As devices will read it: a parameter can say what the document must not.
-        no_installation(&document, "documentParameters")
+        no_installation(&value(&filled)?, "documentParameters")
     }
 
     /// Whether `thing` may fetch this firmware because a document it was given names it.
@@ -170,18 +168,17 @@ impl Ota {
 
 impl Changes<'_> {
     /// The document of an execution as its device gets it.
-    pub(super) fn document(&mut self, execution: &Execution) -> Result<Option<Value>, Error> {
+    pub(super) fn document(&mut self, execution: &Execution) -> Result<Option<Document>, Error> {
         let Some(job) = self.job(&execution.job)? else {
             return Ok(None);
         };
-        let mut document = job.read()?;
         let presigned = job.config.presigned_url_config.as_ref();
         let lives = presigned.and_then(|config| config.expires_in_sec);
         let handed = Handed {
             job: job.id.clone(),
             until: self.now.seconds + lives.unwrap_or(USUAL_SECONDS),
         };
-        fill(&mut document, &mut |placeholder| {
+        let mut document = fill(&job.document, &mut |placeholder| {
             Ok(match placeholder {
                 Placeholder::Parameter(name) => job.parameters.get(name).cloned(),
                 Placeholder::File(name, version) => {
@@ -191,10 +188,17 @@ impl Changes<'_> {
                 }
             })
         })?;
-        if job.install.is_none() && installs(&document) {
+        if job.install.is_none() && installs(&value(&document)?) {
             tracing::error!(job = %job.id, "not handed out: its document installs firmware, and no rollout made it");
             return Ok(None);
         }
-        Ok(Some(document))
+        if let (Some(until), Some(_)) = (execution.until, &job.install) {
+            let mut windowed = value(&document)?;
+            if let Some(fields) = windowed.as_object_mut() {
+                fields.insert("until".into(), until.into());
+            }
+            document = windowed.to_string();
+        }
+        Document::of(document).map(Some)
     }
 }

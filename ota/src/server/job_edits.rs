@@ -172,6 +172,13 @@ impl Ota {
                 })?;
             }
             changes.rows.delete(key::execution(id, thing));
+            if job.continuous {
+                // What is deleted is the record: the thing is not told once more.
+                let mark = JobRef { job: id.clone() };
+                changes
+                    .rows
+                    .put(format!("{}{thing}", key::had(id)), &mark)?;
+            }
             changes.tell_deleted(&execution);
             Ok(())
         })
@@ -215,7 +222,7 @@ impl Ota {
                 continue;
             };
             loop {
-                let prefixes = [key::executions(&id), key::waiting(&id)];
+                let prefixes = [key::executions(&id), key::waiting(&id), key::had(&id)];
                 let more = self.change(at, |changes| {
                     let executions = changes.rows.keys(&prefixes[0], DELETE_AT_ONCE)?;
                     for row in &executions {
@@ -226,11 +233,13 @@ impl Ota {
                         }
                         changes.rows.delete(row.clone());
                     }
-                    let waiting = changes.rows.keys(&prefixes[1], DELETE_AT_ONCE)?;
-                    waiting
-                        .iter()
-                        .for_each(|row| changes.rows.delete(row.clone()));
-                    Ok(!executions.is_empty() || !waiting.is_empty())
+                    let mut more = !executions.is_empty();
+                    for prefix in &prefixes[1..] {
+                        let rows = changes.rows.keys(prefix, DELETE_AT_ONCE)?;
+                        more |= !rows.is_empty();
+                        rows.into_iter().for_each(|row| changes.rows.delete(row));
+                    }
+                    Ok(more)
                 })?;
                 if !more {
                     break;

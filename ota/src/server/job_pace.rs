@@ -2,9 +2,11 @@
 //! their groups. Things that were not told yet wait in rows of their own; the room's thread takes them in
 //! turn, so that a crash at any point is made good by looking again.
 
-use std::collections::BTreeSet;
-use std::sync::PoisonError;
-use std::time::SystemTime;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use tracing::error;
 
 use super::executions::Changes;
 use super::jobs::invalid;
@@ -17,23 +19,39 @@ use crate::{Error, JobId};
 
 /// Things told in one go.
 const TELL_AT_ONCE: usize = 500;
-/// How often a continuous job looks at who is in its groups, in seconds.
+/// Things that begin to wait in one go.
+const WAIT_AT_ONCE: usize = if cfg!(test) { 7 } else { 5_000 };
+/// How often a continuous job looks at who is in its groups, in seconds; and after how many times as long as that takes.
 const LOOK_SECONDS: u64 = 5;
+const LOOK_REST: u32 = 20;
+/// How soon a job that could not go on is looked at again, in seconds.
+const RETRY_SECONDS: u64 = 30;
 /// Over so many seconds a rate is counted.
 const MINUTE: u64 = 60;
 
 impl Changes<'_> {
     /// Things that will be told when there is room.
-    pub(super) fn wait(&mut self, job: &mut Job, things: &BTreeSet<String>) -> Result<(), Error> {
+    pub(super) fn wait<'a>(
+        &mut self,
+        job: &mut Job,
+        things: impl IntoIterator<Item = &'a String>,
+    ) -> Result<(), Error> {
         let mark = JobRef {
             job: job.id.clone(),
         };
         for thing in things {
-            self.rows
-                .put(format!("{}{thing}", key::waiting(&job.id)), &mark)?;
+            let row = format!("{}{thing}", key::waiting(&job.id));
+            if self.rows.get::<JobRef>(&row)?.is_none() {
+                self.rows.put(row, &mark)?;
+                job.waiting += 1;
+            }
         }
-        job.waiting += things.len() as u64;
-        self.rows.put(key::paced(&job.id), &mark)
+        self.paces(&job.id)
+    }
+
+    /// The room's thread looks at this job, after a restart too.
+    pub(super) fn paces(&mut self, job: &JobId) -> Result<(), Error> {
+        self.rows.put(key::paced(job), &JobRef { job: job.clone() })
     }
 
     /// Some of the things that wait.
@@ -106,7 +124,12 @@ impl Ota {
         for id in ready {
             // Before the look: whoever wants another one meanwhile gets it.
             due().remove(&id);
-            let next = match self.look(&id, at)? {
+            // One that cannot go on holds up no other.
+            let look = self.look(&id, at).unwrap_or_else(|error| {
+                error!(%error, job = %id, "a job cannot go on; trying again");
+                Look::At(now + RETRY_SECONDS)
+            });
+            let next = match look {
                 Look::More => now,
                 Look::At(next) => next.max(now + 1),
                 Look::Over => continue,
@@ -125,25 +148,55 @@ impl Ota {
             return Ok(Look::Over);
         };
         let is_live = matches!(job.status, JobStatus::InProgress | JobStatus::Scheduled);
-        let mut joined = Vec::new();
+        let began = Instant::now();
         let mut left = Vec::new();
-        if job.continuous && is_live {
-            let targets = self.resolve_those_there(&job.targets)?;
-            let mut known = BTreeSet::new();
-            self.each_execution(id, |execution| {
-                if !targets.contains(&execution.thing) && !execution.status.is_terminal() {
-                    left.push(execution.clone());
-                }
-                // One that had left and came back gets it again.
-                if execution.status != ExecutionStatus::Removed {
-                    known.insert(execution.thing);
-                }
-            })?;
-            joined.extend(targets.difference(&known).cloned());
+        let mut joined = self.gathering().remove(id).unwrap_or_default();
+        if joined.is_empty() && (job.continuous || job.gathers) && is_live {
+            joined = self.joined(&job, &mut left)?;
         }
-        let look = self.change(at, |changes| look(changes, id, &joined, &left))?;
+        let rest = joined.split_off(joined.len().min(WAIT_AT_ONCE));
+        let seen = Seen {
+            joined,
+            left,
+            more: is_live && !rest.is_empty(),
+            again: LOOK_SECONDS.max((began.elapsed() * LOOK_REST).as_secs()),
+        };
+        let look = self.change(at, |changes| look(changes, id, &seen))?;
+        if seen.more {
+            self.gathering().insert(id.clone(), rest);
+        }
         self.finish_cancelling(at)?;
         Ok(look)
+    }
+
+    fn gathering(&self) -> MutexGuard<'_, BTreeMap<JobId, Vec<String>>> {
+        self.inner
+            .gathering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The things of a job's targets that it has yet to be made known to; and what is open on those that have left them.
+    fn joined(&self, job: &Job, left: &mut Vec<Execution>) -> Result<Vec<String>, Error> {
+        let targets = self.resolve_those_there(&job.targets)?;
+        let rows = Transaction::new(&self.inner.table);
+        let mut known = BTreeSet::new();
+        for prefix in [key::waiting(&job.id), key::had(&job.id)] {
+            let things = rows.keys(&prefix, usize::MAX / 2)?;
+            let thing = |key: &String| key.strip_prefix(&prefix).map(str::to_owned);
+            known.extend(things.iter().filter_map(thing));
+        }
+        self.each_execution(&job.id, |execution| {
+            let has_left = job.continuous && !targets.contains(&execution.thing);
+            if has_left && !execution.status.is_terminal() {
+                left.push(execution.clone());
+            }
+            // One that had left and came back gets it again.
+            if execution.status != ExecutionStatus::Removed {
+                known.insert(execution.thing);
+            }
+        })?;
+        Ok(targets.difference(&known).cloned().collect())
     }
 
     /// Adds targets to a continuous job.
@@ -208,14 +261,21 @@ impl Ota {
     }
 }
 
-fn look(
-    changes: &mut Changes<'_>,
-    id: &JobId,
-    joined: &[String],
-    left: &[Execution],
-) -> Result<Look, Error> {
+/// What was seen of a job's targets.
+struct Seen {
+    /// Things that have yet to wait.
+    joined: Vec<String>,
+    /// What is open on things that are targets no more.
+    left: Vec<Execution>,
+    /// Whether there are more of the first.
+    more: bool,
+    /// In how many seconds to look again.
+    again: u64,
+}
+
+fn look(changes: &mut Changes<'_>, id: &JobId, seen: &Seen) -> Result<Look, Error> {
     let now = changes.now.seconds;
-    for execution in left {
+    for execution in &seen.left {
         // As it stands now, which may be later than it was looked at.
         let execution = changes.execution(id, &execution.thing)?;
         if let Some(execution) = execution.filter(|execution| !execution.status.is_terminal()) {
@@ -229,6 +289,15 @@ fn look(
         return Ok(Look::Over);
     };
     let (start, end) = job.config.times()?;
+    if matches!(job.status, JobStatus::InProgress | JobStatus::Scheduled) {
+        changes.wait(&mut job, &seen.joined)?;
+        job.gathers &= seen.more;
+        changes.put_job(&job)?;
+        // The others first: when one is told all are in their places.
+        if seen.more {
+            return Ok(Look::More);
+        }
+    }
     if job.status == JobStatus::Scheduled {
         match start.filter(|start| *start > now) {
             Some(start) => return Ok(Look::At(start)),
@@ -242,23 +311,13 @@ fn look(
         for thing in changes.waiting(id, TELL_AT_ONCE)? {
             changes.stop_waiting(&mut job, &thing);
         }
+        job.gathers = false;
         let more = job.waiting > 0;
         if !more {
             changes.rows.delete(key::paced(id));
         }
         changes.put_job(&job)?;
         return Ok(if more { Look::More } else { Look::Over });
-    }
-    if !joined.is_empty() {
-        let known: BTreeSet<String> = changes.waiting(id, usize::MAX / 2)?.into_iter().collect();
-        let joined: BTreeSet<String> = joined
-            .iter()
-            .filter(|thing| !known.contains(*thing))
-            .cloned()
-            .collect();
-        if !joined.is_empty() {
-            changes.wait(&mut job, &joined)?;
-        }
     }
     job.recent.retain(|(at, _)| at + MINUTE > now && *at <= now);
     let (room, mut wake) = job
@@ -285,7 +344,7 @@ fn look(
         return Ok(Look::More);
     }
     if job.waiting == 0 {
-        wake = job.continuous.then(|| now + LOOK_SECONDS);
+        wake = job.continuous.then(|| now + seen.again);
         if !job.continuous && (end.is_none() || job.status == JobStatus::Completed) {
             changes.rows.delete(key::paced(id));
             return Ok(Look::Over);

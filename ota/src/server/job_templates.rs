@@ -163,7 +163,8 @@ impl Ota {
         let Some(document) = body.document.or(sourced).or(document) else {
             return invalid("document", "a template has one, or a job that has one");
         };
-        self.check_placeholders(job_documents::read(&document)?, None)?;
+        job_documents::check(&document)?;
+        self.check_placeholders(&document, None)?;
         let windows = body.maintenance_windows.or_else(|| {
             let scheduling = usual.scheduling_config;
             scheduling.and_then(|scheduling| scheduling.maintenance_windows)

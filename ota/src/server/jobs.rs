@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::create_job::MAX_JOB_THINGS;
+use super::create_job::MANY;
 use super::executions::{Changes, Now};
 use super::job_events::JobChange;
 use super::pictures::News;
@@ -292,7 +292,7 @@ impl Ota {
                 key::pending_in_namespaces(thing),
             ];
             for list in lists {
-                for pending in changes.rows.keys(&list, MAX_JOB_THINGS)? {
+                for pending in changes.rows.keys(&list, MANY)? {
                     let Some((_, job)) = key::of_pending(&pending) else {
                         continue;
                     };
@@ -314,7 +314,7 @@ impl Ota {
                 key::newest_of(thing),
                 key::to_tell(thing),
             ] {
-                for key in changes.rows.keys(&prefix, MAX_JOB_THINGS)? {
+                for key in changes.rows.keys(&prefix, MANY)? {
                     changes.rows.delete(key);
                 }
             }

@@ -44,7 +44,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fleet::Fleet;
 use store::{Blobs, Store, Table};
 
-pub use create_job::{CreateJob, MAX_JOB_THINGS, MAX_TARGETS, TimeoutConfig};
+pub use create_job::{CreateJob, MAX_TARGETS, TimeoutConfig};
 pub use firmware::FETCH_GRACE_SECONDS;
 pub use job_edits::WhichExecutions;
 pub use job_events::{JobChange, JobEvent, JobEventSink};
@@ -63,7 +63,7 @@ pub use start_rollout::{StartRollout, WaveRequest};
 pub use streams::{
     Location, MAX_STREAM_FILES, Stream, StreamBody, StreamDesk, StreamFile, StreamRequest,
 };
-pub use tags::{MAX_TAGS, Tag, Tagged};
+pub use tags::{MAX_TAGS, Tag, Tagged, read as read_tags};
 pub use uploads::{MAX_UPLOADS, UPLOAD_KEPT};
 pub use vitals::{Sign, VitalSigns};
 pub use worker::{DeviceRequest, MAX_QUEUED_REQUESTS};
@@ -108,6 +108,8 @@ struct Inner {
     timers: Mutex<BTreeMap<RolloutId, u64>>,
     /// When to look at jobs that go out little by little (seconds since 1970).
     jobs_due: Mutex<BTreeMap<JobId, u64>>,
+    /// Things that are to wait for a job and do not yet. What is lost of it is found again by looking.
+    gathering: Mutex<BTreeMap<JobId, Vec<String>>>,
     /// Whether a job was given up whose executions have yet to follow.
     unfinished: AtomicBool,
     /// What the room's thread has not taken into its pictures yet.
@@ -153,6 +155,7 @@ impl Ota {
                 dirty: Mutex::new(BTreeSet::new()),
                 timers: Mutex::new(BTreeMap::new()),
                 jobs_due: Mutex::default(),
+                gathering: Mutex::default(),
                 unfinished: AtomicBool::new(false),
                 news: Mutex::default(),
                 pictures: Mutex::default(),

@@ -59,21 +59,20 @@ impl Changes<'_> {
             timestamp: self.now.seconds,
             ..GetPendingResponse::default()
         };
-        // Those in progress come first and are few; the rest of the scan is those queued.
-        for (in_progress, job) in self.pending(queue, limit * 2)? {
-            let Some(execution) = self
-                .execution(&job, &queue.thing)?
-                .filter(|found| !found.is_shut(self.now.seconds))
-            else {
-                continue;
+        // However many are in progress, those that are queued are seen beside them.
+        let all = key::pending_of(&queue.thing, queue.namespace.as_deref());
+        for rank in [key::IN_PROGRESS, key::QUEUED] {
+            let to = match rank {
+                key::IN_PROGRESS => &mut list.in_progress_jobs,
+                _ => &mut list.queued_jobs,
             };
-            let to = if in_progress {
-                &mut list.in_progress_jobs
-            } else {
-                &mut list.queued_jobs
-            };
-            if to.len() < limit {
-                to.push(execution.summary());
+            for row in self.rows.keys(&format!("{all}{rank}/"), limit)? {
+                let Some((_, job)) = key::of_pending(&row) else {
+                    continue;
+                };
+                let execution = self.rows.get(&key::execution(&job, &queue.thing))?;
+                let shown = execution.filter(|found: &Execution| !found.is_shut(self.now.seconds));
+                to.extend(shown.map(|execution| execution.summary()));
             }
         }
         Ok(list)

@@ -10,7 +10,9 @@ use super::running::{Ran, Reported};
 use crate::job::config::{Ends, JobConfig};
 use crate::job::{ExecutionStatus, JobExecutionState, JobExecutionSummary, StatusDetails};
 use crate::rollout::{Pulse, Rollout, RolloutSpec, RolloutState, Rules, Wave, WaveState};
-use crate::{FirmwareName, FirmwareVersion, HardwareId, JobId, RoleName, RolloutId, Sha256};
+use crate::{
+    Components, FirmwareName, FirmwareVersion, HardwareId, JobId, RoleName, RolloutId, Sha256,
+};
 
 /// Firmware the server has accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub struct Firmware {
     pub hardware: Vec<HardwareId>,
     /// The oldest version a device may come from.
     pub requires: Option<FirmwareVersion>,
+    /// Other firmware a device must have beside it, each of this version or newer.
+    #[serde(default, skip_serializing_if = "Components::is_empty")]
+    pub components: Components,
     /// The security counter.
     pub counter: u64,
     /// When its signatures run out, seconds since 1970.
@@ -167,6 +172,9 @@ pub struct Job {
     /// How its executions ended.
     #[serde(default)]
     pub(super) ends: Ends,
+    /// Whether the things of its targets have yet to be made to wait: they are too many for one transaction.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) gathers: bool,
     /// Things that were not told yet.
     #[serde(default)]
     pub(super) waiting: u64,
@@ -186,7 +194,7 @@ impl Stored for Job {}
 impl Job {
     /// Whether nothing more can come of it.
     pub(super) const fn is_used_up(&self) -> bool {
-        self.open == 0 && self.waiting == 0 && !self.continuous
+        self.open == 0 && self.waiting == 0 && !self.continuous && !self.gathers
     }
 }
 
@@ -236,8 +244,8 @@ pub struct Execution {
     /// Which try of the job on this thing it is, from 1.
     #[serde(default = "first")]
     pub number: u64,
-    /// While it is queued: from then on the thing is not told of it, until it is offered again
-    /// ([`crate::rollout::HELD`] where its rollout is paused).
+    /// The end of its window: while it is queued or no more than downloading, the thing is not told of it from then
+    /// on, until it is offered again ([`crate::rollout::HELD`] where its rollout is paused).
     #[serde(default)]
     pub(super) until: Option<u64>,
 }
@@ -247,24 +255,37 @@ const fn first() -> u64 {
     1
 }
 
+/// `statusDetails.step` of a device that fetches an image.
+const DOWNLOADING: &str = "downloading";
+
 impl Execution {
-    /// When time alone changes it: the nearer of its deadlines while a device is at it, the end of its
-    /// window while it is queued.
+    /// When time alone changes it: the nearest of its deadlines while a device is at it, the end of its
+    /// window while nothing is being installed.
     pub(super) fn deadline(&self) -> Option<u64> {
+        let window = self.until.filter(|_| self.may_be_shut());
+        self.times_out_at().into_iter().chain(window).min()
+    }
+
+    /// When its time is up, while a device is at it.
+    pub(super) fn times_out_at(&self) -> Option<u64> {
+        let in_progress = self.status == ExecutionStatus::InProgress;
+        let deadlines = self.job_deadline.into_iter().chain(self.step_deadline);
+        deadlines.min().filter(|_| in_progress)
+    }
+
+    /// Whether the end of its window ends it: while it is queued, and while its device says that it has got no
+    /// further than downloading. One that says more, or nothing of it, may be writing.
+    fn may_be_shut(&self) -> bool {
         match self.status {
-            ExecutionStatus::InProgress => self
-                .job_deadline
-                .into_iter()
-                .chain(self.step_deadline)
-                .min(),
-            ExecutionStatus::Queued => self.until,
-            _ => None,
+            ExecutionStatus::Queued => true,
+            ExecutionStatus::InProgress => is_downloading(self.details.as_ref()),
+            _ => false,
         }
     }
 
-    /// Whether it is queued outside its window or while its rollout is paused: there, and nothing the thing may know of.
+    /// Whether it is outside its window, or queued while its rollout is paused: there, and nothing the thing may know of.
     pub(super) fn is_shut(&self, now: u64) -> bool {
-        self.status == ExecutionStatus::Queued && self.until.is_some_and(|until| until <= now)
+        self.may_be_shut() && self.until.is_some_and(|until| until <= now)
     }
 
     pub(super) fn summary(&self) -> JobExecutionSummary {
@@ -285,6 +306,12 @@ impl Execution {
             version_number: self.version_number,
         }
     }
+}
+
+/// Whether a device says that it fetches, and has put nothing anywhere yet.
+pub(super) fn is_downloading(details: Option<&StatusDetails>) -> bool {
+    let step = details.and_then(|details| details.get("step"));
+    step.is_some_and(|step| step == DOWNLOADING)
 }
 
 /// What a thing is known to run of a firmware.
@@ -492,6 +519,10 @@ pub(super) mod key {
     pub(in crate::server) fn waiting(job: &JobId) -> String {
         format!("waiting/{job}/")
     }
+    /// The things whose execution of a job was deleted: they were told, though there is no row that says so.
+    pub(in crate::server) fn had(job: &JobId) -> String {
+        format!("had/{job}/")
+    }
     pub(in crate::server) fn executions(job: &JobId) -> String {
         format!("execution/{job}/")
     }
@@ -511,7 +542,10 @@ pub(super) mod key {
     }
     /// In progress before queued, then by the time they were queued: a scan gives the thing's order.
     pub(in crate::server) fn pending(execution: &Execution) -> String {
-        let rank = u8::from(execution.status != ExecutionStatus::InProgress);
+        let rank = match execution.status {
+            ExecutionStatus::InProgress => IN_PROGRESS,
+            _ => QUEUED,
+        };
         format!(
             "{}{rank}/{:016}/{}",
             pending_of(&execution.thing, execution.namespace.as_deref()),
@@ -519,6 +553,10 @@ pub(super) mod key {
             execution.job
         )
     }
+    /// The ranks of pending keys.
+    pub(in crate::server) const IN_PROGRESS: u8 = 0;
+    pub(in crate::server) const QUEUED: u8 = 1;
+
     /// The rank and the job of a pending key.
     pub(in crate::server) fn of_pending(key: &str) -> Option<(bool, JobId)> {
         let mut parts = key.rsplit('/');

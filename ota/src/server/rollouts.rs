@@ -178,7 +178,7 @@ impl Ota {
             if let Some(runs) = runs.map(|runs| runs.value) {
                 let drift = runs.drift().cloned();
                 drifted.extend(drift.map(|drift| (thing.to_owned(), drift)));
-                device.current = runs.version;
+                device.current = runs.brought_or_said();
             }
             if zones {
                 device.zone = self.attribute_of(thing, ZONE_ATTRIBUTE)?;
@@ -565,6 +565,7 @@ fn install_job(
         parameters: Default::default(),
         template: None,
         ends: Default::default(),
+        gathers: false,
         waiting: 0,
         notified: 0,
         recent: Vec::new(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Ota;
 use super::executions::Changes;
+use super::pictures::News;
 use super::records::{Install, Runs, key};
 use super::rollouts::HARDWARE_ATTRIBUTE;
 use crate::job::StatusDetails;
@@ -142,6 +143,19 @@ impl Runs {
         self
     }
 
+    /// What it was brought to, or says it runs since.
+    pub(super) fn newest(self) -> Option<Ran> {
+        self.whole().history.pop()
+    }
+
+    /// The version it was brought to; what it says, where it never was.
+    pub(super) fn brought_or_said(self) -> Option<FirmwareVersion> {
+        match self.version {
+            Some(version) => Some(version),
+            None => self.newest().map(|newest| newest.version),
+        }
+    }
+
     /// The version a job brought the thing to, from now on.
     fn installed(self, install: &Install, now: u64) -> Self {
         let mut runs = self.whole();
@@ -255,6 +269,13 @@ impl Changes<'_> {
             .told(version, self.now.seconds);
         if known.as_ref() == Some(&told) {
             return Ok(());
+        }
+        if told.version.is_none() {
+            self.news.push(News::Runs {
+                thing: thing.to_owned(),
+                name: name.clone(),
+                version: version.clone(),
+            });
         }
         self.rows.put(row, &told)
     }

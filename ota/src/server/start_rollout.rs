@@ -332,7 +332,8 @@ impl Ota {
 
     fn kind_of(&self, thing: &str, name: &FirmwareName) -> Result<Kind, Error> {
         let runs = self.inner.table.get_as::<Runs>(&key::runs(thing, name))?;
-        let version = runs.and_then(|runs| runs.value.version);
+        let newest = runs.and_then(|runs| runs.value.newest());
+        let version = newest.map(|newest| newest.version);
         Ok((self.attribute_of(thing, HARDWARE_ATTRIBUTE)?, version))
     }
 }

@@ -59,7 +59,10 @@ fn fits(text: &str) -> bool {
 }
 
 /// Tags of a request, checked.
-pub(super) fn read(tags: &[Tag]) -> Result<BTreeMap<String, String>, Error> {
+///
+/// # Errors
+/// [`Error::Invalid`] past AWS's bounds.
+pub fn read(tags: &[Tag]) -> Result<BTreeMap<String, String>, Error> {
     let mut read = BTreeMap::new();
     for Tag { key, value } in tags {
         let shown: String = key.chars().take(40).collect();

@@ -243,7 +243,7 @@ impl Ota {
                     match changes.execution(&job, thing)? {
                         Some(execution)
                             if execution.deadline() == Some(deadline)
-                                && execution.status == ExecutionStatus::Queued =>
+                                && execution.is_shut(changes.now.seconds) =>
                         {
                             changes.shut(&execution)?;
                         }

@@ -7,6 +7,7 @@ use super::facts::{self, Facts, Settled};
 use super::search::is_name_char;
 use crate::condition::Condition;
 use crate::context::Context;
+use crate::document::Effect;
 use crate::grant::NamedPolicy;
 use crate::key::Key;
 use crate::own::Own;
@@ -74,6 +75,8 @@ pub struct Needs {
     pub thing: bool,
     /// Names and number of the certificate.
     pub certificate: bool,
+    /// Whether a Deny names the thing: where there is none it may not speak.
+    pub denied_as_thing: bool,
 }
 
 impl Needs {
@@ -98,6 +101,19 @@ impl Needs {
                 _ => {}
             }
         }
+        needs.denied_as_thing = policies.iter().any(|named| {
+            let denies = named.policy.statements().iter();
+            let denies = denies.filter(|statement| statement.effect == Effect::Deny);
+            let resources = denies.flat_map(|statement| &statement.resources);
+            let mut held = resources.flat_map(|resource| &*resource.variables);
+            held.any(|number| {
+                let variable = named.policy.variables().get(usize::from(*number));
+                matches!(
+                    variable.map(|variable| &variable.key),
+                    Some(Key::ThingName | Key::ThingTypeName | Key::Attribute(_))
+                )
+            })
+        });
         needs
     }
 }

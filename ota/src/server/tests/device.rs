@@ -87,6 +87,27 @@ fn a_job_from_notify_next_to_succeeded() {
 }
 
 #[test]
+fn another_try_of_the_job_at_the_head_is_told_as_the_next_one() {
+    let house = House::with_lamps(1);
+    let retries = json!({"criteriaList": [{"failureType": "FAILED", "numberOfRetries": 2}]});
+    let mut job = request(&["lamp-0"], &json!({"operation": "blink"}));
+    job.job_executions_retry_config = serde_json::from_value(retries).unwrap();
+    let id = "j1".parse().unwrap();
+    house
+        .ota()
+        .create_job(&id, &job, SystemTime::now())
+        .unwrap();
+    for attempt in [1, 2, 3] {
+        let next = house.notified("lamp-0", "notify-next");
+        assert_eq!(next["execution"]["executionNumber"], attempt, "{next}");
+        house.accepted("lamp-0", "start-next", &json!({}));
+        house.accepted("lamp-0", "j1/update", &json!({"status": "FAILED"}));
+    }
+    let last = house.notified("lamp-0", "notify-next");
+    assert_eq!(last.get("execution"), None, "{last}");
+}
+
+#[test]
 fn ten_thousand_executions_updated_at_once_each_end_once() {
     const EACH: usize = 100;
     let house = House::with_lamps(EACH);

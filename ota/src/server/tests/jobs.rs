@@ -344,6 +344,80 @@ fn a_job_that_goes_out_slowly_forgets_nobody_over_a_restart() {
 }
 
 #[test]
+fn a_job_for_more_things_than_fit_in_one_transaction_reaches_each_of_them_once() {
+    for crash in [false, true] {
+        for start_in in [None, Some(2)] {
+            let mut house = House::with_lamps(33);
+            let mut asked = request(&["thinggroup/lamps", "lamp-1"], &json!({"do": "it"}));
+            let now = SystemTime::now();
+            if let Some(wait) = start_in {
+                let start = jiff::Timestamp::try_from(now + Duration::from_secs(wait)).unwrap();
+                let schedule = json!({"startTime": start.to_string()});
+                asked.scheduling_config = serde_json::from_value(schedule).unwrap();
+            }
+            let job = house.ota().create_job(&id("j1"), &asked, now).unwrap();
+            assert_eq!((job.open, job.gathers), (0, true));
+            if crash {
+                house.restart();
+            }
+            house.eventually(|ota| (ota.job_counts(&id("j1")).unwrap().queued == 33).then_some(()));
+            for lamp in 0..33 {
+                let thing = format!("lamp-{lamp}");
+                let execution = house.ota().job_execution(&id("j1"), &thing).unwrap();
+                assert_eq!(execution.number, 1);
+                house.accepted(&thing, "start-next", &json!({}));
+                let done = json!({"status": "SUCCEEDED"});
+                house.accepted(&thing, "j1/update", &done);
+            }
+            let job = house.ota().job(&id("j1")).unwrap();
+            assert_eq!((job.status, job.waiting), (JobStatus::Completed, 0));
+        }
+    }
+}
+
+#[test]
+fn a_thing_whose_record_was_deleted_is_not_told_again_by_a_job_that_follows_its_group() {
+    let house = House::with_lamps(2);
+    let mut asked = request(&["thinggroup/lamps"], &json!({"do": "it"}));
+    asked.target_selection = Some("CONTINUOUS".into());
+    let (job, now) = (id("j1"), SystemTime::now());
+    house.ota().create_job(&job, &asked, now).unwrap();
+    house.eventually(|ota| (ota.job_counts(&job).unwrap().queued == 2).then_some(()));
+    house.accepted("lamp-0", "start-next", &json!({}));
+    house.accepted("lamp-0", "j1/update", &json!({"status": "SUCCEEDED"}));
+    house
+        .ota()
+        .delete_execution(&job, "lamp-0", 1, false, now)
+        .unwrap();
+    house
+        .ota()
+        .delete_execution(&job, "lamp-1", 1, true, now)
+        .unwrap();
+    // The next look, of which the newcomer is the sign.
+    let (group, thing): (GroupName, ThingName) =
+        ("lamps".parse().unwrap(), "lamp-9".parse().unwrap());
+    let fleet = &house.room().fleet;
+    fleet
+        .create_thing(&thing, Default::default(), None, now)
+        .unwrap();
+    fleet.add_to_group(&group, &thing).unwrap();
+    house.ota().look_at_job(&job);
+    house.eventually(|ota| ota.job_execution(&job, "lamp-9").ok());
+    for told in ["lamp-0", "lamp-1"] {
+        assert!(
+            house.ota().job_execution(&job, told).is_err(),
+            "{told} is told again"
+        );
+    }
+    // With the job goes what was remembered of it.
+    house.ota().delete_job(&job, true, now).unwrap();
+    let left = Transaction::new(&house.ota().inner.table)
+        .keys("had/", 10)
+        .unwrap();
+    assert_eq!(left, [""; 0]);
+}
+
+#[test]
 fn a_thing_that_is_gone_does_not_hold_a_job_that_goes_out_slowly() {
     let house = House::with_lamps(5);
     slow(&house, 3);

@@ -172,6 +172,50 @@ fn a_bad_version_stops_in_its_first_wave_and_the_report_has_the_devices_words() 
 }
 
 #[test]
+fn a_version_known_from_the_devices_word_is_gone_back_to_where_the_repository_has_it() {
+    let house = House::with_lamps(3);
+    let team = Team::of(1);
+    let now = SystemTime::now();
+    house.ota().trust(&team.root(1, 365), now).unwrap();
+    for version in ["1.0", "2.0", "3.0"] {
+        let package = team.package(version, version.as_bytes());
+        house.ota().add(&package[..], now).unwrap();
+    }
+    let yard = Yard { house, team };
+    let says = |thing: &str, version: &str| {
+        let details = json!({"firmwareName": "lamp", "firmwareVersion": version});
+        let asked = json!({ "statusDetails": details });
+        yard.house.accepted(thing, "start-next", &asked);
+    };
+    for (thing, version) in [("lamp-0", "1.0"), ("lamp-1", "1.0"), ("lamp-2", "0.9")] {
+        says(thing, version);
+    }
+    let id = yard.start(&json!({"abortFailed": 100}));
+    let shown = yard.view(&id).executions;
+    assert!(shown.iter().all(|e| e.version.is_some()), "{shown:?}");
+    yard.run(&id, |_| true);
+    yard.until(&id, RolloutState::Succeeded);
+    told(&yard, &id, Command::Rollback);
+    let versions = || -> Vec<Option<FirmwareVersion>> {
+        let executions = yard.view(&id).executions;
+        executions.into_iter().map(|e| e.version).collect()
+    };
+    yard.run(&id, |_| true);
+    yard.until(&id, RolloutState::RolledBack);
+    // What lamp-2 had is nowhere to be had.
+    assert_eq!(versions(), ["1.0", "1.0", "2.0"].map(|v| Some(version(v))));
+    // One that has come to another version by itself goes back to that, not to what a job brought it to once.
+    says("lamp-0", "2.0");
+    let id = yard.start(&json!({"version": "3.0"}));
+    yard.run(&id, |_| true);
+    told(&yard, &id, Command::Rollback);
+    yard.run(&id, |_| true);
+    let executions = yard.until(&id, RolloutState::RolledBack).executions;
+    let versions: Vec<_> = executions.into_iter().map(|e| e.version).collect();
+    assert_eq!(versions, ["2.0", "1.0", "2.0"].map(|v| Some(version(v))));
+}
+
+#[test]
 fn those_who_took_a_bad_version_go_back_by_a_job_of_its_own() {
     let yard = Yard::new(4);
     let id = yard.start(&json!({"waves": ["100%"], "abortFailed": 50, "abortMin": 4}));
@@ -631,6 +675,73 @@ fn a_window_that_closes_takes_the_job_away_until_it_opens_again() {
     assert_eq!(again["versionNumber"], json!(execution.version_number + 1));
     assert_eq!(yard.house.ota().job(&job).unwrap().open, 1);
     yard.run(&id, |_| true);
+    yard.until(&id, RolloutState::Succeeded);
+}
+
+#[test]
+fn a_download_that_outlasts_its_window_waits_for_the_next_and_more_than_that_does_not() {
+    let yard = Yard::new(2);
+    let id = yard.start(&json!({"window": "* * * * */2m"}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 2).then_some(()));
+    let job: JobId = format!("{id}-wave-1").parse().unwrap();
+    let fetching = json!({"statusDetails": {"step": "downloading"}});
+    for thing in ["lamp-0", "lamp-1"] {
+        let begun = yard.house.accepted(thing, "start-next", &fetching);
+        let until = &begun["execution"]["jobDocument"]["until"];
+        let left = until.as_u64().unwrap() - begun["timestamp"].as_u64().unwrap();
+        assert!((1..=120).contains(&left), "{begun}");
+    }
+    let update = format!("{job}/update");
+    let trial = json!({"status": "IN_PROGRESS", "statusDetails": {"step": "trial"}});
+    yard.house.accepted("lamp-1", &update, &trial);
+    told(&yard, &id, Command::Pause);
+    // The windows of both close now.
+    let close = |changes: &mut executions::Changes<'_>| {
+        for thing in ["lamp-0", "lamp-1"] {
+            let mut execution = changes.execution(&job, thing)?.unwrap();
+            let row = records::JobRef { job: job.clone() };
+            execution.until = Some(changes.now.seconds);
+            let due = records::key::due(changes.now.seconds, &execution);
+            changes.rows.put(due, &row)?;
+            let row = records::key::execution(&job, thing);
+            changes.rows.put(row, &execution)?;
+        }
+        Ok(())
+    };
+    yard.house.ota().change(SystemTime::now(), close).unwrap();
+    yard.house.eventually(|ota| {
+        let wave = &ota.rollout(&id).unwrap().waves[0];
+        ((wave.queued, wave.in_progress) == (1, 1)).then_some(())
+    });
+    let still = yard.house.accepted("lamp-1", "$next/get", &json!({}));
+    assert_eq!(still["execution"]["status"], "IN_PROGRESS");
+    let nothing = yard.house.accepted("lamp-0", "start-next", &fetching);
+    assert_eq!(nothing.get("execution"), None);
+    let says = json!({"status": "IN_PROGRESS", "statusDetails": {"step": "downloading"}});
+    for (rest, asked) in [(format!("{job}/get"), &json!({})), (update.clone(), &says)] {
+        let refused = yard.house.rejected("lamp-0", &rest, asked);
+        assert_eq!(refused["code"], "ResourceNotFound", "{refused}");
+    }
+    // The next window: the same try.
+    told(&yard, &id, Command::Resume);
+    let again = yard.house.eventually(|_| {
+        let next = yard.house.accepted("lamp-0", "start-next", &fetching);
+        next.get("execution").cloned()
+    });
+    assert_eq!(again["executionNumber"], 1);
+    // What a device did before it heard that its window had closed is heard.
+    told(&yard, &id, Command::Pause);
+    yard.house.ota().change(SystemTime::now(), close).unwrap();
+    yard.house.eventually(|ota| {
+        let wave = &ota.rollout(&id).unwrap().waves[0];
+        ((wave.queued, wave.in_progress) == (1, 1)).then_some(())
+    });
+    let done = json!({"status": "SUCCEEDED", "executionNumber": 1});
+    for thing in ["lamp-0", "lamp-1"] {
+        yard.house.accepted(thing, &update, &done);
+    }
+    told(&yard, &id, Command::Resume);
     yard.until(&id, RolloutState::Succeeded);
 }
 

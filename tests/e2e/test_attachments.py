@@ -1,0 +1,114 @@
+"""How a certificate is attached to its thing: what AWS's default makes of a client id, and what an exclusive one does."""
+
+import json
+
+import pytest
+from botocore.exceptions import ClientError
+
+from api import iot
+from clients import Refused
+from devices import thing_arn
+from server import Identity, allow, deny, document
+
+BOUND = {**allow("Connect", "client/${iot:ClientId}"), "Condition": {"Bool": {"iot:Connection.Thing.IsAttached": "true"}}}
+NOT_AUTHORIZED = 0x87
+
+
+@pytest.fixture
+def client(shared):
+    return iot(shared)
+
+
+@pytest.fixture
+def attach(shared, client, fresh_name, tmp_path):
+    """Makes a thing whose certificate boto3 has made and attached: `attach(policy, thingPrincipalType=...)`."""
+    def make(policy, **how):
+        name = fresh_name("lamp")
+        made = client.create_keys_and_certificate(setAsActive=True)
+        crt, key = tmp_path / f"{name}.crt", tmp_path / f"{name}.key"
+        crt.write_text(made["certificatePem"])
+        key.write_text(made["keyPair"]["PrivateKey"])
+        client.create_thing(thingName=name)
+        client.attach_policy(policyName=policy, target=made["certificateArn"])
+        client.attach_thing_principal(thingName=name, principal=made["certificateArn"], **how)
+        return Identity(crt, key, shared.root, name, made)
+    return make
+
+
+def kinds(client, thing, **asked):
+    return [o["thingPrincipalType"] for o in client.list_thing_principals_v2(thingName=thing, **asked)["thingPrincipalObjects"]]
+
+
+def test_aws_default_binds_the_client_id_to_the_thing(shared, client, connect, attach, fresh_name):
+    policy = fresh_name("bound")
+    shared.policy(policy, document(
+        BOUND, allow("Publish", "topic/dev/${iot:ClientId}/*"), allow("Subscribe", "topicfilter/cmd/${iot:ClientId}/*")))
+    one, other = attach(policy), attach(policy)
+    session = connect(shared, one)
+    assert session.publish(f"dev/{one.name}/t") == 0 and session.publish(f"dev/{other.name}/t") == NOT_AUTHORIZED
+    with pytest.raises(Refused) as refused:
+        connect(shared, one, client_id=other.name)
+    assert refused.value.reason == NOT_AUTHORIZED
+    assert kinds(client, one.name) == kinds(client, one.name, thingPrincipalType="NON_EXCLUSIVE_THING") == ["NON_EXCLUSIVE_THING"]
+    assert kinds(client, one.name, thingPrincipalType="EXCLUSIVE_THING") == []
+    assert client.list_principal_things_v2(principal=one.arn)["principalThingObjects"] == [
+        {"thingName": one.name, "thingPrincipalType": "NON_EXCLUSIVE_THING"}]
+    # A certificate that comes after it is attached as it was.
+    shared.cli("device", "replace", one.name, "--out", str(shared.home / f"{one.name}-replaced"))
+    assert set(kinds(client, one.name)) == {"NON_EXCLUSIVE_THING"}
+    # Exclusive, the same policy takes any client id: the documentation says so.
+    client.attach_thing_principal(thingName=other.name, principal=other.arn, thingPrincipalType="EXCLUSIVE_THING")
+    assert connect(shared, other, client_id=one.name).publish(f"dev/{one.name}/t") == 0
+    with pytest.raises(ClientError) as twice:
+        client.attach_thing_principal(thingName=one.name, principal=other.arn, thingPrincipalType="NON_EXCLUSIVE_THING")
+    assert twice.value.response["Error"]["Code"] == "InvalidRequestException"
+    with pytest.raises(ClientError) as odd:
+        client.attach_thing_principal(thingName=one.name, principal=other.arn, thingPrincipalType="SOMETIMES")
+    assert "EXCLUSIVE_THING or NON_EXCLUSIVE_THING" in odd.value.response["Error"]["Message"]
+
+
+def test_groups_allow_under_the_things_name_and_deny_under_every(shared, client, connect, attach, fresh_name):
+    policy, site = fresh_name("any"), fresh_name("site")
+    shared.policy(policy, document(allow("Connect", "*"), allow("Publish", "topic/barred")))
+    shared.policy(f"{policy}-opens", document(allow("Publish", "topic/site")))
+    shared.policy(f"{policy}-closes", document(deny("Publish", "topic/barred")))
+    group = client.create_thing_group(thingGroupName=site)["thingGroupArn"]
+    for ending in ("opens", "closes"):
+        client.attach_policy(policyName=f"{policy}-{ending}", target=group)
+    lamp = attach(policy)
+    client.add_thing_to_thing_group(thingGroupName=site, thingName=lamp.name)
+
+    def may(session):
+        return [session.publish(topic) for topic in ("site", "barred")]
+
+    named, otherwise = connect(shared, lamp), connect(shared, lamp, client_id=fresh_name("other"))
+    assert may(named) == [0, NOT_AUTHORIZED]
+    assert may(otherwise) == [NOT_AUTHORIZED, NOT_AUTHORIZED]
+    # Live sessions follow the attachment.
+    client.attach_thing_principal(thingName=lamp.name, principal=lamp.arn, thingPrincipalType="EXCLUSIVE_THING")
+    assert may(otherwise) == [0, NOT_AUTHORIZED]
+    client.attach_thing_principal(thingName=lamp.name, principal=lamp.arn)
+    assert may(otherwise) == [0, NOT_AUTHORIZED], "without a type nothing changes"
+    client.attach_thing_principal(thingName=lamp.name, principal=lamp.arn, thingPrincipalType="NON_EXCLUSIVE_THING")
+    assert may(otherwise) == [NOT_AUTHORIZED, NOT_AUTHORIZED]
+    why = shared.cli("policy", "explain", "--device", lamp.name, "--client-id", "other", "--action", "publish", "--topic", "site")
+    assert "only where the client id is the thing's name" in why
+
+
+def test_jobs_stay_the_things_own(shared, client, connect, attach, fresh_name):
+    """A client id that is another thing's opens nothing of that thing, and takes nothing from it."""
+    policy = fresh_name("jobs")
+    shared.policy(policy, document(
+        allow("Connect", "*"), allow("Publish", "topic/$aws/things/*"), allow("Subscribe", "topicfilter/$aws/things/*"), allow("Receive", "*")))
+    one, other = attach(policy), attach(policy)
+    job = fresh_name("job")
+    client.create_job(jobId=job, targets=[thing_arn(other.name)], document="{}")
+    session = connect(shared, one, client_id=other.name)
+    session.subscribe(f"$aws/things/{other.name}/jobs/get/#")
+    session.publish(f"$aws/things/{other.name}/jobs/get", "{}")
+    session.subscribe(f"$aws/things/{one.name}/jobs/get/#")
+    assert session.publish(f"$aws/things/{one.name}/jobs/get", "{}") == 0
+    answer = session.payload()
+    assert job not in (answer.decode() if isinstance(answer, bytes) else answer)
+    assert [e["jobId"] for e in client.list_job_executions_for_thing(thingName=other.name)["executionSummaries"]] == [job]
+    assert json.loads(answer)
