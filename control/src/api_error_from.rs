@@ -123,6 +123,7 @@ impl From<ControlError> for ApiError {
             ControlError::Name(_) | ControlError::Role(_) => Self::invalid(message),
             ControlError::Store(error) => error.into(),
             ControlError::Read { .. }
+            | ControlError::Write { .. }
             | ControlError::Registry { .. }
             | ControlError::Authority(_)
             | ControlError::Random

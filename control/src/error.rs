@@ -42,6 +42,14 @@ pub enum ControlError {
     /// Too many operators.
     #[error("there are {0} operators already, and no more are kept")]
     TooMany(usize),
+    /// A file of the operators cannot be put in its place.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
     /// A file cannot be written.
     #[error(transparent)]
     Store(#[from] store::StoreError),

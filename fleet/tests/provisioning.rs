@@ -11,14 +11,18 @@ use ca::{Authority, AuthorityConfig, CertificateId};
 use fleet::{
     CertificateStatus, Fleet, FleetError, GroupChange, GroupName, Target, ThingName,
     provisioning::{
-        Claim, ClaimLimits, Hook, HookCaller, NewClaim, PENDING_PER_CLAIM_LIMIT_ITEMS, Registered,
-        Rejection, TOKEN_LIFETIME, TemplateChange, TemplateKind, TemplateName, ThingRegistration,
+        Claim, ClaimLimits, Hook, HookCaller, NewClaim, PENDING_PER_CLAIM_LIMIT_ITEMS,
+        ProvisioningAnswer, ProvisioningDesk, ProvisioningRequest, Registered, Rejection,
+        TOKEN_LIFETIME, TemplateChange, TemplateKind, TemplateName, ThingRegistration,
     },
 };
 use policy::{Action, Decision, Grant, Realm};
 use serde_json::{Value, json};
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
     time::{Duration, SystemTime},
 };
 use store::Store;
@@ -648,4 +652,70 @@ fn a_claim_cannot_fill_the_registry() {
             .create_pending_certificate(&house.claim(None).id, None, house.now)
             .is_ok()
     );
+}
+
+/// Longest wait for something that happens on another thread; reached only by a test that fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks for a certificate on a request that is not understood, so that nothing is made.
+fn ask(
+    desk: &ProvisioningDesk,
+    claim: CertificateId,
+    payload: &[u8],
+    reply: impl FnOnce(ProvisioningAnswer) + Send + 'static,
+) {
+    desk.ask(ProvisioningRequest {
+        claim,
+        client_id: "c".into(),
+        topic: "$aws/certificates/create-from-csr/json".into(),
+        payload: payload.to_vec(),
+        reply: Box::new(reply),
+    });
+}
+
+fn status(answers: &Receiver<ProvisioningAnswer>) -> u64 {
+    let answer = answers.recv_timeout(PATIENCE).unwrap();
+    let value: Value = serde_json::from_slice(&answer.payload).unwrap();
+    value["statusCode"].as_u64().unwrap()
+}
+
+#[test]
+fn one_claim_has_its_share_of_the_desk_and_the_others_are_answered() {
+    const ASKED: usize = 5_000;
+    let house = house(lamp(json!({})));
+    let hook = Arc::new(Says::new(Ok(json!({}))));
+    let desk = ProvisioningDesk::start(house.fleet.clone(), hook, "local".into()).unwrap();
+    let (loud, quiet) = (house.claim(None).id, house.claim(None).id);
+    // Every thread waits while it answers.
+    let (holds, held) = channel();
+    let mut releases = Vec::new();
+    for _ in 0..4 {
+        let (release, released) = channel::<()>();
+        let holds = holds.clone();
+        ask(&desk, loud, b"{}", move |_| {
+            holds.send(()).unwrap();
+            let _ = released.recv();
+        });
+        releases.push(release);
+    }
+    for _ in 0..4 {
+        held.recv_timeout(PATIENCE).unwrap();
+    }
+    let tell = |claim, payload: &[u8], count| {
+        let (tell, answers) = channel();
+        for _ in 0..count {
+            let tell = tell.clone();
+            ask(&desk, claim, payload, move |answer| drop(tell.send(answer)));
+        }
+        answers
+    };
+    let many = tell(loud, b"{}", ASKED);
+    let few = tell(quiet, b"{}", 5);
+    // What is too long to be read is answered though no thread is free.
+    assert_eq!(status(&tell(quiet, &[b' '; 70_000], 1)), 400);
+    drop(releases);
+    assert_eq!([(); 5].map(|()| status(&few)), [400; 5]);
+    let answers: Vec<u64> = (0..ASKED).map(|_| status(&many)).collect();
+    let count = |code| answers.iter().filter(|status| **status == code).count();
+    assert_eq!((count(400), count(429)), (1_024, ASKED - 1_024));
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fleet::Fleet;
+use fleet::{Fleet, Sampler};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use store::{Behind, Journal, Lsn, Replay, StoreError};
@@ -33,7 +33,6 @@ use super::registry::Registry;
 use super::reserved::ReservedTopics;
 use super::retained::{Claim, RetainError, Retained, Volume};
 use super::router::Routing;
-use super::sampler::Sampler;
 use super::sessions::{SessionKey, Sessions};
 use super::stats::{Counters, FullQueue, Stats};
 use super::tls::Settings;
@@ -375,6 +374,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         limits,
         clock,
         denials: Sampler::new(),
+        end_lines: Sampler::new(),
         not_retained: Sampler::new(),
         counters: (0..=cores).map(|_| Arc::default()).collect(),
         next_session: AtomicU64::new(1),

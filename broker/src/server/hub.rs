@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 
 use ca::CertificateId;
-use fleet::Heir;
+use fleet::{Excerpt, Heir, Sampler};
 use policy::Action;
 use store::{Behind, Lsn};
 
@@ -28,7 +28,6 @@ use super::registry::Registry;
 use super::reserved::ReservedTopics;
 use super::retained::{Claim, Full, RetainError, Retained, Volume};
 use super::router::{self, Receivers, Routing, Subscriber};
-use super::sampler::Sampler;
 use super::sessions::{Owner, Released, SessionKey, Sessions};
 use super::stats::Counters;
 use super::tree::{Stamp, TopicTree};
@@ -53,6 +52,8 @@ pub(crate) struct Hub {
     pub(crate) lost_subscription: LostSubscription,
     pub(crate) clock: Clock,
     pub(crate) denials: Sampler,
+    /// Of connections that ended by what the client did.
+    pub(crate) end_lines: Sampler,
     /// Of log lines about what is not retained.
     pub(crate) not_retained: Sampler,
     /// One block per core; the last is everybody else's.
@@ -143,7 +144,7 @@ impl Hub {
     ) {
         counters.refused_retain.add();
         if let Some(left_out) = self.not_retained.take_counting() {
-            tracing::warn!(%owner, topic = message.topic(), left_out, "a message is not retained: {full}");
+            tracing::warn!(%owner, topic = ?Excerpt(message.topic()), left_out, "a message is not retained: {full}");
         }
     }
 

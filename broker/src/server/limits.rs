@@ -43,6 +43,8 @@ pub struct Limits {
     pub session_queue_messages: usize,
     /// Bytes (topic, payload, properties) waiting for one session.
     pub session_queue_bytes: usize,
+    /// The same of a session that ends with its connection: all of it is in memory.
+    pub session_memory_bytes: usize,
     /// QoS 0 messages waiting for one connected session; one more is dropped.
     pub session_qos0_messages: usize,
     /// Bytes waiting for one connected session beyond which QoS 0 is dropped.
@@ -97,6 +99,7 @@ impl Default for Limits {
             session_inflight_messages: 20,
             session_queue_messages: 100_000,
             session_queue_bytes: 256 * 1024 * 1024,
+            session_memory_bytes: 16 * 1024 * 1024,
             session_qos0_messages: 10_000,
             session_qos0_bytes: 16 * 1024 * 1024,
             session_resident_bytes: 1024 * 1024,

@@ -26,7 +26,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use self::guests::{Full, Guests, Seated};
-use super::sampler::Sampler;
+use fleet::Sampler;
 
 /// How long a connection keeps its seat without a word, whoever else comes.
 const SILENT: Duration = Duration::from_secs(1);

@@ -107,6 +107,10 @@ impl Mailbox {
     /// `number` is the session's, never used again; `durable` is where its queue is kept, for a
     /// session that outlives its connection.
     pub(crate) fn new(number: u64, durable: Option<Arc<Durable>>, limits: &Limits) -> Self {
+        let queue_bytes = match &durable {
+            Some(_) => limits.session_queue_bytes,
+            None => limits.session_queue_bytes.min(limits.session_memory_bytes),
+        };
         Self {
             number,
             durable,
@@ -116,7 +120,7 @@ impl Mailbox {
             dropped: AtomicU64::new(0),
             bounds: Bounds {
                 queue_messages: limits.session_queue_messages,
-                queue_bytes: limits.session_queue_bytes,
+                queue_bytes,
                 qos0_messages: limits.session_qos0_messages,
                 qos0_bytes: limits.session_qos0_bytes,
                 resident_bytes: limits.session_resident_bytes,

@@ -28,7 +28,6 @@ mod registry;
 mod reserved;
 mod retained;
 mod router;
-mod sampler;
 mod sessions;
 #[cfg(feature = "simulate")]
 pub mod simulate;

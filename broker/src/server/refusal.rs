@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use fleet::Sampler;
 use fleet::authorities::NotAdmitted;
 use parking_lot::RwLock;
 use rustls::client::verify_server_name;
@@ -12,8 +13,6 @@ use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, CertificateError, Error, OtherError};
 use rustls_pki_types::ServerName;
-
-use super::sampler::Sampler;
 
 /// The sentence for a failed handshake; `None` where there is nothing to mend (a scanner, a lost connection).
 #[must_use]

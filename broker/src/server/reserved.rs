@@ -11,9 +11,46 @@ use fleet::ThingName;
 
 use super::mailbox::Mailbox;
 use super::message::{Message, Origin};
-use crate::codec::Qos;
+use crate::codec::{Qos, ReasonCode};
 use crate::session::{Publication, SendOptions};
 use crate::topic::{ClientId, TopicFilter, TopicName};
+
+/// Most bytes of a reserved topic. AWS IoT has 256 beside the names of Basic Ingest; the longest of ours is that of a
+/// job in a namespace: 128 of a thing, 64 of a job, 64 of a namespace, and what stands between them.
+pub const RESERVED_TOPIC_BYTES: usize = 512;
+/// Most levels of a reserved topic: `$aws` and seven.
+pub const RESERVED_TOPIC_LEVELS: usize = 8;
+/// Most bytes of a request's payload, as AWS IoT has it for every message. Rooms may take less.
+pub const RESERVED_PAYLOAD_BYTES: usize = 128 * 1024;
+
+/// What of a message to a reserved topic is too much to be taken as a request at all: how it is refused, and the words.
+/// A request is queued, and its answer is sent under its topic: neither may be as long as a message of a device to others.
+pub(crate) fn excess(publication: &Publication) -> Option<(ReasonCode, String)> {
+    let topic = publication.topic.as_str();
+    if !topic.starts_with("$aws/") {
+        return None;
+    }
+    let (bytes, payload) = (topic.len(), publication.payload.len());
+    if bytes > RESERVED_TOPIC_BYTES {
+        let text = format!(
+            "the reserved topic ($aws/…) has {bytes} bytes; at most {RESERVED_TOPIC_BYTES} are possible"
+        );
+        return Some((ReasonCode::TopicNameInvalid, text));
+    }
+    let levels = topic.split('/').count();
+    if levels > RESERVED_TOPIC_LEVELS {
+        let text = format!(
+            "the reserved topic ($aws/…) has {levels} levels; at most {RESERVED_TOPIC_LEVELS} are possible"
+        );
+        return Some((ReasonCode::TopicNameInvalid, text));
+    }
+    (payload > RESERVED_PAYLOAD_BYTES).then(|| {
+        let text = format!(
+            "the payload of a request ($aws/…) has {payload} bytes; at most {RESERVED_PAYLOAD_BYTES} are possible"
+        );
+        (ReasonCode::QuotaExceeded, text)
+    })
+}
 
 /// What answers `$aws/…`.
 pub trait ReservedTopics: Send + Sync {
@@ -168,6 +205,43 @@ impl Drop for Reply {
     fn drop(&mut self) {
         if let Some(number) = self.pending.take() {
             self.mailbox.answered(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(topic: &str, payload: usize) -> Option<ReasonCode> {
+        let topic = topic.parse().unwrap();
+        let publication = Publication::new(topic, Bytes::from(vec![0; payload]));
+        excess(&publication).map(|(reason, _)| reason)
+    }
+
+    #[test]
+    fn requests_are_as_long_as_their_names_can_be() {
+        let (thing, job, namespace) = ("t".repeat(128), "j".repeat(64), "n".repeat(64));
+        let longest = format!("$aws/things/{thing}/jobs/{job}/namespace-{namespace}/update");
+        assert_eq!(refused(&longest, RESERVED_PAYLOAD_BYTES), None);
+        let longer = format!("$aws/{}", "x".repeat(RESERVED_TOPIC_BYTES - 4));
+        assert_eq!(refused(&longer, 0), Some(ReasonCode::TopicNameInvalid));
+        assert_eq!(refused(&longer[..RESERVED_TOPIC_BYTES], 0), None);
+        assert_eq!(refused("$aws/1/2/3/4/5/6/7", 0), None);
+        let deeper = refused("$aws/1/2/3/4/5/6/7/8", 0);
+        assert_eq!(deeper, Some(ReasonCode::TopicNameInvalid));
+        let heavier = refused(&longest, RESERVED_PAYLOAD_BYTES + 1);
+        assert_eq!(heavier, Some(ReasonCode::QuotaExceeded));
+    }
+
+    #[test]
+    fn what_goes_to_other_devices_may_be_longer() {
+        for topic in [
+            format!("dt/{}", "x".repeat(4000)),
+            "$awsx/y".repeat(100),
+            "a/".repeat(60),
+        ] {
+            assert_eq!(refused(&topic, RESERVED_PAYLOAD_BYTES + 1), None);
         }
     }
 }

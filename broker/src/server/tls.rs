@@ -21,7 +21,7 @@ use super::client_verifier::WithOutside;
 pub use super::lobby::{Admission, LOBBY_PER_SEAT, Lobby, Seat};
 use super::refusal::Named;
 pub use super::refusal::explain;
-pub use super::sampler::Sampler;
+pub use fleet::Sampler;
 
 /// Sessions of TLS 1.2 clients that know no tickets; a bound on memory, not a promise to resume.
 const RESUMABLE_SESSIONS_WITHOUT_TICKET: usize = 1024;

@@ -6,6 +6,7 @@
 mod name;
 mod renewal;
 mod role;
+mod rotation;
 mod secrets;
 
 use std::collections::HashMap;
@@ -190,64 +191,39 @@ impl Operators {
             operators.write_files(&made)?;
             operators.keep(|all| all.push(made.operator.clone()))?;
         } else {
+            operators.finish_rotations()?;
             operators.refresh_credentials(authority)?;
         }
         Ok(operators)
     }
 
     /// Makes an operator. Its key and secret are in the answer and, of those, only the secret is
-    /// kept (Signature Version 4 cannot do without).
+    /// kept (Signature Version 4 cannot do without). `note` writes down elsewhere what must be known of the certificate
+    /// before it is used.
     ///
     /// # Errors
-    /// [`ControlError::Exists`]; [`ControlError::TooMany`]; when the authority or the disk fails.
-    pub fn add(
+    /// [`ControlError::Exists`]; [`ControlError::TooMany`]; when `note`, the authority or the disk fails. There is no
+    /// such operator then.
+    pub fn add<E: From<ControlError>>(
         &self,
         name: &OperatorName,
         role: Role,
         authority: &Authority,
         now: SystemTime,
-    ) -> Result<NewOperator, ControlError> {
+        note: impl FnOnce(&Operator) -> Result<(), E>,
+    ) -> Result<NewOperator, E> {
         let _change = self.inner.change.lock();
         let known = self.inner.snapshot.load();
         if known.by_name.contains_key(name) {
-            return Err(ControlError::Exists(name.clone()));
+            return Err(ControlError::Exists(name.clone()).into());
         }
         if known.by_name.len() >= MAX_OPERATORS {
-            return Err(ControlError::TooMany(MAX_OPERATORS));
+            return Err(ControlError::TooMany(MAX_OPERATORS).into());
         }
         let made = self.make(name, role, authority, now)?;
+        note(&made.operator)?;
         self.keep(|all| all.push(made.operator.clone()))?;
         Ok(made)
-    }
-
-    /// Gives an operator another key, certificate and secret; what it had is refused from then on.
-    /// Files of its that lie beside the registry are written anew.
-    ///
-    /// # Errors
-    /// [`ControlError::Unknown`]; when the authority or the disk fails.
-    pub fn rotate(
-        &self,
-        name: &OperatorName,
-        authority: &Authority,
-        now: SystemTime,
-    ) -> Result<Rotated, ControlError> {
-        let _change = self.inner.change.lock();
-        let known = self.inner.snapshot.load();
-        let Some(before) = known.by_name.get(name).cloned() else {
-            return Err(ControlError::Unknown(name.clone()));
-        };
-        let made = self.make(name, before.role, authority, now)?;
-        // The registry first: a crash in between leaves files that are refused, never a secret that should be and is not.
-        self.keep(|all| {
-            for one in all.iter_mut().filter(|one| one.name == *name) {
-                *one = made.operator.clone();
-            }
-        })?;
-        let kept = self.file(name, ".credentials").exists();
-        if kept {
-            self.write_files(&made)?;
-        }
-        Ok(Rotated { made, before, kept })
     }
 
     /// Removes an operator, with its files beside the registry, and returns it; its next request is

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -5,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use ca::{Authority, AuthorityConfig};
 use rustls::pki_types::pem::PemObject as _;
 
-use super::{OperatorName, Operators, Role};
+use super::{Operator, OperatorName, Operators, Role};
 use crate::ControlError;
 
 const ENDPOINT: &str = "https://localhost:8443";
@@ -64,11 +66,13 @@ fn operators_come_and_go_and_one_admin_stays() {
     let operators = open(dir.path(), &authority, ENDPOINT).unwrap();
     let eve = "eve".parse().unwrap();
     let now = SystemTime::now();
-    let made = operators.add(&eve, Role::Viewer, &authority, now).unwrap();
+    let made = operators
+        .add(&eve, Role::Viewer, &authority, now, unnoted)
+        .unwrap();
     let key = made.operator.key.access_key_id();
     assert!(operators.by_access_key(key).is_some());
     assert!(matches!(
-        operators.add(&eve, Role::Admin, &authority, now),
+        operators.add(&eve, Role::Admin, &authority, now, unnoted),
         Err(ControlError::Exists(_))
     ));
     let reopened = open(dir.path(), &authority, ENDPOINT).unwrap();
@@ -100,9 +104,11 @@ fn an_operator_gets_other_keys_and_its_files_follow() {
     let admin: OperatorName = "admin".parse().unwrap();
     let eve: OperatorName = "eve".parse().unwrap();
     let now = SystemTime::now();
-    operators.add(&eve, Role::Viewer, &authority, now).unwrap();
+    operators
+        .add(&eve, Role::Viewer, &authority, now, unnoted)
+        .unwrap();
     for (name, kept) in [(&admin, true), (&eve, false)] {
-        let rotated = operators.rotate(name, &authority, now).unwrap();
+        let rotated = operators.rotate(name, &authority, now, unnoted).unwrap();
         let (before, after) = (&rotated.before, &rotated.made.operator);
         assert_eq!((before.role, rotated.kept), (after.role, kept));
         assert!(
@@ -129,16 +135,117 @@ fn an_operator_gets_other_keys_and_its_files_follow() {
         }
     }
     assert!(matches!(
-        operators.rotate(&"nobody".parse().unwrap(), &authority, now),
+        operators.rotate(&"nobody".parse().unwrap(), &authority, now, unnoted),
         Err(ControlError::Unknown(_))
     ));
     // Who is removed leaves no file behind that looks like a way in.
-    let other = operators.add(&"ada".parse().unwrap(), Role::Admin, &authority, now);
+    let other = operators.add(
+        &"ada".parse().unwrap(),
+        Role::Admin,
+        &authority,
+        now,
+        unnoted,
+    );
     other.unwrap();
     operators.remove(&admin).unwrap();
     let left = std::fs::read_dir(&home).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["operators.json"]);
+}
+
+fn unnoted(_: &Operator) -> Result<(), ControlError> {
+    Ok(())
+}
+
+/// Every file of the directory, by name.
+fn files(home: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let entries = std::fs::read_dir(home).unwrap().map(|entry| entry.unwrap());
+    let files = entries.filter(|entry| entry.path().is_file());
+    files
+        .map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap()))
+        .collect()
+}
+
+#[test]
+fn keys_that_cannot_be_written_leave_the_old_ones_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = authority(dir.path());
+    let operators = open(dir.path(), &authority, ENDPOINT).unwrap();
+    let home = dir.path().join("operators");
+    let admin: OperatorName = "admin".parse().unwrap();
+    let now = SystemTime::now();
+    let key = operators.list()[0].key.access_key_id().to_owned();
+    let before = files(&home);
+    let is_as_before = |operators: &Operators| {
+        assert!(operators.by_access_key(&key).is_some());
+        assert_eq!(operators.list().len(), 1);
+        assert_eq!(files(&home), before);
+    };
+    // Elsewhere.
+    let fails = |_: &Operator| Err(ControlError::Random);
+    let refused = operators.rotate(&admin, &authority, now, fails);
+    assert!(matches!(refused, Err(ControlError::Random)));
+    let eve = "eve".parse().unwrap();
+    let refused = operators.add(&eve, Role::Viewer, &authority, now, fails);
+    assert!(matches!(refused, Err(ControlError::Random)));
+    is_as_before(&operators);
+    // Its files, the last of them.
+    let in_the_way = home.join("admin.credentials.next");
+    std::fs::create_dir_all(in_the_way.join("full")).unwrap();
+    let refused = operators.rotate(&admin, &authority, now, unnoted);
+    assert!(matches!(refused, Err(ControlError::Store(_))));
+    is_as_before(&operators);
+    std::fs::remove_dir_all(&in_the_way).unwrap();
+    // The registry.
+    let registry = home.join("operators.json");
+    let text = std::fs::read(&registry).unwrap();
+    std::fs::remove_file(&registry).unwrap();
+    std::fs::create_dir_all(registry.join("full")).unwrap();
+    let refused = operators.rotate(&admin, &authority, now, unnoted);
+    assert!(matches!(refused, Err(ControlError::Store(_))));
+    std::fs::remove_dir_all(&registry).unwrap();
+    std::fs::write(&registry, text).unwrap();
+    is_as_before(&operators);
+    is_as_before(&open(dir.path(), &authority, ENDPOINT).unwrap());
+}
+
+#[test]
+fn a_rotation_that_was_cut_short_is_finished_or_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = authority(dir.path());
+    let operators = open(dir.path(), &authority, ENDPOINT).unwrap();
+    let home = dir.path().join("operators");
+    let before = files(&home);
+    let admin: OperatorName = "admin".parse().unwrap();
+    let rotated = operators.rotate(&admin, &authority, SystemTime::now(), unnoted);
+    assert!(rotated.unwrap().kept);
+    let after = files(&home);
+    let names = |files: &BTreeMap<OsString, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&before), names(&after));
+    let cut_short = |registry: &BTreeMap<OsString, Vec<u8>>, put: &[&str]| {
+        for (name, old) in &before {
+            let (old, new) = (old.as_slice(), after[name].as_slice());
+            let name = name.to_str().unwrap();
+            match name {
+                "operators.json" => {
+                    std::fs::write(home.join(name), &registry[OsStr::new(name)]).unwrap()
+                }
+                _ if put.contains(&name) => std::fs::write(home.join(name), new).unwrap(),
+                _ => {
+                    std::fs::write(home.join(name), old).unwrap();
+                    std::fs::write(home.join(format!("{name}.next")), new).unwrap();
+                }
+            }
+        }
+        open(dir.path(), &authority, ENDPOINT).unwrap();
+        files(&home)
+    };
+    // The registry has the new ones: none, one or two files were put in their place.
+    for put in [&[][..], &["admin.key"], &["admin.key", "admin.crt"]] {
+        assert!(cut_short(&after, put) == after, "{put:?}");
+    }
+    // It has not: nothing was put yet.
+    assert!(cut_short(&before, &[]) == before);
 }
 
 #[test]
@@ -173,7 +280,9 @@ fn a_certificate_renews_itself_in_the_last_third_of_its_life_where_its_key_is() 
     let operators = open(dir.path(), &authority, "https://localhost:1").unwrap();
     let name: OperatorName = "ada".parse().unwrap();
     let now = SystemTime::now();
-    operators.add(&name, Role::Viewer, &authority, now).unwrap();
+    operators
+        .add(&name, Role::Viewer, &authority, now, unnoted)
+        .unwrap();
     let days = |count: u64| now + Duration::from_secs(count * 86_400);
     assert!(operators.renew(&authority, days(200)).unwrap().is_empty());
     let file = dir.path().join("operators/admin.crt");

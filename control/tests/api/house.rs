@@ -11,7 +11,7 @@ use aws_sigv4::sign::v4;
 use broker::tls::{ClientAnchors, ClientAuth, Protocol, ServerCertificate, server_config};
 use broker::{Broker, BrokerParts, Limits};
 use ca::{Authority, AuthorityConfig};
-use control::{Control, ControlParts, Endpoint, Endpoints, Operators, Role};
+use control::{Control, ControlError, ControlParts, Endpoint, Endpoints, Operators, Role};
 use fleet::provisioning::RegistrationDesk;
 use fleet::{AttestationTerms, Fleet, RevocationFaces};
 use ota::server::Ota;
@@ -142,7 +142,9 @@ impl House {
     pub(crate) fn operator(&self, name: &str, role: Role) -> Who {
         let name = name.parse().unwrap();
         let now = SystemTime::now();
-        let made = self.operators.add(&name, role, &self.authority, now);
+        let made = self.operators.add(&name, role, &self.authority, now, |_| {
+            Ok::<(), ControlError>(())
+        });
         Who::Key(credentials(&made.unwrap().credentials))
     }
 

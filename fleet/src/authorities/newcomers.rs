@@ -6,7 +6,7 @@ use super::{
     AuthorityRecord, CERTIFICATE_PARAMETERS, Registration, certificates::record_of, check_template,
 };
 use crate::{
-    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, Origin,
+    CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, Origin, Sampler,
     events::RegistryEvent,
     keys,
     provisioning::{HookCaller, HookQuestion, Registered, Rejection, TemplateKind, read_names},
@@ -49,8 +49,10 @@ impl NewcomerDesk {
     pub fn start(fleet: Fleet, hook: Arc<dyn HookCaller>, region: String) -> std::io::Result<Self> {
         let (queue, waiting) = sync_channel::<Vec<u8>>(NEWCOMERS_LIMIT_ITEMS);
         let work = move || {
+            let refusals = Sampler::new();
             for leaf in waiting {
-                tell(fleet.welcome(&leaf, hook.as_ref(), &region, SystemTime::now()));
+                let welcome = fleet.welcome(&leaf, hook.as_ref(), &region, SystemTime::now());
+                tell(welcome, &refusals);
             }
         };
         std::thread::Builder::new()
@@ -66,7 +68,7 @@ impl NewcomerDesk {
     }
 }
 
-fn tell(welcome: Result<Welcome, Rejection>) {
+fn tell(welcome: Result<Welcome, Rejection>, refusals: &Sampler) {
     match welcome {
         Ok(Welcome::Known) => {}
         Ok(Welcome::Waiting(record)) => tracing::info!(
@@ -77,11 +79,17 @@ fn tell(welcome: Result<Welcome, Rejection>) {
             thing = %done.thing, certificate = %done.certificate, revoked = ?done.revoked,
             "a device was provisioned at its first connection"
         ),
-        Err(rejection) => tracing::warn!(
-            code = rejection.code,
-            "a new certificate of a registered authority was not registered: {}",
-            rejection.message
-        ),
+        // Whoever is refused comes again, as often as it likes.
+        Err(rejection) => {
+            if let Some(left_out) = refusals.take_counting() {
+                tracing::warn!(
+                    code = rejection.code,
+                    left_out,
+                    "a new certificate of a registered authority was not registered: {}",
+                    rejection.message
+                );
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     message::{self, CsrRequest, Format, Operation, RegisterRequest},
     rate::Rates,
 };
-use crate::Fleet;
+use crate::{Crowded, Excerpt, Fleet, Sampler, Seat, ShareBounds, Shares};
 use ca::CertificateId;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -21,6 +21,19 @@ use std::{
 
 /// Most requests that wait; one more is refused.
 pub const REQUESTS_LIMIT_ITEMS: usize = 4_096;
+/// What of them may be of one claim, which many devices share, and how many bytes they have: topics and payloads. How
+/// often a claim may ask is its own limit, see [`RATE_PER_MINUTE`].
+const SHARES: ShareBounds = ShareBounds {
+    waiting: REQUESTS_OF_CLAIM_LIMIT_ITEMS,
+    waiting_bytes: 8 * 1024 * 1024,
+    per_minute: u32::MAX,
+    all_waiting: REQUESTS_LIMIT_ITEMS,
+    all_waiting_bytes: 32 * 1024 * 1024,
+};
+/// Most requests of one claim that wait.
+const REQUESTS_OF_CLAIM_LIMIT_ITEMS: usize = 1_024;
+/// Most bytes of a request; what is longer is not even queued.
+const REQUEST_BYTES: usize = 64 * 1024;
 /// Threads that answer: a hook that is slow holds up one of them.
 const THREADS: usize = 4;
 /// How often unclaimed certificates and ended claims are looked for.
@@ -54,16 +67,21 @@ pub struct ProvisioningAnswer {
 /// The desk. Clones share it; its threads end with the last one.
 #[derive(Clone)]
 pub struct ProvisioningDesk {
-    inbox: SyncSender<ProvisioningRequest>,
+    inbox: SyncSender<Waiting>,
+    shares: Shares,
     /// Dropping the last one ends the sweeper.
     _sweeper: SyncSender<()>,
 }
+
+/// A request with its place in the queue.
+type Waiting = (ProvisioningRequest, Seat);
 
 struct Clerk {
     fleet: Fleet,
     hook: Arc<dyn HookCaller>,
     region: String,
     rates: Mutex<Rates>,
+    refusals: Sampler,
 }
 
 impl ProvisioningDesk {
@@ -80,6 +98,7 @@ impl ProvisioningDesk {
             hook,
             region,
             rates: Mutex::default(),
+            refusals: Sampler::new(),
         });
         for _ in 0..THREADS {
             let (clerk, requests) = (Arc::clone(&clerk), Arc::clone(&requests));
@@ -92,6 +111,7 @@ impl ProvisioningDesk {
             .spawn(move || sweep(&fleet, &end))?;
         Ok(ProvisioningDesk {
             inbox,
+            shares: Shares::new(SHARES),
             _sweeper: sweeper,
         })
     }
@@ -99,34 +119,48 @@ impl ProvisioningDesk {
     /// Takes a request of a device; never blocks. The answer comes through its `reply`; a topic that asks for nothing
     /// is not answered.
     pub fn ask(&self, request: ProvisioningRequest) {
-        let (TrySendError::Full(request) | TrySendError::Disconnected(request)) =
-            match self.inbox.try_send(request) {
-                Ok(()) => return,
-                Err(refused) => refused,
-            };
-        if let Some((_, format)) = message::read_topic(&request.topic) {
-            let words = "too many requests wait; try again later";
-            answer(
-                request,
-                format,
-                Err(Rejection::new(429, "Throttling", words)),
+        let Some((_, format)) = message::read_topic(&request.topic) else {
+            tracing::debug!(topic = ?Excerpt(&request.topic), "a topic that asks for nothing");
+            return;
+        };
+        if request.payload.len() > REQUEST_BYTES {
+            let words = format!(
+                "the request has {} bytes; at most {REQUEST_BYTES} are read",
+                request.payload.len()
             );
+            return answer(request, format, Err(Rejection::invalid(words)));
         }
+        let bytes = request.topic.len() + request.payload.len();
+        let who = request.claim.to_string();
+        let (request, crowded) = match self.shares.take(&who, bytes, Instant::now()) {
+            Err(crowded) => (request, crowded),
+            Ok(seat) => match self.inbox.try_send((request, seat)) {
+                Ok(()) => return,
+                Err(
+                    TrySendError::Full((request, _)) | TrySendError::Disconnected((request, _)),
+                ) => (request, Crowded::All),
+            },
+        };
+        let busy = Rejection::new(429, "Throttling", crowded.to_string());
+        answer(request, format, Err(busy));
     }
 }
 
-fn work(clerk: &Clerk, requests: &Mutex<Receiver<ProvisioningRequest>>) {
+fn work(clerk: &Clerk, requests: &Mutex<Receiver<Waiting>>) {
     loop {
         let next = requests.lock().recv();
-        let Ok(request) = next else { return };
+        // It waits no more, and its seat is free before its device hears the answer.
+        let Ok((request, _)) = next else { return };
         let Some((operation, format)) = message::read_topic(&request.topic) else {
-            tracing::debug!(topic = request.topic, "a topic that asks for nothing");
+            // It was not queued then.
             continue;
         };
         let outcome = clerk.decide(&request, operation, format);
-        if let Err(rejection) = &outcome {
-            tracing::info!(claim = %request.claim, client_id = request.client_id, topic = request.topic,
-                code = rejection.code, "provisioning refused: {}", rejection.message);
+        if let Err(rejection) = &outcome
+            && let Some(left_out) = clerk.refusals.take_counting()
+        {
+            tracing::info!(claim = %request.claim, client_id = request.client_id, topic = ?Excerpt(&request.topic),
+                code = rejection.code, left_out, why = ?Excerpt(&rejection.message), "provisioning refused");
         }
         answer(request, format, outcome);
     }

@@ -27,6 +27,7 @@ pub(super) struct FileLimits {
     pub(super) session_inflight_messages: Option<u16>,
     pub(super) session_queue_messages: Option<usize>,
     pub(super) session_queue_bytes: Option<usize>,
+    pub(super) session_memory_bytes: Option<usize>,
     pub(super) session_expiry_seconds: Option<u64>,
     pub(super) parked_sessions: Option<usize>,
     pub(super) keep_alive_seconds: Option<u64>,
@@ -188,6 +189,11 @@ impl FileLimits {
             &mut to.session_queue_bytes,
             "session_queue_bytes",
             self.session_queue_bytes,
+        )?;
+        set(
+            &mut to.session_memory_bytes,
+            "session_memory_bytes",
+            self.session_memory_bytes,
         )?;
         seconds(
             &mut to.session_expiry,

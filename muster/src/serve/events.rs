@@ -1,28 +1,43 @@
 //! Events of sessions, of the registry and of jobs on their way to whoever subscribed to `$aws/events/…`: one bounded queue,
-//! one thread that writes and publishes them, so that neither a connection nor an operation waits for it.
+//! one thread that writes and publishes them, so that neither a connection nor an operation waits for it. A device has a
+//! share of it, so that its events never push out those of others.
 
 use broker::{
     ApplicationMessage, Broker, Lifecycle, LifecycleChange, codec::Qos, topic::TopicName,
 };
-use fleet::events::RegistryEvent;
+use fleet::{Excerpt, Sampler, Seat, ShareBounds, Shares, events::RegistryEvent};
 use ota::server::JobEvent;
 use serde_json::{Value, json};
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 /// Most events that wait; one more is lost, and said so.
 const EVENTS_LIMIT_ITEMS: usize = 65_536;
-/// Of the lost ones, how many share one line of the log.
-const LOST_PER_LINE: u64 = 10_000;
+/// Of one device: connected and disconnected.
+const PRESENCE: ShareBounds = ShareBounds {
+    waiting: 128,
+    waiting_bytes: usize::MAX,
+    per_minute: 6_000,
+    all_waiting: EVENTS_LIMIT_ITEMS / 2,
+    all_waiting_bytes: usize::MAX,
+};
+/// Of one device: subscribed and unsubscribed, with all the filters that a packet names. What is left of the queue is the
+/// registry's and the jobs'.
+const SUBSCRIPTIONS: ShareBounds = ShareBounds {
+    waiting: 128,
+    waiting_bytes: 256 * 1024,
+    per_minute: 6_000,
+    all_waiting: EVENTS_LIMIT_ITEMS / 4,
+    all_waiting_bytes: 32 * 1024 * 1024,
+};
 
 enum Told {
-    Session(Box<Lifecycle>),
+    Session(Box<Lifecycle>, Seat),
     Registry(Box<RegistryEvent>, SystemTime),
     Job(Box<JobEvent>, SystemTime),
 }
@@ -33,7 +48,9 @@ pub(super) struct Events {
     queue: SyncSender<Told>,
     /// Set before the first session.
     broker: Arc<OnceLock<Broker>>,
-    lost: Arc<AtomicU64>,
+    presence: Shares,
+    subscriptions: Shares,
+    lost: Arc<Sampler>,
 }
 
 /// The queue's other end, until the broker is there.
@@ -48,6 +65,8 @@ impl Events {
         let events = Events {
             queue,
             broker: Arc::default(),
+            presence: Shares::new(PRESENCE),
+            subscriptions: Shares::new(SUBSCRIPTIONS),
             lost: Arc::default(),
         };
         let waiting = Waiting {
@@ -64,7 +83,38 @@ impl Events {
         {
             return;
         }
-        self.take(Told::Session(Box::new(event)));
+        self.share(event);
+    }
+
+    /// Puts a session's event into its device's share.
+    fn share(&self, event: Lifecycle) {
+        let (shares, bytes) = match &event.change {
+            LifecycleChange::Connected | LifecycleChange::Disconnected(_) => (&self.presence, 0),
+            LifecycleChange::Subscribed(filters) | LifecycleChange::Unsubscribed(filters) => {
+                let filters = filters.iter().map(|filter| filter.as_str().len());
+                (&self.subscriptions, filters.sum())
+            }
+        };
+        let seat = match &event.principal.thing {
+            Some(thing) => shares.take(thing.as_str(), bytes, Instant::now()),
+            None => {
+                let certificate = event.principal.certificate.to_string();
+                shares.take(&certificate, bytes, Instant::now())
+            }
+        };
+        match seat {
+            Ok(seat) => self.take(Told::Session(Box::new(event), seat)),
+            Err(crowded) => {
+                if let Some(left_out) = self.lost.take_counting() {
+                    tracing::warn!(
+                        client_id = ?Excerpt(event.client_id.as_str()),
+                        event = kind(&event.change).1,
+                        left_out,
+                        "an event of a device for $aws/events/ is lost: {crowded}"
+                    );
+                }
+            }
+        }
     }
 
     pub(super) fn registry(&self, event: RegistryEvent) {
@@ -76,14 +126,13 @@ impl Events {
     }
 
     fn take(&self, told: Told) {
-        if self.queue.try_send(told).is_err() {
-            let lost = self.lost.fetch_add(1, Ordering::Relaxed);
-            if lost.is_multiple_of(LOST_PER_LINE) {
-                tracing::error!(
-                    lost = lost + 1,
-                    "events for $aws/events/ come faster than they can be published"
-                );
-            }
+        if self.queue.try_send(told).is_err()
+            && let Some(left_out) = self.lost.take_counting()
+        {
+            tracing::error!(
+                left_out,
+                "events for $aws/events/ come faster than they can be published: one is lost"
+            );
         }
     }
 }
@@ -101,7 +150,8 @@ impl Waiting {
         let run = move || {
             for told in self.queue {
                 let (topic, body) = match told {
-                    Told::Session(event) => message(&event),
+                    // Its seat is free when the next one is taken out.
+                    Told::Session(event, _) => message(&event),
                     Told::Registry(event, at) => event.message(&account, &region, at),
                     Told::Job(event, at) => event.message(&account, &region, at),
                 };
@@ -179,4 +229,86 @@ fn message(event: &Lifecycle) -> (String, Value) {
         }
     }
     (topic(event), body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use broker::{Principal, topic::TopicFilter};
+
+    fn event(thing: &str, change: LifecycleChange) -> Lifecycle {
+        Lifecycle {
+            principal: Principal {
+                certificate: "00".repeat(32).parse().unwrap(),
+                thing: Some(thing.parse().unwrap()),
+            },
+            client_id: thing.parse().unwrap(),
+            session: 1,
+            version: 1,
+            at: SystemTime::UNIX_EPOCH,
+            source: None,
+            change,
+        }
+    }
+
+    /// Of whom, and what, in the order in which they wait.
+    fn waiting(waiting: &Waiting) -> Vec<(String, &'static str)> {
+        let told = waiting.queue.try_iter().map(|told| match told {
+            Told::Session(event, _) => (event.client_id.as_str().to_owned(), kind(&event.change).1),
+            Told::Registry(..) => (String::new(), "registry"),
+            Told::Job(..) => (String::new(), "job"),
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn one_devices_subscriptions_never_push_out_the_events_of_others() {
+        let (events, queue) = Events::queue();
+        let filter: TopicFilter = "cmd/loud/a".parse().unwrap();
+        for _ in 0..EVENTS_LIMIT_ITEMS {
+            events.session(event(
+                "loud",
+                LifecycleChange::Subscribed(vec![filter.clone()]),
+            ));
+            events.session(event(
+                "loud",
+                LifecycleChange::Unsubscribed(vec![filter.clone()]),
+            ));
+        }
+        events.session(event("loud", LifecycleChange::Connected));
+        events.session(event("quiet", LifecycleChange::Connected));
+        events.session(event(
+            "quiet",
+            LifecycleChange::Subscribed(vec![filter.clone()]),
+        ));
+        let told = waiting(&queue);
+        assert_eq!(told.len(), SUBSCRIPTIONS.waiting + 3);
+        let last = told.iter().rev().take(3).rev();
+        let last: Vec<(&str, &str)> = last.map(|(who, what)| (who.as_str(), *what)).collect();
+        assert_eq!(
+            last,
+            [
+                ("loud", "connected"),
+                ("quiet", "connected"),
+                ("quiet", "subscribed")
+            ]
+        );
+        // What was published makes room for as many again.
+        events.session(event("loud", LifecycleChange::Subscribed(vec![filter])));
+        assert_eq!(waiting(&queue).len(), 1);
+    }
+
+    #[test]
+    fn filters_are_weighed() {
+        let (events, queue) = Events::queue();
+        let long: TopicFilter = format!("cmd/{}", "x".repeat(60_000)).parse().unwrap();
+        for _ in 0..100 {
+            events.session(event(
+                "loud",
+                LifecycleChange::Subscribed(vec![long.clone(); 10]),
+            ));
+        }
+        // One may be longer than the share.
+        assert_eq!(waiting(&queue).len(), 1);
+    }
 }

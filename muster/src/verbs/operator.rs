@@ -58,8 +58,13 @@ pub(super) fn run(global: &Global, verb: Operator) -> anyhow::Result<ExitCode> {
             if let Some(files) = &files {
                 files.write(&made)?;
             }
-            output::answer(global, &without_secrets(made), |_| match &files {
+            output::answer(global, &without_secrets(made), |made| match &files {
                 Some(files) => files.report("has other keys"),
+                None if made["kept"] == false => format!(
+                    "operator {name} has other keys; its files in {} could not be put in their place (the server's log \
+                     says why): FILE.next are the new ones, and take it at the server's next start",
+                    global.data.join("operators").display()
+                ),
                 None => format!(
                     "operator {name} has other keys; its files in {} are written anew",
                     global.data.join("operators").display()

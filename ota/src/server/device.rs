@@ -26,6 +26,16 @@ pub(super) struct Refusal {
     state: Option<JobExecutionState>,
 }
 
+impl Refusal {
+    pub(super) fn new(code: RejectedCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            state: None,
+        }
+    }
+}
+
 /// Refused, or failed for reasons of our own.
 enum Stop {
     Refused(Refusal),
@@ -121,17 +131,7 @@ pub(super) fn handle(
 }
 
 /// The answer to a request that could not be looked at.
-pub(super) fn turned_away(
-    topic: &str,
-    code: RejectedCode,
-    message: &str,
-    now: u64,
-) -> Result<Message, Error> {
-    let refusal = Refusal {
-        code,
-        message: message.to_owned(),
-        state: None,
-    };
+pub(super) fn turned_away(topic: &str, refusal: Refusal, now: u64) -> Result<Message, Error> {
     rejected(topic, refusal, None, now)
 }
 
@@ -161,23 +161,24 @@ fn written(answer: &impl Serialize) -> Result<Vec<u8>, Error> {
     })
 }
 
+/// What is longer is not even queued.
+pub(super) fn check_length(payload: &[u8]) -> Result<(), Refusal> {
+    if payload.len() <= MAX_REQUEST_BYTES {
+        return Ok(());
+    }
+    let message = format!(
+        "the request has {} bytes; at most {MAX_REQUEST_BYTES} are read",
+        payload.len()
+    );
+    Err(Refusal::new(RejectedCode::InvalidRequest, message))
+}
+
 /// No payload at all counts as `{}`: devices that have nothing to say often say nothing.
 fn read(payload: &[u8]) -> Result<Value, Refusal> {
-    let refusal = |code, message: String| Refusal {
-        code,
-        message,
-        state: None,
-    };
-    if payload.len() > MAX_REQUEST_BYTES {
-        let message = format!(
-            "the request has {} bytes; at most {MAX_REQUEST_BYTES} are read",
-            payload.len()
-        );
-        return Err(refusal(RejectedCode::InvalidRequest, message));
-    }
+    check_length(payload)?;
     let payload = if payload.is_empty() { b"{}" } else { payload };
     serde_json::from_slice(payload).map_err(|error| {
-        refusal(
+        Refusal::new(
             RejectedCode::InvalidJson,
             format!("the request is not JSON: {error}"),
         )

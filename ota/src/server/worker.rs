@@ -7,6 +7,7 @@ use std::sync::{MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use fleet::{Crowded, Excerpt, Sampler, Seat, ShareBounds, Shares};
 use tracing::{error, warn};
 
 use super::pictures::Pictures;
@@ -18,6 +19,18 @@ use crate::job::{ExecutionStatus, RejectedCode};
 
 /// Most requests of devices that wait; one more is answered `RequestThrottled`.
 pub const MAX_QUEUED_REQUESTS: usize = 16_384;
+/// What of them may be one thing's, and how many bytes they have: topics and payloads.
+const SHARES: ShareBounds = ShareBounds {
+    waiting: MAX_WAITING_REQUESTS_OF_THING,
+    waiting_bytes: 512 * 1024,
+    per_minute: MAX_REQUESTS_OF_THING_PER_MINUTE,
+    all_waiting: MAX_QUEUED_REQUESTS,
+    all_waiting_bytes: 32 * 1024 * 1024,
+};
+/// Most requests of one thing that wait.
+pub(super) const MAX_WAITING_REQUESTS_OF_THING: usize = 128;
+/// Most requests of one thing in a minute.
+pub(super) const MAX_REQUESTS_OF_THING_PER_MINUTE: u32 = 6_000;
 /// Most requests that share one flush.
 pub(super) const MAX_BATCH_REQUESTS: usize = 512;
 /// Most executions ended in one go because their time is up.
@@ -40,40 +53,71 @@ pub struct DeviceRequest {
 }
 
 pub(super) enum Work {
-    Request(DeviceRequest),
+    Request(DeviceRequest, Seat),
     Wake,
 }
 
-pub(super) struct Inbox(SyncSender<Work>);
+pub(super) struct Inbox {
+    work: SyncSender<Work>,
+    shares: Shares,
+    failures: Sampler,
+}
 
 pub(super) fn inbox() -> (Inbox, Receiver<Work>) {
-    let (send, receive) = sync_channel(MAX_QUEUED_REQUESTS);
-    (Inbox(send), receive)
+    // One more than there are seats: word to wake up always fits in where a seat is free.
+    let (work, receive) = sync_channel(MAX_QUEUED_REQUESTS + 1);
+    let inbox = Inbox {
+        work,
+        shares: Shares::new(SHARES),
+        failures: Sampler::new(),
+    };
+    (inbox, receive)
 }
 
 impl Inbox {
     /// A full inbox wakes the thread as well, so nothing is lost where this does not fit in.
     pub(super) fn wake(&self) {
-        let _ = self.0.try_send(Work::Wake);
+        let _ = self.work.try_send(Work::Wake);
     }
 }
 
 impl Ota {
     /// Takes a request of a device; never blocks. The answer comes through its `reply`.
     pub fn ask(&self, request: DeviceRequest) {
-        let Err(refused) = self.inner.inbox.0.try_send(Work::Request(request)) else {
+        if let Err(refusal) = device::check_length(&request.payload) {
+            return answer_at_once(request, refusal);
+        }
+        let inbox = &self.inner.inbox;
+        let bytes = request.topic.len() + request.payload.len();
+        // Those that are no thing's are all refused, and have one share.
+        let who = request.thing.as_deref().unwrap_or_default();
+        let seat = match inbox.shares.take(who, bytes, Instant::now()) {
+            Ok(seat) => seat,
+            Err(crowded) => {
+                return turn_away(
+                    request,
+                    RejectedCode::RequestThrottled,
+                    &crowded.to_string(),
+                );
+            }
+        };
+        let Err(refused) = inbox.work.try_send(Work::Request(request, seat)) else {
             return;
         };
         let (TrySendError::Full(work) | TrySendError::Disconnected(work)) = refused;
-        if let Work::Request(request) = work {
-            let words = "too many requests wait; try again later";
-            turn_away(request, RejectedCode::RequestThrottled, words);
+        if let Work::Request(request, _) = work {
+            let words = Crowded::All.to_string();
+            turn_away(request, RejectedCode::RequestThrottled, &words);
         }
     }
 }
 
 fn turn_away(request: DeviceRequest, code: RejectedCode, words: &str) {
-    match device::turned_away(&request.topic, code, words, seconds(SystemTime::now())) {
+    answer_at_once(request, device::Refusal::new(code, words));
+}
+
+fn answer_at_once(request: DeviceRequest, refusal: device::Refusal) {
+    match device::turned_away(&request.topic, refusal, seconds(SystemTime::now())) {
         Ok(message) => (request.reply)(message),
         Err(error) => error!(%error, "a refusal could not be written"),
     }
@@ -104,7 +148,11 @@ fn run(room: &Weak<Inner>, work: &Receiver<Work>) {
         let ota = Ota { inner };
         let more = std::iter::from_fn(|| work.try_recv().ok()).take(MAX_BATCH_REQUESTS);
         let requests = first.into_iter().chain(more).filter_map(|work| match work {
-            Work::Request(request) => Some(request),
+            // It waits no more, and its seat is free before its device hears the answer.
+            Work::Request(request, seat) => {
+                drop(seat);
+                Some(request)
+            }
             Work::Wake => None,
         });
         ota.answer_all(requests.collect());
@@ -125,11 +173,16 @@ impl Ota {
         let Err((error, requests)) = self.answer(requests) else {
             return;
         };
-        warn!(%error, requests = requests.len(), "answering devices together failed");
+        if self.inner.inbox.failures.take() {
+            warn!(%error, requests = requests.len(), "answering devices together failed");
+        }
         for request in requests {
             if let Err((error, failed)) = self.answer(vec![request]) {
-                error!(%error, "a device's request failed");
                 for request in failed {
+                    // A device that asks again and again says it once.
+                    if let Some(left_out) = self.inner.inbox.failures.take_counting() {
+                        error!(%error, thing = request.thing, topic = ?Excerpt(&request.topic), left_out, "a device's request failed");
+                    }
                     turn_away(
                         request,
                         RejectedCode::InternalError,

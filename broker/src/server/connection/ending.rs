@@ -270,7 +270,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             End::Left | End::Lost | End::Draining => {
                 tracing::debug!(owner = %self.key.owner, client_id, "disconnected: {end}");
             }
-            _ => tracing::info!(owner = %self.key.owner, client_id, "disconnected: {end}"),
+            // What the client did it can do again as often as it likes.
+            End::Broke(_) | End::Dripped | End::Denied(..) | End::TakenOver | End::Stalled => {
+                if let Some(left_out) = self.hub.end_lines.take_counting() {
+                    tracing::info!(owner = %self.key.owner, client_id, left_out, "disconnected: {end}");
+                }
+            }
+            End::Revoked(_) | End::Moved => {
+                tracing::info!(owner = %self.key.owner, client_id, "disconnected: {end}");
+            }
         }
     }
 }

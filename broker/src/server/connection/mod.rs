@@ -6,6 +6,7 @@
 
 mod deliver;
 mod ending;
+mod explanations;
 mod input;
 mod lifecycle;
 mod open;
@@ -31,6 +32,7 @@ use store::Lsn;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use self::ending::End;
+use self::explanations::Explanations;
 pub(crate) use self::open::connect;
 use self::publish::Stalled;
 use self::readable::Readable;
@@ -110,6 +112,8 @@ pub(crate) struct Connection<S> {
     /// Requests to reserved topics whose answer is owed.
     requests: Vec<(u64, Answer)>,
     next_request: u64,
+    /// What the client was told of refusals.
+    explanations: Explanations,
     stalled: Option<Stalled>,
     timer: Timer,
     now: Time,

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::Connection;
+use super::explanations::Explanations;
 use super::routes::{Kind, Routes};
 use super::timer::Timer;
 use super::violation;
@@ -175,6 +176,7 @@ where
         asked: None,
         requests: Vec::new(),
         next_request: 1,
+        explanations: Explanations::default(),
         stalled: None,
         timer: Timer::default(),
         now,

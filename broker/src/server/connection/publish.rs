@@ -1,10 +1,12 @@
 //! A PUBLISH of the client: judged, retained, routed, acknowledged.
 
 use bytes::Bytes;
+use fleet::Excerpt;
 use policy::{Action, MessageFacts};
 use store::Behind;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::explanations::UNEXPLAINED;
 use super::routes::{Kind, Route};
 use super::{Answer, Connection, End, violation};
 use crate::codec::{PacketId, Qos, ReasonCode, Version};
@@ -12,7 +14,7 @@ use crate::server::clock::Clock;
 use crate::server::durable::Durable;
 use crate::server::layout::held_key;
 use crate::server::message::{Message, Origin, facts};
-use crate::server::reserved::{Principal, Reply, Request};
+use crate::server::reserved::{Principal, Reply, Request, excess};
 use crate::server::retained::{Claim, Full, RetainError, Volume};
 use crate::server::router::Routing;
 use crate::session::{Incoming, Publication, Token};
@@ -52,6 +54,10 @@ impl Stalled {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn publish(&mut self, incoming: Incoming) -> Result<(), End> {
         self.counters.messages_in.add();
+        // Before anything remembers its topic, and whatever the policy says.
+        if let Some((reason, text)) = excess(&incoming.publication) {
+            return self.refuse(reason, &text, incoming.packet_id);
+        }
         let route = self.routes.find(
             &incoming.publication.topic,
             &self.hub,
@@ -370,9 +376,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         packet_id: Option<PacketId>,
     ) -> Result<(), End> {
         // Explaining costs more than deciding: only where somebody will read it.
-        let grant = self.judge.grant();
-        let explanation = grant.explain_for(action, route.topic.as_str(), facts);
-        if self.hub.denials.take() {
+        let (grant, topic) = (self.judge.grant(), route.topic.as_str());
+        let is_told = self.explanations.take(topic, self.now);
+        let is_logged = self.hub.denials.take();
+        if !is_told && !is_logged {
+            return self.refuse(ReasonCode::NotAuthorized, UNEXPLAINED, packet_id);
+        }
+        let explanation = grant.explain_for(action, topic, facts);
+        if is_logged {
             let denial = self.identity.keep_denial(
                 &*self.hub.registry,
                 &self.key.client_id,
@@ -380,7 +391,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Clock::wall(self.now),
             );
             tracing::warn!(denial, owner = %self.key.owner, client_id = self.key.client_id.as_str(),
-                %action, topic = route.topic.as_str(), "denied: {}", explanation.reason());
+                %action, topic = ?Excerpt(topic), "denied: {}", explanation.reason());
         }
         self.refuse(ReasonCode::NotAuthorized, &explanation.reason(), packet_id)
     }

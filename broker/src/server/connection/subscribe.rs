@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE: judged filter by filter, kept where the session outlives the
 //! connection, and followed by what is retained.
 
+use fleet::Excerpt;
 use policy::Action;
 use store::Behind;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -40,7 +41,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         Clock::wall(self.now),
                     );
                     tracing::warn!(denial, owner = %self.key.owner, client_id = self.key.client_id.as_str(),
-                        filter = filter.as_str(), "denied: {}", explanation.reason());
+                        filter = ?Excerpt(filter.as_str()), "denied: {}", explanation.reason());
                 }
                 continue;
             }

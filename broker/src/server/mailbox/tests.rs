@@ -106,6 +106,20 @@ fn beyond_the_bound_in_bytes_the_oldest_goes() {
 }
 
 #[test]
+fn what_ends_with_its_connection_has_a_bound_of_memory() {
+    let limits = Limits {
+        session_memory_bytes: 2 * message("1").weight_bytes(),
+        ..Limits::default()
+    };
+    let (mailbox, counters) = (mailbox(&limits), Counters::default());
+    for payload in ["1", "2", "3"] {
+        put(&mailbox, payload, Qos::AtLeastOnce, &counters);
+    }
+    assert_eq!(all(&mailbox), ["2", "3"]);
+    assert_eq!(Stats::sum([&counters].into_iter()).dropped_queue_full, 1);
+}
+
+#[test]
 fn the_owner_is_woken_once_per_batch_and_again_after_it_took_all() {
     let (mailbox, counters) = (mailbox(&Limits::default()), Counters::default());
     let count = Arc::new(Count::default());

@@ -54,7 +54,8 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: Body = call.body()?;
     let made = rooms
         .operators
-        .add(&body.name, body.role, &rooms.authority, call.now)?;
-    made.operator.note(&rooms.fleet)?;
+        .add(&body.name, body.role, &rooms.authority, call.now, |made| {
+            made.note(&rooms.fleet).map_err(ApiError::from)
+        })?;
     Answer::json(&Output::of(&made))
 }

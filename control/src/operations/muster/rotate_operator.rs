@@ -30,14 +30,20 @@ struct Rotated<'a> {
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    let name = call.path("name")?;
     let rotated = rooms
         .operators
-        .rotate(&call.path("name")?, &rooms.authority, call.now)?;
-    rotated.made.operator.note(&rooms.fleet)?;
+        .rotate(&name, &rooms.authority, call.now, |made| {
+            made.note(&rooms.fleet).map_err(ApiError::from)
+        })?;
+    // From here on the answer is where the keys are, and must leave. The certificate of before is refused here whatever
+    // the lists say of it.
     let reason = RevocationReason::Superseded;
-    rooms
-        .fleet
-        .revoke_issued(&rotated.before.certificate, reason, call.now)?;
+    let before = rotated.before.certificate;
+    if let Err(error) = rooms.fleet.revoke_issued(&before, reason, call.now) {
+        tracing::error!(operator = %name, certificate = %before, %error,
+            "the certificate that an operator had before is refused, but OCSP and the revocation list do not say so");
+    }
     Answer::json(&Rotated {
         made: Output::of(&rotated.made),
         kept: rotated.kept,

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Instant, SystemTime};
 
+use fleet::{Crowded, Excerpt, Sampler, Seat, ShareBounds, Shares};
 use serde_json::Value;
 use tracing::{error, warn};
 
 use super::message::{
-    Answers, Ask, Asked, Code, Described, Get, Place, Refusal, place, read, refuse,
+    Answers, Ask, Asked, Code, Described, Get, Place, REQUEST_BYTES, Refusal, place, read, refuse,
 };
 use super::{Ota, Stream, StreamFile};
 use crate::server::records::key;
@@ -20,6 +21,18 @@ use crate::{Error, JobId};
 
 /// Most requests that wait; one more is refused. Each is answered by 128 KiB at most.
 const REQUESTS_LIMIT_ITEMS: usize = 1024;
+/// What of them may be one thing's, and how many bytes they have: topics and payloads.
+const SHARES: ShareBounds = ShareBounds {
+    waiting: REQUESTS_OF_THING_LIMIT_ITEMS,
+    waiting_bytes: 128 * 1024,
+    per_minute: 6_000,
+    all_waiting: REQUESTS_LIMIT_ITEMS,
+    all_waiting_bytes: 8 * 1024 * 1024,
+};
+/// Most requests of one thing that wait. A device has one or a few under way.
+const REQUESTS_OF_THING_LIMIT_ITEMS: usize = 32;
+/// Of a request that is not looked at, the payload up to this is read for the token.
+const TOKEN_READ_BYTES: usize = 1024;
 /// Threads that answer.
 const THREADS: usize = 2;
 /// Jobs of a thing that are looked at for a stream.
@@ -39,7 +52,13 @@ pub struct StreamRequest {
 
 /// The desk. Clones share it; its threads end with the last one.
 #[derive(Clone)]
-pub struct StreamDesk(SyncSender<StreamRequest>);
+pub struct StreamDesk {
+    inbox: SyncSender<Waiting>,
+    shares: Shares,
+}
+
+/// A request with its place in the queue.
+type Waiting = (StreamRequest, Seat);
 
 impl StreamDesk {
     /// Starts the threads.
@@ -49,17 +68,22 @@ impl StreamDesk {
     pub fn start(ota: &Ota) -> Result<Self, Error> {
         let (send, receive) = sync_channel(REQUESTS_LIMIT_ITEMS);
         let receive = Arc::new(Mutex::new(receive));
+        let failures = Arc::new(Sampler::new());
         for number in 0..THREADS {
             let (ota, receive) = (ota.clone(), Arc::clone(&receive));
+            let failures = Arc::clone(&failures);
             thread::Builder::new()
                 .name(format!("streams-{number}"))
-                .spawn(move || run(&ota, &receive))
+                .spawn(move || run(&ota, &receive, &failures))
                 .map_err(|source| Error::Io {
                     what: "starting a streams thread",
                     source,
                 })?;
         }
-        Ok(Self(send))
+        Ok(Self {
+            inbox: send,
+            shares: Shares::new(SHARES),
+        })
     }
 
     /// Whether a request is one for the desk.
@@ -70,33 +94,56 @@ impl StreamDesk {
 
     /// Takes a request of a device; never blocks. The answers come through its `reply`.
     pub fn ask(&self, request: StreamRequest) {
-        let Err(refused) = self.0.try_send(request) else {
+        if request.payload.len() > REQUEST_BYTES {
+            let words = format!("the request has more than {REQUEST_BYTES} bytes");
+            return turn_away(&request, Code::InvalidRequest, words);
+        }
+        let bytes = request.topic.len() + request.payload.len();
+        // Those that are no thing's are all refused, and have one share.
+        let who = request.thing.as_deref().unwrap_or_default();
+        let seat = match self.shares.take(who, bytes, Instant::now()) {
+            Ok(seat) => seat,
+            Err(crowded) => {
+                return turn_away(&request, Code::RequestThrottled, crowded.to_string());
+            }
+        };
+        let Err(refused) = self.inbox.try_send((request, seat)) else {
             return;
         };
-        let (TrySendError::Full(request) | TrySendError::Disconnected(request)) = refused;
-        let busy = Refusal {
-            code: Code::InternalError,
-            message: "too many requests wait; try again later".into(),
-        };
-        if let Some(place) = place(&request.topic) {
-            let (token, _) = read(&place, &request.payload);
-            let answers = Answers {
-                place: &place,
-                token,
-            };
-            (request.reply)(answers.rejected(&busy));
-        }
+        let (TrySendError::Full((request, _)) | TrySendError::Disconnected((request, _))) = refused;
+        turn_away(&request, Code::RequestThrottled, Crowded::All.to_string());
     }
 }
 
-fn run(ota: &Ota, receive: &Mutex<Receiver<StreamRequest>>) {
+/// Answers what is not looked at; that must cost little.
+fn turn_away(request: &StreamRequest, code: Code, message: String) {
+    let Some(place) = place(&request.topic) else {
+        return;
+    };
+    let token = if request.payload.len() <= TOKEN_READ_BYTES {
+        read(&place, &request.payload).0
+    } else {
+        None
+    };
+    let answers = Answers {
+        place: &place,
+        token,
+    };
+    (request.reply)(answers.rejected(&Refusal { code, message }));
+}
+
+fn run(ota: &Ota, receive: &Mutex<Receiver<Waiting>>, failures: &Sampler) {
     loop {
         let next = receive
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .recv();
         match next {
-            Ok(request) => ota.answer_stream(&request),
+            Ok((request, seat)) => {
+                // It waits no more, and its seat is free before its device hears the answer.
+                drop(seat);
+                ota.answer_stream(&request, failures);
+            }
             Err(_) => return,
         }
     }
@@ -121,7 +168,7 @@ impl From<Refusal> for Stop {
 }
 
 impl Ota {
-    pub(in crate::server) fn answer_stream(&self, request: &StreamRequest) {
+    fn answer_stream(&self, request: &StreamRequest, failures: &Sampler) {
         let Some(place) = place(&request.topic) else {
             return;
         };
@@ -138,7 +185,9 @@ impl Ota {
             Ok(()) => return,
             Err(Stop::Refused(refusal)) => refusal,
             Err(Stop::Failed(cause)) => {
-                error!(error = %cause, stream = place.stream, "a stream could not be read");
+                if let Some(left_out) = failures.take_counting() {
+                    error!(error = %cause, stream = ?Excerpt(place.stream), left_out, "a stream could not be read");
+                }
                 Refusal {
                     code: Code::InternalError,
                     message: "the server failed; try again later".into(),

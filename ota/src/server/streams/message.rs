@@ -16,8 +16,8 @@ pub(super) const MAX_BLOCKS: u64 = 98_304;
 const BITMAP_BYTES: usize = 12_288;
 /// Longest client token.
 const TOKEN_BYTES: usize = 64;
-/// Most bytes of a request: a bitmap in hex, and the rest.
-const REQUEST_BYTES: usize = 32 * 1024;
+/// Most bytes of a request: a bitmap in hex, and the rest. What is longer is not even queued.
+pub(super) const REQUEST_BYTES: usize = 32 * 1024;
 /// How deep a request may nest; it is one map.
 const DEPTH: usize = 4;
 
@@ -43,6 +43,8 @@ pub(super) enum Code {
     ResourceNotFound,
     VersionMismatch,
     InternalError,
+    /// Not one of AWS IoT's, which says nothing of it on this topic; the name is that of jobs.
+    RequestThrottled,
 }
 
 /// Why a request is refused.

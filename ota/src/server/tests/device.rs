@@ -402,40 +402,86 @@ fn many_devices_at_once_are_all_answered() {
     assert_eq!(house.ota().job_counts(&job.id).unwrap().succeeded, 200);
 }
 
-#[test]
-fn more_requests_than_wait_are_turned_away_and_the_others_answered() {
-    let house = house_with_jobs(&["j1"]);
+/// Asks for the jobs of a thing so many times; the answers come.
+fn ask_often(house: &House, thing: &str, count: usize) -> Receiver<Message> {
     let (tell, answers) = channel();
-    // While nothing can be changed, the thread holds one round of requests and the rest wait.
-    let turn = house.ota().turn();
-    let asked = MAX_QUEUED_REQUESTS + worker::MAX_BATCH_REQUESTS + 2;
-    for _ in 0..asked {
+    for _ in 0..count {
         let tell = tell.clone();
         house.ota().ask(DeviceRequest {
-            thing: Some("lamp-0".into()),
-            topic: "$aws/things/lamp-0/jobs/get".into(),
+            thing: Some(thing.into()),
+            topic: format!("$aws/things/{thing}/jobs/get"),
             payload: Vec::new(),
             reply: Box::new(move |message| drop(tell.send(message))),
         });
     }
+    answers
+}
+
+/// How many were accepted; the others were throttled.
+fn accepted(answers: &Receiver<Message>, count: usize) -> usize {
+    let is_accepted = |message: &Message| {
+        let value: Value = serde_json::from_slice(&message.payload).unwrap();
+        assert!(
+            value
+                .get("code")
+                .is_none_or(|code| code == "RequestThrottled")
+        );
+        message.topic.ends_with("/accepted")
+    };
+    (0..count)
+        .filter(|_| is_accepted(&answers.recv_timeout(PATIENCE).unwrap()))
+        .count()
+}
+
+#[test]
+fn one_thing_has_its_share_of_what_waits_and_the_others_are_answered() {
+    const ASKED: usize = MAX_QUEUED_REQUESTS + 1000;
+    let house = House::with_lamps(2);
+    // While nothing can be changed, the thread holds one round of requests and the rest wait.
+    let turn = house.ota().turn();
+    let loud = ask_often(&house, "lamp-0", ASKED);
+    let quiet = ask_often(&house, "lamp-1", 5);
     drop(turn);
-    let answers: Vec<Message> = (0..asked)
-        .map(|_| answers.recv_timeout(PATIENCE).unwrap())
+    assert_eq!(accepted(&quiet, 5), 5);
+    let share = worker::MAX_WAITING_REQUESTS_OF_THING;
+    let answered = accepted(&loud, ASKED);
+    assert!(
+        (share..=share + worker::MAX_BATCH_REQUESTS + 1).contains(&answered),
+        "{answered}"
+    );
+}
+
+#[test]
+fn more_requests_than_wait_are_turned_away_and_the_others_answered() {
+    let share = worker::MAX_WAITING_REQUESTS_OF_THING;
+    // As many as wait, as many as one round has, and some.
+    let lamps = (MAX_QUEUED_REQUESTS + worker::MAX_BATCH_REQUESTS).div_ceil(share) + 2;
+    let house = House::with_lamps(lamps);
+    let turn = house.ota().turn();
+    let asked: Vec<_> = (0..lamps)
+        .map(|lamp| ask_often(&house, &format!("lamp-{lamp}"), share))
         .collect();
-    let accepted = answers
-        .iter()
-        .filter(|a| a.topic.ends_with("/accepted"))
-        .count();
-    assert!(accepted >= MAX_QUEUED_REQUESTS, "{accepted}");
-    let refused: Value = serde_json::from_slice(
-        &answers
-            .iter()
-            .find(|a| a.topic.ends_with("/rejected"))
-            .unwrap()
-            .payload,
-    )
-    .unwrap();
-    assert_eq!(refused["code"], "RequestThrottled");
+    drop(turn);
+    let answered: usize = asked.iter().map(|answers| accepted(answers, share)).sum();
+    assert!(answered >= MAX_QUEUED_REQUESTS, "{answered}");
+    assert!(answered < lamps * share, "{answered}");
+}
+
+#[test]
+fn what_is_too_long_to_be_read_does_not_wait() {
+    let house = House::with_lamps(1);
+    let (tell, answers) = channel();
+    let turn = house.ota().turn();
+    house.ota().ask(DeviceRequest {
+        thing: Some("lamp-0".into()),
+        topic: "$aws/things/lamp-0/jobs/get".into(),
+        payload: vec![b' '; crate::server::device::MAX_REQUEST_BYTES + 1],
+        reply: Box::new(move |message| drop(tell.send(message))),
+    });
+    let answer = answers.recv_timeout(PATIENCE).unwrap();
+    drop(turn);
+    let value: Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert_eq!(value["code"], "InvalidRequest");
 }
 
 proptest! {

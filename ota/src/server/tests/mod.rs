@@ -5,6 +5,7 @@ mod firmware;
 mod images;
 mod jobs;
 mod rollouts;
+mod streams;
 mod uploads;
 
 use std::sync::mpsc::{Receiver, channel};

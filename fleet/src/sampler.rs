@@ -1,8 +1,7 @@
 //! Log lines that an attacker can cause, bounded per second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use tokio::time::Instant;
+use std::time::Instant;
 
 /// Lines per second; what is beyond is counted in the statistics only.
 const LINES_PER_SECOND: u64 = 20;
