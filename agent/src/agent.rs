@@ -333,7 +333,7 @@ impl Core {
                 self.task(Task::Undo { run, image, cancel })?;
             }
             Effect::StopFetch => {
-                tracing::info!("the job was cancelled; the download stops");
+                tracing::info!("the server has taken the job back; the download stops");
                 if let Some(working) = self.working.take() {
                     working.cancel();
                 }

@@ -392,6 +392,7 @@ impl Facts {
                 .transpose()?,
             posture: self.posture.known().into(),
             networks: networks.into(),
+            only_denying: None,
             listener: self.listener,
             tls_version: self.tls_version,
         })

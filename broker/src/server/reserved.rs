@@ -17,11 +17,11 @@ use crate::topic::{ClientId, TopicFilter, TopicName};
 
 /// Most bytes of a reserved topic. AWS IoT has 256 beside the names of Basic Ingest; the longest of ours is that of a
 /// job in a namespace: 128 of a thing, 64 of a job, 64 of a namespace, and what stands between them.
-pub const RESERVED_TOPIC_BYTES: usize = 512;
+const RESERVED_TOPIC_BYTES: usize = 512;
 /// Most levels of a reserved topic: `$aws` and seven.
-pub const RESERVED_TOPIC_LEVELS: usize = 8;
+const RESERVED_TOPIC_LEVELS: usize = 8;
 /// Most bytes of a request's payload, as AWS IoT has it for every message. Rooms may take less.
-pub const RESERVED_PAYLOAD_BYTES: usize = 128 * 1024;
+const RESERVED_PAYLOAD_BYTES: usize = 128 * 1024;
 
 /// What of a message to a reserved topic is too much to be taken as a request at all: how it is refused, and the words.
 /// A request is queued, and its answer is sent under its topic: neither may be as long as a message of a device to others.

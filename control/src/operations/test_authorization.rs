@@ -153,7 +153,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             let speaks =
                 |name: &PolicyName| explanation.statements.iter().any(|s| s.policy == *name);
             let names = explanation.policies.iter();
-            names.filter(move |name| !speaks(*name))
+            names.filter(move |name| !speaks(name))
         });
         list(without.collect())
     };

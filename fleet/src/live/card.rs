@@ -3,7 +3,8 @@
 use super::profile::names;
 use super::reading::{certificate_values, thing_facts};
 use crate::{
-    CertificateRecord, CertificateStatus, GroupName, Health, Origin, Target, Thing, ThingName, keys,
+    Attachment, Binding, CertificateRecord, CertificateStatus, GroupName, Health, Origin, Target,
+    Thing, ThingName, keys,
 };
 use ca::CertificateId;
 use policy::{CertificateValues, Field, Holder, PolicyName, ThingFacts};

@@ -4,7 +4,7 @@ use super::{
     card::{Card, PackedCard},
     cards::{Cards, CountsRow},
 };
-use crate::{Fleet, FleetError, LIST_LIMIT_ITEMS, Page, ThingName, keys, registry::Inner};
+use crate::{Binding, Fleet, FleetError, LIST_LIMIT_ITEMS, Page, ThingName, keys, registry::Inner};
 use ca::CertificateId;
 use std::{
     sync::{Arc, Weak, mpsc},
@@ -51,13 +51,13 @@ impl Fleet {
         packing: &mut Packing,
         after: Option<&str>,
     ) -> Result<Option<String>, FleetError> {
-        let page = self.page_of_rows::<ThingName>(keys::BOUND, after)?;
-        for (id, thing) in &page.items {
+        let page = self.page_of_rows::<Binding>(keys::BOUND, after)?;
+        for (id, bound) in &page.items {
             // No release wrote another.
             let Ok(id) = id.parse::<CertificateId>() else {
                 continue;
             };
-            self.pack_one(packing, &id, thing)?;
+            self.pack_one(packing, &id, &bound.thing)?;
         }
         Ok(page.next)
     }

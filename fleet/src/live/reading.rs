@@ -8,8 +8,8 @@ use super::{
     touched::Parts,
 };
 use crate::{
-    Attachment, Binding, CertificateRecord, CertificateStatus, Health, Origin, Standing,
-    StandingNow, Target, Thing, ThingName, keys, provisioning::Claim,
+    CertificateRecord, CertificateStatus, Health, Origin, Standing, StandingNow, Target, Thing,
+    ThingName, keys, provisioning::Claim,
 };
 use ca::{CertificateId, KeyKind};
 use policy::{CertificateValues, Field, Holder, NamedPolicy, PolicyName, Posture, ThingFacts};

@@ -20,7 +20,7 @@ use crate::rollout::{self, MAX_THINGS};
 use crate::{Error, JobId};
 
 /// Things that a job tells at once; those of a larger one wait, and are told one after the other.
-const TOLD_AT_ONCE: usize = if cfg!(test) { 20 } else { 10_000 };
+const TOLD_AT_ONCE: usize = if cfg!(test) { 200 } else { 10_000 };
 /// Rows of one thing that are read in one go.
 pub(super) const MANY: usize = 10_000;
 /// Most targets a request may name (AWS IoT: 100).

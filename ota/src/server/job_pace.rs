@@ -20,7 +20,7 @@ use crate::{Error, JobId};
 /// Things told in one go.
 const TELL_AT_ONCE: usize = 500;
 /// Things that begin to wait in one go.
-const WAIT_AT_ONCE: usize = if cfg!(test) { 7 } else { 5_000 };
+const WAIT_AT_ONCE: usize = if cfg!(test) { 50 } else { 5_000 };
 /// How often a continuous job looks at who is in its groups, in seconds; and after how many times as long as that takes.
 const LOOK_SECONDS: u64 = 5;
 const LOOK_REST: u32 = 20;

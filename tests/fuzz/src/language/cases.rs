@@ -182,6 +182,7 @@ fn context(bytes: &mut Bytes<'_>) -> Context {
     };
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
     Context {
+        only_denying: None,
         client_id: bytes.one(VALUES).into(),
         thing: (!bytes.seldom(4)).then(|| thing.into()),
         certificate: Arc::new(CertificateValues {
