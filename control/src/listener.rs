@@ -1,5 +1,6 @@
 //! Accepts connections, shakes hands, and speaks HTTP/1.1 on them, each within its bounds.
 
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
@@ -28,7 +29,7 @@ use crate::pace::Paced;
 use crate::peer::{Peer, PeerCertificate};
 use crate::places::Places;
 
-/// Longest a handshake may take.
+/// Longest a handshake may take, and the silence before it.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest the head of a request may take.
 const HEAD_DEADLINE: Duration = Duration::from_secs(15);
@@ -139,7 +140,7 @@ impl Listener {
                 Some(_) => &handshakes,
                 None => &strangers,
             };
-            let Some(admission) = places.admit(address).await else {
+            let Some(admission) = places.admit(address) else {
                 continue;
             };
             // Answers are small: without this they wait for the client's delayed ACK.
@@ -180,7 +181,8 @@ impl Connection {
     async fn run(self, stream: TcpStream, admission: Admission) {
         let address = self.address;
         let deadline = || Instant::now() + HANDSHAKE_DEADLINE;
-        let Some(mut seat) = admission.seat(deadline()).await else {
+        let has_spoken = async { drop(stream.readable().await) };
+        let Some(mut seat) = admission.seat(has_spoken, deadline()).await else {
             return;
         };
         let Some(tls) = &self.tls else {
@@ -249,10 +251,10 @@ impl Connection {
                 .await;
             return;
         }
-        let Some(admission) = self.strangers.admit(address).await else {
+        let Some(admission) = self.strangers.admit(address) else {
             return;
         };
-        let Some(seat) = admission.seat(deadline()).await else {
+        let Some(seat) = admission.seat(ready(()), deadline()).await else {
             return;
         };
         self.speak_as_a_stranger(stream, peer, seat).await;

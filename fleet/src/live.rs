@@ -261,11 +261,14 @@ impl Live {
             index.all().for_each(|slot| add(slot, Parts::NONE));
         }
         sharing.into_iter().for_each(|slot| add(slot, Parts::NONE));
-        let recent = self.recent.hold();
+        let mut recent = self.recent.hold();
         let mut live = Vec::with_capacity(slots.len());
         for (slot, parts) in slots {
             match index.get(slot) {
-                Some(standing) if recent.is_idle(&standing) => index.lose(slot),
+                Some(standing) if recent.is_idle(&standing) => {
+                    recent.forget(&standing);
+                    index.lose(slot);
+                }
                 Some(standing) => live.push((standing, parts)),
                 None => {}
             }

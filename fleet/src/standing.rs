@@ -11,7 +11,7 @@ use policy::{CertificateValues, NamedPolicy, Networks, PolicyName, Posture, Thin
 use std::{
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::Waker,
     time::SystemTime,
@@ -108,8 +108,8 @@ pub struct Standing {
     watchers: Mutex<Watchers>,
     /// Where it is kept for a while once it is let go.
     recent: Weak<Recent>,
-    /// Whether it is kept there.
-    pub(crate) kept: AtomicBool,
+    /// Its number there while it is kept there, else 0.
+    pub(crate) kept: AtomicU64,
 }
 
 #[derive(Default)]
@@ -128,7 +128,7 @@ impl Standing {
             known: Mutex::new(None),
             watchers: Mutex::default(),
             recent: Weak::new(),
-            kept: AtomicBool::new(false),
+            kept: AtomicU64::new(0),
         }
     }
 

@@ -193,7 +193,9 @@ def test_one_address_that_floods_makes_room_by_itself(make_server, tmp_path):
     held, closed = [], set()
     try:
         while len(held) < 5 * seats:
-            held.append(socket.create_connection(place, timeout=WAIT_S, source_address=("127.0.0.2", 0)))
+            raw = socket.create_connection(place, timeout=WAIT_S, source_address=("127.0.0.2", 0))
+            raw.sendall(BROKEN_HELLO[:1])
+            held.append(raw)
         deadline = time.monotonic() + 2 * WAIT_S
         while len(closed) < seats:
             assert time.monotonic() < deadline, f"{len(closed)} of the flood were closed"

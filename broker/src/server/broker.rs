@@ -28,6 +28,7 @@ use super::lobby::Lobby;
 use super::mailbox::{Mailbox, Signal};
 use super::message::{Message, Origin};
 use super::pace;
+use super::quiet;
 use super::recovery::{self, RecoveryError};
 use super::registry::Registry;
 use super::reserved::ReservedTopics;
@@ -37,6 +38,7 @@ use super::sessions::{SessionKey, Sessions};
 use super::stats::{Counters, FullQueue, Stats};
 use super::tls::Settings;
 use super::tree::TopicTree;
+use super::turns;
 use crate::codec::Qos;
 use crate::session::Publication;
 use crate::topic::TopicName;
@@ -182,6 +184,7 @@ impl Broker {
                 start_core(number, Arc::clone(counters)).map_err(BrokerError::Start)?;
             core.handle.spawn(pace::moderate(Arc::clone(&self.hub)));
             core.handle.spawn(exits::attend());
+            core.handle.spawn(turns::give());
             cores.push(core);
             threads.push((stop, thread));
         }
@@ -355,7 +358,11 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         clock,
         cores,
     } = parts;
-    let handshakes = Lobby::new(limits.handshakes_in_flight, "handshakes");
+    let handshakes = Lobby::with_room(
+        limits.handshakes_in_flight,
+        limits.connections,
+        "handshakes",
+    );
     let hub = Hub {
         registry,
         durable: Arc::new(Durable::new(journal)),
@@ -401,8 +408,14 @@ fn start_core(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .on_thread_park(pace::park)
-        .on_thread_unpark(pace::unpark)
+        .on_thread_park(|| {
+            pace::park();
+            quiet::park();
+        })
+        .on_thread_unpark(|| {
+            quiet::unpark();
+            pace::unpark();
+        })
         .build()?;
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel::<()>();

@@ -109,10 +109,8 @@ impl Durable {
         head.put_u8(u8::from(will.expiry_s.is_some()));
         head.put_u32(will.expiry_s.unwrap_or(0));
         let encoded = encode_message(&message);
-        self.journal.put(
-            &will_key(number),
-            &[&head, &encoded, &message.as_ref().payload],
-        )
+        self.journal
+            .put(&will_key(number), &[&head, &encoded, message.payload()])
     }
 
     /// Puts a message into a session's queue.
@@ -132,10 +130,9 @@ impl Durable {
                 *self.bodies.lock().entry(body).or_default() += 1;
                 Ok(lsn)
             }
-            BodyRef::Inline => self.journal.put(
-                &key,
-                &[&head, &encode_message(message), &message.as_ref().payload],
-            ),
+            BodyRef::Inline => self
+                .journal
+                .put(&key, &[&head, &encode_message(message), message.payload()]),
         }
     }
 
@@ -148,7 +145,7 @@ impl Durable {
         settles: Option<&[u8]>,
     ) -> Result<(Lsn, BodyRef), Behind> {
         let encoded = encode_message(message);
-        let payload: &[u8] = &message.as_ref().payload;
+        let payload: &[u8] = message.payload();
         let body = match entries {
             [] | [_] => BodyRef::Inline,
             _ => BodyRef::Shared(self.next_body.fetch_add(1, Ordering::Relaxed)),
@@ -216,7 +213,7 @@ impl Durable {
     ) -> Result<Lsn, Behind> {
         self.journal.put(
             &held_key(number, packet_id),
-            &[&encode_message(message), &message.as_ref().payload],
+            &[&encode_message(message), message.payload()],
         )
     }
 
@@ -240,7 +237,7 @@ impl Durable {
         let number = self.next_body.fetch_add(1, Ordering::Relaxed);
         self.journal.put(
             &key(b'b', number),
-            &[&encode_message(message), &message.as_ref().payload],
+            &[&encode_message(message), message.payload()],
         )?;
         self.bodies.lock().insert(number, 1);
         Ok(number)
@@ -307,7 +304,7 @@ impl Durable {
     pub(crate) fn put_retained(&self, message: &Message) -> Result<Lsn, Behind> {
         self.journal.put(
             &retained_key(message.topic()),
-            &[&encode_message(message), &message.as_ref().payload],
+            &[&encode_message(message), message.payload()],
         )
     }
 

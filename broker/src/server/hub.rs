@@ -112,9 +112,8 @@ impl Hub {
         message: &Message,
         claim: Claim<'_>,
     ) -> Result<Option<Lsn>, RetainError> {
-        let publication: &Publication = message.as_ref();
         // [MQTT-3.3.1-6, -7] [MQTT311-3.3.1-10, -11]
-        if publication.payload.is_empty() {
+        if message.payload().is_empty() {
             let topic = message.topic();
             // Also where somebody else has removed it just now: that may not be safe yet.
             return Ok(self
@@ -127,8 +126,7 @@ impl Hub {
 
     /// Whether [`Hub::retain`] would find room now.
     pub(crate) fn may_retain(&self, message: &Message, claim: Claim<'_>) -> Result<(), Full> {
-        let publication: &Publication = message.as_ref();
-        if publication.payload.is_empty() {
+        if message.payload().is_empty() {
             return Ok(());
         }
         self.retained.room(message, claim)

@@ -22,7 +22,7 @@ use crate::codec::{
     self, Limits as DecodeLimits, Packet, PacketId, Publish, Qos, RetainHandling,
     SubscriptionOptions, Version, Will,
 };
-use crate::session::{Publication, SendOptions, Time, Token};
+use crate::session::{Publication, Published, SendOptions, Time, Token};
 use crate::topic::TopicFilter;
 
 /// Version byte of the message layout.
@@ -145,7 +145,7 @@ fn decode_options(value: &[u8]) -> Option<SubscriptionOptions> {
 
 /// Everything but the payload, which follows as it is.
 pub(super) fn encode_message(message: &Message) -> Vec<u8> {
-    let publication: &Publication = message.as_ref();
+    let publication = message.publication();
     let mut out = Vec::with_capacity(96 + publication.topic.as_str().len());
     out.put_u8(MESSAGE_LAYOUT);
     out.put_u8(message.qos() as u8 | u8::from(message.retain()) << 2);
@@ -165,7 +165,7 @@ pub(super) fn encode_message(message: &Message) -> Vec<u8> {
         topic_alias: None,
         expiry_s: None,
         subscription_ids: Vec::new(),
-        properties: publication.properties.clone(),
+        properties: publication.properties.cloned().map(Box::new),
         payload: Bytes::new(),
     };
     head.encode(Version::V5, &mut out);
@@ -334,15 +334,15 @@ fn decode_will(mut value: Bytes) -> Result<Will, DurableError> {
     let expires = value.get_u8() != 0;
     let expiry = value.get_u32();
     let message = decode_message(value)?;
-    let publication: &Publication = message.as_ref();
+    let publication = message.to_publication();
     Ok(Will {
-        topic: publication.topic.clone(),
-        payload: publication.payload.clone(),
+        topic: publication.topic,
+        payload: publication.payload,
         qos: message.qos(),
         retain: message.retain(),
         delay_s,
         expiry_s: expires.then_some(expiry),
-        properties: publication.properties.clone(),
+        properties: publication.properties,
     })
 }
 
@@ -367,9 +367,9 @@ mod tests {
     fn a_message_comes_back_as_it_was() {
         let message = message();
         let mut value = encode_message(&message);
-        value.extend_from_slice(&message.as_ref().payload);
+        value.extend_from_slice(message.payload());
         assert_eq!(decode_message(value.clone().into()).unwrap(), message);
-        for cut in 0..value.len() - message.as_ref().payload.len() {
+        for cut in 0..value.len() - message.payload().len() {
             let cut = value.get(..cut).unwrap().to_vec();
             assert!(decode_message(cut.into()).is_err());
         }
@@ -388,7 +388,7 @@ mod tests {
                     let mut value = encode_entry(&options, body);
                     if body == BodyRef::Inline {
                         value.extend(encode_message(&message()));
-                        value.extend_from_slice(&message().as_ref().payload);
+                        value.extend_from_slice(message().payload());
                     }
                     let (entry, found) = decode_entry(value.clone().into()).unwrap();
                     assert_eq!(entry, QueueEntry { options, body });

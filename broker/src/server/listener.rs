@@ -2,9 +2,10 @@
 //!
 //! One acceptor per port hands sockets round-robin to the cores; a connection stays on its core.
 //! Without SO_REUSEPORT on purpose: a second server must see that the port is taken. While as many
-//! handshakes are under way as may be, the next waits in the kernel's queue, so that a fleet that
-//! comes back all at once gets in one after the other; who does not get on with its handshake makes
-//! room (`lobby.rs`). Behind those of one address that have taken a crowd of places nobody waits.
+//! handshakes are under way as may be, the next stands in line, so that a fleet that comes back all
+//! at once gets in one after the other; who does not get on with its handshake makes room
+//! (`lobby.rs`). Behind those of one address that have taken a crowd of places nobody waits. What is
+//! computed for handshakes is taken in turns with what is connected (`turns.rs`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -27,13 +28,18 @@ use super::connection;
 use super::hub::Hub;
 use super::identity::{self, Identity};
 use super::lobby::{Admission, Seat, Voice};
+use super::quiet;
 use super::refusal::explain;
 use super::stats::Counters;
 use super::tls::Settings;
+use super::turns::InTurn;
 use super::websocket;
 
 /// After a failed accept (no file descriptors left, mostly): the backlog waits, nothing spins.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The same where somebody who stands in line was asked to make room, and is about to.
+const ROOM_PAUSE: Duration = Duration::from_millis(1);
 
 /// Plaintext rustls may hold for a peer that does not read, beside our own output buffer.
 const TLS_BUFFER_BYTES: usize = 64 * 1024;
@@ -74,7 +80,11 @@ pub(crate) async fn accept(
                 if hub.denials.take() {
                     tracing::warn!(%error, "a connection could not be accepted");
                 }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                let pause = match hub.handshakes.make_room(None) {
+                    true => ROOM_PAUSE,
+                    false => ACCEPT_PAUSE,
+                };
+                tokio::time::sleep(pause).await;
                 continue;
             }
         };
@@ -84,7 +94,7 @@ pub(crate) async fn accept(
         };
         turn = turn.wrapping_add(1);
         core.counters.accepted.add();
-        let Some(entry) = Entry::wait(&hub, peer).await else {
+        let Some(entry) = Entry::take(&hub, peer) else {
             core.counters.shed.add();
             continue;
         };
@@ -119,13 +129,15 @@ pub(crate) struct Place {
 struct Counted(Arc<Hub>);
 
 impl Counted {
-    fn take(hub: &Arc<Hub>) -> Option<Self> {
+    /// One from `peer`; where there are as many as may be somebody who stands in line may have to go for it.
+    fn take(hub: &Arc<Hub>, peer: SocketAddr) -> Option<Self> {
         if hub.draining.load(Ordering::Acquire) {
             return None;
         }
         let taken = Self(Arc::clone(hub));
         let before = hub.connections.fetch_add(1, Ordering::AcqRel);
-        (before < hub.limits.connections).then_some(taken)
+        let has_room = before < hub.limits.connections || hub.handshakes.make_room(Some(peer));
+        has_room.then_some(taken)
     }
 }
 
@@ -139,7 +151,7 @@ impl Place {
     /// One that is free now.
     #[cfg(feature = "simulate")]
     pub(crate) fn take(hub: &Arc<Hub>, peer: SocketAddr) -> Option<Self> {
-        let connection = Counted::take(hub)?;
+        let connection = Counted::take(hub, peer)?;
         let handshake = hub.handshakes.try_seat(peer, Instant::now())?;
         Some(Self {
             connection,
@@ -148,27 +160,29 @@ impl Place {
     }
 }
 
-/// A connection counted, that has or waits for its place among the handshakes.
+/// A connection counted, that stands in line for its place among the handshakes.
 struct Entry {
     connection: Counted,
     admission: Admission,
 }
 
 impl Entry {
-    /// Waits for a place that is free, or whose connection does not get on with its handshake; not for those of its own
-    /// address.
-    async fn wait(hub: &Arc<Hub>, peer: SocketAddr) -> Option<Self> {
-        let connection = Counted::take(hub)?;
-        let admission = hub.handshakes.admit(peer).await?;
+    fn take(hub: &Arc<Hub>, peer: SocketAddr) -> Option<Self> {
+        let connection = Counted::take(hub, peer)?;
+        let admission = hub.handshakes.admit(peer)?;
         Some(Self {
             connection,
             admission,
         })
     }
 
-    async fn place(self, until: Instant) -> Option<Place> {
+    /// Waits until the peer has said something, by `until`, and then for a place that is free, or whose connection does not
+    /// get on with its handshake.
+    async fn place(self, socket: &TcpStream, until: Instant) -> Option<Place> {
+        // What is wrong with the socket shows when it is read.
+        let has_spoken = async { drop(socket.readable().await) };
         Some(Place {
-            handshake: self.admission.seat(until).await?,
+            handshake: self.admission.seat(has_spoken, until).await?,
             connection: self.connection,
         })
     }
@@ -182,12 +196,23 @@ async fn handshake(
     counters: Arc<Counters>,
     entry: Entry,
 ) {
-    let Some(mut place) = entry
-        .place(Instant::now() + hub.limits.handshake_time)
-        .await
-    else {
+    let until = Instant::now() + hub.limits.handshake_time;
+    let Some(place) = entry.place(&socket, until).await else {
         return counters.shed.add();
     };
+    // In a box of its own: who stands in line is small.
+    InTurn::new(shake(socket, transport, tls, hub, counters, place)).await;
+}
+
+async fn shake(
+    socket: TcpStream,
+    transport: Transport,
+    tls: Settings,
+    hub: Arc<Hub>,
+    counters: Arc<Counters>,
+    mut place: Place,
+) {
+    quiet::works(hub.clock.now());
     let deadline = Instant::now() + hub.limits.handshake_time;
     let secured = secure(socket, &tls, &hub, deadline, place.handshake.voice());
     let tls = match place.handshake.while_seated(secured).await {

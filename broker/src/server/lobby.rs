@@ -1,43 +1,47 @@
 //! Where connections wait that have not said who they are: so many at most, and who has been there long makes room for
 //! who comes.
 //!
-//! Whoever can reach a port can open connections and say nothing on them. Were those who come turned away while all seats
-//! are taken, a few hundred sockets would keep everybody out. So a newcomer gets the seat of the one that has had it
-//! longest and is still [`SILENT`], or, after longer, of one that has begun to speak: devices that come back all at once
-//! are slow because there are so many of them, and none of them is to begin anew. While all who sit there are younger the
-//! newcomer waits.
+//! Whoever can reach a port can open connections and say nothing on them. They stand in line, and a seat is for who has
+//! something to say. Were those turned away who come while all seats are taken, a few hundred sockets would keep everybody
+//! out. So a newcomer gets the seat of the one that has had it longest and is still [`SILENT`], or, after longer, of one
+//! that has begun to speak: devices that come back all at once are slow because there are so many of them, and none of them
+//! is to begin anew. While all who sit there are younger the newcomer stays in line.
 //!
-//! One source that has a crowd of seats makes room first: for a newcomer from elsewhere at once, for its own when their
-//! time is over. It may be a fleet behind one address, so its newcomers are not turned away either: they stand in a line
-//! of their own, where nobody else waits behind them, and are closed only where that is full.
+//! Each source has a line of its own (`lines.rs`), and their turns come one after the other. One source that has a crowd of
+//! seats makes room first: for a newcomer from elsewhere at once, for its own when their time is over. It may be a fleet
+//! behind one address, so nobody of it is turned away while there is room to wait; where there is none somebody of the
+//! longest line goes, first who has said nothing.
 
 mod guests;
+mod lines;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use self::guests::{Full, Guests, Seated};
+use self::guests::{CROWD_PART, Full, Guests, Seated, Source};
+use self::lines::Lines;
 use fleet::Sampler;
 
-/// How long a connection keeps its seat without a word, whoever else comes.
+/// How long a connection keeps its seat without a whole word, whoever else comes.
 const SILENT: Duration = Duration::from_secs(1);
 
 /// How long it keeps it when it has begun to speak.
 const SPEAKING: Duration = Duration::from_secs(5);
 
-/// How many may stand in line for each seat.
+/// The longest that one who has something to say stands in line: no client waits as long.
+const IN_LINE: Duration = Duration::from_secs(90);
+
+/// How many may stand in line for each seat, where nothing else is said.
 const IN_LINE_PER_SEAT: usize = 8;
 
-/// Connections in a lobby at most for each of its seats: who has it, and who stands in line.
+/// Connections in such a lobby at most for each of its seats: who has it, and who stands in line.
 pub const LOBBY_PER_SEAT: usize = 1 + IN_LINE_PER_SEAT;
 
 /// See the module.
@@ -45,27 +49,35 @@ pub struct Lobby {
     /// What connections do there, for the log.
     doing: &'static str,
     seats: usize,
+    /// How many may stand in line.
+    room: usize,
     // Held for a look, an insertion or a removal; never across an await.
-    guests: Mutex<Guests>,
-    left: Notify,
-    in_line: AtomicUsize,
-    /// Had by who is first in line; the others are woken by nothing else.
-    turn: tokio::sync::Mutex<()>,
-    lines: Sampler,
+    inside: Mutex<Inside>,
+    /// The attendant has to look sooner.
+    sooner: Notify,
+    log: Sampler,
 }
 
-/// A connection that has been accepted: it has a seat, or stands in line for one.
-pub struct Admission(Waiting);
-
-enum Waiting {
-    Seated(Seat),
-    InLine(InLine),
+struct Inside {
+    guests: Guests,
+    lines: Lines<Call>,
+    /// When a task looks whose time on a seat is over, if one does.
+    attended: Option<Instant>,
 }
 
-/// A stand in line, given back when dropped.
-struct InLine {
-    lobby: Arc<Lobby>,
+/// One that stands in line, as who calls it sees it.
+struct Call {
     peer: SocketAddr,
+    seat: oneshot::Sender<Seat>,
+}
+
+/// A connection that has been accepted and stands in line for a seat. It leaves when dropped.
+pub struct Admission {
+    lobby: Arc<Lobby>,
+    source: Source,
+    number: u64,
+    // Ends without a seat where another needs the room.
+    seat: oneshot::Receiver<Seat>,
 }
 
 /// One connection's seat, given back when dropped.
@@ -85,112 +97,213 @@ impl Lobby {
     /// With so many seats, for connections that are `doing` something.
     #[must_use]
     pub fn new(seats: usize, doing: &'static str) -> Arc<Self> {
+        let room = seats.saturating_mul(IN_LINE_PER_SEAT);
+        Self::with_room(seats, room, doing)
+    }
+
+    /// As [`Lobby::new`], with room for so many who stand in line.
+    #[must_use]
+    pub fn with_room(seats: usize, room: usize, doing: &'static str) -> Arc<Self> {
         let seats = seats.max(1);
         Arc::new(Self {
             doing,
             seats,
-            guests: Mutex::new(Guests::new(seats)),
-            left: Notify::new(),
-            in_line: AtomicUsize::new(0),
-            turn: tokio::sync::Mutex::new(()),
-            lines: Sampler::new(),
+            room: room.max(1),
+            inside: Mutex::new(Inside {
+                guests: Guests::new(seats),
+                lines: Lines::new(),
+                attended: None,
+            }),
+            sooner: Notify::new(),
+            log: Sampler::new(),
         })
     }
 
     /// How many sit there or stand in line.
     pub fn taken(&self) -> usize {
-        self.guests.lock().len() + self.in_line.load(Ordering::Acquire)
+        let inside = self.inside.lock();
+        inside.guests.len() + inside.lines.len()
     }
 
-    /// Lets a connection from `peer` in, after [`SPEAKING`] at the latest, and at once where it has to wait for others of
-    /// its own source only. `None` where too many of them do: it is to be closed.
-    pub async fn admit(self: &Arc<Self>, peer: SocketAddr) -> Option<Admission> {
-        loop {
-            let mut left = pin!(self.left.notified());
-            // Before the look: who leaves in between is heard.
-            left.as_mut().enable();
-            match self.try_enter(peer, Instant::now()) {
-                Ok(seat) => return Some(Admission(Waiting::Seated(seat))),
-                Err(Full::OfItsOwn(_)) => return self.stand_in_line(peer),
-                // Either way it is looked again.
-                Err(Full::Until(until)) => drop(timeout_at(until, left).await),
-            }
-        }
-    }
-
-    /// A seat for a connection from `peer`.
-    pub async fn seat(self: &Arc<Self>, peer: SocketAddr) -> Seat {
-        loop {
-            let mut left = pin!(self.left.notified());
-            left.as_mut().enable();
-            match self.try_enter(peer, Instant::now()) {
-                Ok(seat) => return seat,
-                Err(Full::Until(until) | Full::OfItsOwn(until)) => {
-                    drop(timeout_at(until, left).await);
+    /// Takes a connection from `peer` into its line. `None` where there is no room, and nobody who has to make some: it is to
+    /// be closed.
+    pub fn admit(self: &Arc<Self>, peer: SocketAddr) -> Option<Admission> {
+        let (call, seat) = oneshot::channel();
+        let source = Source::of(peer);
+        let (number, gone) = {
+            let mut inside = self.inside.lock();
+            let mut gone = None;
+            if inside.lines.len() >= self.room {
+                gone = inside.lines.give_up(Some(source));
+                if gone.is_none() {
+                    drop(inside);
+                    self.say_closed(peer);
+                    return None;
                 }
             }
+            let call = Call { peer, seat: call };
+            (inside.lines.join(source, call), gone)
+        };
+        if let Some(gone) = gone {
+            self.say_closed(gone.peer);
+        }
+        Some(Admission {
+            lobby: Arc::clone(self),
+            source,
+            number,
+            seat,
+        })
+    }
+
+    /// Has one of the longest line closed, for a newcomer from `peer` or, where that is not known, from anywhere; whether
+    /// there is one that has to go.
+    pub fn make_room(&self, peer: Option<SocketAddr>) -> bool {
+        let gone = self.inside.lock().lines.give_up(peer.map(Source::of));
+        if let Some(gone) = &gone {
+            self.say_closed(gone.peer);
+        }
+        gone.is_some()
+    }
+
+    fn say_closed(&self, peer: SocketAddr) {
+        if self.log.take() {
+            tracing::warn!(%peer, seats = self.seats,
+                "a connection was closed: too many from its address wait for the places for {}", self.doing);
         }
     }
 
     /// A seat that can be had now.
     #[cfg(any(test, feature = "simulate"))]
     pub(crate) fn try_seat(self: &Arc<Self>, peer: SocketAddr, now: Instant) -> Option<Seat> {
-        self.try_enter(peer, now).ok()
+        let seated = {
+            let mut inside = self.inside.lock();
+            let goes = inside.guests.room_for(Source::of(peer), now).ok()?;
+            inside.guests.sit(peer, goes, now)
+        };
+        Some(self.seated(seated))
     }
 
-    fn try_enter(self: &Arc<Self>, peer: SocketAddr, now: Instant) -> Result<Seat, Full> {
-        let Seated { number, out, gone } = self.guests.lock().enter(peer, now)?;
+    fn seated(self: &Arc<Self>, seated: Seated) -> Seat {
+        let Seated { number, out, gone } = seated;
         if let Some(gone) = gone
-            && self.lines.take()
+            && self.log.take()
         {
             tracing::warn!(peer = %gone.peer, seats = self.seats,
                 "a connection was closed to make room: all places for {} are taken", self.doing);
         }
-        Ok(Seat {
+        Seat {
             lobby: Arc::clone(self),
             number,
             out,
-        })
+        }
     }
 
-    fn stand_in_line(self: &Arc<Self>, peer: SocketAddr) -> Option<Admission> {
-        let before = self.in_line.fetch_add(1, Ordering::AcqRel);
-        // Counted already: it gives the stand back where there is none.
-        let stand = InLine {
-            lobby: Arc::clone(self),
-            peer,
+    /// Calls all who can have a seat now. When the next can; `None` where nobody is ready.
+    fn call(self: &Arc<Self>, now: Instant) -> Option<Instant> {
+        loop {
+            let (call, seated) = match self.inside.lock().next(now) {
+                Ok(called) => called,
+                Err(until) => return until,
+            };
+            // One that left in this very moment gives the seat back.
+            drop(call.seat.send(self.seated(seated)));
+        }
+    }
+
+    /// Has who is next called at that moment.
+    fn attend(self: &Arc<Self>, until: Instant) {
+        let attended = {
+            let mut inside = self.inside.lock();
+            let sooner = inside.attended.is_none_or(|attended| until < attended);
+            let before = inside.attended;
+            inside.attended = before.filter(|_| !sooner).or(Some(until));
+            if !sooner {
+                return;
+            }
+            before.is_some()
         };
-        if before < self.seats.saturating_mul(IN_LINE_PER_SEAT) {
-            return Some(Admission(Waiting::InLine(stand)));
+        if attended {
+            return self.sooner.notify_one();
         }
-        if self.lines.take() {
-            tracing::warn!(%peer, seats = self.seats,
-                "a connection was closed: too many from its address wait among the places for {}", self.doing);
+        let lobby = Arc::clone(self);
+        tokio::spawn(async move {
+            while let Some(until) = lobby.next_look() {
+                // Either way it is looked.
+                drop(timeout_at(until, lobby.sooner.notified()).await);
+                let next = lobby.call(Instant::now());
+                lobby.looks_next(next);
+            }
+        });
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        self.inside.lock().attended
+    }
+
+    fn looks_next(&self, next: Option<Instant>) {
+        let mut inside = self.inside.lock();
+        // Who became ready since has seen that it is attended.
+        let ready = inside.lines.turns().next().is_some();
+        inside.attended = next.or_else(|| ready.then(Instant::now));
+    }
+}
+
+impl Inside {
+    /// Whoever can have a seat now, with it; or when the first can, if anybody is ready.
+    fn next(&mut self, now: Instant) -> Result<(Call, Seated), Option<Instant>> {
+        let mut first: Option<Instant> = None;
+        // A crowd waits for its own, and there are fewer crowds than that: one of these is none, if any is.
+        let mut turns = self.lines.turns();
+        let sources: [Option<Source>; CROWD_PART] = std::array::from_fn(|_| turns.next());
+        drop(turns);
+        for source in sources.into_iter().flatten() {
+            match self.guests.room_for(source, now) {
+                Ok(goes) => {
+                    if let Some(call) = self.lines.call(source) {
+                        let seated = self.guests.sit(call.peer, goes, now);
+                        return Ok((call, seated));
+                    }
+                }
+                Err(Full(until)) => first = Some(first.map_or(until, |first| first.min(until))),
+            }
         }
-        None
+        Err(first)
     }
 }
 
 impl Admission {
-    /// Its seat; `None` where it stood in line until then in vain.
-    pub async fn seat(self, until: Instant) -> Option<Seat> {
-        match self.0 {
-            Waiting::Seated(seat) => Some(seat),
-            Waiting::InLine(stand) => timeout_at(until, stand.seat()).await.ok(),
+    /// Its seat, once the peer `has_spoken`, by `until`; `None` where it has not, or had to make room for another.
+    pub async fn seat(
+        mut self,
+        has_spoken: impl Future<Output = ()>,
+        until: Instant,
+    ) -> Option<Seat> {
+        tokio::select! {
+            biased;
+            // It is not called yet: it has to go.
+            seat = &mut self.seat => return seat.ok(),
+            spoken = timeout_at(until, has_spoken) => spoken.ok()?,
         }
+        let now = Instant::now();
+        self.lobby
+            .inside
+            .lock()
+            .lines
+            .is_ready(self.source, self.number);
+        if let Some(next) = self.lobby.call(now) {
+            self.lobby.attend(next);
+        }
+        timeout_at(now + IN_LINE, &mut self.seat).await.ok()?.ok()
     }
 }
 
-impl InLine {
-    async fn seat(self) -> Seat {
-        let _turn = self.lobby.turn.lock().await;
-        self.lobby.seat(self.peer).await
-    }
-}
-
-impl Drop for InLine {
+impl Drop for Admission {
     fn drop(&mut self) {
-        self.lobby.in_line.fetch_sub(1, Ordering::AcqRel);
+        self.lobby
+            .inside
+            .lock()
+            .lines
+            .leave(self.source, self.number);
     }
 }
 
@@ -218,14 +331,15 @@ impl Seat {
 impl Voice {
     /// It has begun to speak.
     pub fn speaks(self) {
-        self.lobby.guests.lock().speaks(self.number);
+        self.lobby.inside.lock().guests.speaks(self.number);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if self.lobby.guests.lock().remove(self.number).is_some() {
-            self.lobby.left.notify_one();
+        let left = self.lobby.inside.lock().guests.remove(self.number);
+        if left.is_some() {
+            self.lobby.call(Instant::now());
         }
     }
 }

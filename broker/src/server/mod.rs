@@ -21,6 +21,7 @@ mod mailbox;
 mod message;
 mod pace;
 mod parked;
+mod quiet;
 mod record;
 mod recovery;
 mod refusal;
@@ -34,6 +35,7 @@ pub mod simulate;
 mod stats;
 pub mod tls;
 mod tree;
+mod turns;
 mod uses;
 mod websocket;
 

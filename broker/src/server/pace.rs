@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 use super::hub::Hub;
+use super::quiet;
 use crate::session::Time;
 
 /// A core that waited for so long had nothing to do. At saturation it parks as well, but finds the next events at once.
@@ -180,6 +181,7 @@ pub(crate) async fn moderate(hub: Arc<Hub>) {
         core.moderating.set(true);
         core.clock.set(Some(hub.clock));
     });
+    quiet::begin(hub.clock);
     loop {
         let end = poll_fn(|cx| CORE.with(|core| core.next_end(cx))).await;
         tokio::time::sleep_until(hub.clock.instant(end)).await;

@@ -14,7 +14,7 @@ use self::ledger::Ledger;
 pub(crate) use self::ledger::Volume;
 use super::message::{Message, Origin};
 use super::sessions::Owner;
-use crate::session::Time;
+use crate::session::{Published, Time};
 use crate::topic::TopicFilter;
 
 /// The index; the journal keeps them too.
@@ -153,7 +153,7 @@ impl Retained {
             .read()
             .root
             .collect(&levels, true, &mut |message| {
-                if !message.as_ref().is_expired(now) {
+                if !message.publication().is_expired(now) {
                     found.push(message.clone());
                 }
             });

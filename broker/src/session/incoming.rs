@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use bytes_utils::Str;
 
-use super::{Disconnect, Event, Incoming, Publication, Session, Time, protocol};
+use super::{Disconnect, Event, Incoming, Publication, Published, Session, Time, protocol};
 use crate::codec::{
     Acknowledgement, Delivery, PacketId, PubAck, PubComp, PubRec, Publish, Qos, ReasonCode, Version,
 };
@@ -114,7 +114,7 @@ impl Held {
     }
 }
 
-impl<M: AsRef<Publication> + Clone> Session<M> {
+impl<M: Published + Clone> Session<M> {
     pub(super) fn publish(
         &mut self,
         publish: Publish,

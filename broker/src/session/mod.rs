@@ -34,7 +34,7 @@ pub use event::{Disconnect, Event, Incoming};
 pub use incoming::V311_PENDING_MAX_MESSAGES;
 pub use outgoing::{DropReason, SendOptions, Sent, UNNUMBERED_FROM};
 pub use proposal::{Proposal, refuse};
-pub use publication::Publication;
+pub use publication::{Publication, PublicationRef, Published};
 pub use settings::Settings;
 pub use stored::{Closed, InFlight, Progress, Stored, Token};
 pub use subscription_list::Subscriptions;
@@ -84,7 +84,7 @@ pub struct Session<M> {
     ended: bool,
 }
 
-impl<M: AsRef<Publication> + Clone> Session<M> {
+impl<M: Published + Clone> Session<M> {
     fn open(proposal: Proposal, stored: Option<Stored<M>>, now: Time) -> Self {
         let expiry_s = proposal.expiry_s();
         let stored = stored.unwrap_or_else(|| Stored {

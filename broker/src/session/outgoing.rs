@@ -3,7 +3,10 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::aliases::Naming;
-use super::{Disconnect, Event, InFlight, Progress, Publication, Session, Time, Token, protocol};
+use super::{
+    Disconnect, Event, InFlight, Progress, PublicationRef, Published, Session, Time, Token,
+    protocol,
+};
 use crate::codec::{
     Acknowledgement, Delivery, PacketId, PubRel, PublishRef, Qos, ReasonCode, SubscriptionOptions,
     Version,
@@ -148,7 +151,7 @@ pub(super) fn packet_id_of(token: Token) -> Option<PacketId> {
     u16::try_from(ordinal + 1).ok().and_then(PacketId::new)
 }
 
-impl<M: AsRef<Publication> + Clone> Session<M> {
+impl<M: Published + Clone> Session<M> {
     /// Sends a publication. `token` comes back in [`super::Event::Acknowledged`]; QoS 0 has none.
     pub fn send(
         &mut self,
@@ -161,7 +164,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
         if !self.may_send(options.qos, token) {
             return Sent::Dropped(DropReason::NoRoom);
         }
-        if message.as_ref().is_expired(now) {
+        if message.publication().is_expired(now) {
             return Sent::Dropped(DropReason::Expired); // [MQTT-3.3.2-5]
         }
         // DUP is about this sending only [MQTT-3.3.1-3, 4.3.2-2, 4.3.3-2] [MQTT311-3.3.1-3].
@@ -176,7 +179,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
                 dup: false,
             },
         };
-        if let Err(reason) = self.write(message.as_ref(), delivery, options, now, out) {
+        if let Err(reason) = self.write(message.publication(), delivery, options, now, out) {
             return Sent::Dropped(reason);
         }
         let packet_id = delivery.packet_id();
@@ -231,7 +234,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
                         },
                     };
                     if allow(&message) {
-                        self.write(message.as_ref(), delivery, &options, now, out)
+                        self.write(message.publication(), delivery, &options, now, out)
                     } else {
                         Err(DropReason::Refused)
                     }
@@ -347,7 +350,7 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
 
     fn write(
         &mut self,
-        publication: &Publication,
+        publication: PublicationRef<'_>,
         delivery: Delivery,
         options: &SendOptions,
         now: Time,
@@ -370,8 +373,8 @@ impl<M: AsRef<Publication> + Clone> Session<M> {
             topic_alias,
             expiry_s: publication.expires_at.map(|at| at.seconds_since(now)), // [MQTT-3.3.2-6]
             subscription_ids: options.subscription_ids.as_deref().unwrap_or_default(),
-            properties: publication.properties.as_deref(),
-            payload: &publication.payload,
+            properties: publication.properties,
+            payload: publication.payload,
         };
         if packet.encoded_len(self.version) > self.packet_max_bytes {
             return Err(DropReason::TooLarge); // [MQTT-3.1.2-24]

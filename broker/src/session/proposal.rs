@@ -1,7 +1,7 @@
 use bytes_utils::Str;
 
 use super::{
-    Disconnect, Publication, Session, Settings, Stored, Time, WIRE_PACKET_MAX_BYTES, cut_reason,
+    Disconnect, Published, Session, Settings, Stored, Time, WIRE_PACKET_MAX_BYTES, cut_reason,
     write_within,
 };
 use crate::codec::{ConnAck, Connect, ReasonCode, Version, Will};
@@ -130,7 +130,7 @@ impl Proposal {
 
     /// Writes the CONNACK that accepts it. `resumed` is what is stored for this client, `None` if nothing is; it is
     /// dropped where the client wants a clean start.
-    pub fn open<M: AsRef<Publication> + Clone>(
+    pub fn open<M: Published + Clone>(
         self,
         resumed: Option<Stored<M>>,
         now: Time,

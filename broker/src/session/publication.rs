@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::Time;
@@ -39,7 +41,22 @@ impl Publication {
             expires_at: will.expiry_s.map(|seconds| now.plus_seconds(seconds)),
         }
     }
+}
 
+/// A publication as it is looked at, wherever its parts are kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PublicationRef<'a> {
+    /// See [`Publication::topic`].
+    pub topic: &'a TopicName,
+    /// See [`Publication::payload`].
+    pub payload: &'a [u8],
+    /// See [`Publication::properties`].
+    pub properties: Option<&'a MessageProperties>,
+    /// See [`Publication::expires_at`].
+    pub expires_at: Option<Time>,
+}
+
+impl PublicationRef<'_> {
     /// Whether it must no longer be delivered.
     #[must_use]
     pub fn is_expired(&self, now: Time) -> bool {
@@ -47,8 +64,25 @@ impl Publication {
     }
 }
 
-impl AsRef<Publication> for Publication {
-    fn as_ref(&self) -> &Publication {
-        self
+/// What holds a publication.
+pub trait Published {
+    /// Its publication.
+    fn publication(&self) -> PublicationRef<'_>;
+}
+
+impl Published for Publication {
+    fn publication(&self) -> PublicationRef<'_> {
+        PublicationRef {
+            topic: &self.topic,
+            payload: &self.payload,
+            properties: self.properties.as_deref(),
+            expires_at: self.expires_at,
+        }
+    }
+}
+
+impl<T: Published> Published for Arc<T> {
+    fn publication(&self) -> PublicationRef<'_> {
+        T::publication(self)
     }
 }

@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use super::{Disconnect, Event, Publication, Session};
+use super::{Disconnect, Event, Published, Session};
 use crate::codec::{
     PacketId, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe,
     UserProperties, Version,
@@ -45,7 +45,7 @@ impl UnsubscribeRequests {
     }
 }
 
-impl<M: AsRef<Publication> + Clone> Session<M> {
+impl<M: Published + Clone> Session<M> {
     pub(super) fn subscribe(&self, subscribe: Subscribe) -> Result<Event, Disconnect> {
         if self.settings.aws && subscribe.subscription_id.is_some() {
             // §3.2.2.3.12: announced as not available.

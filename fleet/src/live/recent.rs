@@ -4,22 +4,32 @@
 use crate::Standing;
 use parking_lot::{Mutex, MutexGuard};
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
 };
+
+/// What a standing that is not kept has for its number.
+const NOT_KEPT: u64 = 0;
 
 /// Most that are kept; each takes one or two KiB.
 const RECENT_ITEMS: usize = 4_096;
 
-/// The newest, oldest first.
 #[derive(Default)]
 pub(crate) struct Recent {
-    ring: Mutex<VecDeque<Arc<Standing>>>,
+    ring: Mutex<Ring>,
+}
+
+#[derive(Default)]
+struct Ring {
+    /// How many were ever kept.
+    last: u64,
+    /// The newest, oldest first, each by its number.
+    kept: BTreeMap<u64, Arc<Standing>>,
 }
 
 /// The ring, held.
 pub(super) struct Held<'a> {
-    _ring: MutexGuard<'a, VecDeque<Arc<Standing>>>,
+    ring: MutexGuard<'a, Ring>,
 }
 
 impl Recent {
@@ -27,20 +37,23 @@ impl Recent {
     pub(crate) fn keep(&self, standing: &Arc<Standing>) {
         let mut ring = self.ring.lock();
         // Changed under the lock only.
-        if standing.kept.swap(true, Ordering::Relaxed) {
+        if standing.kept.load(Ordering::Relaxed) != NOT_KEPT {
             return;
         }
-        ring.push_back(Arc::clone(standing));
-        if ring.len() > RECENT_ITEMS
-            && let Some(oldest) = ring.pop_front()
+        ring.last += 1;
+        let number = ring.last;
+        standing.kept.store(number, Ordering::Relaxed);
+        ring.kept.insert(number, Arc::clone(standing));
+        if ring.kept.len() > RECENT_ITEMS
+            && let Some((_, oldest)) = ring.kept.pop_first()
         {
-            oldest.kept.store(false, Ordering::Relaxed);
+            oldest.kept.store(NOT_KEPT, Ordering::Relaxed);
         }
     }
 
     pub(super) fn hold(&self) -> Held<'_> {
         Held {
-            _ring: self.ring.lock(),
+            ring: self.ring.lock(),
         }
     }
 }
@@ -48,7 +61,13 @@ impl Recent {
 impl Held<'_> {
     /// Whether nobody but the ring and the caller, who holds it once, has this one. It stays so while nobody can find it.
     pub(super) fn is_idle(&self, standing: &Arc<Standing>) -> bool {
-        standing.kept.load(Ordering::Relaxed) && Arc::strong_count(standing) == 2
+        standing.kept.load(Ordering::Relaxed) != NOT_KEPT && Arc::strong_count(standing) == 2
+    }
+
+    /// Keeps this one no longer.
+    pub(super) fn forget(&mut self, standing: &Standing) {
+        let number = standing.kept.swap(NOT_KEPT, Ordering::Relaxed);
+        self.ring.kept.remove(&number);
     }
 }
 
@@ -79,6 +98,21 @@ mod tests {
         recent.keep(&standing(RECENT_ITEMS));
         assert_eq!(Arc::strong_count(&first), 1);
         assert!(!recent.hold().is_idle(&first));
+        recent.keep(&first);
+        assert!(recent.hold().is_idle(&first));
+    }
+
+    #[test]
+    fn who_is_forgotten_takes_no_room() {
+        let (recent, first) = (Recent::default(), standing(0));
+        recent.keep(&first);
+        let other = standing(1);
+        recent.keep(&other);
+        recent.hold().forget(&first);
+        assert_eq!(Arc::strong_count(&first), 1);
+        assert_eq!(recent.ring.lock().kept.len(), 1);
+        recent.hold().forget(&first);
+        assert!(recent.hold().is_idle(&other));
         recent.keep(&first);
         assert!(recent.hold().is_idle(&first));
     }

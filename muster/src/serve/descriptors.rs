@@ -56,8 +56,8 @@ impl Descriptors {
         }
     }
 
-    /// The limits of a broker that has its part: no more connections, and no more of them in a handshake or in line for one
-    /// than half, so that they do not take the places of devices.
+    /// The limits of a broker that has its part: no more connections, and few of them in a handshake, so that they do not take
+    /// the places of devices. Who stands in line for one makes room for devices from elsewhere.
     pub(super) fn hold(self, mut limits: Limits) -> Limits {
         let seats = self.connections / (2 * LOBBY_PER_SEAT);
         limits.handshakes_in_flight = limits.handshakes_in_flight.min(seats.max(1));

@@ -414,7 +414,8 @@ impl Table {
         group::batch(&self.shared.commit, &self.opened, writes)
     }
 
-    /// Follows the batches of this table after `from_revision` (see [`crate::Store::revision`]).
+    /// Follows the batches of this table after `from_revision` (see [`crate::Store::revision`]). What was committed before
+    /// this call and after that revision may come as [`Event::Lagged`].
     #[must_use]
     pub fn watch(&self, from_revision: u64) -> Watch {
         Watch::new(Arc::clone(&self.opened.hub), from_revision)

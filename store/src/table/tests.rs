@@ -184,7 +184,7 @@ fn a_watcher_sees_each_batch_once_in_order_and_after_it_is_durable() {
     let table = store.table("t").unwrap();
     let mut watch = table.watch(store.revision());
     let other = store.table("other").unwrap();
-    thread::scope(|scope| {
+    let last = thread::scope(|scope| {
         for n in 0..4 {
             let (table, other) = (&table, &other);
             scope.spawn(move || {
@@ -209,13 +209,12 @@ fn a_watcher_sees_each_batch_once_in_order_and_after_it_is_durable() {
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), 100);
+        before
     });
     assert_eq!(watch.try_next(), None);
-    // A late watcher gets what is remembered, from where it asks.
-    assert!(matches!(
-        table.watch(0).try_next(),
-        Some(Event::Changed { .. })
-    ));
+    // Nothing was kept for a late one; it is told so.
+    let revision = last;
+    assert_eq!(table.watch(0).try_next(), Some(Event::Lagged { revision }));
     let deadline = std::time::Instant::now();
     assert_eq!(table.watch(store.revision()).next_before(deadline), None);
 }
@@ -225,8 +224,8 @@ fn a_watcher_that_the_ring_has_passed_is_told_to_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     let table = store.table("t").unwrap();
-    table.batch(&[put("first", b"", Expect::Any)]).unwrap();
     let mut watch = table.watch(0);
+    table.batch(&[put("first", b"", Expect::Any)]).unwrap();
     // More keys than the ring remembers, in two batches.
     let many = |from: usize| -> Vec<_> {
         let names = from..from + WATCH_KEYS_MAX / 2;
@@ -256,13 +255,47 @@ fn the_ring_holds_so_many_changes_and_not_one_more() {
         revision,
         keys: Arc::from([]),
     };
+    let [mut one, mut other] = [(); 2].map(|()| Watch::new(Arc::clone(&hub), 0));
     for revision in 1..=WATCH_CHANGES_MAX as u64 {
         hub.publish(change(revision));
     }
-    let next = || Watch::new(Arc::clone(&hub), 0).try_next();
-    assert!(matches!(next(), Some(Event::Changed { revision: 1, .. })));
+    assert!(matches!(
+        one.try_next(),
+        Some(Event::Changed { revision: 1, .. })
+    ));
     hub.publish(change(WATCH_CHANGES_MAX as u64 + 1));
-    assert_eq!(next(), Some(Event::Lagged { revision: 1 }));
+    assert_eq!(other.try_next(), Some(Event::Lagged { revision: 1 }));
+    assert!(matches!(
+        one.try_next(),
+        Some(Event::Changed { revision: 2, .. })
+    ));
+}
+
+#[test]
+fn the_ring_keeps_what_somebody_is_still_to_be_told_and_nothing_else() {
+    let hub = Arc::new(Hub::new(0));
+    let publish = |revision| {
+        let keys = Arc::from([format!("key {revision}")]);
+        hub.publish(watch::Change { revision, keys });
+    };
+    (1..=10).for_each(publish);
+    assert_eq!(hub.kept(), (0, 0), "nobody watches");
+    let [mut one, mut other] = [(); 2].map(|()| Watch::new(Arc::clone(&hub), 10));
+    (11..=20).for_each(publish);
+    while one.try_next().is_some() {}
+    assert_eq!(hub.kept(), (10, 10));
+    assert!(matches!(
+        other.try_next(),
+        Some(Event::Changed { revision: 11, .. })
+    ));
+    assert_eq!(hub.kept(), (9, 9));
+    drop(other);
+    assert_eq!(hub.kept(), (0, 0));
+    publish(21);
+    assert!(matches!(
+        one.try_next(),
+        Some(Event::Changed { revision: 21, .. })
+    ));
 }
 
 #[test]

@@ -1,17 +1,21 @@
 //! Watching a table. The newest changes wait in one ring per table, however many watch; a watcher
-//! is a position in it. One that the ring has passed is told so and reads the table again.
+//! is a position in it. One that the ring has passed is told so and reads the table again. What all
+//! who watch have been told is not kept, and nothing of a table that nobody watches.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Most changes (batches) a table remembers for its watchers.
+/// Most changes (batches) a table remembers for watchers that are behind.
 pub const WATCH_CHANGES_MAX: usize = 4096;
 /// Most keys those changes name together.
 pub const WATCH_KEYS_MAX: usize = 65_536;
+
+/// Room for changes that a ring keeps when it is empty.
+const RING_KEPT_CHANGES: usize = 64;
 
 /// What a watcher is told, in the order of revisions, each after it became durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,16 +51,44 @@ struct Recent {
     floor: u64,
     changes: VecDeque<Change>,
     keys: usize,
+    /// Up to where each watcher has been told, by its number.
+    positions: BTreeMap<u64, u64>,
+    next_watcher: u64,
     closed: bool,
+}
+
+impl Recent {
+    fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.changes.pop_front() {
+            self.keys -= oldest.keys.len();
+            self.floor = oldest.revision;
+        }
+    }
+
+    /// Forgets what nobody is still to be told.
+    fn trim(&mut self) {
+        let told = self.positions.values().min().copied().unwrap_or(u64::MAX);
+        while self
+            .changes
+            .front()
+            .is_some_and(|oldest| oldest.revision <= told)
+        {
+            self.forget_oldest();
+        }
+        if self.changes.is_empty() {
+            self.changes.shrink_to(RING_KEPT_CHANGES);
+        }
+    }
 }
 
 impl Hub {
     pub(super) fn new(revision: u64) -> Hub {
-        let changes = VecDeque::new();
         let recent = Recent {
             floor: revision,
-            changes,
+            changes: VecDeque::new(),
             keys: 0,
+            positions: BTreeMap::new(),
+            next_watcher: 0,
             closed: false,
         };
         Hub {
@@ -69,14 +101,18 @@ impl Hub {
         let mut recent = self.state.lock();
         recent.keys += change.keys.len();
         recent.changes.push_back(change);
+        recent.trim();
         while recent.changes.len() > WATCH_CHANGES_MAX || recent.keys > WATCH_KEYS_MAX {
-            let Some(oldest) = recent.changes.pop_front() else {
-                break;
-            };
-            recent.keys -= oldest.keys.len();
-            recent.floor = oldest.revision;
+            recent.forget_oldest();
         }
         self.told.notify_all();
+    }
+
+    /// How many changes it keeps, and keys.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> (usize, usize) {
+        let recent = self.state.lock();
+        (recent.changes.len(), recent.keys)
     }
 
     pub(super) fn close(&self) {
@@ -89,8 +125,18 @@ impl Hub {
 pub struct Watch {
     hub: Arc<Hub>,
     stopped: Arc<AtomicBool>,
+    /// By which the ring knows up to where it has been told.
+    number: u64,
     /// Everything up to here has been told.
     after: u64,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut recent = self.hub.state.lock();
+        recent.positions.remove(&self.number);
+        recent.trim();
+    }
 }
 
 /// Ends a [`Watch`] from another thread.
@@ -113,9 +159,17 @@ impl WatchStop {
 
 impl Watch {
     pub(super) fn new(hub: Arc<Hub>, from_revision: u64) -> Watch {
+        let number = {
+            let mut recent = hub.state.lock();
+            let number = recent.next_watcher;
+            recent.next_watcher += 1;
+            recent.positions.insert(number, from_revision);
+            number
+        };
         Watch {
             hub,
             stopped: Arc::default(),
+            number,
             after: from_revision,
         }
     }
@@ -157,6 +211,7 @@ impl Watch {
             }
             if self.after < recent.floor {
                 self.after = recent.floor;
+                recent.positions.insert(self.number, self.after);
                 return Some(Event::Lagged {
                     revision: recent.floor,
                 });
@@ -165,12 +220,11 @@ impl Watch {
                 .changes
                 .partition_point(|change| change.revision <= self.after);
             if let Some(change) = recent.changes.get(next) {
-                self.after = change.revision;
-                let keys = Arc::clone(&change.keys);
-                return Some(Event::Changed {
-                    revision: change.revision,
-                    keys,
-                });
+                let (revision, keys) = (change.revision, Arc::clone(&change.keys));
+                self.after = revision;
+                recent.positions.insert(self.number, revision);
+                recent.trim();
+                return Some(Event::Changed { revision, keys });
             }
             if !block {
                 return None;

@@ -12,6 +12,7 @@ use crate::server::groups::Shared;
 use crate::server::layout::BodyRef;
 use crate::server::mailbox::{Delivery, Signal};
 use crate::server::message::Message;
+use crate::server::quiet;
 use crate::session::{DropReason, SendOptions, Sent, Token};
 
 /// Deliveries taken from the mailbox under one lock.
@@ -79,6 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn deliver(&mut self, delivery: Delivery) {
+        quiet::works(self.now);
         let Delivery {
             message,
             options,

@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::readable::Readable;
 use super::{Answer, Connection, End};
-use crate::codec;
-use crate::server::pace;
+use crate::codec::{self, Packet};
+use crate::server::{pace, quiet};
 use crate::session::Event;
 
 thread_local! {
@@ -140,6 +140,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(error) => return Err(End::Broke(error.into())),
             };
             whole = true;
+            if !matches!(packet, Packet::PingReq) {
+                quiet::works(self.now);
+            }
             let event = self
                 .session
                 .handle(packet, self.now, &mut self.out)

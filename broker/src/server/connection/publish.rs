@@ -17,11 +17,7 @@ use crate::server::message::{Message, Origin, facts};
 use crate::server::reserved::{Principal, Reply, Request, excess};
 use crate::server::retained::{Claim, Full, RetainError, Volume};
 use crate::server::router::Routing;
-use crate::session::{Incoming, Publication, Token};
-
-/// Payloads up to this are copied out of the read buffer, so that one small message that waits
-/// somewhere does not hold a whole buffer; longer ones share it.
-const COPIED_PAYLOAD_BYTES: usize = 16 * 1024;
+use crate::session::{Incoming, Publication, Published, Token};
 
 /// Something stopped half-way because the journal is behind. The socket is not read meanwhile.
 pub(super) enum Stalled {
@@ -93,7 +89,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let answer = incoming
                         .packet_id
                         .map(|packet_id| Answer::Publish(packet_id, ReasonCode::Success));
-                    self.request(kept(incoming.publication, &route), answer);
+                    let publication = Publication {
+                        topic: route.topic,
+                        // Not tied to the read buffer.
+                        payload: Bytes::copy_from_slice(&incoming.publication.payload),
+                        ..incoming.publication
+                    };
+                    self.request(publication, answer);
                     return Ok(());
                 }
             }
@@ -106,8 +108,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return self.refuse(ReasonCode::TopicNameInvalid, text, incoming.packet_id);
             }
         }
+        let publication = Publication {
+            topic: route.topic,
+            ..incoming.publication
+        };
         let message = Message::new(
-            kept(incoming.publication, &route),
+            publication,
             incoming.qos,
             incoming.retain,
             Origin::Device(self.identity.certificate()),
@@ -180,11 +186,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.answer(answer);
             return Ok(());
         };
-        let publication: &Publication = message.as_ref();
         let own = self.mailbox.number();
+        let topic = message.publication().topic;
         let route = self
             .routes
-            .find(&publication.topic, &self.hub, &self.judge, (own, self.now));
+            .find(topic, &self.hub, &self.judge, (own, self.now));
         let refused = route.refused(&self.judge, &message.facts());
         let allowed = refused != Some(Action::Publish);
         self.routes.note(&route, &self.judge, allowed);
@@ -195,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Ok(());
         }
         if route.kind == Kind::Reserved {
-            let publication = publication.clone();
+            let publication = message.to_publication();
             self.forget_held(packet_id);
             self.request(publication, Some(answer));
             return Ok(());
@@ -411,19 +417,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             // [MQTT311-4.8.0-2]
             _ => Err(End::Denied(reason, text.to_owned())),
         }
-    }
-}
-
-/// The publication as it is kept: under the route's name, its payload not tied to the read buffer.
-fn kept(publication: Publication, route: &Route) -> Publication {
-    let payload = if publication.payload.len() <= COPIED_PAYLOAD_BYTES {
-        Bytes::copy_from_slice(&publication.payload)
-    } else {
-        publication.payload
-    };
-    Publication {
-        topic: route.topic.clone(),
-        payload,
-        ..publication
     }
 }

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use super::{SILENT, SPEAKING};
 
 /// Whoever has more than this part of all seats is a crowd: it makes room before anybody else does.
-const CROWD_PART: usize = 4;
+pub(super) const CROWD_PART: usize = 4;
 
 /// Where a connection comes from: an address of IPv4, or a network of IPv6 (/64), all of whose addresses are had by
 /// whoever has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Source {
     Address(Ipv4Addr),
     Network([u16; 4]),
@@ -63,14 +63,9 @@ impl Own {
     }
 }
 
-/// There is no seat yet.
+/// There is no seat yet: nobody has to give one up for this newcomer before that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
-    /// Nobody has to give one up before that.
-    Until(Instant),
-    /// It has to be one of the newcomer's own source, and none has to before that.
-    OfItsOwn(Instant),
-}
+pub(super) struct Full(pub(super) Instant);
 
 /// A newcomer has a seat.
 pub(super) struct Seated {
@@ -97,19 +92,21 @@ impl Guests {
         self.silent.len() + self.speaking.len()
     }
 
-    /// A seat for a newcomer.
+    /// Who has to go for a newcomer of this source; nobody while there is a seat.
     ///
     /// # Errors
     /// [`Full`].
-    pub(super) fn enter(&mut self, peer: SocketAddr, now: Instant) -> Result<Seated, Full> {
+    pub(super) fn room_for(&self, source: Source, now: Instant) -> Result<Option<u64>, Full> {
+        match self.len() < self.seats {
+            true => Ok(None),
+            false => self.who_goes(source, now),
+        }
+    }
+
+    /// A seat for a newcomer for whom that one `goes`.
+    pub(super) fn sit(&mut self, peer: SocketAddr, goes: Option<u64>, now: Instant) -> Seated {
         let source = Source::of(peer);
-        let gone = match self.len() < self.seats {
-            true => None,
-            false => {
-                let number = self.who_goes(source, now)?;
-                number.and_then(|number| self.remove(number))
-            }
-        };
+        let gone = goes.and_then(|number| self.remove(number));
         let number = self.next;
         self.next += 1;
         let (sender, out) = oneshot::channel();
@@ -124,7 +121,7 @@ impl Guests {
         if own.len() == self.seats / CROWD_PART + 1 {
             self.crowds.push(source);
         }
-        Ok(Seated { number, out, gone })
+        Seated { number, out, gone }
     }
 
     /// It has begun to speak.
@@ -163,13 +160,13 @@ impl Guests {
         let Some(largest) = crowds.max_by_key(|own| own.len()) else {
             let silent = self.silent.keys().next();
             let oldest = self.oldest(silent, self.speaking.keys().next(), now);
-            return oldest.map_err(Full::Until);
+            return oldest.map_err(Full);
         };
         if self.crowds.contains(&source) {
             let own = of(&source);
             let silent = own.and_then(|own| own.silent.first());
             let speaking = own.and_then(|own| own.speaking.first());
-            return self.oldest(silent, speaking, now).map_err(Full::OfItsOwn);
+            return self.oldest(silent, speaking, now).map_err(Full);
         }
         // Others do not wait for a crowd's patience.
         let first = largest.silent.first().or(largest.speaking.first());

@@ -1,7 +1,8 @@
-use std::future::pending;
+use std::future::{pending, ready};
 
-use super::guests::Source;
 use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 fn peer() -> SocketAddr {
     from("127.0.0.1")
@@ -11,8 +12,26 @@ fn from(address: &str) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), 9)
 }
 
-fn full(lobby: &Arc<Lobby>, peer: SocketAddr, now: Instant) -> Option<Full> {
-    lobby.try_enter(peer, now).err()
+fn lobby(seats: usize) -> Arc<Lobby> {
+    Lobby::new(seats, "testing")
+}
+
+/// Until when there is no seat for one from there.
+fn full(lobby: &Arc<Lobby>, peer: SocketAddr, now: Instant) -> Option<Instant> {
+    let inside = lobby.inside.lock();
+    let room = inside.guests.room_for(Source::of(peer), now);
+    room.err().map(|Full(until)| until)
+}
+
+/// Admitted, and with something to say at once.
+fn speaks(lobby: &Arc<Lobby>, peer: SocketAddr) -> impl Future<Output = Option<Seat>> + use<> {
+    let admission = lobby.admit(peer).unwrap();
+    admission.seat(ready(()), Instant::now() + HOUR)
+}
+
+fn is_forgotten(lobby: &Lobby) -> bool {
+    let inside = lobby.inside.lock();
+    inside.guests.is_forgotten() && inside.lines.is_forgotten()
 }
 
 fn is_out(seat: &mut Seat) -> bool {
@@ -24,14 +43,11 @@ fn is_out(seat: &mut Seat) -> bool {
 
 #[tokio::test]
 async fn who_comes_gets_the_seat_of_who_had_it_longest_and_only_after_a_while() {
-    let (lobby, began) = (Lobby::new(2, "testing"), Instant::now());
+    let (lobby, began) = (lobby(2), Instant::now());
     let half = began + SILENT / 2;
     let mut first = lobby.try_seat(peer(), began).unwrap();
     let mut second = lobby.try_seat(peer(), half).unwrap();
-    assert_eq!(
-        full(&lobby, peer(), half),
-        Some(Full::OfItsOwn(began + SILENT))
-    );
+    assert_eq!(full(&lobby, peer(), half), Some(began + SILENT));
     let third = lobby.try_seat(peer(), began + SILENT).unwrap();
     assert_eq!(first.while_seated(pending::<()>()).await, None);
     assert_eq!(second.while_seated(async { 7 }).await, Some(7));
@@ -42,7 +58,7 @@ async fn who_comes_gets_the_seat_of_who_had_it_longest_and_only_after_a_while() 
 
 #[tokio::test]
 async fn who_has_begun_to_speak_keeps_its_seat_for_longer() {
-    let (lobby, began) = (Lobby::new(2, "testing"), Instant::now());
+    let (lobby, began) = (lobby(2), Instant::now());
     let mut speaking = lobby.try_seat(peer(), began).unwrap();
     speaking.voice().speaks();
     let mut silent = lobby.try_seat(peer(), began).unwrap();
@@ -51,10 +67,7 @@ async fn who_has_begun_to_speak_keeps_its_seat_for_longer() {
     assert_eq!(silent.while_seated(pending::<()>()).await, None);
     third.voice().speaks();
     let late = began + SPEAKING;
-    assert_eq!(
-        full(&lobby, peer(), second + SILENT),
-        Some(Full::OfItsOwn(late))
-    );
+    assert_eq!(full(&lobby, peer(), second + SILENT), Some(late));
     let fourth = lobby.try_seat(peer(), late).unwrap();
     assert_eq!(speaking.while_seated(pending::<()>()).await, None);
     // Too late to matter.
@@ -66,22 +79,103 @@ async fn who_has_begun_to_speak_keeps_its_seat_for_longer() {
 
 #[tokio::test]
 async fn a_seat_that_comes_free_is_had_by_who_waits_long_before_the_others_time_is_over() {
-    let lobby = Lobby::new(1, "testing");
+    let lobby = lobby(1);
     // Of the distant future: it would keep its seat for good.
-    let later = Instant::now() + Duration::from_secs(3600);
-    let first = lobby.try_seat(peer(), later).unwrap();
-    let waiting = {
-        let lobby = Arc::clone(&lobby);
-        tokio::spawn(async move { drop(lobby.seat(peer()).await) })
-    };
+    let first = lobby.try_seat(peer(), Instant::now() + HOUR).unwrap();
+    let waiting = tokio::spawn(speaks(&lobby, peer()));
     tokio::task::yield_now().await;
     drop(first);
-    waiting.await.unwrap();
+    drop(waiting.await.unwrap().unwrap());
+    assert!(is_forgotten(&lobby));
+}
+
+#[tokio::test]
+async fn whose_time_is_over_makes_room_though_nobody_leaves() {
+    let (lobby, soon) = (lobby(1), Duration::from_millis(50));
+    let began = Instant::now().checked_sub(SPEAKING).unwrap() + soon;
+    let mut first = lobby.try_seat(peer(), began).unwrap();
+    first.voice().speaks();
+    let mut second = speaks(&lobby, peer()).await.unwrap();
+    assert!(began.elapsed() >= SPEAKING && is_out(&mut first));
+    // Its time is not over for long: its own wait, who comes from elsewhere does not.
+    let own = tokio::spawn(speaks(&lobby, peer()));
+    tokio::task::yield_now().await;
+    let other = speaks(&lobby, from("10.0.0.1")).await.unwrap();
+    assert!(is_out(&mut second));
+    drop((first, second, other));
+    drop(own.await.unwrap().unwrap());
+    assert!(is_forgotten(&lobby));
+}
+
+#[tokio::test]
+async fn who_waits_for_less_than_the_others_is_not_held_up_by_them() {
+    let (lobby, soon) = (lobby(8), Duration::from_millis(50));
+    // A crowd of young ones, and somebody who has sat there for nearly as long as may be.
+    let young: Vec<_> = (0..7)
+        .map(|_| lobby.try_seat(peer(), Instant::now() + HOUR).unwrap())
+        .collect();
+    let old = from("10.0.0.1");
+    let began = Instant::now().checked_sub(SILENT).unwrap() + soon;
+    let old = lobby.try_seat(old, began).unwrap();
+    let own = tokio::spawn(speaks(&lobby, peer()));
+    tokio::task::yield_now().await;
+    assert!(lobby.inside.lock().attended.unwrap() > Instant::now() + HOUR / 2);
+    drop(young);
+    drop(own.await.unwrap().unwrap());
+    let young: Vec<_> = [
+        "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8",
+    ]
+    .map(|peer| lobby.try_seat(from(peer), Instant::now() + HOUR).unwrap())
+    .into();
+    // The attendant looks in an hour; for this one it has to look sooner.
+    drop(speaks(&lobby, from("10.0.1.1")).await.unwrap());
+    drop((young, old));
+    assert!(is_forgotten(&lobby));
+}
+
+#[tokio::test]
+async fn who_says_nothing_stands_in_line_without_a_seat_and_not_for_good() {
+    let lobby = lobby(2);
+    let silent: Vec<_> = (0..16)
+        .map(|_| {
+            let until = Instant::now() + Duration::from_millis(50);
+            lobby.admit(peer()).unwrap().seat(pending(), until)
+        })
+        .map(tokio::spawn)
+        .collect();
+    tokio::task::yield_now().await;
+    assert_eq!((lobby.taken(), lobby.inside.lock().guests.len()), (16, 0));
+    // There is no more room: of those who say nothing one goes for each who does.
+    let own = speaks(&lobby, peer()).await.unwrap();
+    let other = speaks(&lobby, from("10.0.0.1")).await.unwrap();
+    for one in silent {
+        assert!(one.await.unwrap().is_none());
+    }
+    drop((own, other));
+    assert!(is_forgotten(&lobby));
+}
+
+#[tokio::test]
+async fn a_fleet_behind_one_address_gets_in_and_none_of_it_is_turned_away() {
+    let lobby = Lobby::with_room(10, 20_000, "testing");
+    let fleet: Vec<_> = (0..19_000)
+        .map(|_| {
+            let seat = speaks(&lobby, peer());
+            tokio::spawn(async move {
+                let mut seat = seat.await?;
+                seat.while_seated(tokio::task::yield_now()).await
+            })
+        })
+        .collect();
+    for device in fleet {
+        assert_eq!(device.await.unwrap(), Some(()));
+    }
+    assert!(is_forgotten(&lobby));
 }
 
 #[tokio::test]
 async fn however_many_come_and_say_nothing_somebody_else_gets_in() {
-    let (lobby, mut now) = (Lobby::new(8, "testing"), Instant::now());
+    let (lobby, mut now) = (lobby(8), Instant::now());
     let mut held = Vec::new();
     for _ in 0..100 {
         now += SILENT / 8;
@@ -94,7 +188,7 @@ async fn however_many_come_and_say_nothing_somebody_else_gets_in() {
 
 /// Eight seats, of which three make a crowd.
 fn crowded(began: Instant) -> (Arc<Lobby>, Vec<Seat>, Vec<Seat>) {
-    let lobby = Lobby::new(8, "testing");
+    let lobby = lobby(8);
     let others = ["10.0.0.1", "10.0.0.2"];
     let others = others.map(|peer| lobby.try_seat(from(peer), began).unwrap());
     let crowd = (0..6).map(|n| {
@@ -111,8 +205,8 @@ fn a_crowd_makes_room_before_anybody_else() {
     let (lobby, mut others, mut crowd) = crowded(began);
     crowd[0].voice().speaks();
     // Its own newcomer waits until the time of one of its own is over, though others sit there for longer.
-    let own = Full::OfItsOwn(began + SILENT);
-    assert_eq!(full(&lobby, from("10.9.9.9"), began), Some(own));
+    let own = Some(began + SILENT);
+    assert_eq!(full(&lobby, from("10.9.9.9"), began), own);
     // Somebody else's does not wait: the oldest goes that says nothing, then who speaks.
     let mut came = Vec::new();
     for n in 1..4 {
@@ -132,19 +226,16 @@ fn a_crowd_makes_room_before_anybody_else() {
     crowd[5].voice().speaks();
     came.push(lobby.try_seat(from("10.0.2.1"), late).unwrap());
     assert!(is_out(&mut again));
-    assert_eq!(
-        full(&lobby, from("10.0.2.2"), began),
-        Some(Full::Until(began + SILENT))
-    );
+    assert_eq!(full(&lobby, from("10.0.2.2"), began), Some(began + SILENT));
     came.push(lobby.try_seat(from("10.0.2.2"), late).unwrap());
     assert!(is_out(&mut others[0]));
     drop((others, crowd, came, again));
-    assert!(lobby.guests.lock().is_forgotten());
+    assert!(is_forgotten(&lobby));
 }
 
 #[test]
 fn while_there_is_room_a_crowd_may_have_it_all() {
-    let (lobby, now) = (Lobby::new(8, "testing"), Instant::now());
+    let (lobby, now) = (lobby(8), Instant::now());
     let mut all: Vec<Seat> = (0..8)
         .map(|_| lobby.try_seat(peer(), now).unwrap())
         .collect();
@@ -152,38 +243,57 @@ fn while_there_is_room_a_crowd_may_have_it_all() {
         assert!(!is_out(seat));
     }
     drop(all);
-    assert!(lobby.guests.lock().is_forgotten());
+    assert!(is_forgotten(&lobby));
 }
 
 #[tokio::test]
 async fn a_crowds_newcomers_keep_nobody_waiting_and_are_bounded() {
-    let lobby = Lobby::new(2, "testing");
+    let lobby = lobby(2);
     // Of the distant future: they keep their seats for good.
-    let later = Instant::now() + Duration::from_secs(3600);
+    let later = Instant::now() + HOUR;
     let seats = [(); 2].map(|()| lobby.try_seat(peer(), later).unwrap());
-    let mut in_line = Vec::new();
-    for _ in 0..2 * IN_LINE_PER_SEAT {
-        in_line.push(lobby.admit(peer()).await.unwrap());
+    let in_line: Vec<_> = (0..16)
+        .map(|_| tokio::spawn(speaks(&lobby, peer())))
+        .collect();
+    tokio::task::yield_now().await;
+    // The line is full: its first has to go for another.
+    let newest = tokio::spawn(speaks(&lobby, peer()));
+    tokio::task::yield_now().await;
+    // From elsewhere: the next has to, and one of those on the seats.
+    let mut other = speaks(&lobby, from("10.0.0.1")).await.unwrap();
+    assert_eq!(lobby.taken(), 2 + 15);
+    drop(seats);
+    for (at, one) in in_line.into_iter().enumerate() {
+        assert_eq!(one.await.unwrap().is_some(), at >= 2, "{at}");
     }
-    assert!(lobby.admit(peer()).await.is_none(), "the line is full");
-    let mut other = lobby
-        .admit(from("10.0.0.1"))
-        .await
-        .unwrap()
-        .seat(later)
-        .await
-        .unwrap();
-    assert_eq!(lobby.taken(), 2 + 2 * IN_LINE_PER_SEAT);
-    // In vain until then; the next gets what comes free.
-    let first = in_line.remove(0);
-    assert!(first.seat(Instant::now()).await.is_none());
-    let next = tokio::spawn(in_line.remove(0).seat(later));
+    assert!(newest.await.unwrap().is_some());
+    assert!(!is_out(&mut other));
+    drop(other);
+    assert!(is_forgotten(&lobby));
+}
+
+#[tokio::test]
+async fn two_crowds_have_the_free_seats_in_turn() {
+    let lobby = lobby(2);
+    let later = Instant::now() + HOUR;
+    let crowds = ["10.0.0.1", "10.0.0.2"].map(from);
+    let seats = crowds.map(|peer| lobby.try_seat(peer, later).unwrap());
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let come = [0, 0, 0, 1, 1, 0].map(|number| {
+        let (order, seat) = (Arc::clone(&order), speaks(&lobby, crowds[number]));
+        tokio::spawn(async move {
+            let seat = seat.await;
+            order.lock().push(number);
+            tokio::task::yield_now().await;
+            drop(seat);
+        })
+    });
     tokio::task::yield_now().await;
     drop(seats);
-    let mut next = next.await.unwrap().unwrap();
-    assert!(!is_out(&mut next) && !is_out(&mut other));
-    drop((in_line, next, other));
-    assert_eq!(lobby.taken(), 0);
+    for one in come {
+        one.await.unwrap();
+    }
+    assert_eq!(*order.lock(), [0, 1, 0, 1, 0, 0]);
 }
 
 #[test]

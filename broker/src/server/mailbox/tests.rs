@@ -45,7 +45,7 @@ fn all(mailbox: &Mailbox) -> Vec<String> {
         .iter()
         .map(|delivery| {
             let message = delivery.message.as_ref().unwrap();
-            String::from_utf8(message.as_ref().payload.to_vec()).unwrap()
+            String::from_utf8(message.payload().to_vec()).unwrap()
         })
         .collect()
 }
