@@ -8,7 +8,7 @@ from devices import Agent, eventually
 from release import Team
 from server import allow, document
 
-FLEET, CANARIES = 60, 10
+FLEET, CANARIES, FEW = 60, 10, 3
 NOT_AUTHORIZED = 0x87
 WATCH = "3s"
 
@@ -33,8 +33,8 @@ def hall(server, tmp_path, connect):
     return be
 
 
-def start(server, *flags):
-    return server.json("rollout", "start", "lamp", "1.0", "--group", "hall", "--wave", CANARIES, "--wave", "100%", *flags)["id"]
+def start(server, *flags, first=CANARIES):
+    return server.json("rollout", "start", "lamp", "1.0", "--group", "hall", "--wave", first, "--wave", "100%", *flags)["id"]
 
 
 def install(client, name):
@@ -51,19 +51,20 @@ def install(client, name):
     answer(f"{execution['jobId']}/update", {"status": "SUCCEEDED"})
 
 
-def canaries(server, rollout):
+def canaries(server, rollout, count=CANARIES):
     def told():
         shown = server.json("rollout", "show", rollout)
         names = [e["thing"] for e in shown["executions"] if e["status"] != "WAITING"]
-        return names if len(names) == CANARIES else None
+        return names if len(names) == count else None
 
     return eventually(told, "the first wave to be told")
 
 
 @pytest.mark.timeout(180)
-def test_devices_that_do_what_they_may_not_after_the_update_stop_it(server, hall):
-    rollout = start(server, "--gate", "authorization-failures", "--watch", WATCH)
-    clients = {name: hall(name) for name in canaries(server, rollout)}
+@pytest.mark.parametrize("first", [CANARIES, FEW])
+def test_devices_that_do_what_they_may_not_after_the_update_stop_it(server, hall, first):
+    rollout = start(server, "--gate", "authorization-failures", "--watch", WATCH, first=first)
+    clients = {name: hall(name) for name in canaries(server, rollout, first)}
     for name, client in clients.items():
         install(client, name)
     tries = 0
@@ -78,10 +79,10 @@ def test_devices_that_do_what_they_may_not_after_the_update_stop_it(server, hall
 
     eventually(stopped, lambda: server.json("rollout", "show", rollout)["health"])
     shown = server.json("rollout", "show", rollout)
-    assert shown["waves"][1]["state"] == "waiting" and shown["waves"][0]["succeeded"] == CANARIES
+    assert shown["waves"][1]["state"] == "waiting" and shown["waves"][0]["succeeded"] == first
     assert shown["reason"].startswith("authorization-failures: ") and "in one rollout of a hundred" in shown["reason"]
     seen, = shown["health"]
-    assert seen["metric"] == "authorization-failures" and seen["waiting_bad"] == 0 and seen["updated_bad"] >= 7
+    assert seen["metric"] == "authorization-failures" and seen["waiting_bad"] == 0 and seen["updated_bad"] >= FEW
 
 
 @pytest.mark.timeout(240)
@@ -125,3 +126,19 @@ def test_devices_that_fare_no_worse_let_it_go_on_when_they_were_looked_at(server
     assert set(health) == {"disconnects", "authorization-failures", "reported"}
     assert all(pulse["updated"] == CANARIES and pulse["updated_bad"] == 0 for pulse in health.values())
     assert "authorization-failures, silence" in server.refused("rollout", "start", "lamp", "1.0", "--group", "hall", "--gate", "noise")
+
+
+def test_gates_that_nothing_could_make_stop_a_rollout_are_named_when_it_is_planned_and_started(server, hall):
+    def said(*flags):
+        done = server.run("rollout", "start", "lamp", "1.0", "--group", "hall", *flags)
+        assert done.returncode == 0, done
+        return done.stderr
+
+    gate = ("--gate", "silence", "--dry-run")
+    assert "wave 1 is too small for its gates: even if each of the 1 devices" in said("--wave", "1", "--wave", "100%", *gate)
+    assert "2 would be enough" in said("--wave", "1", "--wave", "100%", *gate)
+    assert "all are told at once" in said(*gate)
+    for enough in (("--wave", "2", "--wave", "100%"), ("--rate", "10/min")):
+        assert said(*enough, *gate) == ""
+    assert server.json("rollout", "start", "lamp", "1.0", "--group", "hall", *gate)["warnings"]
+    assert "all are told at once" in said("--gate", "silence")

@@ -228,7 +228,8 @@ def test_a_rollout_pauses_resumes_and_is_aborted_by_hand(fleet):
     assert not any(agent.holds(mark) for name, agent in fleet.agents.items() if name not in first)
     listed = fleet.server.json("rollout", "list")["rollouts"]
     assert rollout in {r["id"] for r in listed}
-    assert "rolled-back" in fleet.server.cli("rollout", "watch", rollout)
+    assert "the rollout was undone: rolled back by an operator" in fleet.server.refused("rollout", "watch", rollout)
+    assert "rolled-back | " in fleet.server.run("rollout", "watch", rollout).stdout
 
 
 def waits_for_state(fleet, rollout, state):
@@ -255,7 +256,7 @@ def test_a_second_wave_waits_for_approval_and_a_rollback_is_rolled_back(fleet):
         assert fleet.versions() == {left}
         assert (shown["rollback"]["total"], shown["rollback"]["succeeded"]) == (DEVICES, DEVICES)
     rows = fleet.server.cli("rollout", "export", rollout).split("\n")
-    assert rows[0].strip() == "thing,wave,status,version,reason,rollback,details" and f'"{version}"' in rows[1]
+    assert rows[0].strip() == "thing,wave,status,version,reported,attempt,told_at,began_at,ended_at,reason,rollback,rollback_reason,details" and f'"{version}"' in rows[1]
 
 
 @pytest.mark.timeout(300)

@@ -266,6 +266,7 @@ def test_watch_draws_in_place_on_a_terminal_and_says_lines_elsewhere(yard, tmp_p
     drawn = screen(command, "50%", work, tmp_path)
     lines, _ = plain.communicate(timeout=60)
     assert plain.returncode == 0 and "\x1b" not in lines and "succeeded" in lines
+    assert "1 failed: the lamp stays dark" in lines and "a minute" in lines, lines
     # Each picture begins where the one before it began.
     pictures = re.split(r"\x1b\[\d+F\x1b\[J", drawn)
     assert len(pictures) > 1, drawn
@@ -357,3 +358,94 @@ def test_the_ids_of_a_rollouts_jobs_are_nobody_elses(yard):
     for name in sorted(names, key=lambda name: name != yard.show(rollout)["executions"][0]["thing"]):
         yard.report(name, "SUCCEEDED")
     yard.until(rollout, lambda r: r["state"] == "succeeded", "both")
+
+
+def everywhere(yard, names, *versions):
+    """Each version in turn reaches all; the last rollout."""
+    for version in versions:
+        rollout = yard.start(version)
+        for name in names:
+            yard.report(name, "SUCCEEDED")
+        yard.until(rollout, lambda r: r["state"] == "succeeded", version)
+    return rollout
+
+
+def test_a_way_back_that_the_counters_do_not_allow_is_said_refused_and_told_to_nobody(yard):
+    names = yard.things(3)
+    for version, counter in (("1.0", 0), ("2.0", 1), ("3.0", 2)):
+        package = yard.team.package("lamp", version, version.encode() * 100, more=("--counter", counter))
+        yard.server.cli("firmware", "add", package)
+    everywhere(yard, names, "1.0")
+    words = "3 devices run 1.0 and could not go back to it if this rollout were undone: the security counter of lamp 1.0 is 0"
+    for more in (("--dry-run",), ()):
+        said = yard.server.run("rollout", "start", "lamp", "2.0", "--group", "hall", *more)
+        assert said.returncode == 0 and words in said.stderr, said
+    rollout = yard.server.json("rollout", "list")["rollouts"][-1]["id"]
+    for name in names:
+        yard.report(name, "SUCCEEDED")
+    yard.until(rollout, lambda r: r["state"] == "succeeded", "2.0")
+    assert "none of the 3 devices that have it can go back" in yard.server.refused("rollout", "rollback", rollout, "--yes")
+    assert yard.show(rollout)["state"] == "succeeded"
+    assert "every device would refuse lamp 1.0" in yard.server.refused("rollout", "start", "lamp", "1.0", "--group", "hall")
+    rollout = yard.start("3.0", "--abort-failed", "30")
+    for name, status in zip(names, ("SUCCEEDED", "SUCCEEDED", "FAILED")):
+        yard.report(name, status)
+    shown = yard.until(rollout, lambda r: r["state"] in FINAL, "the end")
+    assert shown["state"] == "aborted" and "2 of 2 devices did not go back" in shown["reason"]
+    assert [e.get("rollback_reason", "")[:20] for e in shown["executions"]].count("the security counter") == 2
+    assert all("execution" not in yard.devices.start_next_pending_job_execution(thingName=name) for name in names)
+
+
+def test_a_version_that_has_expired_is_no_way_back_and_the_state_is_true(yard):
+    names = yard.things(2)
+    end = time.time() + 12
+    expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end))
+    yard.server.cli("firmware", "add", yard.team.package("lamp", "1.0", b"old" * 100, more=("--expires", expires)))
+    yard.add("2.0")
+    assert "before it would begin" in yard.server.refused("rollout", "start", "lamp", "2.0", "--group", "hall", "--start", "2099-01-01T00:00:00Z")
+    everywhere(yard, names, "1.0")
+    eventually(lambda: time.time() > end + 1, "the old version to expire")
+    said = yard.server.run("rollout", "start", "lamp", "2.0", "--group", "hall", "--abort-failed", "50")
+    assert said.returncode == 0 and "2 devices run 1.0 and could not go back" in said.stderr and "expired" in said.stderr, said
+    rollout = yard.server.json("rollout", "list")["rollouts"][-1]["id"]
+    for name, status in zip(names, ("SUCCEEDED", "FAILED")):
+        yard.report(name, status)
+    shown = yard.until(rollout, lambda r: r["state"] in FINAL, "the end")
+    assert shown["state"] == "aborted" and "1 of 1 devices did not go back" in shown["reason"] and "expired" in shown["reason"]
+    assert "can go back" in yard.server.refused("rollout", "rollback", rollout, "--yes")
+
+
+def test_the_way_back_goes_in_waves_stops_where_it_fails_and_tries_once_more(yard):
+    names = yard.things(6)
+    for version in ("1.0", "2.0"):
+        yard.add(version, version.encode())
+    everywhere(yard, names, "1.0")
+    rollout = yard.start("2.0", "--wave", "2", "--wave", "100%")
+    first = [e["thing"] for e in yard.show(rollout)["executions"]][:2]
+    rest = [name for name in names if name not in first]
+    for name in first + rest:
+        yard.report(name, "SUCCEEDED")
+    yard.until(rollout, lambda r: r["state"] == "succeeded", "2.0")
+    yard.server.cli("rollout", "rollback", rollout, "--yes")
+    waves = lambda r: [(w["state"], w["total"], w["queued"]) for w in r["rollback"]["waves"]]  # noqa: E731
+    yard.until(rollout, lambda r: waves(r) == [("running", 2, 2), ("waiting", 4, 0)], "the first wave of the way back")
+    yard.server.cli("rollout", "pause", rollout)
+    assert all("execution" not in yard.devices.start_next_pending_job_execution(thingName=name) for name in names)
+    yard.server.kill9()
+    yard.server.start()
+    yard.devices = data_plane(yard.server)
+    yard.server.cli("rollout", "resume", rollout)
+    for name in first:
+        yard.report(name, "FAILED", reason="the old one is broken")
+    shown = yard.until(rollout, lambda r: r["state"] in FINAL, "the way back to stop")
+    assert shown["state"] == "aborted" and "the way back was stopped: none of the 2 devices" in shown["reason"]
+    assert [e["rollback_reason"] for e in shown["executions"] if e["thing"] in first] == ["the old one is broken"] * 2
+    assert all("execution" not in yard.devices.start_next_pending_job_execution(thingName=name) for name in names), "the rest was spared"
+    yard.server.cli("rollout", "rollback", rollout, "--yes")
+    yard.report(first[0], "SUCCEEDED")
+    for name in rest[:2]:
+        yard.report(name, "SUCCEEDED")
+    yard.server.cli("rollout", "abort", rollout, "--yes")
+    shown = yard.until(rollout, lambda r: r["state"] == "aborted", "the stop")
+    assert "the way back was stopped by an operator" in shown["reason"]
+    assert sorted(e["version"] for e in shown["executions"]) == ["1.0"] * 3 + ["2.0"] * 3

@@ -208,7 +208,7 @@ pub(crate) enum Rollout {
         /// The rollout
         id: String,
     },
-    /// Follow a rollout until it ends
+    /// Follow a rollout until it ends: waves, pace, failures, the way back; exits 1 unless it succeeded
     Watch {
         /// The rollout
         id: String,
@@ -218,7 +218,7 @@ pub(crate) enum Rollout {
         /// The rollout
         id: String,
     },
-    /// Let no device begin until resumed; those at it go on
+    /// Let no device begin until resumed, on the way back too; those at it go on
     Pause {
         /// The rollout
         id: String,
@@ -233,7 +233,7 @@ pub(crate) enum Rollout {
         /// The rollout
         id: String,
     },
-    /// Stop for good; devices that took it keep it
+    /// Stop for good, the way back too; devices keep what they have
     Abort {
         /// The rollout
         id: String,
@@ -241,7 +241,8 @@ pub(crate) enum Rollout {
         #[arg(long)]
         yes: bool,
     },
-    /// Send the devices that took it back to the version each had
+    /// Send the devices that took it back to the version each had, wave by wave; refused where the signed manifests let
+    /// none of them
     Rollback {
         /// The rollout
         id: String,
@@ -286,8 +287,8 @@ pub(crate) struct RolloutStart {
     /// goes on to do so, also when it has succeeded [default: all must finish]
     #[arg(long, value_name = "PERCENT", value_parser = |text: &str| super::percent(text, 1..=100))]
     pub(crate) success: Option<u8>,
-    /// Stop and undo when this share of the finished in a wave has failed
-    #[arg(long, value_name = "PERCENT", value_parser = |text: &str| super::percent(text, 1..=100))]
+    /// Stop and undo when this share of the finished in a wave has failed; 0 is the first failure
+    #[arg(long, value_name = "PERCENT", value_parser = |text: &str| super::percent(text, 0..=100))]
     pub(crate) abort_failed: Option<u8>,
     /// … once this many have finished
     #[arg(long, value_name = "N")]
@@ -296,7 +297,8 @@ pub(crate) struct RolloutStart {
     #[arg(long, value_name = "PERCENT", value_parser = |text: &str| super::percent(text, 1..=49))]
     pub(crate) alarm: Option<u8>,
     /// Compare updated devices with those not yet updated, and stop and undo where they do worse, and not by chance: in
-    /// disconnects, reconnects, authorization-failures, silence or reported; may be repeated
+    /// disconnects, reconnects, authorization-failures, silence or reported; may be repeated. It says where a wave is too
+    /// small for them
     #[arg(long = "gate", value_name = "METRIC")]
     pub(crate) gates: Vec<String>,
     /// How long each device is looked at for that [default: 10m]
@@ -311,7 +313,8 @@ pub(crate) struct RolloutStart {
     /// Wait for `rollout approve` before each wave after the first (a wave of a file may ask for itself, the first too)
     #[arg(long)]
     pub(crate) approve: bool,
-    /// Only say who would get it, when, by wave
+    /// Only say who would get it, when, by wave, and what would not work: devices that would refuse it or could not go
+    /// back, gates that can see nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Read all of this from a file, in which each wave may have rules of its own

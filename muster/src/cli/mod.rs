@@ -211,7 +211,7 @@ mod tests {
     fn a_wrong_value_is_answered_with_flag_value_and_mend() {
         let start = ["muster", "rollout", "start", "lamp", "1.0", "--group", "g"];
         for (flag, value, mend) in [
-            ("--abort-failed", "abc", "percentage from 1 to 100"),
+            ("--abort-failed", "abc", "percentage from 0 to 100"),
             ("--success", "0", "percentage from 1 to 100"),
             ("--alarm", "50", "percentage from 1 to 49"),
         ] {
@@ -224,6 +224,7 @@ mod tests {
         }
         for given in [
             ["--abort-failed", "20%"],
+            ["--abort-failed", "0"],
             ["--alarm", "49"],
             ["--soak", "-1h"],
         ] {

@@ -37,7 +37,11 @@ const SUBSCRIPTIONS: ShareBounds = ShareBounds {
 };
 
 enum Told {
-    Session(Box<Lifecycle>, Seat),
+    /// Its seat is free when it is taken out.
+    Session {
+        event: Box<Lifecycle>,
+        _seat: Seat,
+    },
     Registry(Box<RegistryEvent>, SystemTime),
     Job(Box<JobEvent>, SystemTime),
 }
@@ -103,7 +107,10 @@ impl Events {
             }
         };
         match seat {
-            Ok(seat) => self.take(Told::Session(Box::new(event), seat)),
+            Ok(seat) => self.take(Told::Session {
+                event: Box::new(event),
+                _seat: seat,
+            }),
             Err(crowded) => {
                 if let Some(left_out) = self.lost.take_counting() {
                     tracing::warn!(
@@ -150,8 +157,7 @@ impl Waiting {
         let run = move || {
             for told in self.queue {
                 let (topic, body) = match told {
-                    // Its seat is free when the next one is taken out.
-                    Told::Session(event, _) => message(&event),
+                    Told::Session { event, .. } => message(&event),
                     Told::Registry(event, at) => event.message(&account, &region, at),
                     Told::Job(event, at) => event.message(&account, &region, at),
                 };
@@ -254,7 +260,9 @@ mod tests {
     /// Of whom, and what, in the order in which they wait.
     fn waiting(waiting: &Waiting) -> Vec<(String, &'static str)> {
         let told = waiting.queue.try_iter().map(|told| match told {
-            Told::Session(event, _) => (event.client_id.as_str().to_owned(), kind(&event.change).1),
+            Told::Session { event, .. } => {
+                (event.client_id.as_str().to_owned(), kind(&event.change).1)
+            }
             Told::Registry(..) => (String::new(), "registry"),
             Told::Job(..) => (String::new(), "job"),
         });

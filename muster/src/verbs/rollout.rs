@@ -30,6 +30,9 @@ pub(super) fn run(global: &Global, verb: Rollout) -> anyhow::Result<ExitCode> {
             if let Some(left_out) = rollout_file::left_out(&body) {
                 output::warn(&left_out)?;
             }
+            for warning in output::items(&answer, "warnings") {
+                output::warn(warning.as_str().unwrap_or_default())?;
+            }
             output::answer(global, &answer, |answer| {
                 if asked.dry_run {
                     return forecast(answer);
@@ -106,23 +109,26 @@ fn act(global: &Global, client: &Client, id: &str, what: &str, done: &str) -> an
     output::answer(global, &answer, |_| format!("rollout {id} {done}"))
 }
 
-/// Draws in place on a terminal; elsewhere a line for each change.
+/// Draws in place on a terminal; elsewhere a line for each change. An error unless the rollout succeeds.
 fn watch(global: &Global, client: &Client, id: &str) -> anyhow::Result<()> {
     let in_place = !global.json && std::io::stdout().is_terminal();
     let mut last = String::new();
     let mut pace = Pace::default();
     loop {
         let shown = client.call(Method::GET, &path(id), None)?;
+        let pace = pace.note(Instant::now(), &shown);
         let text = if global.json {
             shown.to_string()
         } else if in_place {
-            let pace = pace.note(Instant::now(), &shown);
             lines(&format!("{}\n  {pace}", drawn(&shown)))
         } else {
-            lines(&waves(&shown))
+            told(&shown)
         };
         if text != last {
-            if in_place && !last.is_empty() {
+            if !global.json && !in_place {
+                // The pace alone is no news.
+                output::line(&cell(&format!("{text} | {pace}")))?;
+            } else if in_place && !last.is_empty() {
                 // Up to where the last picture began, and clear from there.
                 output::line(&format!("\x1b[{}F\x1b[J{text}", last.lines().count()))?;
             } else {
@@ -131,10 +137,11 @@ fn watch(global: &Global, client: &Client, id: &str) -> anyhow::Result<()> {
             last = text;
         }
         match output::field(&shown, "state") {
-            "succeeded" | "rolled-back" => return Ok(()),
-            "aborted" => {
+            "succeeded" => return Ok(()),
+            state @ ("aborted" | "rolled-back") => {
                 let why = shown.get("reason").and_then(Value::as_str);
-                bail!("the rollout was aborted: {}", why.unwrap_or("by hand"))
+                let what = state.replace("rolled-back", "undone");
+                bail!("the rollout was {what}: {}", why.unwrap_or("by hand"))
             }
             _ => {}
         }
@@ -225,6 +232,25 @@ fn drawn(rollout: &Value) -> String {
             output::field(wave, "state"),
         ));
     }
+    lines.extend(back(rollout).map(|back| format!("  {back}")));
+    lines.extend(failures(rollout).iter().map(|why| format!("  {why}")));
+    lines.join("\n")
+}
+
+/// How the way back stands, where there is one.
+fn back(rollout: &Value) -> Option<String> {
+    let back = rollout.get("rollback")?;
+    Some(format!(
+        "way back: {} of {} done, {} failed, {} under way",
+        count(back, "succeeded"),
+        count(back, "total"),
+        count(back, "failed"),
+        count(back, "in_progress")
+    ))
+}
+
+/// Why devices failed, and how many.
+fn failures(rollout: &Value) -> Vec<String> {
     let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
     for execution in output::items(rollout, "executions") {
         let status = output::field(execution, "status");
@@ -236,12 +262,21 @@ fn drawn(rollout: &Value) -> String {
             *reasons.entry(why).or_default() += 1;
         }
     }
-    lines.extend(
-        reasons
-            .iter()
-            .map(|(why, times)| format!("  {times} failed: {why}")),
-    );
-    lines.join("\n")
+    let said = reasons.iter();
+    said.map(|(why, times)| format!("{times} failed: {why}"))
+        .collect()
+}
+
+/// One line of all that [`drawn`] says.
+fn told(rollout: &Value) -> String {
+    let mut parts = vec![waves(rollout)];
+    parts.extend(back(rollout));
+    parts.extend(failures(rollout));
+    match output::field(rollout, "reason") {
+        "" => {}
+        why => parts.push(format!("reason: {why}")),
+    }
+    parts.join(" | ")
 }
 
 /// Who would get it and when.
@@ -273,23 +308,39 @@ fn forecast(forecast: &Value) -> String {
 
 /// The executions as CSV (RFC 4180).
 fn csv(rollout: &Value) -> String {
-    const COLUMNS: [&str; 6] = ["thing", "wave", "status", "version", "reason", "rollback"];
-    // What the device said beside the reason, as JSON.
-    const DETAILS: &str = "details";
+    const COLUMNS: [&str; 13] = [
+        "thing",
+        "wave",
+        "status",
+        "version",
+        "reported",
+        "attempt",
+        "told_at",
+        "began_at",
+        "ended_at",
+        "reason",
+        "rollback",
+        "rollback_reason",
+        // What the device said beside the reason, as JSON.
+        "details",
+    ];
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-    let mut lines = vec![format!("{},{DETAILS}", COLUMNS.join(","))];
+    let shown = |execution: &Value, key: &str| match execution.get(key) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => cell(text),
+        Some(at) if key.ends_with("_at") => at
+            .as_i64()
+            .and_then(|at| jiff::Timestamp::from_second(at).ok())
+            .map_or_else(String::new, |at| at.to_string()),
+        Some(other) => other.to_string(),
+    };
+    let mut lines = vec![COLUMNS.join(",")];
     lines.extend(
         output::items(rollout, "executions")
             .iter()
             .map(|execution| {
-                let details = execution.get(DETAILS).map(ToString::to_string);
-                format!(
-                    "{},{}",
-                    COLUMNS
-                        .map(|key| quoted(&cell(output::field(execution, key))))
-                        .join(","),
-                    quoted(&details.unwrap_or_default())
-                )
+                let cells = COLUMNS.map(|key| quoted(&shown(execution, key)));
+                cells.join(",")
             }),
     );
     lines.join("\r\n")
@@ -352,8 +403,8 @@ mod tests {
             "id": "r-1", "name": "lamp", "version": "2.0", "state": "running", "reason": null,
             "waves": [{"name": "50%", "state": "running", "total": 2, "succeeded": 1, "failed": 1, "in_progress": 0, "queued": 0}],
             "executions": [
-                {"thing": "a", "wave": "50%", "status": "SUCCEEDED", "version": "2.0", "reason": null},
-                {"thing": "b", "wave": "50%", "status": "FAILED", "version": "1.0", "reason": "said \"no\", twice", "details": {"step": "trial"}},
+                {"thing": "a", "wave": "50%", "status": "SUCCEEDED", "version": "2.0", "reason": null, "told_at": 60},
+                {"thing": "b", "wave": "50%", "status": "FAILED", "version": "1.0", "attempt": 2, "reason": "said \"no\", twice", "details": {"step": "trial"}},
             ],
         });
         let picture = drawn(&rollout);
@@ -366,8 +417,26 @@ mod tests {
             "{picture}"
         );
         assert_eq!(
+            told(&rollout),
+            "running | 50%: 1 of 2 done, 1 failed, 0 under way | 1 failed: said \"no\", twice"
+        );
+        let mut undone = rollout.clone();
+        undone["reason"] = "1 of 2 failed".into();
+        undone["rollback"] = json!({"total": 1, "succeeded": 0, "failed": 1, "in_progress": 0});
+        let line = told(&undone);
+        assert!(
+            line.contains("way back: 0 of 1 done, 1 failed")
+                && line.ends_with("reason: 1 of 2 failed")
+        );
+        assert!(drawn(&undone).contains("way back: 0 of 1 done, 1 failed"));
+        assert_eq!(
             csv(&rollout),
-            "thing,wave,status,version,reason,rollback,details\r\n\"a\",\"50%\",\"SUCCEEDED\",\"2.0\",\"\",\"\",\"\"\r\n\"b\",\"50%\",\"FAILED\",\"1.0\",\"said \"\"no\"\", twice\",\"\",\"{\"\"step\"\":\"\"trial\"\"}\""
+            concat!(
+                "thing,wave,status,version,reported,attempt,told_at,began_at,ended_at,reason,rollback,rollback_reason,details\r\n",
+                r#""a","50%","SUCCEEDED","2.0","","","1970-01-01T00:01:00Z","","","","","","""#,
+                "\r\n",
+                r#""b","50%","FAILED","1.0","","2","","","","said ""no"", twice","","","{""step"":""trial""}""#
+            )
         );
         let seen = |succeeded: u64| json!({"waves": [{"total": 100, "succeeded": succeeded, "failed": 1}]});
         let (mut pace, start) = (Pace::default(), Instant::now());

@@ -1,6 +1,6 @@
 //! What people may tell a rollout.
 
-use super::{Rollout, RolloutState, WaveState};
+use super::{BackWave, Rollout, RolloutState, Wave, WaveState};
 use crate::Error;
 
 /// What an operator may tell a rollout.
@@ -15,10 +15,25 @@ pub enum Command {
         /// Who says so.
         by: String,
     },
-    /// Stop for good; devices stay as they are.
+    /// Stop for good, the way back too; devices stay as they are.
     Abort,
-    /// Stop for good and go back; told to one that went back, it goes forward again.
+    /// Stop for good and go back; told to one that went back, it goes forward again, and to one whose way back came to
+    /// nothing, it tries that once more.
     Rollback,
+}
+
+impl Command {
+    /// The verb for it.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Approve { .. } => "approve",
+            Self::Abort => "abort",
+            Self::Rollback => "rollback",
+        }
+    }
 }
 
 impl Rollout {
@@ -32,13 +47,23 @@ impl Rollout {
             Aborted, Paused, RolledBack, RollingBack, Running, Scheduled, Succeeded,
             WaitingApproval,
         };
+        let waits = |wave: &Wave| wave.state == WaveState::Waiting;
         let (verb, next) = match (&command, self.state) {
-            (Command::Pause, Running | WaitingApproval) => ("paused", Some(Paused)),
+            (Command::Pause, Scheduled | Running | WaitingApproval | RollingBack) => {
+                ("paused", Some(Paused))
+            }
+            (Command::Resume, Paused) if self.undone > 0 => ("resumed", Some(RollingBack)),
+            // It may have been paused before its time.
+            (Command::Resume, Paused) if self.waves.iter().all(waits) => {
+                ("resumed", Some(Scheduled))
+            }
             (Command::Resume, Paused) => ("resumed", Some(Running)),
             (Command::Approve { .. }, WaitingApproval) => ("approved", Some(WaitingApproval)),
-            (Command::Abort, Scheduled | Running | Paused | WaitingApproval) => {
+            (Command::Abort, Scheduled | Running | Paused | WaitingApproval | RollingBack) => {
                 ("aborted", Some(Aborted))
             }
+            // Its way back was paused.
+            (Command::Rollback, Paused) if self.undone > 0 => ("rolled back", None),
             (
                 Command::Rollback,
                 Scheduled | Running | Paused | WaitingApproval | Succeeded | Aborted | RolledBack,
@@ -58,10 +83,19 @@ impl Rollout {
         };
         match command {
             Command::Approve { by } => return self.approve(by),
-            Command::Rollback => self.undo(format!("{verb} by an operator")),
+            Command::Rollback => {
+                // Once more in the same direction.
+                let came_to_nothing = self.state == Aborted && self.undone % 2 == 1;
+                self.undone += u32::from(came_to_nothing);
+                self.undo(format!("{verb} by an operator"));
+            }
             Command::Abort => {
                 self.stop_waves();
-                self.reason = Some(format!("{verb} by an operator"));
+                if self.undone > 0 {
+                    self.say_too("the way back was stopped by an operator");
+                } else {
+                    self.reason = Some(format!("{verb} by an operator"));
+                }
             }
             Command::Pause | Command::Resume => {}
         }
@@ -96,6 +130,9 @@ impl Rollout {
     pub(super) fn undo(&mut self, why: String) {
         self.stop_waves();
         self.undone += 1;
+        self.waves
+            .iter_mut()
+            .for_each(|wave| wave.back = BackWave::default());
         self.reason = Some(why);
         self.state = RolloutState::RollingBack;
     }

@@ -39,6 +39,8 @@ pub struct Device {
     pub current: Option<FirmwareVersion>,
     /// What the device said about its last failure.
     pub reason: Option<String>,
+    /// What it said about its way back.
+    pub rollback_reason: Option<String>,
     /// Its time zone, where it names one.
     pub zone: Option<String>,
     /// When it was told what is in none of the parts any more.
@@ -54,9 +56,10 @@ impl Device {
         let gone = self.earlier.take();
         self.told_before.extend(gone.map(|part| part.offered_at));
         self.earlier = self.rollback.take();
+        self.rollback_reason = None;
     }
 
-    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
         [&self.install, &self.rollback, &self.earlier]
             .into_iter()
             .flatten()
@@ -106,6 +109,12 @@ impl Counts {
             total,
             ..Self::default()
         }
+    }
+
+    /// With so many more of which none was told.
+    pub(super) const fn and(mut self, more: usize) -> Self {
+        self.total += more;
+        self
     }
 
     pub(super) fn count<'p>(

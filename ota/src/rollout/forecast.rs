@@ -13,6 +13,9 @@ const ROUNDS: usize = 50_000;
 pub struct Forecast {
     /// Its waves.
     pub waves: Vec<ForecastWave>,
+    /// What it would not do though one may think so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A wave that would be.
@@ -42,6 +45,19 @@ pub struct ForecastThing {
 }
 
 impl Rollout {
+    /// The earliest moment at which its last wave can begin, by its waves' times and soaks alone, or `now` (seconds
+    /// since 1970).
+    pub(crate) fn earliest_last_wave(&self, now: u64) -> u64 {
+        let mut at = self.spec.start_at.unwrap_or(now).max(now);
+        for wave in self.waves.iter().filter(|wave| !wave.things.is_empty()) {
+            at = at.max(wave.start_at.unwrap_or_default());
+            at = at.saturating_add(wave.rules.soak_seconds);
+        }
+        // Nothing waits for the soak of the last one.
+        let last = self.waves.iter().rfind(|wave| !wave.things.is_empty());
+        at - last.map_or(0, |wave| wave.rules.soak_seconds)
+    }
+
     /// What would happen from `now` on if every device were there, took no time and succeeded, and people
     /// approved at once: nothing comes earlier than this.
     ///
@@ -98,6 +114,7 @@ impl Rollout {
         });
         Ok(Forecast {
             waves: waves.collect(),
+            warnings: Vec::new(),
         })
     }
 }

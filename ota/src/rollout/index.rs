@@ -24,6 +24,8 @@ pub(super) struct Pool {
 pub(super) struct WaveIndex {
     /// Its installs.
     pub(super) counts: Counts,
+    /// Those on the way back that were told.
+    pub(super) back: Counts,
     /// Its devices that may have to be told, by the zone of their windows.
     pub(super) pools: BTreeMap<Option<String>, Pool>,
 }
@@ -36,12 +38,16 @@ pub(super) struct Index {
     /// Devices that were told, and those of them that have succeeded.
     pub(super) told: usize,
     pub(super) succeeded: usize,
+    /// Devices that run what they should not, now that the rollout was turned round.
+    pub(super) left: usize,
     /// Parts that are not over.
     pub(super) open: usize,
     /// When devices were told, and how many.
     pub(super) times: BTreeMap<u64, usize>,
     /// Devices whose install is queued.
     pub(super) queued: BTreeSet<u32>,
+    /// Devices whose part in this turn is queued.
+    pub(super) queued_back: BTreeSet<u32>,
     /// Devices whose part in the turn before is queued.
     pub(super) queued_earlier: BTreeSet<u32>,
 }
@@ -104,6 +110,7 @@ impl Index {
     pub(super) fn of(rollout: &Rollout) -> Self {
         let wave = |things: usize| WaveIndex {
             counts: Counts::none_of(things),
+            back: Counts::default(),
             pools: BTreeMap::new(),
         };
         Self {
@@ -132,6 +139,10 @@ impl Index {
         if let Some(install) = &device.install {
             kept.counts.note(install, current, &of.rules, there);
         }
+        if let Some(rollback) = &device.rollback {
+            step(&mut kept.back.total, there);
+            kept.back.note(rollback, current, &of.rules, there);
+        }
         let forward = rollout.undone == 0;
         let part = if forward {
             device.install.as_ref()
@@ -146,6 +157,9 @@ impl Index {
             if pool.is_empty() {
                 kept.pools.remove(&zone);
             }
+        }
+        if !forward && rollout.goes_to(device).is_some() {
+            step(&mut self.left, there);
         }
         if let Some(part) = part {
             step(&mut self.told, there);
@@ -172,6 +186,9 @@ impl Index {
         };
         if queued(&device.install) {
             put(&mut self.queued, place, there);
+        }
+        if queued(&device.rollback) {
+            put(&mut self.queued_back, place, there);
         }
         if queued(&device.earlier) {
             put(&mut self.queued_earlier, place, there);

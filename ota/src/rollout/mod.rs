@@ -5,6 +5,7 @@
 //! deterministically, so doing it again after a crash makes nothing twice.
 
 mod alarm;
+mod back;
 mod command;
 mod device;
 mod forecast;
@@ -19,6 +20,8 @@ mod spec;
 mod waves;
 mod window;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub use alarm::USUAL_PERCENT;
@@ -30,7 +33,9 @@ pub use gate::{DEFAULT_WATCH_SECONDS, Look, MAX_WATCH_SECONDS, Metric, Pulse};
 pub use plan::Plan;
 pub use planner::Planner;
 pub use rate::{Counted, Growth, Rate};
-pub use show::{RolloutView, ShownExecution, ShownRollback, ShownWave};
+pub use show::{
+    Deed, RolloutView, ShownBackWave, ShownExecution, ShownRollback, ShownTimes, ShownWave,
+};
 pub use spec::{
     DEFAULT_TIMEOUT_MINUTES, MAX_APPROVERS, MAX_RETRIES, MAX_SOAK_SECONDS, RolloutSpec, Rules,
     WavePlan,
@@ -73,11 +78,11 @@ pub enum RolloutState {
     /// Every wave is done; with `--success`, devices that were not waited for still get it, and where too
     /// many of them fail the rollout goes back after all.
     Succeeded,
-    /// The devices that took it are going back.
+    /// The devices that took it are going back, wave by wave.
     RollingBack,
-    /// Nobody who could go back has the version any more.
+    /// Those who could go back did, or some of them; the reason has how many did not.
     RolledBack,
-    /// Stopped by a person; devices stay as they are.
+    /// Stopped by a person, or turned round and nobody went; devices stay as they are.
     Aborted,
 }
 
@@ -118,6 +123,24 @@ pub enum WaveState {
     Aborted,
 }
 
+/// How a wave goes back, once the rollout was turned round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackWave {
+    /// Where it stands.
+    pub state: WaveState,
+    /// When its devices were told first (seconds since 1970).
+    pub begun_at: Option<u64>,
+}
+
+impl Default for BackWave {
+    fn default() -> Self {
+        Self {
+            state: WaveState::Waiting,
+            begun_at: None,
+        }
+    }
+}
+
 /// A wave and who is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wave {
@@ -135,6 +158,8 @@ pub struct Wave {
     pub done_at: Option<u64>,
     /// Who has approved it.
     pub approved_by: Vec<String>,
+    /// How it goes back.
+    pub back: BackWave,
 }
 
 impl Wave {
@@ -162,6 +187,9 @@ pub struct Rollout {
     pub health: Vec<Pulse>,
     /// Until when they have looked (seconds since 1970).
     pub looked_at: u64,
+    /// The versions that devices it was turned round for cannot be brought to, and why. Found out anew, not stored.
+    #[serde(skip)]
+    pub barred: BTreeMap<FirmwareVersion, String>,
 }
 
 /// What one device is told.
@@ -241,10 +269,31 @@ pub enum Action {
         /// For whom.
         offers: Vec<Offer>,
     },
+    /// From now on the devices of the wave that go back are told so.
+    StartBack {
+        /// Index of the wave.
+        wave: usize,
+        /// Now.
+        at: u64,
+    },
+    /// Enough of the wave have gone back for the next one to follow.
+    FinishBack {
+        /// Index of the wave.
+        wave: usize,
+    },
+    /// The way back failed; devices stay as they are.
+    StopBack {
+        /// Index of the wave.
+        wave: usize,
+        /// The rule and the numbers.
+        why: String,
+    },
     /// The rollout is over.
     Finish {
         /// How.
         state: RolloutState,
+        /// What is to be said of that, beside the reason for which it was turned round.
+        why: Option<String>,
     },
 }
 
@@ -275,6 +324,7 @@ impl Rollout {
                 rules: plan.rules,
                 done_at: None,
                 approved_by: Vec::new(),
+                back: BackWave::default(),
             })
         };
         Ok(Self {
@@ -286,6 +336,7 @@ impl Rollout {
             undone: 0,
             health: Vec::new(),
             looked_at: 0,
+            barred: BTreeMap::new(),
         })
     }
 
@@ -346,12 +397,40 @@ impl Rollout {
                 self.reason = Some(why.clone());
                 self.state = RolloutState::Aborted;
             }
-            Action::Finish { state } => self.state = *state,
+            Action::StartBack { wave, at } => {
+                if let Some(wave) = self.waves.get_mut(*wave) {
+                    wave.back = BackWave {
+                        state: WaveState::Running,
+                        begun_at: Some(*at),
+                    };
+                }
+            }
+            Action::FinishBack { wave } => {
+                if let Some(wave) = self.waves.get_mut(*wave) {
+                    wave.back.state = WaveState::Done;
+                }
+            }
+            Action::StopBack { wave, why } => {
+                if let Some(wave) = self.waves.get_mut(*wave) {
+                    wave.back.state = WaveState::Aborted;
+                }
+                self.state = RolloutState::Aborted;
+                self.say_too(&format!("the way back was stopped: {why}"));
+            }
+            Action::Finish { state, why } => {
+                self.state = *state;
+                why.iter().for_each(|why| self.say_too(why));
+            }
             Action::Install { .. }
             | Action::Hold { .. }
             | Action::CancelQueued { .. }
             | Action::RollBack { .. } => {}
         }
+    }
+
+    fn say_too(&mut self, why: &str) {
+        let reason = self.reason.take().map(|reason| format!("{reason}; "));
+        self.reason = Some(format!("{}{why}", reason.unwrap_or_default()));
     }
 
     fn set_wave(&mut self, index: usize, state: WaveState) {

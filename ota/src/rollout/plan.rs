@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::gate::alarm;
 use super::offer::Round;
-use super::{Action, Counts, Device, Offer, Part, Planner, Rollout, RolloutState, Wave, WaveState};
-use crate::{Error, FirmwareVersion, JobId};
+use super::{Action, Counts, Planner, RolloutState, Wave, WaveState};
+use crate::{Error, JobId};
 
 /// What to do now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn of(actions: Vec<Action>) -> Self {
+    pub(super) fn of(actions: Vec<Action>) -> Self {
         Self {
             actions,
             wake_at: None,
@@ -40,6 +40,7 @@ impl Planner {
                 },
                 _ => Plan::of(vec![Action::Begin]),
             }),
+            RolloutState::Paused if self.rollout.undone > 0 => self.back(now, most),
             RolloutState::Running | RolloutState::Paused | RolloutState::WaitingApproval => {
                 self.forward(now, most)
             }
@@ -127,6 +128,7 @@ impl Planner {
         match waves.find(|(_, wave)| wave.state != WaveState::Done) {
             None => actions.push(Action::Finish {
                 state: RolloutState::Succeeded,
+                why: None,
             }),
             Some((index, wave))
                 if wave.state == WaveState::Waiting
@@ -204,7 +206,7 @@ impl Planner {
         Ok(actions)
     }
 
-    fn cancel_queued(&self, most: usize) -> Result<Vec<Action>, Error> {
+    pub(super) fn cancel_queued(&self, most: usize) -> Result<Vec<Action>, Error> {
         let mut jobs: BTreeMap<JobId, Vec<String>> = BTreeMap::new();
         let mut cancel = |job, place| {
             let thing = self.name(place).unwrap_or_default();
@@ -214,73 +216,24 @@ impl Planner {
             let wave = self.wave_of(*place).unwrap_or_default();
             cancel(self.rollout.wave_job(wave)?, *place);
         }
-        let turn = self.rollout.undone.saturating_sub(1);
+        let turn = self.rollout.undone;
         for place in self.index.queued_earlier.iter().take(most) {
             if let Some(part) = self.at(*place).and_then(|device| device.earlier.as_ref()) {
+                let job = self.rollout.back_job(turn.saturating_sub(1), &part.to)?;
+                cancel(job, *place);
+            }
+        }
+        // The way back itself goes on until it is stopped.
+        let back = &self.index.queued_back;
+        let back = back
+            .iter()
+            .filter(|_| self.rollout.state == RolloutState::Aborted);
+        for place in back.take(most) {
+            if let Some(part) = self.at(*place).and_then(|device| device.rollback.as_ref()) {
                 cancel(self.rollout.back_job(turn, &part.to)?, *place);
             }
         }
         let cancel = |(job, things)| Action::CancelQueued { job, things };
         Ok(jobs.into_iter().map(cancel).collect())
-    }
-
-    /// Those who have the version go back to what they had, as soon as each has it; those who fell back by
-    /// themselves are left alone. Those in progress are waited for: their timeout bounds it. Windows and
-    /// rates hold on the way back too. One that is found to have taken it only after all is over, because
-    /// its report came late, is still sent back.
-    fn back(&self, now: u64, most: usize) -> Result<Plan, Error> {
-        let mut actions = self.cancel_queued(most)?;
-        let mut round = Round::new(self, now, most);
-        let mut back: BTreeMap<&FirmwareVersion, Vec<Offer>> = BTreeMap::new();
-        let mut busy = self.index.open > 0;
-        for (index, wave) in self.rollout.waves.iter().enumerate() {
-            busy |= round.any(index);
-            for (place, offer) in round.offers(index, &wave.rules) {
-                let device = self.at(place);
-                if let Some(target) = device.and_then(|device| self.rollout.way_back(device)) {
-                    back.entry(target).or_default().push(offer);
-                }
-            }
-        }
-        for (version, offers) in back {
-            actions.push(Action::RollBack {
-                job: self.rollout.back_job(self.rollout.undone, version)?,
-                version: version.clone(),
-                offers,
-            });
-        }
-        if actions.is_empty() && !busy && self.rollout.state == RolloutState::RollingBack {
-            let back = self.rollout.undone % 2 == 1;
-            let state = if back {
-                RolloutState::RolledBack
-            } else {
-                RolloutState::Succeeded
-            };
-            actions.push(Action::Finish { state });
-        }
-        Ok(Plan {
-            actions,
-            wake_at: round.wake_at(),
-        })
-    }
-}
-
-impl Rollout {
-    /// What a device did last before the rollout was turned round.
-    pub(super) fn undoes<'d>(&self, device: &'d Device) -> Option<&'d Part> {
-        if self.undone > 1 {
-            device.earlier.as_ref()
-        } else {
-            device.install.as_ref()
-        }
-    }
-
-    /// The version a device should be sent back to: one it had, while it runs what it was given since.
-    pub(super) fn way_back<'d>(&self, device: &'d Device) -> Option<&'d FirmwareVersion> {
-        let did = self.undoes(device)?;
-        let runs_it = device.current.as_ref() == Some(&did.to);
-        did.before
-            .as_ref()
-            .filter(|before| did.status.is_terminal() && runs_it && **before != did.to)
     }
 }

@@ -2,13 +2,14 @@
 //! it changes and each question what its answer is long, not what the fleet is large; the answer is the
 //! one that counting everything anew would give.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
 use super::index::{Index, Pool, WaveIndex};
 use super::{Action, Command, Device, Devices, Rollout, RolloutState, Wave};
-use crate::Error;
+use crate::{Error, FirmwareVersion};
 
 /// A rollout with its devices, ready to be asked what comes next ([`Planner::plan`]).
 pub struct Planner {
@@ -101,6 +102,18 @@ impl Planner {
             && (self.index.open > 0 || self.index.waves.iter().any(there))
     }
 
+    /// Whether a device may have to be told later, in a window of its own.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        let goes_on = !matches!(
+            self.rollout.state,
+            RolloutState::Scheduled | RolloutState::Paused | RolloutState::Aborted
+        );
+        let there = |pool: &Pool| pool.has_more() || !pool.queued.is_empty();
+        let mut waves = self.index.waves.iter();
+        goes_on && waves.any(|wave| wave.pools.values().any(there))
+    }
+
     /// Its things and how each stands, wave by wave.
     pub fn devices(&self) -> impl Iterator<Item = (&str, &Device)> {
         let things = self.rollout.things().map(String::as_str);
@@ -176,11 +189,50 @@ impl Planner {
             new.things = std::mem::take(&mut old.things);
             other_rules |= new.rules != old.rules;
         }
+        rollout.barred = std::mem::take(&mut self.rollout.barred);
         self.rollout = rollout;
         if other_rules {
             self.count();
         }
         self.turned(turn);
+    }
+
+    /// The versions of its devices: those they had, and those they run.
+    #[must_use]
+    pub fn versions(&self) -> BTreeSet<FirmwareVersion> {
+        let parts = self.devices.iter().flat_map(Device::parts);
+        let had = parts.filter_map(|part| part.before.as_ref());
+        let run = self
+            .devices
+            .iter()
+            .filter_map(|device| device.current.as_ref());
+        had.chain(run).cloned().collect()
+    }
+
+    /// To these versions its devices cannot be brought now that it was turned round.
+    pub fn bar(&mut self, barred: BTreeMap<FirmwareVersion, String>) {
+        if self.rollout.barred != barred {
+            self.rollout.barred = barred;
+            self.count();
+        }
+    }
+
+    /// Why not one of the devices that should be brought somewhere can be, where that is so.
+    #[must_use]
+    pub fn dead_end(&self) -> Option<String> {
+        let should = || {
+            self.devices
+                .iter()
+                .filter_map(|device| self.rollout.goes_to(device))
+        };
+        let why = should().next().and_then(|to| self.rollout.barred.get(to))?;
+        let barred = should().all(|to| self.rollout.barred.contains_key(to));
+        barred.then(|| {
+            format!(
+                "none of the {} devices that have it can go back: {why} (`muster rollout abort` stops it where it is)",
+                should().count()
+            )
+        })
     }
 
     /// What was the way back is what the next one undoes.

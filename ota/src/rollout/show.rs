@@ -6,6 +6,32 @@ use super::{Counts, Device, Planner, Pulse, Rollout, RolloutState, Rules, Wave, 
 use crate::job::StatusDetails;
 use crate::{ExecutionStatus, FirmwareName, FirmwareVersion, RolloutId};
 
+/// Something that was done to a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deed {
+    /// When (seconds since 1970).
+    pub at: u64,
+    /// What: the verb of a person, or the state it came to by itself.
+    pub what: String,
+    /// Who said so; nobody where it came by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// When a device came to what (seconds since 1970).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownTimes {
+    /// It was told, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<u64>,
+    /// It began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_at: Option<u64>,
+    /// It came to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<u64>,
+}
+
 /// A rollout as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutView {
@@ -19,6 +45,20 @@ pub struct RolloutView {
     pub state: RolloutState,
     /// Why it was aborted or rolled back.
     pub reason: Option<String>,
+    /// The group it is for.
+    #[serde(default)]
+    pub group: String,
+    /// When it was made (seconds since 1970).
+    #[serde(default)]
+    pub created_at: u64,
+    /// Not before this time, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<u64>,
+    /// What holds over all waves, and for each that says nothing else.
+    pub rules: Rules,
+    /// What was done to it, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<Deed>,
     /// Its waves.
     pub waves: Vec<ShownWave>,
     /// Its devices, wave by wave.
@@ -48,6 +88,34 @@ pub struct ShownRollback {
     pub queued: usize,
     /// Those that were not told yet.
     pub waiting: usize,
+    /// Those that the signed manifests do not let go back.
+    #[serde(default)]
+    pub barred: usize,
+    /// Its waves.
+    #[serde(default)]
+    pub waves: Vec<ShownBackWave>,
+}
+
+/// A wave on the way back as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownBackWave {
+    /// Its specification.
+    pub name: String,
+    /// Where it stands.
+    pub state: WaveState,
+    /// Devices of it that go back.
+    pub total: usize,
+    /// Those that have gone back.
+    pub succeeded: usize,
+    /// Those that failed to.
+    pub failed: usize,
+    /// Those at it.
+    pub in_progress: usize,
+    /// Those that were told and have not begun.
+    pub queued: usize,
+    /// When its first device was told, seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_at: Option<u64>,
 }
 
 /// A wave as operators see it.
@@ -96,13 +164,22 @@ pub struct ShownExecution {
     /// How its way back stands, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<ExecutionStatus>,
+    /// Why its way back stands so: the device's own words, or why it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_reason: Option<String>,
     /// The version the device says it runs, where that is not the one it is known to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reported: Option<FirmwareVersion>,
     /// Which try it is, where it is not the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u32>,
-    /// All that the device said (`statusDetails`), where it did not come to a good end.
+    /// When it was told, began and ended.
+    #[serde(flatten)]
+    pub times: ShownTimes,
+    /// The same of its way back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_times: Option<ShownTimes>,
+    /// All that the device said (`statusDetails`), where it has not come to a good end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<StatusDetails>,
 }
@@ -141,6 +218,11 @@ impl Planner {
             version: rollout.spec.version.clone(),
             state: rollout.state,
             reason: rollout.reason.clone(),
+            group: String::new(),
+            created_at: 0,
+            start_at: rollout.spec.start_at,
+            rules: rollout.spec.rules.clone(),
+            log: Vec::new(),
             waves: waves.collect(),
             executions: executions.collect(),
             rollback: (rollout.undone > 0).then(|| self.rollback()),
@@ -153,18 +235,37 @@ impl Planner {
         let waiting = all()
             .filter(|device| device.rollback.is_none() && self.rollout.way_back(device).is_some())
             .count();
+        let should = all().filter(|device| device.rollback.is_none());
+        let should = should.filter(|device| self.rollout.goes_to(device).is_some());
+        let barred = should.count() - waiting;
         let part = |device: &'d Device| Some((device.rollback.as_ref()?, device.current.as_ref()));
         let parts = || all().filter_map(part);
         let total = parts().count();
+        let waves = self.rollout.waves.iter().enumerate();
+        let waves = waves.map(|(index, wave)| {
+            let counts = self.back_counts(index);
+            ShownBackWave {
+                name: wave.name.clone(),
+                state: wave.back.state,
+                total: counts.total,
+                succeeded: counts.succeeded,
+                failed: counts.failed,
+                in_progress: counts.in_progress,
+                queued: counts.queued,
+                begun_at: wave.back.begun_at,
+            }
+        });
         let counts = Counts::count(total, parts(), &self.rollout.spec.rules);
         ShownRollback {
             turn: self.rollout.undone,
-            total: total + waiting,
+            total: total + waiting + barred,
             succeeded: counts.succeeded,
             failed: counts.failed,
             in_progress: counts.in_progress,
             queued: counts.queued,
             waiting,
+            barred,
+            waves: waves.collect(),
         }
     }
 }
@@ -173,11 +274,14 @@ impl Rollout {
     fn execution(&self, thing: &str, wave: &Wave, device: &Device) -> ShownExecution {
         let install = device.install.as_ref();
         let rollback = device.rollback.as_ref();
-        let stuck = matches!(
-            self.state,
-            RolloutState::RollingBack | RolloutState::RolledBack
-        ) && install
-            .is_some_and(|part| part.status == ExecutionStatus::Succeeded && part.before.is_none())
+        let barred = self
+            .goes_to(device)
+            .filter(|_| self.undone > 0 && rollback.is_none())
+            .and_then(|to| self.barred.get(to));
+        let stuck = self.undone % 2 == 1
+            && install.is_some_and(|part| {
+                part.status == ExecutionStatus::Succeeded && part.before.is_none()
+            })
             && rollback.is_none();
         let reason = device.reason.clone();
         let lost = device
@@ -198,7 +302,10 @@ impl Rollout {
                     lost.map(why)
                 }),
             rollback: rollback.map(|part| part.status),
+            rollback_reason: device.rollback_reason.clone().or_else(|| barred.cloned()),
             reported: None,
+            times: ShownTimes::default(),
+            rollback_times: None,
             details: None,
             attempt: install.map(|part| part.attempt).filter(|try_| *try_ > 1),
         }

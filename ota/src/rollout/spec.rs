@@ -225,7 +225,7 @@ impl Rules {
         })
     }
 
-    fn abort_rule(&self, counts: &Counts) -> Option<String> {
+    pub(super) fn abort_rule(&self, counts: &Counts) -> Option<String> {
         let percent = self.abort_failed_percent?;
         let (failed, finished) = (counts.failed, counts.finished());
         let enough = finished as u64 >= u64::from(self.abort_min);

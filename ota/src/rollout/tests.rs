@@ -122,6 +122,8 @@ struct World {
     told: Vec<(u64, Option<usize>, String)>,
     /// When which device began.
     began: Vec<(u64, String)>,
+    /// How often the rollout was turned round.
+    turns: u32,
     /// Versions each device has put on, in order.
     installs: BTreeMap<String, Vec<FirmwareVersion>>,
 }
@@ -186,21 +188,30 @@ impl World {
             }
             Action::Hold { things, .. } => {
                 for thing in things {
-                    let part = self.devices.get_mut(thing).unwrap().install.as_mut();
-                    let queued = part.filter(|part| part.status == ExecutionStatus::Queued);
-                    queued.unwrap().until = Some(HELD);
+                    let device = self.devices.get_mut(thing).unwrap();
+                    let parts = [&mut device.install, &mut device.rollback];
+                    let mut parts = parts.into_iter().flatten();
+                    if let Some(part) = parts.find(|part| part.status == ExecutionStatus::Queued) {
+                        part.until = Some(HELD);
+                    }
                 }
             }
-            Action::CancelQueued { things, .. } => {
+            Action::CancelQueued { job, things } => {
+                let turn = turn_of(job);
                 for thing in things {
                     let device = self.devices.get_mut(thing).unwrap();
-                    for part in [&mut device.install, &mut device.earlier]
-                        .into_iter()
-                        .flatten()
-                    {
-                        if part.status == ExecutionStatus::Queued {
-                            part.status = ExecutionStatus::Canceled;
+                    let part = match turn {
+                        0 => &mut device.install,
+                        turn if turn == self.turns => &mut device.rollback,
+                        turn => {
+                            assert_eq!(turn + 1, self.turns);
+                            &mut device.earlier
                         }
+                    };
+                    if let Some(part) = part
+                        && part.status == ExecutionStatus::Queued
+                    {
+                        part.status = ExecutionStatus::Canceled;
                     }
                 }
             }
@@ -220,7 +231,7 @@ impl World {
                 self.act(&action);
                 rollout.apply(&action);
                 if matches!(action, Action::Abort { .. }) {
-                    self.turn(rollout);
+                    self.turn(rollout, rollout.undone - 1);
                 }
                 done.push(action);
             }
@@ -229,8 +240,9 @@ impl World {
     }
 
     /// The server reads the parts of the turn that is under way.
-    fn turn(&mut self, rollout: &Rollout) {
-        if rollout.undone > 1 {
+    fn turn(&mut self, rollout: &Rollout, before: u32) {
+        self.turns = rollout.undone;
+        for _ in (before..rollout.undone).filter(|turn| *turn > 0) {
             self.devices.values_mut().for_each(Device::turn);
         }
     }
@@ -238,9 +250,7 @@ impl World {
     fn command(&mut self, rollout: &mut Rollout, command: Command) -> Result<(), Error> {
         let turns = rollout.undone;
         rollout.command(command)?;
-        if rollout.undone > turns {
-            self.turn(rollout);
-        }
+        self.turn(rollout, turns);
         Ok(())
     }
 
@@ -301,6 +311,16 @@ impl World {
             }
         }
         panic!("it never ends: {rollout:?}");
+    }
+}
+
+/// The turn that a job of a rollout belongs to; that of an install is none.
+fn turn_of(job: &JobId) -> u32 {
+    let what = job.as_str().split('-').nth(1).unwrap();
+    match what {
+        "wave" => 0,
+        "back" => 1,
+        turn => turn.strip_prefix('b').unwrap().parse().unwrap(),
     }
 }
 
@@ -518,12 +538,12 @@ fn a_device_that_has_moved_on_since_is_not_taken_back() {
         .values_mut()
         .for_each(|d| d.current = Some("3.0".parse().unwrap()));
     world.command(&mut rollout, Command::Rollback).unwrap();
-    assert_eq!(
-        world.settle(&mut rollout),
-        [Action::Finish {
-            state: RolloutState::RolledBack
-        }]
-    );
+    let end = Action::Finish {
+        state: RolloutState::RolledBack,
+        why: None,
+    };
+    assert_eq!(world.settle(&mut rollout).last(), Some(&end));
+    assert_eq!(world.told.len(), 1, "nobody is told anything");
 }
 
 #[test]
@@ -566,6 +586,26 @@ fn commands_are_heard_in_the_states_they_fit() {
     );
     let error = rollout.command(Command::Approve { by: "ann".into() });
     assert!(error.is_err(), "nothing waits for it");
+}
+
+#[test]
+fn a_rollout_that_was_paused_before_its_time_waits_for_it_when_resumed() {
+    let mut rollout = rollout(1, &["100%"], None);
+    let mut world = World::with_old(&rollout);
+    let start = world.now + 500;
+    rollout.spec.start_at = Some(start);
+    rollout.command(Command::Pause).unwrap();
+    world.now = start + 1;
+    assert_eq!(world.settle(&mut rollout), [], "it is paused");
+    world.now = start - 1;
+    rollout.command(Command::Resume).unwrap();
+    world.settle(&mut rollout);
+    assert_eq!(
+        (rollout.state, world.told.len()),
+        (RolloutState::Scheduled, 0)
+    );
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!((rollout.state, world.now), (RolloutState::Succeeded, start));
 }
 
 #[test]

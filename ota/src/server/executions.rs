@@ -284,8 +284,13 @@ impl<'t> Changes<'t> {
         // On the way back only what is still open counts: one that is over has left the thing as it was.
         if let Some(newer) = newer {
             let open = self.installs(thing, &install.name)?;
-            let blocked = !install.back || open.iter().any(|(_, other)| other.rollout == newer);
-            return Ok(blocked.then_some(newer));
+            let at_it = open.iter().any(|(_, other)| other.rollout == newer);
+            if at_it || (!install.back && !self.is_gone(&newer, thing, &install.name)?) {
+                return Ok(Some(newer));
+            }
+            if install.back {
+                return Ok(None);
+            }
         }
         self.rows.put(
             newest_key,
@@ -309,6 +314,25 @@ impl<'t> Changes<'t> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a rollout was stopped or undone, and has not left its version on a thing.
+    fn is_gone(
+        &mut self,
+        rollout: &RolloutId,
+        thing: &str,
+        name: &FirmwareName,
+    ) -> Result<bool, Error> {
+        let row: Option<RolloutRow> = self.rows.get(&key::rollout(rollout))?;
+        let stopped = row.is_none_or(|row| {
+            matches!(
+                row.state,
+                RolloutState::Aborted | RolloutState::RollingBack | RolloutState::RolledBack
+            )
+        });
+        let runs: Option<Runs> = self.rows.get(&key::runs(thing, name))?;
+        let left = runs.and_then(|runs| runs.rollout);
+        Ok(stopped && left.as_ref() != Some(rollout))
     }
 
     /// The installs of a firmware that a thing has before it.

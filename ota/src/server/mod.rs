@@ -33,6 +33,7 @@ mod tags;
 mod transaction;
 mod uploads;
 mod vitals;
+mod ways;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +60,7 @@ pub use repository::{
 pub use rollouts::RolloutSummary;
 pub use running::{Census, MAX_MOMENTS, Ran, Running, RunningFilter, Share};
 pub use shaper::{DEFAULT_DOWNLOAD_BYTES_PER_SECOND, Download, MAX_DOWNLOADS_OF_A_THING, Shaper};
-pub use start_rollout::{StartRollout, WaveRequest};
+pub use start_rollout::{StartRollout, Started, WaveRequest};
 pub use streams::{
     Location, MAX_STREAM_FILES, Stream, StreamBody, StreamDesk, StreamFile, StreamRequest,
 };

@@ -16,6 +16,8 @@ const MAX_DEVICES: usize = 1_000_000;
 /// Time zones are read anew after as many seconds, and one more for each so many devices.
 const ZONES_AFTER_SECONDS: u64 = 60;
 const ZONES_PER_SECOND: u64 = 1000;
+/// After so many seconds it is found out anew to what the devices of a rollout cannot be brought.
+const BARRED_SECONDS: u64 = 600;
 /// After a round of a rollout its next one waits so many times as long as it took: three quarters of the
 /// thread's time are for answering devices.
 const REST: u32 = 3;
@@ -45,6 +47,8 @@ pub(super) struct Picture {
     pub(super) planner: Planner,
     /// For the health gates: who was updated when (seconds since 1970), as far as that was not looked at.
     pub(super) updated: BTreeMap<u64, BTreeSet<String>>,
+    /// Until when what its devices cannot be brought to is known, and of which turn (seconds since 1970).
+    barred_until: (u32, u64),
     /// When the time zones were read (seconds since 1970).
     zones_at: u64,
     /// Orders the pictures by when they were last asked for.
@@ -60,6 +64,13 @@ pub(super) struct Pictures {
 }
 
 impl Picture {
+    /// When the time zones of its devices are to be read anew, where it has windows (seconds since 1970).
+    pub(super) fn zones_due(&self) -> Option<u64> {
+        let age = ZONES_AFTER_SECONDS + self.planner.len() as u64 / ZONES_PER_SECOND;
+        let windows = self.planner.rollout().has_windows();
+        windows.then(|| self.zones_at.saturating_add(age))
+    }
+
     fn take(&mut self, install: &Install, execution: Execution) -> Result<(), Error> {
         let rollout = self.planner.rollout();
         let turn = rollout.undone;
@@ -193,6 +204,7 @@ impl Ota {
                 updated: BTreeMap::new(),
                 planner: self.planner(self.load(id)?, &mut BTreeMap::new())?,
                 zones_at: now,
+                barred_until: (0, 0),
                 asked: 0,
                 rests_until: None,
             };
@@ -207,14 +219,17 @@ impl Ota {
         };
         picture.asked = asked;
         picture.planner.follow(row.into_bare());
-        let age = ZONES_AFTER_SECONDS + picture.planner.len() as u64 / ZONES_PER_SECOND;
-        let windows = picture.planner.rollout().has_windows();
-        if windows && now >= picture.zones_at.saturating_add(age) {
+        if picture.zones_due().is_some_and(|due| due <= now) {
             picture.planner.change_each(|thing, device| {
                 device.zone = self.attribute_of(thing, ZONE_ATTRIBUTE)?;
                 Ok::<(), Error>(())
             })?;
             picture.zones_at = now;
+        }
+        let turn = picture.planner.rollout().undone;
+        if turn > 0 && (picture.barred_until.0 != turn || now >= picture.barred_until.1) {
+            self.bar(&mut picture.planner, now)?;
+            picture.barred_until = (turn, now.saturating_add(BARRED_SECONDS));
         }
         #[cfg(test)]
         picture.assert_is(&self.planner(picture.planner.rollout().clone(), &mut BTreeMap::new())?);
@@ -229,7 +244,7 @@ impl Picture {
         let bare = |planner: &Planner| -> Vec<(String, crate::rollout::Device)> {
             let bare = |(thing, device): (&str, &crate::rollout::Device)| {
                 let mut device = device.clone();
-                (device.reason, device.zone) = (None, None);
+                (device.reason, device.rollback_reason, device.zone) = (None, None, None);
                 (thing.to_owned(), device)
             };
             planner.devices().map(bare).collect()

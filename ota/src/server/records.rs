@@ -9,7 +9,9 @@ use store::Stored;
 use super::running::{Ran, Reported};
 use crate::job::config::{Ends, JobConfig};
 use crate::job::{ExecutionStatus, JobExecutionState, JobExecutionSummary, StatusDetails};
-use crate::rollout::{Pulse, Rollout, RolloutSpec, RolloutState, Rules, Wave, WaveState};
+use crate::rollout::{
+    BackWave, Deed, Pulse, Rollout, RolloutSpec, RolloutState, Rules, Wave, WaveState,
+};
 use crate::{
     Components, FirmwareName, FirmwareVersion, HardwareId, JobId, RoleName, RolloutId, Sha256,
 };
@@ -361,8 +363,14 @@ pub(super) struct RolloutRow {
     pub(super) health: Vec<Pulse>,
     #[serde(default)]
     pub(super) looked_at: u64,
+    /// What was done to it, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) log: Vec<Deed>,
 }
 impl Stored for RolloutRow {}
+
+/// Deeds of a rollout that are remembered: its first, and the last.
+const MAX_DEEDS: usize = 100;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct WaveRow {
@@ -377,6 +385,8 @@ pub(super) struct WaveRow {
     pub(super) done_at: Option<u64>,
     #[serde(default)]
     pub(super) approved_by: Vec<String>,
+    #[serde(default)]
+    pub(super) back: BackWave,
 }
 
 impl WaveRow {
@@ -388,6 +398,7 @@ impl WaveRow {
             rules: Some(wave.rules.clone()),
             done_at: wave.done_at,
             approved_by: wave.approved_by.clone(),
+            back: wave.back,
         }
     }
 }
@@ -410,6 +421,18 @@ impl RolloutRow {
             RolloutState::RollingBack | RolloutState::RolledBack
         );
         self.undone.max(u32::from(back))
+    }
+
+    /// Writes down what was done to it.
+    pub(super) fn note(&mut self, at: u64, what: &str, by: Option<&str>) {
+        self.log.push(Deed {
+            at,
+            what: what.to_owned(),
+            by: by.map(str::to_owned),
+        });
+        if self.log.len() > MAX_DEEDS {
+            self.log.remove(1);
+        }
     }
 
     /// The row of `rollout` as it stands now.
@@ -442,6 +465,7 @@ impl RolloutRow {
                 rules: wave.rules.unwrap_or_else(|| rules.clone()),
                 done_at: wave.done_at,
                 approved_by: wave.approved_by,
+                back: wave.back,
             })
             .collect();
         Rollout {
@@ -453,6 +477,7 @@ impl RolloutRow {
             undone,
             health: self.health,
             looked_at: self.looked_at,
+            barred: BTreeMap::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! says. Everything made has a name that follows from the rollout, so a crash at any point is made good
 //! by asking the planner again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::PoisonError;
 use std::time::SystemTime;
 
@@ -16,9 +16,11 @@ use super::records::{
 };
 use super::{Ota, seconds};
 use crate::rollout::{
-    Action, Command, Device, Devices, Offer, Part, Planner, Rollout, RolloutState, RolloutView,
+    Action, Command, Devices, Offer, Part, Planner, Rollout, RolloutState, RolloutView, ShownTimes,
 };
-use crate::{Error, FirmwareName, FirmwareVersion, InstallDocument, JobId, RolloutId};
+use crate::{
+    Error, ExecutionStatus, FirmwareName, FirmwareVersion, InstallDocument, JobId, RolloutId,
+};
 
 /// The attribute of a thing that names its time zone.
 pub(super) const ZONE_ATTRIBUTE: &str = "timezone";
@@ -63,19 +65,37 @@ impl Ota {
     /// [`Error::NotFound`].
     pub fn rollout(&self, id: &RolloutId) -> Result<RolloutView, Error> {
         let mut drifted = BTreeMap::new();
+        let row = self.rollout_row(id)?;
         let rollout = self.load(id)?;
-        let jobs = (0..rollout.waves.len()).map(|wave| rollout.wave_job(wave));
-        let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
-        let mut view = self.planner(rollout, &mut drifted)?.view();
-        let of_waves = view.waves.iter().zip(&jobs);
-        let of_executions = of_waves.flat_map(|(wave, job)| std::iter::repeat_n(job, wave.total));
-        for (execution, job) in view.executions.iter_mut().zip(of_executions) {
+        let mut planner = self.planner(rollout, &mut drifted)?;
+        self.bar_if_turned(&mut planner, seconds(SystemTime::now()))?;
+        let mut view = planner.view();
+        (view.group, view.created_at, view.log) = (row.group, row.created_at, row.log);
+        let mut places = HashMap::new();
+        for (place, execution) in view.executions.iter_mut().enumerate() {
             execution.reported = drifted.remove(&execution.thing);
-            if matches!(&*execution.status, "FAILED" | "REJECTED" | "TIMED_OUT") {
-                let row = key::execution(job, &execution.thing);
-                let said = self.inner.table.get_as::<Execution>(&row)?;
-                execution.details = said.and_then(|row| row.value.details);
-            }
+            places.insert(execution.thing.clone(), place);
+        }
+        let rollout = planner.rollout();
+        for wave in 0..rollout.waves.len() {
+            self.each_install(id, &rollout.wave_job(wave)?, |row| {
+                let place = places.get(&row.thing);
+                if let Some(shown) = place.and_then(|place| view.executions.get_mut(*place)) {
+                    shown.times = times(&row);
+                    shown.details = row
+                        .details
+                        .filter(|_| row.status != ExecutionStatus::Succeeded);
+                }
+            })?;
+        }
+        for version in planner.versions() {
+            let job = rollout.back_job(rollout.undone.max(1), &version)?;
+            self.each_install(id, &job, |row| {
+                let place = places.get(&row.thing);
+                if let Some(shown) = place.and_then(|place| view.executions.get_mut(*place)) {
+                    shown.rollback_times = Some(times(&row));
+                }
+            })?;
         }
         Ok(view)
     }
@@ -109,24 +129,31 @@ impl Ota {
             .collect())
     }
 
-    /// Tells a rollout to pause, resume, go on, abort or roll back.
+    /// Tells a rollout to pause, resume, go on, abort or roll back; `by` is who says so.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::RolloutState`] where that does not fit its state.
+    /// [`Error::NotFound`]; [`Error::RolloutState`] where that does not fit its state; [`Error::Invalid`] where it
+    /// should go back and the signed manifests let nobody.
     pub fn command_rollout(
         &self,
         id: &RolloutId,
         command: Command,
+        by: &str,
         at: SystemTime,
     ) -> Result<(), Error> {
+        if command == Command::Rollback {
+            self.check_way_back(id, at)?;
+        }
         self.change(at, |changes| {
             let mut row: RolloutRow = changes
                 .rows
                 .get(&key::rollout(id))?
                 .ok_or_else(|| missing(id))?;
             let mut rollout = row.clone().into_bare();
+            let verb = command.as_str();
             rollout.command(command)?;
             row.follow(&rollout);
+            row.note(changes.now.seconds, verb, Some(by));
             changes.rollouts.insert(id.clone());
             changes.rows.put(key::rollout(id), &row)
         })
@@ -195,17 +222,11 @@ impl Ota {
             })?;
         }
         for turn in 1..=undone {
-            let before = |device: &Device| {
-                let part = if turn == 1 {
-                    device.install.as_ref()
-                } else {
-                    device.rollback.as_ref()
-                };
-                part.and_then(|part| part.before.clone())
-            };
-            let devices = planner.devices();
+            // Each turn brings devices to what they had before, or to what was rolled out.
+            let parts = planner.devices().flat_map(|(_, device)| device.parts());
+            let before = parts.filter_map(|part| part.before.clone());
             let versions: BTreeSet<FirmwareVersion> =
-                devices.filter_map(|(_, device)| before(device)).collect();
+                before.chain([spec.version.clone()]).collect();
             if turn > 1 {
                 planner.change_each(|_, device| {
                     device.turn();
@@ -216,9 +237,7 @@ impl Ota {
                 let job = planner.rollout().back_job(turn, &version)?;
                 self.each_install(&id, &job, |execution| {
                     planner.change(&execution.thing.clone(), |device| {
-                        if let Some(reason) = said(&execution) {
-                            device.reason = Some(reason);
-                        }
+                        device.rollback_reason = said(&execution);
                         device.rollback = Some(part(execution, &version));
                     });
                 })?;
@@ -270,11 +289,13 @@ impl Ota {
             let look = self.look_at_health(picture, at)?;
             let plan = picture.planner.plan(seconds(at), TELL_AT_ONCE)?;
             if plan.actions.is_empty() {
+                // A time zone that is mended meanwhile may open a window at once.
+                let zones = picture.zones_due().filter(|_| picture.planner.waits());
                 let over = picture.planner.rollout().state.is_final();
                 if over && plan.wake_at.is_none() && !picture.planner.still_tells() {
                     pictures.forget(id);
                 }
-                return Ok(look.into_iter().chain(plan.wake_at).min());
+                return Ok(look.into_iter().chain(plan.wake_at).chain(zones).min());
             }
             let mut told = 0;
             for action in plan.actions {
@@ -358,6 +379,9 @@ impl Ota {
             | Action::AwaitApproval
             | Action::Abort { .. }
             | Action::GiveUp { .. }
+            | Action::StartBack { .. }
+            | Action::FinishBack { .. }
+            | Action::StopBack { .. }
             | Action::Finish { .. } => {}
         }
         let recorded = self.change(at, |changes| {
@@ -370,7 +394,11 @@ impl Ota {
             }
             let mut next = row.clone().into_bare();
             next.apply(action);
+            let was = row.state;
             row.follow(&next);
+            if row.state != was {
+                row.note(changes.now.seconds, row.state.as_str(), None);
+            }
             changes.rows.put(key::rollout(&id), &row)?;
             Ok(Some(next))
         })?;
@@ -481,6 +509,15 @@ fn tells(action: &Action) -> usize {
 /// Whether the rollout is still what was planned for.
 pub(super) fn same(rollout: &Rollout, row: &RolloutRow) -> bool {
     row.state == rollout.state && (row.undone == rollout.undone || row.undone == 0)
+}
+
+fn times(execution: &Execution) -> ShownTimes {
+    let over = execution.status.is_terminal();
+    ShownTimes {
+        told_at: Some(execution.queued_at),
+        began_at: execution.started_at,
+        ended_at: over.then_some(execution.last_updated_at),
+    }
 }
 
 /// The words of a device about how it stands.

@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
-use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 use super::records::{MembersRow, Newest, RolloutRow, Runs, THINGS_PER_ROW, WaveRow, key};
 use super::rollouts::{HARDWARE_ATTRIBUTE, ZONE_ATTRIBUTE};
@@ -181,8 +181,18 @@ impl WaveFields {
     }
 }
 
+/// A rollout that was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Started {
+    /// Its id.
+    pub id: RolloutId,
+    /// What it will not do though one may think so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
 impl Ota {
-    /// Starts a rollout.
+    /// Starts a rollout; `by` is who says so.
     ///
     /// # Errors
     /// [`Error::Invalid`] or [`Error::Rollout`] in words, [`Error::NotFound`] for the firmware, the
@@ -190,9 +200,11 @@ impl Ota {
     pub fn start_rollout(
         &self,
         request: &StartRollout,
+        by: &str,
         at: SystemTime,
-    ) -> Result<RolloutId, Error> {
+    ) -> Result<Started, Error> {
         let (mut rollout, _) = self.planned(request, at)?;
+        let warnings = self.doubts(&rollout, seconds(at))?;
         rollout.id = self.change(at, |changes| {
             let last: Option<Newest> = changes.rows.get(key::NEWEST_ROLLOUT)?;
             let last = match last {
@@ -207,7 +219,7 @@ impl Ota {
             changes.rows.put(key::NEWEST_ROLLOUT.to_owned(), &newest)?;
             Ok(id)
         })?;
-        let row = RolloutRow {
+        let mut row = RolloutRow {
             id: rollout.id.clone(),
             spec: rollout.spec.clone(),
             group: request.group.clone(),
@@ -218,7 +230,9 @@ impl Ota {
             undone: rollout.undone,
             health: Vec::new(),
             looked_at: 0,
+            log: Vec::new(),
         };
+        row.note(seconds(at), "start", Some(by));
         // The members first: a rollout that is there is there whole.
         for (index, wave) in rollout.waves.iter().enumerate() {
             for (part, things) in wave.things.chunks(THINGS_PER_ROW).enumerate() {
@@ -237,7 +251,10 @@ impl Ota {
             changes.rollouts.insert(rollout.id.clone());
             changes.rows.put(key::rollout(&rollout.id), &row)
         })?;
-        Ok(rollout.id)
+        Ok(Started {
+            id: rollout.id,
+            warnings,
+        })
     }
 
     /// The rollout with the greatest id, looked for among all.
@@ -259,7 +276,11 @@ impl Ota {
         at: SystemTime,
     ) -> Result<Forecast, Error> {
         let (rollout, devices) = self.planned(request, at)?;
-        rollout.forecast(devices, seconds(at))
+        let warnings = self.doubts(&rollout, seconds(at))?;
+        Ok(Forecast {
+            warnings,
+            ..rollout.forecast(devices, seconds(at))?
+        })
     }
 
     /// The rollout that was asked for, checked, and what its devices say of their time zones.

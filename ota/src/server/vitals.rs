@@ -158,7 +158,7 @@ impl Ota {
             rollout.state,
             RolloutState::Running | RolloutState::Paused | RolloutState::WaitingApproval
         ) || picture.planner.still_tells();
-        if gates.is_empty() || !goes_on {
+        if gates.is_empty() || !goes_on || rollout.undone > 0 {
             return Ok(None);
         }
         let watch = rollout.spec.rules.watch_seconds.max(1);

@@ -21,20 +21,19 @@ pub(super) const OPERATION: Operation = Operation {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let id: RolloutId = call.path("id")?;
+    let by = call.caller.operator.name.to_string();
     let command = match call.path::<String>("command")?.as_str() {
         "pause" => Command::Pause,
         "resume" => Command::Resume,
         "abort" => Command::Abort,
         "rollback" => Command::Rollback,
-        "approve" => Command::Approve {
-            by: call.caller.operator.name.to_string(),
-        },
+        "approve" => Command::Approve { by: by.clone() },
         _ => {
             return Err(ApiError::not_found(
                 "a rollout is told to pause, resume, approve, abort or rollback",
             ));
         }
     };
-    rooms.ota.command_rollout(&id, command, call.now)?;
+    rooms.ota.command_rollout(&id, command, &by, call.now)?;
     Answer::json(&rooms.ota.rollout(&id)?)
 }

@@ -1,7 +1,5 @@
 use http::Method;
-use ota::RolloutId;
 use ota::server::StartRollout;
-use serde::Serialize;
 
 use crate::answer::Answer;
 use crate::api_error::ApiError;
@@ -20,16 +18,11 @@ pub(super) const OPERATION: Operation = Operation {
     run: Run::WithBody(run),
 };
 
-#[derive(Serialize)]
-struct Output {
-    id: RolloutId,
-}
-
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: StartRollout = call.body()?;
     if body.dry_run {
         return Answer::json(&rooms.ota.forecast_rollout(&body, call.now)?);
     }
-    let id = rooms.ota.start_rollout(&body, call.now)?;
-    Answer::json(&Output { id })
+    let by = call.caller.operator.name.to_string();
+    Answer::json(&rooms.ota.start_rollout(&body, &by, call.now)?)
 }

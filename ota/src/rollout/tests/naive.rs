@@ -45,6 +45,7 @@ impl Rollout {
                 },
                 _ => plan_of(vec![Action::Begin]),
             }),
+            RolloutState::Paused if self.undone > 0 => self.back(devices, now),
             RolloutState::Running | RolloutState::Paused | RolloutState::WaitingApproval => {
                 self.forward(devices, now)
             }
@@ -133,6 +134,7 @@ impl Rollout {
         match open {
             None => actions.push(Action::Finish {
                 state: RolloutState::Succeeded,
+                why: None,
             }),
             Some((index, wave))
                 if wave.state == WaveState::Waiting && self.state == RolloutState::Running =>
@@ -235,10 +237,27 @@ impl Rollout {
                     let job = self.back_job(self.undone.saturating_sub(1), &part.to)?;
                     jobs.entry(job).or_default().push(thing.clone());
                 }
+                let stopped = self.state == RolloutState::Aborted;
+                if let Some(part) = device.rollback.as_ref().filter(queued).filter(|_| stopped) {
+                    let job = self.back_job(self.undone, &part.to)?;
+                    jobs.entry(job).or_default().push(thing.clone());
+                }
             }
         }
         let cancel = |(job, things)| Action::CancelQueued { job, things };
         Ok(jobs.into_iter().map(cancel).collect())
+    }
+
+    pub(super) fn back_counts(&self, wave: usize, devices: &Devices) -> Counts {
+        let wave = &self.waves[wave];
+        let all = || wave.things.iter().filter_map(|thing| devices.get(thing));
+        let told: Vec<_> = all()
+            .filter_map(|device| Some((device.rollback.as_ref()?, device.current.as_ref())))
+            .collect();
+        let fresh = all()
+            .filter(|device| device.rollback.is_none() && self.way_back(device).is_some())
+            .count();
+        Counts::count(told.len() + fresh, told.into_iter(), &wave.rules)
     }
 
     /// Those who have the version go back to what they had, as soon as each has it; those who fell back by
@@ -246,7 +265,30 @@ impl Rollout {
     /// rates hold on the way back too. One that is found to have taken it only after all is over, because
     /// its report came late, is still sent back.
     fn back(&self, devices: &Devices, now: u64) -> Result<Plan, Error> {
+        let over = self.state == RolloutState::RolledBack;
+        let counts = |wave: usize| self.back_counts(wave, devices);
+        if let Some(stop) = self.judge_back(counts).filter(|_| !over) {
+            return Ok(plan_of(vec![stop]));
+        }
         let mut actions = self.cancel_queued(devices)?;
+        if self.state == RolloutState::Paused {
+            let mut jobs: BTreeMap<JobId, Vec<String>> = BTreeMap::new();
+            for thing in self.things() {
+                let Some(device) = devices.get(thing) else {
+                    continue;
+                };
+                let told =
+                    |part: &&Part| part.status == ExecutionStatus::Queued && !part.is_shut(now);
+                let part = device.rollback.as_ref().filter(told);
+                if let Some(part) = part.filter(|_| self.way_back(device).is_some()) {
+                    let job = self.back_job(self.undone, &part.to)?;
+                    jobs.entry(job).or_default().push(thing.clone());
+                }
+            }
+            let hold = |(job, things)| Action::Hold { job, things };
+            actions.extend(jobs.into_iter().map(hold));
+            return Ok(plan_of(actions));
+        }
         let mut round = Round::new(devices, self.things(), rollback, now);
         let mut back: BTreeMap<&FirmwareVersion, Vec<Offer>> = BTreeMap::new();
         let mut busy = false;
@@ -261,6 +303,13 @@ impl Rollout {
                 let Some(target) = self.way_back(device) else {
                     continue;
                 };
+                if !over && wave.back.state == WaveState::Waiting {
+                    let told = |part: &Part| {
+                        part.is_shut(now) || part.is_retried(&wave.rules, device.current.as_ref())
+                    };
+                    busy |= device.rollback.as_ref().is_none_or(told);
+                    continue;
+                }
                 targets.insert(thing, target);
                 candidates.extend(round.candidate(thing, device.rollback.as_ref(), &wave.rules));
             }
@@ -278,14 +327,19 @@ impl Rollout {
                 offers,
             });
         }
-        if actions.is_empty() && !busy && self.state == RolloutState::RollingBack {
-            let back = self.undone % 2 == 1;
-            let state = if back {
-                RolloutState::RolledBack
-            } else {
-                RolloutState::Succeeded
-            };
-            actions.push(Action::Finish { state });
+        if actions.is_empty() && !over {
+            match self.next_back(now, counts) {
+                Ok(None) if !busy => {
+                    let all = || self.things().filter_map(|thing| devices.get(thing));
+                    let left = all()
+                        .filter(|device| self.goes_to(device).is_some())
+                        .count();
+                    actions.push(self.turned_round(round.succeeded, left, all()));
+                }
+                Ok(None) => {}
+                Ok(Some(action)) => actions.push(action),
+                Err(later) => round.wake(later),
+            }
         }
         Ok(Plan {
             actions,

@@ -124,7 +124,8 @@ fn check(rollout: &Rollout, world: &World, rules: &Rules) -> Result<(), TestCase
         let mut parts = world
             .devices
             .values()
-            .filter_map(|device| device.install.as_ref());
+            .flat_map(|device| [&device.install, &device.rollback])
+            .flatten();
         prop_assert!(
             parts.all(|part| part.status != ExecutionStatus::Queued || part.is_shut(world.now))
         );
@@ -150,6 +151,23 @@ fn check(rollout: &Rollout, world: &World, rules: &Rules) -> Result<(), TestCase
             None
         );
     }
+    // On the way back the waves follow one another, and it goes on only as long as no rule says that it must not.
+    if rollout.state == RolloutState::RollingBack {
+        let counts = |wave: usize| rollout.back_counts(wave, &world.devices);
+        prop_assert_eq!(rollout.judge_back(counts), None);
+        for (index, wave) in rollout.waves.iter().enumerate() {
+            let mut told = wave
+                .things
+                .iter()
+                .map(|thing| world.devices[thing].rollback.is_some());
+            prop_assert!(wave.back.state != WaveState::Waiting || !told.any(|told| told));
+            let before = &rollout.waves[..index];
+            let passed = before
+                .iter()
+                .all(|before| before.back.state == WaveState::Done);
+            prop_assert!(wave.back.state == WaveState::Waiting || passed);
+        }
+    }
     // Nobody is tried more often than asked for, nobody puts one version on twice without leaving it.
     for device in world.devices.values() {
         prop_assert!(device.parts().all(|part| part.attempt <= rules.retries + 1));
@@ -171,6 +189,7 @@ proptest! {
         percents in prop::collection::btree_set(1..=100u8, 1..4),
         rules in some_rules(),
         first in prop_oneof![2 => Just(0u32), 1 => 1..=2u32],
+        barred in prop::bool::weighted(0.1),
         events in prop::collection::vec(event(), 0..120),
         ending in any::<u64>(),
     ) {
@@ -178,6 +197,7 @@ proptest! {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut rollout = rollout_with(count, &names, &rules);
         rollout.waves[0].rules.approvers = first;
+        if barred { rollout.barred.insert("1.0".parse().unwrap(), "it is too old".into()); }
         let mut world = World::with_old(&rollout);
         let things: Vec<String> = world.devices.keys().cloned().collect();
         for (index, device) in world.devices.values_mut().enumerate() {
@@ -234,6 +254,7 @@ proptest! {
         prop_assert!(rollout.state.is_final(), "{:?}", rollout.state);
         for device in world.devices.values() {
             prop_assert!(device.parts().all(|part| part.status.is_terminal()), "{:?}", device);
+            if barred { prop_assert!(device.rollback.is_none() && device.earlier.is_none(), "{:?}", device); }
             if rollout.state == RolloutState::RolledBack && rollout.undone == 1 && status(&device.install) == Some(ExecutionStatus::Succeeded) {
                 prop_assert!(device.rollback.is_some(), "took the version and was not sent back");
             }

@@ -201,7 +201,7 @@ fn only_a_thing_with_a_job_for_it_may_fetch_an_image() {
             .unwrap()
     };
     assert!(!may("lamp-0", now) && !may("lamp-1", now));
-    let id = house.ota().start_rollout(&start, now).unwrap();
+    let id = house.ota().start_rollout(&start, "ann", now).unwrap().id;
     let view = house.eventually(|ota| {
         let view = ota.rollout(&id).unwrap();
         view.executions

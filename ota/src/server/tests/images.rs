@@ -189,7 +189,7 @@ fn a_damaged_image_is_handed_to_nobody_until_it_comes_again() {
         let start: StartRollout =
             serde_json::from_value(json!({"name": "lamp", "version": "2.0", "group": "lamps"}))
                 .unwrap();
-        let said = house.ota().start_rollout(&start, now).unwrap_err();
+        let said = house.ota().start_rollout(&start, "ann", now).unwrap_err();
         assert!(said.to_string().contains("damaged"), "{said}");
         house.ota().add(&package[..], now).unwrap();
         assert_eq!(open(&house).unwrap().1, firmware);

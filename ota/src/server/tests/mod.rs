@@ -209,6 +209,12 @@ impl Team {
         manifest
     }
 
+    fn package_with(&self, version: &str, more: impl FnOnce(&mut Manifest)) -> Vec<u8> {
+        let mut manifest = Self::manifest(version, version.as_bytes());
+        more(&mut manifest);
+        packed(&manifest.sign(&self.keys).unwrap(), version.as_bytes())
+    }
+
     fn package(&self, version: &str, image: &[u8]) -> Vec<u8> {
         packed(
             &Self::manifest(version, image).sign(&self.keys).unwrap(),

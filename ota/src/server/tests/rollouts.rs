@@ -32,15 +32,29 @@ impl Yard {
     }
 
     fn try_start(&self, more: &Value) -> Result<RolloutId, Error> {
+        let request = Self::request(more)?;
+        let started = self
+            .house
+            .ota()
+            .start_rollout(&request, "ann", SystemTime::now())?;
+        Ok(started.id)
+    }
+
+    /// What it would warn of.
+    fn warns(&self, more: &Value, at: SystemTime) -> Result<Vec<String>, Error> {
+        let request = Self::request(more)?;
+        Ok(self.house.ota().forecast_rollout(&request, at)?.warnings)
+    }
+
+    fn request(more: &Value) -> Result<StartRollout, Error> {
         let mut body = json!({"name": "lamp", "version": "2.0", "group": "lamps"});
         for (key, value) in more.as_object().unwrap() {
             body[key] = value.clone();
         }
-        let request = serde_json::from_value(body).map_err(|error| Error::Invalid {
+        serde_json::from_value(body).map_err(|error| Error::Invalid {
             field: "body".into(),
             why: error.to_string(),
-        })?;
-        self.house.ota().start_rollout(&request, SystemTime::now())
+        })
     }
 
     fn view(&self, id: &RolloutId) -> RolloutView {
@@ -344,7 +358,8 @@ fn pause_resume_abort_and_rollback() {
     for thing in &first {
         yard.house.accepted(thing, "start-next", &json!({}));
     }
-    ota.command_rollout(&id, Command::Pause, now).unwrap();
+    ota.command_rollout(&id, Command::Pause, "ann", now)
+        .unwrap();
     // Those at it go on.
     for thing in &first {
         yard.work(thing, true).unwrap();
@@ -353,10 +368,12 @@ fn pause_resume_abort_and_rollback() {
         (ota.rollout(&id).unwrap().waves[0].state == WaveState::Done).then_some(())
     });
     assert_eq!(yard.view(&id).waves[1].state, WaveState::Waiting);
-    ota.command_rollout(&id, Command::Resume, now).unwrap();
+    ota.command_rollout(&id, Command::Resume, "ann", now)
+        .unwrap();
     yard.house
         .eventually(|ota| (ota.rollout(&id).unwrap().waves[1].queued == 2).then_some(()));
-    ota.command_rollout(&id, Command::Abort, now).unwrap();
+    ota.command_rollout(&id, Command::Abort, "ann", now)
+        .unwrap();
     yard.house
         .eventually(|ota| (ota.rollout(&id).unwrap().waves[1].queued == 0).then_some(()));
     let view = yard.view(&id);
@@ -369,14 +386,15 @@ fn pause_resume_abort_and_rollback() {
         2
     );
     let error = ota
-        .command_rollout(&id, Command::Resume, now)
+        .command_rollout(&id, Command::Resume, "ann", now)
         .unwrap_err()
         .to_string();
     assert!(
         error.contains("is aborted and cannot be resumed"),
         "{error}"
     );
-    ota.command_rollout(&id, Command::Rollback, now).unwrap();
+    ota.command_rollout(&id, Command::Rollback, "ann", now)
+        .unwrap();
     yard.run(&id, |_| true);
     let view = yard.until(&id, RolloutState::RolledBack);
     assert!(
@@ -386,10 +404,134 @@ fn pause_resume_abort_and_rollback() {
     );
     let unknown: RolloutId = "r-none".parse().unwrap();
     assert!(
-        ota.command_rollout(&unknown, Command::Pause, now)
+        ota.command_rollout(&unknown, Command::Pause, "ann", now)
             .unwrap_err()
             .to_string()
             .contains("rollout `r-none` does not exist")
+    );
+}
+
+#[test]
+fn what_the_counters_do_not_allow_is_said_beforehand_and_nobody_is_sent_back_in_vain() {
+    let yard = Yard::new(3);
+    let now = SystemTime::now();
+    let ota = yard.house.ota();
+    assert_eq!(yard.warns(&json!({}), now).unwrap(), [""; 0]);
+    let add = |text: &str, counter: u64| {
+        let package = yard
+            .team
+            .package_with(text, |manifest| manifest.counter = counter);
+        ota.add(&package[..], now).unwrap();
+    };
+    add("3.0", 4);
+    let warnings = yard.warns(&json!({"version": "3.0"}), now).unwrap();
+    assert_eq!(
+        warnings,
+        [
+            "3 devices run 1.0 and could not go back to it if this rollout were undone: the security counter of lamp 1.0 is 3, lower than the 4 of 3.0"
+        ]
+    );
+    let id = yard.start(&json!({"version": "3.0"}));
+    yard.run(&id, |_| true);
+    yard.until(&id, RolloutState::Succeeded);
+    let error = ota
+        .command_rollout(&id, Command::Rollback, "ann", now)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("none of the 3 devices that have it can go back"),
+        "{error}"
+    );
+    assert_eq!(yard.view(&id).state, RolloutState::Succeeded, "as it was");
+    let error = yard
+        .try_start(&json!({"version": "2.0"}))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("every device would refuse lamp 2.0: the security counter"),
+        "{error}"
+    );
+    // By itself it stops, and says how it is.
+    add("4.0", 5);
+    let id = yard.start(&json!({"version": "4.0", "abortFailed": 30}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 3).then_some(()));
+    for (thing, good) in [("lamp-0", true), ("lamp-1", true), ("lamp-2", false)] {
+        yard.work(thing, good);
+    }
+    let view = yard.until(&id, RolloutState::Aborted);
+    let reason = view.reason.unwrap();
+    assert!(
+        reason.contains("2 of 2 devices did not go back (the security counter of lamp 3.0"),
+        "{reason}"
+    );
+    assert!(
+        ["lamp-0", "lamp-1", "lamp-2"]
+            .iter()
+            .all(|thing| yard.work(thing, true).is_none())
+    );
+    // A way back of the same counter is one.
+    add("5.0", 5);
+    yard.run(&yard.start(&json!({"version": "5.0"})), |_| true);
+    assert_eq!(
+        yard.warns(&json!({"version": "4.0"}), now).unwrap(),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_version_that_has_expired_is_no_way_back_and_one_that_will_does_not_begin() {
+    let yard = Yard::new(2);
+    let ota = yard.house.ota();
+    let hours = |hours: u64| SystemTime::now() + Duration::from_secs(hours * 3600);
+    let soon = |text: &str| {
+        let package = yard
+            .team
+            .package_with(text, |manifest| manifest.expires = hours(1));
+        ota.add(&package[..], SystemTime::now()).unwrap();
+    };
+    soon("1.5");
+    yard.run(&yard.start(&json!({"version": "1.5"})), |_| true);
+    let id = yard.start(&json!({}));
+    yard.run(&id, |_| true);
+    let later = hours(2);
+    let error = ota
+        .command_rollout(&id, Command::Rollback, "ann", later)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("can go back") && error.contains("lamp 1.5 expired"),
+        "{error}"
+    );
+    // Said before it begins, also where that is later.
+    yard.run(&yard.start(&json!({"version": "1.5"})), |_| true);
+    let in_two_hours = seconds(later);
+    for (more, at) in [
+        (json!({}), later),
+        (json!({"startAt": in_two_hours}), SystemTime::now()),
+    ] {
+        let warnings = yard.warns(&more, at).unwrap();
+        assert!(
+            warnings.len() == 1
+                && warnings[0].starts_with("2 devices run 1.5 and could not go back"),
+            "{warnings:?}"
+        );
+    }
+    let error = yard
+        .try_start(&json!({"version": "1.5", "startAt": in_two_hours}))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("before it would begin"), "{error}");
+    let waves = json!([{"size": "50%", "soakSeconds": 7200}, "100%"]);
+    let warnings = yard
+        .warns(
+            &json!({"version": "1.5", "waves": waves}),
+            SystemTime::now(),
+        )
+        .unwrap();
+    assert!(
+        warnings[0].contains("before its last wave can begin"),
+        "{warnings:?}"
     );
 }
 
@@ -578,7 +720,7 @@ fn what_cannot_be_started_is_refused_in_words() {
     let error = yard
         .house
         .ota()
-        .start_rollout(&start, later)
+        .start_rollout(&start, "ann", later)
         .unwrap_err()
         .to_string();
     assert!(
@@ -621,7 +763,7 @@ fn a_thing_that_left_the_registry_does_not_hold_its_wave() {
 fn told(yard: &Yard, id: &RolloutId, command: Command) {
     yard.house
         .ota()
-        .command_rollout(id, command, SystemTime::now())
+        .command_rollout(id, command, "ann", SystemTime::now())
         .unwrap();
 }
 
@@ -751,6 +893,40 @@ fn a_download_that_outlasts_its_window_waits_for_the_next_and_more_than_that_doe
 }
 
 #[test]
+fn a_time_zone_that_is_mended_is_read_though_nothing_else_happens() {
+    let yard = Yard::new(1);
+    let live = |zone: &str| {
+        let attributes = Some([("timezone".to_owned(), zone.to_owned())].into());
+        let change = fleet::ThingChange {
+            attributes,
+            ..Default::default()
+        };
+        let lamp: ThingName = "lamp-0".parse().unwrap();
+        yard.house
+            .room()
+            .fleet
+            .update_thing(&lamp, &change, None)
+            .unwrap();
+    };
+    // Twelve hours behind it opens when it has closed in UTC.
+    live("Etc/GMT+12");
+    let now = SystemTime::now();
+    let hour = super::seconds(now) / 3600 % 24;
+    let id = yard.start(&json!({"window": format!("0 {hour} * * */2h")}));
+    let due = yard.house.eventually(|ota| {
+        let due = ota.advance(&id, now).unwrap();
+        due.filter(|_| ota.rollout(&id).unwrap().state == RolloutState::Running)
+    });
+    let soon = super::seconds(SystemTime::now()) + 120;
+    assert!(due <= soon, "{due} is not within two minutes");
+    assert_eq!(yard.view(&id).executions[0].status, "WAITING");
+    live("UTC");
+    let later = std::time::UNIX_EPOCH + Duration::from_secs(due + 60);
+    yard.house.ota().advance(&id, later).unwrap();
+    assert_eq!(yard.view(&id).executions[0].status, "QUEUED");
+}
+
+#[test]
 fn a_device_that_failed_gets_the_same_job_under_a_new_number() {
     let yard = Yard::new(1);
     let id = yard.start(&json!({"retry": 1}));
@@ -850,6 +1026,43 @@ fn a_newer_rollout_takes_devices_over_and_an_older_one_does_not_come_after_it() 
 }
 
 #[test]
+fn a_newer_rollout_that_was_stopped_takes_nobody_over_that_it_did_not_change() {
+    let yard = Yard::new(3);
+    let now = SystemTime::now();
+    let package = yard.team.package("3.0", b"3.0");
+    yard.house.ota().add(&package[..], now).unwrap();
+    let old = yard.start(&json!({"waves": ["1", "100%"], "approvers": 1}));
+    let view = yard.run_until(&old, RolloutState::WaitingApproval);
+    let others = || {
+        view.executions
+            .iter()
+            .filter(|e| e.wave == "100%")
+            .map(|e| &*e.thing)
+    };
+    let new = yard.start(&json!({"version": "3.0"}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&new).unwrap().waves[0].queued == 3).then_some(()));
+    // One of them has it already, and keeps it.
+    let took = others().next().unwrap();
+    yard.work(took, true).unwrap();
+    told(&yard, &new, Command::Abort);
+    yard.house
+        .eventually(|ota| (ota.rollout(&new).unwrap().waves[0].queued == 0).then_some(()));
+    told(&yard, &old, Command::Approve { by: "ann".into() });
+    yard.run(&old, |_| true);
+    let view = yard.until(&old, RolloutState::Succeeded);
+    for execution in view.executions.iter().filter(|e| e.wave == "100%") {
+        let is = (&*execution.status, execution.version.clone());
+        let must = if execution.thing == took {
+            ("CANCELED", Some(version("3.0")))
+        } else {
+            ("SUCCEEDED", Some(version("2.0")))
+        };
+        assert_eq!(is, must);
+    }
+}
+
+#[test]
 fn a_rollout_after_a_clock_that_was_ahead_is_newer_all_the_same() {
     let mut yard = Yard::new(2);
     let package = yard.team.package("3.0", b"3.0");
@@ -863,16 +1076,18 @@ fn a_rollout_after_a_clock_that_was_ahead_is_newer_all_the_same() {
     let early = yard
         .house
         .ota()
-        .start_rollout(&request("2.0"), ahead)
-        .unwrap();
+        .start_rollout(&request("2.0"), "ann", ahead)
+        .unwrap()
+        .id;
     yard.house
         .eventually(|ota| (ota.rollout(&early).unwrap().waves[0].queued == 2).then_some(()));
     yard.house.restart();
     let later = yard
         .house
         .ota()
-        .start_rollout(&request("3.0"), now)
-        .unwrap();
+        .start_rollout(&request("3.0"), "ann", now)
+        .unwrap()
+        .id;
     assert!(later > early);
     yard.run(&later, |_| true);
     let view = yard.until(&later, RolloutState::Succeeded);
