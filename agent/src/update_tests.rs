@@ -202,6 +202,7 @@ impl Device {
             )),
             Act::Late => {
                 let trial = self.machine.state().on_trial().cloned();
+                let trial = trial.filter(|_| self.crash_after.is_none());
                 self.feed(Event::Late(run));
                 assert!(
                     trial.is_none() || self.disk.on_trial() == trial.as_ref(),

@@ -195,9 +195,9 @@ impl Fleet {
                 });
                 let context = self.context_for(&id, thing, *needs)?;
                 population.add(policies, &context, of_interest);
-                // Under another name than the thing's, what it may do is no more than under that, but for a Deny that
-                // names the thing.
-                if by_name && needs.denied_as_thing {
+                // Under another name than the thing's, what it may do is no more than under that, but where policies ask
+                // who it is.
+                if by_name && needs.differs_alone {
                     let alone = Context {
                         thing: None,
                         ..context

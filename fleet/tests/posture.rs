@@ -249,7 +249,7 @@ fn who_misbehaves_all_the_time_costs_one_row_a_minute() {
     house.fleet.detach_principal(&lamp(), &id).unwrap();
     told.recv().unwrap();
     note(3 * minute);
-    house.fleet.attach_principal(&lamp(), &id).unwrap();
+    house.fleet.attach_principal(&lamp(), &id, None).unwrap();
     assert_eq!(
         house
             .fleet

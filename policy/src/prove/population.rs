@@ -75,8 +75,9 @@ pub struct Needs {
     pub thing: bool,
     /// Names and number of the certificate.
     pub certificate: bool,
-    /// Whether a Deny names the thing: where there is none it may not speak.
-    pub denied_as_thing: bool,
+    /// Whether who is not the thing may do what the thing may not: a condition asks for it, or a Deny or `NotResource`
+    /// names it.
+    pub differs_alone: bool,
 }
 
 impl Needs {
@@ -101,17 +102,28 @@ impl Needs {
                 _ => {}
             }
         }
-        needs.denied_as_thing = policies.iter().any(|named| {
-            let denies = named.policy.statements().iter();
-            let denies = denies.filter(|statement| statement.effect == Effect::Deny);
-            let resources = denies.flat_map(|statement| &statement.resources);
-            let mut held = resources.flat_map(|resource| &*resource.variables);
-            held.any(|number| {
-                let variable = named.policy.variables().get(usize::from(*number));
-                matches!(
-                    variable.map(|variable| &variable.key),
-                    Some(Key::ThingName | Key::ThingTypeName | Key::Attribute(_))
-                )
+        let of_thing = |key: &Key| {
+            matches!(
+                key,
+                Key::ThingName | Key::ThingTypeName | Key::Attribute(_) | Key::IsAttached
+            )
+        };
+        needs.differs_alone = policies.iter().any(|named| {
+            let variables = named.policy.variables();
+            named.policy.statements().iter().any(|statement| {
+                let conditions = statement.conditions.iter();
+                let mut asked =
+                    conditions.flat_map(|c| std::iter::once(&c.key).chain(c.variables()));
+                let resources = statement.resources.iter();
+                let mut held = resources.flat_map(|resource| &*resource.variables);
+                let mut names_it = || {
+                    held.any(|number| {
+                        let variable = variables.get(usize::from(*number));
+                        variable.is_some_and(|variable| of_thing(&variable.key))
+                    })
+                };
+                asked.any(of_thing)
+                    || (statement.effect == Effect::Deny || statement.but) && names_it()
             })
         });
         needs
