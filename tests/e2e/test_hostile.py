@@ -407,6 +407,61 @@ def test_a_session_takes_so_many_subscriptions_and_no_more(shared, device, healt
     healthy.check()
 
 
+def test_a_session_takes_fifty_shared_subscriptions_and_no_more(shared, device, healthy):
+    """Each would be a copy of every message."""
+    with Wire(shared, device("--policy", "everything")) as client:
+        assert client.open("sharer") == 0
+        filters = b"".join(wire.string(f"$share/{number}/one/topic") + b"\x00" for number in range(60))
+        client.send(wire.packet(wire.SUBSCRIBE, struct.pack(">H", 1) + b"\x00" + filters, flags=2))
+        kind, _, body = client.packet()
+        assert kind == wire.SUBACK
+        assert body[-60:] == bytes(50) + b"\x97" * 10
+        client.send(wire.publish("one/topic", b"!"))
+        assert [client.packet()[0] for _ in range(50)] == [wire.PUBLISH] * 50
+        assert client.ping()
+    healthy.check()
+
+
+def test_what_is_retained_is_sent_once_for_a_filter_that_is_named_a_thousand_times(shared, device, healthy):
+    """A SUBSCRIBE of 20 KB is answered with what there is, not with a thousand times as much."""
+    owner = device("--policy", "everything")
+    topic, kept = f"kept/{owner.name}", 200
+    with Wire(shared, owner) as client:
+        assert client.open(owner.name) == 0
+        for number in range(kept):
+            client.send(wire.publish(f"{topic}/{number}", b"1", qos=1, packet_id=1, retain=True))
+            assert client.packet()[0] == wire.PUBACK
+        filters = (wire.string(f"{topic}/#") + b"\x00") * 900
+        client.send(wire.packet(wire.SUBSCRIBE, struct.pack(">H", 1) + b"\x00" + filters, flags=2) + wire.PING)
+        assert client.packet()[0] == wire.SUBACK
+        found = []
+        while (packet := client.packet())[0] == wire.PUBLISH:
+            found.append(packet[2])
+        assert len(found) == len(set(found)) == kept
+    healthy.check()
+
+
+def test_a_device_that_subscribes_wildly_holds_up_nobody(shared, device, healthy):
+    """Four thousand subscriptions that overlap and do not match in the end; others have their turn all the while."""
+    levels, others = 12, [device("--policy", "everything") for _ in range(3)]
+    crowd = [Healthy(shared, other) for other in others]
+    with Wire(shared, device("--policy", "everything")) as client:
+        assert client.open("wild") == 0
+        for start in range(0, 1 << levels, 512):
+            names = ("/".join("a+"[number >> at & 1] for at in range(levels)) for number in range(start, start + 512))
+            filters = b"".join(wire.string(f"{name}/x") + b"\x00" for name in names)
+            client.send(wire.packet(wire.SUBSCRIBE, struct.pack(">H", 1) + b"\x00" + filters, flags=2))
+            assert client.packet()[0] == wire.SUBACK
+        before = [other.rounds for other in crowd]
+        client.send(b"".join(wire.publish("a/" * levels + f"{number:x}", b"") for number in range(300)) + wire.PING)
+        assert client.packet()[0] == wire.PINGRESP
+        rounds = [other.rounds - then for other, then in zip(crowd, before, strict=True)]
+        assert min(rounds) >= 3, rounds
+    for other in crowd:
+        other.check()
+    healthy.check()
+
+
 def test_a_flood_of_refused_connects_costs_others_nothing(shared, device, healthy):
     lamp = device()
     for _ in range(200):

@@ -25,6 +25,8 @@ pub struct SessionBounds {
     pub session_subscriptions: Option<usize>,
     /// Bytes of the filters of one session's subscriptions, all together.
     pub session_subscription_bytes: Option<usize>,
+    /// Of a session's subscriptions, shared ones.
+    pub session_shared_subscriptions: Option<usize>,
     /// Highest topic alias a client may use.
     pub topic_aliases: Option<u16>,
     /// Highest topic alias used towards a client that allows any.
@@ -76,6 +78,10 @@ impl SessionBounds {
                 self.session_subscription_bytes,
                 other.session_subscription_bytes,
             ),
+            session_shared_subscriptions: choice.of(
+                self.session_shared_subscriptions,
+                other.session_shared_subscriptions,
+            ),
             topic_aliases: choice.of(self.topic_aliases, other.topic_aliases),
             topic_aliases_outgoing: choice
                 .of(self.topic_aliases_outgoing, other.topic_aliases_outgoing),
@@ -122,6 +128,7 @@ impl Bounds {
             topic_levels: Some(limits.topic_levels),
             session_subscriptions: Some(limits.session_subscriptions),
             session_subscription_bytes: Some(limits.session_subscription_bytes),
+            session_shared_subscriptions: Some(limits.session_shared_subscriptions),
             topic_aliases: Some(limits.topic_aliases),
             topic_aliases_outgoing: Some(limits.topic_aliases_outgoing),
             session_inflight_messages: Some(limits.session_inflight_messages),
@@ -253,6 +260,9 @@ fn apply(settings: Settings, bounds: SessionBounds) -> Settings {
         subscription_bytes_max: bounds
             .session_subscription_bytes
             .unwrap_or(settings.subscription_bytes_max),
+        shared_subscriptions_max: bounds
+            .session_shared_subscriptions
+            .unwrap_or(settings.shared_subscriptions_max),
         topic_alias_max: bounds.topic_aliases.unwrap_or(settings.topic_alias_max),
         topic_alias_outgoing_max: bounds
             .topic_aliases_outgoing

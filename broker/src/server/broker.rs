@@ -33,12 +33,13 @@ use super::recovery::{self, RecoveryError};
 use super::registry::Registry;
 use super::reserved::ReservedTopics;
 use super::retained::{Claim, RetainError, Retained, Volume};
-use super::router::Routing;
+use super::router::{Routing, Search, Unfinished};
 use super::sessions::{SessionKey, Sessions};
 use super::stats::{Counters, FullQueue, Stats};
 use super::tls::Settings;
 use super::tree::TopicTree;
 use super::turns;
+use super::work::Work;
 use crate::codec::Qos;
 use crate::session::Publication;
 use crate::topic::TopicName;
@@ -265,15 +266,20 @@ impl Broker {
                 }
             }
         }
-        let (_, receivers) = hub.receivers(message.topic(), None);
+        // In portions too: the tree is locked meanwhile.
+        let mut search = Search::new(None);
+        while !search.go_on(&hub.tree, message.topic(), &mut hub.share()) {}
+        let (_, receivers) = search.finish();
         let mut routing = Routing::new(message, receivers);
         loop {
-            match routing.run(&hub.durable, hub.own_counters()) {
+            match routing.run(&hub.durable, hub.own_counters(), &mut Work::unbounded()) {
                 Ok(_) => return Ok(()),
-                Err(Behind::TooLarge { .. }) => {
+                Err(Unfinished::Behind(Behind::TooLarge { .. })) => {
                     return Err(BrokerError::NotKept("it is too large".to_owned()));
                 }
-                Err(Behind::Full { .. }) => self.wait_for_commit()?,
+                Err(Unfinished::Behind(Behind::Full { .. }) | Unfinished::Share) => {
+                    self.wait_for_commit()?;
+                }
             }
         }
     }
@@ -385,6 +391,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         not_retained: Sampler::new(),
         counters: (0..=cores).map(|_| Arc::default()).collect(),
         next_session: AtomicU64::new(1),
+        next_request: AtomicU64::new(1),
         newest_version: AtomicU64::new(0),
         reserved: OnceLock::new(),
         draining: AtomicBool::new(false),

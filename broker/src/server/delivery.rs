@@ -16,6 +16,7 @@ use super::hub::Hub;
 use super::identity::keep_denial;
 use super::message::Message;
 use super::uses::{Telling, Uses};
+use super::work::{DECISION, Work};
 use crate::session::Time;
 use crate::topic::ClientId;
 
@@ -119,7 +120,7 @@ impl Judge {
     }
 
     /// Whether the session may receive the message now.
-    pub(crate) fn admit(&mut self, message: &Message, now: Time) -> bool {
+    pub(crate) fn admit(&mut self, message: &Message, now: Time, work: &mut Work) -> bool {
         if self.telling.is_due(now) {
             self.tell_uses();
         }
@@ -137,6 +138,7 @@ impl Judge {
             }
             _ => self.grant.decide(Action::Receive, topic),
         };
+        work.spend(DECISION);
         let allowed = allowed.is_allow();
         if !allowed {
             self.witness.withheld(&self.grant, message);

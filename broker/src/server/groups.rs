@@ -30,6 +30,24 @@ struct Members {
     next: usize,
 }
 
+impl Members {
+    /// Whose turn it is, of those not in `tried`.
+    fn turn(&self, tried: &[u64], qos: Qos) -> Option<usize> {
+        let count = self.list.len();
+        let turn = |at: usize| (self.next + at) % count.max(1);
+        let willing = |at: usize| {
+            let member = self.list.get(turn(at))?;
+            (!tried.contains(&member.mailbox.number())).then_some(member)
+        };
+        let connected = |at: &usize| willing(*at).is_some_and(|member| member.mailbox.is_live());
+        let kept = |at: &usize| willing(*at).is_some_and(|member| member.keeps(qos));
+        let at = (0..count)
+            .find(connected)
+            .or_else(|| (0..count).find(kept))?;
+        Some(turn(at))
+    }
+}
+
 /// One session of a group.
 #[derive(Clone)]
 pub(crate) struct Member {
@@ -38,6 +56,10 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    fn keeps(&self, qos: Qos) -> bool {
+        qos > Qos::AtMostOnce && self.mailbox.is_durable() && self.options.qos > Qos::AtMostOnce
+    }
+
     /// How it gets a message [MQTT-4.8.2-3], with an identifier of its own [MQTT-3.3.4-5].
     pub(crate) fn send_options(&self, message: &Message) -> SendOptions {
         SendOptions {
@@ -69,25 +91,17 @@ impl Group {
     /// The member whose turn it is, of those not in `tried`.
     pub(crate) fn choose(&self, tried: &[u64], qos: Qos) -> Option<Member> {
         let mut members = self.members.lock();
-        let (start, count) = (members.next, members.list.len());
-        let turn = |at: usize| (start + at) % count.max(1);
-        let willing = |at: usize| {
-            let member = members.list.get(turn(at))?;
-            (!tried.contains(&member.mailbox.number())).then_some(member)
-        };
-        let connected = |at: &usize| willing(*at).is_some_and(|member| member.mailbox.is_live());
-        let kept = |at: &usize| {
-            qos > Qos::AtMostOnce
-                && willing(*at).is_some_and(|member| {
-                    member.mailbox.is_durable() && member.options.qos > Qos::AtMostOnce
-                })
-        };
-        let at = (0..count)
-            .find(connected)
-            .or_else(|| (0..count).find(kept))?;
-        let chosen = turn(at);
-        members.next = (chosen + 1) % count.max(1);
+        let chosen = members.turn(tried, qos)?;
+        members.next = (chosen + 1) % members.list.len().max(1);
         members.list.get(chosen).cloned()
+    }
+
+    /// Whether the member whose turn it is would keep a message of this QoS in its queue.
+    pub(crate) fn keeps(&self, qos: Qos) -> bool {
+        let members = self.members.lock();
+        let next = members.turn(&[], qos);
+        let next = next.and_then(|at| members.list.get(at));
+        next.is_some_and(|member| member.keeps(qos))
     }
 
     fn join(&self, mailbox: &Arc<Mailbox>, options: SubscriptionOptions) {

@@ -26,13 +26,14 @@ use super::message::{Message, Origin, facts};
 use super::parked::Parked;
 use super::registry::Registry;
 use super::reserved::ReservedTopics;
-use super::retained::{Claim, Full, RetainError, Retained, Volume};
-use super::router::{self, Receivers, Routing, Subscriber};
+use super::retained::{Claim, Full, RetainError, Retained, Volume, Walk};
+use super::router::{Routing, Search, Subscriber};
 use super::sessions::{Owner, Released, SessionKey, Sessions};
 use super::stats::Counters;
-use super::tree::{Stamp, TopicTree};
+use super::tree::TopicTree;
+use super::work::Work;
 use crate::codec::{SubscriptionOptions, Will};
-use crate::session::{Publication, SendOptions, Time, Token};
+use crate::session::{Publication, Time, Token};
 use crate::topic::{ClientId, TopicFilter};
 
 /// See the module. Nothing in it is locked across an await.
@@ -59,6 +60,8 @@ pub(crate) struct Hub {
     /// One block per core; the last is everybody else's.
     pub(crate) counters: Vec<Arc<Counters>>,
     pub(crate) next_session: AtomicU64,
+    /// Of requests to reserved topics, over all connections: an answer that comes late releases nobody else's.
+    pub(crate) next_request: AtomicU64,
     /// Of the newest connection: in milliseconds, and never twice the same.
     pub(crate) newest_version: AtomicU64,
     pub(crate) reserved: std::sync::OnceLock<Arc<dyn ReservedTopics>>,
@@ -98,9 +101,9 @@ impl Hub {
         newest.map_or(now, |newest| now.max(newest.saturating_add(1)))
     }
 
-    /// Who receives a topic.
-    pub(crate) fn receivers(&self, topic: &str, own: Option<u64>) -> (Stamp, Arc<Receivers>) {
-        router::receivers(&self.tree, topic, own)
+    /// A share of work, as a connection has it for a turn.
+    pub(crate) fn share(&self) -> Work {
+        Work::of(self.limits.turn_work)
     }
 
     /// Keeps or forgets a message that was published with RETAIN. Returns when that is safe.
@@ -159,11 +162,16 @@ impl Hub {
         }
     }
 
-    /// The retained messages of a filter whose publishers are still in good standing, under this certificate or a newer
-    /// one; of those whose publishers are deactivated nothing is told, and the others are removed.
-    pub(crate) fn retained_for(&self, filter: &TopicFilter, now: Time) -> Vec<Message> {
+    /// The next retained messages of a filter whose publishers are still in good standing, under this certificate or a
+    /// newer one; of those whose publishers are deactivated nothing is told, and the others are removed.
+    pub(crate) fn next_retained(
+        &self,
+        walk: &mut Walk,
+        now: Time,
+        work: &mut Work,
+    ) -> Vec<Message> {
         let mut known: hashbrown::HashMap<CertificateId, Option<Heir>> = hashbrown::HashMap::new();
-        let mut messages = self.retained.matching(filter, now);
+        let mut messages = self.retained.portion(walk, now, work);
         messages.retain(|message| {
             let Origin::Device(id) = message.origin() else {
                 return true;
@@ -205,10 +213,15 @@ impl Hub {
     /// it was published by, at the moment its receivers are found; `settles` is the record it comes from.
     async fn publish(&self, message: Message, own: impl FnOnce() -> u64, settles: Vec<u8>) {
         let counters = self.own_counters();
-        let (_, receivers) = self.receivers(message.topic(), Some(own()));
+        let mut search = Search::new(Some(own()));
+        while !search.go_on(&self.tree, message.topic(), &mut self.share()) {
+            tokio::task::yield_now().await;
+        }
+        let (_, receivers) = search.finish();
         let mut routing = Routing::new(message, receivers).settling(settles);
         let mut next = self.next_commit();
-        while routing.run(&self.durable, counters).is_err() {
+        let mut work = Work::unbounded();
+        while routing.run(&self.durable, counters, &mut work).is_err() {
             self.committed(next).await;
             next = self.next_commit();
         }
@@ -348,23 +361,6 @@ impl Hub {
             counters,
         );
         put.is_ok()
-    }
-
-    /// Queues what is retained under a new subscription. QoS 1 goes through the mailbox like any
-    /// other message; the rest is returned, for the connection to send when there is room.
-    pub(crate) fn retained_deliveries(
-        &self,
-        filter: &TopicFilter,
-        options: &SubscriptionOptions,
-        now: Time,
-    ) -> Vec<(Message, SendOptions)> {
-        self.retained_for(filter, now)
-            .into_iter()
-            .map(|message| {
-                let send = SendOptions::retained(message.qos(), options);
-                (message, send)
-            })
-            .collect()
     }
 
     /// Lets a session wait for its client, or passes it to the connection that waits for it.

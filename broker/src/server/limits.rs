@@ -31,6 +31,8 @@ pub struct Limits {
     pub session_subscriptions: usize,
     /// Bytes of the filters of one session's subscriptions, all together.
     pub session_subscription_bytes: usize,
+    /// Of a session's subscriptions, shared ones: each is a choice and a copy for every message it matches.
+    pub session_shared_subscriptions: usize,
     /// Highest topic alias a client may use.
     pub topic_aliases: u16,
     /// Highest topic alias used towards a client that allows any.
@@ -68,6 +70,9 @@ pub struct Limits {
     pub thing_retained_bytes: usize,
     /// Bytes read from one connection before the others of its core have their turn.
     pub read_share_bytes: usize,
+    /// Work that one connection may do before the others of its core have their turn, once for what it sends and once for
+    /// what it is sent; a unit is about what it costs to look at one node of a tree.
+    pub turn_work: usize,
     /// Bytes encoded and not yet taken by the peer; deliveries wait in the mailbox beyond it.
     pub output_bytes: usize,
     /// How long a peer may leave a full output buffer untouched.
@@ -93,6 +98,7 @@ impl Default for Limits {
             topic_levels: TOPIC_MAX_LEVELS,
             session_subscriptions: 20_000,
             session_subscription_bytes: 1024 * 1024,
+            session_shared_subscriptions: 50,
             topic_aliases: 10,
             topic_aliases_outgoing: 16,
             session_held_bytes: 32 * 1024 * 1024,
@@ -111,6 +117,7 @@ impl Default for Limits {
             thing_retained_messages: 10_000,
             thing_retained_bytes: 32 * 1024 * 1024,
             read_share_bytes: 64 * 1024,
+            turn_work: 32 * 1024,
             output_bytes: 64 * 1024,
             write_stall: Duration::from_secs(20),
             takeover_time: Duration::from_secs(5),

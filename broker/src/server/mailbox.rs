@@ -26,17 +26,24 @@ use crate::session::SendOptions;
 /// Room for messages that an empty mailbox keeps.
 const IDLE_QUEUE_MESSAGES: usize = 64;
 
+/// Answers of services that may wait for a client, and their bytes, before its next request is refused: a client that
+/// acknowledges what it asked for has a few at most.
+const ANSWERS_WAITING: usize = 1_000;
+const ANSWERS_WAITING_BYTES: usize = 1024 * 1024;
+
 /// Something the owning task must look at, as bits of one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Signal(u32);
 
 impl Signal {
-    /// Deliveries or answers wait.
+    /// Deliveries wait.
     pub(crate) const MAIL: Self = Self(1);
     /// Another connection claims the session.
     pub(crate) const TAKEOVER: Self = Self(2);
     /// The server is shutting down.
     pub(crate) const DRAIN: Self = Self(4);
+    /// Requests have been answered. Not mail: it is taken also where no delivery may be sent.
+    pub(crate) const ANSWERED: Self = Self(8);
 }
 
 /// One message waiting for one session.
@@ -55,6 +62,8 @@ pub(crate) struct Delivery {
     /// lost, another message could come under its packet identifier, or itself a second time. Of a
     /// message that came from this very session: its acknowledgement goes first.
     pub(crate) after: Option<Lsn>,
+    /// Of a service, to a request of this session.
+    pub(crate) answer: bool,
     pub(crate) weight_bytes: usize,
 }
 
@@ -87,6 +96,8 @@ struct Inner {
     queued_bytes: usize,
     queued_qos0: usize,
     resident_bytes: usize,
+    answers: usize,
+    answers_bytes: usize,
     answered: Vec<u64>,
     state: State,
     owner: Option<Waker>,
@@ -203,6 +214,7 @@ impl Mailbox {
         counters: &Counters,
     ) -> Result<Option<Lsn>, Behind> {
         let qos = options.qos;
+        let weight_bytes = message.weight_bytes() + options.weight_bytes();
         let token = self.token_for(qos);
         let mut lsn = None;
         if token != 0
@@ -218,13 +230,21 @@ impl Mailbox {
             body,
             shared,
             after: lsn.filter(|_| own || qos == Qos::ExactlyOnce),
-            weight_bytes: message.weight_bytes(),
+            answer: false,
+            weight_bytes,
         };
         self.push(delivery, counters);
         Ok(lsn)
     }
 
-    /// Puts in an answer of a service to this session, if it is connected. Not kept when it is not.
+    /// Whether so many answers of services wait for the client that it must not ask for more.
+    pub(crate) fn owes_answers(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.answers >= ANSWERS_WAITING || inner.answers_bytes >= ANSWERS_WAITING_BYTES
+    }
+
+    /// Puts in an answer of a service to this session, if it is connected. Not kept when it is not, nor beyond the bound
+    /// on bytes.
     pub(crate) fn reply(&self, message: &Message, options: SendOptions) {
         let delivery = Delivery {
             message: Some(message.clone()),
@@ -233,13 +253,20 @@ impl Mailbox {
             body: BodyRef::Inline,
             shared: None,
             after: None,
+            answer: true,
             weight_bytes: message.weight_bytes(),
         };
         let mut inner = self.inner.lock();
-        if inner.state == State::Live && inner.queue.len() < self.bounds.queue_messages {
-            inner.add(delivery);
-            self.notify(inner, Signal::MAIL);
+        if inner.state != State::Live {
+            return;
         }
+        let bytes = inner.answers_bytes.saturating_add(delivery.weight_bytes);
+        if bytes > self.bounds.qos0_bytes || inner.queue.len() >= self.bounds.queue_messages {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        inner.add(delivery);
+        self.notify(inner, Signal::MAIL);
     }
 
     /// Says that the request with this number has been answered.
@@ -247,7 +274,7 @@ impl Mailbox {
         let mut inner = self.inner.lock();
         if inner.state == State::Live {
             inner.answered.push(number);
-            self.notify(inner, Signal::MAIL);
+            self.notify(inner, Signal::ANSWERED);
         }
     }
 
@@ -307,10 +334,17 @@ impl Mailbox {
         }
     }
 
-    /// Moves up to `max` waiting deliveries to the owner.
-    pub(crate) fn take(&self, into: &mut VecDeque<Delivery>, answered: &mut Vec<u64>, max: usize) {
+    /// The requests that have been answered since.
+    pub(crate) fn take_answered(&self) -> Vec<u64> {
         let mut inner = self.inner.lock();
-        answered.append(&mut inner.answered);
+        self.signals
+            .fetch_and(!Signal::ANSWERED.0, Ordering::AcqRel);
+        std::mem::take(&mut inner.answered)
+    }
+
+    /// Moves up to `max` waiting deliveries to the owner.
+    pub(crate) fn take(&self, into: &mut VecDeque<Delivery>, max: usize) {
+        let mut inner = self.inner.lock();
         into.reserve(inner.queue.len().min(max));
         for _ in 0..max {
             let Some(delivery) = inner.pop() else { break };
@@ -367,6 +401,8 @@ impl Mailbox {
         inner.queued_bytes = 0;
         inner.queued_qos0 = 0;
         inner.resident_bytes = 0;
+        inner.answers = 0;
+        inner.answers_bytes = 0;
         for mut delivery in unsent.into_iter().chain(waiting) {
             if delivery.token != 0 {
                 delivery.message = None;
@@ -431,6 +467,10 @@ impl Inner {
         if delivery.message.is_some() {
             self.resident_bytes += delivery.weight_bytes;
         }
+        if delivery.answer {
+            self.answers += 1;
+            self.answers_bytes += delivery.weight_bytes;
+        }
         // In the order in which they come [MQTT-4.6.0-5, -6] [MQTT311-4.6.0-5, -6].
         self.queue.push_back(delivery);
     }
@@ -443,6 +483,10 @@ impl Inner {
             .saturating_sub(usize::from(delivery.options.qos == Qos::AtMostOnce));
         if delivery.message.is_some() {
             self.resident_bytes = self.resident_bytes.saturating_sub(delivery.weight_bytes);
+        }
+        if delivery.answer {
+            self.answers = self.answers.saturating_sub(1);
+            self.answers_bytes = self.answers_bytes.saturating_sub(delivery.weight_bytes);
         }
         Some(delivery)
     }

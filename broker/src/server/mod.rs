@@ -38,6 +38,7 @@ mod tree;
 mod turns;
 mod uses;
 mod websocket;
+mod work;
 
 pub use bounds::{OwnBounds, SessionBounds};
 pub use broker::{

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fleet::WatchGuard;
 
+use super::connection::Owed;
 use super::groups::Shared;
 use super::identity::Identity;
 use super::layout::BodyRef;
@@ -26,6 +27,8 @@ pub(crate) struct Parked {
     pub(crate) in_flight: Vec<ParkedFlight>,
     /// Messages of QoS 2 that the client has not released.
     pub(crate) held: Vec<PacketId>,
+    /// What is retained under its subscriptions and has not come to its queue yet. A restart forgets it.
+    pub(crate) owed: Option<Box<Owed>>,
     pub(crate) next_packet_id: PacketId,
     pub(crate) expiry_s: u32,
     /// `None` never expires.

@@ -190,6 +190,7 @@ impl Found {
                 body: entry.body,
                 shared: None,
                 after: None,
+                answer: false,
                 weight_bytes: match entry.body {
                     BodyRef::Inline => weight,
                     BodyRef::Shared(body) => self.body_weights.get(&body).copied().unwrap_or(0),
@@ -230,6 +231,7 @@ impl Found {
             subscriptions,
             in_flight,
             held: self.held.remove(&number).unwrap_or_default(),
+            owed: None,
             next_packet_id: record.next_packet_id,
             expiry_s: record.expiry_s,
             expires_at,

@@ -172,20 +172,21 @@ pub struct Request {
 pub struct Reply {
     mailbox: Arc<Mailbox>,
     qos: Qos,
-    pending: Option<u64>,
+    number: u64,
 }
 
 impl Reply {
-    pub(crate) fn new(mailbox: Arc<Mailbox>, qos: Qos, pending: Option<u64>) -> Self {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, qos: Qos, number: u64) -> Self {
         Self {
             mailbox,
             qos,
-            pending,
+            number,
         }
     }
 
     /// Sends a message to that session only, whether it subscribed or not. Like every delivery it
-    /// is judged by the session's policy (Receive). To a session that is gone it goes nowhere.
+    /// is judged by the session's policy (Receive). To a session that is gone it goes nowhere, and neither does it where
+    /// too many bytes of answers wait already.
     pub fn send(&self, topic: TopicName, payload: Bytes) {
         let publication = Publication::new(topic, payload);
         let message = Message::new(publication, self.qos, false, Origin::Service);
@@ -203,9 +204,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some(number) = self.pending.take() {
-            self.mailbox.answered(number);
-        }
+        self.mailbox.answered(self.number);
     }
 }
 

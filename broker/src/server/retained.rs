@@ -3,6 +3,7 @@
 mod ledger;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::collections::BTreeMap;
 
@@ -12,10 +13,10 @@ use store::{Behind, Lsn};
 
 use self::ledger::Ledger;
 pub(crate) use self::ledger::Volume;
+pub(crate) use self::walk::Walk;
 use super::message::{Message, Origin};
 use super::sessions::Owner;
-use crate::session::{Published, Time};
-use crate::topic::TopicFilter;
+use crate::session::Published;
 
 /// The index; the journal keeps them too.
 pub(crate) struct Retained {
@@ -29,12 +30,20 @@ pub(crate) struct Retained {
 struct Inner {
     root: Node,
     ledger: Ledger,
+    /// Of the last message that was put in.
+    newest: u64,
 }
 
 #[derive(Default)]
 struct Node {
     children: BTreeMap<Box<str>, Node>,
-    message: Option<Message>,
+    message: Option<Kept>,
+}
+
+/// A message, and how many had been put in when it was.
+struct Kept {
+    message: Message,
+    number: u64,
 }
 
 /// On whose account a message is retained.
@@ -145,24 +154,9 @@ impl Retained {
         }
     }
 
-    /// The messages a filter matches, expired ones left out.
-    pub(crate) fn matching(&self, filter: &TopicFilter, now: Time) -> Vec<Message> {
-        let mut found = Vec::new();
-        let levels: Vec<&str> = filter.levels().collect();
-        self.inner
-            .read()
-            .root
-            .collect(&levels, true, &mut |message| {
-                if !message.publication().is_expired(now) {
-                    found.push(message.clone());
-                }
-            });
-        found
-    }
-
-    /// All there is.
-    pub(crate) fn volume(&self) -> Volume {
-        self.inner.read().ledger.all()
+    /// The last message that was put in: what comes later comes to whoever has subscribed by now.
+    pub(crate) fn newest(&self) -> u64 {
+        self.inner.read().newest
     }
 
     /// On whose account is what a certificate left.
@@ -204,8 +198,13 @@ impl Inner {
         for level in message.topic().split('/') {
             node = node.children.entry(level.into()).or_default();
         }
-        if let Some(before) = node.message.replace(message.clone()) {
-            self.ledger.unlink(&before);
+        self.newest += 1;
+        let kept = Kept {
+            message: message.clone(),
+            number: self.newest,
+        };
+        if let Some(before) = node.message.replace(kept) {
+            self.ledger.unlink(&before.message);
         }
         self.ledger.link(message, owner);
     }
@@ -223,12 +222,12 @@ impl Node {
         for level in topic.split('/') {
             node = node.children.get(level)?;
         }
-        node.message.as_ref()
+        node.message.as_ref().map(|kept| &kept.message)
     }
 
     fn remove<'a>(&mut self, levels: &mut impl Iterator<Item = &'a str>) -> Option<Message> {
         let Some(level) = levels.next() else {
-            return self.message.take();
+            return self.message.take().map(|kept| kept.message);
         };
         let child = self.children.get_mut(level)?;
         let removed = child.remove(levels);
@@ -236,40 +235,5 @@ impl Node {
             self.children.remove(level);
         }
         removed
-    }
-
-    /// `hide_dollar`: [MQTT-4.7.2-1] [MQTT311-4.7.2-1] at the first level.
-    fn collect(&self, levels: &[&str], hide_dollar: bool, found: &mut impl FnMut(&Message)) {
-        let Some((level, rest)) = levels.split_first() else {
-            if let Some(message) = &self.message {
-                found(message);
-            }
-            return;
-        };
-        let shown = |name: &str| !(hide_dollar && name.starts_with('$'));
-        match *level {
-            "#" => {
-                if let Some(message) = &self.message {
-                    found(message);
-                }
-                for (name, child) in &self.children {
-                    if shown(name) {
-                        child.collect(levels, false, found);
-                    }
-                }
-            }
-            "+" => {
-                for (name, child) in &self.children {
-                    if shown(name) {
-                        child.collect(rest, false, found);
-                    }
-                }
-            }
-            level => {
-                if let Some(child) = self.children.get(level) {
-                    child.collect(rest, false, found);
-                }
-            }
-        }
     }
 }

@@ -10,7 +10,8 @@ use super::layout::BodyRef;
 use super::mailbox::{Delivery, Mailbox};
 use super::message::Message;
 use super::stats::Counters;
-use super::tree::{Stamp, TopicTree};
+use super::tree::{self, Stamp, TopicTree};
+use super::work::{self, COPY, Work};
 use crate::codec::{Qos, ReasonCode, SubscriptionOptions};
 use crate::session::SendOptions;
 
@@ -28,9 +29,16 @@ pub(crate) enum Subscriber {
 pub(crate) struct Receivers {
     sessions: Vec<Receiver>,
     groups: Vec<Arc<Group>>,
+    /// Subscription identifiers that go with a message, over all sessions.
+    identifiers: usize,
 }
 
 impl Receivers {
+    /// The work of a message to them, beside the mailboxes it is put into.
+    pub(crate) fn work(&self) -> usize {
+        self.identifiers * work::LOOK
+    }
+
     /// What the publisher is told of an accepted message.
     pub(crate) fn accepted(&self) -> ReasonCode {
         if self.sessions.is_empty() && self.groups.is_empty() {
@@ -51,50 +59,103 @@ struct Receiver {
     own: bool,
 }
 
-/// Who receives `topic` when session `own` publishes it, and what that is true of.
-pub(crate) fn receivers(
-    tree: &TopicTree<Subscriber>,
-    topic: &str,
+/// One matching subscription.
+struct Found {
+    mailbox: Arc<Mailbox>,
+    options: SubscriptionOptions,
+}
+
+/// A search for who receives a topic when session `own` publishes it.
+#[derive(Default)]
+pub(crate) struct Search {
     own: Option<u64>,
-) -> (Stamp, Arc<Receivers>) {
-    let mut sessions: Vec<Receiver> = Vec::new();
-    let mut groups = Vec::new();
-    let stamp = tree.matches(topic, &mut |entry| match &entry.value {
-        Subscriber::Group(group) => groups.push(Arc::clone(group)),
-        // [MQTT-3.8.3-3]
-        Subscriber::Session { options, .. } if options.no_local && own == Some(entry.owner) => {}
-        Subscriber::Session { mailbox, options } => sessions.push(Receiver {
-            mailbox: Arc::clone(mailbox),
-            qos: options.qos,
-            retain_as_published: options.retain_as_published,
-            subscription_ids: options.id.map(|id| Arc::from([id])),
-            own: own == Some(entry.owner),
-        }),
-    });
-    merge(&mut sessions);
-    (stamp, Arc::new(Receivers { sessions, groups }))
+    search: tree::Search,
+    found: Vec<Found>,
+    groups: Vec<Arc<Group>>,
+}
+
+impl Search {
+    pub(crate) fn new(own: Option<u64>) -> Self {
+        Self {
+            own,
+            ..Self::default()
+        }
+    }
+
+    /// Goes on, to its end or until the work is spent; whether it is done.
+    pub(crate) fn go_on(
+        &mut self,
+        tree: &TopicTree<Subscriber>,
+        topic: &str,
+        work: &mut Work,
+    ) -> bool {
+        let Self {
+            own,
+            search,
+            found,
+            groups,
+        } = self;
+        tree.search(search, topic, work, &mut |entry| match &entry.value {
+            Subscriber::Group(group) => groups.push(Arc::clone(group)),
+            // [MQTT-3.8.3-3]
+            Subscriber::Session { options, .. }
+                if options.no_local && *own == Some(entry.owner) => {}
+            Subscriber::Session { mailbox, options } => found.push(Found {
+                mailbox: Arc::clone(mailbox),
+                options: *options,
+            }),
+        });
+        search.is_done()
+    }
+
+    /// What was found, and what that is true of.
+    pub(crate) fn finish(self) -> (Stamp, Arc<Receivers>) {
+        let sessions = merge(self.found, self.own);
+        let identifiers = sessions.iter().filter_map(|r| r.subscription_ids.as_ref());
+        let identifiers = identifiers.map(|ids| ids.len()).sum();
+        let receivers = Receivers {
+            sessions,
+            groups: self.groups,
+            identifiers,
+        };
+        (self.search.stamp(), Arc::new(receivers))
+    }
 }
 
 /// One copy per session, with the highest QoS of its matching subscriptions [MQTT-3.3.4-2] [MQTT311-3.3.5-1] and all
-/// their identifiers [MQTT-3.3.4-4].
-fn merge(found: &mut Vec<Receiver>) {
-    if found.len() < 2 {
-        return;
+/// their identifiers [MQTT-3.3.4-4], each as often as it was given (§3.3.4). A session's subscriptions are looked at once
+/// each, however many of them overlap.
+fn merge(mut found: Vec<Found>, own: Option<u64>) -> Vec<Receiver> {
+    if found.len() > 1 {
+        found.sort_by_key(|found| found.mailbox.number());
     }
-    found.sort_by_key(|receiver| receiver.mailbox.number());
-    found.dedup_by(|next, kept| {
-        let same = next.mailbox.number() == kept.mailbox.number();
-        if same {
-            kept.qos = kept.qos.max(next.qos);
-            kept.retain_as_published |= next.retain_as_published;
-            kept.subscription_ids =
-                match (kept.subscription_ids.take(), next.subscription_ids.take()) {
-                    (Some(kept), Some(next)) => Some([&kept[..], &next[..]].concat().into()),
-                    (kept, next) => kept.or(next),
-                };
+    let mut sessions: Vec<Receiver> = Vec::new();
+    let mut ids: Vec<u32> = Vec::new();
+    for Found { mailbox, options } in found {
+        match sessions.last_mut() {
+            Some(same) if same.mailbox.number() == mailbox.number() => {
+                same.qos = same.qos.max(options.qos);
+                same.retain_as_published |= options.retain_as_published;
+            }
+            before => {
+                if let Some(before) = before {
+                    before.identify(&mut ids);
+                }
+                sessions.push(Receiver {
+                    own: own == Some(mailbox.number()),
+                    mailbox,
+                    qos: options.qos,
+                    retain_as_published: options.retain_as_published,
+                    subscription_ids: None,
+                });
+            }
         }
-        same
-    });
+        ids.extend(options.id);
+    }
+    if let Some(last) = sessions.last_mut() {
+        last.identify(&mut ids);
+    }
+    sessions
 }
 
 /// How far a message has come on its way into the mailboxes, so that a journal that is behind can
@@ -108,6 +169,21 @@ pub(crate) struct Routing {
     body: Option<BodyRef>,
     together: Option<Vec<Target>>,
     safe: Option<Lsn>,
+}
+
+/// Why a message has not reached everybody yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unfinished {
+    /// The journal takes no more just now.
+    Behind(Behind),
+    /// The share of work is spent.
+    Share,
+}
+
+impl From<Behind> for Unfinished {
+    fn from(behind: Behind) -> Self {
+        Self::Behind(behind)
+    }
 }
 
 /// One mailbox the message goes to.
@@ -155,14 +231,21 @@ impl Routing {
     /// for all its durable receivers; `None` when it waits for no disk.
     ///
     /// # Errors
-    /// [`Behind`]: call again when the journal has caught up.
+    /// [`Unfinished`]: call again when the journal has caught up, or with a new share of work.
     pub(crate) fn run(
         &mut self,
         durable: &Durable,
         counters: &Counters,
-    ) -> Result<Option<Lsn>, Behind> {
+        work: &mut Work,
+    ) -> Result<Option<Lsn>, Unfinished> {
+        if self.next == 0 {
+            work.spend(self.receivers.work());
+        }
         if self.message.qos() == Qos::ExactlyOnce {
-            return self.run_together(durable, counters);
+            let receivers = self.receivers.sessions.len() + self.receivers.groups.len();
+            let put = self.run_together(durable, counters);
+            work.spend(receivers * COPY);
+            return Ok(put?);
         }
         let body = match self.body {
             Some(body) => body,
@@ -173,6 +256,7 @@ impl Routing {
             }
         };
         let receivers = Arc::clone(&self.receivers);
+        let all = receivers.sessions.len() + receivers.groups.len();
         while let Some(receiver) = receivers.sessions.get(self.next) {
             let options = receiver.send_options(&self.message);
             let mailbox = &receiver.mailbox;
@@ -180,6 +264,10 @@ impl Routing {
                 mailbox.deliver(&self.message, options, None, receiver.own, body, counters),
                 counters,
             )?;
+            work.spend(COPY);
+            if work.is_spent() && self.next < all {
+                return Err(Unfinished::Share);
+            }
         }
         let groups = self.next - receivers.sessions.len();
         for group in receivers.groups.iter().skip(groups) {
@@ -191,6 +279,10 @@ impl Routing {
                     self.put(put, counters)?;
                 }
                 None => self.next += 1,
+            }
+            work.spend(2 * COPY);
+            if work.is_spent() && self.next < all {
+                return Err(Unfinished::Share);
             }
         }
         durable.release_body(body);
@@ -263,6 +355,7 @@ impl Routing {
     fn push(&self, targets: impl Iterator<Item = Target>, body: BodyRef, counters: &Counters) {
         for target in targets {
             let qos = target.options.qos;
+            let weight = self.message.weight_bytes() + target.options.weight_bytes();
             let delivery = Delivery {
                 message: Some(self.message.clone()),
                 options: target.options,
@@ -277,7 +370,8 @@ impl Routing {
                     (1.., _) if target.own => self.safe,
                     _ => None,
                 },
-                weight_bytes: self.message.weight_bytes(),
+                answer: false,
+                weight_bytes: weight,
             };
             target.mailbox.push(delivery, counters);
         }
@@ -317,18 +411,20 @@ impl Routing {
         durable.release_body(self.body.unwrap_or(BodyRef::Inline));
     }
 
-    /// For several durable receivers the body is kept once.
+    /// For several durable receivers the body is kept once, also where they are one session in several groups.
     fn choose_body(&self, durable: &Durable) -> Result<BodyRef, Behind> {
         if self.message.qos() == Qos::AtMostOnce {
             return Ok(BodyRef::Inline);
         }
-        let durable_receivers = self
-            .receivers
-            .sessions
-            .iter()
+        let sessions = self.receivers.sessions.iter();
+        let sessions = sessions
             .filter(|receiver| receiver.qos > Qos::AtMostOnce && receiver.mailbox.is_durable())
-            .count();
-        if durable_receivers < 2 {
+            .map(|_| ());
+        let groups = self.receivers.groups.iter();
+        let groups = groups
+            .filter(|group| group.keeps(self.message.qos()))
+            .map(|_| ());
+        if sessions.chain(groups).take(2).count() < 2 {
             return Ok(BodyRef::Inline);
         }
         match durable.put_body(&self.message) {
@@ -340,6 +436,14 @@ impl Routing {
 }
 
 impl Receiver {
+    /// Takes the identifiers of its subscriptions.
+    fn identify(&mut self, ids: &mut Vec<u32>) {
+        if !ids.is_empty() {
+            self.subscription_ids = Some(Arc::from(&ids[..]));
+            ids.clear();
+        }
+    }
+
     /// The smaller QoS [MQTT-3.8.4-8] [MQTT311-3.8.4-6]; RETAIN only if the subscription wants it as published
     /// [MQTT-3.3.1-12, -13] [MQTT311-3.3.1-9].
     fn send_options(&self, message: &Message) -> SendOptions {

@@ -54,6 +54,10 @@ counters! {
     bytes_in,
     /// Bytes of MQTT sent.
     bytes_out,
+    /// Times a connection had to let the others have their turn because what it sent was so much work.
+    turns_cut,
+    /// Requests to reserved topics refused: too many answers waited for the client to acknowledge them.
+    refused_requests,
     /// Times a publisher was not read because the journal was behind.
     publishers_held,
     /// QoS 0 messages dropped: the receiver's mailbox was full.

@@ -7,10 +7,13 @@
 //! levels live in one wide shard which every match visits too.
 
 use std::hash::BuildHasher;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 use parking_lot::RwLock;
+
+use super::work::{LOOK, Work};
 
 /// Shards for filters whose first two levels are plain. A power of two.
 const SHARDS: usize = 64;
@@ -25,11 +28,70 @@ pub(crate) struct TopicTree<T> {
 }
 
 /// What a match was true of: compare with [`TopicTree::is_current`] before using it again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Stamp {
     shard: usize,
     narrow: u64,
     wide: u64,
+}
+
+/// A search for the subscriptions that match a topic, and how far it has come.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    at: Option<Place>,
+    /// The way to the last node that was looked at.
+    way: Option<Vec<Step>>,
+    stamp: Stamp,
+}
+
+impl Search {
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.at, Some(Place::End))
+    }
+
+    /// What it was true of when it began.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Narrow,
+    Wide,
+    End,
+}
+
+/// From a node to the next level of a topic.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Plus,
+    Name,
+}
+
+/// What is the same for all nodes of a portion.
+struct Pass<'p, V> {
+    parents: bool,
+    work: &'p mut Work,
+    /// Where it breaks off, the way back from there.
+    way: Vec<Step>,
+    visit: &'p mut V,
+}
+
+impl<V> Pass<'_, V> {
+    fn look<T>(&mut self, below: &[Entry<T>], here: &[Entry<T>]) -> ControlFlow<()>
+    where
+        V: FnMut(&Entry<T>),
+    {
+        below.iter().for_each(&mut *self.visit);
+        here.iter().for_each(&mut *self.visit);
+        self.work
+            .spend(LOOK + 2 * LOOK * (below.len() + here.len()));
+        match self.work.is_spent() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
 }
 
 /// One subscription in the tree.
@@ -136,31 +198,72 @@ impl<T> TopicTree<T> {
     /// Shows `visit` every subscription that matches `topic`, and no other [MQTT-3.3.2-3] [MQTT311-3.3.2-3], and returns
     /// what the match was true of.
     pub(crate) fn matches(&self, topic: &str, visit: &mut impl FnMut(&Entry<T>)) -> Stamp {
-        let shard = self.shard_of(topic);
+        let mut search = Search::default();
+        self.search(&mut search, topic, &mut Work::unbounded(), visit);
+        search.stamp
+    }
+
+    /// Goes on with a search for the subscriptions that match `topic`: to its end, or until the work is spent. Overlapping
+    /// wildcards can make the nodes to be looked at twice as many at each level, whether they match in the end or not. What
+    /// has been subscribed meanwhile may be left out, and what has been unsubscribed may be found.
+    pub(crate) fn search(
+        &self,
+        search: &mut Search,
+        topic: &str,
+        work: &mut Work,
+        visit: &mut impl FnMut(&Entry<T>),
+    ) {
         // [MQTT-4.7.2-1] [MQTT311-4.7.2-1]: a filter that begins with a wildcard does not match a `$` topic.
         let plain = !topic.starts_with('$');
-        let narrow = self.narrow.get(shard).map_or(0, |narrow| {
-            let root = narrow.root.read();
-            root.visit(Some(topic), plain, self.parents, visit);
-            narrow.generation.load(Ordering::Acquire)
-        });
-        let root = self.wide.root.read();
-        root.visit(Some(topic), plain, self.parents, visit);
-        let wide = self.wide.generation.load(Ordering::Acquire);
-        Stamp {
-            shard,
-            narrow,
-            wide,
+        let at = match search.at {
+            Some(at) => at,
+            None => {
+                let shard = self.shard_of(topic);
+                search.stamp.shard = shard;
+                search.stamp.narrow = self.generation(shard);
+                search.stamp.wide = self.wide.generation.load(Ordering::Acquire);
+                Place::Narrow
+            }
+        };
+        let places = match at {
+            Place::Narrow => &[Place::Narrow, Place::Wide][..],
+            Place::Wide => &[Place::Wide],
+            Place::End => &[],
+        };
+        for place in places {
+            let shard = match place {
+                Place::Narrow => self.narrow.get(search.stamp.shard),
+                Place::Wide | Place::End => Some(&self.wide),
+            };
+            let Some(shard) = shard else { continue };
+            let resumed = search.way.take();
+            let mut pass = Pass {
+                parents: self.parents,
+                work,
+                way: Vec::new(),
+                visit,
+            };
+            let root = shard.root.read();
+            let looked = root.visit(Some(topic), plain, resumed.as_deref(), &mut pass);
+            if looked.is_break() {
+                pass.way.reverse();
+                search.way = Some(pass.way);
+                search.at = Some(*place);
+                return;
+            }
         }
+        search.at = Some(Place::End);
     }
 
     /// Whether a match with this stamp would still give the same subscriptions.
     pub(crate) fn is_current(&self, stamp: &Stamp) -> bool {
         self.wide.generation.load(Ordering::Acquire) == stamp.wide
-            && self
-                .narrow
-                .get(stamp.shard)
-                .is_some_and(|shard| shard.generation.load(Ordering::Acquire) == stamp.narrow)
+            && self.generation(stamp.shard) == stamp.narrow
+    }
+
+    fn generation(&self, shard: usize) -> u64 {
+        let shard = self.narrow.get(shard);
+        shard.map_or(0, |shard| shard.generation.load(Ordering::Acquire))
     }
 
     fn home(&self, filter: &str) -> &Shard<T> {
@@ -233,32 +336,53 @@ impl<T> Node<T> {
             && self.children.is_empty()
     }
 
-    /// `rest` is what of the topic lies below this node; `None` when the topic ends here.
+    /// `rest` is what of the topic lies below this node; `None` when the topic ends here. `resumed` is where an earlier
+    /// portion broke off in this node's tree; it has looked at the node itself then.
     /// As deep as the topic has levels, which `Limits::topic_levels` bounds.
-    fn visit(
+    fn visit<V: FnMut(&Entry<T>)>(
         &self,
         rest: Option<&str>,
         wildcards: bool,
-        parents: bool,
-        visit: &mut impl FnMut(&Entry<T>),
-    ) {
-        if wildcards && (parents || rest.is_some()) {
-            self.below.iter().for_each(&mut *visit);
-        }
+        resumed: Option<&[Step]>,
+        pass: &mut Pass<'_, V>,
+    ) -> ControlFlow<()> {
+        let way = match resumed {
+            Some(way) => way.split_first(),
+            None => {
+                let below = wildcards && (pass.parents || rest.is_some());
+                let below = if below { &self.below[..] } else { &[] };
+                let here = if rest.is_none() { &self.here[..] } else { &[] };
+                pass.look(below, here)?;
+                None
+            }
+        };
         let Some(rest) = rest else {
-            self.here.iter().for_each(visit);
-            return;
+            return ControlFlow::Continue(());
         };
         let (level, rest) = match rest.split_once('/') {
             Some((level, rest)) => (level, Some(rest)),
             None => (rest, None),
         };
-        if wildcards && let Some(plus) = &self.plus {
-            plus.visit(rest, true, parents, visit);
+        let (plus, name) = match way {
+            Some((Step::Name, way)) => (None, Some(way)),
+            Some((Step::Plus, way)) => (Some(way), None),
+            None => (None, None),
+        };
+        if wildcards
+            && !matches!(way, Some((Step::Name, _)))
+            && let Some(next) = &self.plus
+            && next.visit(rest, true, plus, pass).is_break()
+        {
+            pass.way.push(Step::Plus);
+            return ControlFlow::Break(());
         }
-        if let Some(child) = self.children.get(level) {
-            child.visit(rest, true, parents, visit);
+        if let Some(next) = self.children.get(level)
+            && next.visit(rest, true, name, pass).is_break()
+        {
+            pass.way.push(Step::Name);
+            return ControlFlow::Break(());
         }
+        ControlFlow::Continue(())
     }
 }
 
@@ -329,6 +453,47 @@ mod tests {
     }
 
     #[test]
+    fn a_search_ends_with_its_work_and_goes_on_behind_that_whatever_changes() {
+        let tree = TopicTree::new();
+        for owner in 0..1_u64 << 10 {
+            let level = |at: u32| if owner & (1 << at) == 0 { "a" } else { "+" };
+            let filter: Vec<&str> = (0..10).map(level).collect();
+            tree.insert(&filter.join("/"), owner, ());
+        }
+        let topic = "a/a/a/a/a/a/a/a/a/a";
+        let mut search = Search::default();
+        let mut found = BTreeSet::new();
+        let mut portions = 0;
+        while !search.is_done() {
+            let before = found.len();
+            tree.search(&mut search, topic, &mut Work::of(100), &mut |entry| {
+                assert!(found.insert(entry.owner), "{} twice", entry.owner);
+            });
+            assert!(
+                found.len() - before <= 34,
+                "{} in one portion",
+                found.len() - before
+            );
+            portions += 1;
+            if portions == 20 {
+                tree.insert("#", 10_000, ());
+                let seen = *found.first().unwrap();
+                let level = |at: u32| if seen & (1 << at) == 0 { "a" } else { "+" };
+                let filter: Vec<&str> = (0..10).map(level).collect();
+                assert!(tree.remove(&filter.join("/"), seen));
+            }
+        }
+        assert!(portions > 40);
+        // Half of them lie in the one shard, half in the wide one.
+        assert!(
+            (1 << 10..=(1 << 10) + 1).contains(&found.len()),
+            "{}",
+            found.len()
+        );
+        assert!(!tree.is_current(&search.stamp()));
+    }
+
+    #[test]
     fn what_is_empty_is_given_back() {
         let tree = TopicTree::new();
         for filter in ["a/b/c/d", "a/+/c/#", "#"] {
@@ -348,6 +513,7 @@ mod tests {
             filters in prop::collection::vec("((\\$?[ab]|\\+|)/){0,3}([ab]|\\+|#)", 0..12),
             removed in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
             topics in prop::collection::vec("(\\$?[ab]?/){0,4}[ab]", 1..8),
+            work in 1..9_usize,
         ) {
             let tree = TopicTree::new();
             let mut alive: BTreeSet<(u64, String)> = BTreeSet::new();
@@ -373,7 +539,14 @@ mod tests {
                     .map(|(owner, _)| *owner)
                     .collect();
                 expected.sort_unstable();
-                prop_assert_eq!(found(&tree, topic), expected);
+                prop_assert_eq!(found(&tree, topic), &expected[..]);
+                let (mut search, mut found) = (Search::default(), Vec::new());
+                while !search.is_done() {
+                    let work = &mut Work::of(work);
+                    tree.search(&mut search, topic, work, &mut |entry| found.push(entry.owner));
+                }
+                found.sort_unstable();
+                prop_assert_eq!(found, expected);
             }
         }
     }

@@ -28,6 +28,13 @@ pub struct SendOptions {
 }
 
 impl SendOptions {
+    /// What it weighs beside the publication.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        let ids = self.subscription_ids.as_deref();
+        ids.map_or(0, size_of_val)
+    }
+
     /// A retained message for a new subscription: always with RETAIN (§3.3.1.3) [MQTT311-3.3.1-8].
     #[must_use]
     pub fn retained(published: Qos, subscription: &SubscriptionOptions) -> Self {

@@ -25,6 +25,8 @@ pub struct Settings {
     pub subscriptions_max: usize,
     /// Bytes of the filters of one session's subscriptions, all together.
     pub subscription_bytes_max: usize,
+    /// Shared subscriptions among them.
+    pub shared_subscriptions_max: usize,
     /// Highest topic alias a client may use (Topic Alias Maximum).
     pub topic_alias_max: u16,
     /// Highest topic alias used towards a client, less where its own Topic Alias Maximum is less.
@@ -53,6 +55,7 @@ impl Default for Settings {
             session_expiry_max_s: 7 * 24 * 3600,
             subscriptions_max: 20_000,
             subscription_bytes_max: 1024 * 1024,
+            shared_subscriptions_max: 50,
             topic_alias_max: 10,
             topic_alias_outgoing_max: 16,
             topic_max_bytes: TOPIC_MAX_BYTES,

@@ -25,13 +25,17 @@ struct Many {
     by_filter: BTreeMap<TopicFilter, SubscriptionOptions>,
     /// Of the filters, as they were subscribed.
     bytes: usize,
+    /// Of them, shared ones.
+    shared: usize,
 }
 
 impl Many {
     fn insert(&mut self, filter: TopicFilter, options: SubscriptionOptions) {
         let bytes = filter.as_str().len();
+        let shared = usize::from(filter.shared().is_some());
         if self.by_filter.insert(filter, options).is_none() {
             self.bytes += bytes;
+            self.shared += shared;
         }
     }
 }
@@ -58,6 +62,18 @@ impl Subscriptions {
         match &self.0 {
             Kept::Few(few) => few.iter().map(|(filter, _)| filter.as_str().len()).sum(),
             Kept::Many(many) => many.bytes,
+        }
+    }
+
+    /// How many are shared subscriptions.
+    #[must_use]
+    pub fn shared(&self) -> usize {
+        match &self.0 {
+            Kept::Few(few) => {
+                let filters = few.iter().map(|(filter, _)| filter);
+                filters.filter(|filter| filter.shared().is_some()).count()
+            }
+            Kept::Many(many) => many.shared,
         }
     }
 
@@ -121,6 +137,7 @@ impl Subscriptions {
                 let was_there = many.by_filter.remove(filter).is_some();
                 if was_there {
                     many.bytes -= filter.as_str().len();
+                    many.shared -= usize::from(filter.shared().is_some());
                 }
                 was_there
             }
@@ -198,7 +215,8 @@ mod tests {
             let mut subscriptions = Subscriptions::default();
             let mut expected = BTreeMap::new();
             for (insert, name, qos) in steps {
-                let filter: TopicFilter = format!("t/{name}/#").parse().unwrap();
+                let share = if name % 3 == 0 { "$share/g/" } else { "" };
+                let filter: TopicFilter = format!("{share}t/{name}/#").parse().unwrap();
                 let qos = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][usize::from(qos)];
                 let options = SubscriptionOptions::new(qos);
                 if insert {
@@ -212,6 +230,8 @@ mod tests {
                 prop_assert_eq!(subscriptions.iter().len(), expected.len());
                 let bytes: usize = expected.keys().map(|filter| filter.as_str().len()).sum();
                 prop_assert_eq!(subscriptions.filter_bytes(), bytes);
+                let shared = expected.keys().filter(|filter| filter.shared().is_some());
+                prop_assert_eq!(subscriptions.shared(), shared.count());
                 prop_assert_eq!(subscriptions.is_empty(), expected.is_empty());
             }
         }

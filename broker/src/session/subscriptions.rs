@@ -59,21 +59,25 @@ impl<M: Published + Clone> Session<M> {
         // the subscription of the first.
         let mut new: HashSet<TopicFilter> = HashSet::new();
         let mut bytes = self.subscriptions.filter_bytes();
+        let mut shared = self.subscriptions.shared();
         let requests = subscribe.filters.into_iter().map(|(filter, mut options)| {
             options.id = subscribe.subscription_id;
             // Never refused for its QoS [MQTT-3.2.2-10, 3.8.4-8].
             options.qos = options.qos.min(self.settings.qos_max());
             let existed = self.subscriptions.contains(&filter) || new.contains(&filter);
+            let is_shared = filter.shared().is_some();
             let verdict = if !self.settings.takes_topic(filter.pattern()) {
                 ReasonCode::TopicFilterInvalid
             } else if !existed
                 && (self.subscriptions.len() + new.len() >= self.settings.subscriptions_max
-                    || bytes + filter.as_str().len() > self.settings.subscription_bytes_max)
+                    || bytes + filter.as_str().len() > self.settings.subscription_bytes_max
+                    || is_shared && shared >= self.settings.shared_subscriptions_max)
             {
                 ReasonCode::QuotaExceeded
             } else {
                 if !existed {
                     bytes += filter.as_str().len();
+                    shared += usize::from(is_shared);
                     new.insert(filter.clone());
                 }
                 ReasonCode::granted(options.qos)

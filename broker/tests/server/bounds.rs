@@ -95,3 +95,43 @@ fn a_listener_has_bounds_of_its_own() {
     let told = crate::websocket::connack(&house, &a, &connect);
     assert_eq!(told.session_expiry_s, None, "as asked for");
 }
+
+/// [MQTT-3.8.4-7]
+#[test]
+fn shared_subscriptions_have_a_bound_of_their_own() {
+    let small = SessionBounds {
+        session_shared_subscriptions: Some(2),
+        ..SessionBounds::default()
+    };
+    let house = House::with(Limits {
+        own: OwnBounds {
+            things: [("a".parse().unwrap(), small)].into(),
+            ..OwnBounds::default()
+        },
+        ..Limits::default()
+    });
+    let granted = ReasonCode::granted(Qos::AtMostOnce);
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut small = Client::open(&house, &a, Version::V5);
+    let mut join = |filter: &str| small.subscribe_with(filter, Qos::AtMostOnce).reasons;
+    for filter in ["$share/1/x", "$share/2/x", "$share/2/x", "x"] {
+        assert_eq!(join(filter), [granted], "{filter}");
+    }
+    assert_eq!(join("$share/3/x"), [ReasonCode::QuotaExceeded]);
+    small.unsubscribe("$share/1/x");
+    assert_eq!(
+        small.subscribe_with("$share/3/x", Qos::AtMostOnce).reasons,
+        [granted]
+    );
+    let mut other = Client::open(&house, &b, Version::V5);
+    for n in 0..50 {
+        let filter = format!("$share/{n}/y");
+        assert_eq!(
+            other.subscribe_with(&filter, Qos::AtMostOnce).reasons,
+            [granted]
+        );
+    }
+    let full = other.subscribe_with("$share/50/y", Qos::AtMostOnce).reasons;
+    assert_eq!(full, [ReasonCode::QuotaExceeded]);
+}

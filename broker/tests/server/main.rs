@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod answers;
 mod authorisation;
 mod bounds;
 mod client;

@@ -168,3 +168,58 @@ fn without_a_certificate_or_with_one_of_another_authority_there_is_no_session() 
     let refused = Client::connect_over(house.mqtt, tls(&house, Some(&a)), hello);
     assert_eq!(refused.err(), Some(None));
 }
+
+#[test]
+fn what_a_session_may_subscribe_to_no_more_is_not_sent_from_its_queue() {
+    let house = House::new();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let (mut client, _) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    for filter in ["q/#", "q/open", "x", "$share/g/s"] {
+        client.subscribe(filter);
+    }
+    drop(client);
+    let mut other = Client::open(&house, &b, Version::V5);
+    let put = |other: &mut Client, payload: &str| {
+        for topic in ["q/c", "q/open", "s", "x"] {
+            other.publish(topic, payload);
+        }
+    };
+    put(&mut other, "before");
+    let less: Vec<&str> = EVERYTHING
+        .iter()
+        .copied()
+        .filter(|line| !line.contains("Subscribe"))
+        .chain([
+            "Allow Subscribe topicfilter/x",
+            "Allow Subscribe topicfilter/q/open",
+        ])
+        .collect();
+    house.device_may_now("a", &less);
+    put(&mut other, "after");
+    // What was shared goes to another member.
+    other.subscribe("$share/g/s");
+    let (mut client, present) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    assert!(present);
+    for payload in ["before", "after"] {
+        for topic in ["q/open", "x"] {
+            assert_eq!(client.message(), (topic.into(), payload.into()));
+        }
+    }
+    client.settle();
+    for payload in ["before", "after"] {
+        assert_eq!(other.message(), ("s".into(), payload.into()));
+    }
+    assert_eq!(house.broker.stats().denied_receive, 4);
+    drop(client);
+    // Nor later.
+    house.device_may_now("a", EVERYTHING);
+    let (mut client, _) = Client::connect(&house, &a, lasting(&a, Version::V5))
+        .ok()
+        .unwrap();
+    client.settle();
+}

@@ -21,6 +21,7 @@ pub(super) struct FileLimits {
     pub(super) topic_levels: Option<usize>,
     pub(super) session_subscriptions: Option<usize>,
     pub(super) session_subscription_bytes: Option<usize>,
+    pub(super) session_shared_subscriptions: Option<usize>,
     pub(super) topic_aliases: Option<u16>,
     pub(super) topic_aliases_outgoing: Option<u16>,
     pub(super) session_held_bytes: Option<usize>,
@@ -56,6 +57,7 @@ pub(super) struct FileBounds {
     pub(super) topic_levels: Option<usize>,
     pub(super) session_subscriptions: Option<usize>,
     pub(super) session_subscription_bytes: Option<usize>,
+    pub(super) session_shared_subscriptions: Option<usize>,
     pub(super) topic_aliases: Option<u16>,
     pub(super) topic_aliases_outgoing: Option<u16>,
     pub(super) session_inflight_messages: Option<u16>,
@@ -76,6 +78,10 @@ impl FileBounds {
             (
                 "session_subscription_bytes",
                 self.session_subscription_bytes,
+            ),
+            (
+                "session_shared_subscriptions",
+                self.session_shared_subscriptions,
             ),
             ("topic_aliases", self.topic_aliases.map(usize::from)),
             (
@@ -109,6 +115,7 @@ impl FileBounds {
             topic_levels: self.topic_levels,
             session_subscriptions: self.session_subscriptions,
             session_subscription_bytes: self.session_subscription_bytes,
+            session_shared_subscriptions: self.session_shared_subscriptions,
             topic_aliases: self.topic_aliases,
             topic_aliases_outgoing: self.topic_aliases_outgoing,
             session_inflight_messages: self.session_inflight_messages,
@@ -163,6 +170,11 @@ impl FileLimits {
             &mut to.session_subscription_bytes,
             "session_subscription_bytes",
             self.session_subscription_bytes,
+        )?;
+        set(
+            &mut to.session_shared_subscriptions,
+            "session_shared_subscriptions",
+            self.session_shared_subscriptions,
         )?;
         set(&mut to.topic_aliases, "topic_aliases", self.topic_aliases)?;
         set(

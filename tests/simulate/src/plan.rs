@@ -23,6 +23,7 @@ pub(crate) struct Plan {
     pub(crate) output_bytes: usize,
     pub(crate) resident_bytes: usize,
     pub(crate) read_share_bytes: usize,
+    pub(crate) turn_work: usize,
 }
 
 impl Plan {
@@ -70,6 +71,11 @@ impl Plan {
                 64 * 1024
             } else {
                 rng.usize(16..512)
+            },
+            turn_work: if rng.bool() {
+                32 * 1024
+            } else {
+                rng.usize(1..200)
             },
         }
     }

@@ -4,129 +4,31 @@
 
 #![allow(
     missing_docs,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing
 )]
 
-use std::io;
-use std::pin::Pin;
+mod pipe;
+
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, UNIX_EPOCH};
 
 use broker::Limits;
 use broker::session::Time;
 use broker::simulate::{Broker, Parts};
 use ca::CertificateId;
-use fleet::simulated::Standings;
-use fleet::{CertificateStatus, FleetError, Standing, StandingNow};
-use parking_lot::Mutex;
-use policy::{NamedPolicy, Policy, Realm};
 use store::journal::Options;
 use store::journal::simulated::{self, MemoryDisk};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, Runtime};
 
-const ACCOUNT: &str = "000000000000";
-const EVERYTHING: &str =
-    r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:*","Resource":"*"}}"#;
+use pipe::{Link, Registry, packet, properties, text, turns_until};
+
 const TOPIC: &str = "dt/lamp-1/temperature";
 const PAYLOAD_BYTES: usize = 128;
 /// Messages before the count begins, and in it.
 const WARM_UP: usize = 2_000;
 const COUNTED: usize = 2_000;
-/// Turns of the runtime after which something must have come.
-const TURNS_MAX: usize = 1_000;
-
-struct Registry {
-    standings: Standings,
-    realm: Arc<Realm>,
-}
-
-impl broker::Registry for Registry {
-    fn standing(&self, id: &CertificateId) -> Result<Arc<Standing>, FleetError> {
-        Ok(self.standings.get(id))
-    }
-
-    fn realm(&self) -> &Arc<Realm> {
-        &self.realm
-    }
-}
-
-#[derive(Default)]
-struct Pipe {
-    up: Vec<u8>,
-    taken: usize,
-    down: Vec<u8>,
-    reader: Option<Waker>,
-}
-
-/// The client's end, and the broker's.
-#[derive(Clone, Default)]
-struct Link(Arc<Mutex<Pipe>>);
-
-impl AsyncRead for Link {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut pipe = self.0.lock();
-        let count = into.remaining().min(pipe.up.len() - pipe.taken);
-        if count == 0 {
-            pipe.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        into.put_slice(&pipe.up[pipe.taken..pipe.taken + count]);
-        pipe.taken += count;
-        if pipe.taken == pipe.up.len() {
-            pipe.up.clear();
-            pipe.taken = 0;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Link {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        from: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.0.lock().down.extend_from_slice(from);
-        Poll::Ready(Ok(from.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Link {
-    fn say(&self, bytes: &[u8]) {
-        let mut pipe = self.0.lock();
-        pipe.up.extend_from_slice(bytes);
-        if let Some(reader) = pipe.reader.take() {
-            reader.wake();
-        }
-    }
-
-    /// Forgets what the broker wrote if it is so much.
-    fn took(&self, bytes: usize) -> bool {
-        let mut pipe = self.0.lock();
-        let all = pipe.down.len() >= bytes;
-        if all {
-            assert_eq!(pipe.down.len(), bytes);
-            pipe.down.clear();
-        }
-        all
-    }
-}
 
 /// The one thread of a broker with its clients.
 struct World {
@@ -139,24 +41,6 @@ struct World {
 impl World {
     fn new(version: u8) -> Self {
         let certificate = CertificateId::of(b"a certificate");
-        let registry = Registry {
-            standings: Standings::default(),
-            realm: Arc::new(Realm::live(ACCOUNT)),
-        };
-        registry.standings.set(
-            &certificate,
-            StandingNow {
-                status: Some(CertificateStatus::Active),
-                thing: Some("lamp-1".parse().unwrap()),
-                policies: Arc::from([NamedPolicy {
-                    name: "everything".parse().unwrap(),
-                    policy: Arc::new(Policy::parse(EVERYTHING).unwrap()),
-                }]),
-                not_before: UNIX_EPOCH,
-                not_after: UNIX_EPOCH + Duration::from_secs(4_000_000_000),
-                ..Standings::unknown()
-            },
-        );
         let runtime = Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -167,7 +51,7 @@ impl World {
         let broker = {
             let _entered = runtime.enter();
             Broker::open(Parts {
-                registry: Arc::new(registry),
+                registry: Arc::new(Registry::with(&certificate)),
                 journal,
                 replay,
                 limits: Limits::default(),
@@ -226,7 +110,7 @@ impl World {
             let mut left = receivers;
             turns_until(|| {
                 while let Some((first, rest)) = left.split_first()
-                    && first.took(publish.len())
+                    && took(first, publish.len())
                 {
                     left = rest;
                 }
@@ -256,41 +140,15 @@ impl World {
     }
 }
 
-/// Lets the broker's tasks have their turns until it is done.
-async fn turns_until(mut done: impl FnMut() -> bool) {
-    for _ in 0..TURNS_MAX {
-        if done() {
-            return;
-        }
-        tokio::task::yield_now().await;
+/// Forgets what the broker wrote if it is so much.
+fn took(link: &Link, bytes: usize) -> bool {
+    let mut pipe = link.0.lock();
+    let all = pipe.down.len() >= bytes;
+    if all {
+        assert_eq!(pipe.down.len(), bytes);
+        pipe.down.clear();
     }
-    panic!("what was waited for did not come");
-}
-
-fn text(text: &str) -> Vec<u8> {
-    let mut bytes = (text.len() as u16).to_be_bytes().to_vec();
-    bytes.extend(text.as_bytes());
-    bytes
-}
-
-/// No properties.
-fn properties(version: u8) -> &'static [u8] {
-    if version == 5 { &[0] } else { &[] }
-}
-
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    let mut length = body.len();
-    loop {
-        let more = if length > 127 { 0x80 } else { 0 };
-        bytes.push((length % 128) as u8 | more);
-        length /= 128;
-        if length == 0 {
-            break;
-        }
-    }
-    bytes.extend(body);
-    bytes
+    all
 }
 
 /// What all receivers of a message share, its payload in it.

@@ -13,6 +13,7 @@ use crate::server::layout::BodyRef;
 use crate::server::mailbox::{Delivery, Signal};
 use crate::server::message::Message;
 use crate::server::quiet;
+use crate::server::work::{LOOK, PACKET};
 use crate::session::{DropReason, SendOptions, Sent, Token};
 
 /// Deliveries taken from the mailbox under one lock.
@@ -28,15 +29,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.session.owes_resend() {
             self.resend();
         }
+        if self.mailbox.has(Signal::ANSWERED) {
+            self.release_requests();
+        }
         loop {
-            if self.unsent() >= self.hub.limits.output_bytes {
+            if self.unsent() >= self.hub.limits.output_bytes || self.work.is_spent() {
                 return true;
             }
             if self.staged.is_empty() && self.mailbox.has(Signal::MAIL) {
-                let mut answered = Vec::new();
-                self.mailbox
-                    .take(&mut self.staged, &mut answered, BATCH_MESSAGES);
-                self.release_requests(&mut answered);
+                self.mailbox.take(&mut self.staged, BATCH_MESSAGES);
             }
             if let Some(next) = self.staged.front() {
                 if !self.session.may_send(next.options.qos, next.token)
@@ -49,20 +50,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 continue;
             }
-            match self.backlog.front() {
-                Some((message, options)) if self.belongs_in_queue(options) => {
-                    if self.queue_retained(message, options).is_err() {
+            let Some(owed) = &mut self.owed else { break };
+            match owed.take() {
+                Some((message, options)) if self.belongs_in_queue(&options) => {
+                    if self.queue_retained(&message, &options).is_err() {
+                        self.keep_first(message, options);
                         return false;
                     }
-                    self.backlog.pop_front();
                 }
-                Some((_, options)) if self.session.may_send(options.qos, 0) => {
-                    if let Some((message, options)) = self.backlog.pop_front() {
-                        self.send(&message, &options, 0, BodyRef::Inline, None);
-                    }
+                Some((message, options)) if self.session.may_send(options.qos, 0) => {
+                    self.send(&message, &options, 0, BodyRef::Inline, None);
                 }
-                Some(_) => return false,
-                None => break,
+                Some((message, options)) => {
+                    self.keep_first(message, options);
+                    return false;
+                }
+                None => self.look_for_retained(),
             }
         }
         if self.staged.capacity() > IDLE_STAGED_MESSAGES {
@@ -71,6 +74,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.staged.clear();
         }
         false
+    }
+
+    /// Gives back what was taken out of what is owed.
+    fn keep_first(&mut self, message: Message, options: SendOptions) {
+        if let Some(owed) = &mut self.owed {
+            owed.give_back(message, options);
+        }
+    }
+
+    /// Whether what is retained under new subscriptions can be sent on without a word of the client. Until it has been,
+    /// the client asks for nothing more; where it must acknowledge first, it is listened to.
+    pub(super) fn is_catching_up(&self) -> bool {
+        let Some(owed) = &self.owed else {
+            return false;
+        };
+        if let Some(next) = self.staged.front() {
+            return self.session.may_send(next.options.qos, next.token);
+        }
+        match owed.next() {
+            Some((_, options)) if !self.belongs_in_queue(options) => {
+                self.session.may_send(options.qos, 0)
+            }
+            _ => true,
+        }
     }
 
     /// What the journal must be durable up to before the next delivery may be sent.
@@ -112,7 +139,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         body: BodyRef,
         shared: Option<Box<Shared>>,
     ) {
-        let sent = if self.judge.admit(message, self.now) {
+        let identifiers = options.subscription_ids.as_ref().map_or(0, |ids| ids.len());
+        self.work.spend(PACKET + identifiers * LOOK);
+        let sent = if self.judge.admit(message, self.now, &mut self.work) {
             self.session
                 .send(message, options, token, self.now, &mut self.out)
         } else {
@@ -147,10 +176,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Sends again what an earlier connection left open; the same judge has the word.
     fn resend(&mut self) {
-        let (judge, now) = (&mut self.judge, self.now);
-        let dropped = self
-            .session
-            .resend(|message| judge.admit(message, now), now, &mut self.out);
+        let (judge, work, now) = (&mut self.judge, &mut self.work, self.now);
+        let dropped = self.session.resend(
+            |message| judge.admit(message, now, work),
+            now,
+            &mut self.out,
+        );
         for (token, reason) in dropped {
             self.count_drop(reason);
             self.forget_in_flight(token);

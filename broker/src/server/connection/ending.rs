@@ -134,6 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             in_flight,
             mut lent,
             held,
+            owed,
             ..
         } = *self;
         let mut forfeited = false;
@@ -224,6 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     })
                     .collect(),
                 held: held.iter().map(|(packet_id, _)| *packet_id).collect(),
+                owed,
                 next_packet_id: stored.next_packet_id,
                 expiry_s,
                 expires_at: (expiry_s != SESSION_NEVER_EXPIRES).then(|| now.plus_seconds(expiry_s)),

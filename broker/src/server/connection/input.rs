@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use super::readable::Readable;
 use super::{Answer, Connection, End};
 use crate::codec::{self, Packet};
+use crate::server::work::PACKET;
 use crate::server::{pace, quiet};
 use crate::session::Event;
 
@@ -18,6 +19,9 @@ thread_local! {
     // One per core: an idle connection holds no read buffer.
     static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
+
+/// Requests to reserved topics that a client may have unanswered before it is read on: what all ask goes to the same desks.
+const REQUESTS_MAX: usize = 16;
 
 /// Room made for the rest of an unfinished packet, at least.
 const PARTIAL_READ_BYTES: usize = 4 * 1024;
@@ -50,7 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.rests_until = None;
         let share = self.hub.limits.read_share_bytes;
         let mut taken = 0;
-        while self.may_read() {
+        while self.may_read() && !self.work.is_spent() {
             if taken >= share {
                 cx.waker().wake_by_ref();
                 break;
@@ -103,12 +107,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Whether another packet may be handled: the server is not behind, the client reads what it is
-    /// sent, and its subscriptions are as it last asked for.
+    /// sent and has been sent what it subscribed to, its requests are few, and its subscriptions are as it last asked for.
     pub(super) fn may_read(&self) -> bool {
         self.stalled.is_none()
             && !self.is_subscribing()
             && self.session.may_receive()
             && self.unsent() < self.hub.limits.output_bytes
+            && self.requests.len() < REQUESTS_MAX
+            && !self.is_catching_up()
     }
 
     /// Whether a SUBACK or UNSUBACK waits for the disk. Until then the session has the subscriptions of before, and the
@@ -124,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut whole = false;
         let limits = self.session.decode_limits();
         loop {
-            if !self.may_read() {
+            if !self.may_read() || self.work.is_spent() {
                 self.undigested = !buffer.is_empty();
                 return Ok(());
             }
@@ -143,6 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if !matches!(packet, Packet::PingReq) {
                 quiet::works(self.now);
             }
+            self.work.spend(PACKET);
             let event = self
                 .session
                 .handle(packet, self.now, &mut self.out)

@@ -1,7 +1,7 @@
 //! One connection: socket, TLS and session owned by one task.
 //!
-//! The task is one poll: look at what changed, take what is there up to a fair share, route it,
-//! pump deliveries into one output buffer, write it once. Whoever wakes it (socket, mailbox,
+//! The task is one poll: look at what changed, take what is there up to a fair share of bytes and of work, route it,
+//! pump deliveries into one output buffer up to another share of work, write it once. Whoever wakes it (socket, mailbox,
 //! registry, journal, timer) wakes this poll; nothing of a connection runs anywhere else.
 
 mod deliver;
@@ -11,6 +11,7 @@ mod input;
 mod lifecycle;
 mod open;
 mod output;
+mod owed;
 mod publish;
 mod readable;
 mod routes;
@@ -20,9 +21,11 @@ mod timer;
 mod violation;
 #[cfg(feature = "simulate")]
 mod warm;
+mod withdrawn;
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -34,6 +37,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) use self::ending::End;
 use self::explanations::Explanations;
 pub(crate) use self::open::connect;
+pub(crate) use self::owed::Owed;
 use self::publish::Stalled;
 use self::readable::Readable;
 use self::routes::Routes;
@@ -51,8 +55,9 @@ use super::message::Message;
 use super::reserved::LifecycleChange;
 use super::sessions::SessionKey;
 use super::stats::Counters;
+use super::work::Work;
 use crate::codec::{PacketId, ReasonCode, SubscriptionOptions};
-use crate::session::{SendOptions, Session, SubscribeRequests, Time, Token, UnsubscribeRequests};
+use crate::session::{Session, SubscribeRequests, Time, Token, UnsubscribeRequests};
 use crate::topic::TopicFilter;
 
 /// Rounds of pumping and writing before the other connections of the core have their turn.
@@ -96,8 +101,8 @@ pub(crate) struct Connection<S> {
     blocked_since: Option<Time>,
     /// Taken from the mailbox and not sent yet.
     staged: VecDeque<Delivery>,
-    /// Retained messages still to be sent for a subscription, or to be queued first; shared with the index.
-    backlog: VecDeque<(Message, SendOptions)>,
+    /// What is retained under new subscriptions and still to be sent, or to be queued first.
+    owed: Option<Box<Owed>>,
     /// Deliveries in flight whose records go when they are acknowledged.
     in_flight: Vec<(Token, BodyRef)>,
     /// Of those of QoS 1 that came by a shared subscription: who else can have them.
@@ -109,14 +114,22 @@ pub(crate) struct Connection<S> {
     waiting: VecDeque<Waiting>,
     /// Up to where the journal has been asked to wake this task.
     asked: Option<Lsn>,
-    /// Requests to reserved topics whose answer is owed.
-    requests: Vec<(u64, Answer)>,
-    next_request: u64,
     /// What the client was told of refusals.
     explanations: Explanations,
+    /// Requests to reserved topics that have not been answered, and what their answer releases.
+    requests: Vec<(u64, Option<Answer>)>,
+    /// What is left of this turn's share.
+    work: Work,
     stalled: Option<Stalled>,
     timer: Timer,
     now: Time,
+}
+
+/// Wakes the task of this turn when the others of its core have had theirs, also those whose sockets have called
+/// meanwhile: a waker by itself would have it back before the sockets are looked at.
+fn let_others(cx: &mut Context<'_>) {
+    // Pending, as its first poll always is: it has left the waker where it is called behind the sockets'.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
 /// An answer that must not leave before the journal is durable up to `lsn`.
@@ -157,6 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         self.now = self.hub.clock.now();
+        self.work = self.hub.share();
         if self.watch.is_none() {
             self.mailbox.own(cx.waker());
             self.watch = Some(self.identity.standing.watch(cx.waker().clone()));
@@ -174,6 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.resume_stalled()?;
         self.input(cx)?;
         self.settle(cx);
+        let taken = std::mem::replace(&mut self.work, self.hub.share());
         // Nothing is put into the output below this: it would not be flushed.
         for round in 0.. {
             let more = self.pump();
@@ -181,12 +196,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if !more || self.is_blocked() {
                 break;
             }
-            if round == OUTPUT_ROUNDS {
-                cx.waker().wake_by_ref();
+            if round == OUTPUT_ROUNDS || self.work.is_spent() {
+                let_others(cx);
                 break;
             }
         }
-        if self.stalled.is_some() || self.owes_retained() {
+        if taken.is_spent() {
+            // What was taken is not all handled, or there may be more of it.
+            self.counters.turns_cut.add();
+            let_others(cx);
+        } else if self.stalled.is_some() || self.owes_retained() {
             // A commit since the look above is the one to wait for.
             self.wake_when_durable(Lsn(durable.0.saturating_add(1)), cx);
         }

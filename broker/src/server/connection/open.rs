@@ -11,9 +11,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Connection;
 use super::explanations::Explanations;
+use super::owed::Owed;
 use super::routes::{Kind, Routes};
 use super::timer::Timer;
 use super::violation;
+use super::withdrawn::drop_queued;
 use crate::codec::{self, Connect, PacketId, ReasonCode};
 use crate::server::clock::{Clock, time_of};
 use crate::server::delivery::{Judge, Witness};
@@ -29,6 +31,7 @@ use crate::server::record::SessionRecord;
 use crate::server::reserved::LifecycleChange;
 use crate::server::sessions::{Claim, Owner, SessionKey};
 use crate::server::stats::Counters;
+use crate::server::work::Work;
 use crate::session::{InFlight, Progress, Proposal, Session, Stored, Token, refuse};
 use crate::topic::{ClientId, TopicFilter};
 
@@ -131,6 +134,7 @@ where
         in_flight,
         lent,
         held,
+        owed,
     } = opened;
     if proposal.asks_for_response_information()
         && let Some(information) = response_information(&admitted)
@@ -167,7 +171,7 @@ where
         rests_until: None,
         blocked_since: None,
         staged: VecDeque::new(),
-        backlog: VecDeque::new(),
+        owed,
         in_flight,
         lent,
         held_bytes: held.iter().map(|(_, message)| message.weight_bytes()).sum(),
@@ -175,8 +179,8 @@ where
         waiting: VecDeque::new(),
         asked: None,
         requests: Vec::new(),
-        next_request: 1,
         explanations: Explanations::default(),
+        work: Work::unbounded(),
         stalled: None,
         timer: Timer::default(),
         now,
@@ -343,6 +347,7 @@ struct Opened {
     in_flight: Vec<(Token, BodyRef)>,
     lent: Vec<(PacketId, Box<Shared>)>,
     held: Vec<(PacketId, Message)>,
+    owed: Option<Box<Owed>>,
 }
 
 /// Claims the session and brings back what was kept of it.
@@ -392,7 +397,7 @@ async fn open(
             hub.discard(key, &kept);
             Resumed::fresh(fresh)
         }
-        Some(kept) => resume(hub, *kept, &admitted.judge),
+        Some(kept) => resume(hub, *kept, &admitted.judge).await,
         None => Resumed::fresh(fresh),
     };
     if resumed.stored.is_none() {
@@ -409,6 +414,7 @@ async fn open(
         in_flight: resumed.in_flight,
         lent: resumed.lent,
         held: resumed.held,
+        owed: resumed.owed,
     })
 }
 
@@ -460,6 +466,7 @@ struct Resumed {
     in_flight: Vec<(Token, BodyRef)>,
     lent: Vec<(PacketId, Box<Shared>)>,
     held: Vec<(PacketId, Message)>,
+    owed: Option<Box<Owed>>,
 }
 
 impl Resumed {
@@ -470,12 +477,13 @@ impl Resumed {
             in_flight: Vec::new(),
             lent: Vec::new(),
             held: Vec::new(),
+            owed: None,
         }
     }
 }
 
-/// Brings back a kept session. Subscriptions the policy no longer grants do not come back.
-fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
+/// Brings back a kept session. Subscriptions the policy no longer grants do not come back, nor does what waits of them.
+async fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
     let mailbox = kept.mailbox;
     let mut subscriptions = kept.subscriptions;
     let lost: Vec<TopicFilter> = subscriptions
@@ -491,8 +499,25 @@ fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
     for filter in &lost {
         subscriptions.remove(filter);
     }
-    hub.unsubscribe_all(mailbox.number(), lost.iter());
     let number = mailbox.number();
+    let mut owed = kept.owed;
+    if !lost.is_empty() {
+        tracing::info!(
+            session = number,
+            lost = lost.len(),
+            filter = lost.first().map(TopicFilter::as_str),
+            "subscriptions of a resumed session removed: the policy no longer grants them"
+        );
+        for filter in &lost {
+            hub.unsubscribe(number, filter);
+            if let Some(owed) = &mut owed {
+                owed.forget(filter);
+            }
+        }
+        drop_queued(hub, &mailbox, &lost, &subscriptions).await;
+        // Only now: a crash before it finds them, and judges them again.
+        hub.unsubscribe_all(number, lost.iter());
+    }
     let mut in_flight = Vec::new();
     let mut lent = Vec::new();
     let mut flights: Vec<InFlight<Message>> = Vec::new();
@@ -547,6 +572,7 @@ fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
         in_flight,
         lent,
         held,
+        owed,
     }
 }
 

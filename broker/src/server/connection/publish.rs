@@ -1,5 +1,7 @@
 //! A PUBLISH of the client: judged, retained, routed, acknowledged.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use fleet::Excerpt;
 use policy::{Action, MessageFacts};
@@ -16,10 +18,11 @@ use crate::server::layout::held_key;
 use crate::server::message::{Message, Origin, facts};
 use crate::server::reserved::{Principal, Reply, Request, excess};
 use crate::server::retained::{Claim, Full, RetainError, Volume};
-use crate::server::router::Routing;
-use crate::session::{Incoming, Publication, Published, Token};
+use crate::server::router::{Routing, Unfinished};
+use crate::server::work::EXPLANATION;
+use crate::session::{Incoming, Published, Token};
 
-/// Something stopped half-way because the journal is behind. The socket is not read meanwhile.
+/// Something stopped half-way because the journal is behind, or because it is too much for one turn. The socket is not read meanwhile.
 pub(super) enum Stalled {
     /// A message on its way to its receivers.
     Routing {
@@ -34,6 +37,10 @@ pub(super) enum Stalled {
         /// Of the PUBREC.
         reason: ReasonCode,
     },
+    /// A message whose receivers are not all found.
+    Publish(Box<Incoming>),
+    /// As that, of QoS 2 at its PUBREL.
+    Release(PacketId),
     /// A delivery of QoS 2 that the client has.
     Received { token: Token, packet_id: PacketId },
 }
@@ -54,12 +61,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some((reason, text)) = excess(&incoming.publication) {
             return self.refuse(reason, &text, incoming.packet_id);
         }
-        let route = self.routes.find(
+        let found = self.routes.find(
             &incoming.publication.topic,
             &self.hub,
             &self.judge,
             (self.mailbox.number(), self.now),
+            &mut self.work,
         );
+        let Some(route) = found else {
+            self.stalled = Some(Stalled::Publish(Box::new(incoming)));
+            return Ok(());
+        };
+        self.counters.messages_in.add();
         let facts = facts(
             incoming.publication.payload.len(),
             incoming.qos,
@@ -85,6 +98,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match route.kind {
             Kind::Ordinary => {}
             Kind::Reserved if !incoming.retain => {
+                if self.mailbox.owes_answers() {
+                    self.counters.refused_requests.add();
+                    let text = "too many answers wait for this client to acknowledge them";
+                    return self.refuse(ReasonCode::QuotaExceeded, text, incoming.packet_id);
+                }
                 if incoming.qos != Qos::ExactlyOnce {
                     let answer = incoming
                         .packet_id
@@ -188,9 +206,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         let own = self.mailbox.number();
         let topic = message.publication().topic;
-        let route = self
-            .routes
-            .find(topic, &self.hub, &self.judge, (own, self.now));
+        let found = self.routes.find(
+            topic,
+            &self.hub,
+            &self.judge,
+            (own, self.now),
+            &mut self.work,
+        );
+        let Some(route) = found else {
+            self.stalled = Some(Stalled::Release(packet_id));
+            return Ok(());
+        };
         let refused = route.refused(&self.judge, &message.facts());
         let allowed = refused != Some(Action::Publish);
         self.routes.note(&route, &self.judge, allowed);
@@ -245,6 +271,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 message,
                 reason,
             }) => self.keep(packet_id, message, reason)?,
+            Some(Stalled::Publish(incoming)) => self.publish(*incoming)?,
+            Some(Stalled::Release(packet_id)) => self.release(packet_id)?,
             Some(Stalled::Received { token, packet_id }) => self.received(token, packet_id),
             None => {}
         }
@@ -291,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
         }
-        match routing.run(&self.hub.durable, &self.counters) {
+        match routing.run(&self.hub.durable, &self.counters, &mut self.work) {
             Ok(lsn) => {
                 if let Some(Answer::Complete(packet_id)) = answer {
                     self.release_held(packet_id);
@@ -300,11 +328,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.answer_when(lsn, answer);
                 }
             }
-            Err(Behind::Full { .. } | Behind::TooLarge { .. }) => self.hold(Stalled::Routing {
-                routing: Box::new(routing),
-                retain,
-                answer,
-            }),
+            Err(unfinished) => {
+                let stalled = Stalled::Routing {
+                    routing: Box::new(routing),
+                    retain,
+                    answer,
+                };
+                match unfinished {
+                    Unfinished::Behind(_) => self.hold(stalled),
+                    // It goes on in the next turn.
+                    Unfinished::Share => self.stalled = Some(stalled),
+                }
+            }
         }
         Ok(())
     }
@@ -343,11 +378,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// A request to a reserved topic. Its acknowledgement follows when it has been answered.
     fn request(&mut self, publication: Publication, answer: Option<Answer>) {
-        let number = self.next_request;
-        self.next_request += 1;
-        let pending = answer.is_some().then_some(number);
-        self.requests.extend(answer.map(|answer| (number, answer)));
-        let reply = Reply::new(self.mailbox.clone(), Qos::AtLeastOnce, pending);
+        let number = self.hub.next_request.fetch_add(1, Ordering::Relaxed);
+        self.requests.push((number, answer));
+        let reply = Reply::new(self.mailbox.clone(), Qos::AtLeastOnce, number);
         let Some(reserved) = self.hub.reserved.get() else {
             return;
         };
@@ -364,11 +397,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Requests the room above has answered.
-    pub(super) fn release_requests(&mut self, answered: &mut Vec<u64>) {
-        for number in answered.drain(..) {
+    pub(super) fn release_requests(&mut self) {
+        for number in self.mailbox.take_answered() {
             if let Some(at) = self.requests.iter().position(|(n, _)| *n == number) {
-                let (_, answer) = self.requests.swap_remove(at);
-                self.answer(answer);
+                if let (_, Some(answer)) = self.requests.swap_remove(at) {
+                    self.answer(answer);
+                }
             }
         }
     }
@@ -388,6 +422,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if !is_told && !is_logged {
             return self.refuse(ReasonCode::NotAuthorized, UNEXPLAINED, packet_id);
         }
+        self.work.spend(EXPLANATION);
         let explanation = grant.explain_for(action, topic, facts);
         if is_logged {
             let denial = self.identity.keep_denial(

@@ -7,9 +7,10 @@ use policy::{Action, MessageFacts};
 
 use crate::server::delivery::Judge;
 use crate::server::hub::Hub;
-use crate::server::router::Receivers;
+use crate::server::router::{Receivers, Search};
 use crate::server::tree::Stamp;
 use crate::server::uses::{Telling, Uses};
+use crate::server::work::{DECISION, Work};
 use crate::session::Time;
 use crate::topic::TopicName;
 
@@ -91,6 +92,8 @@ pub(super) struct Routes {
     known: HashMap<Box<str>, (Stamp, Route)>,
     telling: Telling,
     topics_max: usize,
+    /// For a topic's receivers, where it was too much for one turn.
+    searching: Option<Box<(Box<str>, Search)>>,
 }
 
 impl Routes {
@@ -99,33 +102,42 @@ impl Routes {
             known: HashMap::new(),
             telling: Telling::default(),
             topics_max,
+            searching: None,
         }
     }
 
-    /// The route of a topic that session `own` publishes to at `now`.
+    /// The route of a topic that session `own` publishes to at `now`; `None` where the work is spent before its receivers
+    /// are found: to be asked for again with a new share.
     pub(super) fn find(
         &mut self,
         topic: &TopicName,
         hub: &Hub,
         judge: &Judge,
         (own, now): (u64, Time),
-    ) -> Route {
+        work: &mut Work,
+    ) -> Option<Route> {
         if self.telling.is_due(now) {
             self.tell_uses(judge);
         }
         let name = topic.as_str();
-        if let Some((stamp, route)) = self.known.get_mut(name) {
-            route.uses.count(now);
-            if !hub.tree.is_current(stamp) {
-                let (fresh, receivers) = hub.receivers(name, Some(own));
-                *stamp = fresh;
-                if route.kind == Kind::Ordinary {
-                    route.receivers = receivers;
-                }
+        let stale = match self.known.get_mut(name) {
+            Some((stamp, route)) if hub.tree.is_current(stamp) => {
+                route.uses.count(now);
+                return Some(route.clone());
             }
-            return route.clone();
+            Some(_) => true,
+            None => false,
+        };
+        let (stamp, receivers) = self.receivers(name, hub, own, work)?;
+        if stale && let Some((known, route)) = self.known.get_mut(name) {
+            route.uses.count(now);
+            *known = stamp;
+            if route.kind == Kind::Ordinary {
+                route.receivers = receivers;
+            }
+            return Some(route.clone());
         }
-        let (stamp, receivers) = hub.receivers(name, Some(own));
+        work.spend(2 * DECISION);
         let kind = Kind::of(name);
         let grant = judge.grant();
         let may_publish = grant.decide(Action::Publish, name).is_allow();
@@ -151,7 +163,25 @@ impl Routes {
             self.clear(judge);
         }
         self.known.insert(name.into(), (stamp, route.clone()));
-        route
+        Some(route)
+    }
+
+    /// Who receives a topic; `None` where the work is spent before that is known.
+    fn receivers(
+        &mut self,
+        name: &str,
+        hub: &Hub,
+        own: u64,
+        work: &mut Work,
+    ) -> Option<(Stamp, Arc<Receivers>)> {
+        let begun = self.searching.take();
+        let begun = begun.filter(|begun| *begun.0 == *name);
+        let mut search = begun.map_or_else(|| Search::new(Some(own)), |begun| begun.1);
+        if search.go_on(&hub.tree, name, work) {
+            return Some(search.finish());
+        }
+        self.searching = Some(Box::new((name.into(), search)));
+        None
     }
 
     /// Notes that a message is to be retained; whether it is the first of its topic.

@@ -11,6 +11,7 @@ use crate::server::clock::{Clock, time_of};
 use crate::server::identity;
 use crate::server::message::subscription_facts;
 use crate::server::reserved::LifecycleChange;
+use crate::server::work::DECISION;
 use crate::topic::TopicFilter;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -41,6 +42,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let reason = grant.explain(Action::Connect, client_id).reason();
             return Err(End::Denied(ReasonCode::NotAuthorized, reason));
         }
+        self.work
+            .spend(self.session.subscriptions().len() * DECISION);
         let lost: Vec<(TopicFilter, MessageFacts)> = self
             .session
             .subscriptions()
@@ -73,6 +76,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn lose(&mut self, filter: &TopicFilter) {
         self.counters.denied_subscribe.add();
         self.session.remove_subscription(filter);
+        if let Some(owed) = &mut self.owed {
+            owed.forget(filter);
+        }
         self.hub
             .unsubscribe_all(self.mailbox.number(), std::iter::once(filter));
         self.tell(LifecycleChange::Unsubscribed(vec![filter.clone()]));

@@ -12,8 +12,16 @@ use crate::server::clock::Clock;
 use crate::server::layout::BodyRef;
 use crate::server::message::{Message, subscription_facts};
 use crate::server::reserved::LifecycleChange;
+use crate::server::work::{COPY, SUBSCRIPTION};
 use crate::session::{SendOptions, SubscribeRequests, UnsubscribeRequests};
 use crate::topic::TopicFilter;
+
+/// Portions of what is retained that are looked for when a subscription is answered; the others follow as the client takes
+/// them.
+const PORTIONS_AT_ONCE: usize = 4;
+
+/// Where more than that waits for the client, nothing is queued ahead.
+const QUEUED_AHEAD_MESSAGES: usize = 256;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn subscribe(&mut self, mut requests: SubscribeRequests) {
@@ -23,6 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if request.verdict.is_error() {
                 continue;
             }
+            self.work.spend(SUBSCRIPTION);
             let filter = &request.filter;
             let grant = self.judge.grant();
             let facts = subscription_facts(&request.options);
@@ -99,27 +108,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.session
             .subscribed(requests, reason.as_deref(), &mut self.out);
+        if with_retained.is_empty() {
+            return;
+        }
+        let until = self.hub.retained.newest();
+        let owed = self.owed.get_or_insert_default();
         for (filter, options) in with_retained {
-            self.send_retained(&filter, &options);
+            owed.add(filter, options, until);
+        }
+        // Of a session that is kept the first of them wait in its queue from now on.
+        for _ in 0..PORTIONS_AT_ONCE {
+            let waits = self.owed.as_ref().is_none_or(|owed| owed.next().is_some());
+            if waits || self.work.is_spent() || self.mailbox.waiting() > QUEUED_AHEAD_MESSAGES {
+                break;
+            }
+            self.look_for_retained();
         }
     }
 
-    /// What is retained goes the way of every delivery: QoS 1 and 2 of a durable session by its queue,
-    /// the rest by the connection's backlog, which shares the messages with the index. There too waits
-    /// what the journal has no room for yet.
-    fn send_retained(&mut self, filter: &TopicFilter, options: &SubscriptionOptions) {
-        // There are more than the bound where that was higher before the last start.
-        let most = self.hub.limits.retained_messages;
-        let most = most.max(self.hub.retained.volume().messages);
-        for (message, send) in self.hub.retained_deliveries(filter, options, self.now) {
-            if self.belongs_in_queue(&send) && self.queue_retained(&message, &send).is_ok() {
+    /// Finds the next portion of what is retained under new subscriptions. It goes the way of every delivery: QoS 1 and 2
+    /// of a durable session by its queue, the rest past it. There too waits what the journal has no room for yet.
+    pub(super) fn look_for_retained(&mut self) {
+        let Some(owed) = &mut self.owed else { return };
+        let Some((messages, options)) = owed.portion(&self.hub, self.now, &mut self.work) else {
+            self.owed = None;
+            return;
+        };
+        for message in messages {
+            let send = SendOptions::retained(message.qos(), &options);
+            self.work.spend(COPY);
+            let full = self.owed.as_ref().is_some_and(|owed| owed.next().is_some());
+            if !full && self.belongs_in_queue(&send) && self.queue_retained(&message, &send).is_ok()
+            {
                 continue;
             }
-            // As many as there can be at all: more are copies, asked for again and again.
-            if self.backlog.len() < most {
-                self.backlog.push_back((message, send));
-            } else {
-                self.counters.dropped_queue_full.add();
+            if let Some(owed) = &mut self.owed {
+                owed.keep(message, send);
             }
         }
     }
@@ -157,13 +181,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether the next retained message waits for room in the journal.
     pub(super) fn owes_retained(&self) -> bool {
-        let next = self.backlog.front();
+        let next = self.owed.as_ref().and_then(|owed| owed.next());
         self.staged.is_empty() && next.is_some_and(|(_, options)| self.belongs_in_queue(options))
     }
 
     pub(super) fn unsubscribe(&mut self, requests: UnsubscribeRequests) {
         let mut safe = None;
         for filter in requests.filters() {
+            self.work.spend(SUBSCRIPTION);
+            if let Some(owed) = &mut self.owed {
+                owed.forget(filter);
+            }
             // What is sent already is not called back [MQTT-3.10.4-2, -3] [MQTT311-3.10.4-2, -3].
             self.hub.unsubscribe(self.mailbox.number(), filter);
             if self.mailbox.is_durable() {

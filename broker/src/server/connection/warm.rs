@@ -13,6 +13,7 @@ use crate::server::delivery::{Judge, Witness};
 use crate::server::hub::Hub;
 use crate::server::identity::Identity;
 use crate::server::message::{Message, Origin, facts};
+use crate::server::work::Work;
 use crate::session::{Publication, Time};
 use crate::topic::{ClientId, TopicName};
 
@@ -59,9 +60,15 @@ impl Warm {
     /// Whether the next message may be published, and to whom it goes: what `publish` asks first.
     #[must_use]
     pub fn may_publish(&mut self) -> bool {
-        let route = self
-            .routes
-            .find(&self.topic, &self.hub, &self.judge, (0, self.now));
+        let mut work = Work::unbounded();
+        let found = self.routes.find(
+            &self.topic,
+            &self.hub,
+            &self.judge,
+            (0, self.now),
+            &mut work,
+        );
+        let Some(route) = found else { return false };
         let refused = route.refused(&self.judge, &self.facts);
         self.routes.note(&route, &self.judge, refused.is_none());
         refused.is_none()
@@ -70,6 +77,7 @@ impl Warm {
     /// Whether the message may be received: what is asked before each delivery.
     #[must_use]
     pub fn may_receive(&mut self) -> bool {
-        self.judge.admit(&self.message, self.now)
+        let work = &mut Work::unbounded();
+        self.judge.admit(&self.message, self.now, work)
     }
 }

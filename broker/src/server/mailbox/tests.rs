@@ -40,7 +40,7 @@ fn put(mailbox: &Mailbox, payload: &str, qos: Qos, counters: &Counters) {
 
 fn all(mailbox: &Mailbox) -> Vec<String> {
     let mut taken = VecDeque::new();
-    mailbox.take(&mut taken, &mut Vec::new(), usize::MAX);
+    mailbox.take(&mut taken, usize::MAX);
     taken
         .iter()
         .map(|delivery| {

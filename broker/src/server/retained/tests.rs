@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::Qos;
 use crate::server::message::Origin;
-use crate::session::Publication;
-use crate::topic::{self, TopicName};
+use crate::server::work::Work;
+use crate::session::{Publication, Time};
+use crate::topic::{self, TopicFilter, TopicName};
 
 const MANY: usize = 1_000_000;
 
@@ -58,8 +59,24 @@ impl Retained {
         self.remove(topic, || None);
     }
 
+    /// All in one go.
+    fn matching(&self, filter: &TopicFilter) -> Vec<Message> {
+        self.matching_by(filter, usize::MAX)
+    }
+
+    /// So many nodes at a time.
+    fn matching_by(&self, filter: &TopicFilter, nodes: usize) -> Vec<Message> {
+        let mut walk = Walk::new(filter.clone(), self.newest());
+        let mut found = Vec::new();
+        while !walk.is_done() {
+            let mut work = Work::of(nodes);
+            found.extend(self.portion(&mut walk, Time::from_millis(0), &mut work));
+        }
+        found
+    }
+
     fn topics(&self) -> Vec<String> {
-        let all = self.matching(&"#".parse().unwrap(), Time::from_millis(0));
+        let all = self.matching(&"#".parse().unwrap());
         let mut topics: Vec<String> = all.iter().map(|kept| kept.topic().to_owned()).collect();
         topics.sort();
         topics
@@ -232,8 +249,53 @@ fn what_cannot_be_written_down_leaves_what_was_there() {
             assert_eq!(kept, Err(told));
         }
     }
-    let kept = retained.matching(&"#".parse().unwrap(), Time::from_millis(0));
+    let kept = retained.matching(&"#".parse().unwrap());
     assert_eq!(kept, [message("a", "old")]);
+}
+
+#[test]
+fn a_portion_is_bounded_and_the_walk_goes_on_whatever_comes_and_goes() {
+    let retained = Retained::new(volume(MANY, MANY * 1000));
+    for n in 0..200 {
+        retained.put(message(&format!("a/{n:03}"), "x")).unwrap();
+    }
+    let at = |walk: &mut Walk, nodes| {
+        let mut work = Work::of(nodes);
+        let found = retained.portion(walk, Time::from_millis(0), &mut work);
+        let topics: Vec<String> = found.iter().map(|kept| kept.topic().to_owned()).collect();
+        (topics, nodes - work.left())
+    };
+    let mut walk = Walk::new("a/+".parse().unwrap(), retained.newest());
+    // Of two nodes above, and then one for each.
+    let (found, looked_at) = at(&mut walk, 12);
+    assert_eq!((found.len(), looked_at), (10, 12));
+    let (found, looked_at) = at(&mut walk, 1000);
+    assert_eq!(
+        (found.len(), looked_at),
+        (walk::PORTION_MESSAGES, walk::PORTION_MESSAGES)
+    );
+    assert_eq!(found.first().unwrap(), "a/010");
+    retained.clear(found.last().unwrap());
+    retained.clear("a/074");
+    // They come to the subscription by themselves.
+    retained.put(message("a/0741", "new")).unwrap();
+    retained.put(message("a/150", "newer")).unwrap();
+    retained.put(message("a/005", "seen already")).unwrap();
+    let (found, _) = at(&mut walk, 3);
+    assert_eq!(found, ["a/075", "a/076"]);
+    let mut rest = 0;
+    while !walk.is_done() {
+        rest += at(&mut walk, 50).0.len();
+    }
+    assert_eq!(rest, 200 - 77 - 1);
+    // What matches nothing is looked at in portions too.
+    let mut walk = Walk::new("+/+/none".parse().unwrap(), retained.newest());
+    let (found, looked_at) = at(&mut walk, 100);
+    assert_eq!((found.len(), looked_at), (0, 100));
+    assert!(!walk.is_done());
+    while !walk.is_done() {
+        at(&mut walk, 100);
+    }
 }
 
 proptest! {
@@ -242,6 +304,7 @@ proptest! {
     fn finds_what_matching_one_by_one_finds(
         topics in prop::collection::hash_set("(\\$?[ab]/){0,3}[ab$]", 0..12),
         filter in "((\\$?[ab]|\\+)/){0,3}([ab]|\\+|#)",
+        nodes in 1..9_usize,
     ) {
         let retained = Retained::new(volume(100, MANY));
         for topic in &topics {
@@ -249,7 +312,7 @@ proptest! {
         }
         let filter: TopicFilter = filter.parse().unwrap();
         let mut found: Vec<String> = retained
-            .matching(&filter, Time::from_millis(0))
+            .matching_by(&filter, nodes)
             .iter()
             .map(|message| message.topic().to_owned())
             .collect();

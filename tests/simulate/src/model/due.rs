@@ -27,9 +27,10 @@ impl Model {
             });
             let open = connection(owed.peer).map(|(number, _)| number);
             let publisher = &self.principals[message.principal];
-            let later = self.messages[owed.message + 1..].iter().any(|other| {
-                other.retain && other.topic == message.topic && other.sent <= peer.unsettled
-            });
+            // What replaced it, or took it away, before it was looked for.
+            let later = self.messages[owed.message + 1..]
+                .iter()
+                .any(|other| other.retain && other.topic == message.topic);
             if !still
                 || later
                 // What it had waiting of retained messages was not promised to anybody yet.

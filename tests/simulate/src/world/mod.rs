@@ -108,6 +108,7 @@ impl World {
             output_bytes: self.plan.output_bytes,
             session_resident_bytes: self.plan.resident_bytes,
             read_share_bytes: self.plan.read_share_bytes,
+            turn_work: self.plan.turn_work,
             keep_alive: Duration::from_secs(24 * 3600),
             ..Limits::default()
         }

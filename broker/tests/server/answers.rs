@@ -1,0 +1,114 @@
+//! Requests to reserved topics: few at a time, and no more than the client takes the answers of.
+
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use broker::codec::{Packet, Qos, ReasonCode, Version};
+use bytes::Bytes;
+
+use crate::client::{Client, hello};
+use crate::house::{House, PATIENCE};
+
+const TOPIC: &str = "$aws/things/a/jobs/get";
+
+fn answer(request: &broker::Request, bytes: usize) {
+    let topic = "$aws/things/a/jobs/get/accepted".parse().unwrap();
+    request.reply.send(topic, Bytes::from(vec![b'x'; bytes]));
+}
+
+#[test]
+fn a_client_with_many_requests_unanswered_is_not_read_on() {
+    const AT_ONCE: usize = 16;
+    let house = House::new();
+    let a = house.device("a");
+    let mut client = Client::open(&house, &a, Version::V5);
+    for _ in 0..AT_ONCE + 4 {
+        client.put(TOPIC, "{}", Qos::AtMostOnce, false);
+    }
+    let mut requests: Vec<_> = (0..AT_ONCE)
+        .map(|_| house.requests.recv_timeout(PATIENCE).unwrap())
+        .collect();
+    // What it has said since waits for the answers, whatever it is.
+    client.write(&[0xC0, 0]);
+    let more = house.requests.recv_timeout(Duration::from_millis(200));
+    assert!(more.is_err(), "one more than may be unanswered");
+    for request in requests.drain(..4) {
+        answer(&request, 2);
+    }
+    for _ in 0..4 {
+        let request = house.requests.recv_timeout(PATIENCE).unwrap();
+        answer(&request, 2);
+    }
+    drop(requests);
+    let mut messages = 0;
+    loop {
+        match client.receive() {
+            Some(Packet::Publish(publish)) => {
+                client.acknowledge(&publish);
+                messages += 1;
+            }
+            Some(Packet::PingResp) => break,
+            other => panic!("{other:?} instead of answers"),
+        }
+    }
+    while messages < 8 {
+        client.message();
+        messages += 1;
+    }
+    client.settle();
+}
+
+/// Asks and is answered with so many bytes, again and again; how often, and with what it ended.
+fn unacknowledged(version: Version, qos: Qos, bytes: usize) -> (usize, Option<ReasonCode>) {
+    let house = House::new();
+    let a = house.device("a");
+    let mut connect = hello(&a, version);
+    connect.receive_max = NonZeroU16::MIN;
+    let (mut client, _) = Client::open_with(&house, &a, &connect);
+    for asked in 0..5_000 {
+        client.put(TOPIC, "{}", qos, false);
+        let mut end = None;
+        loop {
+            match house.requests.recv_timeout(Duration::from_millis(20)) {
+                Ok(request) => {
+                    answer(&request, bytes);
+                    drop(request);
+                    if qos == Qos::AtMostOnce {
+                        break;
+                    }
+                }
+                Err(_) if house.broker.stats().refused_requests == 0 => continue,
+                Err(_) if version == Version::V311 => {
+                    assert!(client.end().is_none());
+                    return (asked, None);
+                }
+                Err(_) => end = Some(()),
+            }
+            if qos == Qos::AtLeastOnce || end.is_some() {
+                match client.receive() {
+                    Some(Packet::PubAck(ack)) if ack.0.reason == ReasonCode::Success => break,
+                    Some(Packet::PubAck(ack)) => return (asked, Some(ack.0.reason)),
+                    Some(Packet::Disconnect(told)) => return (asked, Some(told.reason)),
+                    Some(Packet::Publish(_)) => {}
+                    other => panic!("{other:?} at the end"),
+                }
+            }
+        }
+    }
+    panic!("it may ask for ever");
+}
+
+#[test]
+fn who_acknowledges_no_answer_is_refused_by_bytes_and_by_number() {
+    let quota = Some(ReasonCode::QuotaExceeded);
+    let many = 1024 * 1024 / 60_000;
+    let (asked, end) = unacknowledged(Version::V5, Qos::AtMostOnce, 60_000);
+    assert_eq!(end, quota);
+    // One is on its way, as many as are taken at once are no longer counted.
+    assert!((many..many + 80).contains(&asked), "{asked}");
+    let (asked, end) = unacknowledged(Version::V5, Qos::AtMostOnce, 10);
+    assert_eq!(end, quota);
+    assert!((1_000..1_100).contains(&asked), "{asked}");
+    let (_, end) = unacknowledged(Version::V311, Qos::AtMostOnce, 60_000);
+    assert_eq!(end, None);
+}
