@@ -15,8 +15,9 @@ pub use server::simulate;
 #[cfg(feature = "server")]
 pub use server::{
     ApplicationMessage, Broker, BrokerError, BrokerParts, DisconnectReason, DurableError,
-    FullQueue, Lifecycle, LifecycleChange, Limits, Listeners, LostSubscription, OwnBounds,
-    Principal, RecoveryError, Registry, Reply, Request, ReservedTopics, SessionBounds, Stats,
+    Elsewhere, FullQueue, Lifecycle, LifecycleChange, Limits, Listeners, LostSubscription,
+    OwnBounds, Principal, RecoveryError, Registry, Reply, Request, ReservedTopics, SessionBounds,
+    Stats,
 };
 #[cfg(feature = "server")]
 pub use server::{bench, tls};

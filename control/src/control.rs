@@ -30,7 +30,7 @@ pub(crate) const HTTPS_BOUNDS: Bounds = Bounds {
     idle: Duration::from_secs(60),
 };
 /// Connections of the plain listener, which answers at once or not at all.
-const HTTP_BOUNDS: Bounds = Bounds {
+pub(crate) const HTTP_BOUNDS: Bounds = Bounds {
     max_connections: 0,
     max_operators: 0,
     max_of_one: 0,
@@ -73,8 +73,8 @@ pub struct ControlParts {
     pub http: TcpListener,
     /// TLS of the HTTPS listener; a client certificate is asked for, not required.
     pub tls: Arc<ServerConfig>,
-    /// File descriptors that both listeners may hold at once, for connections and what is sent over them. With fewer than
-    /// [`Control::descriptors_wanted`] all their bounds are smaller.
+    /// File descriptors that connections of strangers may hold at once, on both listeners. With fewer than
+    /// [`Control::descriptors_wanted`] they have fewer seats.
     pub descriptors: usize,
 }
 
@@ -86,7 +86,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// File descriptors that the listeners hold with all that their bounds allow.
+    /// File descriptors that connections of strangers hold with all the seats and lines there are.
     #[must_use]
     pub const fn descriptors_wanted() -> usize {
         HTTPS_BOUNDS.descriptors() + HTTP_BOUNDS.descriptors()
@@ -148,6 +148,7 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
         tokio::net::TcpListener::from_std(listener)
     };
     let plain = plain::router(&parts.revocation, &parts.authority);
+    let broker = parts.broker.clone();
     let registry = Registry {
         fleet: parts.fleet.clone(),
         operators: parts.operators.clone(),
@@ -178,6 +179,7 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
                 .merge(est::router(&rooms)),
             bounds: HTTPS_BOUNDS.within(parts.descriptors),
             registry: Some(registry),
+            broker: Some(broker),
         },
         Listener {
             socket: socket(parts.http)?,
@@ -185,6 +187,7 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
             router: plain,
             bounds: HTTP_BOUNDS.within(parts.descriptors),
             registry: None,
+            broker: None,
         },
     ])
 }

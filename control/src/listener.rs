@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use broker::tls::{Admission, Lobby, Sampler, Seat, explain};
+use broker::tls::{Admission, LOBBY_PER_SEAT, Lobby, Sampler, Seat, explain};
+use broker::{Broker, Elsewhere};
 use ca::{CertificateId, Profile};
 use fleet::{CertificateStatus, Fleet, Standing};
 use http::HeaderValue;
@@ -59,29 +60,29 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// File descriptors that connections take at most: a device's may have a file that it downloads beside it, and where
-    /// one waits for a seat others stand in line.
+    /// File descriptors that connections of strangers take at most: for each seat others may stand in line.
     pub(crate) const fn descriptors(&self) -> usize {
-        let seats = self.max_strangers + self.max_handshakes;
-        2 * self.max_connections + self.max_operators + seats * broker::tls::LOBBY_PER_SEAT
+        (self.max_strangers + self.max_handshakes) * LOBBY_PER_SEAT
     }
 
-    /// The same in proportion, where this listener's part of `descriptors` is less than it would take; so that what anybody
-    /// opens here leaves the server what it needs to write what it knows.
+    /// The same with fewer seats for strangers, where both listeners have not `descriptors` enough for them: so that what
+    /// anybody opens here leaves the server what it needs to write what it knows. Whose peer is known has its own.
     pub(crate) fn within(self, descriptors: usize) -> Self {
-        let wanted = crate::Control::descriptors_wanted();
-        let part = |bound: usize| match bound {
+        if descriptors >= crate::Control::descriptors_wanted() {
+            return self;
+        }
+        let part = |bound: usize, eighths: usize| match bound {
             0 => 0,
-            _ if descriptors >= wanted => bound,
-            _ => (bound * descriptors / wanted).max(1),
+            _ => bound.min(descriptors * eighths / 8 / LOBBY_PER_SEAT).max(1),
+        };
+        let (strangers, handshakes) = match self.max_handshakes {
+            0 => (2, 0),
+            _ => (3, 3),
         };
         Self {
-            max_connections: part(self.max_connections),
-            max_operators: part(self.max_operators),
-            max_of_one: self.max_of_one.min(part(self.max_connections)),
-            max_strangers: part(self.max_strangers),
-            max_handshakes: part(self.max_handshakes),
-            idle: self.idle,
+            max_strangers: part(self.max_strangers, strangers),
+            max_handshakes: part(self.max_handshakes, handshakes),
+            ..self
         }
     }
 }
@@ -95,6 +96,8 @@ pub(crate) struct Listener {
     pub(crate) bounds: Bounds,
     /// Where it is asked who a certificate is; `None` where none is shown.
     pub(crate) registry: Option<Registry>,
+    /// Whose connections' file descriptors those of known peers are counted with; `None` for no bound.
+    pub(crate) broker: Option<Broker>,
 }
 
 /// Who certificates are.
@@ -152,6 +155,7 @@ impl Listener {
                 idle: self.bounds.idle,
                 lines: lines.clone(),
                 registry: self.registry.clone(),
+                broker: self.broker.clone(),
                 devices: devices.clone(),
                 operators: operators.clone(),
                 strangers: strangers.clone(),
@@ -171,6 +175,7 @@ struct Connection {
     idle: Duration,
     lines: Arc<Sampler>,
     registry: Option<Registry>,
+    broker: Option<Broker>,
     devices: Arc<Places>,
     operators: Arc<Places>,
     strangers: Arc<Lobby>,
@@ -235,7 +240,13 @@ impl Connection {
                 Known::Operator(_) => &self.operators,
                 Known::Device(_) => &self.devices,
             };
-            let Some((place, gave_way)) = places.take(id) else {
+            // A device may have a file open beside its connection, which it downloads.
+            let held = self.hold(match known {
+                Known::Operator(_) => 1,
+                Known::Device(_) => 2,
+            });
+            let taken = held.and_then(|held| Some((held, places.take(id)?)));
+            let Some((_held, (place, gave_way))) = taken else {
                 if let Some(left_out) = self.lines.take_counting() {
                     tracing::warn!(peer = %address, certificate = %id, left_out,
                         "a connection was dropped: all places for peers with a certificate are taken");
@@ -260,12 +271,17 @@ impl Connection {
         self.speak_as_a_stranger(stream, peer, seat).await;
     }
 
+    fn hold(&self, descriptors: usize) -> Option<Held> {
+        hold(&self.broker, descriptors)
+    }
+
     /// With a seat that others may get, until a request has proven whose the connection is.
     async fn speak_as_a_stranger<S>(self, stream: S, peer: Peer, mut seat: Seat)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (proof, operators) = (peer.proof.clone(), self.operators.clone());
+        let broker = self.broker.clone();
         let mut speaking = std::pin::pin!(self.speak(stream, peer, None));
         let until_proven = async {
             tokio::select! {
@@ -276,8 +292,9 @@ impl Connection {
         let Some(Some(operator)) = seat.while_seated(until_proven).await else {
             return;
         };
-        match operators.take_free(operator) {
-            Some(place) => {
+        let held = hold(&broker, 1);
+        match held.and_then(|held| Some((held, operators.take_free(operator)?))) {
+            Some((_held, place)) => {
                 drop(seat);
                 place.while_held(speaking).await;
             }
@@ -330,6 +347,17 @@ impl Connection {
         if let Err(error) = outcome {
             tracing::debug!(peer = %self.address, %error, "connection ended");
         }
+    }
+}
+
+/// File descriptors that are counted while it lives, where they are.
+type Held = Option<Elsewhere>;
+
+/// `None` where there are not as many.
+fn hold(broker: &Option<Broker>, descriptors: usize) -> Option<Held> {
+    match broker {
+        Some(broker) => broker.hold_elsewhere(descriptors).map(Some),
+        None => Some(None),
     }
 }
 
@@ -430,6 +458,7 @@ mod tests {
                 idle: Duration::from_secs(60),
             },
             registry: None,
+            broker: None,
         };
         let (stop, stopping) = watch::channel(false);
         tokio::spawn(listener.serve(stopping));
@@ -451,18 +480,19 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_smaller_in_proportion_where_descriptors_are_few() {
-        let (wanted, bounds) = (
-            crate::Control::descriptors_wanted(),
-            crate::control::HTTPS_BOUNDS,
-        );
-        assert_eq!(bounds.within(wanted).descriptors(), bounds.descriptors());
-        for part in [2, 7, 50] {
-            assert!(bounds.within(wanted / part).descriptors() <= bounds.descriptors() / part);
+    fn bounds_are_smaller_where_descriptors_are_few_and_all_of_them_fit() {
+        use crate::control::{HTTP_BOUNDS, HTTPS_BOUNDS};
+        let wanted = crate::Control::descriptors_wanted();
+        let whole = HTTPS_BOUNDS.within(wanted);
+        assert_eq!(whole.descriptors(), HTTPS_BOUNDS.descriptors());
+        for few in [128, 617, 2_000, 10_000, wanted - 1] {
+            let [https, http] = [HTTPS_BOUNDS, HTTP_BOUNDS].map(|bounds| bounds.within(few));
+            assert!(https.descriptors() + http.descriptors() <= few, "{few}");
+            assert!(https.max_handshakes >= 5);
         }
         // However few: somebody can come.
-        let least = bounds.within(1);
-        assert!(least.max_operators == 1 && least.max_strangers == 1 && least.max_of_one == 1);
+        let least = HTTPS_BOUNDS.within(1);
+        assert!(least.max_strangers == 1 && least.max_handshakes == 1);
     }
 
     #[tokio::test]

@@ -54,7 +54,7 @@ def test_aws_default_binds_the_client_id_to_the_thing(shared, client, connect, a
     assert client.list_principal_things_v2(principal=one.arn)["principalThingObjects"] == [
         {"thingName": one.name, "thingPrincipalType": "NON_EXCLUSIVE_THING"}]
     # A certificate that comes after it is attached as it was.
-    shared.cli("device", "replace", one.name, "--out", str(shared.home / f"{one.name}-replaced"))
+    shared.cli("device", "replace", one.name, "--yes", "--out", str(shared.home / f"{one.name}-replaced"))
     assert set(kinds(client, one.name)) == {"NON_EXCLUSIVE_THING"}
     # Exclusive, the same policy takes any client id: the documentation says so.
     client.attach_thing_principal(thingName=other.name, principal=other.arn, thingPrincipalType="EXCLUSIVE_THING")

@@ -132,6 +132,18 @@ struct Serving {
     cores: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
+/// File descriptors held elsewhere, given back when dropped.
+pub struct Elsewhere {
+    hub: Arc<Hub>,
+    count: usize,
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        self.hub.elsewhere.fetch_sub(self.count, Ordering::AcqRel);
+    }
+}
+
 impl Broker {
     /// Takes up sessions, queues and retained messages where the last run left them.
     ///
@@ -296,6 +308,17 @@ impl Broker {
         self.hub.connections.load(Ordering::Acquire)
     }
 
+    /// Holds file descriptors for a connection of another listener, whose peer is known, from what connections may have
+    /// together ([`Limits::descriptors`]); `None` where there are not as many.
+    #[must_use]
+    pub fn hold_elsewhere(&self, count: usize) -> Option<Elsewhere> {
+        let hub = Arc::clone(&self.hub);
+        let before = hub.elsewhere.fetch_add(count, Ordering::AcqRel);
+        let held = Elsewhere { hub, count };
+        let all = before + count + self.connections();
+        (all <= self.hub.limits.descriptors).then_some(held)
+    }
+
     /// Shuts down: no new connections; every session is told (MQTT 5: 0x8B) and parked or ended;
     /// what was written is made durable. Blocks until all have gone, at most `within`; returns
     /// whether all had.
@@ -397,6 +420,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         draining: AtomicBool::new(false),
         handshakes,
         connections: AtomicUsize::new(0),
+        elsewhere: AtomicUsize::new(0),
     };
     recovery::recover(&hub, replay)?;
     Ok(hub)

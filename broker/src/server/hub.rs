@@ -69,6 +69,8 @@ pub(crate) struct Hub {
     /// Places for those that are under way.
     pub(crate) handshakes: Arc<Lobby>,
     pub(crate) connections: AtomicUsize,
+    /// File descriptors of connections that are none of the broker's.
+    pub(crate) elsewhere: AtomicUsize,
 }
 
 impl Hub {

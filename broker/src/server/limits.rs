@@ -11,6 +11,8 @@ use crate::topic::{TOPIC_MAX_BYTES, TOPIC_MAX_LEVELS};
 pub struct Limits {
     /// Connections held at once, over all listeners; one more is closed as it is accepted.
     pub connections: usize,
+    /// File descriptors for them and for what is held elsewhere ([`crate::Broker::hold_elsewhere`]).
+    pub descriptors: usize,
     /// TLS handshakes and CONNECTs in flight; one more waits until one is through, or has been silent for a second: that
     /// one is closed then. So overload is felt by newcomers before live sessions suffer.
     pub handshakes_in_flight: usize,
@@ -89,6 +91,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 100_000,
+            descriptors: usize::MAX,
             handshakes_in_flight: 1_000,
             handshake_time: Duration::from_secs(10),
             packet_bytes: 1024 * 1024,

@@ -136,7 +136,9 @@ impl Counted {
         }
         let taken = Self(Arc::clone(hub));
         let before = hub.connections.fetch_add(1, Ordering::AcqRel);
-        let has_room = before < hub.limits.connections || hub.handshakes.make_room(Some(peer));
+        let all = before.saturating_add(hub.elsewhere.load(Ordering::Acquire));
+        let has_room = (before < hub.limits.connections && all < hub.limits.descriptors)
+            || hub.handshakes.make_room(Some(peer));
         has_room.then_some(taken)
     }
 }

@@ -42,7 +42,7 @@ mod work;
 
 pub use bounds::{OwnBounds, SessionBounds};
 pub use broker::{
-    ApplicationMessage, Broker, BrokerError, BrokerParts, Listeners, LostSubscription,
+    ApplicationMessage, Broker, BrokerError, BrokerParts, Elsewhere, Listeners, LostSubscription,
 };
 pub use layout::DurableError;
 pub use limits::Limits;

@@ -16,7 +16,6 @@ pub(crate) use self::ledger::Volume;
 pub(crate) use self::walk::Walk;
 use super::message::{Message, Origin};
 use super::sessions::Owner;
-use crate::session::Published;
 
 /// The index; the journal keeps them too.
 pub(crate) struct Retained {

@@ -243,9 +243,9 @@ impl Routing {
         }
         if self.message.qos() == Qos::ExactlyOnce {
             let receivers = self.receivers.sessions.len() + self.receivers.groups.len();
-            let put = self.run_together(durable, counters);
+            let safe = self.run_together(durable, counters)?;
             work.spend(receivers * COPY);
-            return Ok(put?);
+            return Ok(safe);
         }
         let body = match self.body {
             Some(body) => body,

@@ -6,17 +6,19 @@ use control::Control;
 /// File descriptors for what is none of a connection's: store, listeners, runtimes, files that are written anew. They are
 /// kept back from connections, which strangers open as they like: a revocation must find one.
 const OF_ITS_OWN: usize = 256;
-/// The least that HTTPS and HTTP get, however many devices may be connected.
+/// The least that strangers get on HTTPS and HTTP, however many devices may be connected.
 const WEB_MIN: usize = 256;
-/// Of what connections may have, the part that HTTPS and HTTP get at least.
+/// Of what connections may have, the part that they get at least.
 const WEB_PART: usize = 32;
 
 /// How the descriptors are shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Descriptors {
-    /// Connections of MQTT and WebSocket, handshakes among them.
+    /// For connections of MQTT and WebSocket, handshakes among them, and of known peers on HTTPS.
+    shared: usize,
+    /// Of them, connections of MQTT and WebSocket.
     connections: usize,
-    /// All that the HTTPS and the HTTP listener hold.
+    /// What strangers may hold on the HTTPS and the HTTP listener.
     pub(super) web: usize,
 }
 
@@ -36,7 +38,7 @@ impl Descriptors {
         if shared.connections < connections {
             tracing::info!(
                 limit,
-                "open files allow {} connections, and {} for HTTPS and HTTP; raise the hard limit for more (LimitNOFILE)",
+                "open files allow {} connections, and {} of strangers on HTTPS and HTTP; raise the hard limit for more (LimitNOFILE)",
                 shared.connections,
                 shared.web
             );
@@ -51,6 +53,7 @@ impl Descriptors {
             .saturating_sub(connections)
             .clamp(least, web.max(least));
         Self {
+            shared: room - web,
             connections: connections.min(room - web),
             web,
         }
@@ -62,6 +65,7 @@ impl Descriptors {
         let seats = self.connections / (2 * LOBBY_PER_SEAT);
         limits.handshakes_in_flight = limits.handshakes_in_flight.min(seats.max(1));
         limits.connections = self.connections;
+        limits.descriptors = self.shared;
         limits
     }
 }
@@ -74,13 +78,11 @@ mod tests {
     fn connections_never_get_what_the_server_needs_for_itself() {
         for limit in [16, 64, 1024, 4096, 20_000, 1_048_576, usize::MAX] {
             for connections in [1, 100, 19_000, 100_000, 1_000_000] {
-                let Descriptors {
-                    connections: got,
-                    web,
-                } = Descriptors::shared(limit, connections, 40_000);
-                let own = limit - got - web;
+                let got = Descriptors::shared(limit, connections, 40_000);
+                let own = limit - got.shared - got.web;
                 assert!(own >= OF_ITS_OWN.min(limit / 4), "{limit} {connections}");
-                assert!(got >= 1 && web >= 1 && got <= connections);
+                assert!(got.connections >= 1 && got.web >= 1);
+                assert!(got.connections <= connections.min(got.shared));
             }
         }
     }
@@ -88,10 +90,10 @@ mod tests {
     #[test]
     fn who_has_room_gets_all_that_is_wanted_and_a_small_limit_is_for_devices_mostly() {
         let shared = |limit| Descriptors::shared(limit, 100_000, 40_000);
-        let of = |connections, web| Descriptors { connections, web };
-        assert_eq!(shared(1_048_576), of(100_000, 40_000));
-        assert_eq!(shared(20_000), of(19_127, 617));
-        assert_eq!(shared(1_024), of(512, 256));
+        let parts = |limit| (shared(limit).connections, shared(limit).web);
+        assert_eq!(parts(1_048_576), (100_000, 40_000));
+        assert_eq!(parts(20_000), (19_127, 617));
+        assert_eq!(parts(1_024), (512, 256));
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Ota {
         let mut runs: BTreeMap<FirmwareVersion, usize> = BTreeMap::new();
         for thing in rollout.waves.iter().flat_map(|wave| &wave.things) {
             let row = self.inner.table.get_as::<Runs>(&key::runs(thing, name))?;
-            if let Some(version) = row.and_then(|row| row.value.version) {
+            if let Some(version) = row.and_then(|row| row.value.brought_or_said()) {
                 *runs.entry(version).or_default() += 1;
             }
         }

@@ -121,6 +121,8 @@ pub(crate) struct Connection<S> {
     /// What is left of this turn's share.
     work: Work,
     stalled: Option<Stalled>,
+    /// Whether that is for the journal, not for a new share of work.
+    behind: bool,
     timer: Timer,
     now: Time,
 }
@@ -201,7 +203,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 break;
             }
         }
-        if taken.is_spent() {
+        // Who waits for the journal is woken by it, however much work it was to find that out.
+        let goes_on = self.stalled.is_none() || !self.behind;
+        if taken.is_spent() && goes_on {
             // What was taken is not all handled, or there may be more of it.
             self.counters.turns_cut.add();
             let_others(cx);

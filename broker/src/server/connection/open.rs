@@ -182,6 +182,7 @@ where
         explanations: Explanations::default(),
         work: Work::unbounded(),
         stalled: None,
+        behind: false,
         timer: Timer::default(),
         now,
         hub,

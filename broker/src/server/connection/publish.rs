@@ -20,7 +20,7 @@ use crate::server::reserved::{Principal, Reply, Request, excess};
 use crate::server::retained::{Claim, Full, RetainError, Volume};
 use crate::server::router::{Routing, Unfinished};
 use crate::server::work::EXPLANATION;
-use crate::session::{Incoming, Published, Token};
+use crate::session::{Incoming, Publication, Published, Token};
 
 /// Something stopped half-way because the journal is behind, or because it is too much for one turn. The socket is not read meanwhile.
 pub(super) enum Stalled {
@@ -260,6 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Goes on with what was stopped.
     pub(super) fn resume_stalled(&mut self) -> Result<(), End> {
+        self.behind = false;
         match self.stalled.take() {
             Some(Stalled::Routing {
                 routing,
@@ -373,6 +374,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     pub(super) fn hold(&mut self, stalled: Stalled) {
         self.counters.publishers_held.add();
+        self.behind = true;
         self.stalled = Some(stalled);
     }
 
@@ -399,10 +401,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Requests the room above has answered.
     pub(super) fn release_requests(&mut self) {
         for number in self.mailbox.take_answered() {
-            if let Some(at) = self.requests.iter().position(|(n, _)| *n == number) {
-                if let (_, Some(answer)) = self.requests.swap_remove(at) {
-                    self.answer(answer);
-                }
+            if let Some(at) = self.requests.iter().position(|(n, _)| *n == number)
+                && let (_, Some(answer)) = self.requests.swap_remove(at)
+            {
+                self.answer(answer);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::ops::{Bound, ControlFlow};
 use super::{Kept, Node, Retained};
 use crate::server::message::Message;
 use crate::server::work::{LOOK, Work};
-use crate::session::Time;
+use crate::session::{Published, Time};
 use crate::topic::TopicFilter;
 
 /// Messages found in one portion, at most.
@@ -61,7 +61,7 @@ impl Portion<'_> {
         self.work.spend(LOOK);
         if let Some(Kept { message, number }) = kept
             && *number <= self.until
-            && !message.as_ref().is_expired(self.now)
+            && !message.publication().is_expired(self.now)
         {
             self.bytes += message.weight_bytes();
             self.found.push(message.clone());

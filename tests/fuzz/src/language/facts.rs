@@ -62,7 +62,14 @@ pub(super) fn known(key: &str, case: &Case) -> Result<Known, Unread> {
     let word = lower.replace("iot:thing.", "iot:connection.thing.");
     let text = |value: Option<&str>| value.map(str::to_owned).into_iter().collect::<Vec<_>>();
     let (nature, values) = match word.as_str() {
-        "iot:clientid" => (Text, vec![context.client_id.to_string()]),
+        // Who came over HTTPS has none.
+        "iot:clientid" => (
+            Text,
+            Some(context.client_id.to_string())
+                .filter(|id| !id.is_empty())
+                .into_iter()
+                .collect(),
+        ),
         "aws:sourceip" | "iot:sourceip" => (
             Text,
             context
