@@ -56,9 +56,9 @@ impl Stalled {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn publish(&mut self, incoming: Incoming) -> Result<(), End> {
-        self.counters.messages_in.add();
         // Before anything remembers its topic, and whatever the policy says.
         if let Some((reason, text)) = excess(&incoming.publication) {
+            self.counters.messages_in.add();
             return self.refuse(reason, &text, incoming.packet_id);
         }
         let found = self.routes.find(
