@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use broker::Broker;
-use broker::tls::Sampler;
+use broker::tls::{LOBBY_PER_SEAT, Sampler};
 use ca::Authority;
 use fleet::provisioning::RegistrationDesk;
 use fleet::{AttestationTerms, Fleet, RevocationFaces};
@@ -27,6 +27,7 @@ pub(crate) const HTTPS_BOUNDS: Bounds = Bounds {
     max_of_one: 32,
     max_strangers: 2048,
     max_handshakes: 512,
+    per_seat: LOBBY_PER_SEAT,
     idle: Duration::from_secs(60),
 };
 /// Connections of the plain listener, which answers at once or not at all.
@@ -36,6 +37,7 @@ pub(crate) const HTTP_BOUNDS: Bounds = Bounds {
     max_of_one: 0,
     max_strangers: 1024,
     max_handshakes: 0,
+    per_seat: LOBBY_PER_SEAT,
     idle: Duration::from_secs(10),
 };
 /// Threads for what blocks: the registry, the disk, the signing of lists.

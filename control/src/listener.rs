@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use broker::tls::{Admission, LOBBY_PER_SEAT, Lobby, Sampler, Seat, explain};
+use broker::tls::{Admission, Lobby, Sampler, Seat, explain};
 use broker::{Broker, Elsewhere};
 use ca::{CertificateId, Profile};
 use fleet::{CertificateStatus, Fleet, Standing};
@@ -55,14 +55,19 @@ pub(crate) struct Bounds {
     pub(crate) max_strangers: usize,
     /// Handshakes under way at once.
     pub(crate) max_handshakes: usize,
+    /// Of those two, connections at most for each seat: who has it, and who stands in line for one.
+    pub(crate) per_seat: usize,
     /// Longest silence on a connection.
     pub(crate) idle: Duration,
 }
 
+/// [`Bounds::per_seat`] where descriptors are few: better a seat than a long line.
+const SHORT_PER_SEAT: usize = 3;
+
 impl Bounds {
     /// File descriptors that connections of strangers take at most: for each seat others may stand in line.
     pub(crate) const fn descriptors(&self) -> usize {
-        (self.max_strangers + self.max_handshakes) * LOBBY_PER_SEAT
+        (self.max_strangers + self.max_handshakes) * self.per_seat
     }
 
     /// The same with fewer seats for strangers, where both listeners have not `descriptors` enough for them: so that what
@@ -73,7 +78,7 @@ impl Bounds {
         }
         let part = |bound: usize, eighths: usize| match bound {
             0 => 0,
-            _ => bound.min(descriptors * eighths / 8 / LOBBY_PER_SEAT).max(1),
+            _ => bound.min(descriptors * eighths / 8 / SHORT_PER_SEAT).max(1),
         };
         let (strangers, handshakes) = match self.max_handshakes {
             0 => (2, 0),
@@ -82,6 +87,7 @@ impl Bounds {
         Self {
             max_strangers: part(self.max_strangers, strangers),
             max_handshakes: part(self.max_handshakes, handshakes),
+            per_seat: SHORT_PER_SEAT,
             ..self
         }
     }
@@ -118,8 +124,12 @@ impl Listener {
         } = self.bounds;
         let devices = Places::new(max_connections, max_of_one);
         let operators = Places::new(max_operators, max_of_one);
-        let handshakes = Lobby::new(self.bounds.max_handshakes, "handshakes of HTTP");
-        let strangers = Lobby::new(
+        let lobby = |seats: usize, doing| {
+            let in_line = seats * self.bounds.per_seat.saturating_sub(1);
+            Lobby::with_room(seats, in_line, doing)
+        };
+        let handshakes = lobby(self.bounds.max_handshakes, "handshakes of HTTP");
+        let strangers = lobby(
             self.bounds.max_strangers,
             "HTTP connections without a certificate",
         );
@@ -454,6 +464,7 @@ mod tests {
                 max_operators: 1,
                 max_of_one: 1,
                 max_handshakes: 512,
+                per_seat: SHORT_PER_SEAT,
                 max_strangers: 1,
                 idle: Duration::from_secs(60),
             },
@@ -488,7 +499,7 @@ mod tests {
         for few in [128, 617, 2_000, 10_000, wanted - 1] {
             let [https, http] = [HTTPS_BOUNDS, HTTP_BOUNDS].map(|bounds| bounds.within(few));
             assert!(https.descriptors() + http.descriptors() <= few, "{few}");
-            assert!(https.max_handshakes >= 5);
+            assert!(https.max_handshakes >= 16);
         }
         // However few: somebody can come.
         let least = HTTPS_BOUNDS.within(1);

@@ -138,7 +138,7 @@ def test_gates_that_nothing_could_make_stop_a_rollout_are_named_when_it_is_plann
     assert "wave 1 is too small for its gates: even if each of the 1 devices" in said("--wave", "1", "--wave", "100%", *gate)
     assert "3 would be enough" in said("--wave", "1", "--wave", "100%", *gate)
     assert "all are told at once" in said(*gate)
-    for enough in (("--wave", "2", "--wave", "100%"), ("--rate", "10/min")):
+    for enough in (("--wave", "3", "--wave", "100%"), ("--rate", "10/min")):
         assert said(*enough, *gate) == ""
     assert server.json("rollout", "start", "lamp", "1.0", "--group", "hall", *gate)["warnings"]
     assert "all are told at once" in said("--gate", "silence")

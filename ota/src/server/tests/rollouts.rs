@@ -510,8 +510,7 @@ fn a_thing_that_left_the_registry_does_not_hold_its_wave() {
     assert_eq!(view.executions[1].status, "REMOVED");
 }
 
-/// Looks again until `state` is reached, with a command in between.
-
+/// Gives a command, which is taken.
 fn told(yard: &Yard, id: &RolloutId, command: Command) {
     yard.house
         .ota()
