@@ -48,7 +48,7 @@ pub(crate) struct Bounds {
     pub(crate) max_connections: usize,
     /// Connections of operators open at once: nothing that devices do takes these.
     pub(crate) max_operators: usize,
-    /// Of both, connections under one certificate; with one more its oldest is closed.
+    /// Of both, connections under one certificate, four times as many of an operator's; with one more its oldest is closed.
     pub(crate) max_of_one: usize,
     /// Connections of peers without one. Whoever comes beyond them gets the place of the one that has been there longest:
     /// anybody can fill these.
@@ -123,7 +123,8 @@ impl Listener {
             ..
         } = self.bounds;
         let devices = Places::new(max_connections, max_of_one);
-        let operators = Places::new(max_operators, max_of_one);
+        // Scripts of one operator open many at once.
+        let operators = Places::new(max_operators, max_of_one.saturating_mul(4));
         let lobby = |seats: usize, doing| {
             let in_line = seats * self.bounds.per_seat.saturating_sub(1);
             Lobby::with_room(seats, in_line, doing)
