@@ -62,7 +62,7 @@ pub(crate) struct Bounds {
 }
 
 /// [`Bounds::per_seat`] where descriptors are few: better a seat than a long line.
-const SHORT_PER_SEAT: usize = 3;
+const SHORT_PER_SEAT: usize = 2;
 
 impl Bounds {
     /// File descriptors that connections of strangers take at most: for each seat others may stand in line.
@@ -82,7 +82,7 @@ impl Bounds {
         };
         let (strangers, handshakes) = match self.max_handshakes {
             0 => (2, 0),
-            _ => (3, 3),
+            _ => (4, 2),
         };
         Self {
             max_strangers: part(self.max_strangers, strangers),
