@@ -1,5 +1,5 @@
 //! What outlives a clock that was ahead, and the policy that everybody needs.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use std::path::Path;
 use std::sync::Arc;

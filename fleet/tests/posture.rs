@@ -1,5 +1,10 @@
 //! Attestations and violations: whom they count for, how long, and what the broker's word costs.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail loudly"
+)]
 
 use ca::{Authority, AuthorityConfig, CertificateId, KeyPair, RevocationReason};
 use fleet::{
