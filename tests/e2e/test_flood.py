@@ -1,5 +1,6 @@
 """One device under device-default asks the server as fast as it can: it is refused, and nobody else notices."""
 
+import itertools
 import json
 import struct
 import threading
@@ -49,28 +50,22 @@ class Flood(threading.Thread):
 
     def run(self):
         while not self.ending:
-            client = Wire(self.server, self.identity)
-            reader = threading.Thread(target=self.read, args=(client,), daemon=True)
             try:
-                assert client.open(self.identity.name, properties=b"\x21\x00\x01") == 0
-                reader.start()
-                client.send(self.begin)
-                while not self.ending:
-                    client.send(self.data)
-                    self.sent += 1
-                    if self.sent > 20:
-                        self.under_way.set()
+                with Wire(self.server, self.identity) as client:
+                    assert client.open(self.identity.name, properties=b"\x21\x00\x01") == 0
+                    client.exchange(self.pieces())
             except Closed:
                 # A server may well close such a connection: then there is the next one.
                 self.under_way.set()
-            client.close()
 
-    def read(self, client):
-        try:
-            while client.socket.recv(65_536):
-                pass
-        except (OSError, ValueError):
-            pass
+    def pieces(self):
+        if self.begin:
+            yield self.begin
+        while not self.ending:
+            yield self.data
+            self.sent += 1
+            if self.sent > 20:
+                self.under_way.set()
 
     def __enter__(self):
         self.start()
@@ -97,21 +92,22 @@ def test_requests_of_one_device_take_no_answers_from_others(server):
 
 def test_who_asks_too_much_is_told_so(server):
     loud, count = server.device("loud"), 20_000
+    many = (wire.publish("$aws/things/loud/jobs/get", qos=1, packet_id=number + 1) for number in range(count))
+    codes, acknowledged = set(), 0
+
+    def take(kind, body):
+        nonlocal acknowledged
+        if kind == wire.PUBLISH:
+            _, payload, packet_id = message(body)
+            codes.add(json.loads(payload).get("code", "accepted"))
+            return wire.answer(wire.PUBACK, packet_id)
+        acknowledged += kind == wire.PUBACK
+        return next(many, b"") if acknowledged < count else None
+
     with Wire(server, loud) as client:
         assert client.open("loud", keep_alive=600) == 0
-        many = [wire.publish("$aws/things/loud/jobs/get", qos=1, packet_id=number + 1) for number in range(count)]
-        sender = threading.Thread(target=client.send, args=(b"".join(many),))
-        sender.start()
-        codes, acknowledged = set(), 0
-        while acknowledged < count:
-            kind, _, body = client.packet()
-            if kind == wire.PUBLISH:
-                topic, payload, packet_id = message(body)
-                client.send(wire.answer(wire.PUBACK, packet_id))
-                codes.add(json.loads(payload).get("code", "accepted"))
-            elif kind == wire.PUBACK:
-                acknowledged += 1
-        sender.join()
+        # As many at once as the server's Receive Maximum lets a client send.
+        client.exchange(itertools.islice(many, 20), take)
     # Who waits for answers is not read on, so most of them are answered, only later.
     assert "accepted" in codes and codes <= {"accepted", "RequestThrottled"}, codes
 
@@ -163,16 +159,17 @@ def test_refusals_of_long_topics_cost_little_and_are_cut_in_the_log(server):
     with Wire(server, loud) as client:
         assert client.open("loud", keep_alive=600) == 0
         begun = cpu(server)
-        client.send(wire.publish(topic, qos=1, properties=ALIAS))
+        first = wire.publish(topic, qos=1, properties=ALIAS)
         many = [wire.publish("", qos=1, packet_id=number % 60_000 + 1, properties=ALIAS) for number in range(count - 1)]
-        sender = threading.Thread(target=client.send, args=(b"".join(many),))
-        sender.start()
         refused = 0
-        while refused < count:
-            kind, _, body = client.packet()
-            assert kind == wire.PUBACK and body[2] == 0x87
+
+        def take(kind, body):
+            nonlocal refused
+            assert kind == wire.PUBACK and body[2] == 0x87, (kind, body)
             refused += 1
-        sender.join()
+            return b"" if refused < count else None
+
+        client.exchange([first, b"".join(many)], take)
         long_cpu = cpu(server) - begun
         # As many of a short one, which are explained only so often as well.
         begun = cpu(server)

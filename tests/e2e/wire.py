@@ -2,6 +2,7 @@
 
 import base64
 import os
+import select
 import socket
 import ssl
 import struct
@@ -105,6 +106,61 @@ class Wire:
             self.fill()
         taken, self.buffer = self.buffer[:count], self.buffer[count:]
         return taken
+
+    def exchange(self, outgoing, take=None):
+        """Writes each of `outgoing` and reads meanwhile, so that neither end waits for the other. (Two threads may not:
+        a TLS connection is no two halves.) `take(kind, body)` is given each packet and returns what is to be sent for
+        it, `None` to end; without it what comes is thrown away, and all is over when everything has been sent."""
+        outgoing, left, waiting = iter(outgoing), b"", True
+        self.socket.settimeout(0)
+        try:
+            while True:
+                if not left and waiting:
+                    left = next(outgoing, b"")
+                    waiting = bool(left)
+                if not left and take is None:
+                    return
+                sent = self._now(lambda: self.socket.send(left[:16_384])) if left else None
+                left = left[sent or 0:]
+                came = self._now(lambda: self.socket.recv(65_536))
+                if came == b"":
+                    raise Closed("end of stream")
+                if came and take:
+                    self.buffer += came
+                    while (whole := self._whole()) is not None:
+                        answer = take(*whole)
+                        if answer is None:
+                            return
+                        left += answer
+                if not sent and not came:
+                    # Whichever way it can go on; a TLS connection may have to write in order to read.
+                    ready = select.select([self.socket], [self.socket] if left else [], [], WAIT_S)
+                    if not any(ready):
+                        raise TimeoutError("nothing was taken and nothing came")
+        finally:
+            self.socket.settimeout(WAIT_S)
+
+    def _now(self, step):
+        """What a step without waiting made, `None` if it had to wait."""
+        try:
+            return step()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError as error:
+            raise Closed(str(error)) from error
+
+    def _whole(self):
+        """The packet that the buffer begins with, out of it, if it is there as a whole: kind, body."""
+        size = 0
+        for at, digit in enumerate(self.buffer[1:5], 1):
+            size |= (digit & 0x7F) << 7 * (at - 1)
+            if digit & 0x80:
+                continue
+            if len(self.buffer) < at + 1 + size:
+                return None
+            head, body, self.buffer = self.buffer[0], self.buffer[at + 1:at + 1 + size], self.buffer[at + 1 + size:]
+            return head >> 4, body
+        return None
 
     def packet(self):
         """The next packet: kind, flags, body."""
