@@ -19,8 +19,7 @@ from test_jobs import Jobs
 
 DOCUMENT = {"operation": "blink", "times": 3}
 MANY = 10_000
-# No more than who has not proven who it is may have at a limit of 20,000 open files.
-CONNECTIONS = 50
+CONNECTIONS = 100
 # What stays of a report is a row on the disk; while all of them are under way the store's own cache grows.
 GROWN_BYTES = 64 << 20
 OWN = "thing/${iot:Connection.Thing.ThingName}"

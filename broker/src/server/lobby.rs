@@ -49,7 +49,7 @@ pub struct Lobby {
     /// What connections do there, for the log.
     doing: &'static str,
     seats: usize,
-    /// How many may stand in line.
+    /// How many may stand in line when all seats are taken.
     room: usize,
     // Held for a look, an insertion or a removal; never across an await.
     inside: Mutex<Inside>,
@@ -101,7 +101,7 @@ impl Lobby {
         Self::with_room(seats, room, doing)
     }
 
-    /// As [`Lobby::new`], with room for so many who stand in line.
+    /// As [`Lobby::new`], with room for so many who stand in line while all seats are taken.
     #[must_use]
     pub fn with_room(seats: usize, room: usize, doing: &'static str) -> Arc<Self> {
         let seats = seats.max(1);
@@ -133,7 +133,8 @@ impl Lobby {
         let (number, gone) = {
             let mut inside = self.inside.lock();
             let mut gone = None;
-            if inside.lines.len() >= self.room {
+            // Whoever comes stands in line first, also where seats are free: both are counted.
+            if inside.guests.len() + inside.lines.len() >= self.seats.saturating_add(self.room) {
                 gone = inside.lines.give_up(Some(source));
                 if gone.is_none() {
                     drop(inside);

@@ -273,6 +273,17 @@ async fn a_crowds_newcomers_keep_nobody_waiting_and_are_bounded() {
 }
 
 #[tokio::test]
+async fn who_comes_at_the_same_moment_is_not_closed_while_seats_are_free() {
+    let lobby = Lobby::with_room(10, 5, "testing");
+    // None of them has had its turn to sit down when the last one comes.
+    let come: Vec<_> = (0..15).map(|_| lobby.admit(peer()).unwrap()).collect();
+    for admission in come.into_iter().take(10) {
+        let until = Instant::now() + HOUR;
+        assert!(admission.seat(ready(()), until).await.is_some());
+    }
+}
+
+#[tokio::test]
 async fn two_crowds_have_the_free_seats_in_turn() {
     let lobby = lobby(2);
     let later = Instant::now() + HOUR;
