@@ -22,9 +22,11 @@ impl Room {
     }
 
     /// Whether what is left is for changes of the registry and for deletions: what devices send must not fill a disk so
-    /// far that none of them can be revoked.
-    pub(crate) fn is_low(self) -> bool {
-        self.free_bytes < self.kept_bytes()
+    /// far that none of them can be revoked. Where it `was` low there has to be a tenth more, so that it is not the one and
+    /// the other in turn.
+    pub(crate) fn is_low(self, was: bool) -> bool {
+        let kept = self.kept_bytes();
+        self.free_bytes < if was { kept + kept / 10 } else { kept }
     }
 
     /// What is kept back for them.
@@ -64,10 +66,15 @@ mod tests {
                 free_bytes,
                 total_bytes,
             }
-            .is_low()
+            .is_low(false)
         };
         assert!(low(GIB / 16 - 1, GIB) && !low(GIB / 16, GIB));
         assert!(low(KEPT_BYTES - 1, 100 * GIB) && !low(KEPT_BYTES, 100 * GIB));
+        let edge = Room {
+            free_bytes: GIB / 16,
+            total_bytes: GIB,
+        };
+        assert!(!edge.is_low(false) && edge.is_low(true));
         let here = Room::of(Path::new(".")).unwrap();
         assert!(here.total_bytes >= here.free_bytes && here.total_bytes > 0);
     }

@@ -106,6 +106,12 @@ class SmallDisk:
                 except OSError:
                     pass
 
+    def leave(self, size):
+        """No more than so many bytes are left."""
+        with open(self.filler, "wb", buffering=0) as filler:
+            while (free := os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_frsize) > size:
+                filler.write(bytes(min(1 << 20, free - size)))
+
     def free(self):
         self.filler.unlink()
 

@@ -24,7 +24,7 @@ def test_connections_of_strangers_leave_the_registry_its_descriptors(make_server
         for nth in range(2 * LIMIT):
             address = server.place(LISTENERS[nth % len(LISTENERS)])
             try:
-                strangers.append(socket.create_connection(address, timeout=0.1))
+                strangers.append(socket.create_connection(address, timeout=1))
             except OSError:
                 # The queue before the door is full as well.
                 break

@@ -453,10 +453,13 @@ def test_a_device_that_subscribes_wildly_holds_up_nobody(shared, device, healthy
             client.send(wire.packet(wire.SUBSCRIBE, struct.pack(">H", 1) + b"\x00" + filters, flags=2))
             assert client.packet()[0] == wire.SUBACK
         before = [other.rounds for other in crowd]
-        client.send(b"".join(wire.publish("a/" * levels + f"{number:x}", b"") for number in range(300)) + wire.PING)
-        assert client.packet()[0] == wire.PINGRESP
-        rounds = [other.rounds - then for other, then in zip(crowd, before, strict=True)]
-        assert min(rounds) >= 3, rounds
+        rounds, deadline = [0], time.monotonic() + WAIT_S
+        # While it is at it: what they do afterwards does not count, so it goes on until they have done enough or may not.
+        while min(rounds) < 3:
+            client.send(b"".join(wire.publish("a/" * levels + f"{number:x}", b"") for number in range(300)) + wire.PING)
+            assert client.packet()[0] == wire.PINGRESP
+            rounds = [other.rounds - then for other, then in zip(crowd, before, strict=True)]
+            assert time.monotonic() < deadline, rounds
     for other in crowd:
         other.check()
     healthy.check()

@@ -252,7 +252,8 @@ impl Broker {
 
     /// Publishes a message of a service to the sessions that subscribed to its topic. It is in
     /// their mailboxes when this returns; it waits where the journal is behind, so it must not be
-    /// called on a thread that serves connections.
+    /// called on a thread that serves connections. While the disk is nearly full it waits for nothing: who is connected
+    /// gets the message, and it is not kept for who is not.
     ///
     /// # Errors
     /// [`BrokerError::NotKept`] for a retained message beyond the bounds, [`BrokerError::Store`]
@@ -274,6 +275,9 @@ impl Broker {
                     Err(RetainError::Full(full)) => {
                         return Err(BrokerError::NotKept(full.to_string()));
                     }
+                    Err(RetainError::Behind(_)) if hub.durable.journal().is_nearly_full() => {
+                        return Err(BrokerError::NotKept("the disk is nearly full".to_owned()));
+                    }
                     Err(RetainError::Behind(_)) => self.wait_for_commit()?,
                 }
             }
@@ -289,9 +293,14 @@ impl Broker {
                 Err(Unfinished::Behind(Behind::TooLarge { .. })) => {
                     return Err(BrokerError::NotKept("it is too large".to_owned()));
                 }
-                Err(Unfinished::Behind(Behind::Full { .. }) | Unfinished::Share) => {
-                    self.wait_for_commit()?;
+                // That may last, and whoever publishes here has more to do.
+                Err(Unfinished::Behind(Behind::Full { .. }))
+                    if hub.durable.journal().is_nearly_full() =>
+                {
+                    routing.keep_no_more(&hub.durable);
                 }
+                Err(Unfinished::Behind(Behind::Full { .. })) => self.wait_for_commit()?,
+                Err(Unfinished::Share) => {}
             }
         }
     }

@@ -51,11 +51,8 @@ impl Durable {
         // Deleting what is not there gives the position of the last record.
         match self.journal.delete(b"") {
             Ok(last) => self.journal.wait_durable(last),
-            Err(_) => {
-                let next = Lsn(self.journal.durable().0.saturating_add(1));
-                self.journal.wait_durable(next)?;
-                self.sync()
-            }
+            // No key is shorter, so it is never too large, and a deletion is told nothing else.
+            Err(_) => Ok(()),
         }
     }
 
@@ -64,9 +61,10 @@ impl Durable {
         self.journal.durable() >= lsn
     }
 
+    /// There are as many as there may be sessions, also where the disk is nearly full: those who are known can come and go.
     pub(crate) fn put_session(&self, number: u64, record: &SessionRecord) -> Result<Lsn, Behind> {
         self.journal
-            .put(&key(b's', number), &[&record::encode(record)])
+            .put_bounded(&key(b's', number), &[&record::encode(record)])
     }
 
     /// As [`Durable::put_session`], of a connection without a will: that of an earlier one goes in the same commit.
@@ -76,7 +74,7 @@ impl Durable {
         record: &SessionRecord,
     ) -> Result<Lsn, Behind> {
         let (session, will, value) = (key(b's', number), will_key(number), record::encode(record));
-        self.journal.batch(&[
+        self.journal.batch_bounded(&[
             Change::Delete { key: &will },
             Change::Put {
                 key: &session,
@@ -97,6 +95,7 @@ impl Durable {
         )
     }
 
+    /// One at most for each session.
     pub(crate) fn put_will(&self, number: u64, will: &Will, origin: Origin) -> Result<Lsn, Behind> {
         // The expiry counts from publication, so it is kept beside the message, not in it.
         let publication = Publication {
@@ -110,7 +109,7 @@ impl Durable {
         head.put_u32(will.expiry_s.unwrap_or(0));
         let encoded = encode_message(&message);
         self.journal
-            .put(&will_key(number), &[&head, &encoded, message.payload()])
+            .put_bounded(&will_key(number), &[&head, &encoded, message.payload()])
     }
 
     /// Puts a message into a session's queue.
@@ -199,7 +198,9 @@ impl Durable {
         token: Token,
         body: BodyRef,
     ) -> Result<Lsn, Behind> {
-        let lsn = self.journal.put(&queue_key(number, token), &[&RECEIVED])?;
+        // Shorter than what it takes the place of.
+        let received = queue_key(number, token);
+        let lsn = self.journal.put_bounded(&received, &[&RECEIVED])?;
         self.release_body(body);
         Ok(lsn)
     }

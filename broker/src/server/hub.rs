@@ -27,11 +27,11 @@ use super::parked::Parked;
 use super::registry::Registry;
 use super::reserved::ReservedTopics;
 use super::retained::{Claim, Full, RetainError, Retained, Volume, Walk};
-use super::router::{Routing, Search, Subscriber};
+use super::router::{Routing, Search, Subscriber, Unfinished};
 use super::sessions::{Owner, Released, SessionKey, Sessions};
 use super::stats::Counters;
 use super::tree::TopicTree;
-use super::work::Work;
+use super::work::{REGISTRY, Work};
 use crate::codec::{SubscriptionOptions, Will};
 use crate::session::{Publication, Time, Token};
 use crate::topic::{ClientId, TopicFilter};
@@ -174,11 +174,13 @@ impl Hub {
     ) -> Vec<Message> {
         let mut known: hashbrown::HashMap<CertificateId, Option<Heir>> = hashbrown::HashMap::new();
         let mut messages = self.retained.portion(walk, now, work);
+        let mut asked = 0;
         messages.retain(|message| {
             let Origin::Device(id) = message.origin() else {
                 return true;
             };
             let ask = || {
+                asked += 1;
                 let owner = self.retained.owner_of(&id);
                 let thing = owner.as_ref().and_then(Owner::thing);
                 self.registry.heir(&id, thing).ok()
@@ -190,30 +192,48 @@ impl Hub {
             // Not known for sure is not good.
             matches!(heir, Some(Heir::Certificate(_)))
         });
+        work.spend(asked * REGISTRY);
         messages
     }
 
-    /// Retains a message of a connection that has gone, waiting where the journal is behind.
-    async fn retain_late(&self, message: &Message, owner: &Owner, bound: Volume) {
+    /// Retains a message of a connection that has gone, waiting where the journal is behind, while it `may` still be
+    /// published; whether it may.
+    async fn retain_late(
+        &self,
+        message: &Message,
+        (owner, bound): (&Owner, Volume),
+        may: impl Fn() -> bool,
+    ) -> bool {
         let mut next = self.next_commit();
         loop {
             match self.retain(message, Claim::Owner(owner, bound)) {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(RetainError::Full(full)) => {
                     let counters = self.own_counters();
-                    return self.note_not_retained(counters, owner, message, full);
+                    self.note_not_retained(counters, owner, message, full);
+                    return true;
                 }
                 Err(RetainError::Behind(_)) => {
                     self.committed(next).await;
                     next = self.next_commit();
                 }
             }
+            if !may() {
+                return false;
+            }
         }
     }
 
-    /// Routes a message of a connection that has gone, waiting where the journal is behind. `own` tells the session
-    /// it was published by, at the moment its receivers are found; `settles` is the record it comes from.
-    async fn publish(&self, message: Message, own: impl FnOnce() -> u64, settles: Vec<u8>) {
+    /// Routes a message of a connection that has gone, waiting where the journal is behind, while it `may` still be
+    /// published; whether it may. `own` tells the session it was published by, at the moment its receivers are found;
+    /// `settles` is the record it comes from.
+    async fn publish(
+        &self,
+        message: Message,
+        own: impl FnOnce() -> u64,
+        settles: Vec<u8>,
+        may: impl Fn() -> bool,
+    ) -> bool {
         let counters = self.own_counters();
         let mut search = Search::new(Some(own()));
         while !search.go_on(&self.tree, message.topic(), &mut self.share()) {
@@ -222,11 +242,21 @@ impl Hub {
         let (_, receivers) = search.finish();
         let mut routing = Routing::new(message, receivers).settling(settles);
         let mut next = self.next_commit();
-        let mut work = Work::unbounded();
-        while routing.run(&self.durable, counters, &mut work).is_err() {
-            self.committed(next).await;
-            next = self.next_commit();
+        while let Err(unfinished) = routing.run(&self.durable, counters, &mut self.share()) {
+            match unfinished {
+                Unfinished::Share => tokio::task::yield_now().await,
+                Unfinished::Behind(_) => {
+                    self.committed(next).await;
+                    next = self.next_commit();
+                }
+            }
+            // It may have been long.
+            if !may() {
+                routing.abandon(&self.durable);
+                return false;
+            }
         }
+        true
     }
 
     /// Publishes the will of a session, if its principal may still do so at this moment, and deletes
@@ -266,18 +296,31 @@ impl Hub {
             self.durable.delete_will(number);
             return;
         }
+        let still_may = || {
+            let (now, at) = (identity.standing.now(), Clock::wall(self.clock.now()));
+            let grant = identity.grant(&*self.registry, &now, client, at);
+            let may = |action| grant.decide_for(action, topic, &facts).is_allow();
+            super::identity::check(&now, at).is_ok()
+                && may(Action::Publish)
+                && (!will.retain || may(Action::RetainPublish))
+        };
         let publication = Publication::of_will(will, time);
         let origin = Origin::Device(identity.certificate());
         let message = Message::new(publication, will.qos, will.retain, origin);
         // It is the client's own message for No Local too, also where its client has begun another
         // session meanwhile [MQTT-3.8.3-3].
         let key = identity.session_key(&now, client);
-        if will.retain {
-            let bound = self.bounds.retained(identity.listener, &now);
-            self.retain_late(&message, &key.owner, bound).await;
-        }
+        let bound = self.bounds.retained(identity.listener, &now);
+        let claim = (&key.owner, bound);
         let own = || self.sessions.number_of(&key).unwrap_or(number);
-        self.publish(message, own, will_key(number)).await;
+        let published = (!will.retain || self.retain_late(&message, claim, still_may).await)
+            && self
+                .publish(message, own, will_key(number), still_may)
+                .await;
+        if !published {
+            self.own_counters().denied_will.add();
+            self.durable.delete_will(number);
+        }
     }
 
     /// What the journal's next commit will reach. Asked for before a write that may find the journal full: there is a

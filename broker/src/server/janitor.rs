@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::hub::Hub;
@@ -17,7 +18,7 @@ use super::parked::Parked;
 use super::sessions::SessionKey;
 use crate::session::Time;
 
-/// How often it looks even when nothing is due, so that deletions put off are made up for.
+/// How often it looks even when nothing is due: a session that could not be judged may be by then.
 const ROUND: Duration = Duration::from_secs(5);
 
 /// When something is due of which parked session.
@@ -88,7 +89,10 @@ impl Deadlines {
 
 /// Runs until the task is dropped.
 pub(crate) async fn run(hub: Arc<Hub>) {
+    // A will may have to wait for room on the disk, and nothing else is to wait for it. They end with this task.
+    let mut wills = JoinSet::new();
     loop {
+        while wills.try_join_next().is_some() {}
         if hub
             .deadlines
             .bell
@@ -98,7 +102,9 @@ pub(crate) async fn run(hub: Arc<Hub>) {
             check_standings(&hub);
         }
         while let Some((key, number)) = hub.deadlines.pop_due(hub.clock.now()) {
-            attend(&hub, &key, number).await;
+            if let Some(will) = attend(&hub, &key, number) {
+                wills.spawn(will);
+            }
         }
         let round = Instant::now() + ROUND;
         let until = match hub.deadlines.next() {
@@ -110,8 +116,12 @@ pub(crate) async fn run(hub: Arc<Hub>) {
     }
 }
 
-/// Ends a session [MQTT-4.1.0-2] or publishes its will, whichever is due.
-async fn attend(hub: &Hub, key: &SessionKey, number: u64) {
+/// Ends a session [MQTT-4.1.0-2] or publishes its will, whichever is due; what is to be waited for, if anything is.
+fn attend(
+    hub: &Arc<Hub>,
+    key: &SessionKey,
+    number: u64,
+) -> Option<impl Future<Output = ()> + Send + use<>> {
     let now = hub.clock.now();
     let expired = hub.sessions.take_parked_if(key, number, |parked| {
         let expired = parked.expires_at.is_some_and(|at| at <= now);
@@ -120,28 +130,32 @@ async fn attend(hub: &Hub, key: &SessionKey, number: u64) {
         }
         expired
     });
-    let due = match expired {
-        Some(mut parked) => {
-            // The session has ended, so its will does not wait any longer [MQTT-3.1.2-8].
-            if let Some((will, _)) = parked.will.take() {
-                hub.publish_will(number, &will, &parked.identity, &key.client_id)
-                    .await;
+    let (will, identity, ended) = match expired {
+        // The session has ended, so its will does not wait any longer [MQTT-3.1.2-8].
+        Some(mut parked) => match parked.will.take() {
+            Some((will, _)) => (will, parked.identity.clone(), Some(parked)),
+            None => {
+                hub.discard(key, &parked);
+                return None;
             }
-            hub.discard(key, &parked);
-            None
-        }
-        None => hub
-            .sessions
-            .with_parked(key, number, |parked| {
+        },
+        None => {
+            let due = hub.sessions.with_parked(key, number, |parked| {
                 let due = parked.will.take_if(|(_, at)| *at <= now);
                 due.map(|(will, _)| (will, parked.identity.clone()))
-            })
-            .flatten(),
+            });
+            let (will, identity) = due.flatten()?;
+            (will, identity, None)
+        }
     };
-    if let Some((will, identity)) = due {
+    let (hub, key) = (Arc::clone(hub), key.clone());
+    Some(async move {
         hub.publish_will(number, &will, &identity, &key.client_id)
             .await;
-    }
+        if let Some(parked) = ended {
+            hub.discard(&key, &parked);
+        }
+    })
 }
 
 /// Looks after the parked sessions whose certificates have changed: they go on under the certificate that their device

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use store::{Behind, Lsn};
 
 use super::durable::Durable;
@@ -237,6 +237,16 @@ impl Mailbox {
         Ok(lsn)
     }
 
+    /// Puts a message in past the queue, if the session is connected: for where the journal takes nothing and the message
+    /// need not be kept.
+    pub(crate) fn deliver_unkept(&self, message: &Message, options: SendOptions) {
+        let weight_bytes = message.weight_bytes() + options.weight_bytes();
+        let inner = self.inner.lock();
+        let bytes = inner.resident_bytes.saturating_add(weight_bytes);
+        let room = bytes <= self.bounds.resident_bytes;
+        self.add_unkept(inner, message, options, (false, weight_bytes), room);
+    }
+
     /// Whether so many answers of services wait for the client that it must not ask for more.
     pub(crate) fn owes_answers(&self) -> bool {
         let inner = self.inner.lock();
@@ -246,26 +256,38 @@ impl Mailbox {
     /// Puts in an answer of a service to this session, if it is connected. Not kept when it is not, nor beyond the bound
     /// on bytes.
     pub(crate) fn reply(&self, message: &Message, options: SendOptions) {
-        let delivery = Delivery {
+        let weight_bytes = message.weight_bytes();
+        let inner = self.inner.lock();
+        let bytes = inner.answers_bytes.saturating_add(weight_bytes);
+        let room = bytes <= self.bounds.qos0_bytes;
+        self.add_unkept(inner, message, options, (true, weight_bytes), room);
+    }
+
+    fn add_unkept(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        message: &Message,
+        options: SendOptions,
+        (answer, weight_bytes): (bool, usize),
+        room: bool,
+    ) {
+        if inner.state != State::Live {
+            return;
+        }
+        if !room || inner.queue.len() >= self.bounds.queue_messages {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        inner.add(Delivery {
             message: Some(message.clone()),
             options,
             token: 0,
             body: BodyRef::Inline,
             shared: None,
             after: None,
-            answer: true,
-            weight_bytes: message.weight_bytes(),
-        };
-        let mut inner = self.inner.lock();
-        if inner.state != State::Live {
-            return;
-        }
-        let bytes = inner.answers_bytes.saturating_add(delivery.weight_bytes);
-        if bytes > self.bounds.qos0_bytes || inner.queue.len() >= self.bounds.queue_messages {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        inner.add(delivery);
+            answer,
+            weight_bytes,
+        });
         self.notify(inner, Signal::MAIL);
     }
 
@@ -446,7 +468,7 @@ impl Mailbox {
     }
 
     // One wake per batch: whoever finds the signal already up knows that the owner will come.
-    fn notify(&self, inner: parking_lot::MutexGuard<'_, Inner>, signal: Signal) {
+    fn notify(&self, inner: MutexGuard<'_, Inner>, signal: Signal) {
         let before = self.signals.fetch_or(signal.0, Ordering::AcqRel);
         let waker = if before & signal.0 == 0 {
             inner.owner.clone()

@@ -169,6 +169,8 @@ pub(crate) struct Routing {
     body: Option<BodyRef>,
     together: Option<Vec<Target>>,
     safe: Option<Lsn>,
+    /// Whom the journal has no room for does not hold it up.
+    unkept: bool,
 }
 
 /// Why a message has not reached everybody yet.
@@ -206,7 +208,23 @@ impl Routing {
             body: None,
             together: None,
             safe: None,
+            unkept: false,
         }
+    }
+
+    /// From now on it is not kept for anybody: who is connected gets it, of QoS 1 as well, and who is not does not. Of the
+    /// server's own messages, which nobody has been promised.
+    pub(crate) fn keep_no_more(&mut self, durable: &Durable) {
+        self.unkept = true;
+        if let Some(body) = self.body.replace(BodyRef::Inline) {
+            durable.release_body(body);
+        }
+    }
+
+    /// Others receive it than when the search was made.
+    pub(crate) fn redirect(&mut self, receivers: Arc<Receivers>) {
+        debug_assert_eq!(self.next, 0);
+        self.receivers = receivers;
     }
 
     /// The record under this key goes with the message's arrival: of QoS 2 in the very same commit,
@@ -241,7 +259,7 @@ impl Routing {
         if self.next == 0 {
             work.spend(self.receivers.work());
         }
-        if self.message.qos() == Qos::ExactlyOnce {
+        if self.message.qos() == Qos::ExactlyOnce && !self.unkept {
             let receivers = self.receivers.sessions.len() + self.receivers.groups.len();
             let safe = self.run_together(durable, counters)?;
             work.spend(receivers * COPY);
@@ -260,6 +278,11 @@ impl Routing {
         while let Some(receiver) = receivers.sessions.get(self.next) {
             let options = receiver.send_options(&self.message);
             let mailbox = &receiver.mailbox;
+            if self.unkept {
+                mailbox.deliver_unkept(&self.message, options);
+                self.next += 1;
+                continue;
+            }
             self.put(
                 mailbox.deliver(&self.message, options, None, receiver.own, body, counters),
                 counters,
@@ -272,6 +295,10 @@ impl Routing {
         let groups = self.next - receivers.sessions.len();
         for group in receivers.groups.iter().skip(groups) {
             match self.choose(group) {
+                Some((mailbox, options, _)) if self.unkept => {
+                    mailbox.deliver_unkept(&self.message, options);
+                    self.next += 1;
+                }
                 Some((mailbox, options, shared)) => {
                     let shared = Some(shared);
                     let put =

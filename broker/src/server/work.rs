@@ -15,6 +15,9 @@ pub(crate) const PACKET: usize = 8;
 /// Asked of the policy and noted.
 pub(crate) const DECISION: usize = 16;
 
+/// Asked of the registry, which may have to read.
+pub(crate) const REGISTRY: usize = 300;
+
 /// A subscription judged, kept and put into the tree, or taken out of both.
 pub(crate) const SUBSCRIPTION: usize = 64;
 

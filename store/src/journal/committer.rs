@@ -96,7 +96,8 @@ impl Committer {
     /// Whether the disk has room for what is new.
     fn look_for_room(&self) {
         let shared = &*self.shared;
-        let low = shared.disk.is_low(&shared.directory);
+        let was = shared.state.lock().low;
+        let low = shared.disk.is_low(&shared.directory, was);
         let mut state = shared.state.lock();
         if state.low == low {
             return;

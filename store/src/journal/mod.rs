@@ -243,6 +243,27 @@ impl Journal {
     /// # Errors
     /// [`Behind`]; then nothing of it was written. A batch must fit in one segment.
     pub fn batch(&self, writes: &[Change<'_>]) -> Result<Lsn, Behind> {
+        self.write(writes, false)
+    }
+
+    /// As [`Journal::put`], and also while the disk is nearly full: only for what there is a bounded amount of, however long
+    /// devices go on.
+    ///
+    /// # Errors
+    /// [`Behind`].
+    pub fn put_bounded(&self, key: &[u8], parts: &[&[u8]]) -> Result<Lsn, Behind> {
+        self.batch_bounded(&[Change::Put { key, parts }])
+    }
+
+    /// As [`Journal::batch`], of what [`Journal::put_bounded`] takes.
+    ///
+    /// # Errors
+    /// [`Behind`]; then nothing of it was written.
+    pub fn batch_bounded(&self, writes: &[Change<'_>]) -> Result<Lsn, Behind> {
+        self.write(writes, true)
+    }
+
+    fn write(&self, writes: &[Change<'_>], bounded: bool) -> Result<Lsn, Behind> {
         let shared = &self.handle.shared;
         // The costly part, before the lock is taken.
         let bodies: Option<Vec<_>> = writes.iter().map(Change::body).collect();
@@ -266,7 +287,7 @@ impl Journal {
         // nothing acknowledges what a crash undoes: it is of a key that is there, so all of them take no more than the keys.
         let deletes = writes.iter().all(|write| write.put_key().is_none());
         let full = backlog_bytes > 0 && backlog_bytes.saturating_add(length) > limit_bytes;
-        if !deletes && (full || state.low) {
+        if !deletes && (full || (state.low && !bounded)) {
             return Err(Behind::Full {
                 backlog_bytes,
                 limit_bytes,
@@ -384,6 +405,12 @@ impl Journal {
             None if state.low => Health::Failing(NEARLY_FULL.into()),
             None => Health::Good,
         }
+    }
+
+    /// Whether nothing of an unbounded amount is taken because the disk is nearly full: that may be so for long.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.handle.shared.state.lock().low
     }
 
     /// What it holds.

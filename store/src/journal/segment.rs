@@ -73,8 +73,8 @@ impl SegmentFile for File {
 /// seam for faults and for simulation.
 pub(super) trait Disk: Send + Sync {
     /// Whether it has no more room for what is new.
-    fn is_low(&self, directory: &Path) -> bool {
-        Room::of(directory).is_some_and(Room::is_low)
+    fn is_low(&self, directory: &Path, was: bool) -> bool {
+        Room::of(directory).is_some_and(|room| room.is_low(was))
     }
 
     /// Makes the directory where it is missing.

@@ -95,7 +95,7 @@ pub fn open(
 }
 
 impl Disk for MemoryDisk {
-    fn is_low(&self, _: &Path) -> bool {
+    fn is_low(&self, _: &Path, _: bool) -> bool {
         false
     }
 

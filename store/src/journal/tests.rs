@@ -146,7 +146,7 @@ struct Faulty {
 }
 
 impl Disk for Arc<Faulty> {
-    fn is_low(&self, _: &Path) -> bool {
+    fn is_low(&self, _: &Path, _: bool) -> bool {
         self.low.load(Ordering::SeqCst)
     }
 
@@ -256,6 +256,9 @@ fn a_nearly_full_disk_takes_deletions_only_and_who_waited_is_woken_when_it_has_r
     ));
     let deleted = journal.delete(b"old").unwrap();
     settle(&journal, deleted);
+    let bounded = journal.put_bounded(b"bounded", &[b"4"]).unwrap();
+    settle(&journal, bounded);
+    assert!(journal.is_nearly_full());
     let (tell, told) = std::sync::mpsc::channel();
     let next = Lsn(journal.durable().0 + 1);
     journal.wake_when_durable(next, &Waker::from(Arc::new(Told(tell))));
@@ -266,7 +269,7 @@ fn a_nearly_full_disk_takes_deletions_only_and_who_waited_is_woken_when_it_has_r
     drop(journal);
     let model = replayed(open(dir.path()).1);
     let keys: Vec<&[u8]> = model.keys().map(Vec::as_slice).collect();
-    assert_eq!(keys, [&b"last"[..], b"new"]);
+    assert_eq!(keys, [&b"bounded"[..], b"last", b"new"]);
 }
 
 #[test]

@@ -49,6 +49,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             result?;
         }
         if self.rests_until.is_some_and(|until| self.now < until) {
+            // Of this turn, not of the one before: else it would be called again at once, and again, until the rest is over.
+            self.held_back = !self.may_read();
             return Ok(());
         }
         self.rests_until = None;

@@ -21,13 +21,14 @@ use crate::server::retained::{Claim, Full, RetainError, Volume};
 use crate::server::router::{Routing, Unfinished};
 use crate::server::work::EXPLANATION;
 use crate::session::{Incoming, Publication, Published, Token};
+use crate::topic::TopicName;
 
 /// Something stopped half-way because the journal is behind, or because it is too much for one turn. The socket is not read meanwhile.
 pub(super) enum Stalled {
     /// A message on its way to its receivers.
     Routing {
         routing: Box<Routing>,
-        retain: bool,
+        step: Step,
         answer: Option<Answer>,
     },
     /// A message of QoS 2 that is to be kept.
@@ -43,6 +44,23 @@ pub(super) enum Stalled {
     Release(PacketId),
     /// A delivery of QoS 2 that the client has.
     Received { token: Token, packet_id: PacketId },
+}
+
+/// What is next of a message on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It is to be retained, before anybody is looked for: who subscribes meanwhile has it from there, or is found.
+    Retain,
+    /// Its receivers are to be found again, for it has been retained since they were.
+    Search,
+    /// It goes to its receivers.
+    Deliver,
+}
+
+impl Step {
+    const fn first(retain: bool) -> Self {
+        if retain { Self::Retain } else { Self::Deliver }
+    }
 }
 
 impl Stalled {
@@ -61,14 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.counters.messages_in.add();
             return self.refuse(reason, &text, incoming.packet_id);
         }
-        let found = self.routes.find(
-            &incoming.publication.topic,
-            &self.hub,
-            &self.judge,
-            (self.mailbox.number(), self.now),
-            &mut self.work,
-        );
-        let Some(route) = found else {
+        let Some(route) = self.find(&incoming.publication.topic, true) else {
             self.stalled = Some(Stalled::Publish(Box::new(incoming)));
             return Ok(());
         };
@@ -151,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let reason = route.receivers.accepted();
                 self.route(
                     Routing::new(message, route.receivers),
-                    incoming.retain,
+                    Step::first(incoming.retain),
                     packet_id.map(|packet_id| Answer::Publish(packet_id, reason)),
                 )
             }
@@ -204,24 +215,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.answer(answer);
             return Ok(());
         };
-        let own = self.mailbox.number();
-        let topic = message.publication().topic;
-        let found = self.routes.find(
-            topic,
-            &self.hub,
-            &self.judge,
-            (own, self.now),
-            &mut self.work,
-        );
-        let Some(route) = found else {
+        // It was counted when it came.
+        let Some(route) = self.find(message.publication().topic, false) else {
             self.stalled = Some(Stalled::Release(packet_id));
             return Ok(());
         };
         let refused = route.refused(&self.judge, &message.facts());
         let allowed = refused != Some(Action::Publish);
         self.routes.note(&route, &self.judge, allowed);
-        if refused.is_some() {
-            self.counters.denied_publish.add();
+        if let Some(action) = refused {
+            match action {
+                Action::RetainPublish => self.counters.denied_retain.add(),
+                _ => self.counters.denied_publish.add(),
+            }
             self.forget_held(packet_id);
             self.answer(answer);
             return Ok(());
@@ -232,12 +238,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.request(publication, Some(answer));
             return Ok(());
         }
-        let retain = message.retain();
+        let step = Step::first(message.retain());
         let mut routing = Routing::new(message, route.receivers);
         if self.mailbox.is_durable() {
-            routing = routing.settling(held_key(own, packet_id));
+            routing = routing.settling(held_key(self.mailbox.number(), packet_id));
         }
-        self.route(routing, retain, Some(answer))
+        self.route(routing, step, Some(answer))
     }
 
     /// A held message is no longer this connection's to keep.
@@ -264,9 +270,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.stalled.take() {
             Some(Stalled::Routing {
                 routing,
-                retain,
+                step,
                 answer,
-            }) => self.route(*routing, retain, answer)?,
+            }) => self.route(*routing, step, answer)?,
             Some(Stalled::Holding {
                 packet_id,
                 message,
@@ -280,27 +286,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
+    /// The route of a topic; `None` where the work is spent before its receivers are found.
+    fn find(&mut self, topic: &TopicName, counted: bool) -> Option<Route> {
+        let at = (self.mailbox.number(), self.now);
+        let (hub, judge) = (&self.hub, &self.judge);
+        self.routes
+            .find(topic, hub, judge, at, counted, &mut self.work)
+    }
+
     fn route(
         &mut self,
         mut routing: Routing,
-        mut retain: bool,
-        answer: Option<Answer>,
+        mut step: Step,
+        mut answer: Option<Answer>,
     ) -> Result<(), End> {
-        if retain {
+        if step == Step::Retain {
             // [MQTT-3.3.1-5, -8] [MQTT311-3.3.1-5, -7, -12]
             let accepted = matches!(answer, Some(Answer::Complete(_)));
             let bound = self.retained_bound(accepted);
             let claim = Claim::Owner(&self.key.owner, bound);
             match self.hub.retain(routing.message(), claim) {
                 Ok(lsn) => {
-                    retain = false;
+                    step = Step::Search;
                     if let Some(lsn) = lsn {
                         routing.wait_for(lsn);
                     }
                 }
                 // It is delivered then, and not retained.
                 Err(RetainError::Full(full)) if accepted => {
-                    retain = false;
+                    step = Step::Deliver;
                     self.note_not_retained(routing.message(), full);
                 }
                 Err(RetainError::Full(full)) => {
@@ -313,12 +327,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(RetainError::Behind(_)) => {
                     self.hold(Stalled::Routing {
                         routing: Box::new(routing),
-                        retain,
+                        step,
                         answer,
                     });
                     return Ok(());
                 }
             }
+        }
+        if step == Step::Search {
+            let Some(route) = self.find(routing.message().publication().topic, false) else {
+                self.stalled = Some(Stalled::Routing {
+                    routing: Box::new(routing),
+                    step,
+                    answer,
+                });
+                return Ok(());
+            };
+            if let Some(Answer::Publish(_, reason)) = &mut answer {
+                *reason = route.receivers.accepted();
+            }
+            routing.redirect(route.receivers);
+            step = Step::Deliver;
         }
         match routing.run(&self.hub.durable, &self.counters, &mut self.work) {
             Ok(lsn) => {
@@ -332,7 +361,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Err(unfinished) => {
                 let stalled = Stalled::Routing {
                     routing: Box::new(routing),
-                    retain,
+                    step,
                     answer,
                 };
                 match unfinished {

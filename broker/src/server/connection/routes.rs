@@ -106,14 +106,15 @@ impl Routes {
         }
     }
 
-    /// The route of a topic that session `own` publishes to at `now`; `None` where the work is spent before its receivers
-    /// are found: to be asked for again with a new share.
+    /// The route of a topic that session `own` publishes to at `now`, a message more where it is to be `counted`; `None`
+    /// where the work is spent before its receivers are found: to be asked for again with a new share.
     pub(super) fn find(
         &mut self,
         topic: &TopicName,
         hub: &Hub,
         judge: &Judge,
         (own, now): (u64, Time),
+        counted: bool,
         work: &mut Work,
     ) -> Option<Route> {
         if self.telling.is_due(now) {
@@ -122,7 +123,9 @@ impl Routes {
         let name = topic.as_str();
         let stale = match self.known.get_mut(name) {
             Some((stamp, route)) if hub.tree.is_current(stamp) => {
-                route.uses.count(now);
+                if counted {
+                    route.uses.count(now);
+                }
                 return Some(route.clone());
             }
             Some(_) => true,
@@ -130,7 +133,9 @@ impl Routes {
         };
         let (stamp, receivers) = self.receivers(name, hub, own, work)?;
         if stale && let Some((known, route)) = self.known.get_mut(name) {
-            route.uses.count(now);
+            if counted {
+                route.uses.count(now);
+            }
             *known = stamp;
             if route.kind == Kind::Ordinary {
                 route.receivers = receivers;

@@ -6,13 +6,14 @@ use policy::Action;
 use store::Behind;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::explanations::UNEXPLAINED;
 use super::{Answer, Connection};
 use crate::codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
 use crate::server::clock::Clock;
 use crate::server::layout::BodyRef;
 use crate::server::message::{Message, subscription_facts};
 use crate::server::reserved::LifecycleChange;
-use crate::server::work::{COPY, SUBSCRIPTION};
+use crate::server::work::{COPY, EXPLANATION, SUBSCRIPTION};
 use crate::session::{SendOptions, SubscribeRequests, UnsubscribeRequests};
 use crate::topic::TopicFilter;
 
@@ -42,6 +43,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 request.verdict = ReasonCode::NotAuthorized;
                 self.counters.denied_subscribe.add();
                 if self.hub.denials.take() {
+                    self.work.spend(EXPLANATION);
                     let explanation = grant.explain_for(Action::Subscribe, filter.as_str(), &facts);
                     let denial = self.identity.keep_denial(
                         &*self.hub.registry,
@@ -89,18 +91,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         requests: SubscribeRequests,
         with_retained: Vec<(TopicFilter, SubscriptionOptions)>,
     ) {
-        let reason = requests
+        let denied = requests
             .requests
             .iter()
-            .find(|request| request.verdict == ReasonCode::NotAuthorized)
-            .map(|request| {
-                let filter = request.filter.as_str();
-                let grant = self.judge.grant();
-                let facts = subscription_facts(&request.options);
-                grant
-                    .explain_for(Action::Subscribe, filter, &facts)
-                    .reason()
-            });
+            .find(|request| request.verdict == ReasonCode::NotAuthorized);
+        let reason = denied.map(|request| {
+            let filter = request.filter.as_str();
+            if !self.explanations.take(filter, self.now) {
+                return UNEXPLAINED.to_owned();
+            }
+            self.work.spend(EXPLANATION);
+            let facts = subscription_facts(&request.options);
+            let explanation = self
+                .judge
+                .grant()
+                .explain_for(Action::Subscribe, filter, &facts);
+            explanation.reason()
+        });
         let granted = requests.requests.iter().filter(|r| !r.verdict.is_error());
         let granted: Vec<TopicFilter> = granted.map(|request| request.filter.clone()).collect();
         if !granted.is_empty() {
