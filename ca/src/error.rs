@@ -123,7 +123,7 @@ pub enum CaError {
     /// The clock stands outside the issuing certificate's life.
     #[error(
         "the clock says {now}, but the issuing certificate is valid from {not_before} until \
-         {not_after}: set the clock right, or renew the authority"
+         {not_after}: set the clock right; where the certificate has really ended, start once with --rotate-issuing"
     )]
     OutsideIssuer {
         /// The time given, RFC 3339-like, UTC.

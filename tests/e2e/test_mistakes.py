@@ -41,6 +41,32 @@ def test_a_port_that_is_taken(make_server, server, listener):
     assert f"port {port} is taken" in text and f"--{listener} ADDR:PORT" in text
 
 
+def test_an_issuing_certificate_that_has_ended(make_server):
+    """A server that stood in a cupboard for five years: its root is good for longer, and it can be mended."""
+    server = make_server()
+    server.device("lamp-1")
+    assert server.terminate() == 0
+    later = server.wrapper = [*clock("+1830d")]
+    with pytest.raises(NotReady) as refused:
+        server.start()
+    assert "has really ended, start once with --rotate-issuing" in refused.value.stderr
+    server.flags += ["--rotate-issuing"]
+    server.start()
+    server.said("the issuing certificate had ended: the next one was made", "number=2")
+
+    def verb(*arguments):
+        done = muster(*arguments, "--data", server.data, wrapper=later)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    verb("device", "create", "lamp-2", "--out", server.home / "out")
+    assert "lamp-1" in verb("device", "list") and "lamp-2" in verb("device", "list")
+    assert "issuing certificate" not in verb("status")
+    # Said at each start it makes one only where one is needed.
+    server.restart()
+    assert "lamp-2" in verb("device", "list") and "number=3" not in server.stderr()
+
+
 def test_a_data_directory_that_is_not_writable(make_server, tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)

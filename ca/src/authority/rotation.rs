@@ -120,6 +120,15 @@ impl Authority {
         })
     }
 
+    /// As [`Self::rotate_issuing`], where the one in use has ended by `now`; `None` where it has not.
+    ///
+    /// # Errors
+    /// As [`Self::rotate_issuing`].
+    pub fn rotate_ended_issuing(&self, now: SystemTime) -> Result<Option<IssuerNumber>, CaError> {
+        let ended = self.state.load().current.facts.not_after < now;
+        ended.then(|| self.rotate_issuing(now)).transpose()
+    }
+
     /// A request for the next issuing certificate, as PEM PKCS#10. Its key stays here, and is the
     /// same until a certificate for it has come.
     ///

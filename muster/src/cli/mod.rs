@@ -167,6 +167,10 @@ pub(crate) struct Serve {
     /// Configuration file; a flag wins over it
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
+    /// Where the issuing certificate has ended, make the next one at this start, with the root's key that is with the
+    /// server. Make sure first that the clock is right; while a server runs it is `muster ca rotate-issuing`
+    #[arg(long)]
+    pub(crate) rotate_issuing: bool,
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

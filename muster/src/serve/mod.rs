@@ -125,6 +125,11 @@ impl Server {
         let authority = authority
             .with_terms(settings.terms)
             .with_blocked_keys(blocked);
+        if settings.rotate_issuing
+            && let Some(number) = authority.rotate_ended_issuing(now)?
+        {
+            tracing::warn!(%number, "the issuing certificate had ended: the next one was made");
+        }
         let authority = Arc::new(authority);
         let operators = Operators::open_or_create(
             data,

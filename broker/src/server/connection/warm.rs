@@ -66,6 +66,7 @@ impl Warm {
             &self.hub,
             &self.judge,
             (0, self.now),
+            true,
             &mut work,
         );
         let Some(route) = found else { return false };

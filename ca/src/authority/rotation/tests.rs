@@ -94,6 +94,24 @@ fn the_next_one_signs_and_the_former_is_still_spoken_for() {
 }
 
 #[test]
+fn one_that_has_ended_gets_a_successor_and_one_that_has_not_does_not() {
+    let (_dir, authority) = authority();
+    let ends = CertificateFacts::read(&authority.issuing_der())
+        .unwrap()
+        .not_after;
+    assert_eq!(authority.rotate_ended_issuing(ends).unwrap(), None);
+    let number = authority.rotate_ended_issuing(ends + DAY).unwrap();
+    assert_eq!(number.map(|number| number.to_string()), Some("2".into()));
+    let facts = CertificateFacts::read(&authority.issuing_der()).unwrap();
+    assert!(facts.is_valid_at(ends + DAY));
+    taken_offline(&authority);
+    assert!(matches!(
+        authority.rotate_ended_issuing(facts.not_after + DAY),
+        Err(CaError::RootOffline)
+    ));
+}
+
+#[test]
 fn without_the_roots_key_the_next_one_is_signed_where_it_is() {
     let (dir, authority) = authority();
     let sealed = taken_offline(&authority);
