@@ -625,7 +625,7 @@ impl Core {
 }
 
 /// The name must be one that a certificate can carry and both clients can dial.
-fn check_server(server: &str) -> Result<(), AgentError> {
+pub(crate) fn check_server(server: &str) -> Result<(), AgentError> {
     let fault = |what: &str| AgentError::Server {
         server: server.into(),
         what: what.into(),

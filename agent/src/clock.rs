@@ -60,6 +60,8 @@ pub(crate) struct ServerVerifier {
     clock: Arc<Clock>,
     /// The chain that was found good last.
     shown: Mutex<Vec<CertificateDer<'static>>>,
+    /// What was wrong with the last one, where it was not good.
+    refused: Mutex<Option<rustls::Error>>,
 }
 
 impl ServerVerifier {
@@ -73,12 +75,21 @@ impl ServerVerifier {
             judge: judge.build()?,
             clock,
             shown: Mutex::default(),
+            refused: Mutex::default(),
         })
     }
 
     /// What a server showed that was found good last, its own certificate first; nothing before there was one.
     pub(crate) fn shown(&self) -> Vec<CertificateDer<'static>> {
         self.shown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Why the server that was dialled last is not believed; `None` where it is, or has shown nothing.
+    pub(crate) fn refused(&self) -> Option<rustls::Error> {
+        self.refused
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -104,7 +115,10 @@ impl ServerCertVerifier for ServerVerifier {
             server_name,
             ocsp_response,
             UnixTime::since_unix_epoch(since),
-        )?;
+        );
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) =
+            verified.as_ref().err().cloned();
+        let verified = verified?;
         // What the server sent beside its chain proves nothing; its own certificate was signed.
         self.clock.saw(begins(end_entity).unwrap_or(UNIX_EPOCH));
         let chain = std::iter::once(end_entity).chain(intermediates);

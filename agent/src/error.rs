@@ -57,6 +57,9 @@ pub enum AgentError {
     /// A TUF repository that is not believed, or cannot be asked.
     #[error(transparent)]
     Tuf(#[from] ota::tuf::TufError),
+    /// The device has no certificate of its own, and gets none.
+    #[error(transparent)]
+    Enrol(#[from] crate::enrol::EnrolError),
     /// An option that a verb cannot do without.
     #[error("`{verb}` needs {option}")]
     Option {

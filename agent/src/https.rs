@@ -4,9 +4,10 @@ use std::io::Read;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use rustls::client::Resumption;
 use ureq::http::Response;
-use ureq::http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use ureq::http::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, RANGE, RETRY_AFTER};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector as _, TcpConnector};
 use ureq::{Agent, Body};
@@ -67,6 +68,22 @@ impl HttpFault {
     }
 }
 
+/// Why there is no certificate (RFC 7030 §4.2.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CertificateFault {
+    /// No answer came.
+    Unanswered(HttpFault),
+    /// The server said something else.
+    Answered {
+        /// HTTP's.
+        status: u16,
+        /// How long to wait before the next request, where it said so in seconds.
+        retry_after: Option<Duration>,
+        /// What it said to people.
+        words: String,
+    },
+}
+
 /// An answer with image bytes.
 pub(crate) struct ImageAnswer {
     /// Offset of the first byte that will be read.
@@ -91,8 +108,13 @@ impl Client {
     /// A client of one server.
     #[must_use]
     pub(crate) fn new(identity: &Identity, host: &str, port: u16, timeouts: Timeouts) -> Self {
+        Self::over(&identity.tls(), host, port, timeouts)
+    }
+
+    /// A client of one server, for whom `tls` speaks.
+    pub(crate) fn over(tls: &ClientConfig, host: &str, port: u16, timeouts: Timeouts) -> Self {
         Self {
-            agent: Arc::new(RwLock::new(agent(identity, timeouts))),
+            agent: Arc::new(RwLock::new(agent(tls, timeouts))),
             host: host.to_string(),
             port,
             timeouts,
@@ -101,7 +123,7 @@ impl Client {
 
     /// From the next request on, this and all its clones are another identity.
     pub(crate) fn adopt(&self, identity: &Identity) {
-        let fresh = agent(identity, self.timeouts);
+        let fresh = agent(&identity.tls(), self.timeouts);
         *self.agent.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
@@ -117,14 +139,42 @@ impl Client {
     /// # Errors
     /// [`HttpFault`].
     pub(crate) fn enrol(&self, request: &str) -> Result<Vec<u8>, HttpFault> {
-        const PATH: &str = "/.well-known/est/simplereenroll";
-        let answer = self
+        self.certificate("/.well-known/est/simplereenroll", request, None)
+            .map_err(|fault| match fault {
+                CertificateFault::Unanswered(fault) => fault,
+                CertificateFault::Answered { status, words, .. } => {
+                    HttpFault::Final(format!("{status}: {words}"))
+                }
+            })
+    }
+
+    /// Asks for a certificate; `request` is base64, `basic` what follows `Basic ` in the header (RFC 7617).
+    ///
+    /// # Errors
+    /// [`CertificateFault`].
+    pub(crate) fn certificate(
+        &self,
+        path: &str,
+        request: &str,
+        basic: Option<&str>,
+    ) -> Result<Vec<u8>, CertificateFault> {
+        let mut asking = self
             .agent()
-            .post(format!("https://{}:{}{PATH}", self.host, self.port))
-            .header(CONTENT_TYPE, "application/pkcs10")
+            .post(format!("https://{}:{}{path}", self.host, self.port))
+            .header(CONTENT_TYPE, "application/pkcs10");
+        if let Some(basic) = basic {
+            asking = asking.header(AUTHORIZATION, format!("Basic {basic}"));
+        }
+        let answer = asking
             .send(request)
-            .map_err(|error| self.fault(PATH, error))?;
-        let status = answer.status();
+            .map_err(|error| CertificateFault::Unanswered(self.fault(path, error)))?;
+        let status = answer.status().as_u16();
+        let retry_after = answer
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|seconds| seconds.trim().parse().ok())
+            .map(Duration::from_secs);
         let mut body = Vec::new();
         answer
             .into_body()
@@ -133,15 +183,18 @@ impl Client {
             .reader()
             .take(ENROLLED_BYTES_MAX)
             .read_to_end(&mut body)
-            .map_err(|error| HttpFault::Passing(self.read_words(&error)))?;
-        match status.as_u16() {
-            200 => Ok(body),
-            // Why stands in the body, in words.
-            _ => Err(HttpFault::Final(format!(
-                "{status}: {}",
-                String::from_utf8_lossy(&body).trim()
-            ))),
+            .map_err(|error| {
+                CertificateFault::Unanswered(HttpFault::Passing(self.read_words(&error)))
+            })?;
+        if status == 200 {
+            return Ok(body);
         }
+        Err(CertificateFault::Answered {
+            status,
+            retry_after,
+            // Why stands in the body, in words.
+            words: String::from_utf8_lossy(&body).trim().to_owned(),
+        })
     }
 
     /// Gets a small document as a whole.
@@ -273,7 +326,7 @@ impl Client {
     }
 }
 
-fn agent(identity: &Identity, timeouts: Timeouts) -> Agent {
+fn agent(tls: &ClientConfig, timeouts: Timeouts) -> Agent {
     let config = Agent::config_builder()
         .https_only(true)
         // Bytes come from the server named by --server or not at all.
@@ -287,7 +340,7 @@ fn agent(identity: &Identity, timeouts: Timeouts) -> Agent {
         .max_idle_connections(1)
         .build();
     // Tickets of its own: those of one port are of no use at the other, though both have one name.
-    let mut tls = (*identity.tls()).clone();
+    let mut tls = tls.clone();
     tls.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
     let dial = TcpConnector::default().chain(Tls(Arc::new(tls)));
     Agent::with_parts(config, dial, DefaultResolver::default())

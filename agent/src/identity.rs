@@ -19,6 +19,12 @@ use crate::renewal;
 /// The largest certificate or key file that is read.
 const IDENTITY_BYTES_MAX: u64 = 64 * 1024;
 
+/// The longest name of a thing.
+const THING_NAME_BYTES_MAX: usize = 128;
+
+/// What the server calls a certificate in its subject that was made for no thing yet.
+const UNBOUND_NAME: &str = "Muster IoT Certificate";
+
 /// A device's certificate chain and key, checked against each other, and the roots it trusts.
 pub struct Identity {
     thing: String,
@@ -44,6 +50,13 @@ impl std::fmt::Debug for Identity {
     }
 }
 
+/// Whose certificate it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bearer {
+    Device,
+    Claim,
+}
+
 impl Identity {
     /// Reads `NAME.crt` (leaf, then issuing), `NAME.key`, `root.crt` and, where there is one,
     /// finds `firmware-root.json`.
@@ -52,11 +65,20 @@ impl Identity {
     /// Each names the file and the mend: missing, not PEM, key of another certificate. One that
     /// has expired is opened: the server may renew it still.
     pub fn open(dir: &Path) -> Result<Self, AgentError> {
-        Self::read(dir, None)
+        Self::read(dir, None, Bearer::Device)
+    }
+
+    /// Reads a claim certificate in the same way, as `muster claim create` wrote it: many devices have it, and it is no
+    /// thing's.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub(crate) fn of_claim(dir: &Path) -> Result<Self, AgentError> {
+        Self::read(dir, None, Bearer::Claim)
     }
 
     /// With the clock of before, where there is one.
-    fn read(dir: &Path, clock: Option<Arc<Clock>>) -> Result<Self, AgentError> {
+    fn read(dir: &Path, clock: Option<Arc<Clock>>, bearer: Bearer) -> Result<Self, AgentError> {
         let name = certificate_name(dir)?;
         let certificate = dir.join(format!("{name}.crt"));
         let key_path = dir.join(format!("{name}.key"));
@@ -73,7 +95,10 @@ impl Identity {
         let leaf = chain
             .first()
             .ok_or_else(|| content(&certificate, "holds no certificate in PEM"))?;
-        let thing = common_name(&certificate, leaf)?;
+        let thing = match bearer {
+            Bearer::Device => thing_of(&certificate, &name, leaf)?,
+            Bearer::Claim => name.clone(),
+        };
         let life = life(&parse(&certificate, leaf)?);
         // It was signed when its life began.
         let clock = clock.unwrap_or_else(|| Arc::new(Clock::since(life.0)));
@@ -86,37 +111,22 @@ impl Identity {
         })?;
         warn_if_readable(&key_path);
 
-        let mut roots = RootCertStore::empty();
-        for root in &trusted {
-            roots
-                .add(root.clone())
-                .map_err(|error| content(&root_path, &format!("is not a usable root: {error}")))?;
-        }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = ServerVerifier::new(roots, Arc::clone(&provider), Arc::clone(&clock))
-            .map_err(|error| content(&root_path, &format!("is not a usable root: {error}")))?;
-        let verifier = Arc::new(verifier);
-        let judge: Arc<dyn ServerCertVerifier> = verifier.clone();
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| content(&certificate, &error.to_string()))?
-            // Rustls' own verifier, at the time of a clock that knows what was signed.
-            .dangerous()
-            .with_custom_certificate_verifier(judge)
-            .with_client_auth_cert(chain.clone(), key)
-            .map_err(|error| match error {
-                rustls::Error::InconsistentKeys(_) => AgentError::KeyMismatch {
+        let (tls, verifier) = tls_side(&trusted, &clock, Some((chain.clone(), key))).map_err(
+            |fault| match fault {
+                TlsFault::Root(why) => content(&root_path, &format!("is not a usable root: {why}")),
+                TlsFault::Own(rustls::Error::InconsistentKeys(_)) => AgentError::KeyMismatch {
                     key: key_path.clone(),
                     certificate: certificate.clone(),
                 },
-                other => content(&key_path, &format!("cannot be used: {other}")),
-            })?;
+                TlsFault::Own(other) => content(&key_path, &format!("cannot be used: {other}")),
+            },
+        )?;
 
         let firmware_root = Some(dir.join("firmware-root.json")).filter(|path| path.exists());
         Ok(Self {
             thing,
             roots: trusted,
-            tls: Arc::new(tls),
+            tls,
             firmware_root,
             dir: dir.to_owned(),
             file_name: name,
@@ -132,7 +142,7 @@ impl Identity {
     /// # Errors
     /// Those of [`Self::open`].
     pub(crate) fn reopen(&self) -> Result<Self, AgentError> {
-        Self::read(&self.dir, Some(Arc::clone(&self.clock)))
+        Self::read(&self.dir, Some(Arc::clone(&self.clock)), Bearer::Device)
     }
 
     /// What tells this device the time.
@@ -148,6 +158,11 @@ impl Identity {
     /// What the server showed of itself in the last whole handshake, its own certificate first; nothing before one.
     pub(crate) fn server_chain(&self) -> Vec<CertificateDer<'static>> {
         self.verifier.shown()
+    }
+
+    /// Why the server that was dialled last is not believed.
+    pub(crate) fn server_refused(&self) -> Option<rustls::Error> {
+        self.verifier.refused()
     }
 
     /// First and last moment of the certificate's life.
@@ -255,7 +270,48 @@ impl Identity {
     }
 }
 
-fn in_pem(certificates: &[CertificateDer<'static>]) -> String {
+/// Why there is no TLS with these files.
+#[derive(Debug)]
+pub(crate) enum TlsFault {
+    /// A root cannot be used.
+    Root(String),
+    /// The own certificate and key cannot.
+    Own(rustls::Error),
+}
+
+/// One side of TLS and who judges the other: rustls' own verifier, at the time of a clock that knows what was signed.
+/// Without `own` it shows no certificate.
+pub(crate) fn tls_side(
+    roots: &[CertificateDer<'static>],
+    clock: &Arc<Clock>,
+    own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<(Arc<ClientConfig>, Arc<ServerVerifier>), TlsFault> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store
+            .add(root.clone())
+            .map_err(|error| TlsFault::Root(error.to_string()))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = ServerVerifier::new(store, Arc::clone(&provider), Arc::clone(clock))
+        .map_err(|error| TlsFault::Root(error.to_string()))?;
+    let verifier = Arc::new(verifier);
+    let judge: Arc<dyn ServerCertVerifier> = verifier.clone();
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsFault::Own)?
+        .dangerous()
+        .with_custom_certificate_verifier(judge);
+    let tls = match own {
+        Some((chain, key)) => builder
+            .with_client_auth_cert(chain, key)
+            .map_err(TlsFault::Own)?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok((Arc::new(tls), verifier))
+}
+
+pub(crate) fn in_pem(certificates: &[CertificateDer<'static>]) -> String {
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     let text = |der: &CertificateDer<'static>| {
         pem::encode_config(&pem::Pem::new("CERTIFICATE", der.to_vec()), config)
@@ -285,22 +341,30 @@ fn read(path: &Path) -> Result<Vec<u8>, AgentError> {
     fs::read(path).map_err(fault)
 }
 
-/// The one `*.crt` that is not `root.crt`, without the ending.
-fn certificate_name(dir: &Path) -> Result<String, AgentError> {
-    let fault = |why| AgentError::IdentityFile {
-        path: dir.to_path_buf(),
-        why,
-    };
+/// The names of all files of a directory that end so, without the ending and without `root`, in order.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn names_with(dir: &Path, ending: &str) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(fault)? {
-        let file = entry.map_err(fault)?.file_name();
-        if let Some(name) = file.to_str().and_then(|file| file.strip_suffix(".crt"))
+    for entry in fs::read_dir(dir)? {
+        let file = entry?.file_name();
+        if let Some(name) = file.to_str().and_then(|file| file.strip_suffix(ending))
             && name != "root"
         {
             names.push(name.to_string());
         }
     }
     names.sort();
+    Ok(names)
+}
+
+/// The one `*.crt` that is not `root.crt`, without the ending.
+fn certificate_name(dir: &Path) -> Result<String, AgentError> {
+    let mut names = names_with(dir, ".crt").map_err(|why| AgentError::IdentityFile {
+        path: dir.to_path_buf(),
+        why,
+    })?;
     let found = match names.len() {
         1 => return Ok(names.remove(0)),
         0 => "no device certificate".to_string(),
@@ -312,7 +376,7 @@ fn certificate_name(dir: &Path) -> Result<String, AgentError> {
     })
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AgentError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AgentError> {
     CertificateDer::pem_slice_iter(&read(path)?)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| content(path, &format!("is not a certificate in PEM: {error}")))
@@ -327,7 +391,19 @@ fn parse<'a>(
         .map_err(|error| content(path, &format!("is not an X.509 certificate: {error}")))
 }
 
-fn common_name(path: &Path, der: &CertificateDer<'static>) -> Result<String, AgentError> {
+/// Whether a thing may be called so. The name becomes a topic level.
+pub(crate) fn is_thing_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '-');
+    !name.is_empty() && name.len() <= THING_NAME_BYTES_MAX && name.chars().all(fits)
+}
+
+/// Whose a device's certificate is. One that was made before its thing had a name, by claim, says nothing of it: its
+/// file is called as the thing.
+fn thing_of(
+    path: &Path,
+    file_name: &str,
+    der: &CertificateDer<'static>,
+) -> Result<String, AgentError> {
     let certificate = parse(path, der)?;
     let name = certificate
         .subject()
@@ -335,9 +411,11 @@ fn common_name(path: &Path, der: &CertificateDer<'static>) -> Result<String, Age
         .next()
         .and_then(|name| name.as_str().ok())
         .unwrap_or_default();
-    // The name becomes a topic level; only what a thing may be called can.
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '_' | '-');
-    if name.is_empty() || name.len() > 128 || !name.chars().all(fits) {
+    let name = match name {
+        UNBOUND_NAME => file_name,
+        bound => bound,
+    };
+    if !is_thing_name(name) {
         return Err(content(
             path,
             &format!(
@@ -354,7 +432,7 @@ pub(crate) fn ends(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
     Some(life(&certificate).1)
 }
 
-fn life(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
+pub(crate) fn life(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
     let at = |time: ASN1Time| {
         let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
         UNIX_EPOCH + std::time::Duration::from_secs(seconds)
@@ -446,6 +524,24 @@ pub(crate) mod tests {
             params.not_after = until.into();
             let key = rcgen::KeyPair::generate().unwrap();
             (params.signed_by(&key, &self.issuer).unwrap().pem(), key)
+        }
+
+        /// A certificate in PEM for a key that is there.
+        pub(crate) fn certify(
+            &self,
+            common_name: &str,
+            key: &rcgen::KeyPair,
+            from: SystemTime,
+            until: SystemTime,
+        ) -> String {
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, common_name);
+            params.not_before = from.into();
+            params.not_after = until.into();
+            params.signed_by(key, &self.issuer).unwrap().pem()
         }
 
         pub(crate) fn write_identity(&self, dir: &Path, thing: &str) {

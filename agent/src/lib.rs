@@ -10,6 +10,7 @@ mod cancel;
 mod clock;
 mod dial;
 mod download;
+mod enrol;
 mod error;
 mod files;
 mod health;
@@ -37,6 +38,7 @@ pub mod tuf;
 pub mod update;
 
 pub use agent::{Agent, HEALTH_EVERY_MIN, HEALTH_TIMEOUT_MAX, Settings};
+pub use enrol::{EnrolError, Enrolment, Fingerprint, Trust, Way, enrol};
 pub use error::AgentError;
 pub use files::{Disk, Files};
 pub use health::Health;

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use agent::{Agent, AgentError, Devices, Health, Hooks, Identity, Settings, state, tuf};
+use agent::{
+    Agent, AgentError, Devices, EnrolError, Enrolment, Fingerprint, Health, Hooks, Identity,
+    Settings, Trust, Way, state, tuf,
+};
 use clap::{Args, Parser, Subcommand};
 use ota::{FirmwareName, FirmwareVersion};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,10 +27,17 @@ struct Cli {
     verb: Option<Verb>,
     #[command(flatten)]
     run: Option<Run>,
+    #[command(flatten)]
+    entry: Entry,
 }
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Gets this device a certificate of its own, where it has none: by a claim certificate or a one-time password.
+    ///
+    /// Writes NAME.crt, NAME.key and root.crt to --identity, all of them or none; the key is made here and never
+    /// leaves. Said again after a power cut it goes on where it was. A device that has an identity keeps it.
+    Enrol(Enrol),
     /// Says which image this device runs.
     Status {
         /// The agent's state directory.
@@ -84,8 +94,101 @@ enum TufVerb {
 }
 
 #[derive(Args)]
+struct Enrol {
+    /// Where the identity is to be; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    identity: PathBuf,
+    /// The server's name, as its certificate has it.
+    #[arg(long, value_name = "HOST")]
+    server: String,
+    /// The server's MQTT port.
+    #[arg(long, value_name = "PORT", default_value_t = 8883, value_parser = clap::value_parser!(u16).range(1..))]
+    mqtt_port: u16,
+    /// The server's HTTPS port.
+    #[arg(long, value_name = "PORT", default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..))]
+    https_port: u16,
+    /// How many seconds to try on while the server cannot be reached or is busy; 0: once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    wait: u64,
+    #[command(flatten)]
+    entry: Entry,
+}
+
+/// By what a device without an identity is let in.
+#[derive(Args)]
+#[command(next_help_heading = "For a device that has no identity yet")]
+struct Entry {
+    /// By claim: what `muster claim create` wrote (claim.crt, claim.key, root.crt).
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "template",
+        conflicts_with = "thing"
+    )]
+    claim: Option<PathBuf>,
+    /// The template that the claim is for.
+    #[arg(long, value_name = "NAME", requires = "claim")]
+    template: Option<String>,
+    /// What the device says of itself to the template, as SerialNumber=4711; may be repeated.
+    #[arg(long = "parameter", value_name = "NAME=VALUE", requires = "claim", value_parser = parameter)]
+    parameters: Vec<(String, String)>,
+    /// By one-time password: the thing that `muster device enrol-password` made it for.
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    thing: Option<String>,
+    /// The file that the password stands in, alone on its line.
+    #[arg(long, value_name = "FILE", requires = "thing")]
+    password_file: Option<PathBuf>,
+    /// The root certificates that the server is known by (its root.crt).
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "thing",
+        conflicts_with = "root_fingerprint"
+    )]
+    root: Option<PathBuf>,
+    /// Or the SHA-256 fingerprint of its root certificate, which is then asked for.
+    #[arg(long, value_name = "HEX", requires = "thing")]
+    root_fingerprint: Option<Fingerprint>,
+}
+
+impl Entry {
+    /// `None` where nothing was given.
+    fn way(self) -> Result<Option<Way>, AgentError> {
+        match (self.claim, self.template, self.thing, self.password_file) {
+            (Some(dir), Some(template), ..) => Ok(Some(Way::Claim {
+                dir,
+                template,
+                parameters: self.parameters.into_iter().collect(),
+            })),
+            (_, _, Some(thing), Some(file)) => {
+                let trust = match (self.root, self.root_fingerprint) {
+                    (Some(path), _) => Trust::Roots(path),
+                    (None, Some(fingerprint)) => Trust::Root(fingerprint),
+                    (None, None) => {
+                        return Err(AgentError::Option {
+                            verb: "enrol",
+                            option: "--root FILE or --root-fingerprint HEX beside --thing: no server is believed unseen",
+                        });
+                    }
+                };
+                Ok(Some(Way::Password { thing, file, trust }))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE, as SerialNumber=4711".into()),
+    }
+}
+
+#[derive(Args)]
 struct Run {
-    /// What `muster device create` wrote: NAME.crt, NAME.key, root.crt.
+    /// What `muster device create` or `enrol` wrote: NAME.crt, NAME.key, root.crt. Where there is none, and it is said
+    /// below how to get one, the device is enrolled first, for as long as it takes.
     #[arg(long, value_name = "DIR")]
     identity: PathBuf,
     /// The firmware trust root to begin with; else the identity's firmware-root.json, else the
@@ -176,8 +279,9 @@ fn main() -> ExitCode {
         .init();
     let done = match (cli.verb, cli.run) {
         (Some(Verb::Status { state, json }), _) => status(&state, json),
+        (Some(Verb::Enrol(asked)), _) => enrol(asked),
         (Some(Verb::Tuf(asked)), _) => verify(asked),
-        (None, Some(run)) => start(run),
+        (None, Some(run)) => start(run, cli.entry),
         (None, None) => {
             let _ = writeln!(std::io::stderr(), "nothing to do; try --help");
             return ExitCode::from(2);
@@ -235,7 +339,49 @@ fn verify(asked: Tuf) -> Result<(), AgentError> {
     })
 }
 
-fn start(run: Run) -> Result<(), AgentError> {
+fn enrol(asked: Enrol) -> Result<(), AgentError> {
+    let way = asked.entry.way()?.ok_or(AgentError::Option {
+        verb: "enrol",
+        option: "--claim with --template, or --thing with --password-file and --root",
+    })?;
+    let thing = agent::enrol(&Enrolment {
+        identity: asked.identity.clone(),
+        server: asked.server,
+        mqtt_port: asked.mqtt_port,
+        https_port: asked.https_port,
+        way,
+        patience: Some(Duration::from_secs(asked.wait)),
+    })?;
+    let dir = asked.identity.display();
+    let _ = writeln!(
+        std::io::stdout(),
+        "this device is {thing}: {dir}/{thing}.crt, {dir}/{thing}.key, {dir}/root.crt"
+    );
+    Ok(())
+}
+
+/// Before the first start, where it was said how.
+fn enrol_first(run: &Run, way: Way) -> Result<(), AgentError> {
+    let done = agent::enrol(&Enrolment {
+        identity: run.identity.clone(),
+        server: run.server.clone(),
+        mqtt_port: run.mqtt_port,
+        https_port: run.https_port,
+        way,
+        patience: None,
+    });
+    match done {
+        Ok(thing) => tracing::info!("enrolled as {thing}"),
+        Err(AgentError::Enrol(EnrolError::Enrolled { .. })) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn start(run: Run, entry: Entry) -> Result<(), AgentError> {
+    if let Some(way) = entry.way()? {
+        enrol_first(&run, way)?;
+    }
     let settings = Settings {
         identity: Identity::open(&run.identity)?,
         trust: run.trust,

@@ -22,7 +22,7 @@ use crate::identity::{self, Identity};
 use crate::roots::{self, Known};
 
 /// Where the certificates of the server's authority are (RFC 7030 §4.1).
-const CA_CERTIFICATES: &str = "/.well-known/est/cacerts";
+pub(crate) const CA_CERTIFICATES: &str = "/.well-known/est/cacerts";
 /// Certificates of the longest chain below the root.
 const LONGEST_CHAIN: usize = 8;
 /// A renewal begins when this much of the life is over at the earliest, in 1/1000.
@@ -87,12 +87,7 @@ pub(crate) fn renew(
     files: &dyn Files,
 ) -> Result<(), RenewalError> {
     let key = KeyPair::generate()?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, identity.thing());
-    let request = params.serialize_request(&key)?;
+    let request = request(&key, Some(identity.thing()))?;
     let answer = client
         .enrol(&BASE64.encode(request.der()))
         .map_err(|fault| RenewalError::Server(fault.words().to_owned()))?;
@@ -129,6 +124,22 @@ pub(crate) fn renew(
     identity
         .succeed(&chain, &key.serialize_pem(), files)
         .map_err(|(path, why)| RenewalError::File { path, why })
+}
+
+/// A request for a certificate over a key, for a thing or, where its name is not known, for whosever it is.
+///
+/// # Errors
+/// When none can be made of the key.
+pub(crate) fn request(
+    key: &KeyPair,
+    thing: Option<&str>,
+) -> Result<rcgen::CertificateSigningRequest, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    if let Some(thing) = thing {
+        params.distinguished_name.push(DnType::CommonName, thing);
+    }
+    params.serialize_request(key)
 }
 
 /// Asks for the authority's certificates, which says that the certificate they are asked for under is in use, and takes
@@ -198,7 +209,10 @@ pub(crate) fn chain_to(
 
 /// Whether a certificate of a chain (leaf first, without the root) ends after the one above it, as none of a Muster
 /// authority does. So whoever has the issuing key alone gives nothing that lasts beyond what the root has signed.
-fn outlives(chain: &[CertificateDer<'static>], roots: &[CertificateDer<'static>]) -> bool {
+pub(crate) fn outlives(
+    chain: &[CertificateDer<'static>],
+    roots: &[CertificateDer<'static>],
+) -> bool {
     let root = (chain.last()).and_then(|top| roots.iter().find(|root| signed(root, top)));
     let path: Vec<_> = chain.iter().chain(root).map(identity::ends).collect();
     // What cannot be read has no end that could be trusted.
@@ -224,7 +238,7 @@ pub(crate) fn signed(issuer: &CertificateDer<'_>, certificate: &CertificateDer<'
 }
 
 /// The one certificate in an answer.
-fn certificate(answer: &[u8]) -> Result<CertificateDer<'static>, RenewalError> {
+pub(crate) fn certificate(answer: &[u8]) -> Result<CertificateDer<'static>, RenewalError> {
     match &certificates(answer)?[..] {
         [one] => Ok(one.clone()),
         _ => Err(RenewalError::Answer("it does not hold one certificate")),
@@ -232,7 +246,7 @@ fn certificate(answer: &[u8]) -> Result<CertificateDer<'static>, RenewalError> {
 }
 
 /// The certificates in an answer.
-fn certificates(answer: &[u8]) -> Result<Vec<CertificateDer<'static>>, RenewalError> {
+pub(crate) fn certificates(answer: &[u8]) -> Result<Vec<CertificateDer<'static>>, RenewalError> {
     let text: Vec<u8> = answer
         .iter()
         .copied()

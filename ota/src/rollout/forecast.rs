@@ -47,7 +47,8 @@ pub struct ForecastThing {
 impl Rollout {
     /// The earliest moment at which its last wave can begin, by its waves' times and soaks alone, or `now` (seconds
     /// since 1970).
-    pub(crate) fn earliest_last_wave(&self, now: u64) -> u64 {
+    #[must_use]
+    pub fn earliest_last_wave(&self, now: u64) -> u64 {
         let mut at = self.spec.start_at.unwrap_or(now).max(now);
         for wave in self.waves.iter().filter(|wave| !wave.things.is_empty()) {
             at = at.max(wave.start_at.unwrap_or_default());
