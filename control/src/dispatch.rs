@@ -167,7 +167,9 @@ impl Asked {
                 return upload::receive(self.rooms, call, run, announced, body).await;
             }
         };
-        let body = read_body(body).await?;
+        let body = read_body(body)
+            .await
+            .map_err(|error| self.told_of_documents(error))?;
         let caller = identified.prove(&head, &body_hash(&body))?;
         self.peer.proof.give(caller.operator.certificate);
         let call = self.authorise(head, caller, body, now)?;
@@ -180,6 +182,22 @@ impl Asked {
         })
         .await
         .map_err(|error| ApiError::internal(&error))?
+    }
+
+    /// Of a policy that is too long for a request the bound that it would meet next is told, too.
+    fn told_of_documents(&self, mut error: ApiError) -> ApiError {
+        let of_policies = matches!(
+            self.operation.name,
+            "CreatePolicy" | "CreatePolicyVersion" | "UpdatePolicy"
+        );
+        if of_policies && error.status == StatusCode::PAYLOAD_TOO_LARGE {
+            let bytes = self.rooms.fleet.policy_limits().document_bytes;
+            error.message = format!(
+                "{}, and a policy document at most {bytes}: split it into several policies",
+                error.message
+            );
+        }
+        error
     }
 
     /// Compares the role, then reads the query.

@@ -1,6 +1,7 @@
 //! Audit: checks that look at the whole registry on demand. Each is a value in [`CHECKS`]; a new one is one more file
 //! and one more entry.
 
+mod policies;
 mod revocation;
 
 use fleet::{FleetError, RevocationFaces};
@@ -90,8 +91,15 @@ impl Check {
 }
 
 /// Every check there is.
-pub static CHECKS: &[Check] = &[Check {
-    name: "revocation",
-    description: "registry, revocation lists and OCSP say the same of every certificate",
-    run: revocation::run,
-}];
+pub static CHECKS: &[Check] = &[
+    Check {
+        name: "revocation",
+        description: "registry, revocation lists and OCSP say the same of every certificate",
+        run: revocation::run,
+    },
+    Check {
+        name: "deny-fails-open",
+        description: "no policy lets in what it denies where a variable or a key has no value",
+        run: policies::run,
+    },
+];

@@ -23,6 +23,10 @@ struct House {
 }
 
 fn house() -> House {
+    house_of(policy::UnresolvedDeny::Open)
+}
+
+fn house_of(unresolved_deny: policy::UnresolvedDeny) -> House {
     let dir = tempfile::tempdir().unwrap();
     let now = SystemTime::now();
     let config = AuthorityConfig {
@@ -35,7 +39,10 @@ fn house() -> House {
         ..Terms::default()
     });
     let store = Store::open(&dir.path().join("store")).unwrap();
-    let realm = policy::Realm::live("000000000000");
+    let realm = policy::Realm {
+        unresolved_deny,
+        ..policy::Realm::live("000000000000")
+    };
     let fleet = Fleet::open(&store, Arc::new(authority), realm, now).unwrap();
     let faces = RevocationFaces::open(&fleet).unwrap();
     House {
@@ -59,7 +66,11 @@ impl House {
     }
 
     fn audit(&self, now: SystemTime) -> Outcome {
-        let check = CHECKS.iter().find(|check| check.name == "revocation");
+        self.run("revocation", now)
+    }
+
+    fn run(&self, name: &str, now: SystemTime) -> Outcome {
+        let check = CHECKS.iter().find(|check| check.name == name);
         let audited = Audited {
             revocation: &self.faces,
             now,
@@ -174,4 +185,58 @@ fn a_row_that_was_lost_or_slipped_in_is_found() {
             .any(|one| one.reason.contains("does not know it")),
         "{found:?}"
     );
+}
+
+#[test]
+fn denies_that_fail_open_are_found_in_what_decides() {
+    let deny = |rest: &str| {
+        format!(
+            r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Action":"iot:Publish","Resource":"*"}},{{"Effect":"Deny","Action":"iot:Publish",{rest}}}]}}"#
+        )
+    };
+    let variable =
+        deny(r#""Resource":"arn:aws:iot:*:*:topic/${iot:Connection.Thing.Attributes[site]}/*""#);
+    let key = deny(r#""Resource":"*","Condition":{"StringEquals":{"iot:DomainName":"old"}}"#);
+    let sound = deny(r#""Resource":"arn:aws:iot:*:*:topic/secret/*""#);
+    let now = SystemTime::now();
+    for (unresolved, expected) in [
+        (policy::UnresolvedDeny::Open, vec!["by-key", "by-variable"]),
+        // The variable denies there.
+        (policy::UnresolvedDeny::Closed, vec!["by-key"]),
+    ] {
+        let house = house_of(unresolved);
+        for (name, text) in [
+            ("by-variable", &variable),
+            ("by-key", &key),
+            ("sound", &sound),
+        ] {
+            let name = name.parse().unwrap();
+            house.fleet.create_policy(&name, text, now).unwrap();
+        }
+        let outcome = house.run("deny-fails-open", now);
+        let found: Vec<_> = outcome
+            .findings
+            .iter()
+            .map(|one| one.resource.clone())
+            .collect();
+        let expected = expected
+            .iter()
+            .map(|name| format!("policy {name} version 1 statement 2"));
+        assert_eq!(found, expected.collect::<Vec<_>>());
+        // With device-default.
+        assert_eq!(outcome.examined, 4);
+        for one in &outcome.findings {
+            assert_eq!(one.severity, Severity::Medium);
+            assert!(
+                one.mend.starts_with("set ") || one.mend.starts_with("add "),
+                "{one:?}"
+            );
+        }
+        // What decides no more is no finding.
+        for name in ["by-variable", "by-key"] {
+            let name = name.parse().unwrap();
+            house.fleet.update_policy(&name, &sound, now).unwrap();
+        }
+        assert_eq!(house.run("deny-fails-open", now).findings, []);
+    }
 }

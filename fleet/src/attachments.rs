@@ -35,10 +35,22 @@ impl Fleet {
         self.transact(|t| {
             require_policy(t, name)?;
             require_target(t, target)?;
-            t.delete(format!("{}{name}", keys::attached(target)));
-            t.delete(format!("{}{target}", keys::targets(name)));
+            delete_attachment(t, name, target);
             Ok(())
         })
+    }
+
+    /// Detaches every policy of what is about to be deleted, in the transaction that deletes it: one that changes the
+    /// registry alone, so that none comes meanwhile.
+    pub(crate) fn detach_all(
+        &self,
+        t: &mut Transaction<'_>,
+        target: &Target,
+    ) -> Result<(), FleetError> {
+        for name in self.attached_policies(target)? {
+            delete_attachment(t, &name, target);
+        }
+        Ok(())
     }
 
     /// Attaches a certificate to a thing. A certificate belongs to one thing at most, however it is attached: every
@@ -165,6 +177,11 @@ pub(crate) fn put_attachment(
 ) -> Result<(), FleetError> {
     t.put(format!("{}{name}", keys::attached(target)), &Present)?;
     t.put(format!("{}{target}", keys::targets(name)), &Present)
+}
+
+fn delete_attachment(t: &mut Transaction<'_>, name: &PolicyName, target: &Target) {
+    t.delete(format!("{}{name}", keys::attached(target)));
+    t.delete(format!("{}{target}", keys::targets(name)));
 }
 
 pub(crate) fn put_binding(

@@ -366,6 +366,12 @@ impl Fleet {
         self.inner.decisions.notes.on.store(on, Ordering::Relaxed);
     }
 
+    /// Whether decisions are noted.
+    #[must_use]
+    pub fn records_decisions(&self) -> bool {
+        self.inner.decisions.notes.on.load(Ordering::Relaxed)
+    }
+
     /// Goes through what a principal was seen to do.
     ///
     /// # Errors

@@ -155,11 +155,10 @@ impl Fleet {
         Ok(version)
     }
 
-    /// Deletes a dynamic group; the things stay.
+    /// Deletes a dynamic group; the things stay, without what its policies said of them.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`], [`FleetError::VersionConflict`], or [`FleetError::DeleteConflict`] while a policy is
-    /// attached to it.
+    /// [`FleetError::NotFound`], [`FleetError::VersionConflict`].
     pub fn delete_dynamic_group(
         &self,
         name: &GroupName,
@@ -169,16 +168,7 @@ impl Fleet {
             |t| {
                 let group = dynamic_group(t, name)?;
                 things::expect_version(Kind::Group, name, expected_version, group.version)?;
-                let attached = self.attached_policies(&Target::Group(name.clone()))?;
-                if let Some(policy) = attached.first() {
-                    return Err(FleetError::DeleteConflict {
-                        kind: Kind::Group,
-                        name: name.to_string(),
-                        reason: format!(
-                            "policy {policy} is attached to it; detach it first (DetachPolicy)"
-                        ),
-                    });
-                }
+                self.detach_all(t, &Target::Group(name.clone()))?;
                 t.put(keys::swept(name), &Present)?;
                 t.delete(keys::group(name));
                 t.tell(RegistryEvent::Group(Change::Deleted, group, Vec::new()));

@@ -119,8 +119,10 @@ pub enum FleetError {
     #[error(transparent)]
     Template(#[from] crate::template::TemplateError),
     /// The change would break what is claimed of all devices.
-    #[error("{change} would break invariant {invariant} ({claim}): {why}")]
+    #[error("{change} {} invariant {invariant} ({claim}): {why}", if *.already { "leaves broken what is broken without it already," } else { "would break" })]
     InvariantBroken {
+        /// Whether those whom the change touches break it without the change too.
+        already: bool,
         /// What was asked for, as in `policy hall`.
         change: String,
         /// The claim's name.

@@ -222,11 +222,12 @@ impl Fleet {
         Ok(page)
     }
 
-    /// Deletes a group with its memberships; the things stay.
+    /// Deletes a group with its memberships; the things stay, and what its policies said of them counts no more, as
+    /// with AWS.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`], [`FleetError::VersionConflict`], or [`FleetError::DeleteConflict`] while a policy is
-    /// attached to it or groups are below it.
+    /// [`FleetError::NotFound`], [`FleetError::VersionConflict`], or [`FleetError::DeleteConflict`] while groups are
+    /// below it.
     pub fn delete_group(
         &self,
         name: &GroupName,
@@ -246,18 +247,7 @@ impl Fleet {
                     reason: format!("group {child} is below it; delete that first"),
                 });
             }
-            if let Some(policy) = self
-                .attached_policies(&Target::Group(name.clone()))?
-                .first()
-            {
-                return Err(FleetError::DeleteConflict {
-                    kind: Kind::Group,
-                    name: name.to_string(),
-                    reason: format!(
-                        "policy {policy} is attached to it; detach it first (DetachPolicy)"
-                    ),
-                });
-            }
+            self.detach_all(t, &Target::Group(name.clone()))?;
             // More than one batch holds leave it afterwards, a few at a time.
             let members: Page<ThingName> =
                 self.page_of_names(&keys::members(name), None, crate::LIST_LIMIT_ITEMS)?;

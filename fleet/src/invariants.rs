@@ -1,6 +1,6 @@
 //! What an operator claims of all devices, and that policies are to keep true.
 
-use crate::{Change, Fleet, FleetError, Joining, Page, keys, population};
+use crate::{Change, Fleet, FleetError, Joining, Page, Whose, keys, population};
 use policy::{InvariantText, PolicyName, Population, Proof};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -71,7 +71,7 @@ impl Fleet {
     /// When the registry cannot be read, or a claim is not understood.
     pub fn prove(&self, claims: &[InvariantText]) -> Result<Vec<Proof>, FleetError> {
         let groups = groups_of(claims);
-        let mut population = self.population(&groups, None, Joining::Now)?;
+        let mut population = self.population(&groups, Whose::All, Joining::Now)?;
         let prove = |claim: &InvariantText| {
             let invariant = claim.read();
             let invariant = invariant.map_err(|error| FleetError::Invalid(error.to_string()))?;
@@ -98,16 +98,30 @@ impl Fleet {
         self.keeps_invariants_after(&change)
     }
 
-    /// Checks that every declared claim holds once a change is made, whoever comes into dynamic
-    /// groups or leaves them afterwards: no change of an attribute is held against claims.
+    /// Checks that every declared claim holds of those whom a change touches once it is made, whoever
+    /// comes into dynamic groups or leaves them afterwards: no change of an attribute is held against
+    /// claims. What others break already is not held against it.
     ///
     /// # Errors
     /// As [`Fleet::keeps_invariants`].
     pub fn keeps_invariants_after(&self, change: &Change) -> Result<(), FleetError> {
         let declared = self.invariants()?;
         let groups = groups_of(declared.iter().map(|one| &one.claim));
-        let after = self.population(&groups, Some(change), Joining::EverAny)?;
-        keeps(change, &declared, after)
+        let after = self.population(&groups, Whose::After(change), Joining::EverAny)?;
+        let Err(mut broken) = keeps(change, &declared, after) else {
+            return Ok(());
+        };
+        // Who is told that a change breaks what was broken before looks in the wrong place.
+        if let FleetError::InvariantBroken {
+            already, invariant, ..
+        } = &mut broken
+            && let Some(one) = declared.iter().find(|one| one.name == *invariant)
+            && let Ok(claim) = one.claim.read()
+        {
+            let mut before = self.population(&groups, Whose::Before(change), Joining::EverAny)?;
+            *already = !before.prove(&claim).holds();
+        }
+        Err(broken)
     }
 }
 
@@ -125,6 +139,7 @@ fn keeps(
             Proof::Undecided { reason } => format!("it cannot be shown: {reason}"),
         };
         return Err(FleetError::InvariantBroken {
+            already: false,
             change: change.to_string(),
             invariant: one.name.clone(),
             claim: one.claim.to_string(),

@@ -61,7 +61,7 @@ pub use name::{GroupName, NameError, ThingName, ThingTypeName};
 pub use networks::NamedNetwork;
 pub use policies::PolicyLimits;
 pub use policy::DEVICE_DEFAULT;
-pub use population::{Change, Joining};
+pub use population::{Change, Joining, Whose};
 pub use posture::{Health, Quarantine};
 pub use records::{
     Attachment, Binding, CertificateRecord, CertificateStatus, EnrolmentWay, Group, Origin,

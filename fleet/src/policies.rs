@@ -11,6 +11,8 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 pub struct PolicyLimits {
     /// Bytes of one document, white space included.
     pub document_bytes: usize,
+    /// Characters of one document besides white space (AWS IoT: 2,048).
+    pub document_visible_chars: usize,
     /// Versions of one policy (AWS IoT: 5).
     pub versions: usize,
     /// Policies attached to one certificate or group (AWS IoT: 10).
@@ -21,6 +23,7 @@ impl Default for PolicyLimits {
     fn default() -> Self {
         Self {
             document_bytes: Limits::default().document_max_bytes,
+            document_visible_chars: Limits::default().document_max_visible_chars,
             versions: 5,
             attached: 10,
         }
@@ -35,7 +38,7 @@ impl PolicyLimits {
     pub fn parse(&self, document: &str) -> Result<Policy, PolicyError> {
         let limits = Limits {
             document_max_bytes: self.document_bytes,
-            document_max_visible_chars: self.document_bytes,
+            document_max_visible_chars: self.document_visible_chars,
         };
         Policy::parse_within(document, &limits)
     }

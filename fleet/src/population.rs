@@ -55,6 +55,25 @@ impl fmt::Display for Change {
 }
 
 impl Change {
+    /// Whether it may make a difference to a certificate of this thing, in these groups, under these policies.
+    fn touches<'g>(
+        &self,
+        id: &CertificateId,
+        thing: Option<&ThingName>,
+        mut groups: impl Iterator<Item = &'g String>,
+        policies: &BTreeSet<PolicyName>,
+    ) -> bool {
+        match self {
+            Change::Policy(policy) => policies.contains(&policy.name),
+            Change::Attach(_, Target::Certificate(other))
+            | Change::Detach(_, Target::Certificate(other)) => other == id,
+            Change::Attach(_, Target::Group(group)) | Change::Detach(_, Target::Group(group)) => {
+                groups.any(|other| other == group.as_str())
+            }
+            Change::Join(other, _) | Change::Leave(other, _) => Some(other) == thing,
+        }
+    }
+
     fn of_groups(&self, memberships: &mut HashMap<String, Vec<String>>) {
         let (Change::Join(thing, group) | Change::Leave(thing, group)) = self else {
             return;
@@ -89,22 +108,51 @@ pub enum Joining {
     EverAny,
 }
 
+/// Who is looked at.
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'c> {
+    /// Everybody, as it is.
+    All,
+    /// Those whom a change touches, before it is made.
+    Before(&'c Change),
+    /// The same, afterwards. Of the others nothing changes.
+    After(&'c Change),
+}
+
+impl<'c> Whose<'c> {
+    fn change(self) -> Option<&'c Change> {
+        match self {
+            Whose::All => None,
+            Whose::Before(change) | Whose::After(change) => Some(change),
+        }
+    }
+
+    /// The change where it is to be taken as made.
+    fn made(self) -> Option<&'c Change> {
+        match self {
+            Whose::All | Whose::Before(_) => None,
+            Whose::After(change) => Some(change),
+        }
+    }
+}
+
 /// Policies that are the same for all who share them.
 type Shared = (Arc<[NamedPolicy]>, Needs);
 
 impl Fleet {
-    /// All things, and all certificates that are not revoked, with what their policies make of
-    /// them. Of their groups those are told that `groups` names. As it will be after `change`.
-    /// `joining` says whom dynamic groups are taken to have.
+    /// The names of all things, and those certificates of `whose` that are not revoked, with what
+    /// their policies make of them. Of their groups those are told that `groups` names. `joining`
+    /// says whom dynamic groups are taken to have.
     ///
     /// # Errors
     /// When the registry cannot be read.
     pub fn population(
         &self,
         groups: &BTreeSet<String>,
-        change: Option<&Change>,
+        whose: Whose<'_>,
         joining: Joining,
     ) -> Result<Population, FleetError> {
+        let change = whose.made();
         let instead = match change {
             Some(Change::Policy(policy)) => Some(policy),
             _ => None,
@@ -176,6 +224,10 @@ impl Fleet {
                 for group in member_of() {
                     let target = format!("group:{group}");
                     names.extend(attached.get(&target).cloned().unwrap_or_default());
+                }
+                let touches = |change: &Change| change.touches(&id, thing, member_of(), &names);
+                if !whose.change().is_none_or(touches) {
+                    continue;
                 }
                 if !shared.contains_key(&names) {
                     let read = self.shared(&names, instead)?;

@@ -8,7 +8,7 @@ mod reading;
 mod tests;
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -100,6 +100,11 @@ pub(crate) const HTTP_PORT: u16 = 8880;
 pub(crate) const ACCOUNT: &str = "000000000000";
 /// Default region in ARNs.
 pub(crate) const REGION: &str = "local";
+
+/// The bounds on policies that a configuration file sets.
+pub(crate) fn policy_limits(path: &Path) -> anyhow::Result<PolicyLimits> {
+    read(path)?.policy.limits()
+}
 
 impl Settings {
     /// Reads the configuration file, if one is named, and lets the flags win over it.

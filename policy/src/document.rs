@@ -113,6 +113,14 @@ impl Policy {
         Self::parse_within(text, &Limits::default())
     }
 
+    /// The text of a document as it lies in a file.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with the place of the first byte that is no UTF-8.
+    pub fn text_of(bytes: Vec<u8>) -> Result<String, PolicyError> {
+        String::from_utf8(bytes).map_err(|error| reading::not_utf8(&error))
+    }
+
     /// Reads a document of a size that the caller allows.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ pub enum Problem {
     TooManyVisibleChars { chars: usize, max: usize },
     #[error("the document begins with a byte order mark: save it as plain UTF-8 without one")]
     ByteOrderMark,
+    #[error("the byte 0x{byte:02x} here is no UTF-8: save the document as UTF-8{}", if *.wide { " (it looks like UTF-16)" } else { "" })]
+    NotUtf8 { byte: u8, wide: bool },
     #[error("not JSON: {0}")]
     Syntax(String),
     #[error("{of} is {found}, but must be {expected}")]

@@ -78,6 +78,9 @@ pub struct StatementRef {
     pub variables: Vec<VariableValue>,
     /// Why the statement did not count, when it did not.
     pub reason: Option<String>,
+    /// Whether nothing but a condition of it was in the way.
+    #[serde(skip)]
+    pub by_condition: bool,
 }
 
 /// What a variable stands for.
@@ -133,8 +136,14 @@ impl Grant {
                 let values = self.values_in(bound, resource, message);
                 let statement = bound.statement;
                 let told = StatementRef::new(named, index, statement, resource).with(values);
+                let named = self.name_matches(bound, resource, kind, name) != statement.but;
+                let by_condition = named
+                    && !self.is_met(bound, message)
+                    && resource.is_resolved(bound.values)
+                    && self.why_unmet(statement, message).is_some();
                 passed_over.push(StatementRef {
                     reason: Some(reason),
+                    by_condition,
                     ..told
                 });
             }
@@ -450,6 +459,7 @@ impl StatementRef {
             },
             variables: Vec::new(),
             reason: None,
+            by_condition: false,
         }
     }
 }
@@ -520,7 +530,20 @@ impl Explanation {
                     deny.policy
                 )
             }
-            None => format!("missing grant: {action} on {resource}"),
+            None => match self
+                .passed_over
+                .iter()
+                .find(|s| s.effect == Effect::Allow && s.by_condition)
+            {
+                // A grant is there; another one would not be the mend.
+                Some(allow) => {
+                    let (index, policy) = (allow.statement, &allow.policy);
+                    format!(
+                        "unmet condition of statement {index} of policy {policy}: {action} on {resource}"
+                    )
+                }
+                None => format!("missing grant: {action} on {resource}"),
+            },
         };
         if text.len() > REASON_MAX_BYTES {
             text.truncate(text.floor_char_boundary(REASON_MAX_BYTES - '…'.len_utf8()));

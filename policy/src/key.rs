@@ -228,8 +228,21 @@ impl Key {
             let field = nearest(field, &Field::ALL.map(Field::name))?;
             Some(format!("iot:Certificate.{holder}.{field}"))
         };
+        let attribute = || {
+            let (of, rest) = name.split_once('[')?;
+            let known = ATTRIBUTES.map(|known| known.trim_end_matches('['));
+            let of = nearest(of, &known)?;
+            let attribute = rest.trim_end_matches(']');
+            let attribute = if attribute.is_empty() {
+                "NAME"
+            } else {
+                attribute
+            };
+            Some(format!("{of}[{attribute}]"))
+        };
         let plain = PLAIN.map(|(_, spellings)| spellings.first().copied().unwrap_or_default());
-        certificate().or_else(|| nearest(name, &plain).map(str::to_owned))
+        let others = || nearest(name, &plain).map(str::to_owned);
+        certificate().or_else(attribute).or_else(others)
     }
 
     /// Whether it holds several values, so that a condition on it wants `ForAllValues:` or
@@ -353,6 +366,14 @@ mod tests {
             (
                 "iot:Certificate.Subject.Organisation",
                 "iot:Certificate.Subject.Organization",
+            ),
+            (
+                "iot:Connection.Thing.Atributes[x]",
+                "iot:Connection.Thing.Attributes[x]",
+            ),
+            (
+                "iot:Connection.Thing.Attributes[",
+                "iot:Connection.Thing.Attributes[NAME]",
             ),
         ] {
             assert_eq!(Key::nearest(wrong).as_deref(), Some(right));

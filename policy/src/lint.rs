@@ -20,6 +20,9 @@ use crate::pattern::{Pattern, Token};
 use crate::shown::{WORD_MAX_CHARS, shown};
 use crate::tokens::Variable;
 
+/// The mend of what has no value.
+const CLOSED: &str = "set policy.unresolved_deny = \"closed\"";
+
 /// Something in a policy that its author should look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -34,6 +37,9 @@ pub struct Finding {
     pub kind: FindingKind,
     /// The sentence for people, with the mend.
     pub text: String,
+    /// Whether a server with [`UnresolvedDeny::Closed`](crate::UnresolvedDeny::Closed) is none the worse for it.
+    #[serde(skip)]
+    pub closed_mends: bool,
 }
 
 /// The kinds of findings; those of AWS Device Defender have its reason codes in their text.
@@ -56,6 +62,8 @@ pub enum FindingKind {
     UnknownKey,
     /// A condition on several values without `ForAllValues:` or `ForAnyValue:`.
     WithoutQuantifier,
+    /// The ARN is of another account than the server's, so that the resource matches nothing there.
+    OtherAccount,
 }
 
 impl fmt::Display for Finding {
@@ -72,6 +80,12 @@ impl Policy {
     /// Looks for what the language allows and an author seldom means.
     #[must_use]
     pub fn lint(&self) -> Vec<Finding> {
+        self.lint_for(None)
+    }
+
+    /// The same for a server of this account.
+    #[must_use]
+    pub fn lint_for(&self, account: Option<&str>) -> Vec<Finding> {
         let mut findings = Vec::new();
         let (mut line, mut seen) = (1, 0);
         for (index, statement) in self.statements().iter().enumerate() {
@@ -80,15 +94,33 @@ impl Policy {
             seen = statement.offset;
             let mut find = |kind, text: String| {
                 let sid = statement.sid.as_deref().map(str::to_owned);
+                let closed_mends = kind == FindingKind::FailsOpen && text.ends_with(CLOSED);
                 findings.push(Finding {
                     line,
                     statement: index + 1,
                     sid,
                     kind,
                     text,
+                    closed_mends,
                 });
             };
             for resource in &statement.resources {
+                if let Some(account) = account
+                    && !resource.is_in(None, account)
+                {
+                    let text = shown(&resource.text, 2 * WORD_MAX_CHARS);
+                    let then = match (statement.effect, statement.but) {
+                        (Effect::Allow, false) => "allows nothing",
+                        (Effect::Deny, false) => "denies nothing",
+                        (_, true) => "spares nothing",
+                    };
+                    find(
+                        FindingKind::OtherAccount,
+                        format!(
+                            "{text} {then} here: this server's account is {account}; write that, or *"
+                        ),
+                    );
+                }
                 self.lint_resource(statement, resource, &mut find);
             }
             if statement.effect == Effect::Allow && broad::by_exception(statement) {
@@ -126,9 +158,10 @@ impl Policy {
             {
                 find(
                     FindingKind::FailsOpen,
-                    "a condition of this Deny compares with a variable: where that has no value \
-                     the Deny does not speak; set policy.unresolved_deny = \"closed\""
-                        .to_owned(),
+                    format!(
+                        "a condition of this Deny compares with a variable: where that has no value \
+                         the Deny does not speak; {CLOSED}"
+                    ),
                 );
             }
         }
@@ -237,7 +270,7 @@ impl Policy {
             find(
                 FindingKind::FailsOpen,
                 format!(
-                    "{text}: where {} has no value {then}; set policy.unresolved_deny = \"closed\"",
+                    "{text}: where {} has no value {then}; {CLOSED}",
                     variable.key
                 ),
             );

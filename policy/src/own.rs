@@ -10,7 +10,7 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 use crate::context::{Context, Listener, MessageFacts, TlsVersion};
 use crate::operator::Family;
-use crate::shown::nearest;
+use crate::shown::{WORD_MAX_CHARS, nearest};
 use crate::values::Comparison;
 
 /// One of Muster's keys.
@@ -165,7 +165,10 @@ impl Own {
             Some((word, zone)) => {
                 let word = nearest(word, &["muster:TimeOfDay", "muster:Weekday"])?;
                 let zone = zone.trim_end_matches(']');
-                let zone = Zone::named(zone).map_or("Europe/Berlin".into(), |_| zone.to_owned());
+                let zone = match Zone::named(zone) {
+                    Some(_) => zone.to_owned(),
+                    None => Zone::nearest(zone).unwrap_or_else(|| "Europe/Berlin".to_owned()),
+                };
                 Some(format!("{word}[{zone}]"))
             }
             None => nearest(name, &KEYS.map(|(_, name, _)| name)).map(str::to_owned),
@@ -345,6 +348,23 @@ impl Zone {
         })
     }
 
+    /// The zone whose name was probably meant.
+    fn nearest(name: &str) -> Option<String> {
+        const SLIPS_MAX: usize = 2;
+        if name.len() > WORD_MAX_CHARS {
+            return None;
+        }
+        let name = name.to_ascii_lowercase();
+        let zones = TimeZoneDatabase::bundled();
+        let near = zones.available().map(|zone| {
+            let zone = zone.as_str();
+            let slips = strsim::damerau_levenshtein(&name, &zone.to_ascii_lowercase());
+            (slips, zone.to_owned())
+        });
+        let near = near.filter(|(slips, _)| *slips <= SLIPS_MAX).min();
+        near.map(|(_, zone)| zone)
+    }
+
     fn local(&self, now: i64) -> Option<jiff::Zoned> {
         let moment = jiff::Timestamp::from_second(now).ok()?;
         Some(moment.to_zoned(self.zone.clone()))
@@ -433,6 +453,10 @@ mod tests {
         assert_eq!(
             Own::nearest("muster:TimeOfday[Europe/Atlantis]").as_deref(),
             Some("muster:TimeOfDay[Europe/Berlin]")
+        );
+        assert_eq!(
+            Own::nearest("muster:TimeOfDay[America/New_Yrk]").as_deref(),
+            Some("muster:TimeOfDay[America/New_York]")
         );
     }
 

@@ -126,3 +126,41 @@ def test_test_authorization_names_what_it_does_not_know(shared, fresh_name):
         {"actionType": "CONNECT", "resources": [f"arn:aws:iot:local:000000000000:client/{identity.name}"]}])["authResults"]
     assert result["authDecision"] == "IMPLICIT_DENY"
     assert sorted(result["missingContextValues"]) == ["aws:SourceIp", "iot:Connection.Thing.Attributes[site]"]
+
+
+def test_each_certificate_of_a_device_is_explained(shared, fresh_name):
+    name, aws = fresh_name(), iot(shared)
+    aws.create_thing(thingName=name)
+    ids = []
+    for topic in ("a", "b"):
+        policy = fresh_name(topic)
+        shared.policy(policy, document(allow("Publish", f"topic/{topic}")))
+        made = aws.create_keys_and_certificate(setAsActive=True)
+        aws.attach_thing_principal(thingName=name, principal=made["certificateArn"])
+        aws.attach_policy(policyName=policy, target=made["certificateArn"])
+        ids.append(made["certificateId"])
+    ask = ("policy", "explain", "--device", name, "--action", "publish", "--topic", "a")
+    told = shared.json(*ask)
+    this, [other] = told["certificateId"], told["otherCertificates"]
+    assert {this, other["certificateId"]} == set(ids) and other["certificateUsable"]
+    assert {told["decision"], other["decision"]} == {"Allow", "ImplicitDeny"}
+    assert f"(--certificate {other['certificateId'][:12]})" in told["text"] and "otherwise" in told["text"], told["text"]
+    decisions = [shared.json(*ask, "--certificate", one[:12])["decision"] for one in ids]
+    assert decisions == ["Allow", "ImplicitDeny"]
+    said = shared.refused(*ask, "--certificate", "0" * 64)
+    assert ids[0][:12] in said and ids[1][:12] in said, said
+    # One that can do nothing is told of, and not in the sentence.
+    aws.update_certificate(certificateId=ids[1], newStatus="INACTIVE")
+    told = shared.json(*ask)
+    assert (told["certificateId"], told["decision"]) == (ids[0], "Allow")
+    assert [one["certificateUsable"] for one in told["otherCertificates"]] == [False] and "--certificate" not in told["text"]
+
+
+def test_a_device_is_told_that_a_condition_is_unmet(shared, fresh_name, connect):
+    policy = fresh_name("small")
+    shared.policy(policy, document(allow("Connect", "*"), {**allow("Publish", "topic/s"), "Condition": {
+        "NumericLessThan": {"muster:MessageSize": "5"}}}))
+    client = connect(shared, shared.device(fresh_name(), "--policy", policy))
+    assert client.publish("s", b"1234") in (0, 0x10)
+    assert client.publish("s", b"12345") == NOT_AUTHORIZED
+    eventually(lambda: f"unmet condition of statement 2 of policy {policy}: iot:Publish on topic/s" in shared.stderr(), shared.stderr)

@@ -8,6 +8,7 @@ import pytest
 
 from api import iot
 from clients import Refused
+from devices import eventually
 from server import MUSTER
 
 ALL = {"Effect": "Allow", "Action": "iot:*", "Resource": "*"}
@@ -212,3 +213,75 @@ def test_lint_names_what_is_seldom_meant(tmp_path):
     run = subprocess.run([MUSTER, "policy", "lint", str(file)], capture_output=True, text=True, timeout=60)
     assert run.returncode == 1
     assert 'line 4, statement 1 "Wide"' in run.stdout and "any topic" in run.stdout
+
+
+def test_making_a_policy_warns_of_what_lint_finds(shared, fresh_name, tmp_path):
+    name, file = fresh_name("foreign"), tmp_path / "p.json"
+    file.write_text(json.dumps(document({**ALL, "Resource": "arn:aws:iot:us-east-1:123456789012:*"})))
+    for verb in ("create", "update"):
+        done = shared.run("policy", verb, name, str(file))
+        assert done.returncode == 0 and "allows nothing here: this server's account is 000000000000" in done.stderr, done
+    clean = tmp_path / "clean.json"
+    clean.write_text(json.dumps(document({**ALL, "Action": "iot:Publish", "Resource": "arn:aws:iot:*:*:topic/a/b"})))
+    done = shared.run("policy", "create", fresh_name("clean"), str(clean))
+    assert done.returncode == 0 and done.stderr == "", done
+
+
+def lint(*arguments):
+    return subprocess.run([MUSTER, "policy", "lint", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
+def test_lint_takes_what_the_server_takes(tmp_path):
+    file, config = tmp_path / "p.json", tmp_path / "muster.toml"
+    config.write_text("[policy]\ndocument_bytes = 100_000\n")
+    file.write_text(json.dumps(document({**ALL, "Resource": "arn:aws:iot:*:*:topic/" + "a" * 70_000})))
+    done = lint(file)
+    assert done.returncode == 1 and "65536 are the limit" in done.stderr, done
+    assert lint("--config", config, file).returncode == 0
+    config.write_text("[policy]\ndocument_bytes = 100_000\ndocument_visible_chars = 2_048\n")
+    assert "2048 are the limit" in lint("--config", config, file).stderr
+    file.write_bytes(json.dumps(document(ALL)).encode()[:-2] + b"\n \xe9")
+    assert "line 2, column 2: the byte 0xe9 here is no UTF-8" in lint(file).stderr
+    file.write_text(json.dumps(document({**ALL, "Action": "iot:Publish", "Resource": "arn:aws:iot:*:1:topic/a"})))
+    assert lint(file).returncode == 0
+    assert "this server's account is 2" in lint("--account", "2", file).stdout
+
+
+def test_detaching_what_is_not_there_and_many_resources_are_as_with_aws(shared, fresh_name):
+    policy, aws = fresh_name("p"), iot(shared)
+    shared.policy(policy, document(ALL))
+    target = shared.device(fresh_name(), "--policy", policy).arn
+    with pytest.raises(aws.exceptions.InvalidRequestException, match="does not exist"):
+        aws.detach_policy(policyName=fresh_name("none"), target=target)
+    topics = [f"arn:aws:iot:local:000000000000:topic/{n}" for n in range(50)]
+    [result] = aws.test_authorization(principal=target, authInfos=[{"actionType": "PUBLISH", "resources": topics}])["authResults"]
+    assert result["authDecision"] == "ALLOWED"
+    with pytest.raises(aws.exceptions.InvalidRequestException, match="1000"):
+        aws.test_authorization(principal=target, authInfos=[{"actionType": "PUBLISH", "resources": 21 * topics}])
+
+
+def test_a_group_goes_with_what_its_policies_said(shared, fresh_name, connect):
+    aws, group = iot(shared), fresh_name("group")
+    connects, gives = fresh_name("connects"), fresh_name("gives")
+    shared.policy(connects, document({**ALL, "Action": "iot:Connect"}))
+    shared.policy(gives, document({**ALL, "Action": "iot:Publish"}))
+    lamp = shared.device(fresh_name(), "--policy", connects)
+    client = connect(shared, lamp)
+    for make, delete in (
+        (lambda: (aws.create_thing_group(thingGroupName=group),
+                  aws.add_thing_to_thing_group(thingGroupName=group, thingName=lamp.name)), aws.delete_thing_group),
+        (lambda: aws.create_dynamic_thing_group(thingGroupName=group, queryString=f"thingName:{lamp.name}"),
+         aws.delete_dynamic_thing_group),
+    ):
+        make()
+        target = f"arn:aws:iot:local:000000000000:thinggroup/{group}"
+        aws.attach_policy(policyName=gives, target=target)
+        eventually(lambda: client.publish("a") in (0, 0x10), "the group's policy to count")
+        delete(thingGroupName=group)
+        assert client.publish("a") == NOT_AUTHORIZED
+        assert aws.list_targets_for_policy(policyName=gives)["targets"] == []
+        # A group that comes by its name gets nothing of it.
+        make()
+        assert aws.list_attached_policies(target=target)["policies"] == []
+        delete(thingGroupName=group)
+    aws.delete_policy(policyName=gives)

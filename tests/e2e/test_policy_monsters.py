@@ -50,6 +50,6 @@ def test_a_monstrous_document_is_refused_at_its_place_and_changes_nothing(shared
         # Over the API itself, past the program's own look at the file.
         answer, message = refused_over_the_api(shared, policy, text)
         assert answer in ("MalformedPolicyException", "RequestEntityTooLargeException"), (answer, message)
-        assert re.search(r"line \d+, column \d+|bytes", message), message
+        assert re.search(r"line \d+, column \d+|a policy document at most 65536", message), message
     assert shared.cli("policy", "show", policy) == before
     assert client.publish("p/x") == 0

@@ -210,3 +210,24 @@ def test_what_breaks_an_invariant_is_refused_where_proofs_are_kept(server, prove
     server.cli("policy", "invariant", "delete", "own-data")
     assert "${thing} once" in server.refused("policy", "prove", "--owned", "dt/#")
     assert "neither" in call(server, "PUT", "/muster/v1/invariants/x", {})[2]["message"]
+
+
+def test_what_others_broke_before_is_not_held_against_a_change(server, tmp_path):
+    server.cli("policy", "invariant", "set", "apart", "--owned", "own/${thing}/#")
+    server.policy("wide", document(allow("Connect", f"client/{THING}"), allow("Publish", "topic/own/*")))
+    for name in ("one", "two"):
+        server.device(name, "--policy", "wide")
+    server.device("three")
+    narrow, wider = tmp_path / "narrow.json", tmp_path / "wider.json"
+    narrow.write_text(json.dumps(document(allow("Publish", f"topic/own/{THING}/x"))))
+    wider.write_text(json.dumps(document(allow("Publish", "topic/own/*"))))
+    server.cli("policy", "create", "narrow", str(narrow), "--keep-proofs")
+    server.cli("policy", "attach", "narrow", "--device", "three", "--keep-proofs")
+    # What the change itself breaks is.
+    assert "would break invariant apart" in server.refused("policy", "attach", "wide", "--device", "three", "--keep-proofs")
+    assert "would break invariant apart" in server.refused("policy", "update", "narrow", str(wider), "--keep-proofs")
+    # Those whom it touches break the claim anyway: it is no mend, and not what breaks it.
+    said = server.refused("policy", "attach", "narrow", "--device", "one", "--keep-proofs")
+    assert "leaves broken what is broken without it already, invariant apart" in said and "policy wide" in said, said
+    server.update_policy("wide", document(allow("Connect", f"client/{THING}")))
+    server.cli("policy", "attach", "narrow", "--device", "one", "--keep-proofs")

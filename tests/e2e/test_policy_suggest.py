@@ -207,3 +207,15 @@ def test_recording_can_be_switched_off(make_server, connect, tmp_path):
     server.policy("wide", document(allow("*", "*")))
     work(connect(server, server.device("lamp", "--policy", "wide")))
     assert "nothing was recorded" in server.refused("policy", "suggest")
+
+
+def test_a_server_that_does_not_record_says_so(make_server, tmp_path):
+    config = tmp_path / "muster.toml"
+    config.write_text("[policy]\nrecord_decisions = false\n")
+    server = make_server("--config", str(config))
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps(document(allow("Connect", "*"))))
+    server.cli("policy", "create", "p", str(file))
+    server.device("lamp", "--policy", "p")
+    assert "recording is off" in server.refused("policy", "suggest", "--device", "lamp")
+    assert "record_decisions = false" in server.cli("policy", "simulate", str(file), "--as", "p")

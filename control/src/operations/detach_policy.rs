@@ -1,4 +1,4 @@
-use fleet::Change;
+use fleet::{Change, FleetError};
 use http::Method;
 use policy::PolicyName;
 use serde::Deserialize;
@@ -37,6 +37,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         let change = Change::Detach(name.clone(), target.clone());
         rooms.fleet.keeps_invariants_after(&change)?;
     }
-    rooms.fleet.detach_policy(&name, &target)?;
-    Answer::nothing()
+    match rooms.fleet.detach_policy(&name, &target) {
+        Ok(()) => Answer::nothing(),
+        // AWS's DetachPolicy knows no ResourceNotFoundException.
+        Err(error @ FleetError::NotFound { .. }) => Err(ApiError::invalid(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
 }

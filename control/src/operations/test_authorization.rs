@@ -27,6 +27,8 @@ pub(super) const OPERATION: Operation = Operation {
 
 /// Most questions in one request, and most resources in one question.
 const MAX_ITEMS: usize = 10;
+/// Most resources of one request, of all authInfos together; AWS names no bound.
+const MAX_RESOURCES: usize = 1_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -85,15 +87,13 @@ struct Item {
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: Body = call.body()?;
     let arns = call.arns(rooms);
-    let bounded = |count| (1..=MAX_ITEMS).contains(&count);
-    if !bounded(body.auth_infos.len())
-        || !body
-            .auth_infos
-            .iter()
-            .all(|info| bounded(info.resources.len()))
-    {
+    if !(1..=MAX_ITEMS).contains(&body.auth_infos.len()) {
+        return Err(ApiError::invalid(format!("authInfos: 1 to {MAX_ITEMS}")));
+    }
+    let resources = || body.auth_infos.iter().map(|info| info.resources.len());
+    if resources().any(|count| count == 0) || resources().sum::<usize>() > MAX_RESOURCES {
         return Err(ApiError::invalid(format!(
-            "authInfos and their resources: 1 to {MAX_ITEMS} each"
+            "resources: at least one in each of authInfos, and {MAX_RESOURCES} in all at most"
         )));
     }
     let principal = body.principal.as_deref();

@@ -29,7 +29,6 @@ fn what_is_referred_to_is_not_deleted_from_under_it() {
     };
     conflict(house.fleet.delete_thing(&thing("lamp-1"), None));
     conflict(house.fleet.delete_policy(&named("wide")));
-    conflict(house.fleet.delete_group(&group, None));
     assert!(matches!(
         house.fleet.delete_certificate(&id, true),
         Err(FleetError::CertificateState { .. })
@@ -42,10 +41,7 @@ fn what_is_referred_to_is_not_deleted_from_under_it() {
     conflict(house.fleet.delete_certificate(&id, false));
     house.fleet.delete_certificate(&id, true).unwrap();
     house.fleet.delete_thing(&thing("lamp-1"), None).unwrap();
-    house
-        .fleet
-        .detach_policy(&named("wide"), &Target::Group(group.clone()))
-        .unwrap();
+    // A group goes with what is attached to it.
     house.fleet.delete_group(&group, None).unwrap();
     house.fleet.delete_policy(&named("wide")).unwrap();
 }

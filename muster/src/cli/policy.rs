@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// `muster policy …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
-    /// Make a policy from a JSON document
+    /// Make a policy from a JSON document; warns of what `lint` finds in it
     Create {
         /// The policy
         name: String,
@@ -16,7 +16,7 @@ pub(crate) enum Policy {
         #[arg(long)]
         keep_proofs: bool,
     },
-    /// Replace what a policy says; live sessions feel it at their next message
+    /// Replace what a policy says; live sessions feel it at their next message. Warns of what `lint` finds
     Update {
         /// The policy
         name: String,
@@ -59,6 +59,12 @@ pub(crate) enum Policy {
         /// Policy documents
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// The server's account, to find ARNs of others
+        #[arg(long, value_name = "ID")]
+        account: Option<String>,
+        /// The server's configuration file, for its bounds on documents [default: those of a server without one]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Say why a device may or may not do something
     Explain(Box<Explain>),
@@ -113,6 +119,9 @@ pub(crate) struct Explain {
     /// Topic, or topic filter for subscribe; client id for connect [default: the device's name]
     #[arg(long, value_name = "T")]
     pub(crate) topic: Option<String>,
+    /// The certificate it comes with, where it has several: the first digits of its id [default: an active one]
+    #[arg(long, value_name = "ID")]
+    pub(crate) certificate: Option<String>,
     /// The client id it is connected with [default: the device's name]
     #[arg(long, value_name = "ID")]
     pub(crate) client_id: Option<String>,
@@ -162,7 +171,7 @@ pub(crate) struct Explain {
     #[arg(long, value_name = "SECONDS")]
     pub(crate) violation_age: Option<u32>,
     /// A denial from the server's log, explained as it was then
-    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "action", "topic", "client_id", "at", "source_ip", "size", "qos", "retain", "listener", "tls_version", "domain_name", "persistent", "will_topic", "quarantined", "attested", "firmware", "firmware_version", "violation_age"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "action", "topic", "certificate", "client_id", "at", "source_ip", "size", "qos", "retain", "listener", "tls_version", "domain_name", "persistent", "will_topic", "quarantined", "attested", "firmware", "firmware_version", "violation_age"])]
     pub(crate) denial: Option<String>,
 }
 

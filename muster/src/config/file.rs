@@ -155,6 +155,7 @@ pub(super) struct FilePolicy {
     #[serde(default)]
     pub(super) lost_subscription: LostSubscription,
     document_bytes: Option<usize>,
+    document_visible_chars: Option<usize>,
     versions: Option<usize>,
     attached: Option<usize>,
     attestation_seconds: Option<u64>,
@@ -212,11 +213,19 @@ impl FilePolicy {
                 value => Ok(value.unwrap_or(default)),
             };
         let default = PolicyLimits::default();
+        let document_bytes = within(
+            "document_bytes",
+            self.document_bytes,
+            default.document_bytes,
+            2_048..=404_600,
+        )?;
         Ok(PolicyLimits {
-            document_bytes: within(
-                "document_bytes",
-                self.document_bytes,
-                default.document_bytes,
+            document_bytes,
+            // Without a word every one may be visible.
+            document_visible_chars: within(
+                "document_visible_chars",
+                self.document_visible_chars,
+                document_bytes,
                 2_048..=404_600,
             )?,
             versions: within("versions", self.versions, default.versions, 2..=100)?,

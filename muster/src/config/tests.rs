@@ -275,6 +275,10 @@ fn what_is_not_understood_is_refused_by_name() {
             "policy.document_bytes = 2047",
         ),
         (
+            "[policy]\ndocument_visible_chars = 2_047",
+            "policy.document_visible_chars = 2047",
+        ),
+        (
             "[policy]\nversions = 1",
             "policy.versions = 1: from 2 to 100",
         ),

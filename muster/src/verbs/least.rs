@@ -6,10 +6,13 @@ use anyhow::Context as _;
 use http::Method;
 use serde_json::{Value, json};
 
+/// Said where `policy.record_decisions` is false.
+const NOT_RECORDING: &str =
+    "the server does not record decisions (record_decisions = false under [policy])";
+
 pub(super) fn simulate(global: &Global, asked: &Simulate) -> anyhow::Result<()> {
     let name = asked.file.display();
-    let text = std::fs::read_to_string(&asked.file)
-        .with_context(|| format!("read policy document {name}"))?;
+    let text = super::policy::document_text(&asked.file)?;
     policy::Policy::parse_within(&text, &policy::Limits::NONE)
         .with_context(|| format!("policy document {name}"))?;
     let body = json!({
@@ -27,6 +30,11 @@ pub(super) fn simulate(global: &Global, asked: &Simulate) -> anyhow::Result<()> 
             number("nowDenied"),
             number("nowAllowed"),
         )];
+        if told.get("recording").and_then(Value::as_bool) == Some(false) {
+            lines.push(format!(
+                "{NOT_RECORDING}: what was decided since then does not count here"
+            ));
+        }
         lines.extend(undecided(told));
         if number("leftOut") > 0 {
             lines.push(format!(
@@ -93,6 +101,11 @@ pub(super) fn suggest(global: &Global, asked: &Suggest) -> anyhow::Result<()> {
     let body = json!({ "group": asked.group, "device": asked.device, "days": asked.days });
     let told = client(global)?.call(Method::POST, "/muster/v1/policies/suggest", Some(&body))?;
     if !global.json {
+        if told.get("recording").and_then(Value::as_bool) == Some(false) {
+            output::warn(&format!(
+                "{NOT_RECORDING}: the policy may lack what was done since then"
+            ))?;
+        }
         for removed in listed(&told, "removes") {
             let statement = count(removed, "statement");
             output::warn(&format!(

@@ -4,6 +4,7 @@ use super::{client, output};
 use crate::{
     cli::{Explain, Global, Policy, PolicyTarget},
     client::{Client, encode},
+    config::policy_limits,
 };
 use anyhow::{Context as _, bail};
 use http::Method;
@@ -19,7 +20,11 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
             file,
             unresolved_deny,
         } => return test(global, &file, unresolved_deny.as_deref()),
-        Policy::Lint { files } => return lint(global, &files),
+        Policy::Lint {
+            files,
+            account,
+            config,
+        } => return lint(global, &files, account.as_deref(), config.as_deref()),
         Policy::Simulate(asked) => super::least::simulate(global, &asked)?,
         Policy::Suggest(asked) => super::least::suggest(global, &asked)?,
         Policy::Prove(claim) => return super::prove::run(global, &claim),
@@ -31,6 +36,7 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
         } => {
             let body = kept(document(&file)?, keep_proofs);
             let made = client(global)?.call(Method::POST, &path(&name), Some(&body))?;
+            warn_of(&file, &body, &made)?;
             output::answer(global, &made, |_| format!("policy {name} made"))?;
         }
         Policy::Update {
@@ -44,6 +50,7 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
                 &format!("/muster/v1{}", path(&name)),
                 Some(&body),
             )?;
+            warn_of(&file, &body, &changed)?;
             output::answer(global, &changed, |_| {
                 format!("policy {name} changed; live sessions have been told")
             })?;
@@ -92,6 +99,7 @@ fn explain(global: &Global, asked: Explain) -> anyhow::Result<()> {
         (None, Some(device), Some(action)) => {
             let mut body = json!({
                 "thingName": device, "action": action, "clientId": asked.client_id, "at": asked.at,
+                "certificate": asked.certificate,
                 "sourceIp": asked.source_ip, "messageSize": asked.size, "qos": asked.qos,
                 "retain": asked.retain.then_some(true), "listener": asked.listener,
                 "tlsVersion": asked.tls_version, "domainName": asked.domain_name,
@@ -116,15 +124,21 @@ fn explain(global: &Global, asked: Explain) -> anyhow::Result<()> {
 }
 
 /// Warns of what is allowed by the language and seldom meant.
-fn lint(global: &Global, files: &[PathBuf]) -> anyhow::Result<ExitCode> {
+fn lint(
+    global: &Global,
+    files: &[PathBuf],
+    account: Option<&str>,
+    config: Option<&Path>,
+) -> anyhow::Result<ExitCode> {
+    let limits = config.map(policy_limits).transpose()?.unwrap_or_default();
     let (mut found, mut lines) = (Vec::new(), Vec::new());
     for file in files {
         let name = file.display();
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("read policy document {name}"))?;
-        let policy = policy::Policy::parse_within(&text, &policy::Limits::NONE)
+        let text = document_text(file)?;
+        let policy = limits
+            .parse(&text)
             .with_context(|| format!("policy document {name}"))?;
-        for finding in policy.lint() {
+        for finding in policy.lint_for(account) {
             lines.push(format!("{name}: {finding}"));
             found.push(json!({ "file": file, "finding": finding }));
         }
@@ -164,9 +178,27 @@ fn test(global: &Global, file: &Path, unresolved_deny: Option<&str>) -> anyhow::
     })
 }
 
+/// What stands in a policy document.
+pub(super) fn document_text(file: &Path) -> anyhow::Result<String> {
+    let name = file.display();
+    let bytes = std::fs::read(file).with_context(|| format!("read policy document {name}"))?;
+    policy::Policy::text_of(bytes).with_context(|| format!("policy document {name}"))
+}
+
+/// Warns of what a document that was taken says and its author seldom means.
+fn warn_of(file: &Path, body: &Value, made: &Value) -> anyhow::Result<()> {
+    let text = output::field(body, "policyDocument");
+    let policy = policy::Policy::parse_within(text, &policy::Limits::NONE)?;
+    // arn:aws:iot:REGION:ACCOUNT:policy/NAME
+    let account = output::field(made, "policyArn").split(':').nth(4);
+    for finding in policy.lint_for(account) {
+        output::warn(&format!("{}: {finding}", file.display()))?;
+    }
+    Ok(())
+}
+
 fn document(file: &Path) -> anyhow::Result<Value> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("read policy document {}", file.display()))?;
+    let text = document_text(file)?;
     // Judged here too, so that the sentence names the file.
     policy::Policy::parse_within(&text, &policy::Limits::NONE)
         .with_context(|| format!("policy document {}", file.display()))?;

@@ -1,5 +1,7 @@
 //! From a document to its statements: nothing is skipped, nothing is guessed.
 
+use std::string::FromUtf8Error;
+
 use super::{Dialect, Effect, Limits, Statement, Version};
 use crate::action::{ActionSet, nearest_action};
 use crate::arn::Resource;
@@ -35,6 +37,18 @@ pub(super) fn check_size(text: &str, limits: &Limits) -> Result<(), PolicyError>
         return Err(at(text, 0, Problem::ByteOrderMark));
     }
     Ok(())
+}
+
+pub(super) fn not_utf8(error: &FromUtf8Error) -> PolicyError {
+    let bytes = error.as_bytes();
+    let place = error.utf8_error().valid_up_to();
+    let before = bytes.get(..place).unwrap_or_default();
+    let before = std::str::from_utf8(before).unwrap_or_default();
+    let problem = Problem::NotUtf8 {
+        byte: bytes.get(place).copied().unwrap_or_default(),
+        wide: matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]),
+    };
+    at(before, before.len(), problem)
 }
 
 /// Puts a member into its slot, which must be empty still.
@@ -194,7 +208,7 @@ fn read_statement(
         })
         .collect::<Result<_, _>>()?;
     let conditions = match condition {
-        Some(condition) => condition::read(&condition, dialect)?,
+        Some(condition) => condition::read(&condition, dialect).map_err(bare_null)?,
         None => Box::default(),
     };
     Ok(Statement {
@@ -206,6 +220,25 @@ fn read_statement(
         resources,
         conditions,
     })
+}
+
+/// Of the operators only Null takes no quantifier and no IfExists: the word nearest to it with one is it without.
+fn bare_null(error: PolicyError) -> PolicyError {
+    let problem = match error.problem {
+        Problem::UnknownOperator {
+            found,
+            nearest: Some(nearest),
+        } => Problem::UnknownOperator {
+            nearest: Some(if nearest == found {
+                "Null".to_owned()
+            } else {
+                nearest
+            }),
+            found,
+        },
+        other => other,
+    };
+    PolicyError { problem, ..error }
 }
 
 fn read_effect(node: &Node<'_>) -> Result<Effect, PolicyError> {

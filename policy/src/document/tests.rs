@@ -314,3 +314,31 @@ fn the_older_version_has_no_variables() {
     assert!(Policy::parse(&text).is_err());
     assert!(Policy::parse(&text.replace("2012", "2008")).is_ok());
 }
+
+#[test]
+fn bytes_that_are_no_text_have_a_place() {
+    let read = |bytes: &[u8]| Policy::text_of(bytes.to_vec());
+    assert_eq!(read("{\"a\": \"é\"}".as_bytes()).unwrap(), "{\"a\": \"é\"}");
+    let error = read(b"{\n \"\xc3\xa9\": \"\xe9\"}").unwrap_err();
+    assert_eq!((error.line, error.column), (2, 8));
+    let said = error.to_string();
+    assert!(said.contains("byte 0xe9 here is no UTF-8"), "{said}");
+    let wide: Vec<u8> = "\u{feff}{}"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let error = read(&wide).unwrap_err();
+    assert_eq!((error.line, error.column), (1, 1));
+    assert!(error.to_string().contains("UTF-16"), "{error}");
+}
+
+#[test]
+fn null_with_an_affix_is_null() {
+    for operator in ["NullIfExists", "ForAnyValue:Null"] {
+        let text = format!(
+            r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Action":"iot:*","Resource":"*","Condition":{{"{operator}":{{"iot:ClientId":"true"}}}}}}]}}"#
+        );
+        let error = Policy::parse(&text).unwrap_err().to_string();
+        assert!(error.contains("did you mean \"Null\"?"), "{error}");
+    }
+}

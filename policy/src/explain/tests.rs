@@ -138,3 +138,27 @@ fn hostile_names_stay_on_one_short_line() {
         assert!(!explanation.reason().contains(misleads));
     }
 }
+
+#[test]
+fn a_grant_whose_condition_alone_is_unmet_is_no_missing_one() {
+    let text = |resource: &str| {
+        let text = format!(
+            r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Action":"iot:Publish","Resource":"arn:aws:iot:*:*:topic/{resource}","Condition":{{"NumericLessThan":{{"muster:MessageSize":"5"}}}}}}]}}"#
+        );
+        Policy::parse(&text).unwrap()
+    };
+    let large = MessageFacts {
+        size_bytes: Some(9),
+        ..MessageFacts::default()
+    };
+    let why = |resource: &str| {
+        let grant = grant(&[("small", text(resource))], "lamp-1", Some("lamp-1"));
+        grant.explain_for(Action::Publish, "a/b", &large).reason()
+    };
+    let unmet = "unmet condition of statement 1 of policy small: iot:Publish on topic/a/b";
+    assert_eq!(why("a/*"), unmet);
+    // Where it is not the condition alone, a grant is missing.
+    let missing = "missing grant: iot:Publish on topic/a/b";
+    assert_eq!(why("c/*"), missing);
+    assert_eq!(why("a/${iot:Connection.Thing.Attributes[x]}"), missing);
+}

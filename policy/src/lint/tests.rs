@@ -309,3 +309,38 @@ fn what_lets_in_where_a_value_is_lacking_is_found() {
     let spares = r#"{"Effect":"Allow","Action":"iot:Publish","NotResource":"~topic/${iot:Connection.Thing.ThingName}"}"#;
     assert!(kinds(spares).contains(&FailsOpen));
 }
+
+#[test]
+fn what_is_of_another_account_is_found_where_the_account_is_known() {
+    let text = r#"{"Version":"2012-10-17","Statement":[
+        {"Effect":"Allow","Action":"iot:Publish","Resource":["arn:aws:iot:us-east-1:123456789012:topic/a","arn:aws:iot:eu-west-1:000000000000:topic/b","arn:aws:iot:*:*:topic/c"]},
+        {"Effect":"Deny","Action":"iot:Publish","NotResource":"arn:aws:iot:*:123456789012:topic/*"}]}"#;
+    let policy = Policy::parse(text).unwrap();
+    assert_eq!(policy.lint(), []);
+    let found = policy.lint_for(Some("000000000000"));
+    let said: Vec<_> = found.iter().map(|one| (one.kind, one.statement)).collect();
+    let kind = FindingKind::OtherAccount;
+    assert_eq!(said, [(kind, 1), (kind, 2)], "{found:?}");
+    assert!(found[0].text.contains("allows nothing here"), "{found:?}");
+    assert!(found[1].text.contains("spares nothing here"), "{found:?}");
+}
+
+#[test]
+fn what_a_closed_server_mends_is_told_apart() {
+    let closed_mends = |statement: &str| {
+        let text = format!(r#"{{"Version":"2012-10-17","Statement":[{statement}]}}"#);
+        let policy = Policy::parse(&text.replace('~', "arn:aws:iot:*:1:")).unwrap();
+        let [finding] = policy.lint().try_into().unwrap();
+        assert_eq!(finding.kind, FindingKind::FailsOpen);
+        finding.closed_mends
+    };
+    assert!(closed_mends(
+        r#"{"Effect":"Deny","Action":"iot:Publish","Resource":"~topic/${iot:Connection.Thing.Attributes[a]}"}"#
+    ));
+    assert!(closed_mends(
+        r#"{"Effect":"Deny","Action":"iot:Publish","Resource":"~topic/a","Condition":{"StringEquals":{"iot:ClientId":"${iot:Connection.Thing.Attributes[a]}"}}}"#
+    ));
+    assert!(!closed_mends(
+        r#"{"Effect":"Deny","Action":"iot:Publish","Resource":"~topic/a","Condition":{"StringEquals":{"iot:Connection.Thing.Attributes[a]":"x"}}}"#
+    ));
+}

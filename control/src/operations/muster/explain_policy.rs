@@ -6,8 +6,8 @@ use ca::CertificateId;
 use fleet::{CertificateStatus, StandingNow, ThingName};
 use http::Method;
 use policy::{
-    Action, ConnectAttributes, Context, Explanation, Grant, Listener, MessageFacts, Posture,
-    TlsVersion,
+    Action, ConnectAttributes, Context, Decision, Explanation, Grant, Listener, MessageFacts,
+    Posture, TlsVersion,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,12 @@ use crate::operation::{Operation, Run};
 use crate::operators::Role;
 use crate::page::MAX_PAGE_ITEMS;
 use crate::rooms::Rooms;
+
+/// Digits of a certificate's id that are told.
+const SHORT_ID_CHARS: usize = 12;
+
+/// Other certificates of a thing that the sentence names.
+const OTHERS_TOLD: usize = 3;
 
 /// Longest client id or topic explained: MQTT's own bound of a string.
 const MAX_NAME_BYTES: usize = 65_535;
@@ -42,6 +48,8 @@ struct Body {
     topic: Option<String>,
     /// The thing's name where it is left out.
     client_id: Option<String>,
+    /// The certificate it comes with, by the first digits of its id; an active one where it is left out.
+    certificate: Option<String>,
     /// The moment it is judged at, for conditions on time; now where it is left out.
     at: Option<String>,
     /// Where the connection comes from.
@@ -81,15 +89,15 @@ struct AssumedPosture {
 }
 
 impl AssumedPosture {
-    fn over(self, known: &Posture, now: Option<i64>) -> Posture {
-        let text = |word: Option<String>| word.map(|word| word.as_str().into());
+    fn over(&self, known: &Posture, now: Option<i64>) -> Posture {
+        let text = |word: &Option<String>| word.as_deref().map(Into::into);
         let age = self.violation_age.map(i64::from);
         Posture {
             quarantined: self.quarantined.or(known.quarantined),
             attested: self.attested.or(known.attested),
             attested_until: known.attested_until.filter(|_| self.attested.is_none()),
-            firmware_name: text(self.firmware_name).or_else(|| known.firmware_name.clone()),
-            firmware_version: text(self.firmware_version)
+            firmware_name: text(&self.firmware_name).or_else(|| known.firmware_name.clone()),
+            firmware_version: text(&self.firmware_version)
                 .or_else(|| known.firmware_version.clone()),
             last_violation: age
                 .and_then(|age| now?.checked_sub(age))
@@ -107,10 +115,21 @@ struct Output {
     certificate_status: CertificateStatus,
     /// Whether it is active and within its life at the moment that was asked for.
     certificate_usable: bool,
+    /// What the thing's other certificates come to, each with its own policies.
+    other_certificates: Vec<Other>,
     /// The explanation for people.
     text: String,
     #[serde(flatten)]
     explanation: Explanation,
+}
+
+/// Another certificate of the same thing.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Other {
+    certificate_id: CertificateId,
+    certificate_usable: bool,
+    decision: Decision,
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
@@ -143,52 +162,86 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         )));
     }
 
-    let (certificate, status) = deciding_certificate(rooms, &body.thing_name)?;
-    let standing = rooms.fleet.standing(&certificate)?.now();
     let at = match &body.at {
         None => call.now,
         Some(text) => moment::read("at", text)?,
     };
-    let known = standing.context(&client_id, at);
-    let context = Context {
-        source_ip: body.source_ip,
-        listener: listener(body.listener.as_deref())?,
-        tls_version: tls_version(body.tls_version.as_deref())?,
-        domain_name: body.domain_name.as_deref().map(Into::into),
-        connect: connect_attributes(rooms, body.persistent, body.will_topic.as_deref())?,
-        posture: body.posture.over(&known.posture, known.now).into(),
-        ..known
-    };
-    let grant = Grant::new(
-        rooms.fleet.realm().clone(),
-        standing.policies.clone(),
-        context,
-    );
+    let listener = listener(body.listener.as_deref())?;
+    let tls_version = tls_version(body.tls_version.as_deref())?;
+    let connect = connect_attributes(rooms, body.persistent, body.will_topic.as_deref())?;
     let message = MessageFacts {
         size_bytes: body.message_size,
         qos: body.qos,
         retain: body.retain,
     };
-    let mut explanation = grant.explain_for(action, &name, &message);
-    // As the broker: a message to be retained needs both.
-    if action == Action::Publish && body.retain == Some(true) && explanation.decision.is_allow() {
-        explanation = grant.explain_for(Action::RetainPublish, &name, &message);
-    }
-    let unusable = unusable(&standing, status, at);
-    let text = match &unusable {
+    let explained = |certificate: &CertificateId, status| {
+        let standing = rooms.fleet.standing(certificate)?.now();
+        let known = standing.context(&client_id, at);
+        let context = Context {
+            source_ip: body.source_ip,
+            listener,
+            tls_version,
+            domain_name: body.domain_name.as_deref().map(Into::into),
+            connect: connect.clone(),
+            posture: body.posture.over(&known.posture, known.now).into(),
+            ..known
+        };
+        let realm = rooms.fleet.realm().clone();
+        let grant = Grant::new(realm, standing.policies.clone(), context);
+        let mut explanation = grant.explain_for(action, &name, &message);
+        // As the broker: a message to be retained needs both.
+        let retains = action == Action::Publish && body.retain == Some(true);
+        if retains && explanation.decision.is_allow() {
+            explanation = grant.explain_for(Action::RetainPublish, &name, &message);
+        }
+        Ok::<_, ApiError>((explanation, unusable(&standing, status, at)))
+    };
+
+    let all = certificates(rooms, &body.thing_name)?;
+    let (certificate, status) = chosen(&all, body.certificate.as_deref(), &body.thing_name)?;
+    let (explanation, unusable) = explained(&certificate, status)?;
+    let mut text = match &unusable {
         Some(why) => format!(
             "{why}, so it can do nothing, whatever its policies say; they say: {explanation}"
         ),
         None => explanation.to_string(),
     };
+    let mut others = Vec::new();
+    for (id, status) in all.iter().filter(|(id, _)| *id != certificate) {
+        let (other, unusable) = explained(id, *status)?;
+        others.push(Other {
+            certificate_id: *id,
+            certificate_usable: unusable.is_none(),
+            decision: other.decision,
+        });
+    }
+    let usable = others.iter().filter(|other| other.certificate_usable);
+    for other in usable.take(OTHERS_TOLD) {
+        let (this, that) = (short(&certificate), short(&other.certificate_id));
+        let same = if other.decision == explanation.decision {
+            "the same"
+        } else {
+            "otherwise"
+        };
+        text.push_str(&format!(
+            "; so by certificate {this}; by its certificate {that} {same}: {} (--certificate {that})",
+            other.decision
+        ));
+    }
     Answer::json(&Output {
         thing_name: body.thing_name,
         certificate_id: certificate,
         certificate_status: status,
         certificate_usable: unusable.is_none(),
+        other_certificates: others,
         text,
         explanation,
     })
+}
+
+/// As much of an id as tells a thing's certificates apart.
+fn short(id: &CertificateId) -> String {
+    id.to_string().chars().take(SHORT_ID_CHARS).collect()
 }
 
 /// Why a certificate can do nothing at a moment, if so.
@@ -267,21 +320,44 @@ fn judged_as(action: Action, topic: &str) -> Result<(), ApiError> {
     }
 }
 
-/// The certificate whose policies are explained: an active one where there is one.
-fn deciding_certificate(
+/// The certificates of a thing, active ones first.
+fn certificates(
     rooms: &Rooms,
     thing: &ThingName,
-) -> Result<(CertificateId, CertificateStatus), ApiError> {
+) -> Result<Vec<(CertificateId, CertificateStatus)>, ApiError> {
     rooms.fleet.thing(thing)?;
-    let mut found = None;
+    let mut all = Vec::new();
     for id in rooms.fleet.principals(thing, None, MAX_PAGE_ITEMS)?.items {
-        let status = rooms.fleet.certificate(&id)?.status;
-        if status == CertificateStatus::Active {
-            return Ok((id, status));
-        }
-        found.get_or_insert((id, status));
+        all.push((id, rooms.fleet.certificate(&id)?.status));
     }
-    found.ok_or_else(|| {
+    all.sort_by_key(|(_, status)| *status != CertificateStatus::Active);
+    Ok(all)
+}
+
+/// The certificate whose policies are explained.
+fn chosen(
+    all: &[(CertificateId, CertificateStatus)],
+    begin: Option<&str>,
+    thing: &ThingName,
+) -> Result<(CertificateId, CertificateStatus), ApiError> {
+    let named = |id: &CertificateId| begin.is_none_or(|begin| id.to_string().starts_with(begin));
+    let mut found = all.iter().filter(|(id, _)| named(id));
+    if let (Some(begin), first, second) = (begin, found.next(), found.next())
+        && (first.is_none() || second.is_some())
+    {
+        let shown: String = begin.chars().take(64).collect();
+        let those: Vec<String> = all.iter().map(|(id, _)| short(id)).collect();
+        return Err(ApiError::invalid(format!(
+            "certificate {shown:?}: the beginning of the id of one certificate of thing {thing}, which has {}",
+            if those.is_empty() {
+                "none".to_owned()
+            } else {
+                those.join(", ")
+            }
+        )));
+    }
+    let mut found = all.iter().filter(|(id, _)| named(id));
+    found.next().copied().ok_or_else(|| {
         ApiError::invalid(format!(
             "thing {thing} has no certificate, so it can do nothing; give it one (device replace)"
         ))

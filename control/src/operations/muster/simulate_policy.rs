@@ -62,6 +62,8 @@ struct Output {
     examples: Vec<Example>,
     /// How often something was done whose topic was not kept, because there were too many: nothing is said of it.
     left_out: u64,
+    /// Whether decisions are recorded now; what was before is older.
+    recording: bool,
     /// Decisions that come out otherwise or not by what is not recorded of them; none of them is
     /// among those above.
     undecided: Undecided,
@@ -129,7 +131,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         policy: Arc::new(policy),
     };
     let realm = rooms.fleet.realm();
-    let mut output = Output::default();
+    let mut output = Output {
+        recording: rooms.fleet.records_decisions(),
+        ..Output::default()
+    };
     let things = things(rooms, body.group.as_deref(), body.device.as_ref())?;
     let since = since(body.days, call.now);
     each_seen(rooms, &things, since, |seen| {

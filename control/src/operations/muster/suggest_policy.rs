@@ -46,6 +46,8 @@ struct Output {
     missing: Vec<Missing>,
     /// How often devices did something whose topic was not kept, because there were too many: the document may lack it.
     left_out: u64,
+    /// Whether decisions are recorded now; what was before is older.
+    recording: bool,
     /// What today's policies allow and the document does not, at least not by the same words.
     removes: Vec<Removed>,
 }
@@ -82,6 +84,11 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         }
         Ok(())
     })?;
+    if all.is_empty() && !rooms.fleet.records_decisions() {
+        return Err(ApiError::invalid(
+            "nothing was recorded of these devices, and recording is off: set record_decisions = true under [policy] of the server's configuration file, or leave it out",
+        ));
+    }
     if all.is_empty() {
         return Err(ApiError::invalid(
             "nothing was recorded of these devices: let them work for a while under a policy that is wide enough",
@@ -135,6 +142,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         decisions,
         missing,
         left_out,
+        recording: rooms.fleet.records_decisions(),
         removes: removes.into_iter().collect(),
     })
 }
