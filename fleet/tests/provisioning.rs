@@ -557,7 +557,10 @@ fn an_allow_list_lets_in_what_stands_on_it() {
         .update_provisioning_template(&template, &wrong, house.now);
     assert!(error.unwrap_err().to_string().contains("does not declare"));
     // A template of the same name later starts with an empty list.
-    house.fleet.delete_provisioning_template(&template).unwrap();
+    house
+        .fleet
+        .delete_provisioning_template(&template, house.now)
+        .unwrap();
     let kind = TemplateKind::FleetProvisioning;
     house
         .fleet
@@ -571,6 +574,29 @@ fn an_allow_list_lets_in_what_stands_on_it() {
             .items
             .is_empty()
     );
+}
+
+#[test]
+fn claims_go_with_their_template_and_the_next_of_that_name_does_not_revive_them() {
+    let house = house(lamp(json!({})));
+    let (claim, template) = (house.claim(None), house.template());
+    let (_, token) = house.pending(&claim.id);
+    house
+        .fleet
+        .delete_provisioning_template(&template, house.now)
+        .unwrap();
+    let status = house.fleet.certificate(&claim.id).unwrap().status;
+    assert_eq!(status, CertificateStatus::Revoked);
+    let kind = TemplateKind::FleetProvisioning;
+    let on = TemplateChange {
+        enabled: Some(true),
+        ..TemplateChange::default()
+    };
+    house
+        .fleet
+        .create_provisioning_template(&template, kind, &body(lamp(json!({}))), &on, house.now)
+        .unwrap();
+    assert!(house.register(&claim.id, &token, "7").is_err());
 }
 
 #[test]

@@ -20,6 +20,6 @@ pub(super) const OPERATION: Operation = Operation {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let name: TemplateName = call.path("templateName")?;
-    rooms.fleet.delete_provisioning_template(&name)?;
+    rooms.fleet.delete_provisioning_template(&name, call.now)?;
     Answer::empty_object()
 }

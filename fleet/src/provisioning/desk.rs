@@ -237,6 +237,12 @@ impl Clerk {
                     let words = "this claim has been used as often as it may be";
                     return Err(Rejection::new(403, "AccessDenied", words));
                 }
+                if let Err(crate::FleetError::NotFound { .. }) =
+                    self.fleet.provisioning_template(&claim.template)
+                {
+                    let words = "the template of this claim is gone";
+                    return Err(Rejection::new(403, "AccessDenied", words));
+                }
                 Some(claim)
             }
             Err(crate::FleetError::NotFound { .. }) => None,

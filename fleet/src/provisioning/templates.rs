@@ -1,7 +1,11 @@
 //! Provisioning templates in the registry: made, versioned, switched off, deleted.
 
 use super::{Hook, TemplateName};
-use crate::{Fleet, FleetError, Kind, Page, authorities::check_template, keys, template::Template};
+use crate::{
+    CertificateRecord, CertificateStatus, Fleet, FleetError, Kind, Page,
+    authorities::check_template, keys, template::Template,
+};
+use ca::{CertificateId, RevocationReason};
 use serde::{Deserialize, Serialize};
 use std::time::SystemTime;
 use store::Stored;
@@ -150,6 +154,7 @@ impl Fleet {
             .is_none()
         {
             // Of a namesake whose deletion a crash cut short.
+            self.revoke_claims_of(name, now)?;
             self.clear_allow_list(name)?;
         }
         self.transact(|t| {
@@ -316,11 +321,15 @@ impl Fleet {
         })
     }
 
-    /// Deletes a template that has one version only, as AWS does; its claims can do nothing any more.
+    /// Deletes a template that has one version only, as AWS does; its claims are revoked.
     ///
     /// # Errors
     /// [`FleetError::NotFound`], [`FleetError::DeleteConflict`] while it has several versions.
-    pub fn delete_provisioning_template(&self, name: &TemplateName) -> Result<(), FleetError> {
+    pub fn delete_provisioning_template(
+        &self,
+        name: &TemplateName,
+        now: SystemTime,
+    ) -> Result<(), FleetError> {
         self.transact_alone(|t| {
             let record: TemplateRecord = t
                 .get(&keys::template(name))?
@@ -338,7 +347,38 @@ impl Fleet {
             t.delete(keys::template(name));
             Ok(())
         })?;
+        self.revoke_claims_of(name, now)?;
         self.clear_allow_list(name)
+    }
+
+    /// Of a template that is gone, or was when it is made anew: its claims are not those of the next one of that name.
+    pub(super) fn revoke_claims_of(
+        &self,
+        name: &TemplateName,
+        now: SystemTime,
+    ) -> Result<(), FleetError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.claims(after.as_deref(), crate::LIST_LIMIT_ITEMS)?;
+            let of_it = page.items.iter().filter(|claim| claim.template == *name);
+            let of_it: Vec<CertificateId> = of_it.map(|claim| claim.id).collect();
+            if !of_it.is_empty() {
+                self.transact(|t| {
+                    for id in &of_it {
+                        let record: Option<CertificateRecord> = t.get(&keys::certificate(id))?;
+                        if record.is_some_and(|one| one.status != CertificateStatus::Revoked) {
+                            let reason = RevocationReason::CessationOfOperation;
+                            self.change_status(t, id, CertificateStatus::Revoked, reason, now)?;
+                        }
+                    }
+                    Ok(())
+                })?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     fn clear_allow_list(&self, name: &TemplateName) -> Result<(), FleetError> {
