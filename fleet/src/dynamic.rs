@@ -1,6 +1,7 @@
 //! Dynamic groups: a query says who is in them. Their memberships are rows like any other's, so that policies, jobs
 //! and lists need no second way; they follow things in the very batch that changes a thing, and only here.
 
+use crate::Tagged;
 use crate::{
     Fleet, FleetError, Group, GroupChange, GroupName, Kind, Target, Thing, ThingName,
     events::{Change, RegistryEvent, leave_group},
@@ -170,6 +171,7 @@ impl Fleet {
                 things::expect_version(Kind::Group, name, expected_version, group.version)?;
                 self.detach_all(t, &Target::Group(name.clone()))?;
                 t.put(keys::swept(name), &Present)?;
+                Tagged::Group(name.clone()).forget(t);
                 t.delete(keys::group(name));
                 t.tell(RegistryEvent::Group(Change::Deleted, group, Vec::new()));
                 Ok(())

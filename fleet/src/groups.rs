@@ -1,6 +1,7 @@
 //! Thing groups, below one another, and their members. What is changed by hand here is static; a dynamic group's query
 //! says who is in it (`dynamic.rs`).
 
+use crate::Tagged;
 use crate::{
     Fleet, FleetError, Group, GroupName, Kind, Page, Target, ThingName,
     dynamic::{require_static, require_swept},
@@ -263,6 +264,7 @@ impl Fleet {
             if let Some(parent) = &group.parent {
                 t.delete(format!("{}{name}", keys::children(parent)));
             }
+            Tagged::Group(name.clone()).forget(t);
             t.delete(keys::group(name));
             Ok(members.next.is_some())
         })?;

@@ -183,6 +183,10 @@ pub(crate) fn pending_of(claim: &CertificateId) -> String {
     format!("pendingof/{claim}/")
 }
 /// A thing type.
+/// Tags of what lies in that row: `tagged/<row>`.
+pub(crate) fn tags(row: &str) -> String {
+    format!("tagged/{row}")
+}
 pub(crate) fn thing_type(name: &ThingTypeName) -> String {
     format!("{THING_TYPE}{name}")
 }

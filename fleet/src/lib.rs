@@ -41,6 +41,7 @@ mod shares;
 #[cfg(feature = "simulate")]
 pub mod simulated;
 mod standing;
+mod tags;
 pub mod template;
 mod things;
 mod types;
@@ -73,6 +74,7 @@ pub use sampler::Sampler;
 pub use search::{ConnectionKey, Found};
 pub use shares::{Crowded, Seat, ShareBounds, Shares};
 pub use standing::{Standing, StandingNow, WatchGuard};
+pub use tags::Tagged;
 pub use things::{ThingChange, ThingFilter};
 pub use types::{ThingType, ThingTypeProperties};
 pub use violations::{VIOLATION_EVERY, Violation};

@@ -1,5 +1,6 @@
 //! Thing types: what things of one make have in common.
 
+use crate::Tagged;
 use crate::{
     Fleet, FleetError, Kind, Page, ThingTypeName,
     events::{Change, RegistryEvent},
@@ -192,6 +193,7 @@ impl Fleet {
                     "thing {thing} has it; give that another one first (UpdateThing)"
                 ));
             }
+            Tagged::ThingType(name.clone()).forget(t);
             t.delete(keys::thing_type(name));
             t.tell(RegistryEvent::ThingType(Change::Deleted, made));
             Ok(())

@@ -434,15 +434,20 @@ def test_boto3_on_templates_versions_and_a_trusted_users_claim(shared, template,
     left = trusted["expiration"] - datetime.datetime.now(datetime.timezone.utc)
     assert datetime.timedelta(minutes=4) < left <= datetime.timedelta(minutes=5)
     born = identity(tmp_path, "phone", trusted["certificatePem"], trusted["keyPair"]["PrivateKey"], shared.root)
-    device = Enrolling(connect(shared, born, client_id=fresh_name("born")), name)
+    phone = connect(shared, born, client_id=fresh_name("born"))
+    device = Enrolling(phone, name)
     token = device.create()[1]["certificateOwnershipToken"]
     assert device.register(token, SerialNumber="9")[0] == "accepted"
     client.delete_provisioning_template(templateName=name)
     with pytest.raises(ClientError) as caught:
         client.describe_provisioning_template(templateName=name)
     assert caught.value.response["Error"]["Code"] == "ResourceNotFoundException"
-    token = device.create()[1]["certificateOwnershipToken"]
-    assert refusal(device.register(token, SerialNumber="10")) == (404, "ResourceNotFound")
+    # Its claims go with it, and a template of that name does not bring them back.
+    assert phone.end().reason == 0x98
+    client.create_provisioning_template(
+        templateName=name, templateBody=template_body(name), provisioningRoleArn="arn:aws:iam::000000000000:role/r", enabled=True)
+    with pytest.raises(Refused):
+        connect(shared, born, client_id=fresh_name("born"))
 
 
 def test_a_claim_of_awss_kind_is_bounded_by_its_policy(shared, template, connect, fresh_name, tmp_path):

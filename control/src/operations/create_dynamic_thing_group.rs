@@ -1,6 +1,8 @@
+use fleet::Tagged;
 use fleet::query::QUERY_VERSION;
 use fleet::{FleetError, GroupChange, GroupName};
 use http::Method;
+use ota::server::{Tag, read_tags};
 use serde::{Deserialize, Serialize};
 
 use super::attributes::{AttributePayload, GroupProperties};
@@ -19,7 +21,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/dynamic-thing-groups/{thingGroupName}",
     least: Role::Operator,
     query: &[],
-    undone: &["tags"],
+    undone: &[],
     run: Run::WithBody(run),
 };
 
@@ -30,6 +32,8 @@ struct Body {
     index_name: Option<String>,
     query_string: String,
     query_version: Option<String>,
+    #[serde(default)]
+    tags: Vec<Tag>,
 }
 
 #[derive(Serialize)]
@@ -56,6 +60,8 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         merge: false,
     };
     let arn = call.arns(rooms).group(&name);
+    let tags = read_tags(&body.tags)?;
+    rooms.fleet.tag_new(&Tagged::Group(name.clone()), &tags)?;
     let query = &body.query_string;
     match rooms
         .fleet

@@ -1,6 +1,8 @@
 use fleet::FleetError;
+use fleet::Tagged;
 use fleet::provisioning::{TemplateChange, TemplateName};
 use http::Method;
+use ota::server::{Tag, read_tags};
 use serde::{Deserialize, Serialize};
 
 use super::provisioning_template::{HookBody, read_kind};
@@ -18,7 +20,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/provisioning-templates",
     least: Role::Admin,
     query: &[],
-    undone: &["tags"],
+    undone: &[],
     run: Run::WithBody(run),
 };
 
@@ -33,6 +35,8 @@ struct Body {
     pre_provisioning_hook: Option<HookBody>,
     #[serde(rename = "type")]
     kind: Option<String>,
+    #[serde(default)]
+    tags: Vec<Tag>,
 }
 
 #[derive(Serialize)]
@@ -56,6 +60,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     };
     let kind = read_kind(body.kind.as_deref())?;
     let arn = call.arns(rooms).provisioning_template(&name);
+    let tags = read_tags(&body.tags)?;
+    rooms
+        .fleet
+        .tag_new(&Tagged::Template(name.clone()), &tags)?;
     let made = rooms.fleet.create_provisioning_template(
         &name,
         kind,

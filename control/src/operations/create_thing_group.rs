@@ -1,5 +1,7 @@
+use fleet::Tagged;
 use fleet::{FleetError, Group, GroupChange, GroupName};
 use http::Method;
+use ota::server::{Tag, read_tags};
 use serde::{Deserialize, Serialize};
 
 use super::attributes::{AttributePayload, GroupProperties};
@@ -17,7 +19,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/thing-groups/{thingGroupName}",
     least: Role::Operator,
     query: &[],
-    undone: &["tags"],
+    undone: &[],
     run: Run::WithBody(run),
 };
 
@@ -26,6 +28,8 @@ pub(super) const OPERATION: Operation = Operation {
 struct Body {
     parent_group_name: Option<GroupName>,
     thing_group_properties: Option<GroupProperties>,
+    #[serde(default)]
+    tags: Vec<Tag>,
 }
 
 #[derive(Serialize)]
@@ -49,6 +53,8 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     };
     let parent = body.parent_group_name;
     let arn = call.arns(rooms).group(&name);
+    let tags = read_tags(&body.tags)?;
+    rooms.fleet.tag_new(&Tagged::Group(name.clone()), &tags)?;
     let made = rooms
         .fleet
         .create_group(&name, parent.as_ref(), &change, new_id()?, call.now);

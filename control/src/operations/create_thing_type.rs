@@ -1,5 +1,7 @@
+use fleet::Tagged;
 use fleet::{FleetError, ThingTypeName};
 use http::Method;
+use ota::server::{Tag, read_tags};
 use serde::{Deserialize, Serialize};
 
 use super::ids::new_id;
@@ -18,7 +20,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/thing-types/{thingTypeName}",
     least: Role::Operator,
     query: &[],
-    undone: &["tags"],
+    undone: &[],
     run: Run::WithBody(run),
 };
 
@@ -26,6 +28,8 @@ pub(super) const OPERATION: Operation = Operation {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Body {
     thing_type_properties: Option<Properties>,
+    #[serde(default)]
+    tags: Vec<Tag>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +45,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: Body = call.body()?;
     let properties = Properties::read(body.thing_type_properties);
     let arn = call.arns(rooms).thing_type(&name);
+    let tags = read_tags(&body.tags)?;
+    rooms
+        .fleet
+        .tag_new(&Tagged::ThingType(name.clone()), &tags)?;
     let made = rooms
         .fleet
         .create_thing_type(&name, properties.clone(), new_id()?, call.now);

@@ -1,6 +1,8 @@
 use fleet::FleetError;
+use fleet::Tagged;
 use fleet::authorities::{AuthorityMode, NewAuthority};
 use http::Method;
+use ota::server::{Tag, read_tags};
 use serde::{Deserialize, Serialize};
 
 use super::registration_config::RegistrationConfig;
@@ -17,7 +19,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/cacertificate",
     least: Role::Admin,
     query: &["setAsActive", "allowAutoRegistration"],
-    undone: &["tags"],
+    undone: &[],
     run: Run::WithBody(run),
 };
 
@@ -28,6 +30,8 @@ struct Body {
     verification_certificate: Option<String>,
     registration_config: Option<RegistrationConfig>,
     certificate_mode: Option<String>,
+    #[serde(default)]
+    tags: Vec<Tag>,
 }
 
 #[derive(Serialize)]
@@ -54,6 +58,12 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         auto_registration: call.flag("allowAutoRegistration")?,
         registration: body.registration_config.and_then(RegistrationConfig::read),
     };
+    let tags = read_tags(&body.tags)?;
+    if let Ok(authority) = ca::ForeignAuthority::parse(&body.ca_certificate) {
+        rooms
+            .fleet
+            .tag_new(&Tagged::Authority(authority.id), &tags)?;
+    }
     match rooms.fleet.register_authority(&new, call.now) {
         Ok(record) => Answer::json(&Output {
             certificate_arn: call.arns(rooms).authority(&record.id),

@@ -1,4 +1,7 @@
-//! Tags: TagResource, UntagResource, ListTagsForResource, of jobs, job templates and policies.
+//! Tags: TagResource, UntagResource, ListTagsForResource, of jobs, job templates, policies, thing groups, thing types,
+//! registered authorities and provisioning templates.
+
+use std::collections::BTreeMap;
 
 use http::Method;
 use ota::server::{MAX_TAGS, Tag, Tagged, read_tags};
@@ -7,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
 use crate::api_error::ApiError;
+use crate::arn::certificate_id;
 use crate::call::Call;
 use crate::operation::{Operation, Run};
 use crate::operators::Role;
@@ -65,6 +69,7 @@ struct Listed {
 enum Of {
     Work(Tagged),
     Policy(PolicyName),
+    Registry(fleet::Tagged),
 }
 
 /// What an ARN names, if it can have tags.
@@ -77,8 +82,31 @@ fn read(rooms: &Rooms, call: &Call, arn: &str) -> Result<Of, ApiError> {
                 ApiError::invalid(format!("resourceArn: {error}"))
             })?))
         }
+        ("thinggroup", name) => Ok(Of::Registry(fleet::Tagged::Group(named(name)?))),
+        ("thingtype", name) => Ok(Of::Registry(fleet::Tagged::ThingType(named(name)?))),
+        ("provisioningtemplate", name) => Ok(Of::Registry(fleet::Tagged::Template(named(name)?))),
+        ("cacert", id) => Ok(Of::Registry(fleet::Tagged::Authority(certificate_id(id)?))),
         (kind, _) => Err(ApiError::invalid(format!(
-            "resourceArn: jobs, job templates and policies have tags, {kind} has none"
+            "resourceArn: jobs, job templates, policies, thing groups, thing types, authorities and provisioning templates have tags, {kind} has none"
+        ))),
+    }
+}
+
+fn named<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str) -> Result<T, ApiError> {
+    name.parse()
+        .map_err(|error| ApiError::invalid(format!("resourceArn: {error}")))
+}
+
+/// Adds to what is there.
+fn add(
+    tags: &mut BTreeMap<String, String>,
+    fresh: &BTreeMap<String, String>,
+) -> Result<(), ApiError> {
+    tags.extend(fresh.clone());
+    match tags.len() {
+        0..=MAX_TAGS => Ok(()),
+        _ => Err(ApiError::invalid(format!(
+            "tags: at most {MAX_TAGS} are possible"
         ))),
     }
 }
@@ -90,15 +118,13 @@ fn tag(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         Of::Work(of) => rooms.ota.tag(&of, &body.tags, call.now)?,
         Of::Policy(name) => {
             let fresh = read_tags(&body.tags)?;
-            rooms.fleet.change_policy_tags(&name, |tags| {
-                tags.extend(fresh.clone());
-                match tags.len() {
-                    0..=MAX_TAGS => Ok(()),
-                    _ => Err(ApiError::invalid(format!(
-                        "tags: at most {MAX_TAGS} are possible"
-                    ))),
-                }
-            })?;
+            rooms
+                .fleet
+                .change_policy_tags(&name, |tags| add(tags, &fresh))?;
+        }
+        Of::Registry(of) => {
+            let fresh = read_tags(&body.tags)?;
+            rooms.fleet.change_tags(&of, |tags| add(tags, &fresh))?;
         }
     }
     Answer::empty_object()
@@ -113,6 +139,10 @@ fn untag(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             tags.retain(|key, _| !body.tag_keys.contains(key));
             Ok::<(), ApiError>(())
         })?,
+        Of::Registry(of) => rooms.fleet.change_tags(&of, |tags| {
+            tags.retain(|key, _| !body.tag_keys.contains(key));
+            Ok::<(), ApiError>(())
+        })?,
     }
     Answer::empty_object()
 }
@@ -124,6 +154,10 @@ fn list(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         Of::Work(of) => rooms.ota.tags(&of)?,
         Of::Policy(name) => {
             let tags = rooms.fleet.policy(&name)?.tags.into_iter();
+            tags.map(|(key, value)| Tag { key, value }).collect()
+        }
+        Of::Registry(of) => {
+            let tags = rooms.fleet.tags(&of)?.into_iter();
             tags.map(|(key, value)| Tag { key, value }).collect()
         }
     };

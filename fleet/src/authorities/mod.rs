@@ -13,6 +13,7 @@ pub use newcomers::{NEWCOMERS_LIMIT_ITEMS, NewcomerDesk};
 
 pub(crate) use certificates::{forget_vouched, put_vouched};
 
+use crate::Tagged;
 use crate::{CertificateStatus, keys};
 use crate::{
     Fleet, FleetError, Kind, Page,
@@ -385,6 +386,7 @@ impl Fleet {
             }
             let namesakes = keys::authorities_named(&record.subject_digest);
             t.delete(format!("{namesakes}{id}"));
+            Tagged::Authority(*id).forget(t);
             t.delete(keys::authority(id));
             Ok(())
         })

@@ -1,6 +1,7 @@
 //! Provisioning templates in the registry: made, versioned, switched off, deleted.
 
 use super::{Hook, TemplateName};
+use crate::Tagged;
 use crate::{
     CertificateRecord, CertificateStatus, Fleet, FleetError, Kind, Page,
     authorities::check_template, keys, template::Template,
@@ -344,6 +345,7 @@ impl Fleet {
                     ),
                 });
             }
+            Tagged::Template(name.clone()).forget(t);
             t.delete(keys::template(name));
             Ok(())
         })?;
