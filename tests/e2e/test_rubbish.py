@@ -198,6 +198,43 @@ def test_topics_of_65535_bytes_and_of_30000_levels(guarded, version):
         healthy.is_served()
 
 
+def deep(number):
+    """A topic of 128 levels, which is the most there may be, in 260 bytes."""
+    return f"{number:05}" + "/a" * 127
+
+
+def test_filters_of_many_levels_cost_their_bytes(guarded):
+    """A megabyte of them took 244 MB once: a node for each level."""
+    server, rude, healthy = guarded
+    before = memory(server)
+    with Wire(server, rude) as client:
+        assert client.open(rude.name) == 0
+        for packet_id in range(1, 9):
+            filters = b"".join(string(deep(500 * packet_id + n)) + b"\0" for n in range(500))
+            client.send(packet(8, struct.pack(">H", packet_id) + b"\0" + filters, flags=2))
+            kind, _, body = client.packet()
+            assert kind == wire.SUBACK and body[3:] == bytes(500)
+        healthy.is_served()
+        assert memory(server) - before < 32 * MB
+        client.send(wire.publish(deep(600), b"far"))
+        kind, _, body = client.packet()
+        assert kind == wire.PUBLISH and body.endswith(b"far")
+
+
+def test_retained_messages_under_many_levels_cost_their_bytes(guarded):
+    """A thousand of them, 260 KiB, took 72 MB once, and again at every start."""
+    server, rude, healthy = guarded
+    before = memory(server)
+    with Wire(server, rude) as client:
+        assert client.open(rude.name) == 0
+        for number in range(1000):
+            client.send(wire.publish(deep(number), b"1", qos=1, retain=True))
+            kind, _, body = client.packet()
+            assert kind == wire.PUBACK and body[2:3] in (b"", b"\0", b"\x10"), body
+    healthy.is_served()
+    assert memory(server) - before < 24 * MB
+
+
 def test_a_hundred_thousand_subscriptions_of_one_client_are_bounded(guarded):
     server, rude, healthy = guarded
     granted, refused = 0, 0

@@ -1,11 +1,14 @@
 //! Retained messages: one per topic, found by filter without looking at all of them.
 
+mod leap;
 mod ledger;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use ca::CertificateId;
 use parking_lot::RwLock;
@@ -27,16 +30,11 @@ pub(crate) struct Retained {
 
 #[derive(Default)]
 struct Inner {
-    root: Node,
+    /// In the order of topics. A message costs one place here however many levels its topic has.
+    kept: BTreeSet<Kept>,
     ledger: Ledger,
     /// Of the last message that was put in.
     newest: u64,
-}
-
-#[derive(Default)]
-struct Node {
-    children: BTreeMap<Box<str>, Node>,
-    message: Option<Kept>,
 }
 
 /// A message, and how many had been put in when it was.
@@ -173,7 +171,8 @@ impl Retained {
 impl Inner {
     fn room(&self, message: &Message, claim: Claim<'_>, bound: Volume) -> Result<(), Full> {
         let weight = message.weight_bytes();
-        let before = self.root.find(message.topic());
+        let before = self.kept.get(message.topic());
+        let before = before.map(|kept| &kept.message);
         let replaced = before.map(Message::weight_bytes);
         let all = self.ledger.all();
         if !bound.admits(all, all.with(weight, replaced)) {
@@ -193,46 +192,52 @@ impl Inner {
     }
 
     fn put(&mut self, message: Message, owner: Option<&Owner>) {
-        let mut node = &mut self.root;
-        for level in message.topic().split('/') {
-            node = node.children.entry(level.into()).or_default();
-        }
         self.newest += 1;
         let kept = Kept {
             message: message.clone(),
             number: self.newest,
         };
-        if let Some(before) = node.message.replace(kept) {
+        if let Some(before) = self.kept.replace(kept) {
             self.ledger.unlink(&before.message);
         }
         self.ledger.link(message, owner);
     }
 
     fn take(&mut self, topic: &str) {
-        if let Some(removed) = self.root.remove(&mut topic.split('/')) {
-            self.ledger.unlink(&removed);
+        if let Some(removed) = self.kept.take(topic) {
+            self.ledger.unlink(&removed.message);
         }
     }
 }
 
-impl Node {
-    fn find(&self, topic: &str) -> Option<&Message> {
-        let mut node = self;
-        for level in topic.split('/') {
-            node = node.children.get(level)?;
-        }
-        node.message.as_ref().map(|kept| &kept.message)
-    }
-
-    fn remove<'a>(&mut self, levels: &mut impl Iterator<Item = &'a str>) -> Option<Message> {
-        let Some(level) = levels.next() else {
-            return self.message.take().map(|kept| kept.message);
-        };
-        let child = self.children.get_mut(level)?;
-        let removed = child.remove(levels);
-        if child.message.is_none() && child.children.is_empty() {
-            self.children.remove(level);
-        }
-        removed
+impl Kept {
+    fn topic(&self) -> &str {
+        self.message.topic()
     }
 }
+
+impl Borrow<str> for Kept {
+    fn borrow(&self) -> &str {
+        self.topic()
+    }
+}
+
+impl Ord for Kept {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.topic().cmp(other.topic())
+    }
+}
+
+impl PartialOrd for Kept {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Kept {}

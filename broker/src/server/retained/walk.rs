@@ -1,10 +1,11 @@
 //! What a filter matches, found in portions: a walk that stops goes on behind the topic it came to, whatever was put in or
 //! taken out meanwhile.
 
-use std::collections::btree_map;
+use std::collections::btree_set;
 use std::ops::{Bound, ControlFlow};
 
-use super::{Kept, Node, Retained};
+use super::leap::{Next, first, next};
+use super::{Inner, Kept, Retained};
 use crate::server::message::Message;
 use crate::server::work::{LOOK, Work};
 use crate::session::{Published, Time};
@@ -16,14 +17,21 @@ pub(crate) const PORTION_MESSAGES: usize = 64;
 /// A portion ends with the message that reaches so many bytes.
 const PORTION_BYTES: usize = 64 * 1024;
 
+/// To find a topic among a million costs as much as to look at so many one after the other.
+pub(crate) const SEEK: usize = 16 * LOOK;
+
+/// Bytes of a topic that are compared in the time of one [`LOOK`]; a search compares it a dozen times.
+const LOOK_BYTES: usize = 256;
+const SEEK_BYTES: usize = LOOK_BYTES / 16;
+
 /// A walk, and how far it has come.
 #[derive(Debug)]
 pub(crate) struct Walk {
     filter: TopicFilter,
     /// The last message it is about: [`Retained::newest`] of when it was asked for.
     until: u64,
-    /// The levels of the last node looked at.
-    after: Option<Vec<Box<str>>>,
+    /// Where it goes on.
+    from: Bound<Box<str>>,
     done: bool,
 }
 
@@ -32,7 +40,7 @@ impl Walk {
         Self {
             filter,
             until,
-            after: None,
+            from: Bound::Unbounded,
             done: false,
         }
     }
@@ -57,20 +65,16 @@ struct Portion<'w> {
 }
 
 impl Portion<'_> {
-    fn look(&mut self, kept: Option<&Kept>) -> ControlFlow<()> {
-        self.work.spend(LOOK);
-        if let Some(Kept { message, number }) = kept
-            && *number <= self.until
-            && !message.publication().is_expired(self.now)
-        {
+    fn take(&mut self, Kept { message, number }: &Kept) {
+        if *number <= self.until && !message.publication().is_expired(self.now) {
             self.bytes += message.weight_bytes();
             self.found.push(message.clone());
         }
+    }
+
+    fn is_full(&self) -> bool {
         let full = self.found.len() >= PORTION_MESSAGES || self.bytes >= PORTION_BYTES;
-        match full || self.work.is_spent() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
+        full || self.work.is_spent()
     }
 }
 
@@ -89,77 +93,58 @@ impl Retained {
             bytes: 0,
         };
         let inner = self.inner.read();
-        let mut path = Vec::new();
-        let after = walk.after.as_deref();
-        let walked = inner
-            .root
-            .walk(&levels, true, after, &mut path, &mut portion);
-        match walked {
+        match inner.walk(&levels, &walk.from, &mut portion) {
             ControlFlow::Continue(()) => walk.done = true,
-            ControlFlow::Break(()) => {
-                walk.after = Some(path.into_iter().map(Box::from).collect());
-            }
+            ControlFlow::Break(from) => walk.from = from,
         }
         portion.found
     }
 }
 
-impl Node {
-    /// `hide_dollar`: [MQTT-4.7.2-1] [MQTT311-4.7.2-1] at the first level. `after`: where in this node's tree an earlier
-    /// portion ended; it has looked at the node itself then. Where it breaks off, `path` leads to the last node looked at.
-    fn walk<'n>(
-        &'n self,
+impl Inner {
+    /// Looks at topics from one on, and leaps over those that cannot match. Where it breaks off it says where to go on.
+    fn walk(
+        &self,
         levels: &[&str],
-        hide_dollar: bool,
-        after: Option<&[Box<str>]>,
-        path: &mut Vec<&'n str>,
+        from: &Bound<Box<str>>,
         portion: &mut Portion<'_>,
-    ) -> ControlFlow<()> {
-        if after.is_none() {
-            let matches = matches!(levels, [] | ["#"]);
-            portion.look(self.message.as_ref().filter(|_| matches))?;
-        }
-        let Some((level, below)) = levels.split_first() else {
-            return ControlFlow::Continue(());
+    ) -> ControlFlow<Bound<Box<str>>> {
+        let mut topics = match from {
+            Bound::Unbounded => self.leap(&first(levels), portion),
+            Bound::Included(from) => self.leap(from, portion),
+            Bound::Excluded(after) => self.behind(after, portion),
         };
-        let below = match *level {
-            "#" => levels,
-            _ => below,
-        };
-        let (first, rest) = match after.and_then(<[_]>::split_first) {
-            Some((first, rest)) => (Some(&**first), Some(rest)),
-            None => (None, None),
-        };
-        for (name, child) in self.from(level, first) {
-            if hide_dollar && name.starts_with('$') && matches!(*level, "#" | "+") {
-                continue;
+        while let Some(kept) = topics.next() {
+            let topic = kept.topic();
+            portion.work.spend(LOOK + topic.len() / LOOK_BYTES);
+            let next = next(levels, topic);
+            if next == Next::Match {
+                portion.take(kept);
             }
-            path.push(name);
-            let after = rest.filter(|_| first == Some(name));
-            child.walk(below, false, after, path, portion)?;
-            path.pop();
+            match next {
+                Next::End => break,
+                Next::Leap(to) if portion.is_full() => {
+                    return ControlFlow::Break(Bound::Included(to.into()));
+                }
+                Next::Leap(to) => topics = self.leap(&to, portion),
+                Next::Match | Next::Behind if portion.is_full() => {
+                    return ControlFlow::Break(Bound::Excluded(topic.into()));
+                }
+                Next::Match | Next::Behind => {}
+            }
         }
         ControlFlow::Continue(())
     }
 
-    /// The children that a level of a filter matches, in their order, from `first` on.
-    fn from<'n>(
-        &'n self,
-        level: &str,
-        first: Option<&str>,
-    ) -> impl Iterator<Item = (&'n str, &'n Self)> {
-        let one = match level {
-            "#" | "+" => None,
-            level => self.children.get_key_value(level),
-        };
-        let all: Option<btree_map::Range<'n, Box<str>, Self>> = match level {
-            "#" | "+" => {
-                let first = first.map_or(Bound::Unbounded, Bound::Included);
-                Some(self.children.range::<str, _>((first, Bound::Unbounded)))
-            }
-            _ => None,
-        };
-        let all = one.into_iter().chain(all.into_iter().flatten());
-        all.map(|(name, child)| (&**name, child))
+    fn leap(&self, to: &str, portion: &mut Portion<'_>) -> btree_set::Range<'_, Kept> {
+        portion.work.spend(SEEK + to.len() / SEEK_BYTES);
+        self.kept
+            .range::<str, _>((Bound::Included(to), Bound::Unbounded))
+    }
+
+    fn behind(&self, topic: &str, portion: &mut Portion<'_>) -> btree_set::Range<'_, Kept> {
+        portion.work.spend(SEEK + topic.len() / SEEK_BYTES);
+        self.kept
+            .range::<str, _>((Bound::Excluded(topic), Bound::Unbounded))
     }
 }
