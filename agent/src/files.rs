@@ -48,10 +48,22 @@ pub trait Files: Send + Sync {
 pub(crate) fn replace(files: &dyn Files, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    files.write(&temporary, bytes)?;
-    files.sync(&temporary)?;
-    files.rename(&temporary, path)?;
+    replace_by(files, path, &path.with_file_name(name), bytes)
+}
+
+/// The same by way of a temporary file of the caller's choice, in the same directory.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn replace_by(
+    files: &dyn Files,
+    path: &Path,
+    temporary: &Path,
+    bytes: &[u8],
+) -> io::Result<()> {
+    files.write(temporary, bytes)?;
+    files.sync(temporary)?;
+    files.rename(temporary, path)?;
     path.parent()
         .map_or(Ok(()), |parent| files.sync_dir(parent))
 }

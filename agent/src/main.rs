@@ -60,7 +60,7 @@ struct Tuf {
     #[arg(long, value_name = "URL")]
     metadata_url: Option<String>,
     /// A target's path, as the repository has it; may be given more than once.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", allow_hyphen_values = true)]
     target_name: Vec<String>,
     /// The repository's targets.
     #[arg(long, value_name = "URL")]
@@ -269,7 +269,10 @@ fn component(text: &str) -> Result<(FirmwareName, FirmwareVersion), String> {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)
@@ -293,6 +296,17 @@ fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "muster-agent: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Says what is wrong with the command line, or what was asked of it. The verb `tuf` ends with 0 or 1, whatever it is.
+fn misused(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    let tuf = std::env::args_os().nth(1).is_some_and(|verb| verb == "tuf");
+    match u8::try_from(error.exit_code()) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(code) if !tuf => ExitCode::from(code),
+        _ => ExitCode::FAILURE,
     }
 }
 

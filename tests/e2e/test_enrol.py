@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import random
+import shlex
 import stat
 import subprocess
 import threading
@@ -14,7 +15,7 @@ import pytest
 from api import iot
 from devices import Agent, eventually, outcome
 from release import Team
-from server import AGENT, Identity, Server
+from server import AGENT, REPOSITORY, Identity, Server
 from test_mistakes import clock
 from test_provisioning import ROLE, Hook, template_body
 
@@ -159,6 +160,31 @@ def test_an_agent_that_is_told_how_enrols_and_installs(house, way, run, tmp_path
     eventually(lambda: lamp.said().count("connected to") == 2, lamp.said)
     assert lamp.said().count("enrolled as") == 1 and house.server.json("device", "show", name)["certificates"] == used
     assert not keys_in(lamp.said()) and not keys_in(house.server.stderr())
+
+
+def test_the_unit_of_a_factory_image_makes_a_device_of_each_that_starts_it(house, fresh_name, tmp_path):
+    template = house.template(fresh_name("born"))
+    _, (_, claim, _, _) = house.claim(template)
+    lines = (REPOSITORY / "packaging/muster-agent.service").read_text().replace("\\\n", "").splitlines()
+    options = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    assert options["StateDirectory"] == "muster-agent"
+    place = tmp_path / "var"
+    for old, new in (
+        ("/usr/local/bin/muster-agent", AGENT), ("/var/lib/muster-agent", str(place)), ("/etc/muster-agent/claim", claim),
+        ("${SERVER}", "localhost"), ("${HARDWARE}", "lamp-a"), ("${HEALTH}", "true"), ("${TEMPLATE}", template), ("%H", "4711"),
+    ):
+        assert old in options["ExecStart"], old
+        options["ExecStart"] = options["ExecStart"].replace(old, new)
+    ports = ["--mqtt-port", str(house.server.port("mqtt")), "--https-port", str(house.server.port("https"))]
+    log = tmp_path / "log"
+    with open(log, "wb") as out:
+        device = subprocess.Popen([*shlex.split(options["ExecStart"]), *ports], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    try:
+        eventually(lambda: f"as {template}-4711" in log.read_text() and "connected to" in log.read_text(), log.read_text)
+    finally:
+        device.terminate()
+        device.wait(LIMIT_S)
+    assert f"{template}-4711.crt" in files(place / "identity")
 
 
 @both

@@ -4,7 +4,6 @@
 mod remote;
 mod trusted;
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use ota::tuf::{
 
 use crate::{AgentError, Identity};
 use remote::Remote;
-use trusted::{TrustedFiles, store};
+use trusted::{TrustedFiles, store, temporary_name};
 
 /// Bytes of a target that are held at once.
 const CHUNK: usize = 64 * 1024;
@@ -103,10 +102,9 @@ pub fn download(
     let mut remote = Remote::new(&wanted.base_url, source)?;
     for name in &wanted.names {
         let target = client.target(name)?;
-        let local = local_path(target.path()).ok_or_else(|| TufError::Store {
+        let path = place(&wanted.dir, target.path()).ok_or_else(|| TufError::Store {
             why: format!("target `{name}` has no name that a file can have"),
         })?;
-        let path = wanted.dir.join(local);
         if !is_there(&target, &path)? {
             fetch(&target, &mut remote, &path)?;
         }
@@ -123,18 +121,46 @@ fn fresh(source: &Source, now: SystemTime) -> Result<Client<Remote, TrustedFiles
     Ok(client)
 }
 
+/// Where a target is put in a directory as it is now. A path names one target and nothing else, so that a repository
+/// may have both `a` and `a/b` (TUF 1.0 §4.5): whichever of them comes second lies in a file named by the whole path.
+fn place(dir: &Path, path: &str) -> Option<PathBuf> {
+    let local = dir.join(local_path(path)?);
+    let below = local.ancestors().skip(1).take_while(|above| *above != dir);
+    let taken = local.is_dir() || below.into_iter().any(Path::is_file);
+    if taken {
+        return encoded(path).map(|name| dir.join(name));
+    }
+    Some(local)
+}
+
 /// Where below the target directory a target is put: at its path, and where that would lead elsewhere, in
 /// a file named by the whole path, percent-encoded.
 fn local_path(path: &str) -> Option<PathBuf> {
-    let plain = |part: &str| !["", ".", ".."].contains(&part) && !part.contains('\0');
     if path.split('/').all(plain) {
         return Some(PathBuf::from(path));
     }
-    let encoded = file_name(path);
-    encoded
+    file_name(path)
         .strip_suffix(".json")
         .filter(|name| plain(name))
         .map(PathBuf::from)
+}
+
+/// A path percent-encoded as one name, which is not the path itself: where nothing in it must be encoded, its first
+/// letter is.
+fn encoded(path: &str) -> Option<PathBuf> {
+    let name = file_name(path);
+    let name = name.strip_suffix(".json").filter(|name| plain(name))?;
+    if name != path {
+        return Some(PathBuf::from(name));
+    }
+    let (first, rest) = path.as_bytes().split_first()?;
+    let rest = std::str::from_utf8(rest).ok()?;
+    Some(PathBuf::from(format!("%{first:02X}{rest}")))
+}
+
+/// Whether a file can be called so, in the directory that it is in.
+fn plain(part: &str) -> bool {
+    !["", ".", ".."].contains(&part) && !part.contains('\0')
 }
 
 /// Whether the target lies at `path` already, whole.
@@ -157,10 +183,7 @@ fn fetch(target: &Target, remote: &mut Remote, path: &Path) -> Result<(), TufErr
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(store(parent))?;
     }
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".part");
-    let part = path.with_file_name(name);
+    let part = path.with_file_name(temporary_name(target.path()));
     let done = write(target, &mut body, check, &part)
         .and_then(|()| fs::rename(&part, path).map_err(store(path)));
     if done.is_err() {
@@ -233,10 +256,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_file_and_a_directory_of_one_name_lie_beside_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| place(dir.path(), path).unwrap();
+        assert_eq!(at("a"), dir.path().join("a"));
+        fs::write(at("a"), "file").unwrap();
+        assert_eq!(at("a"), dir.path().join("a"), "where it lies it stays");
+        assert_eq!(at("a/b"), dir.path().join("a%2Fb"));
+        assert_eq!(at("a/b/c"), dir.path().join("a%2Fb%2Fc"));
+        fs::create_dir(dir.path().join("d")).unwrap();
+        assert_eq!(at("d/e"), dir.path().join("d/e"));
+        assert_eq!(at("d"), dir.path().join("%64"));
+        fs::create_dir(dir.path().join("d/e")).unwrap();
+        assert_eq!(at("d/e"), dir.path().join("d%2Fe"));
+    }
+
+    #[test]
+    fn a_name_being_written_is_short_and_its_own() {
+        let long = "n".repeat(250);
+        let names: Vec<String> = ["a", "a/b", &long].map(temporary_name).into();
+        assert!(names.iter().all(|name| name.len() < 30), "{names:?}");
+        assert!(names[0] != names[1] && names[1] != names[2]);
+        assert_eq!(temporary_name("a"), names[0]);
+    }
+
     proptest! {
         #[test]
         fn no_target_leaves_its_directory(path in "[a./\\\\%\0]{0,12}|.{0,12}") {
-            if let Some(local) = local_path(&path) {
+            for local in [local_path(&path), encoded(&path)].into_iter().flatten() {
                 prop_assert!(local.components().next().is_some(), "{local:?}");
                 prop_assert!(local.components().all(|part| matches!(part, Component::Normal(_))), "{local:?}");
             }

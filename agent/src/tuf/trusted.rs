@@ -4,9 +4,14 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use ota::tuf::{Datastore, TufError};
 
 use crate::files::{self, Disk, Files as _};
+
+/// So many bytes of a digest tell names apart.
+const KNOWN_BY_BYTES: usize = 8;
 
 /// Trusted metadata, each file replaced as a whole.
 pub(super) struct TrustedFiles {
@@ -30,7 +35,8 @@ impl Datastore for TrustedFiles {
 
     fn keep(&mut self, file: &str, bytes: &[u8]) -> Result<(), TufError> {
         let path = self.dir.join(file);
-        files::replace(&Disk, &path, bytes).map_err(store(&path))
+        let temporary = self.dir.join(temporary_name(file));
+        files::replace_by(&Disk, &path, &temporary, bytes).map_err(store(&path))
     }
 
     fn forget(&mut self, file: &str) -> Result<(), TufError> {
@@ -39,6 +45,14 @@ impl Datastore for TrustedFiles {
             .and_then(|()| Disk.sync_dir(&self.dir))
             .map_err(store(&path))
     }
+}
+
+/// What a file is called while it is being written: as short for a long name as for a short one, and the same each
+/// time, so that what a crash has left is written over.
+pub(super) fn temporary_name(name: &str) -> String {
+    let digest = digest(&SHA256, name.as_bytes());
+    let known = digest.as_ref().get(..KNOWN_BY_BYTES).unwrap_or_default();
+    format!(".part-{}", HEXLOWER.encode(known))
 }
 
 /// Reads a file of at most `bound` bytes, if it is there.
