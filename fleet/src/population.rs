@@ -214,13 +214,9 @@ impl Fleet {
             let joins = open.iter().filter(|_| thing.is_some()).map(Some);
             for join in std::iter::once(None).chain(joins) {
                 let member_of = || member_of.into_iter().flatten().chain(join);
-                let mut names: BTreeSet<PolicyName> = BTreeSet::new();
-                names.extend(
-                    attached
-                        .get(&Target::Certificate(id).to_string())
-                        .cloned()
-                        .unwrap_or_default(),
-                );
+                let own = attached.get(&Target::Certificate(id).to_string());
+                let own = own.map(Vec::as_slice).unwrap_or_default();
+                let mut names: BTreeSet<PolicyName> = own.iter().cloned().collect();
                 for group in member_of() {
                     let target = format!("group:{group}");
                     names.extend(attached.get(&target).cloned().unwrap_or_default());
@@ -246,15 +242,11 @@ impl Fleet {
                         .collect()
                 });
                 let context = self.context_for(&id, thing, *needs)?;
-                population.add(policies, &context, of_interest);
-                // Under another name than the thing's, what it may do is no more than under that, but where policies ask
-                // who it is.
-                if by_name && needs.differs_alone {
-                    let alone = Context {
-                        thing: None,
-                        ..context
-                    };
-                    population.add(policies, &alone, of_interest);
+                if by_name {
+                    let of_groups = names.iter().filter(|name| !own.contains(name)).cloned();
+                    population.add_by_name(policies, &of_groups.collect(), &context, of_interest);
+                } else {
+                    population.add(policies, &context, of_interest);
                 }
             }
             Ok(())

@@ -112,3 +112,50 @@ def test_jobs_stay_the_things_own(shared, client, connect, attach, fresh_name):
     assert job not in (answer.decode() if isinstance(answer, bytes) else answer)
     assert [e["jobId"] for e in client.list_job_executions_for_thing(thingName=other.name)["executionSummaries"]] == [job]
     assert json.loads(answer)
+
+
+def test_proofs_are_of_what_the_server_decides_for_each_attachment(make_server, tmp_path, connect):
+    server = make_server()
+    aws = iot(server)
+    server.policy("bound", document(BOUND, allow("Publish", "topic/dev/${iot:ClientId}/*")))
+    server.policy("connects", document(allow("Connect", "client/*")))
+    server.policy("publishes", document(allow("Publish", "topic/dev/${iot:ClientId}/*")))
+    group = aws.create_thing_group(thingGroupName="site")["thingGroupArn"]
+    aws.attach_policy(policyName="publishes", target=group)
+
+    def made(name, policy, **how):
+        certificate = aws.create_keys_and_certificate(setAsActive=True)
+        crt, key = tmp_path / f"{name}.crt", tmp_path / f"{name}.key"
+        crt.write_text(certificate["certificatePem"])
+        key.write_text(certificate["keyPair"]["PrivateKey"])
+        aws.create_thing(thingName=name)
+        aws.attach_policy(policyName=policy, target=certificate["certificateArn"])
+        aws.attach_thing_principal(thingName=name, principal=certificate["certificateArn"], **how)
+        return Identity(crt, key, server.root, name, certificate)
+
+    def proven():
+        done = server.run("policy", "prove", "--owned", "dev/${thing}/#", "--json")
+        [result] = json.loads(done.stdout)["results"]
+        assert (done.returncode == 0) == (result["outcome"] == "holds"), done
+        return result
+
+    # As AWS attaches: the client id is bound by IsAttached, and a group's grant by the thing's name.
+    one, other, member = made("one", "bound"), made("other", "bound"), made("member", "connects")
+    aws.add_thing_to_thing_group(thingGroupName="site", thingName="member")
+    assert (proven()["outcome"], proven()["forAnyName"]) == ("holds", True)
+    otherwise = connect(server, member, client_id="other")
+    assert otherwise.publish("dev/other/t") == NOT_AUTHORIZED
+    # Exclusive, each is broken, as explain confirms and the device shows.
+    for identity in (one, member):
+        attach = dict(thingName=identity.name, principal=identity.arn)
+        aws.attach_thing_principal(**attach, thingPrincipalType="EXCLUSIVE_THING")
+        broken = proven()
+        assert (broken["outcome"], broken["thing"], broken["clientId"]) == ("broken", identity.name, broken["other"]), broken
+        why = server.json("policy", "explain", "--device", broken["thing"], "--client-id", broken["clientId"],
+                          "--action", "publish", "--topic", broken["topic"])
+        assert why["decision"] == "Allow"
+        session = connect(server, identity, client_id=broken["clientId"])
+        assert session.publish(broken["topic"] + "/x" if broken["topic"].endswith(broken["other"]) else broken["topic"]) in (0, 0x10)
+        session.close()
+        aws.attach_thing_principal(**attach, thingPrincipalType="NON_EXCLUSIVE_THING")
+        assert proven()["outcome"] == "holds"

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::CounterExample;
 use super::facts::{Settled, is_settled};
 use super::invariant::Invariant;
-use super::population::{Class, Population, Stand};
+use super::population::{Class, Population, Speaks, Stand};
 use super::search::{Found, Query, Seek, Step};
-use crate::action::{Action, Kind};
+use crate::action::Action;
 use crate::arn::Resource;
 use crate::condition::Condition;
 use crate::context::{Context, MessageFacts, ThingFacts};
@@ -16,11 +16,6 @@ use crate::explain::StatementRef;
 use crate::grant::{Grant, NamedPolicy};
 use crate::pattern::{Pattern, Token};
 use crate::realm::UnresolvedDeny;
-
-/// Client ids that are tried for one counter-example.
-const CLIENT_IDS_MAX: usize = 1024;
-/// Names of others that are tried as client ids.
-const NAMES_TRIED_MAX: usize = 64;
 
 /// Whether a device of that kind breaks the claim.
 pub(super) enum Verdict {
@@ -34,7 +29,7 @@ pub(super) enum Verdict {
 
 /// What the client calls itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Client<'c> {
+pub(super) enum Client<'c> {
     /// By its thing's name.
     Name,
     Is(&'c Arc<str>),
@@ -44,7 +39,7 @@ enum Client<'c> {
 
 /// Of which things it is claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Names {
+pub(super) enum Names {
     /// Those that there are: what the registry says of them settles conditions.
     Known,
     /// Any that there could be, of which nothing is known yet.
@@ -70,6 +65,10 @@ impl<'c> Claim<'c> {
                 Client::Any
             }
         };
+        let otherwise = self.class.speaks == Speaks::Otherwise;
+        if otherwise && !self.is_connected(None, Names::Any) {
+            return Verdict::Never;
+        }
         if !strange {
             let client = client(Names::Any);
             for allow in self.allows(Names::Any) {
@@ -88,6 +87,9 @@ impl<'c> Claim<'c> {
         }
         let (names, client) = (&self.population.names, client(Names::Known));
         for own in self.candidates() {
+            if otherwise && !self.is_connected(own, Names::Known) {
+                continue;
+            }
             for allow in self.allows(Names::Known) {
                 let Some(mut query) = self.query(allow, own, client, Some(names)) else {
                     continue;
@@ -137,6 +139,9 @@ impl<'c> Claim<'c> {
         let by_name = |stand: &Stand| matches!(stand, Stand::Name | Stand::Client);
         let enough = if self.class.stands.iter().any(by_name) {
             usize::MAX
+        } else if self.class.speaks == Speaks::Otherwise {
+            // And one whose name is not the only client id that there may be.
+            3
         } else {
             2
         };
@@ -146,51 +151,23 @@ impl<'c> Claim<'c> {
     }
 
     /// The statements that may allow it.
-    fn allows(
+    pub(super) fn allows(
         &self,
         names: Names,
     ) -> impl Iterator<Item = (usize, &'c NamedPolicy, &'c Statement)> {
         let (class, action) = (self.class, self.action);
-        let statements = class
-            .statements()
-            .filter(move |(_, _, statement, settled)| {
-                statement.effect == Effect::Allow
-                    && statement.actions.contains(action)
-                    && (*settled != Settled::Unmet || names == Names::Any)
-            });
-        statements.map(|(first, named, statement, _)| (first, named, statement))
-    }
-
-    /// Whether the client id can only be the thing's name, or makes no difference.
-    fn is_client_pinned(&self, names: Names) -> bool {
-        if !self.class.stands.contains(&Stand::Client) {
-            return true;
-        }
-        let mut connects = self
-            .class
-            .statements()
-            .filter(|(_, _, statement, settled)| {
-                statement.effect == Effect::Allow
-                    && statement.actions.contains(Action::Connect)
-                    && (*settled != Settled::Unmet || names == Names::Any)
-            });
-        connects.all(|(first, _, statement, _)| {
-            let pinned = |pattern: &Pattern| match pattern.raw().as_slice() {
-                [Token::Variable(variable)] => {
-                    let stand = self.class.stands.get(first + usize::from(*variable));
-                    matches!(stand, Some(Stand::Name | Stand::Absent))
-                }
-                _ => false,
-            };
-            let resources = statement.resources.iter();
-            let mut patterns = resources.flat_map(|resource| resource.patterns(Kind::Client));
-            !statement.but && patterns.all(pinned)
-        })
+        let statements = class.statements().filter(move |one| {
+            let settled = one.settled(names == Names::Known);
+            one.statement.effect == Effect::Allow
+                && one.statement.actions.contains(action)
+                && settled != Settled::Unmet
+        });
+        statements.map(|one| (one.first, one.named, one.statement))
     }
 
     /// What asks for a text by which this Allow reaches the topics and no Deny is in the way;
     /// `None` where there is none from the first.
-    fn query(
+    pub(super) fn query(
         &self,
         (first, _, allow): (usize, &NamedPolicy, &Statement),
         own: Option<&'c str>,
@@ -238,10 +215,11 @@ impl<'c> Claim<'c> {
             }
             query.some.push(union);
         }
-        for (first, _, deny, settled) in self.class.statements() {
+        for one in self.class.statements() {
+            let (first, deny) = (one.first, one.statement);
             let speaks = deny.effect == Effect::Deny
                 && deny.actions.contains(self.action)
-                && (deny.conditions.is_empty() || named && settled == Settled::Met);
+                && one.settled(named) == Settled::Met;
             if !speaks {
                 continue;
             }
@@ -261,7 +239,7 @@ impl<'c> Claim<'c> {
     }
 
     /// A pattern with what its variables stand for; `None` where one stands for nothing.
-    fn steps(
+    pub(super) fn steps(
         &self,
         first: usize,
         pattern: &Pattern,
@@ -324,7 +302,7 @@ impl<'c> Claim<'c> {
     }
 
     /// Asks the engine whether the device does it under one of these client ids.
-    fn confirm(
+    pub(super) fn confirm(
         &self,
         own: Option<&str>,
         other: Option<&Arc<str>>,
@@ -362,89 +340,24 @@ impl<'c> Claim<'c> {
         })
     }
 
-    fn grant(&self, own: Option<&str>, client_id: &Arc<str>) -> Grant {
+    pub(super) fn grant(&self, own: Option<&str>, client_id: &Arc<str>) -> Grant {
         let context = self.class.context_of(own, client_id);
         let realm = Arc::clone(&self.population.realm);
         let policies = Arc::clone(&self.class.policies);
         Grant::assuming(realm, policies, context, &self.class.settled)
     }
 
-    /// Tries client ids that need not stand in the topic: the names, and what Connect allows.
-    fn as_some_client(
-        &self,
-        allow: (usize, &NamedPolicy, &Statement),
-        own: Option<&'c str>,
-        client: Client<'_>,
-    ) -> Option<Box<CounterExample>> {
-        if client == Client::Name {
-            return None;
-        }
-        let names = &self.population.names;
-        let connects = Claim {
-            action: Action::Connect,
-            ..*self
-        };
-        let anything = [vec![Seek::Rest]];
-        let allowed = connects.allows(Names::Known).filter_map(|allow| {
-            let mut query = connects.query(allow, own, client, Some(&[]))?;
-            query.wanted = &anything;
-            query.names = None;
-            Some(Arc::from(query.run().ok()??.text))
-        });
-        let allowed: Vec<Arc<str>> = allowed.collect();
-        let tried = own.map(Arc::from).into_iter().chain(allowed);
-        for tried in tried.chain(names.iter().take(NAMES_TRIED_MAX).cloned()) {
-            if !self
-                .grant(own, &tried)
-                .decide(Action::Connect, &tried)
-                .is_allow()
-            {
-                continue;
-            }
-            let Some(query) = self.query(allow, own, Client::Is(&tried), Some(names)) else {
-                continue;
-            };
-            if let Ok(Some(found)) = query.run() {
-                let other = found.other.and_then(|index| names.get(index));
-                let example = self.confirm(own, other, &found.text, &[tried]);
-                if example.is_some() {
-                    return example;
-                }
-            }
-        }
-        None
-    }
-
-    /// Client ids that may show it: the name, and where the client may choose, what stands in the
-    /// text and Connect allows.
-    fn clients(&self, own: Option<&str>, text: &str, client: Client<'_>) -> Vec<Arc<str>> {
-        let mut clients: Vec<Arc<str>> = Vec::new();
-        clients.push(own.unwrap_or("client").into());
-        if client == Client::Name {
-            return clients;
-        }
-        let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
-        for from in &starts {
-            let ends = starts.iter().copied().chain([text.len()]);
-            for to in ends.filter(|to| to > from) {
-                if clients.len() < CLIENT_IDS_MAX {
-                    clients.extend(text.get(*from..to).map(Into::into));
-                }
-            }
-        }
-        clients.retain(|id| self.grant(own, id).decide(Action::Connect, id).is_allow());
-        clients
-    }
-
     /// The conditions of a statement that the registry does not settle, with their values, where they could be met.
     fn open_of(&self, named: &StatementRef) -> Vec<String> {
-        let of_policy = |policy: &NamedPolicy| policy.name == named.policy;
-        let statements = self
-            .class
-            .statements()
-            .filter(|(_, policy, ..)| of_policy(policy));
+        let statements = self.class.statements();
+        let statements = statements.filter(|one| one.named.name == named.policy);
         let mut statements = statements.skip(named.statement.saturating_sub(1));
-        let Some((_, _, statement, Settled::Open)) = statements.next() else {
+        let Some(Told {
+            statement,
+            settled: Settled::Open,
+            ..
+        }) = statements.next()
+        else {
             return Vec::new();
         };
         let conditions = statement.conditions.iter();
@@ -454,9 +367,28 @@ impl<'c> Claim<'c> {
     }
 }
 
+/// A statement with what is known of it in a class.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'c> {
+    /// The place of its policy's first variable.
+    pub(super) first: usize,
+    pub(super) named: &'c NamedPolicy,
+    pub(super) statement: &'c Statement,
+    /// What the registry makes of its conditions.
+    pub(super) settled: Settled,
+    pub(super) ever: Settled,
+}
+
+impl Told<'_> {
+    /// What is made of its conditions where things are known, or may be any.
+    pub(super) fn settled(&self, known: bool) -> Settled {
+        if known { self.settled } else { self.ever }
+    }
+}
+
 impl Class {
-    /// Each statement with the place of its policy's first variable, and what the registry makes of its conditions.
-    fn statements(&self) -> impl Iterator<Item = (usize, &NamedPolicy, &Statement, Settled)> {
+    /// Each statement.
+    pub(super) fn statements(&self) -> impl Iterator<Item = Told<'_>> {
         let first = self.policies.iter().scan(0, |first, named| {
             let own = *first;
             *first += named.policy.variables().len();
@@ -466,27 +398,36 @@ impl Class {
             let statements = named.policy.statements().iter();
             statements.map(move |statement| (first, named, statement))
         });
-        let settled = self.settled.iter();
+        let settled = self.settled.iter().zip(&self.ever);
         statements
             .zip(settled)
-            .map(|((first, named, statement), settled)| (first, named, statement, *settled))
+            .map(|((first, named, statement), (settled, ever))| Told {
+                first,
+                named,
+                statement,
+                settled: *settled,
+                ever: *ever,
+            })
     }
 
     /// What would be known of the member of this name.
     fn context_of(&self, own: Option<&str>, client_id: &Arc<str>) -> Context {
         let mut context = self.context.clone();
         context.client_id = Arc::clone(client_id);
-        if let (Some(own), Some(thing)) = (own, &self.context.thing) {
-            let renamed = |value: &Arc<str>| match *value == thing.name {
+        if let (Some(own), Some(name)) = (own, &self.name) {
+            let renamed = |value: &Arc<str>| match value == name {
                 true => own.into(),
                 false => Arc::clone(value),
             };
-            let attributes = thing.attributes.iter();
-            context.thing = Some(Arc::new(ThingFacts {
+            let thing = self.context.thing.as_ref().map(|thing| ThingFacts {
                 name: own.into(),
                 type_name: thing.type_name.as_ref().map(renamed),
-                attributes: attributes.map(|(k, v)| (k.clone(), renamed(v))).collect(),
-            }));
+                attributes: {
+                    let attributes = thing.attributes.iter();
+                    attributes.map(|(k, v)| (k.clone(), renamed(v))).collect()
+                },
+            });
+            context.thing = thing.map(Arc::new);
             let mut certificate = (*self.context.certificate).clone();
             for (_, _, value) in &mut certificate.fields {
                 *value = renamed(value);

@@ -17,6 +17,8 @@ pub(crate) enum Facts {
     /// Only what no later change makes otherwise: which thing it is. Types and attributes change,
     /// and certificates follow one another.
     Lasting,
+    /// Only how its certificate is attached: what is so of every thing that there could be.
+    Attachment,
 }
 
 /// What the registry says of a statement's conditions for one principal.
@@ -38,9 +40,16 @@ pub(crate) fn settled(
     policies: &[NamedPolicy],
     context: &Context,
 ) -> Box<[Settled]> {
-    let statements = policies.iter().flat_map(|named| named.policy.statements());
+    let statements = policies.iter().flat_map(|named| {
+        let only_denies = context.only_denies(&named.name);
+        let statements = named.policy.statements().iter();
+        statements.map(move |statement| (only_denies, statement))
+    });
     statements
-        .map(|statement| of_statement(facts, realm, statement, context))
+        .map(|(only_denies, statement)| match statement.effect {
+            Effect::Allow if only_denies => Settled::Unmet,
+            _ => of_statement(facts, realm, statement, context),
+        })
         .collect()
 }
 
@@ -70,15 +79,13 @@ pub(super) fn is_settled(facts: Facts, condition: &Condition, context: &Context)
 
 fn is_fact(facts: Facts, key: &Key, context: &Context) -> bool {
     match key {
-        Key::ThingName | Key::SecureTransport | Key::Foreign(_) => true,
-        Key::ThingTypeName
-        | Key::Attribute(_)
-        | Key::CertificateId
-        | Key::SerialNumber
-        | Key::AvailableKeys
-        | Key::Certificate(..) => facts == Facts::Known,
-        // Of a thing it may hang on what the client calls itself.
-        Key::IsAttached => context.thing.is_none(),
+        Key::IsAttached | Key::SecureTransport | Key::Foreign(_) => true,
+        Key::ThingName => facts != Facts::Attachment || context.thing.is_none(),
+        // Who does not speak as a thing has none of them, whatever becomes of the thing.
+        Key::ThingTypeName | Key::Attribute(_) => facts == Facts::Known || context.thing.is_none(),
+        Key::CertificateId | Key::SerialNumber | Key::AvailableKeys | Key::Certificate(..) => {
+            facts == Facts::Known
+        }
         // The posture of a device changes without a change in the registry's policies.
         Key::Own(own) => {
             let of_certificate = matches!(own, Own::CertificateKeyKind | Own::EnrolmentWay);

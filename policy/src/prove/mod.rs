@@ -6,12 +6,17 @@
 //! 2. Otherwise with the names that there are: each device's own, and the sorted list of all for
 //!    the other's, walked as one automaton.
 //!
+//! A certificate that is attached without being exclusive is two kinds: one that speaks as its thing under
+//! the thing's name, and one that speaks as nobody, and for which groups only deny, under any other name
+//! that Connect allows.
+//!
 //! Conditions on what the registry knows (thing, type, attributes, certificate) are judged as it is
 //! now. All others are taken against the claim: one of an Allow may hold, one of a Deny may not.
 //! What only a live connection knows may be anything. Every counter-example is decided once more by
 //! the engine itself before it is told.
 
 mod claim;
+mod clients;
 pub(crate) mod facts;
 mod invariant;
 mod places;

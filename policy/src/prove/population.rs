@@ -7,9 +7,9 @@ use super::facts::{self, Facts, Settled};
 use super::search::is_name_char;
 use crate::condition::Condition;
 use crate::context::Context;
-use crate::document::Effect;
 use crate::grant::NamedPolicy;
 use crate::key::Key;
+use crate::name::PolicyName;
 use crate::own::Own;
 use crate::realm::Realm;
 use crate::tokens::Variable;
@@ -28,6 +28,17 @@ pub(super) enum Stand {
     Absent,
 }
 
+/// As what a connection is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Speaks {
+    /// As the thing, whatever it calls itself; or its certificate is of no thing.
+    Always,
+    /// As the thing, under its name.
+    ByName,
+    /// As nobody, under any other name.
+    Otherwise,
+}
+
 /// Devices that nothing but their names tells apart.
 #[derive(Debug)]
 pub(super) struct Class {
@@ -36,8 +47,13 @@ pub(super) struct Class {
     pub(super) stands: Box<[Stand]>,
     /// How the registry settles the conditions of each statement.
     pub(super) settled: Box<[Settled]>,
+    /// The same of things that are yet to come.
+    pub(super) ever: Box<[Settled]>,
+    pub(super) speaks: Speaks,
     /// Of one of them.
     pub(super) context: Context,
+    /// The name of that one.
+    pub(super) name: Option<Arc<str>>,
     /// The names, in order once the population is complete; none for certificates of no thing.
     pub(super) members: Vec<Arc<str>>,
     pub(super) groups: Arc<[Arc<str>]>,
@@ -63,6 +79,8 @@ struct Kind {
     policies: usize,
     stands: Box<[Stand]>,
     settled: Box<[Settled]>,
+    ever: Box<[Settled]>,
+    speaks: Speaks,
     groups: Arc<[Arc<str>]>,
     /// Certificates of no thing are one class without members.
     named: bool,
@@ -75,9 +93,6 @@ pub struct Needs {
     pub thing: bool,
     /// Names and number of the certificate.
     pub certificate: bool,
-    /// Whether who is not the thing may do what the thing may not: a condition asks for it, or a Deny or `NotResource`
-    /// names it.
-    pub differs_alone: bool,
 }
 
 impl Needs {
@@ -102,30 +117,6 @@ impl Needs {
                 _ => {}
             }
         }
-        let of_thing = |key: &Key| {
-            matches!(
-                key,
-                Key::ThingName | Key::ThingTypeName | Key::Attribute(_) | Key::IsAttached
-            )
-        };
-        needs.differs_alone = policies.iter().any(|named| {
-            let variables = named.policy.variables();
-            named.policy.statements().iter().any(|statement| {
-                let conditions = statement.conditions.iter();
-                let mut asked =
-                    conditions.flat_map(|c| std::iter::once(&c.key).chain(c.variables()));
-                let resources = statement.resources.iter();
-                let mut held = resources.flat_map(|resource| &*resource.variables);
-                let mut names_it = || {
-                    held.any(|number| {
-                        let variable = variables.get(usize::from(*number));
-                        variable.is_some_and(|variable| of_thing(&variable.key))
-                    })
-                };
-                asked.any(of_thing)
-                    || (statement.effect == Effect::Deny || statement.but) && names_it()
-            })
-        });
         needs
     }
 }
@@ -153,7 +144,8 @@ impl Population {
     }
 
     /// Adds a principal with its policies, which those who have the same should share, and the
-    /// groups of its thing. Its context holds what [`Needs::of`] its policies says.
+    /// groups of its thing. Its context holds what [`Needs::of`] its policies says. The thing counts
+    /// whatever the client calls itself.
     pub fn add(
         &mut self,
         policies: &Arc<[NamedPolicy]>,
@@ -161,12 +153,44 @@ impl Population {
         groups: &Arc<[Arc<str>]>,
     ) {
         let name = context.thing.as_ref().map(|thing| &thing.name);
+        self.add_as(Speaks::Always, name, policies, context, groups);
+    }
+
+    /// The same of a principal whose thing, with what `of_groups` allow, counts where the client
+    /// calls itself by the thing's name. Under another name those only deny.
+    pub fn add_by_name(
+        &mut self,
+        policies: &Arc<[NamedPolicy]>,
+        of_groups: &Arc<[PolicyName]>,
+        context: &Context,
+        groups: &Arc<[Arc<str>]>,
+    ) {
+        let name = context.thing.as_ref().map(|thing| &thing.name);
+        self.add_as(Speaks::ByName, name, policies, context, groups);
+        let alone = Context {
+            thing: None,
+            only_denying: Some(Arc::clone(of_groups)),
+            ..context.clone()
+        };
+        self.add_as(Speaks::Otherwise, name, policies, &alone, groups);
+    }
+
+    fn add_as(
+        &mut self,
+        speaks: Speaks,
+        name: Option<&Arc<str>>,
+        policies: &Arc<[NamedPolicy]>,
+        context: &Context,
+        groups: &Arc<[Arc<str>]>,
+    ) {
         let variables = policies.iter().flat_map(|named| named.policy.variables());
         let stands: Box<[Stand]> = variables.map(|v| stand(v, context, name)).collect();
         let kind = Kind {
             policies: Arc::as_ptr(policies).cast::<()>() as usize,
             stands,
             settled: facts::settled(self.facts, &self.realm, policies, context),
+            ever: facts::settled(Facts::Attachment, &self.realm, policies, context),
+            speaks,
             groups: Arc::clone(groups),
             named: name.is_some(),
         };
@@ -177,7 +201,10 @@ impl Population {
                     policies: Arc::clone(policies),
                     stands: kind.stands.clone(),
                     settled: kind.settled.clone(),
+                    ever: kind.ever.clone(),
+                    speaks,
                     context: context.clone(),
+                    name: name.cloned(),
                     members: Vec::new(),
                     groups: Arc::clone(groups),
                 });

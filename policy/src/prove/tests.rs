@@ -12,7 +12,9 @@ use super::facts::Facts;
 use super::*;
 use crate::context::{CertificateValues, Context, ThingFacts};
 use crate::grant::{Grant, NamedPolicy};
-use crate::{Decision, Field, Holder, Policy, Realm, UnresolvedDeny, device_default_text};
+use crate::{
+    Decision, Field, Holder, Policy, PolicyName, Realm, UnresolvedDeny, device_default_text,
+};
 
 const THING: &str = "${iot:Connection.Thing.ThingName}";
 const CLIENT: &str = "${iot:ClientId}";
@@ -194,8 +196,8 @@ fn conditions_on_what_is_known_are_judged() {
     let prove_by = |facts: Facts, statements: &[Value]| {
         let policies = named(&[document(statements)]);
         let mut fleet = match facts {
-            Facts::Known => Population::new(Arc::new(Realm::live("1"))),
             Facts::Lasting => Population::lasting(Arc::new(Realm::live("1"))),
+            _ => Population::new(Arc::new(Realm::live("1"))),
         };
         for name in ["a", "b"] {
             fleet.add_name(&Arc::from(name));
@@ -240,6 +242,71 @@ fn conditions_on_what_is_known_are_judged() {
         told.contains(r#"is not: Bool muster:Quarantined "false""#),
         "{told}"
     );
+}
+
+/// AWS's rule: the thing, and what its groups allow, count under the thing's name alone.
+#[test]
+fn an_attachment_that_is_not_exclusive_binds_the_client_id() {
+    let attached = |mut statement: Value| {
+        statement["Condition"] = json!({"Bool": {"iot:Connection.Thing.IsAttached": "true"}});
+        statement
+    };
+    let own = format!("dt/{CLIENT}/*");
+    let publish = statement("Allow", &["Publish"], "topic", &[&own]);
+    let connect = |client: &str| statement("Allow", &["Connect"], "client", &[client]);
+    let prove = |documents: &[String], of_groups: &[&str], exclusive: bool| {
+        let policies = named(documents);
+        let of_groups: Arc<[PolicyName]> = of_groups.iter().map(|n| n.parse().unwrap()).collect();
+        let mut fleet = Population::new(Arc::new(Realm::live("1")));
+        for name in ["a", "b", "c"] {
+            fleet.add_name(&Arc::from(name));
+            let (context, groups) = (Context::of(name, Some(name), Some(name)), Arc::from([]));
+            match exclusive {
+                true => fleet.add(&policies, &context, &groups),
+                false => fleet.add_by_name(&policies, &of_groups, &context, &groups),
+            }
+        }
+        fleet.prove(&owned("dt/${thing}/#"))
+    };
+    // The pattern that AWS recommends holds here as there, and does not where the thing always counts.
+    let aws = [document(&[attached(connect(CLIENT)), publish.clone()])];
+    assert_eq!(prove(&aws, &[], false), ANY);
+    let example = broken(prove(&aws, &[], true));
+    assert_eq!(Some(&example.client_id), example.other.as_ref());
+    // Without the condition it is open in both.
+    let open = [document(&[connect("*"), publish.clone()])];
+    assert!(!prove(&open, &[], false).holds());
+    // A group's grant is not there under another name; its Deny is.
+    let split = [
+        document(&[connect("*")]),
+        document(std::slice::from_ref(&publish)),
+    ];
+    assert_eq!(prove(&split, &["p1"], false), ANY);
+    assert!(!prove(&split, &[], false).holds());
+    let wide = statement("Allow", &["Publish"], "topic", &["*"]);
+    let deny = statement("Deny", &["Publish"], "topic", &["dt/*"]);
+    let denied = [document(&[connect("*"), wide.clone()]), document(&[deny])];
+    assert_eq!(prove(&denied, &["p1"], false), ANY);
+    // A Deny of all but the thing's own denies all where no thing is.
+    let but = json!({"Effect": "Deny", "Action": "iot:Publish", "NotResource": format!("arn:aws:iot:*:1:topic/dt/{THING}/*")});
+    assert_eq!(
+        prove(&[document(&[connect("*"), wide.clone(), but])], &[], false),
+        ANY
+    );
+    // One that speaks of attached things alone is gone round under another name, if there may be one.
+    let spared = attached(statement("Deny", &["Publish"], "topic", &["dt/*"]));
+    let round = |client: &str| [document(&[connect(client), wide.clone(), spared.clone()])];
+    let example = broken(prove(&round("*"), &[], false));
+    assert_ne!(example.thing.as_deref(), Some(&*example.client_id));
+    assert_eq!(prove(&round(THING), &[], false), ANY);
+    // Who may connect as one of them alone, or by characters that are wildcards elsewhere.
+    let example = broken(prove(&round("a"), &[], false));
+    assert_eq!(example.client_id, "a");
+    assert_ne!(example.thing.as_deref(), Some("a"));
+    for client in ["+?", "$x", "#"] {
+        let example = broken(prove(&round(client), &[], false));
+        assert!(example.client_id.starts_with(&client[..1]), "{example:?}");
+    }
 }
 
 #[test]

@@ -89,6 +89,10 @@ fn random_document(dice: &mut Dice) -> String {
                 let value = dice.one(&["true", "false"]);
                 statement["Condition"] = json!({"Bool": {"aws:SecureTransport": value}});
             } else if dice.roll(8) == 0 {
+                let value = dice.one(&["true", "true", "false"]);
+                statement["Condition"] =
+                    json!({"Bool": {"iot:Connection.Thing.IsAttached": value}});
+            } else if dice.roll(8) == 0 {
                 let key = dice.one(&[
                     "iot:Connection.Thing.Attributes[x]",
                     "iot:Connection.Thing.ThingName",
@@ -203,8 +207,39 @@ impl Texts {
     }
 }
 
-/// A thing, its policies, and the value of its attribute `x`.
-type Member = (&'static str, Arc<[NamedPolicy]>, Option<&'static str>);
+/// A thing with the certificate that it has.
+#[derive(Clone)]
+struct Member {
+    name: &'static str,
+    policies: Arc<[NamedPolicy]>,
+    /// The value of its attribute `x`.
+    value: Option<&'static str>,
+    /// Where it counts only for who calls itself by its name: those of the policies that it has by its groups.
+    by_name: Option<Arc<[PolicyName]>>,
+}
+
+impl Member {
+    /// What the server knows of it where it calls itself so: as `StandingNow::context` has it.
+    fn context(&self, client_id: &str) -> Context {
+        let attributes = self.value.map(|value| ("x".into(), Arc::from(value)));
+        let thing = Arc::new(ThingFacts {
+            name: self.name.into(),
+            type_name: None,
+            attributes: BTreeMap::from_iter(attributes),
+        });
+        let as_thing = self.by_name.is_none() || client_id == self.name;
+        Context {
+            client_id: client_id.into(),
+            thing: Some(thing).filter(|_| as_thing),
+            only_denying: self.by_name.clone().filter(|_| !as_thing),
+            certificate: Arc::new(CertificateValues {
+                fields: vec![(Holder::Subject, Field::CommonName, self.name.into())],
+                ..CertificateValues::default()
+            }),
+            ..Context::default()
+        }
+    }
+}
 
 struct Universe {
     realm: Realm,
@@ -226,11 +261,17 @@ impl Universe {
             .map(|_| {
                 let name = names.remove(dice.roll(names.len()));
                 let value = [None, Some("a"), Some("b/"), Some("#")][dice.roll(4)];
-                (
+                let policies = Arc::clone(&documents[dice.roll(documents.len())]);
+                let by_name = (dice.roll(2) == 0).then(|| {
+                    let of_groups = policies.iter().filter(|_| dice.roll(2) == 0);
+                    of_groups.map(|one| one.name.clone()).collect()
+                });
+                Member {
                     name,
-                    Arc::clone(&documents[dice.roll(documents.len())]),
+                    policies,
                     value,
-                )
+                    by_name,
+                }
             })
             .collect();
         let owned = [
@@ -262,46 +303,37 @@ impl Universe {
         }
     }
 
-    fn context(name: &str, value: Option<&str>, client_id: &str) -> Context {
-        let attributes = value.map(|value| ("x".into(), Arc::from(value)));
-        Context {
-            client_id: client_id.into(),
-            thing: Some(Arc::new(ThingFacts {
-                name: name.into(),
-                type_name: None,
-                attributes: BTreeMap::from_iter(attributes),
-            })),
-            certificate: Arc::new(CertificateValues {
-                fields: vec![(Holder::Subject, Field::CommonName, name.into())],
-                ..CertificateValues::default()
-            }),
-            ..Context::default()
-        }
-    }
-
     fn population(&self) -> Population {
         let mut population = Population::new(Arc::new(self.realm.clone()));
-        for (name, policies, value) in &self.things {
-            population.add_name(&Arc::from(*name));
-            population.add(policies, &Self::context(name, *value, name), &Arc::from([]));
+        for member in &self.things {
+            population.add_name(&Arc::from(member.name));
+            let context = member.context(member.name);
+            let (policies, groups) = (&member.policies, Arc::from([]));
+            match &member.by_name {
+                Some(of_groups) => population.add_by_name(policies, of_groups, &context, &groups),
+                None => population.add(policies, &context, &groups),
+            }
         }
         population
     }
 
+    /// What the server would decide by: no condition here asks for more than the registry knows.
     fn grant(&self, index: usize, client_id: &str) -> Grant {
-        let (name, policies, value) = &self.things[index];
-        let context = Self::context(name, *value, client_id);
-        let settled = facts::settled(Facts::Known, &self.realm, policies, &context);
+        let member = &self.things[index];
         let realm = Arc::new(self.realm.clone());
-        Grant::assuming(realm, Arc::clone(policies), context, &settled)
+        Grant::new(
+            realm,
+            Arc::clone(&member.policies),
+            member.context(client_id),
+        )
     }
 
     fn wanted(&self, own: &str) -> Vec<String> {
         match (&self.claim.owned, &self.claim.topic) {
             (Some(owned), _) => {
-                let others = self.things.iter().filter(|(name, ..)| *name != own);
+                let others = self.things.iter().filter(|one| one.name != own);
                 others
-                    .map(|(name, ..)| owned.replace("${thing}", name))
+                    .map(|one| owned.replace("${thing}", one.name))
                     .collect()
             }
             (_, topic) => topic.iter().cloned().collect(),
@@ -310,9 +342,12 @@ impl Universe {
 
     /// A way in which the claim is broken, found by trying.
     fn violation(&self, texts: &Texts) -> Option<String> {
-        for (index, (name, policies, _)) in self.things.iter().enumerate() {
+        for (index, member) in self.things.iter().enumerate() {
+            let (name, policies) = (&member.name, &member.policies);
             let wanted = self.wanted(name);
             let uses_client = policies.iter().any(|p| p.policy.text().contains(CLIENT));
+            // Under another name it may be judged as somebody else, whatever the policies say of client ids.
+            let uses_client = uses_client || member.by_name.is_some();
             let mut grants = vec![];
             let clients = texts
                 .clients
@@ -349,11 +384,7 @@ impl Universe {
     /// Whether an example is one.
     fn check(&self, example: &CounterExample) {
         let name = example.thing.as_deref().unwrap();
-        let index = self
-            .things
-            .iter()
-            .position(|(thing, ..)| *thing == name)
-            .unwrap();
+        let index = self.things.iter().position(|one| one.name == name).unwrap();
         let grant = self.grant(index, &example.client_id);
         let decision = grant.decide(example.action, &example.topic);
         assert_eq!(decision, Decision::Allow, "{self} {example:?}");
@@ -362,7 +393,7 @@ impl Universe {
         let wanted = match &example.other {
             Some(other) => {
                 assert_ne!(&**other, name);
-                assert!(self.things.iter().any(|(thing, ..)| *thing == &**other));
+                assert!(self.things.iter().any(|one| one.name == &**other));
                 vec![self.claim.owned.clone().unwrap().replace("${thing}", other)]
             }
             None => self.wanted(name),
@@ -382,9 +413,10 @@ impl Universe {
 impl std::fmt::Display for Universe {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{:?} {}", self.realm, self.claim)?;
-        for (name, policies, value) in &self.things {
-            let texts: Vec<&str> = policies.iter().map(|p| p.policy.text()).collect();
-            writeln!(f, "{name} {value:?} {texts:?}")?;
+        for one in &self.things {
+            let texts: Vec<&str> = one.policies.iter().map(|p| p.policy.text()).collect();
+            let (name, value, by_name) = (one.name, one.value, &one.by_name);
+            writeln!(f, "{name} {value:?} {by_name:?} {texts:?}")?;
         }
         Ok(())
     }
@@ -407,7 +439,7 @@ fn try_universes(seed: u64, count: usize) -> [usize; 4] {
                     let (first, rest) = (universe.things[0].clone(), universe.things.len());
                     let missing = NAMES
                         .iter()
-                        .filter(|n| !universe.things.iter().any(|(t, ..)| t == *n));
+                        .filter(|n| !universe.things.iter().any(|one| one.name == **n));
                     let more: Vec<_> = missing
                         .enumerate()
                         .map(|(n, name)| {
@@ -417,10 +449,12 @@ fn try_universes(seed: u64, count: usize) -> [usize; 4] {
                                 &first
                             };
                             // An attribute that is the thing's name is the other's name there.
-                            let value = like
-                                .2
-                                .map(|value| if value == like.0 { *name } else { value });
-                            (*name, Arc::clone(&like.1), value)
+                            let of_it = |value| if value == like.name { *name } else { value };
+                            Member {
+                                name,
+                                value: like.value.map(of_it),
+                                ..like.clone()
+                            }
                         })
                         .collect();
                     universe.things.extend(more);
