@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import ssl
+import subprocess
 import time
 from pathlib import Path
 
@@ -284,3 +285,33 @@ def test_ten_thousand_things_report_at_once_and_the_server_dies_amidst(server, t
     assert job["status"] == "COMPLETED"
     pages = client.get_paginator("list_job_executions_for_job").paginate(jobId="all", status="SUCCEEDED")
     assert sorted(e["thingArn"].split("/")[-1] for page in pages for e in page["executionSummaries"]) == sorted(things)
+
+
+@pytest.mark.parametrize("condition,barred,open_to", [
+    ({"StringEquals": {"muster:TlsVersion": "1.2"}}, ("--tls-max", "1.2"), ("--tlsv1.3",)),
+    ({"NumericGreaterThan": {"muster:TlsVersion": "1.2"}}, ("--tlsv1.3",), ("--tls-max", "1.2")),
+    ({"StringEquals": {"iot:DomainName": "localhost"}}, (), ("127.0.0.1",)),
+    # Who asks for no name has none, which IfExists takes for met.
+    ({"StringEqualsIfExists": {"iot:DomainName": "elsewhere"}}, ("127.0.0.1",), ()),
+])
+def test_a_deny_by_what_the_handshake_agreed_on_speaks_over_https(shared, device, fresh_name, condition, barred, open_to):
+    policy = fresh_name("handshake")
+    shared.policy(policy, document(allow(ACTIONS, OWN), {**deny("GetPendingJobExecutions", "*"), "Condition": condition}))
+    lamp = device("--policy", policy)
+    port = shared.port("https")
+
+    def status(options):
+        host = "127.0.0.1" if "127.0.0.1" in options else "localhost"
+        options = [option for option in options if option != host]
+        url = f"https://{host}:{port}/things/{lamp.name}/jobs"
+        # The server's certificate names no address; what it is called is not what is tested here.
+        done = subprocess.run(
+            ["curl", "-sS", "-k", "--cert", lamp.certificate, "--key", lamp.key, "-o", "/dev/null", "-w", "%{http_code}",
+             *options, url], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    assert status(barred) == 403
+    assert status(open_to) == 200
+    # What the Deny does not name stays open.
+    assert send(shared, "PUT", f"/things/{lamp.name}/jobs/$next", {}, b"{}", lamp)[0] == 200

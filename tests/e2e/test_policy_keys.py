@@ -1,6 +1,8 @@
 """Muster's own condition keys on live connections."""
 
 import datetime
+import hashlib
+import json
 import ssl
 import time
 
@@ -10,6 +12,7 @@ import wire
 from clients import Refused, tls_context
 from devices import eventually
 from server import allow, document
+from test_est import REENROL, Est
 
 NOT_AUTHORIZED = 0x87
 SUCCESS = (0, 0x10)
@@ -143,6 +146,13 @@ def trusted(shared, fresh_name):
     return shared.device(fresh_name(), "--policy", policy)
 
 
+def certificate_id(identity):
+    """SHA-256 of the certificate that stands first in its file."""
+    first = identity.certificate.read_text().partition("-----END CERTIFICATE-----")
+    first = first[0][first[0].index("-----BEGIN"):] + first[1]
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(first)).hexdigest()
+
+
 def posture(server, name):
     return server.json("device", "show", name)["posture"]
 
@@ -190,6 +200,53 @@ def test_an_attestation_is_for_one_certificate(shared, trusted, connect):
     assert connect(shared, replaced).publish("t") == NOT_AUTHORIZED
     assert not posture(shared, trusted.name)["attested"]
     assert "is REVOKED" in shared.refused("device", "attest", trusted.name, "--certificate", trusted.id)
+
+
+def test_an_attestation_goes_with_the_key_over_a_renewal(shared, trusted, connect, tmp_path):
+    est = Est(shared, tmp_path)
+    shared.cli("device", "attest", trusted.name)
+
+    def renewed(identity, key):
+        status, _, body = est.call(REENROL, est.request(f"/CN={identity.name}", key), identity=identity)
+        assert status == 200, body
+        return est.identity(identity.name, body, key)
+
+    # Over the same key it is the same device, while both certificates are good and afterwards.
+    again = renewed(trusted, trusted.key)
+    for identity in (again, trusted):
+        client = connect(shared, identity)
+        assert client.publish("t") in SUCCESS
+        client.close()
+    shown = posture(shared, trusted.name)
+    assert shown["attested"] and set(shown["attestation"]["certificateIds"]) == {trusted.id, certificate_id(again)}
+    # Over a new key nobody has verified anything yet; the one before it keeps what it had.
+    other = renewed(again, est.key())
+    assert connect(shared, again).publish("t") in SUCCESS
+    client = connect(shared, other)
+    assert client.publish("t") == NOT_AUTHORIZED
+    assert certificate_id(other) not in posture(shared, trusted.name)["attestation"]["certificateIds"]
+    shared.cli("device", "attest", trusted.name, "--certificate", certificate_id(other))
+    assert client.publish("t") in SUCCESS
+
+
+def test_a_simulation_takes_a_device_for_as_attested_as_it_is(shared, fresh_name, connect, tmp_path):
+    wide, name, new = fresh_name("wide"), fresh_name(), tmp_path / "attested.json"
+    shared.policy(wide, document(allow("*", "*")))
+    client = connect(shared, shared.device(name, "--policy", wide))
+    assert client.publish("t") in SUCCESS
+    new.write_text(json.dumps(document(
+        allow("Connect", "*"), when("Publish", "*", {"Bool": {"muster:Attested": "true"}}))))
+
+    def told():
+        return shared.json("policy", "simulate", str(new), "--device", name, "--alone")
+
+    lost = told()
+    assert (lost["decisions"], lost["changed"], lost["nowDenied"], lost["undecided"]["decisions"]) == (2, 1, 1, 0), lost
+    assert lost["examples"][0]["action"] == "iot:Publish" and "muster:Attested" in lost["examples"][0]["text"]
+    shared.cli("device", "attest", name)
+    assert told()["changed"] == 0
+    shared.cli("device", "attest", name, "--withdraw")
+    assert told()["changed"] == 1
 
 
 def test_a_slip_in_an_attestation_or_a_violation_is_named(shared, trusted):
