@@ -59,6 +59,8 @@ pub(crate) struct Cards {
 #[derive(Default)]
 struct State {
     pack: Option<Arc<Pack>>,
+    /// The generation of the pack that counts by its row, also where it is not read.
+    counts: Option<u64>,
     /// The generation that changes are marked in; none where no pack counts and none is being made.
     marking: Option<u64>,
     /// What is outdated, by generation, from that of the pack on.
@@ -86,6 +88,19 @@ impl State {
         marks
             .map(|marks| marks.certificates.len() + marks.things.len())
             .sum()
+    }
+
+    /// Where none is being made: what is outdated, as of the generation that counts.
+    fn fold(&mut self) {
+        let all = std::mem::take(&mut self.marks);
+        let Some(counts) = self.counts else {
+            return;
+        };
+        let folded = self.marks.entry(counts).or_default();
+        for marks in all.into_values() {
+            folded.certificates.extend(marks.certificates);
+            folded.things.extend(marks.things);
+        }
     }
 
     /// Takes the key of a mark's row; what a pack that counts no more was outdated by is of no interest.
@@ -128,6 +143,7 @@ impl Cards {
                 Ok(Some(pack)) => {
                     state.pack = Some(Arc::new(pack));
                     state.highest = row.generation;
+                    state.counts = Some(row.generation);
                     state.marks.insert(row.generation, Marks::default());
                 }
                 // Nothing is lost but time. It must not come back after changes that nobody has marked.
@@ -144,7 +160,9 @@ impl Cards {
         let label = state.pack.as_ref().map(|pack| pack.label());
         packs.keep_only(label)?;
         read_marks(table, &mut state)?;
-        state.marking = state.pack.is_some().then_some(state.highest);
+        state.marking = state.counts;
+        // A crash may have cut short many that were made.
+        state.fold();
         Ok(Cards {
             packs,
             state: RwLock::new(state),
@@ -216,14 +234,15 @@ impl Cards {
             return Vec::new();
         };
         let touched = Touched::of(&written());
-        let known = state.marks.get(&generation);
+        // Later ones outdate a pack of this one too.
+        let known = state.marks.range(generation..).map(|(_, marks)| marks);
         // What was not there before is in no pack, and no card of one belongs to it.
         let certificates = touched.certificates.keys().filter(|id| {
-            !known.is_some_and(|known| known.certificates.contains(id))
+            !known.clone().any(|known| known.certificates.contains(id))
                 && !is_new(&keys::certificate(id))
         });
         let things = touched.things.keys().filter(|name| {
-            !known.is_some_and(|known| known.things.contains(*name)) && !is_new(&keys::thing(name))
+            !known.clone().any(|known| known.things.contains(*name)) && !is_new(&keys::thing(name))
         });
         let certificates = certificates.map(|id| keys::outdated(generation, "cert", id));
         let things = things.map(|name| keys::outdated(generation, "thing", name));
@@ -285,19 +304,19 @@ impl Cards {
         generation
     }
 
-    /// Where nothing came of a generation. No operation may be under way.
+    /// Where nothing came of a generation: what was marked in it outdates the pack that counts, and so do changes from now
+    /// on, which are marked once however many packs fail. No operation may be under way.
     pub(super) fn give_up(&self) {
         let mut state = self.state.write();
-        if state.pack.is_none() {
-            state.marking = None;
-            state.marks.clear();
-        }
+        state.marking = state.counts;
+        state.fold();
     }
 
     /// From now on this pack counts, as its row says already. No operation may be under way.
     pub(super) fn count(&self, generation: u64, pack: Pack) {
         let mut state = self.state.write();
         state.pack = (generation > state.spoiled).then(|| Arc::new(pack));
+        state.counts = Some(generation);
         state.marks = state.marks.split_off(&generation);
     }
 

@@ -14,6 +14,10 @@ use store::{Pack, PackValues};
 
 /// Who packs in the background rests so many times as long as it has worked.
 const REST: u32 = 3;
+/// How long nothing is packed after it failed, for want of room most likely; twice as long after each further time, up to
+/// the second of these. Each begins anew with all that is registered.
+const PAUSE: Duration = Duration::from_secs(600);
+const PAUSE_MAX: Duration = Duration::from_secs(6 * 3600);
 
 impl Fleet {
     /// Packs what is asked at a connect of every device that belongs to a thing, so that it is found by one read; says
@@ -146,22 +150,44 @@ impl Packing {
     }
 }
 
-/// Waits until it is due, again and again. Ends when the registry goes.
+/// Packs whenever it is due. Ends when the registry goes.
 fn pack_by_itself(weak: &Weak<Inner>, due: &mpsc::Receiver<()>) {
     let fleet = || {
         let inner = weak.upgrade()?;
         Some(Fleet { inner })
     };
-    while due.recv().is_ok() {
+    whenever_due(due, PAUSE, || {
         let began = Instant::now();
         match pack(&fleet, &|worked| std::thread::sleep(worked * REST)) {
             Ok(Some(cards)) => {
                 let seconds = began.elapsed().as_secs();
                 tracing::info!(cards, seconds, "what connects ask of devices is packed");
             }
-            Ok(None) => return,
+            // The registry has gone, and with it who says that it is due.
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, "what connects ask of devices could not be packed");
+                return false;
+            }
+        }
+        true
+    });
+}
+
+/// Does it whenever it is due, and where that fails again and again, with pauses, the first of which is `pause`: whoever
+/// says meanwhile that it is due starts no other. Ends when nobody is left who could say so.
+fn whenever_due(due: &mpsc::Receiver<()>, pause: Duration, mut work: impl FnMut() -> bool) {
+    while due.recv().is_ok() {
+        let mut pause = pause;
+        while !work() {
+            let until = Instant::now() + pause;
+            pause = (pause * 2).min(PAUSE_MAX);
+            loop {
+                match due.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(()) => {}
+                    Err(mpsc::RecvTimeoutError::Timeout) => break,
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                }
             }
         }
     }
@@ -250,5 +276,34 @@ fn expected(
             return Ok(Some(count));
         }
         rest(began.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_not_tried_again_at_every_change() {
+        let tries = |pause, succeeds: &[bool]| {
+            let (wake, due) = mpsc::channel();
+            (0..3).for_each(|_| wake.send(()).unwrap());
+            // Kept until enough has been tried: with it the last who could wake goes.
+            let mut wake = Some(wake);
+            let mut tries = 0;
+            whenever_due(&due, pause, || {
+                tries += 1;
+                if tries >= succeeds.len() {
+                    wake = None;
+                }
+                succeeds.get(tries - 1).copied().unwrap_or(true)
+            });
+            tries
+        };
+        assert_eq!(tries(PAUSE, &[true, true, true]), 3);
+        assert_eq!(tries(PAUSE, &[false]), 1);
+        assert_eq!(tries(PAUSE, &[true, false]), 2);
+        // By itself, once the pause is over.
+        assert_eq!(tries(Duration::from_nanos(1), &[false, false, true]), 3);
     }
 }

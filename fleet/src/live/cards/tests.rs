@@ -12,10 +12,12 @@ use std::{
     cell::{Cell, RefCell},
     path::Path,
     sync::atomic::AtomicBool,
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 const DEVICES: usize = 6;
+/// Longest wait for another thread; reached only by a test that fails.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct House {
     fleet: Fleet,
@@ -54,15 +56,47 @@ fn house() -> House {
     house
 }
 
+/// As at one moment, though threads of the registry's own may write.
 fn copy(from: &Path, to: &Path) {
+    until(|| {
+        copy_files(from, to);
+        // None of them has changed since the last of them was copied.
+        let is_same = same(from, to);
+        if !is_same {
+            std::fs::remove_dir_all(to).unwrap();
+        }
+        is_same
+    });
+}
+
+fn same(from: &Path, to: &Path) -> bool {
+    let names = |of: &Path| {
+        let entries = std::fs::read_dir(of).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    names(from) == names(to)
+        && names(from).into_iter().all(|name| {
+            let (from, to) = (from.join(&name), to.join(&name));
+            if to.is_dir() {
+                same(&from, &to)
+            } else {
+                std::fs::read(from).ok() == std::fs::read(to).ok()
+            }
+        })
+}
+
+fn copy_files(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let (entry, to) = (entry.unwrap(), to);
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
+            copy_files(&entry.path(), &to);
         } else {
-            std::fs::copy(entry.path(), to).unwrap();
+            // One that is gone by now is missed by whoever compares.
+            let _ = std::fs::copy(entry.path(), to);
         }
     }
 }
@@ -311,6 +345,42 @@ fn a_change_leaves_one_mark_and_only_what_it_touches_is_read_from_its_rows() {
 }
 
 #[test]
+fn packs_that_fail_leave_no_second_mark_and_no_outdated_card() {
+    let house = house();
+    let ids: Vec<_> = (0..3).map(|n| house.enrol(n).unwrap()).collect();
+    house.fleet.pack_cards().unwrap();
+    house.act(0, Act::Attribute(0));
+    // No more can be made here.
+    let packs = house.directory.path().join("store/packs/cards");
+    let aside = house.directory.path().join("aside");
+    std::fs::rename(&packs, &aside).unwrap();
+    std::fs::write(&packs, "no directory").unwrap();
+    for value in 0..4 {
+        house.fleet.pack_cards().unwrap_err();
+        house.act(0, Act::Attribute(value));
+        house.act(1, Act::Attribute(value));
+        // What changes while one is made is outdated in it and in the one before.
+        let cards = house.fleet.inner.live.cards();
+        cards.begin();
+        house.act(value as usize % 2, Act::Quarantine(value < 2));
+        cards.give_up();
+    }
+    // Of the first two, and twice of each while one was made.
+    assert_eq!((house.marks(), house.check()), (2 + 4, 1));
+    assert!(house.fleet.inner.live.cards().state.read().marks.len() == 1);
+    std::fs::remove_file(&packs).unwrap();
+    std::fs::rename(&aside, &packs).unwrap();
+    let house = house.kill();
+    assert_eq!((house.check(), house.marks()), (1, 6));
+    assert!(house.fleet.inner.live.cards().get(&ids[2]).is_some());
+    // Nor is one marked again after a start.
+    house.act(0, Act::Attribute(2));
+    assert_eq!(house.marks(), 6);
+    assert_eq!(house.fleet.pack_cards().unwrap(), 3);
+    assert_eq!((house.check(), house.marks()), (3, 0));
+}
+
+#[test]
 fn a_registry_without_packs_marks_nothing_and_one_whose_pack_is_gone_or_damaged_goes_on() {
     for damage in ["gone", "cut", "changed", "version"] {
         let house = house();
@@ -377,9 +447,7 @@ fn what_is_read_from_rows_often_is_packed_by_itself() {
     }
     assert!(cards.pack().is_none());
     cards.missed();
-    while cards.pack().is_none() {
-        std::thread::yield_now();
-    }
+    until(|| cards.pack().is_some());
     assert_eq!(house.check(), 1);
 }
 
@@ -393,9 +461,7 @@ fn what_the_broker_sees_of_a_device_is_marked_too() {
         .fleet
         .note_violation(&standing, "too loud", SystemTime::now());
     let kept = || house.fleet.health(&House::name(0)).unwrap().violation;
-    while kept().is_none() {
-        std::thread::yield_now();
-    }
+    until(|| kept().is_some());
     // Whatever is acknowledged, all before it has been applied.
     house.act(1, Act::Join);
     assert_eq!((house.check(), house.marks()), (0, 2));
@@ -447,6 +513,15 @@ fn standings_that_come_up_while_things_change_say_what_the_rows_say() {
         }
     });
     house.check();
+}
+
+/// Waits for what another thread does.
+fn until(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain");
+        std::thread::yield_now();
+    }
 }
 
 /// Ends what others do, also where this one fails.
