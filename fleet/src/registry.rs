@@ -27,7 +27,7 @@ use store::{Expect, Row, Store, StoreError, Stored, Table, Write};
 /// Most items in one page of a list (AWS IoT: 250).
 pub const LIST_LIMIT_ITEMS: usize = 250;
 /// How often an operation is tried again when another changed the same rows meanwhile.
-const CONFLICT_RETRIES: usize = 64;
+pub(crate) const CONFLICT_RETRIES: usize = 64;
 const TABLE: &str = "registry";
 
 /// One page of a list.

@@ -5,7 +5,8 @@
 //! not kept.
 
 use crate::{
-    Fleet, FleetError, Health, Kind, Standing, Thing, ThingName, keys, live::Live, records::Present,
+    Fleet, FleetError, Health, Kind, Standing, Thing, ThingName, keys, live::Live,
+    records::Present, registry::CONFLICT_RETRIES,
 };
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -82,15 +83,42 @@ fn write(
         let mut together = vec![first];
         together.extend(waiting.try_iter().take(BATCH_ITEMS - 1));
         let _shared = structure.read();
-        if let Err(error) = keep(table, live, &together) {
+        if let Err(error) = keep(table, live, &together, &|| {}) {
             tracing::debug!(%error, "violations are not kept");
         }
     }
 }
 
-/// Writes down those that are not too soon after the one before. Who misbehaves all the time is seen again, so what another
-/// change of the same rows turns back is left.
-fn keep(table: &Table, live: &Live, seen: &[(ThingName, Violation)]) -> Result<(), StoreError> {
+/// Writes down those that are not too soon after the one before; together, or one by one where another change of one's rows
+/// comes between. `read` is called whenever rows have been read and nothing is written yet.
+fn keep(
+    table: &Table,
+    live: &Live,
+    seen: &[(ThingName, Violation)],
+    read: &dyn Fn(),
+) -> Result<(), StoreError> {
+    match keep_together(table, live, seen, read) {
+        Err(StoreError::Conflict { .. }) => {}
+        done => return done,
+    }
+    for one in seen {
+        let mut tries = 0;
+        loop {
+            match keep_together(table, live, std::slice::from_ref(one), read) {
+                Err(StoreError::Conflict { .. }) if tries < CONFLICT_RETRIES => tries += 1,
+                done => break done?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn keep_together(
+    table: &Table,
+    live: &Live,
+    seen: &[(ThingName, Violation)],
+    read: &dyn Fn(),
+) -> Result<(), StoreError> {
     let mut writes: Vec<Write> = Vec::new();
     let mut told: Vec<&(ThingName, Violation)> = Vec::new();
     for one in seen {
@@ -121,6 +149,7 @@ fn keep(table: &Table, live: &Live, seen: &[(ThingName, Violation)]) -> Result<(
     if writes.is_empty() {
         return Ok(());
     }
+    read();
     let written = || writes.iter().map(|write| write.key().to_owned()).collect();
     for mark in live.cards().marks_of(written, |_| false) {
         writes.push(Write::put(mark, &Present, Expect::Any)?);
@@ -205,6 +234,46 @@ mod tests {
             (Some(100), 40, false),
         ] {
             assert_eq!(is_due(last.map(at), at(now)), due, "{last:?} {now}");
+        }
+    }
+    #[test]
+    fn a_change_of_one_things_rows_turns_back_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store::Store::open(&directory.path().join("store")).unwrap();
+        let (name, public_url) = ("test".into(), "http://localhost".into());
+        let config = ca::AuthorityConfig { name, public_url };
+        let now = SystemTime::now();
+        let authority =
+            ca::Authority::open_or_create(&directory.path().join("ca"), config, now).unwrap();
+        let realm = policy::Realm::live("000000000000");
+        let fleet = Fleet::open(&store, Arc::new(authority), realm, now).unwrap();
+        let seen = ["changed", "same"].map(|name| {
+            let thing: ThingName = name.parse().unwrap();
+            fleet
+                .create_thing(&thing, Default::default(), None, now)
+                .unwrap();
+            let violation = Violation {
+                at: now,
+                reason: "too loud".into(),
+                seen: true,
+            };
+            (thing, violation)
+        });
+        // Both at once, then the changed one alone.
+        let left = std::cell::Cell::new(2);
+        let read = || {
+            if left.get() > 0 {
+                left.set(left.get() - 1);
+                let firmware = Some(("lamp".to_owned(), left.get().to_string()));
+                let change = |health: &mut Health| health.firmware = firmware.clone();
+                fleet.set_health(&seen[0].0, change).unwrap();
+            }
+        };
+        keep(&fleet.inner.table, &fleet.inner.live, &seen, &read).unwrap();
+        assert_eq!(left.get(), 0);
+        for (thing, violation) in &seen {
+            let health = fleet.health(thing).unwrap();
+            assert_eq!(health.violation.as_ref(), Some(violation), "{thing}");
         }
     }
 }

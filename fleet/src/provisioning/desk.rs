@@ -150,7 +150,8 @@ fn work(clerk: &Clerk, requests: &Mutex<Receiver<Waiting>>) {
     loop {
         let next = requests.lock().recv();
         // It waits no more, and its seat is free before its device hears the answer.
-        let Ok((request, _)) = next else { return };
+        let Ok((request, seat)) = next else { return };
+        drop(seat);
         let Some((operation, format)) = message::read_topic(&request.topic) else {
             // It was not queued then.
             continue;
