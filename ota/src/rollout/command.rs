@@ -52,6 +52,9 @@ impl Rollout {
             (Command::Pause, Scheduled | Running | WaitingApproval | RollingBack) => {
                 ("paused", Some(Paused))
             }
+            // Devices that were not waited for are told on.
+            (Command::Pause, Succeeded) if self.may_still_tell() => ("paused", Some(Paused)),
+            (Command::Abort, Succeeded) if self.may_still_tell() => ("aborted", Some(Aborted)),
             (Command::Resume, Paused) if self.undone > 0 => ("resumed", Some(RollingBack)),
             // It may have been paused before its time.
             (Command::Resume, Paused) if self.waves.iter().all(waits) => {
@@ -75,11 +78,7 @@ impl Rollout {
             (Command::Rollback, _) => ("rolled back", None),
         };
         let Some(next) = next else {
-            return Err(Error::RolloutState {
-                id: self.id.to_string(),
-                state: self.state.as_str(),
-                verb,
-            });
+            return Err(self.refuses(verb));
         };
         match command {
             Command::Approve { by } => return self.approve(by),
@@ -101,6 +100,25 @@ impl Rollout {
         }
         self.state = next;
         Ok(())
+    }
+
+    /// That it cannot be `verb` (`paused`) as it stands.
+    pub(crate) fn refuses(&self, verb: &'static str) -> Error {
+        Error::RolloutState {
+            id: self.id.to_string(),
+            state: self.state.as_str(),
+            verb,
+        }
+    }
+
+    /// Whether its rules let it tell devices though it has succeeded; which there are the planner knows
+    /// ([`super::Planner::still_tells`]).
+    #[must_use]
+    pub fn may_still_tell(&self) -> bool {
+        let mut waves = self.waves.iter();
+        self.state == RolloutState::Succeeded
+            && self.undone == 0
+            && waves.any(|wave| wave.rules.success_percent.is_some())
     }
 
     fn approve(&mut self, by: String) -> Result<(), Error> {

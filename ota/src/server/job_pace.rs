@@ -80,7 +80,8 @@ impl Changes<'_> {
 }
 
 /// What one look at a job came to.
-enum Look {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Look {
     /// There is more to do at once.
     More,
     /// Nothing before that time (seconds since 1970).
@@ -143,19 +144,25 @@ impl Ota {
         Ok(next)
     }
 
-    fn look(&self, id: &JobId, at: SystemTime) -> Result<Look, Error> {
+    pub(super) fn look(&self, id: &JobId, at: SystemTime) -> Result<Look, Error> {
+        // Whatever becomes of the job: what is gathered for one that is gone is nobody's.
+        let gathered = self.gathering().remove(id);
         let Ok(job) = self.job(id) else {
             return Ok(Look::Over);
         };
+        let of = Identity::of(&job);
         let is_live = matches!(job.status, JobStatus::InProgress | JobStatus::Scheduled);
         let began = Instant::now();
         let mut left = Vec::new();
-        let mut joined = self.gathering().remove(id).unwrap_or_default();
+        let mut joined = gathered
+            .filter(|gathered| gathered.of == of)
+            .map_or_else(Vec::new, |gathered| gathered.things);
         if joined.is_empty() && (job.continuous || job.gathers) && is_live {
             joined = self.joined(&job, &mut left)?;
         }
         let rest = joined.split_off(joined.len().min(WAIT_AT_ONCE));
         let seen = Seen {
+            of,
             joined,
             left,
             more: is_live && !rest.is_empty(),
@@ -163,13 +170,14 @@ impl Ota {
         };
         let look = self.change(at, |changes| look(changes, id, &seen))?;
         if seen.more {
-            self.gathering().insert(id.clone(), rest);
+            let (of, things) = (seen.of, rest);
+            self.gathering().insert(id.clone(), Gathered { of, things });
         }
         self.finish_cancelling(at)?;
         Ok(look)
     }
 
-    fn gathering(&self) -> MutexGuard<'_, BTreeMap<JobId, Vec<String>>> {
+    pub(super) fn gathering(&self) -> MutexGuard<'_, BTreeMap<JobId, Gathered>> {
         self.inner
             .gathering
             .lock()
@@ -261,20 +269,49 @@ impl Ota {
     }
 }
 
-/// What was seen of a job's targets.
-struct Seen {
-    /// Things that have yet to wait.
-    joined: Vec<String>,
-    /// What is open on things that are targets no more.
-    left: Vec<Execution>,
-    /// Whether there are more of the first.
-    more: bool,
-    /// In how many seconds to look again.
-    again: u64,
+/// What tells a job from another one under the same id, and from itself with other targets.
+#[derive(PartialEq, Eq)]
+pub(super) struct Identity {
+    created_at: u64,
+    targets: Vec<String>,
 }
 
-fn look(changes: &mut Changes<'_>, id: &JobId, seen: &Seen) -> Result<Look, Error> {
+impl Identity {
+    pub(super) fn of(job: &Job) -> Self {
+        Self {
+            created_at: job.created_at,
+            targets: job.targets.clone(),
+        }
+    }
+}
+
+/// Things that are to wait for a job and do not yet. What is lost of it is found again by looking.
+pub(super) struct Gathered {
+    /// The job whose targets they are of.
+    pub(super) of: Identity,
+    pub(super) things: Vec<String>,
+}
+
+/// What was seen of a job's targets.
+pub(super) struct Seen {
+    /// The job that it was seen of.
+    pub(super) of: Identity,
+    /// Things that have yet to wait.
+    pub(super) joined: Vec<String>,
+    /// What is open on things that are targets no more.
+    pub(super) left: Vec<Execution>,
+    /// Whether there are more of the first.
+    pub(super) more: bool,
+    /// In how many seconds to look again.
+    pub(super) again: u64,
+}
+
+pub(super) fn look(changes: &mut Changes<'_>, id: &JobId, seen: &Seen) -> Result<Look, Error> {
     let now = changes.now.seconds;
+    let found = changes.job(id)?;
+    if found.is_some_and(|job| Identity::of(&job) != seen.of) {
+        return Ok(Look::More);
+    }
     for execution in &seen.left {
         // As it stands now, which may be later than it was looked at.
         let execution = changes.execution(id, &execution.thing)?;

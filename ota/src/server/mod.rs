@@ -109,8 +109,8 @@ struct Inner {
     timers: Mutex<BTreeMap<RolloutId, u64>>,
     /// When to look at jobs that go out little by little (seconds since 1970).
     jobs_due: Mutex<BTreeMap<JobId, u64>>,
-    /// Things that are to wait for a job and do not yet. What is lost of it is found again by looking.
-    gathering: Mutex<BTreeMap<JobId, Vec<String>>>,
+    /// Things that are to wait for jobs and do not yet.
+    gathering: Mutex<BTreeMap<JobId, job_pace::Gathered>>,
     /// Whether a job was given up whose executions have yet to follow.
     unfinished: AtomicBool,
     /// What the room's thread has not taken into its pictures yet.

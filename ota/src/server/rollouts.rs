@@ -141,8 +141,11 @@ impl Ota {
         by: &str,
         at: SystemTime,
     ) -> Result<(), Error> {
-        if command == Command::Rollback {
-            self.check_way_back(id, at)?;
+        match command {
+            Command::Rollback => self.check_way_back(id, at)?,
+            Command::Pause => self.check_still_tells(id, "paused")?,
+            Command::Abort => self.check_still_tells(id, "aborted")?,
+            Command::Resume | Command::Approve { .. } => {}
         }
         self.change(at, |changes| {
             let mut row: RolloutRow = changes
@@ -157,6 +160,20 @@ impl Ota {
             changes.rollouts.insert(id.clone());
             changes.rows.put(key::rollout(id), &row)
         })
+    }
+
+    /// One that has succeeded can be stopped as long as there is anybody to be told.
+    fn check_still_tells(&self, id: &RolloutId, verb: &'static str) -> Result<(), Error> {
+        let rollout = self.rollout_row(id)?.into_bare();
+        if !rollout.may_still_tell() {
+            // Then it follows from its state alone.
+            return Ok(());
+        }
+        let planner = self.planner(self.load(id)?, &mut BTreeMap::new())?;
+        if !planner.still_tells() {
+            return Err(rollout.refuses(verb));
+        }
+        Ok(())
     }
 
     pub(super) fn rollout_row(&self, id: &RolloutId) -> Result<RolloutRow, Error> {
@@ -475,18 +492,14 @@ impl Ota {
                 return Ok(unfinished);
             };
             after = Some(last.clone());
-            // An aborted one may not have cancelled everything yet, and one that succeeded may have devices
-            // it did not wait for.
+            // An aborted one may not have cancelled everything yet, one that went back may have heard of a device that
+            // has yet to go, and one that succeeded may have devices it did not wait for.
             let waits = |row: &RolloutRow| {
                 let rules = |wave: &WaveRow| wave.rules.clone();
                 let mut rules = row.waves.iter().filter_map(rules);
                 row.undone == 0 && rules.any(|rules| rules.success_percent.is_some())
             };
-            let open = |row: &RolloutRow| match row.state {
-                RolloutState::Succeeded => waits(row),
-                RolloutState::RolledBack => false,
-                _ => true,
-            };
+            let open = |row: &RolloutRow| row.state != RolloutState::Succeeded || waits(row);
             unfinished.extend(
                 rows.into_iter()
                     .map(|(_, row)| row.value)

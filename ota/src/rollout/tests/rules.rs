@@ -135,6 +135,49 @@ fn enough_successes_make_a_wave_good_and_the_rest_still_get_it() {
 }
 
 #[test]
+fn a_rollout_that_has_succeeded_is_paused_and_stopped_as_long_as_it_may_tell_devices() {
+    let limits = Rules {
+        success_percent: Some(50),
+        ..Rules::default()
+    };
+    let mut rollout = rollout_with(2, &["100%"], &limits);
+    let mut world = World::with_old(&rollout);
+    world.settle(&mut rollout);
+    let (first, asleep) = (
+        rollout.waves[0].things[0].clone(),
+        rollout.waves[0].things[1].clone(),
+    );
+    world.step(&first, true);
+    world.step(&first, true);
+    world.settle(&mut rollout);
+    assert_eq!(rollout.state, RolloutState::Succeeded);
+    rollout.command(Command::Pause).unwrap();
+    let actions = world.settle(&mut rollout);
+    assert!(
+        matches!(&actions[..], [Action::Hold { things, .. }] if *things == [asleep.clone()]),
+        "{actions:?}"
+    );
+    rollout.command(Command::Resume).unwrap();
+    world.settle(&mut rollout);
+    assert_eq!(rollout.state, RolloutState::Succeeded);
+    let stands = |world: &World| status(&world.devices[&asleep].install);
+    assert_eq!(stands(&world), Some(ExecutionStatus::Queued));
+    rollout.command(Command::Abort).unwrap();
+    world.settle(&mut rollout);
+    assert_eq!(rollout.state, RolloutState::Aborted);
+    assert_eq!(stands(&world), Some(ExecutionStatus::Canceled));
+    // Without a share everybody has been waited for.
+    let mut rollout = rollout_with(1, &["100%"], &Rules::default());
+    let mut world = World::with_old(&rollout);
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(rollout.state, RolloutState::Succeeded);
+    for command in [Command::Pause, Command::Abort] {
+        let error = rollout.command(command).unwrap_err().to_string();
+        assert!(error.contains("is succeeded and cannot be"), "{error}");
+    }
+}
+
+#[test]
 fn those_who_were_not_waited_for_stop_a_rollout_that_has_succeeded() {
     let by = |more: Rules| {
         let limits = Rules {

@@ -380,6 +380,49 @@ fn a_job_for_more_things_than_fit_in_one_transaction_reaches_each_of_them_once()
 }
 
 #[test]
+fn a_job_made_anew_under_the_same_id_tells_nobody_whom_the_old_one_was_for() {
+    let house = House::with_lamps(2);
+    let (job, now) = (id("j1"), SystemTime::now());
+    let create = |target: &str| {
+        let mut asked = request(&[target], &json!({}));
+        asked.target_selection = Some("CONTINUOUS".into());
+        house.ota().create_job(&job, &asked, now).unwrap()
+    };
+    let old = create("thinggroup/lamps");
+    house.eventually(|ota| (ota.job_counts(&job).unwrap().queued == 2).then_some(()));
+    house.ota().delete_job(&job, true, now).unwrap();
+    // What a look at the old one had left for the next ones.
+    let leave = || {
+        let of = job_pace::Identity::of(&old);
+        let things = vec!["lamp-1".to_owned()];
+        let gathered = job_pace::Gathered { of, things };
+        house.ota().gathering().insert(job.clone(), gathered);
+    };
+    leave();
+    let looked = house.ota().look(&job, now).unwrap();
+    assert_eq!(looked, job_pace::Look::Over);
+    assert!(house.ota().gathering().is_empty(), "of a job that is gone");
+    leave();
+    create("lamp-0");
+    house.eventually(|ota| ota.job_execution(&job, "lamp-0").ok());
+    // A look that began before the old one was deleted, and ends after the new one was made.
+    let seen = job_pace::Seen {
+        of: job_pace::Identity::of(&old),
+        joined: vec!["lamp-1".to_owned()],
+        left: Vec::new(),
+        more: false,
+        again: 5,
+    };
+    let look = |changes: &mut executions::Changes<'_>| job_pace::look(changes, &job, &seen);
+    let looked = house.ota().change(now, look).unwrap();
+    assert_eq!(looked, job_pace::Look::More);
+    house.ota().look(&job, now).unwrap();
+    assert_eq!(house.ota().job(&job).unwrap().waiting, 0);
+    assert_eq!(house.ota().job_counts(&job).unwrap().queued, 1);
+    assert!(house.ota().job_execution(&job, "lamp-1").is_err());
+}
+
+#[test]
 fn a_thing_whose_record_was_deleted_is_not_told_again_by_a_job_that_follows_its_group() {
     let house = House::with_lamps(2);
     let mut asked = request(&["thinggroup/lamps"], &json!({"do": "it"}));

@@ -22,7 +22,9 @@ use crate::rollout::RolloutState;
 use crate::{FirmwareName, FirmwareVersion, Manifest, ReleaseKey, Root, RootSpec, package};
 
 /// Longest wait for something that happens on another thread; reached only by a test that fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long what comes true without a change of a row may go unseen.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A server's directory, which outlives its restarts.
 struct House {
@@ -162,7 +164,7 @@ impl House {
         }
     }
 
-    /// Waits until `what` is there, looking again after every change of the table.
+    /// Waits until `what` is there, looking again after every change of the table, and now and then.
     fn eventually<T>(&self, mut what: impl FnMut(&Ota) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let store = &self.room().store;
@@ -171,8 +173,9 @@ impl House {
             if let Some(found) = what(self.ota()) {
                 return found;
             }
-            let event = watch.next_before(deadline);
-            assert!(event.is_some(), "waited {PATIENCE:?} in vain");
+            let now = Instant::now();
+            assert!(now < deadline, "waited {PATIENCE:?} in vain");
+            watch.next_before(now + LOOK_AGAIN);
         }
     }
 }

@@ -321,6 +321,39 @@ fn pause_resume_abort_and_rollback() {
 }
 
 #[test]
+fn those_whom_a_rollout_did_not_wait_for_are_left_alone_where_a_person_says_so() {
+    let yard = Yard::new(2);
+    let now = SystemTime::now();
+    let ota = yard.house.ota();
+    let id = yard.start(&json!({"success": 50}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 2).then_some(()));
+    yard.work("lamp-0", true).unwrap();
+    yard.until(&id, RolloutState::Succeeded);
+    told(&yard, &id, Command::Abort);
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 0).then_some(()));
+    assert_eq!(yard.view(&id).state, RolloutState::Aborted);
+    assert_eq!(yard.work("lamp-1", true), None);
+    // Where all have it there is nothing to stop.
+    let id = yard.start(&json!({"success": 50}));
+    yard.house.eventually(|ota| {
+        for lamp in ["lamp-0", "lamp-1"] {
+            yard.work(lamp, true);
+        }
+        let view = ota.rollout(&id).unwrap();
+        let all = view.waves[0].succeeded == 2 && view.state == RolloutState::Succeeded;
+        all.then_some(())
+    });
+    for (command, verb) in [(Command::Pause, "paused"), (Command::Abort, "aborted")] {
+        let error = ota.command_rollout(&id, command, "ann", now);
+        let error = error.unwrap_err().to_string();
+        let words = format!("is succeeded and cannot be {verb}");
+        assert!(error.contains(&words), "{error}");
+    }
+}
+
+#[test]
 fn a_paused_rollout_gives_nothing_out_and_what_was_queued_comes_again_with_resume() {
     let mut yard = Yard::new(2);
     let id = yard.start(&json!({}));

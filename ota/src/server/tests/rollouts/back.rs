@@ -98,6 +98,47 @@ fn those_who_took_a_bad_version_go_back_by_a_job_of_its_own() {
 }
 
 #[test]
+fn whoever_reports_late_goes_back_though_the_server_was_killed_before_it_looked() {
+    let mut yard = Yard::new(2);
+    let id = yard.start(&json!({"abortFailed": 100}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 2).then_some(()));
+    yard.house.accepted("lamp-1", "start-next", &json!({}));
+    yard.work("lamp-0", true).unwrap();
+    told(&yard, &id, Command::Rollback);
+    let job: JobId = format!("{id}-wave-1").parse().unwrap();
+    let time_out = |changes: &mut executions::Changes<'_>| {
+        let execution = changes.execution(&job, "lamp-1")?.unwrap();
+        changes.update(&execution, |execution| {
+            execution.status = crate::ExecutionStatus::TimedOut;
+        })
+    };
+    let now = SystemTime::now();
+    yard.house.ota().change(now, time_out).unwrap();
+    yard.house
+        .eventually(|_| yard.work("lamp-0", true).map(|_| ()));
+    yard.until(&id, RolloutState::RolledBack);
+    // It has the version after all, and nobody looks at that before the kill.
+    let late = |changes: &mut executions::Changes<'_>| {
+        let row = records::key::runs("lamp-1", &lamp());
+        let mut runs: records::Runs = changes.rows.get(&row)?.unwrap();
+        runs.version = Some(version("2.0"));
+        runs.reported = None;
+        changes.rows.put(row, &runs)
+    };
+    yard.house.ota().change(now, late).unwrap();
+    assert_eq!(
+        yard.house
+            .accepted("lamp-1", "$next/get", &json!({}))
+            .get("execution"),
+        None
+    );
+    yard.house.restart();
+    let document = yard.house.eventually(|_| yard.work("lamp-1", true));
+    assert_eq!(document["version"], json!("1.0"));
+}
+
+#[test]
 fn what_the_counters_do_not_allow_is_said_beforehand_and_nobody_is_sent_back_in_vain() {
     let yard = Yard::new(3);
     let now = SystemTime::now();
