@@ -16,7 +16,7 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::listener::{Bounds, Listener, Registry};
+use crate::listener::{Bounds, Listener, OF_A_DEVICE, Registry};
 use crate::rooms::Rooms;
 use crate::{ControlError, Endpoints, Operators, dispatch, est, firmware, plain, upload};
 
@@ -75,9 +75,20 @@ pub struct ControlParts {
     pub http: TcpListener,
     /// TLS of the HTTPS listener; a client certificate is asked for, not required.
     pub tls: Arc<ServerConfig>,
-    /// File descriptors that connections of strangers may hold at once, on both listeners. With fewer than
-    /// [`Control::descriptors_wanted`] they have fewer seats.
-    pub descriptors: usize,
+    /// What connections may hold at once. With fewer than [`Control::descriptors_wanted`] there are fewer places.
+    pub descriptors: ControlDescriptors,
+}
+
+/// File descriptors that connections of both listeners hold at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControlDescriptors {
+    /// Strangers, with those that stand in line.
+    pub strangers: usize,
+    /// Operators: nobody else takes theirs.
+    pub operators: usize,
+    /// Devices, with the files that they download: of those that they share with the broker's
+    /// ([`Broker::hold_elsewhere`]).
+    pub devices: usize,
 }
 
 /// The running HTTPS face. Dropping it stops it without waiting.
@@ -88,10 +99,14 @@ pub struct Control {
 }
 
 impl Control {
-    /// File descriptors that connections of strangers hold with all the seats and lines there are.
+    /// File descriptors that connections hold with all the places there are.
     #[must_use]
-    pub const fn descriptors_wanted() -> usize {
-        HTTPS_BOUNDS.descriptors() + HTTP_BOUNDS.descriptors()
+    pub const fn descriptors_wanted() -> ControlDescriptors {
+        ControlDescriptors {
+            strangers: HTTPS_BOUNDS.descriptors() + HTTP_BOUNDS.descriptors(),
+            operators: HTTPS_BOUNDS.max_operators,
+            devices: HTTPS_BOUNDS.max_connections * OF_A_DEVICE,
+        }
     }
 
     /// Starts both listeners on a thread of their own; both accept when this returns.
@@ -179,7 +194,7 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
             router: dispatch::router(&rooms)
                 .merge(firmware::router(&rooms))
                 .merge(est::router(&rooms)),
-            bounds: HTTPS_BOUNDS.within(parts.descriptors),
+            bounds: HTTPS_BOUNDS.within(&parts.descriptors),
             registry: Some(registry),
             broker: Some(broker),
         },
@@ -187,7 +202,7 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
             socket: socket(parts.http)?,
             tls: None,
             router: plain,
-            bounds: HTTP_BOUNDS.within(parts.descriptors),
+            bounds: HTTP_BOUNDS.within(&parts.descriptors),
             registry: None,
             broker: None,
         },

@@ -32,7 +32,7 @@ mod plain;
 mod rooms;
 mod upload;
 
-pub use control::{Control, ControlParts};
+pub use control::{Control, ControlDescriptors, ControlParts};
 pub use endpoints::{Endpoint, Endpoints};
 pub use error::ControlError;
 pub use operators::{NewOperator, Operator, OperatorName, Operators, Role, Rotated};

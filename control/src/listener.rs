@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 use tower::ServiceExt;
 
+use crate::control::ControlDescriptors;
 use crate::operators::Operators;
 use crate::pace::Paced;
 use crate::peer::{Peer, PeerCertificate};
@@ -46,7 +47,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Bounds {
     /// Connections of devices with an active certificate open at once; more are dropped unanswered.
     pub(crate) max_connections: usize,
-    /// Connections of operators open at once: nothing that devices do takes these.
+    /// Connections of operators open at once: nothing that devices or strangers do takes these, nor their descriptors.
     pub(crate) max_operators: usize,
     /// Of both, connections under one certificate, four times as many of an operator's; with one more its oldest is closed.
     pub(crate) max_of_one: usize,
@@ -61,6 +62,8 @@ pub(crate) struct Bounds {
     pub(crate) idle: Duration,
 }
 
+/// File descriptors of a device's connection: it may have a file open beside it, which it downloads.
+pub(crate) const OF_A_DEVICE: usize = 2;
 /// [`Bounds::per_seat`] where descriptors are few: better a seat than a long line.
 const SHORT_PER_SEAT: usize = 2;
 
@@ -70,11 +73,17 @@ impl Bounds {
         (self.max_strangers + self.max_handshakes) * self.per_seat
     }
 
-    /// The same with fewer seats for strangers, where both listeners have not `descriptors` enough for them: so that what
-    /// anybody opens here leaves the server what it needs to write what it knows. Whose peer is known has its own.
-    pub(crate) fn within(self, descriptors: usize) -> Self {
-        if descriptors >= crate::Control::descriptors_wanted() {
-            return self;
+    /// The same with fewer places, where both listeners have not `descriptors` enough for them: so that what anybody opens
+    /// here leaves the server what it needs to write what it knows.
+    pub(crate) fn within(self, descriptors: &ControlDescriptors) -> Self {
+        let of_known = Self {
+            max_connections: self.max_connections.min(descriptors.devices / OF_A_DEVICE),
+            max_operators: self.max_operators.min(descriptors.operators),
+            ..self
+        };
+        let descriptors = descriptors.strangers;
+        if descriptors >= crate::Control::descriptors_wanted().strangers {
+            return of_known;
         }
         let part = |bound: usize, eighths: usize| match bound {
             0 => 0,
@@ -88,7 +97,7 @@ impl Bounds {
             max_strangers: part(self.max_strangers, strangers),
             max_handshakes: part(self.max_handshakes, handshakes),
             per_seat: SHORT_PER_SEAT,
-            ..self
+            ..of_known
         }
     }
 }
@@ -102,7 +111,7 @@ pub(crate) struct Listener {
     pub(crate) bounds: Bounds,
     /// Where it is asked who a certificate is; `None` where none is shown.
     pub(crate) registry: Option<Registry>,
-    /// Whose connections' file descriptors those of known peers are counted with; `None` for no bound.
+    /// Whose connections' file descriptors those of devices are counted with; `None` for no bound.
     pub(crate) broker: Option<Broker>,
 }
 
@@ -247,15 +256,11 @@ impl Connection {
             (certificate.id, known)
         });
         if let Some((id, Some(known))) = known {
-            let places = match known {
-                Known::Operator(_) => &self.operators,
-                Known::Device(_) => &self.devices,
+            let (places, held) = match known {
+                // Those of operators are kept back for them.
+                Known::Operator(_) => (&self.operators, Some(None)),
+                Known::Device(_) => (&self.devices, self.hold(OF_A_DEVICE)),
             };
-            // A device may have a file open beside its connection, which it downloads.
-            let held = self.hold(match known {
-                Known::Operator(_) => 1,
-                Known::Device(_) => 2,
-            });
             let taken = held.and_then(|held| Some((held, places.take(id)?)));
             let Some((_held, (place, gave_way))) = taken else {
                 if let Some(left_out) = self.lines.take_counting() {
@@ -282,8 +287,12 @@ impl Connection {
         self.speak_as_a_stranger(stream, peer, seat).await;
     }
 
+    /// `None` where there are not as many.
     fn hold(&self, descriptors: usize) -> Option<Held> {
-        hold(&self.broker, descriptors)
+        match &self.broker {
+            Some(broker) => broker.hold_elsewhere(descriptors).map(Some),
+            None => Some(None),
+        }
     }
 
     /// With a seat that others may get, until a request has proven whose the connection is.
@@ -292,7 +301,6 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (proof, operators) = (peer.proof.clone(), self.operators.clone());
-        let broker = self.broker.clone();
         let mut speaking = std::pin::pin!(self.speak(stream, peer, None));
         let until_proven = async {
             tokio::select! {
@@ -303,9 +311,8 @@ impl Connection {
         let Some(Some(operator)) = seat.while_seated(until_proven).await else {
             return;
         };
-        let held = hold(&broker, 1);
-        match held.and_then(|held| Some((held, operators.take_free(operator)?))) {
-            Some((_held, place)) => {
+        match operators.take_free(operator) {
+            Some(place) => {
                 drop(seat);
                 place.while_held(speaking).await;
             }
@@ -363,14 +370,6 @@ impl Connection {
 
 /// File descriptors that are counted while it lives, where they are.
 type Held = Option<Elsewhere>;
-
-/// `None` where there are not as many.
-fn hold(broker: &Option<Broker>, descriptors: usize) -> Option<Held> {
-    match broker {
-        Some(broker) => broker.hold_elsewhere(descriptors).map(Some),
-        None => Some(None),
-    }
-}
 
 /// Who has a place of its own.
 #[derive(Clone)]
@@ -495,15 +494,30 @@ mod tests {
     fn bounds_are_smaller_where_descriptors_are_few_and_all_of_them_fit() {
         use crate::control::{HTTP_BOUNDS, HTTPS_BOUNDS};
         let wanted = crate::Control::descriptors_wanted();
-        let whole = HTTPS_BOUNDS.within(wanted);
+        let whole = HTTPS_BOUNDS.within(&wanted);
         assert_eq!(whole.descriptors(), HTTPS_BOUNDS.descriptors());
-        for few in [128, 617, 2_000, 10_000, wanted - 1] {
-            let [https, http] = [HTTPS_BOUNDS, HTTP_BOUNDS].map(|bounds| bounds.within(few));
+        let of_known = |bounds: Bounds| (bounds.max_operators, bounds.max_connections);
+        assert_eq!(of_known(whole), of_known(HTTPS_BOUNDS));
+        for few in [128, 617, 2_000, 10_000, wanted.strangers - 1] {
+            let (strangers, operators, devices) = (few, 48, 29);
+            let descriptors = ControlDescriptors {
+                strangers,
+                operators,
+                devices,
+            };
+            let [https, http] =
+                [HTTPS_BOUNDS, HTTP_BOUNDS].map(|bounds| bounds.within(&descriptors));
             assert!(https.descriptors() + http.descriptors() <= few, "{few}");
             assert!(https.max_handshakes >= 16);
+            assert_eq!(of_known(https), (48, 14));
+            assert_eq!(of_known(http), (0, 0));
         }
         // However few: somebody can come.
-        let least = HTTPS_BOUNDS.within(1);
+        let strangers = 1;
+        let least = HTTPS_BOUNDS.within(&ControlDescriptors {
+            strangers,
+            ..wanted
+        });
         assert!(least.max_strangers == 1 && least.max_handshakes == 1);
     }
 

@@ -1,7 +1,7 @@
 //! What the operating system lets the server have, and who gets what of it.
 
 use broker::{Limits, tls::LOBBY_PER_SEAT};
-use control::Control;
+use control::{Control, ControlDescriptors};
 
 /// File descriptors for what is none of a connection's: store, listeners, runtimes, files that are written anew. They are
 /// kept back from connections, which strangers open as they like: a revocation must find one.
@@ -10,16 +10,19 @@ const OF_ITS_OWN: usize = 256;
 const WEB_MIN: usize = 256;
 /// Of what connections may have, the part that they get at least.
 const WEB_PART: usize = 32;
+/// The part that operators get at most, however many devices may be connected, and the part that devices that are merely
+/// connected leave to those that download firmware or renew their certificate.
+const KNOWN_PART: usize = 16;
 
 /// How the descriptors are shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Descriptors {
-    /// For connections of MQTT and WebSocket, handshakes among them, and of known peers on HTTPS.
+    /// For connections of MQTT and WebSocket, handshakes among them, and of devices on HTTPS.
     shared: usize,
     /// Of them, connections of MQTT and WebSocket.
     connections: usize,
-    /// What strangers may hold on the HTTPS and the HTTP listener.
-    pub(super) web: usize,
+    /// What connections of the HTTPS and the HTTP listener may hold; those of devices are among the shared ones.
+    pub(super) control: ControlDescriptors,
 }
 
 impl Descriptors {
@@ -40,22 +43,31 @@ impl Descriptors {
                 limit,
                 "open files allow {} connections, and {} of strangers on HTTPS and HTTP; raise the hard limit for more (LimitNOFILE)",
                 shared.connections,
-                shared.web
+                shared.control.strangers
             );
         }
         shared
     }
 
-    fn shared(limit: usize, connections: usize, web: usize) -> Self {
+    fn shared(limit: usize, connections: usize, wanted: ControlDescriptors) -> Self {
         let room = limit - OF_ITS_OWN.min(limit / 4);
+        let operators = wanted.operators.min(room / KNOWN_PART).max(1);
+        let room = room.saturating_sub(operators);
+        let downloads = wanted.devices.min(room / KNOWN_PART);
         let least = WEB_MIN.max(room / WEB_PART).min(room / 3);
-        let web = room
-            .saturating_sub(connections)
-            .clamp(least, web.max(least));
+        let strangers = room
+            .saturating_sub(connections.saturating_add(downloads))
+            .clamp(least, wanted.strangers.max(least));
+        let shared = room - strangers;
         Self {
-            shared: room - web,
-            connections: connections.min(room - web),
-            web,
+            shared,
+            connections: connections.min(shared - downloads.min(shared / 2)).max(1),
+            control: ControlDescriptors {
+                strangers,
+                operators,
+                // Nor do those leave no place to be connected.
+                devices: wanted.devices.min(shared / 2),
+            },
         }
     }
 
@@ -74,32 +86,66 @@ impl Descriptors {
 mod tests {
     use super::*;
 
+    const WANTED: ControlDescriptors = ControlDescriptors {
+        strangers: 40_000,
+        operators: 256,
+        devices: 16_384,
+    };
+
     #[test]
     fn connections_never_get_what_the_server_needs_for_itself() {
         for limit in [16, 64, 1024, 4096, 20_000, 1_048_576, usize::MAX] {
             for connections in [1, 100, 19_000, 100_000, 1_000_000] {
-                let got = Descriptors::shared(limit, connections, 40_000);
-                let own = limit - got.shared - got.web;
+                let got = Descriptors::shared(limit, connections, WANTED);
+                let own = limit - got.shared - got.control.strangers - got.control.operators;
                 assert!(own >= OF_ITS_OWN.min(limit / 4), "{limit} {connections}");
-                assert!(got.connections >= 1 && got.web >= 1);
+                assert!(got.connections >= 1 && got.control.strangers >= 1);
                 assert!(got.connections <= connections.min(got.shared));
             }
         }
     }
 
     #[test]
+    fn devices_that_are_merely_connected_keep_out_no_operator_and_no_download() {
+        for limit in [160, 1024, 4096, 20_000, 1_048_576] {
+            for connections in [10, 100, 1_000, 100_000, 1_000_000] {
+                let got = Descriptors::shared(limit, connections, WANTED);
+                let known = (limit - OF_ITS_OWN.min(limit / 4)) / (KNOWN_PART + 2);
+                let operators = got.control.operators;
+                assert!(operators >= known.min(WANTED.operators), "{limit}");
+                let left = got.shared - got.connections;
+                let downloads = known.min(WANTED.devices).min(got.control.devices);
+                assert!(left >= downloads, "{limit} {connections}: {left}");
+                // Nor the other way round.
+                assert!(got.control.devices <= got.shared / 2);
+            }
+        }
+    }
+
+    #[test]
     fn who_has_room_gets_all_that_is_wanted_and_a_small_limit_is_for_devices_mostly() {
-        let shared = |limit| Descriptors::shared(limit, 100_000, 40_000);
-        let parts = |limit| (shared(limit).connections, shared(limit).web);
-        assert_eq!(parts(1_048_576), (100_000, 40_000));
-        assert_eq!(parts(20_000), (19_127, 617));
-        assert_eq!(parts(1_024), (512, 256));
+        let shared = |limit, connections| Descriptors::shared(limit, connections, WANTED);
+        let whole = shared(1_048_576, 100_000);
+        assert_eq!((whole.connections, whole.control), (100_000, WANTED));
+        let parts = |limit| {
+            let shared = shared(limit, 100_000);
+            let ControlDescriptors {
+                strangers,
+                operators,
+                ..
+            } = shared.control;
+            (shared.connections, strangers, operators)
+        };
+        assert_eq!(parts(20_000), (17_661, 609, 256));
+        assert_eq!(parts(1_024), (435, 240, 48));
+        // Where few connections are wanted the others get more.
+        assert_eq!(shared(4_096, 1_000).connections, 1_000);
     }
 
     #[test]
     fn those_who_shake_hands_leave_half_of_the_places() {
-        let limits = Descriptors::shared(1_024, 100_000, 40_000).hold(Limits::default());
-        assert_eq!(limits.connections, 512);
-        assert!(limits.handshakes_in_flight * LOBBY_PER_SEAT <= 256);
+        let limits = Descriptors::shared(1_024, 100_000, WANTED).hold(Limits::default());
+        assert_eq!(limits.connections, 435);
+        assert!(limits.handshakes_in_flight * LOBBY_PER_SEAT <= 217);
     }
 }

@@ -234,7 +234,7 @@ impl Server {
             https: sockets.https.0,
             http: sockets.http.0,
             tls: tls.https,
-            descriptors: descriptors.web,
+            descriptors: descriptors.control,
         })?;
         Ok(Server {
             store,
