@@ -137,7 +137,8 @@ impl Agent {
             settings.trust.as_deref().or(identity.firmware_root()),
         )?;
         let undoes = settings.hooks.revert.is_some();
-        let machine = Machine::new(recover::load(&state)?).that_undoes(undoes);
+        let kept = recover::load(&state, slots.as_ref(), &settings.hooks)?;
+        let machine = Machine::new(kept).that_undoes(undoes);
 
         let client = Client::new(
             identity,
@@ -557,12 +558,11 @@ impl Core {
         if let Ok(order) = &mut order
             && let Some(until) = &mut order.until
         {
-            let said_at = execution.said_at.unwrap_or_default();
-            let left = until.saturating_sub(said_at);
+            let (left, ends) = term::by_own_clock(*until, execution.said_at, &self.clock);
             if left < WINDOW_LEFT_MIN_SECONDS && self.machine.state().current.is_none() {
                 return self.carry_out(Effect::Ask);
             }
-            *until = term::by_own_clock(*until, said_at, &self.clock);
+            *until = ends;
         }
         self.feed(Event::Offered(execution.job, order))
     }

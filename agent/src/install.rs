@@ -372,17 +372,7 @@ impl Installer {
             true => Ok(()),
             false => download.run(&order.image, Content::image(&manifest), &partial),
         });
-        match done {
-            Ok(()) => {}
-            Err(DownloadFault::Cancelled) => return Err(Stop::CalledOff),
-            Err(DownloadFault::Over) => {}
-            Err(fault) => return Err(failed(fault)),
-        }
-        // The download may have taken days.
-        if term.is_late() {
-            return Err(Stop::Late);
-        }
-        verify(self.clock.now())?;
+        checked(done, term.is_late(), || verify(self.clock.now()))?;
         tell(Step::Installing);
         slots
             .install(self.state.files(), slot, &partial, &signed, &manifest)
@@ -493,8 +483,35 @@ impl Installer {
     }
 }
 
+/// Whether an image that was checked to its end may be installed now; the download may have taken days. One whose download
+/// was over before its end is not, though the clock was put back since: that is begun again where it stopped.
+fn checked(
+    done: Result<(), DownloadFault>,
+    is_late: bool,
+    verify: impl FnOnce() -> Result<Manifest, Stop>,
+) -> Result<(), Stop> {
+    let is_over = match done {
+        Ok(()) => false,
+        Err(DownloadFault::Over) => true,
+        Err(DownloadFault::Cancelled) => return Err(Stop::CalledOff),
+        Err(fault) => return Err(failed(fault)),
+    };
+    if is_late {
+        return Err(Stop::Late);
+    }
+    verify()?;
+    if is_over {
+        return Err(Stop::Late);
+    }
+    Ok(())
+}
+
 /// Whether the image that lies at `path` is what was signed.
-fn whole(path: &Path, manifest: &Manifest, cancel: &Cancel) -> Result<(), DownloadFault> {
+pub(crate) fn whole(
+    path: &Path,
+    manifest: &Manifest,
+    cancel: &Cancel,
+) -> Result<(), DownloadFault> {
     let mut image = File::open(path)?.take(manifest.size);
     let mut check = ImageCheck::new(manifest);
     let mut buffer = vec![0; READ_BYTES];
@@ -514,4 +531,46 @@ fn whole(path: &Path, manifest: &Manifest, cancel: &Cancel) -> Result<(), Downlo
 fn delta_for<'m>(manifest: &'m Manifest, state: &State) -> Option<&'m DeltaSource> {
     let runs = state.active.as_ref()?.sha256.parse().ok()?;
     manifest.delta_from(&runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use ota::ImageFacts;
+
+    use super::*;
+
+    #[test]
+    fn what_was_not_checked_to_its_end_is_not_installed_whatever_the_clock_says() {
+        let manifest = || {
+            let facts = ImageFacts::measure(&b"light"[..]).unwrap();
+            Ok(Manifest {
+                name: "lamp".parse().unwrap(),
+                version: "1.0".parse().unwrap(),
+                hardware: ["rev-a".parse().unwrap()].into(),
+                requires: None,
+                components: Default::default(),
+                size: facts.size,
+                sha256: facts.sha256,
+                chunks: facts.chunks,
+                counter: 1,
+                expires: SystemTime::now(),
+                notes: None,
+                deltas: Vec::new(),
+            })
+        };
+        assert!(checked(Ok(()), false, manifest).is_ok());
+        let refused =
+            |done, is_late, verify: fn() -> _| checked(done, is_late, verify).unwrap_err();
+        // It was over, and the clock was put back since.
+        let over = || Err(DownloadFault::Over);
+        assert!(matches!(refused(over(), false, manifest), Stop::Late));
+        assert!(matches!(refused(over(), true, manifest), Stop::Late));
+        assert!(matches!(refused(Ok(()), true, manifest), Stop::Late));
+        let expired = || Err(rejected("it has expired"));
+        for done in [Ok(()), over()] {
+            assert!(matches!(refused(done, false, expired), Stop::Refused(_)));
+        }
+        let called_off = refused(Err(DownloadFault::Cancelled), false, manifest);
+        assert!(matches!(called_off, Stop::CalledOff));
+    }
 }

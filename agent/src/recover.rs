@@ -1,24 +1,33 @@
 //! What a device still knows where its state file is gone or torn, as no power cut leaves it but a worn disk may: how low
-//! a security counter it must not take any more, which stands in the signed manifests beside its images. All else it is
-//! told again.
+//! a security counter it must not take any more, and which image runs, so that the next one does not take its place. Both
+//! stand in the signed manifests beside its images. All else it is told again.
 
 use std::path::Path;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ota::manifest::MAX_MANIFEST_BYTES;
 use ota::{Manifest, Root, Targets};
 
 use crate::AgentError;
+use crate::cancel::Cancel;
+use crate::health::{Subject, Verdict};
+use crate::hooks::{Hook, Hooks};
+use crate::install;
+use crate::slots::Slots;
 use crate::state::{self, StateDir};
 use crate::trust;
-use crate::update::{Slot, State};
+use crate::update::{Installed, Slot, State};
 
-/// The state as it lies there; where there is none, a new one that takes no image older than those in the slots. One that
-/// cannot be understood is set aside as `state.json.torn`.
+/// The state as it lies there; where there is none, a new one that takes no image older than those in the slots, nor the
+/// place of the one that runs. One that cannot be understood is set aside as `state.json.torn`.
 ///
 /// # Errors
 /// [`AgentError::State`] where it is a newer agent's, or the disk says no.
-pub(crate) fn load(state: &StateDir) -> Result<State, AgentError> {
+pub(crate) fn load(
+    state: &StateDir,
+    slots: &dyn Slots,
+    hooks: &Hooks,
+) -> Result<State, AgentError> {
     let path = state.path().join("state.json");
     match state.load() {
         Ok(found) if path.exists() => return Ok(found),
@@ -36,44 +45,107 @@ pub(crate) fn load(state: &StateDir) -> Result<State, AgentError> {
         }
         Err(error) => return Err(error),
     }
-    let counter = floor(state)?;
+    let there = signed(state)?;
+    let counter = there.iter().map(|one| one.manifest.counter).max();
+    let counter = counter.unwrap_or_default();
     if counter > 0 {
         tracing::warn!(
             "security counter {counter} is taken from the signed manifests in the slots"
         );
     }
-    Ok(State {
+    let active = running(state, there, slots, hooks);
+    if let Some(active) = &active {
+        tracing::warn!(
+            "{} {} in slot {} is taken for what runs here",
+            active.name,
+            active.version,
+            active.slot.as_str()
+        );
+    }
+    let found = State {
         counter,
+        active,
         ..State::default()
-    })
+    };
+    if found != State::default() {
+        // Whoever starts the device's program asks the file which slot it lies in.
+        state.save(&found)?;
+    }
+    Ok(found)
 }
 
-/// The highest security counter in the slots' manifests that are signed by whom the device trusts.
-fn floor(state: &StateDir) -> Result<u64, AgentError> {
+/// What a slot has.
+struct There {
+    slot: Slot,
+    manifest: Manifest,
+    since: SystemTime,
+}
+
+impl There {
+    fn installed(&self) -> Installed {
+        Installed {
+            slot: self.slot,
+            name: self.manifest.name.to_string(),
+            version: self.manifest.version.to_string(),
+            counter: self.manifest.counter,
+            sha256: self.manifest.sha256.to_string(),
+        }
+    }
+}
+
+/// Which of them runs: the one that the device says it runs from, where it can be asked; else of those that are whole the
+/// one with the higher counter, and of equal ones the one that came last.
+fn running(
+    state: &StateDir,
+    mut there: Vec<There>,
+    slots: &dyn Slots,
+    hooks: &Hooks,
+) -> Option<Installed> {
+    let never = Cancel::default();
+    there.sort_by_key(|one| (one.manifest.counter, one.since));
+    let mut newest_first = there.into_iter().rev();
+    let runs = newest_first.find(|one| {
+        let image = slots.image(one.slot);
+        if hooks.booted.is_none() {
+            return install::whole(&image, &one.manifest, &never).is_ok();
+        }
+        let version = one.manifest.version.to_string();
+        let subject = Subject {
+            image: &image,
+            slot: one.slot,
+            version: &version,
+            state: state.path(),
+        };
+        hooks.run(Hook::Booted, &subject, &never) == Verdict::Healthy
+    });
+    runs.map(|one| one.installed())
+}
+
+/// The slots' manifests that are signed by whom the device trusts.
+fn signed(state: &StateDir) -> Result<Vec<There>, AgentError> {
     let Some(root) = trust::kept(state)? else {
-        return Ok(0);
+        return Ok(Vec::new());
     };
     let delegations = read(&state.delegations());
     let delegations = delegations.and_then(|bytes| Targets::read(&bytes, &root).ok());
-    let counter = |slot: Slot| {
+    let there = |slot: Slot| {
         let dir = state.path().join("slots").join(slot.as_str());
-        counter(
-            &read(&dir.join("manifest.json"))?,
-            &root,
-            delegations.as_ref(),
-        )
+        let path = dir.join("manifest.json");
+        let manifest = verified(&read(&path)?, &root, delegations.as_ref())?;
+        let changed = std::fs::metadata(&path).and_then(|facts| facts.modified());
+        Some(There {
+            slot,
+            manifest,
+            since: changed.unwrap_or(UNIX_EPOCH),
+        })
     };
-    Ok([Slot::A, Slot::B]
-        .into_iter()
-        .filter_map(counter)
-        .max()
-        .unwrap_or_default())
+    Ok([Slot::A, Slot::B].into_iter().filter_map(there).collect())
 }
 
-/// That of one manifest. Whether it has expired since is no matter.
-fn counter(signed: &[u8], root: &Root, delegations: Option<&Targets>) -> Option<u64> {
+/// One manifest. Whether it has expired since is no matter.
+fn verified(signed: &[u8], root: &Root, delegations: Option<&Targets>) -> Option<Manifest> {
     let verified = Manifest::verify_under(signed, root, delegations, UNIX_EPOCH);
-    verified.ok().map(|(manifest, _)| manifest.counter)
+    verified.ok().map(|(manifest, _)| manifest)
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
@@ -85,69 +157,136 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use ota::{ImageFacts, ReleaseKey, RootSpec};
 
     use super::*;
     use crate::files::Disk;
+    use crate::slots::DirectorySlots;
 
-    #[test]
-    fn a_state_that_is_gone_or_torn_leaves_the_counter_of_the_signed_manifests() {
-        let dir = tempfile::tempdir().unwrap();
-        let (team, thief) = (
-            ReleaseKey::generate().unwrap(),
-            ReleaseKey::generate().unwrap(),
-        );
-        let later = SystemTime::now() + Duration::from_secs(3600);
-        let root = RootSpec {
-            release_keys: vec![team.public()],
-            threshold: 1,
-            online: None,
-            expires: later,
-            previous: None,
-        };
-        let root = root.sign(std::slice::from_ref(&team)).unwrap().bytes;
-        let state = StateDir::open(dir.path(), Arc::new(Disk)).unwrap();
-        std::fs::write(state.trust_root(), root).unwrap();
-        let facts = ImageFacts::measure(&b"light"[..]).unwrap();
-        for (slot, counter, key) in [("a", 7, &team), ("b", 99, &thief)] {
+    const LIGHT: &[u8] = b"light";
+
+    struct Device {
+        dir: tempfile::TempDir,
+        team: ReleaseKey,
+    }
+
+    impl Device {
+        /// With images of this counter in its slots, signed by its release team.
+        fn with(slots: &[(Slot, u64)]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let team = ReleaseKey::generate().unwrap();
+            let root = RootSpec {
+                release_keys: vec![team.public()],
+                threshold: 1,
+                online: None,
+                expires: SystemTime::now() + Duration::from_secs(3600),
+                previous: None,
+            };
+            let root = root.sign(std::slice::from_ref(&team)).unwrap().bytes;
+            let device = Self { dir, team };
+            std::fs::write(device.state().trust_root(), root).unwrap();
+            for (slot, counter) in slots {
+                device.put(*slot, *counter, &device.team);
+            }
+            device
+        }
+
+        fn state(&self) -> StateDir {
+            StateDir::open(self.dir.path(), Arc::new(Disk)).unwrap()
+        }
+
+        fn put(&self, slot: Slot, counter: u64, key: &ReleaseKey) {
+            let facts = ImageFacts::measure(LIGHT).unwrap();
             let manifest = Manifest {
                 name: "lamp".parse().unwrap(),
-                version: "1.0".parse().unwrap(),
+                version: format!("1.{counter}").parse().unwrap(),
                 hardware: ["rev-a".parse().unwrap()].into(),
                 requires: None,
                 components: Default::default(),
                 size: facts.size,
                 sha256: facts.sha256,
-                chunks: facts.chunks.clone(),
+                chunks: facts.chunks,
                 counter,
                 expires: SystemTime::now() - Duration::from_secs(3600),
                 notes: None,
                 deltas: Vec::new(),
             };
-            let slot = dir.path().join("slots").join(slot);
-            std::fs::create_dir_all(&slot).unwrap();
+            let dir = self.dir.path().join("slots").join(slot.as_str());
+            std::fs::create_dir_all(&dir).unwrap();
             let signed = manifest.sign(std::slice::from_ref(key)).unwrap();
-            std::fs::write(slot.join("manifest.json"), signed).unwrap();
+            std::fs::write(dir.join("manifest.json"), signed).unwrap();
+            std::fs::write(dir.join("image"), LIGHT).unwrap();
         }
-        let path = dir.path().join("state.json");
-        assert_eq!(load(&state).unwrap().counter, 7, "gone");
-        std::fs::write(&path, r#"{"format":1,"counter":9,"fin"#).unwrap();
-        assert_eq!(load(&state).unwrap().counter, 7, "torn");
-        assert!(!path.exists() && dir.path().join("state.json.torn").exists());
+
+        fn load(&self, hooks: &Hooks) -> Result<State, AgentError> {
+            let slots = DirectorySlots::new(self.dir.path());
+            load(&self.state(), &slots, hooks)
+        }
+
+        /// What is taken for running, and where the next image goes.
+        fn runs(&self, hooks: &Hooks) -> (Option<String>, Slot) {
+            let _ = std::fs::remove_file(self.dir.path().join("state.json"));
+            let state = self.load(hooks).unwrap();
+            assert_eq!(self.state().load().unwrap(), state, "kept");
+            let slot = state.idle_slot();
+            (state.active.map(|active| active.version), slot)
+        }
+    }
+
+    #[test]
+    fn a_state_that_is_gone_or_torn_leaves_the_counter_of_the_signed_manifests() {
+        let device = Device::with(&[(Slot::A, 7)]);
+        let thief = ReleaseKey::generate().unwrap();
+        device.put(Slot::B, 99, &thief);
+        let load = || device.load(&Hooks::default());
+        let path = device.dir.path().join("state.json");
+        assert_eq!(load().unwrap().counter, 7, "gone");
+        let torn = r#"{"format":1,"counter":9,"fin"#;
+        std::fs::write(&path, torn).unwrap();
+        assert_eq!(load().unwrap().counter, 7, "torn");
+        let aside = std::fs::read_to_string(path.with_extension("json.torn"));
+        assert_eq!(aside.unwrap(), torn);
         let saved = State {
             counter: 12,
             ..State::default()
         };
-        state.save(&saved).unwrap();
-        assert_eq!(load(&state).unwrap(), saved);
+        device.state().save(&saved).unwrap();
+        assert_eq!(load().unwrap(), saved);
         std::fs::write(&path, r#"{"format":2,"counter":0,"finished":[]}"#).unwrap();
-        assert!(
-            load(&state)
-                .unwrap_err()
-                .to_string()
-                .contains("newer agent")
-        );
+        assert!(load().unwrap_err().to_string().contains("newer agent"));
+    }
+
+    #[test]
+    fn what_runs_is_not_overwritten_by_the_next_image_after_the_state_is_gone() {
+        let none = Hooks::default();
+        assert_eq!(Device::with(&[]).runs(&none), (None, Slot::A));
+        let runs = |version: &str, idle| (Some(version.to_owned()), idle);
+        let only = Device::with(&[(Slot::A, 7)]);
+        assert_eq!(only.runs(&none), runs("1.7", Slot::B));
+        let device = Device::with(&[(Slot::A, 7), (Slot::B, 6)]);
+        assert_eq!(device.runs(&none), runs("1.7", Slot::B));
+        // Where the device can be asked that counts: it may have been gone back to.
+        let asked = |command: &str| Hooks {
+            booted: Some(command.into()),
+            ..Hooks::default()
+        };
+        let booted = asked("test $MUSTER_SLOT = b -a $MUSTER_VERSION = 1.6");
+        assert_eq!(device.runs(&booted), runs("1.6", Slot::A));
+        assert_eq!(device.runs(&asked("false")), (None, Slot::A));
+        // What is not what was signed runs nowhere.
+        std::fs::write(device.dir.path().join("slots/a/image"), "night").unwrap();
+        assert_eq!(device.runs(&none), runs("1.6", Slot::A));
+        // Of equal counters the one that came last.
+        let equal = Device::with(&[(Slot::A, 7), (Slot::B, 7)]);
+        let manifest = equal.dir.path().join("slots/b/manifest.json");
+        let long_ago = SystemTime::now() - Duration::from_secs(60);
+        let file = std::fs::File::options().write(true).open(manifest).unwrap();
+        file.set_modified(long_ago).unwrap();
+        assert_eq!(equal.runs(&none).1, Slot::B);
+        file.set_modified(long_ago + Duration::from_secs(120))
+            .unwrap();
+        assert_eq!(equal.runs(&none).1, Slot::A);
     }
 }

@@ -5,12 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::clock::Clock;
 use crate::update::Order;
 
-/// A server's `until` by this device's clock, which may stand elsewhere; `said_at` is what the server took the time for
-/// when it said so, both in seconds since 1970.
+/// How long it is until a server's `until`, and when that is by this device's clock, which may stand elsewhere; `said_at` is
+/// what the server took the time for when it said so. Where it does not say, its clock is taken for this one. All are in
+/// seconds, since 1970 or of a span.
 #[must_use]
-pub(crate) fn by_own_clock(until: u64, said_at: u64, clock: &Clock) -> u64 {
+pub(crate) fn by_own_clock(until: u64, said_at: Option<u64>, clock: &Clock) -> (u64, u64) {
     let now = clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.as_secs().saturating_add(until.saturating_sub(said_at))
+    let left = until.saturating_sub(said_at.unwrap_or(now.as_secs()));
+    (left, now.as_secs().saturating_add(left))
 }
 
 /// How long one job may take.
@@ -96,9 +98,15 @@ mod tests {
             .duration_since(UNIX_EPOCH)
             .unwrap()
             .as_secs();
-        let until = by_own_clock(1_000_060, 1_000_000, &clock);
+        let (left, until) = by_own_clock(1_000_060, Some(1_000_000), &clock);
+        assert_eq!(left, 60);
         assert!((now + 60..now + 120).contains(&until), "{until} {now}");
-        assert!(by_own_clock(1, 2, &clock) < now + 60);
-        assert_eq!(by_own_clock(u64::MAX, 0, &clock), u64::MAX);
+        let (left, until) = by_own_clock(1, Some(2), &clock);
+        assert!(left == 0 && until < now + 60);
+        let endless = by_own_clock(u64::MAX, Some(0), &clock);
+        assert_eq!(endless, (u64::MAX, u64::MAX));
+        // Nothing is said of the server's clock.
+        let (left, until) = by_own_clock(now + 600, None, &clock);
+        assert!(left <= 600 && until == now + 600, "{left} {until}");
     }
 }
