@@ -179,6 +179,7 @@ def test_what_was_asked_over_https_is_recorded_and_a_denial_explained(server):
         time.sleep(0.1)
     assert "implicit deny" in said.stdout and "thing/lamp-1" in said.stdout, said
     # What was used stays allowed by what is suggested.
+    deadline = time.monotonic() + 30
     while "GetPendingJobExecutions" not in (said := server.run("policy", "suggest", "--device", "lamp-1")).stdout and time.monotonic() < deadline:
         time.sleep(0.2)
     assert f"thing/{'${iot:Connection.Thing.ThingName}'}" in said.stdout and "StartNext" not in said.stdout, said

@@ -2,12 +2,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::task::Wake;
+use std::time::{Duration, Instant};
 
 use super::segment::SegmentFile;
 use super::*;
 use crate::Store;
 
 mod model;
+
+/// Longest wait for the committer; reached only by a test that fails.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -247,7 +251,9 @@ fn a_nearly_full_disk_takes_deletions_only_and_who_waited_is_woken_when_it_has_r
     // It is looked at after a commit.
     let last = journal.put(b"last", &[b"2"]).unwrap();
     settle(&journal, last);
+    let deadline = Instant::now() + PATIENCE;
     while journal.health() == Health::Good {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain");
         std::thread::yield_now();
     }
     assert!(matches!(
@@ -263,7 +269,7 @@ fn a_nearly_full_disk_takes_deletions_only_and_who_waited_is_woken_when_it_has_r
     let next = Lsn(journal.durable().0 + 1);
     journal.wake_when_durable(next, &Waker::from(Arc::new(Told(tell))));
     faulty.low.store(false, Ordering::SeqCst);
-    told.recv().unwrap();
+    told.recv_timeout(PATIENCE).unwrap();
     assert_eq!(journal.health(), Health::Good);
     settle(&journal, journal.put(b"new", &[b"3"]).unwrap());
     drop(journal);
