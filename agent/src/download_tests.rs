@@ -52,13 +52,21 @@ struct Bench {
 
 impl Bench {
     fn new(answer: impl Fn(&str, u64) -> Answer + Send + Sync + 'static) -> Self {
+        // Requests are counted: a test server that is not scheduled for a while must not add one.
+        Self::reading_within(Duration::from_secs(30), answer)
+    }
+
+    fn reading_within(
+        read: Duration,
+        answer: impl Fn(&str, u64) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = Ca::new();
         ca.write_identity(dir.path(), "lamp-1");
         let server = Server::start(&ca, Arc::new(answer));
         let identity = Identity::open(dir.path()).unwrap();
         let timeouts = Timeouts {
-            read: Duration::from_millis(500),
+            read,
             ..Timeouts::default()
         };
         let client = Client::new(&identity, "localhost", server.port, timeouts);
@@ -333,7 +341,8 @@ fn what_has_run_out_is_waited_for_no_longer() {
 fn a_server_that_stalls_does_not_hold_the_device() {
     let whole = image(SIZE);
     let manifest = manifest(&whole);
-    let bench = Bench::new(move |_, from| Answer::range(&whole, from).stall_after(1_500_000));
+    let stalls = move |_: &str, from| Answer::range(&whole, from).stall_after(1_500_000);
+    let bench = Bench::reading_within(Duration::from_millis(500), stalls);
     bench.run(&manifest).unwrap();
     assert!(bench.server.requests().len() == 2);
 }
