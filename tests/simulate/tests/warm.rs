@@ -8,7 +8,7 @@ fn a_remembered_decision_allocates_nothing() {
     let (_runtime, mut warm) = device::warm();
     let counted = allocation_counter::measure(|| {
         for _ in 0..100 {
-            assert!(warm.may_publish() && warm.may_receive());
+            assert!(warm.may_publish() && warm.is_decided() && warm.may_receive());
         }
     });
     assert_eq!(counted.count_total, 0);

@@ -171,6 +171,19 @@ impl Routes {
         Some(route)
     }
 
+    /// What the policy refuses of a message to a topic that is known, if anything; `None` where the topic is not.
+    /// The decision alone, without the way to its receivers.
+    #[cfg(feature = "simulate")]
+    pub(super) fn decided(
+        &self,
+        topic: &TopicName,
+        judge: &Judge,
+        message: &MessageFacts,
+    ) -> Option<Option<Action>> {
+        let (_, route) = self.known.get(topic.as_str())?;
+        Some(route.refused(judge, message))
+    }
+
     /// Who receives a topic; `None` where the work is spent before that is known.
     fn receivers(
         &mut self,

@@ -75,6 +75,13 @@ impl Warm {
         refused.is_none()
     }
 
+    /// Whether the next message may be published: the decision alone, on a topic that [`Self::may_publish`] was asked of.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        let decided = self.routes.decided(&self.topic, &self.judge, &self.facts);
+        decided == Some(None)
+    }
+
     /// Whether the message may be received: what is asked before each delivery.
     #[must_use]
     pub fn may_receive(&mut self) -> bool {

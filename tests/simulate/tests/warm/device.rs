@@ -18,6 +18,8 @@ use tokio::runtime::{Builder, Runtime};
 
 const ACCOUNT: &str = "000000000000";
 const NAME: &str = "lamp-1";
+/// What it publishes to.
+pub(crate) const PUBLISHED: &str = "dt/lamp-1/light";
 
 struct Registry {
     standings: Standings,
@@ -77,7 +79,7 @@ pub(crate) fn warm() -> (Runtime, Warm) {
         })
         .unwrap()
     };
-    let (published, received) = ("dt/lamp-1/light".parse(), "cmd/lamp-1/light".parse());
+    let (published, received) = (PUBLISHED.parse(), "cmd/lamp-1/light".parse());
     let mut warm = broker
         .warm(
             &certificate,
