@@ -17,10 +17,22 @@ const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
 }
 
-/// Checks `text` against `[A-Za-z0-9][A-Za-z0-9<extra>]{0,63}`.
-fn check(what: &'static str, text: &str, extra: &'static str) -> Result<Box<str>, Error> {
+/// Where the characters of a name that are no letters and digits may stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extra {
+    AfterTheFirst,
+    Anywhere,
+}
+
+/// Checks `text` against `[A-Za-z0-9][A-Za-z0-9<extra>]{0,63}`, or `[A-Za-z0-9<extra>]{1,64}`.
+fn check(
+    what: &'static str,
+    text: &str,
+    extra: &'static str,
+    place: Extra,
+) -> Result<Box<str>, Error> {
     let fits = (1..=MAX_NAME_BYTES).contains(&text.len())
-        && text.bytes().next().is_some_and(is_plain)
+        && (place == Extra::Anywhere || text.bytes().next().is_some_and(is_plain))
         && text
             .bytes()
             .all(|b| is_plain(b) || extra.as_bytes().contains(&b));
@@ -37,6 +49,9 @@ fn check(what: &'static str, text: &str, extra: &'static str) -> Result<Box<str>
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $extra:literal) => {
+        name!($(#[$doc])* $name, $what, $extra, AfterTheFirst);
+    };
+    ($(#[$doc:meta])* $name:ident, $what:literal, $extra:literal, $place:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -52,7 +67,7 @@ macro_rules! name {
         impl FromStr for $name {
             type Err = Error;
             fn from_str(text: &str) -> Result<Self, Error> {
-                check($what, text, $extra).map(Self)
+                check($what, text, $extra, Extra::$place).map(Self)
             }
         }
         impl TryFrom<String> for $name {
@@ -88,8 +103,8 @@ name!(
     HardwareId, "hardware id", "._:-"
 );
 name!(
-    /// A job's id in AWS IoT's alphabet, `[A-Za-z0-9][A-Za-z0-9_-]{0,63}`.
-    JobId, "job id", "_-"
+    /// A job's id in AWS IoT's alphabet, `[A-Za-z0-9_-]{1,64}`.
+    JobId, "job id", "_-", Anywhere
 );
 name!(
     /// A rollout's id. Its jobs' ids are made from it, so it is shorter in practice.
@@ -185,7 +200,11 @@ mod tests {
         ] {
             assert!(bad.parse::<FirmwareName>().is_err(), "{bad:?}");
             assert!(bad.parse::<FirmwareVersion>().is_err(), "{bad:?}");
-            assert!(bad.parse::<JobId>().is_err(), "{bad:?}");
+            // What begins like an option of a command is a job's id with AWS, and leads nowhere.
+            assert_eq!(bad.parse::<JobId>().is_err(), bad != "-rf", "{bad:?}");
+        }
+        for good in ["_x", "-x", "_", "r-1"] {
+            assert_eq!(good.parse::<JobId>().unwrap().as_str(), good);
         }
     }
 

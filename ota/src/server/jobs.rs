@@ -197,13 +197,17 @@ impl Ota {
         comment: Option<String>,
         at: SystemTime,
     ) -> Result<Job, Error> {
-        if reason_code
-            .as_ref()
-            .is_some_and(|code| code.chars().count() > MAX_REASON_CODE_CHARS)
-        {
+        let is_code = |code: &String| {
+            (1..=MAX_REASON_CODE_CHARS).contains(&code.len())
+                && (code.bytes())
+                    .all(|one| one.is_ascii_uppercase() || one.is_ascii_digit() || one == b'_')
+        };
+        if !reason_code.as_ref().is_none_or(is_code) {
             return invalid(
                 "reasonCode",
-                format!("at most {MAX_REASON_CODE_CHARS} characters are possible"),
+                format!(
+                    "1 to {MAX_REASON_CODE_CHARS} capital letters, digits and `_` are possible"
+                ),
             );
         }
         if comment

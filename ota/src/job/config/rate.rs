@@ -44,8 +44,10 @@ impl RolloutConfig {
                 format!("1 to {MAX_PER_MINUTE} are possible"),
             );
         }
-        if !(1.1..=5.0).contains(&rate.increment_factor) {
-            return refuse("incrementFactor", "1.1 to 5 are possible");
+        let tenths = rate.increment_factor * 10.0;
+        let is_whole = (tenths - tenths.round()).abs() < f64::from(f32::EPSILON);
+        if !(1.1..=5.0).contains(&rate.increment_factor) || !is_whole {
+            return refuse("incrementFactor", "1.1 to 5 are possible, with one decimal");
         }
         let criteria = &rate.rate_increase_criteria;
         match (

@@ -30,7 +30,7 @@ pub(super) fn moment(field: &str, text: &str) -> Result<u64, Error> {
 }
 
 impl MaintenanceWindow {
-    /// As our own windows are written. AWS counts the days of a week from 1 for Sunday, and allows `?`.
+    /// As our own windows are written.
     pub(super) fn read(&self) -> Result<Window, Error> {
         let field = "maintenanceWindows";
         if !WINDOW_MINUTES.contains(&self.duration_in_minutes) {
@@ -55,32 +55,83 @@ impl MaintenanceWindow {
         let [minute, hour, day, month, weekday, year] = fields[..] else {
             return refuse(field, mend());
         };
-        if year != "*" {
-            return refuse(field, format!("{}; the year must be *", mend()));
-        }
-        const DAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
-        let mut weekdays = String::new();
-        for one in weekday.chars() {
-            match one.to_digit(10) {
-                None if matches!(one, '#' | '/' | 'L' | 'W') => return refuse(field, mend()),
-                None => weekdays.push(one),
-                Some(day) => {
-                    let name = (day as usize).checked_sub(1).and_then(|day| DAYS.get(day));
-                    match name {
-                        Some(name) => weekdays.push_str(name),
-                        None => return refuse(field, mend()),
-                    }
-                }
-            }
-        }
-        let any = |text: &str| text.replace('?', "*");
-        let line = format!(
-            "{minute} {hour} {} {month} {}/{}m",
-            any(day),
-            any(&weekdays),
-            self.duration_in_minutes
-        );
+        let line = (|| {
+            let minute = stepped(minute, 59)?;
+            let hour = stepped(hour, 23)?;
+            let day = stepped(&day.replace('?', "*"), 31)?;
+            let month = stepped(month, 12)?;
+            let weekday = weekdays(weekday)?;
+            // Ours have seconds where they have a year.
+            let (seconds, year) = match year {
+                "*" => ("", String::new()),
+                year => ("0 ", format!(" {year}")),
+            };
+            let minutes = self.duration_in_minutes;
+            Some(format!(
+                "{seconds}{minute} {hour} {day} {month} {weekday}{year}/{minutes}m"
+            ))
+        })();
+        let Some(line) = line else {
+            return refuse(field, mend());
+        };
         line.parse()
             .or_else(|error: Error| refuse(field, format!("{}: {error}", mend())))
     }
+}
+
+/// A field in which `N/STEP` means every STEP from N on, as AWS has it; ours say up to where.
+fn stepped(field: &str, most: u32) -> Option<String> {
+    let part = |part: &str| {
+        let Some((from, step)) = part.split_once('/') else {
+            return Some(part.to_owned());
+        };
+        match from.parse::<u32>() {
+            Ok(from) if from <= most => Some(format!("{from}-{most}/{step}")),
+            Ok(_) => None,
+            Err(_) => Some(part.to_owned()),
+        }
+    };
+    let parts: Option<Vec<String>> = field.split(',').map(part).collect();
+    Some(parts?.join(","))
+}
+
+/// The days of a week: AWS counts them from 1 for Sunday, ours from 0. `6L` is the last Friday of a month, `2#1` its first
+/// Monday, and `L` alone a Saturday.
+fn weekdays(field: &str) -> Option<String> {
+    const SATURDAY: u32 = 6;
+    let day = |text: &str| match text.parse::<u32>() {
+        Ok(day) => (1..=SATURDAY + 1)
+            .contains(&day)
+            .then(|| (day - 1).to_string()),
+        Err(_) => Some(text.to_owned()),
+    };
+    let range = |text: &str| match text.split_once('-') {
+        Some((from, until)) => Some(format!("{}-{}", day(from)?, day(until)?)),
+        None => day(text),
+    };
+    let part = |part: &str| match part {
+        "?" => Some("*".to_owned()),
+        "L" => Some(SATURDAY.to_string()),
+        _ => {
+            if let Some((text, nth)) = part.split_once('#') {
+                return Some(format!("{}#{nth}", day(text)?));
+            }
+            if let Some(text) = part.strip_suffix('L') {
+                return Some(format!("{}#L", day(text)?));
+            }
+            match part.split_once('/') {
+                Some((from, step)) => Some(format!("{}/{step}", stepped_from(&range(from)?))),
+                None => range(part),
+            }
+        }
+    };
+    /// A single day that is stepped from goes on to Saturday.
+    fn stepped_from(from: &str) -> String {
+        match from.parse::<u32>() {
+            Ok(day) => format!("{day}-{SATURDAY}"),
+            Err(_) => from.to_owned(),
+        }
+    }
+    let parts: Option<Vec<String>> = field.split(',').map(part).collect();
+    Some(parts?.join(","))
 }

@@ -65,14 +65,61 @@ fn windows_are_awss_cron_lines() {
     for bad in [
         "cron(0 18 ? * THU)",
         "cron(0 18 ? * 8 *)",
-        "cron(0 18 ? * 2#1 *)",
-        "cron(0 18 ? * * 2027)",
+        "cron(0 18 ? * 0 *)",
+        "cron(60/5 18 ? * * *)",
+        "cron(0 18 ? * 2#9 *)",
+        "cron(0 18 ? * * 1969)",
+        "cron(0 18 ? * * MON)",
         "",
         "cron(0 0 31 4 ? *)",
     ] {
         let config =
             scheduled(json!({"maintenanceWindows": [{"startTime": bad, "durationInMinutes": 60}]}));
         assert!(config.check(0).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn windows_take_awss_steps_last_days_and_years() {
+    const HOUR: u64 = 3600;
+    const DAY: u64 = 24 * HOUR;
+    // 1 January 1970 was a Thursday.
+    for (line, opens) in [
+        ("cron(30/15 * * * ? *)", HOUR / 2),
+        ("cron(0 20/2 * * ? *)", 20 * HOUR),
+        ("cron(0 0 L * ? *)", 30 * DAY),
+        ("cron(0 18 ? * 2#1 *)", 4 * DAY + 18 * HOUR),
+        ("cron(0 18 ? * MON#1 *)", 4 * DAY + 18 * HOUR),
+        ("cron(0 18 ? * 6L *)", 29 * DAY + 18 * HOUR),
+        ("cron(0 18 ? * L *)", 2 * DAY + 18 * HOUR),
+        ("cron(0 18 ? * 1/7 *)", 3 * DAY + 18 * HOUR),
+        ("cron(0 18 ? * MON,7 *)", 2 * DAY + 18 * HOUR),
+        ("cron(0 0 1 1 ? 1971)", 365 * DAY),
+        ("cron(0 0 1 1 ? 1971-1972)", 365 * DAY),
+    ] {
+        let config =
+            scheduled(json!({"maintenanceWindows": [{"startTime": line, "durationInMinutes": 5}]}));
+        config.check(HOUR / 4).unwrap();
+        let room = |now| config.room(now, 0, 0, &[]).unwrap();
+        assert_eq!(room(HOUR / 4), (0, Some(opens)), "{line}");
+        assert_eq!(room(opens).0, usize::MAX, "{line}");
+        assert_eq!(room(opens + 5 * 60).0, 0, "{line}");
+    }
+}
+
+#[test]
+fn a_rate_grows_by_tenths() {
+    let factor = |factor: f64| {
+        let rate = json!({"baseRatePerMinute": 50, "incrementFactor": factor,
+            "rateIncreaseCriteria": {"numberOfNotifiedThings": 1000}});
+        config(json!({"jobExecutionsRolloutConfig": {"exponentialRate": rate}})).check(0)
+    };
+    for good in [1.1, 1.2, 1.7, 2.0, 2.3, 4.9, 5.0] {
+        factor(good).unwrap();
+    }
+    for bad in [1.0, 1.15, 1.11, 4.999, 5.1] {
+        let said = factor(bad).unwrap_err().to_string();
+        assert!(said.contains("incrementFactor"), "{said}");
     }
 }
 

@@ -172,6 +172,11 @@ fn cancelling_ends_what_is_queued_and_by_force_the_rest() {
         .create_job(&id("j1"), &request(&["thinggroup/lamps"], &json!({})), now)
         .unwrap();
     house.accepted("lamp-1", "start-next", &json!({}));
+    for bad in ["", "why", "BAD CODE!", "É", &"A".repeat(129)] {
+        let code = Some(bad.to_owned());
+        let said = words(house.ota().cancel_job(&id("j1"), false, code, None, now));
+        assert!(said.contains("reasonCode"), "{bad}: {said}");
+    }
     let job = house
         .ota()
         .cancel_job(
