@@ -62,7 +62,9 @@ def say(what, figure, other=None):
 @contextlib.contextmanager
 def broker(*flags, wrapper=ON_BROKERS_CORE):
     with tempfile.TemporaryDirectory(prefix="muster-large-") as home:
-        server = Server(home, *flags, wrapper=wrapper)
+        config = Path(home) / "muster.toml"
+        config.write_text("[limits.things.load]\nthing_connections = 100_000\nthing_parked_sessions = 100_000\n")
+        server = Server(home, *flags, "--config", str(config), wrapper=wrapper)
         try:
             server.policy("everything", EVERYTHING)
             yield server, server.device("load", "--policy", "everything")

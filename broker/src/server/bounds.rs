@@ -9,6 +9,7 @@ use policy::Listener;
 
 use super::limits::Limits;
 use super::retained::Volume;
+use super::sessions::Share;
 use crate::codec::Version;
 use crate::session::{Settings, V311_PENDING_MAX_MESSAGES};
 
@@ -37,6 +38,10 @@ pub struct SessionBounds {
     pub session_expiry: Option<Duration>,
     /// The longest keep alive; 0 asked for is this.
     pub keep_alive: Option<Duration>,
+    /// Connections of one thing.
+    pub thing_connections: Option<usize>,
+    /// Sessions of one thing without a connection.
+    pub thing_parked_sessions: Option<usize>,
     /// Retained messages of one thing.
     pub thing_retained_messages: Option<usize>,
     /// Bytes of retained messages of one thing.
@@ -91,6 +96,9 @@ impl SessionBounds {
             ),
             session_expiry: choice.of(self.session_expiry, other.session_expiry),
             keep_alive: choice.of(self.keep_alive, other.keep_alive),
+            thing_connections: choice.of(self.thing_connections, other.thing_connections),
+            thing_parked_sessions: choice
+                .of(self.thing_parked_sessions, other.thing_parked_sessions),
             thing_retained_messages: choice
                 .of(self.thing_retained_messages, other.thing_retained_messages),
             thing_retained_bytes: choice.of(self.thing_retained_bytes, other.thing_retained_bytes),
@@ -115,6 +123,7 @@ impl Choice {
 /// The bounds of every session to come.
 pub(crate) struct Bounds {
     base: Settings,
+    sessions: Share,
     retained: Volume,
     held_bytes: usize,
     own: OwnBounds,
@@ -142,6 +151,10 @@ impl Bounds {
         };
         Self {
             base: apply(settings, bounds),
+            sessions: Share {
+                live: limits.thing_connections.min(limits.connections.div_ceil(2)),
+                parked: limits.thing_parked_sessions,
+            },
             retained: Volume {
                 messages: limits.thing_retained_messages,
                 bytes: limits.thing_retained_bytes,
@@ -154,6 +167,15 @@ impl Bounds {
     /// The bounds of who comes this way with this standing.
     pub(crate) fn of(&self, listener: Option<Listener>, standing: &StandingNow) -> Settings {
         apply(self.base, self.own_of(listener, standing))
+    }
+
+    /// How many sessions who comes this way with this standing may have.
+    pub(crate) fn sessions(&self, listener: Option<Listener>, standing: &StandingNow) -> Share {
+        let own = self.own_of(listener, standing);
+        Share {
+            live: own.thing_connections.unwrap_or(self.sessions.live),
+            parked: own.thing_parked_sessions.unwrap_or(self.sessions.parked),
+        }
     }
 
     /// What may be retained of who came this way with this standing.
@@ -332,6 +354,31 @@ mod tests {
             let bytes = limits.session_subscription_bytes;
             assert_eq!(settings.subscription_bytes_max, bytes);
         }
+    }
+
+    #[test]
+    fn a_thing_has_its_own_connections_and_never_more_than_half_unless_it_is_named() {
+        let own = SessionBounds {
+            thing_connections: Some(30),
+            thing_parked_sessions: Some(70),
+            ..SessionBounds::default()
+        };
+        let limits = Limits {
+            connections: 20,
+            thing_parked_sessions: 7,
+            own: OwnBounds {
+                things: [("gateway".parse().unwrap(), own)].into(),
+                ..OwnBounds::default()
+            },
+            ..Limits::default()
+        };
+        let bounds = Bounds::new(&limits, false);
+        let of = |thing| {
+            let share = bounds.sessions(Some(Listener::Mqtt), &standing(thing, &[]));
+            (share.live, share.parked)
+        };
+        assert_eq!(of("lamp"), (10, 7));
+        assert_eq!(of("gateway"), (30, 70));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use super::registry::Registry;
 use super::reserved::ReservedTopics;
 use super::retained::{Claim, Full, RetainError, Retained, Volume, Walk};
 use super::router::{Routing, Search, Subscriber, Unfinished};
-use super::sessions::{Owner, Released, SessionKey, Sessions};
+use super::sessions::{Owner, Released, Room, SessionKey, Sessions};
 use super::stats::Counters;
 use super::tree::TopicTree;
 use super::work::{REGISTRY, Work};
@@ -416,26 +416,82 @@ impl Hub {
         let deadlines = [parked.expires_at, parked.will.as_ref().map(|will| will.1)];
         self.written(|durable| durable.put_session(number, &record))
             .await;
-        match self
-            .sessions
-            .release(key, &mailbox, Some(parked), self.limits.parked_sessions)
-        {
-            Released::HandedOver => {}
-            Released::Free => {
-                for due in deadlines.into_iter().flatten() {
-                    self.deadlines.add(due, number, key);
+        let most = self.parked_most(&parked.identity);
+        let limit = self.limits.parked_sessions;
+        let mut kept = parked;
+        loop {
+            let (full, room) = match self
+                .sessions
+                .release(key, &mailbox, Some(kept), most, limit)
+            {
+                Released::HandedOver => return,
+                Released::Free => {
+                    for due in deadlines.into_iter().flatten() {
+                        self.deadlines.add(due, number, key);
+                    }
+                    return self.deadlines.wake();
                 }
-                self.deadlines.wake();
-            }
-            Released::Full(parked) => {
-                tracing::warn!(
-                    client_id = key.client_id.as_str(),
-                    limit = self.limits.parked_sessions,
-                    "session dropped: as many sessions are parked as may be"
-                );
-                self.discard(key, &parked);
+                Released::Full(kept, room) => (kept, room),
+            };
+            kept = full;
+            let ends = |key: &SessionKey, mailbox: &Mailbox| self.ends(key, mailbox);
+            match self.sessions.push_out(&key.owner, room, ends) {
+                Some((pushed_out, other)) => {
+                    self.note_pushed_out(&pushed_out, room, most);
+                    self.end_parked(&pushed_out, *other).await;
+                }
+                None if room == Room::Owner => {}
+                None => {
+                    self.note_pushed_out(key, room, most);
+                    self.discard(key, &kept);
+                    self.sessions.release(key, &mailbox, None, most, limit);
+                    return;
+                }
             }
         }
+    }
+
+    /// How many sessions an owner may have parked. What all leave at once, at a shutdown, takes nobody's session.
+    fn parked_most(&self, identity: &Identity) -> usize {
+        let share = self
+            .bounds
+            .sessions(identity.listener, &identity.standing.now());
+        match self.draining.load(Ordering::Relaxed) {
+            true => usize::MAX,
+            false => share.parked.max(1),
+        }
+    }
+
+    fn note_pushed_out(&self, key: &SessionKey, room: Room, most: usize) {
+        let Some(left_out) = self.end_lines.take_counting() else {
+            return;
+        };
+        let (why, limit) = match room {
+            Room::Owner => (
+                "its device has as many without a connection as it may",
+                most,
+            ),
+            Room::Server => (
+                "as many are kept without a connection as may be, and its device has most",
+                self.limits.parked_sessions,
+            ),
+        };
+        let (owner, client_id) = (&key.owner, key.client_id.as_str());
+        tracing::warn!(%owner, client_id, limit, left_out, "session ended with what waits for it: {why}");
+    }
+
+    /// Ends a session that was taken out of those that are parked. Its will does not wait any longer [MQTT-3.1.2-8].
+    pub(crate) async fn end_parked(&self, key: &SessionKey, mut parked: Parked) {
+        let number = parked.mailbox.number();
+        let due = parked.will.as_ref().map(|will| will.1);
+        for due in [parked.expires_at, due].into_iter().flatten() {
+            self.deadlines.remove(due, number);
+        }
+        if let Some((will, _)) = parked.will.take() {
+            self.publish_will(number, &will, &parked.identity, &key.client_id)
+                .await;
+        }
+        self.discard(key, &parked);
     }
 
     /// Ends a kept session: nothing of it remains once [`Hub::ended`] has completed.

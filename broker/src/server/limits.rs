@@ -60,6 +60,10 @@ pub struct Limits {
     pub session_expiry: Duration,
     /// Sessions parked without a connection.
     pub parked_sessions: usize,
+    /// Of them, sessions of one thing: beyond it the one that was parked first ends.
+    pub thing_parked_sessions: usize,
+    /// Connections of one thing, all its client identifiers together; and never more than half of all.
+    pub thing_connections: usize,
     /// The longest keep alive; 0 asked for is this.
     pub keep_alive: Duration,
     /// Retained messages held.
@@ -114,6 +118,8 @@ impl Default for Limits {
             session_resident_bytes: 1024 * 1024,
             session_expiry: Duration::from_secs(7 * 24 * 3600),
             parked_sessions: 1_000_000,
+            thing_parked_sessions: 1_000,
+            thing_connections: 10_000,
             keep_alive: Duration::from_secs(1200),
             retained_messages: 1_000_000,
             retained_bytes: 1024 * 1024 * 1024,

@@ -237,7 +237,7 @@ impl Found {
             expires_at,
             will,
         };
-        hub.sessions.park_recovered(key, Box::new(parked));
+        hub.sessions.park_recovered(&key, Box::new(parked));
         Ok(())
     }
 

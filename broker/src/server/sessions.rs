@@ -4,17 +4,19 @@
 //! another session and disconnects nobody. Taking over is a hand-over: the newcomer asks, the
 //! holder is woken, lets go and passes on what it kept, wherever the two run.
 
+mod owned;
+
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ca::CertificateId;
 use fleet::ThingName;
-use hashbrown::hash_map::Entry;
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::DefaultHashBuilder;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use self::owned::Shard;
 use super::mailbox::{Mailbox, Signal};
 use super::parked::Parked;
 use crate::topic::ClientId;
@@ -35,6 +37,15 @@ pub(crate) enum Owner {
 pub(crate) struct SessionKey {
     pub(crate) owner: Owner,
     pub(crate) client_id: ClientId,
+}
+
+impl SessionKey {
+    fn new(owner: &Owner, client_id: &ClientId) -> Self {
+        Self {
+            owner: owner.clone(),
+            client_id: client_id.clone(),
+        }
+    }
 }
 
 impl Owner {
@@ -58,9 +69,20 @@ impl std::fmt::Display for Owner {
 /// All sessions of the broker.
 pub(crate) struct Sessions {
     hasher: DefaultHashBuilder,
-    // Held for a look-up or an exchange; never across an await.
-    shards: Box<[Mutex<HashMap<SessionKey, Slot>>]>,
+    // All sessions of an owner are in one. Held for a look-up or an exchange; never across an await, nor two of them.
+    shards: Box<[Mutex<Shard>]>,
     parked: AtomicUsize,
+    /// Counts those that have been parked: who was parked first goes first.
+    turns: AtomicU64,
+}
+
+/// How many sessions one owner may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// Connected at once.
+    pub(crate) live: usize,
+    /// Parked at once.
+    pub(crate) parked: usize,
 }
 
 enum Slot {
@@ -68,7 +90,10 @@ enum Slot {
         mailbox: Arc<Mailbox>,
         next: Option<Waiter>,
     },
-    Parked(Box<Parked>),
+    Parked {
+        parked: Box<Parked>,
+        turn: u64,
+    },
 }
 
 /// A newcomer that waits for the holder to let go.
@@ -85,6 +110,8 @@ pub(crate) enum Claim {
     /// Somebody holds it and has been asked to let go. An error from the receiver means that a
     /// third came in between: the caller has been taken over itself.
     Wait(oneshot::Receiver<Option<Box<Parked>>>),
+    /// The owner has as many sessions connected as it may, and this would be one more.
+    Full,
 }
 
 /// How a holder lets go of its session.
@@ -93,8 +120,17 @@ pub(crate) enum Released {
     HandedOver,
     /// Nobody waits: it is parked, or it was not worth keeping.
     Free,
-    /// Nobody waits and there is no room to park it; the caller must discard what it kept.
-    Full(Box<Parked>),
+    /// Nobody waits and there is no room to park it: it is still held. [`Sessions::push_out`] makes room.
+    Full(Box<Parked>, Room),
+}
+
+/// Where there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// Among the owner's own.
+    Owner,
+    /// Among all.
+    Server,
 }
 
 impl Sessions {
@@ -103,59 +139,63 @@ impl Sessions {
             hasher: DefaultHashBuilder::default(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             parked: AtomicUsize::new(0),
+            turns: AtomicU64::new(0),
         }
     }
 
     /// Claims the session for a new connection. `fresh` is the mailbox it uses when nothing was
-    /// kept or `clean` says that nothing is wanted.
-    pub(crate) fn claim(&self, key: &SessionKey, fresh: &Arc<Mailbox>, clean: bool) -> Claim {
-        let mut shard = self.shard(key).lock();
-        match shard.entry(key.clone()) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(Slot::live(Arc::clone(fresh)));
-                Claim::Held(None)
+    /// kept or `clean` says that nothing is wanted; `most` is how many its owner may have connected.
+    pub(crate) fn claim(
+        &self,
+        key: &SessionKey,
+        fresh: &Arc<Mailbox>,
+        clean: bool,
+        most: usize,
+    ) -> Claim {
+        let mut shard = self.shard(&key.owner).lock();
+        let is_full = shard.live(&key.owner) >= most;
+        let mailbox = match shard.get_mut(key) {
+            Some(Slot::Live { mailbox, next }) => {
+                let (sender, receiver) = oneshot::channel();
+                *next = Some(Waiter {
+                    fresh: Arc::clone(fresh),
+                    clean,
+                    sender,
+                });
+                // [MQTT-3.1.4-3] [MQTT311-3.1.4-2]
+                mailbox.signal(Signal::TAKEOVER);
+                return Claim::Wait(receiver);
             }
-            Entry::Occupied(mut occupied) => match occupied.get_mut() {
-                Slot::Live { mailbox, next } => {
-                    let (sender, receiver) = oneshot::channel();
-                    *next = Some(Waiter {
-                        fresh: Arc::clone(fresh),
-                        clean,
-                        sender,
-                    });
-                    // [MQTT-3.1.4-3] [MQTT311-3.1.4-2]
-                    mailbox.signal(Signal::TAKEOVER);
-                    Claim::Wait(receiver)
-                }
-                Slot::Parked(parked) => {
-                    let mailbox = if clean { fresh } else { &parked.mailbox };
-                    let live = Slot::live(Arc::clone(mailbox));
-                    self.parked.fetch_sub(1, Ordering::Relaxed);
-                    match occupied.insert(live) {
-                        Slot::Parked(parked) => Claim::Held(Some(parked)),
-                        Slot::Live { .. } => Claim::Held(None),
-                    }
-                }
-            },
+            Some(Slot::Parked { .. }) | None if is_full => return Claim::Full,
+            Some(Slot::Parked { parked, .. }) if !clean => Arc::clone(&parked.mailbox),
+            Some(Slot::Parked { .. }) | None => Arc::clone(fresh),
+        };
+        let live = Slot::live(mailbox);
+        match shard.put(key, Some(live)) {
+            Some(Slot::Parked { parked, .. }) => {
+                self.parked.fetch_sub(1, Ordering::Relaxed);
+                Claim::Held(Some(parked))
+            }
+            Some(Slot::Live { .. }) | None => Claim::Held(None),
         }
     }
 
-    /// Lets go of a session held with `mailbox`, keeping `kept` for whoever comes next.
+    /// Lets go of a session held with `mailbox`, keeping `kept` for whoever comes next, where fewer than `most` of its
+    /// owner and than `limit` of all are parked.
     pub(crate) fn release(
         &self,
         key: &SessionKey,
         mailbox: &Arc<Mailbox>,
         mut kept: Option<Box<Parked>>,
-        parked_limit: usize,
+        most: usize,
+        limit: usize,
     ) -> Released {
-        let mut shard = self.shard(key).lock();
-        let Entry::Occupied(mut occupied) = shard.entry(key.clone()) else {
-            return Released::Free;
-        };
-        let Slot::Live {
+        let mut shard = self.shard(&key.owner).lock();
+        let own = shard.parked(&key.owner);
+        let Some(Slot::Live {
             mailbox: held,
             next,
-        } = occupied.get_mut()
+        }) = shard.get_mut(key)
         else {
             return Released::Free;
         };
@@ -180,28 +220,76 @@ impl Sessions {
             }
         }
         match kept {
-            Some(kept) if self.parked.load(Ordering::Relaxed) < parked_limit => {
-                self.parked.fetch_add(1, Ordering::Relaxed);
-                occupied.insert(Slot::Parked(kept));
-                Released::Free
+            Some(kept) if own >= most => Released::Full(kept, Room::Owner),
+            Some(kept) if self.parked.load(Ordering::Relaxed) >= limit => {
+                Released::Full(kept, Room::Server)
             }
             Some(kept) => {
-                occupied.remove();
-                Released::Full(kept)
+                shard.put(key, Some(self.slot_of(kept)));
+                Released::Free
             }
             None => {
-                occupied.remove();
+                shard.put(key, None);
                 Released::Free
             }
         }
     }
 
-    /// Parks a session found in the journal at start.
-    pub(crate) fn park_recovered(&self, key: SessionKey, parked: Box<Parked>) {
+    /// Takes out a parked session to make room for one of `owner`, and says `ends` of it before somebody else can claim
+    /// its key: the one that was parked first of the owner's own, or, where `room` is wanted among all, of the owner who
+    /// has most. `None` where nobody else has more than one: who has the only one does not lose it for a newcomer.
+    pub(crate) fn push_out(
+        &self,
+        owner: &Owner,
+        room: Room,
+        ends: impl Fn(&SessionKey, &Mailbox),
+    ) -> Option<(SessionKey, Box<Parked>)> {
+        loop {
+            let own = self.shard(owner).lock().parked(owner);
+            let most = match room {
+                Room::Owner => None,
+                Room::Server => self.with_most(),
+            };
+            let loser = match most {
+                Some((count, loser)) if count > own => loser,
+                _ if own > 0 => owner.clone(),
+                _ => return None,
+            };
+            let mut shard = self.shard(&loser).lock();
+            // Else it has come back this very moment.
+            let Some(client_id) = shard.first_parked(&loser) else {
+                continue;
+            };
+            let key = SessionKey {
+                owner: loser,
+                client_id,
+            };
+            if let Some(Slot::Parked { parked, .. }) = shard.put(&key, None) {
+                self.parked.fetch_sub(1, Ordering::Relaxed);
+                ends(&key, &parked.mailbox);
+                return Some((key, parked));
+            }
+        }
+    }
+
+    /// The owner who has most parked, where that is more than one.
+    fn with_most(&self) -> Option<(usize, Owner)> {
+        let shards = self.shards.iter();
+        shards
+            .filter_map(|shard| shard.lock().with_most().cloned())
+            .max()
+    }
+
+    fn slot_of(&self, parked: Box<Parked>) -> Slot {
         self.parked.fetch_add(1, Ordering::Relaxed);
-        self.shard(&key)
-            .lock()
-            .insert(key.clone(), Slot::Parked(parked));
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        Slot::Parked { parked, turn }
+    }
+
+    /// Parks a session found in the journal at start.
+    pub(crate) fn park_recovered(&self, key: &SessionKey, parked: Box<Parked>) {
+        let slot = self.slot_of(parked);
+        self.shard(&key.owner).lock().put(key, Some(slot));
     }
 
     /// Takes a parked session out (never a live one [MQTT-4.1.0-1] [MQTT311-4.1.0-2]) if it is still the one with this number and `wanted` agrees.
@@ -211,13 +299,14 @@ impl Sessions {
         number: u64,
         wanted: impl FnOnce(&Parked) -> bool,
     ) -> Option<Box<Parked>> {
-        let mut shard = self.shard(key).lock();
+        let mut shard = self.shard(&key.owner).lock();
         match shard.get(key) {
-            Some(Slot::Parked(parked)) if parked.mailbox.number() == number && wanted(parked) => {}
+            Some(Slot::Parked { parked, .. })
+                if parked.mailbox.number() == number && wanted(parked) => {}
             _ => return None,
         }
-        match shard.remove(key) {
-            Some(Slot::Parked(parked)) => {
+        match shard.put(key, None) {
+            Some(Slot::Parked { parked, .. }) => {
                 self.parked.fetch_sub(1, Ordering::Relaxed);
                 Some(parked)
             }
@@ -232,8 +321,10 @@ impl Sessions {
         number: u64,
         change: impl FnOnce(&mut Parked) -> R,
     ) -> Option<R> {
-        match self.shard(key).lock().get_mut(key) {
-            Some(Slot::Parked(parked)) if parked.mailbox.number() == number => Some(change(parked)),
+        match self.shard(&key.owner).lock().get_mut(key) {
+            Some(Slot::Parked { parked, .. }) if parked.mailbox.number() == number => {
+                Some(change(parked))
+            }
             _ => None,
         }
     }
@@ -245,11 +336,11 @@ impl Sessions {
     ) -> Vec<(SessionKey, u64)> {
         let mut found = Vec::new();
         for shard in &self.shards {
-            for (key, slot) in shard.lock().iter() {
-                if let Slot::Parked(parked) = slot
+            for (owner, client_id, slot) in shard.lock().iter() {
+                if let Slot::Parked { parked, .. } = slot
                     && wanted(parked)
                 {
-                    found.push((key.clone(), parked.mailbox.number()));
+                    found.push((SessionKey::new(owner, client_id), parked.mailbox.number()));
                 }
             }
         }
@@ -261,9 +352,9 @@ impl Sessions {
     pub(crate) fn signal_all(&self, signal: Signal) {
         let mut live = Vec::new();
         for shard in &self.shards {
-            live.extend(shard.lock().values().filter_map(|slot| match slot {
+            live.extend(shard.lock().iter().filter_map(|(.., slot)| match slot {
                 Slot::Live { mailbox, .. } => Some(Arc::clone(mailbox)),
-                Slot::Parked(_) => None,
+                Slot::Parked { .. } => None,
             }));
         }
         live.sort_unstable_by_key(|mailbox| mailbox.number());
@@ -276,10 +367,11 @@ impl Sessions {
     pub(crate) fn droppers(&self, most: usize) -> Vec<(SessionKey, Arc<Mailbox>)> {
         let mut found: Vec<(u64, SessionKey, Arc<Mailbox>)> = Vec::new();
         for shard in &self.shards {
-            let dropping = |(key, slot): (&SessionKey, &Slot)| {
+            let dropping = |(owner, client_id, slot): (&Owner, &ClientId, &Slot)| {
                 let mailbox = slot.mailbox();
                 let dropped = mailbox.dropped();
-                (dropped > 0).then(|| (dropped, key.clone(), Arc::clone(mailbox)))
+                let key = || SessionKey::new(owner, client_id);
+                (dropped > 0).then(|| (dropped, key(), Arc::clone(mailbox)))
             };
             found.extend(shard.lock().iter().filter_map(dropping));
             found.sort_unstable_by_key(|(dropped, ..)| std::cmp::Reverse(*dropped));
@@ -291,13 +383,13 @@ impl Sessions {
 
     /// The number of the session that is under this key now.
     pub(crate) fn number_of(&self, key: &SessionKey) -> Option<u64> {
-        let shard = self.shard(key).lock();
+        let shard = self.shard(&key.owner).lock();
         shard.get(key).map(|slot| slot.mailbox().number())
     }
 
-    fn shard(&self, key: &SessionKey) -> &Mutex<HashMap<SessionKey, Slot>> {
+    fn shard(&self, owner: &Owner) -> &Mutex<Shard> {
         // Truncation is meant: only the low bits choose the shard.
-        let at = (self.hasher.hash_one(key) as usize) & (SHARDS - 1);
+        let at = (self.hasher.hash_one(owner) as usize) & (SHARDS - 1);
         #[expect(
             clippy::indexing_slicing,
             reason = "there are SHARDS shards and the index is masked with SHARDS - 1"
@@ -310,7 +402,7 @@ impl Slot {
     fn mailbox(&self) -> &Arc<Mailbox> {
         match self {
             Self::Live { mailbox, .. } => mailbox,
-            Self::Parked(parked) => &parked.mailbox,
+            Self::Parked { parked, .. } => &parked.mailbox,
         }
     }
 

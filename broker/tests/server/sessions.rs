@@ -1,11 +1,13 @@
 //! Ordinary life: both versions, QoS 0 and 1, retained messages, wills, takeover.
 
+use broker::Limits;
 use broker::codec::{
-    Delivery, Packet, Qos, ReasonCode, Subscribe, SubscriptionOptions, Unsubscribe, Version,
+    Connect, Delivery, Packet, Qos, ReasonCode, Subscribe, SubscriptionOptions, Unsubscribe,
+    Version,
 };
 
 use crate::client::{Client, hello, lasting, tls, will};
-use crate::house::{EVERYTHING, House};
+use crate::house::{Device, EVERYTHING, House};
 
 /// [MQTT-3.10.4-2, 4.6.0-5, -6] [MQTT311-3.10.4-2, 4.6.0-5, -6]
 #[test]
@@ -299,4 +301,123 @@ fn a_session_knows_the_subscription_whose_suback_never_left() {
     assert!(matches!(client.receive(), Some(Packet::UnsubAck(_))));
     client.publish("x/1", "to nobody");
     client.settle();
+}
+
+/// Leaves the session of this client identifier behind, with a subscription to a topic of that name.
+fn leave_behind(house: &House, device: &Device, client_id: &str) {
+    let (mut client, _) = Client::connect(house, device, named(device, client_id)).unwrap();
+    client.subscribe(client_id);
+    client.leave();
+    while house.broker.connections() > 0 {
+        std::thread::yield_now();
+    }
+}
+
+fn named(device: &Device, client_id: &str) -> Connect {
+    Connect {
+        client_id: Some(client_id.parse().unwrap()),
+        ..lasting(device, Version::V5)
+    }
+}
+
+fn is_there(house: &House, device: &Device, client_id: &str) -> bool {
+    let (client, present) = Client::connect(house, device, named(device, client_id)).unwrap();
+    drop(client);
+    while house.broker.connections() > 0 {
+        std::thread::yield_now();
+    }
+    present
+}
+
+#[test]
+fn who_leaves_many_sessions_loses_its_own_and_nobody_elses() {
+    let house = House::with(Limits {
+        parked_sessions: 4,
+        ..Limits::default()
+    });
+    let [many, victim, sender] =
+        ["many", "victim", "sender"].map(|name| house.device_may(name, EVERYTHING));
+    for n in 0..6 {
+        leave_behind(&house, &many, &format!("many-{n}"));
+    }
+    leave_behind(&house, &victim, "victim");
+    let mut client = Client::open(&house, &sender, Version::V5);
+    assert_eq!(client.publish("victim", "1").0.reason, ReasonCode::Success);
+    client.leave();
+    leave_behind(&house, &many, "many-6");
+    let (mut client, present) = Client::connect(&house, &victim, named(&victim, "victim")).unwrap();
+    assert!(present);
+    assert_eq!(client.message(), ("victim".into(), "1".into()));
+    drop(client);
+    assert!(is_there(&house, &many, "many-6"));
+    assert!(!is_there(&house, &many, "many-3"));
+}
+
+#[test]
+fn where_each_has_one_session_the_newcomer_is_not_kept() {
+    let house = House::with(Limits {
+        parked_sessions: 2,
+        ..Limits::default()
+    });
+    let devices = ["a", "b", "c"].map(|name| house.device_may(name, EVERYTHING));
+    for device in &devices {
+        leave_behind(&house, device, &device.name);
+    }
+    assert!(is_there(&house, &devices[0], "a"));
+    assert!(is_there(&house, &devices[1], "b"));
+    assert!(!is_there(&house, &devices[2], "c"));
+}
+
+#[test]
+fn beyond_its_bound_a_device_loses_the_session_that_it_left_first() {
+    let house = House::with(Limits {
+        thing_parked_sessions: 2,
+        ..Limits::default()
+    });
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    leave_behind(&house, &b, "b");
+    for client_id in ["1", "2"] {
+        leave_behind(&house, &a, client_id);
+    }
+    // It comes back, and has been left last then.
+    assert!(is_there(&house, &a, "1"));
+    leave_behind(&house, &a, "3");
+    let (first, present) = Client::connect(&house, &a, named(&a, "1")).unwrap();
+    assert!(present);
+    let (third, present) = Client::connect(&house, &a, named(&a, "3")).unwrap();
+    assert!(present);
+    let (second, present) = Client::connect(&house, &a, named(&a, "2")).unwrap();
+    assert!(!present);
+    drop((first, second, third));
+    assert!(is_there(&house, &b, "b"));
+}
+
+#[test]
+fn a_device_has_so_many_connections_and_can_take_its_own_over() {
+    let house = House::with(Limits {
+        thing_connections: 2,
+        ..Limits::default()
+    });
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let (first, _) = Client::connect(&house, &a, named(&a, "1")).unwrap();
+    let (_second, _) = Client::connect(&house, &a, named(&a, "2")).unwrap();
+    let mut third = Client::dial(&house, &a, Version::V5);
+    third.say(&Packet::Connect(Box::new(named(&a, "3"))));
+    let Some(Packet::ConnAck(refused)) = third.receive() else {
+        panic!("no CONNACK");
+    };
+    assert_eq!(refused.reason, ReasonCode::QuotaExceeded);
+    let said = refused.reason_string.unwrap();
+    assert!(said.contains("thing a has 2 connections"), "{said}");
+    let (again, present) = Client::connect(&house, &a, named(&a, "1")).unwrap();
+    assert!(present);
+    drop(first);
+    let _other = Client::open(&house, &b, Version::V5);
+    again.leave();
+    while house.broker.connections() > 2 {
+        std::thread::yield_now();
+    }
+    Client::connect(&house, &a, named(&a, "3")).unwrap();
 }

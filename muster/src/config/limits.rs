@@ -31,6 +31,8 @@ pub(super) struct FileLimits {
     pub(super) session_memory_bytes: Option<usize>,
     pub(super) session_expiry_seconds: Option<u64>,
     pub(super) parked_sessions: Option<usize>,
+    pub(super) thing_parked_sessions: Option<usize>,
+    pub(super) thing_connections: Option<usize>,
     pub(super) keep_alive_seconds: Option<u64>,
     pub(super) retained_messages: Option<usize>,
     pub(super) retained_bytes: Option<usize>,
@@ -63,6 +65,8 @@ pub(super) struct FileBounds {
     pub(super) session_inflight_messages: Option<u16>,
     pub(super) session_expiry_seconds: Option<u64>,
     pub(super) keep_alive_seconds: Option<u64>,
+    pub(super) thing_connections: Option<usize>,
+    pub(super) thing_parked_sessions: Option<usize>,
     pub(super) thing_retained_messages: Option<usize>,
     pub(super) thing_retained_bytes: Option<usize>,
 }
@@ -92,6 +96,8 @@ impl FileBounds {
                 "session_inflight_messages",
                 self.session_inflight_messages.map(usize::from),
             ),
+            ("thing_connections", self.thing_connections),
+            ("thing_parked_sessions", self.thing_parked_sessions),
             ("thing_retained_messages", self.thing_retained_messages),
             ("thing_retained_bytes", self.thing_retained_bytes),
         ];
@@ -121,6 +127,8 @@ impl FileBounds {
             session_inflight_messages: self.session_inflight_messages,
             session_expiry: self.session_expiry_seconds.map(Duration::from_secs),
             keep_alive: self.keep_alive_seconds.map(Duration::from_secs),
+            thing_connections: self.thing_connections,
+            thing_parked_sessions: self.thing_parked_sessions,
             thing_retained_messages: self.thing_retained_messages,
             thing_retained_bytes: self.thing_retained_bytes,
         })
@@ -216,6 +224,16 @@ impl FileLimits {
             &mut to.parked_sessions,
             "parked_sessions",
             self.parked_sessions,
+        )?;
+        set(
+            &mut to.thing_parked_sessions,
+            "thing_parked_sessions",
+            self.thing_parked_sessions,
+        )?;
+        set(
+            &mut to.thing_connections,
+            "thing_connections",
+            self.thing_connections,
         )?;
         seconds(
             &mut to.keep_alive,

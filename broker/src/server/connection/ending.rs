@@ -180,8 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             hub.erase(&key, &mailbox);
-            hub.sessions
-                .release(&key, &mailbox, None, hub.limits.parked_sessions);
+            hub.sessions.release(&key, &mailbox, None, 0, 0);
             if forfeited {
                 // Only then: what a session retained outlives it otherwise [MQTT311-3.1.2-7].
                 hub.forget_retained_of(identity.certificate());

@@ -364,8 +364,17 @@ async fn open(
     let expiry_s = proposal.expiry_s();
     let durable = (expiry_s > 0).then(|| Arc::clone(&hub.durable));
     let fresh = Arc::new(Mailbox::new(number, durable, &hub.limits));
-    let kept = match hub.sessions.claim(key, &fresh, clean) {
+    let standing = identity.standing.now();
+    let share = hub.bounds.sessions(identity.listener, &standing);
+    let kept = match hub.sessions.claim(key, &fresh, clean, share.live) {
         Claim::Held(kept) => kept,
+        Claim::Full => {
+            let text = format!(
+                "{} has {} connections, as many as it may have: close one first",
+                key.owner, share.live
+            );
+            return Err(Refusal::new(ReasonCode::QuotaExceeded, text));
+        }
         Claim::Wait(mut receiver) => {
             let limit = hub.limits.takeover_time;
             let handed = match tokio::time::timeout(limit, &mut receiver).await {
