@@ -28,6 +28,7 @@ use super::lobby::Lobby;
 use super::mailbox::{Mailbox, Signal};
 use super::message::{Message, Origin};
 use super::pace;
+use super::passing::Passing;
 use super::quiet;
 use super::recovery::{self, RecoveryError};
 use super::registry::Registry;
@@ -353,6 +354,9 @@ impl Broker {
             }
             std::thread::sleep(DRAIN_LOOK);
         };
+        while !self.hub.passing.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(DRAIN_LOOK);
+        }
         if let Some(serving) = self.serving.lock().take() {
             for (stop, thread) in serving.cores {
                 drop(stop);
@@ -406,6 +410,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         durable: Arc::new(Durable::new(journal)),
         tree: TopicTree::with_parents(!aws),
         groups: Groups::default(),
+        passing: Passing::default(),
         retained: Retained::new(Volume {
             messages: limits.retained_messages,
             bytes: limits.retained_bytes,

@@ -15,15 +15,16 @@ use super::broker::LostSubscription;
 use super::clock::Clock;
 use super::durable::Durable;
 use super::endings::{Ending, Endings};
-use super::groups::{Groups, Shared};
+use super::groups::Groups;
 use super::identity::Identity;
 use super::janitor::Deadlines;
-use super::layout::{BodyRef, will_key};
+use super::layout::will_key;
 use super::limits::Limits;
 use super::lobby::Lobby;
-use super::mailbox::{Delivery, Mailbox};
+use super::mailbox::Mailbox;
 use super::message::{Message, Origin, facts};
 use super::parked::Parked;
+use super::passing::{Passing, Record};
 use super::registry::Registry;
 use super::reserved::ReservedTopics;
 use super::retained::{Claim, Full, RetainError, Retained, Volume, Walk};
@@ -33,7 +34,7 @@ use super::stats::Counters;
 use super::tree::TopicTree;
 use super::work::{REGISTRY, Work};
 use crate::codec::{SubscriptionOptions, Will};
-use crate::session::{Publication, Time, Token};
+use crate::session::{Publication, Time};
 use crate::topic::{ClientId, TopicFilter};
 
 /// See the module. Nothing in it is locked across an await.
@@ -42,6 +43,7 @@ pub(crate) struct Hub {
     pub(crate) durable: Arc<Durable>,
     pub(crate) tree: TopicTree<Subscriber>,
     pub(crate) groups: Groups,
+    pub(crate) passing: Passing,
     pub(crate) retained: Retained,
     pub(crate) sessions: Sessions,
     pub(crate) endings: Endings,
@@ -388,26 +390,6 @@ impl Hub {
         }
     }
 
-    /// Gives a message of a shared subscription that session `by` will not have to the next one of
-    /// the group. Whether there was one.
-    pub(crate) fn pass_on(&self, message: &Message, mut shared: Box<Shared>, by: u64) -> bool {
-        shared.tried.push(by);
-        let Some(member) = shared.group.choose(&shared.tried, message.qos()) else {
-            return false;
-        };
-        let options = member.send_options(message);
-        let counters = self.own_counters();
-        let put = member.mailbox.deliver(
-            message,
-            options,
-            Some(shared),
-            false,
-            BodyRef::Inline,
-            counters,
-        );
-        put.is_ok()
-    }
-
     /// Lets a session wait for its client, or passes it to the connection that waits for it.
     pub(crate) async fn park(&self, key: &SessionKey, parked: Box<Parked>) {
         let number = parked.mailbox.number();
@@ -500,7 +482,12 @@ impl Hub {
         self.unsubscribe_all(mailbox.number(), parked.subscriptions.filters());
         for flight in &parked.in_flight {
             // §4.8.2: what was sent with QoS 1 and not acknowledged may go to another; QoS 2 may not.
-            self.drop_kept(mailbox, flight.token, flight.body(), flight.shared.clone());
+            let record = Record {
+                number: mailbox.number(),
+                token: flight.token,
+                body: flight.body(),
+            };
+            self.drop_kept(record, flight.shared.clone());
         }
         for packet_id in &parked.held {
             self.durable.delete_held(mailbox.number(), *packet_id);
@@ -518,39 +505,6 @@ impl Hub {
             self.unsubscribe(number, filter);
             self.durable.delete_subscription(number, filter);
         }
-    }
-
-    /// Of an ended session: a message of a shared subscription goes to another member.
-    pub(crate) fn drop_unsent(&self, mailbox: &Mailbox, mut delivery: Delivery) {
-        let shared = delivery.shared.take();
-        match (delivery.message.take(), shared) {
-            (Some(message), Some(shared)) => {
-                self.pass_on(&message, shared, mailbox.number());
-                mailbox.forget(&delivery);
-            }
-            (_, shared) => self.drop_kept(mailbox, delivery.token, delivery.body, shared),
-        }
-    }
-
-    /// As [`Hub::drop_unsent`], of a message that only the journal has.
-    fn drop_kept(
-        &self,
-        mailbox: &Mailbox,
-        token: Token,
-        body: BodyRef,
-        shared: Option<Box<Shared>>,
-    ) {
-        if let Some(shared) = shared {
-            let number = mailbox.number();
-            match self.durable.queued(number, token, body) {
-                Ok(Some(message)) => {
-                    self.pass_on(&message, shared, number);
-                }
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "a message of a shared subscription is lost"),
-            }
-        }
-        mailbox.forget_token(token, body);
     }
 
     /// Closes a mailbox and deletes the session's records.

@@ -21,6 +21,9 @@ use crate::session::Time;
 /// How often it looks even when nothing is due: a session that could not be judged may be by then.
 const ROUND: Duration = Duration::from_secs(5);
 
+/// How long a commit is waited for that makes room for what is passed on.
+const PASSING_WAIT: Duration = Duration::from_secs(1);
+
 /// When something is due of which parked session.
 pub(crate) struct Deadlines {
     // Held for one insertion or one removal; never across an await.
@@ -104,6 +107,15 @@ pub(crate) async fn run(hub: Arc<Hub>) {
         while let Some((key, number)) = hub.deadlines.pop_due(hub.clock.now()) {
             if let Some(will) = attend(&hub, &key, number) {
                 wills.spawn(will);
+            }
+        }
+        if !hub.passing.is_empty() {
+            let next = hub.next_commit();
+            hub.pass_on_late().await;
+            if !hub.passing.is_empty() {
+                // A full disk may never take them, and others are waited for too.
+                let _ = tokio::time::timeout(PASSING_WAIT, hub.committed(next)).await;
+                continue;
             }
         }
         let round = Instant::now() + ROUND;

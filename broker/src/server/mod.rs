@@ -21,6 +21,7 @@ mod mailbox;
 mod message;
 mod pace;
 mod parked;
+mod passing;
 mod quiet;
 mod record;
 mod recovery;

@@ -154,3 +154,35 @@ fn what_a_member_refuses_is_offered_to_nobody_else() {
         other.leave();
     }
 }
+
+/// What was acknowledged to its publisher is not lost with the member that had it, also where the journal cannot take it
+/// into the next one's queue at once.
+#[test]
+fn what_a_member_leaves_reaches_the_next_where_the_journal_is_behind() {
+    let house = House::with_journal(store::journal::Options {
+        backlog_bytes_max: 8 * 1024,
+        ..store::journal::Options::default()
+    });
+    let [leaver, stayer, sender] =
+        ["leaver", "stayer", "sender"].map(|name| house.device_may(name, EVERYTHING));
+    let lasts = |device| Client::connect(&house, device, lasting(device, Version::V5)).unwrap();
+    let (mut client, _) = lasts(&leaver);
+    client.subscribe("$share/g/x");
+    client.leave();
+    let mut sender = Client::open(&house, &sender, Version::V5);
+    let payload = "x".repeat(3_000);
+    for n in 0..100 {
+        sender.put("x", &format!("{n} {payload}"), Qos::AtLeastOnce, false);
+        assert_eq!(sender.expect_ack().0.reason, ReasonCode::Success);
+    }
+    let (mut next, _) = lasts(&stayer);
+    next.subscribe("$share/g/x");
+    // A clean start ends the session with all that waits in it.
+    let (gone, present) = Client::connect(&house, &leaver, hello(&leaver, Version::V5)).unwrap();
+    assert!(!present);
+    gone.leave();
+    let number = |text: &str| text.split(' ').next().unwrap().parse().unwrap();
+    let mut heard: Vec<u32> = (0..100).map(|_| number(&next.message().1)).collect();
+    heard.sort_unstable();
+    assert_eq!(heard, (0..100).collect::<Vec<u32>>());
+}

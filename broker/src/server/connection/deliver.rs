@@ -12,6 +12,7 @@ use crate::server::groups::Shared;
 use crate::server::layout::BodyRef;
 use crate::server::mailbox::{Delivery, Signal};
 use crate::server::message::Message;
+use crate::server::passing::Record;
 use crate::server::quiet;
 use crate::server::work::{LOOK, PACKET};
 use crate::session::{DropReason, SendOptions, Sent, Token};
@@ -164,12 +165,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Sent::Dropped(reason) => {
                 self.count_drop(reason);
-                if reason != DropReason::Expired
-                    && let Some(shared) = shared
-                {
-                    self.hub.pass_on(message, shared, self.mailbox.number());
+                match shared.filter(|_| reason != DropReason::Expired) {
+                    Some(shared) => {
+                        let number = self.mailbox.number();
+                        let record = Record {
+                            number,
+                            token,
+                            body,
+                        };
+                        self.hub.pass_on(message, shared, record);
+                    }
+                    None => self.mailbox.forget_token(token, body),
                 }
-                self.mailbox.forget_token(token, body);
             }
         }
     }

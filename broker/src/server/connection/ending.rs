@@ -15,6 +15,7 @@ use crate::server::groups::Shared;
 use crate::server::identity::NotInGoodStanding;
 use crate::server::layout::BodyRef;
 use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
+use crate::server::passing::Record;
 use crate::server::reserved::LifecycleChange;
 use crate::session::{Closed, Disconnect, Progress, Token};
 
@@ -164,15 +165,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             for delivery in staged {
                 hub.drop_unsent(&mailbox, delivery);
             }
+            let mut passed = Vec::new();
             for flight in stored.in_flight {
                 if let Progress::Sent { message, .. } = flight.progress
                     && let Some(shared) = take_lent(&mut lent, flight.packet_id)
                 {
-                    hub.pass_on(&message, shared, mailbox.number());
+                    let record = Record {
+                        number: mailbox.number(),
+                        token: flight.token,
+                        body: body_of(flight.token),
+                    };
+                    hub.pass_on(&message, shared, record);
+                    passed.push(flight.token);
                 }
             }
             for (token, body) in &in_flight {
-                mailbox.forget_token(*token, *body);
+                // What was passed on goes with its record.
+                if !passed.contains(token) {
+                    mailbox.forget_token(*token, *body);
+                }
             }
             if mailbox.is_durable() {
                 for (packet_id, _) in &held {
