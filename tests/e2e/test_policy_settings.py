@@ -31,6 +31,30 @@ def test_a_lost_subscription_ends_the_session_where_that_is_configured(make_serv
     assert again.messages.empty() and watcher.ended.empty()
 
 
+def test_who_was_away_when_a_subscription_was_lost_is_told_as_who_was_not(make_server, connect, tmp_path):
+    config = tmp_path / "muster.toml"
+    config.write_text('[policy]\nlost_subscription = "disconnect"\n')
+    server = make_server("--config", str(config))
+    wide = allow(["Connect", "Publish", "Receive"], "*")
+    server.policy("both", document(wide, allow("Subscribe", "topicfilter/*")))
+    server.policy("watching", document(wide, allow("Subscribe", "topicfilter/*")))
+    watcher = connect(server, server.device("watcher", "--policy", "watching"))
+    client = connect(server, server.device("lamp", "--policy", "both"), clean=False, expiry=600)
+    assert client.subscribe("a/x") == 1 and client.subscribe("b/y") == 1
+    client.disconnect()
+    assert watcher.subscribe("$aws/events/subscriptions/unsubscribed/lamp") == 1
+    server.update_policy("both", document(wide, allow("Subscribe", "topicfilter/b/*")))
+    back = connect(server, client.identity, clean=False, expiry=600)
+    assert back.session_present
+    end = back.ended.get(timeout=30)
+    assert end.reason == NOT_AUTHORIZED and "iot:Subscribe" in end.text and "a/x" in end.text
+    assert json.loads(watcher.payload())["topics"] == ["a/x"]
+    # Told once: the session goes on without it.
+    again = connect(server, client.identity, clean=False, expiry=600)
+    assert again.session_present and again.publish("b/y", "heard") in SUCCESS
+    assert again.payload() == b"heard" and again.ended.empty()
+
+
 def test_the_bounds_on_policies_are_the_operators(make_server, tmp_path):
     config = tmp_path / "muster.toml"
     config.write_text("[policy]\ndocument_bytes = 2048\nversions = 2\nattached = 1\n")

@@ -84,6 +84,8 @@ pub(crate) struct Connection<S> {
     partial: BytesMut,
     /// Whether `partial` may hold whole packets.
     undigested: bool,
+    /// Why it is to end: it came back to a subscription that the policy no longer grants.
+    lost: Option<String>,
     /// Since when the packet in `partial` is unfinished.
     partial_since: Option<Time>,
     out: Vec<u8>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use bytes_utils::Str;
-use policy::{Action, Explanation};
+use policy::{Action, Explanation, MessageFacts};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
@@ -135,6 +135,7 @@ where
         lent,
         held,
         owed,
+        lost,
     } = opened;
     if proposal.asks_for_response_information()
         && let Some(information) = response_information(&admitted)
@@ -144,7 +145,7 @@ where
     let now = hub.clock.now();
     // The first word that is written [MQTT-3.2.0-1, 3.14.0-1] [MQTT311-3.2.0-1].
     let session: Session<Message> = proposal.open(stored, now, &mut out);
-    let connection = Box::new(Connection {
+    let mut connection = Box::new(Connection {
         version: hub.connection_version(),
         io,
         session,
@@ -157,6 +158,7 @@ where
         judge: admitted.judge,
         routes: Routes::new(hub.limits.route_cache_topics),
         undigested: !buffer.is_empty(),
+        lost: None,
         partial_since: None,
         // An empty one is given back: an idle connection holds no buffer.
         partial: match buffer.is_empty() {
@@ -189,6 +191,7 @@ where
         counters,
     });
     connection.tell(LifecycleChange::Connected);
+    connection.has_lost(lost);
     Some(connection)
 }
 
@@ -349,6 +352,7 @@ struct Opened {
     lent: Vec<(PacketId, Box<Shared>)>,
     held: Vec<(PacketId, Message)>,
     owed: Option<Box<Owed>>,
+    lost: Vec<(TopicFilter, MessageFacts)>,
 }
 
 /// Claims the session and brings back what was kept of it.
@@ -425,6 +429,7 @@ async fn open(
         lent: resumed.lent,
         held: resumed.held,
         owed: resumed.owed,
+        lost: resumed.lost,
     })
 }
 
@@ -477,6 +482,8 @@ struct Resumed {
     lent: Vec<(PacketId, Box<Shared>)>,
     held: Vec<(PacketId, Message)>,
     owed: Option<Box<Owed>>,
+    /// Subscriptions that the policy no longer grants.
+    lost: Vec<(TopicFilter, MessageFacts)>,
 }
 
 impl Resumed {
@@ -488,6 +495,7 @@ impl Resumed {
             lent: Vec::new(),
             held: Vec::new(),
             owed: None,
+            lost: Vec::new(),
         }
     }
 }
@@ -496,16 +504,17 @@ impl Resumed {
 async fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
     let mailbox = kept.mailbox;
     let mut subscriptions = kept.subscriptions;
-    let lost: Vec<TopicFilter> = subscriptions
+    let grant = judge.grant();
+    let refused: Vec<(TopicFilter, MessageFacts)> = subscriptions
         .iter()
-        .filter(|(filter, options)| {
-            let facts = subscription_facts(options);
-            let grant = judge.grant();
-            let decision = grant.decide_for(Action::Subscribe, filter.as_str(), &facts);
+        .map(|(filter, options)| (filter, subscription_facts(options)))
+        .filter(|(filter, facts)| {
+            let decision = grant.decide_for(Action::Subscribe, filter.as_str(), facts);
             !decision.is_allow()
         })
-        .map(|(filter, _)| filter.clone())
+        .map(|(filter, facts)| (filter.clone(), facts))
         .collect();
+    let lost: Vec<TopicFilter> = refused.iter().map(|(filter, _)| filter.clone()).collect();
     for filter in &lost {
         subscriptions.remove(filter);
     }
@@ -583,6 +592,7 @@ async fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
         lent,
         held,
         owed,
+        lost: refused,
     }
 }
 

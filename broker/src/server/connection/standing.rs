@@ -23,6 +23,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if generation == self.generation {
             return Ok(());
         }
+        if let Some(reason) = self.lost.take() {
+            return Err(End::Denied(ReasonCode::NotAuthorized, reason));
+        }
         self.generation = generation;
         let standing = self.identity.standing.now();
         identity::check(&standing, Clock::wall(self.now)).map_err(End::Revoked)?;
@@ -71,6 +74,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The certificate's time has come: look at the standing again although nothing changed in it.
     pub(super) fn look_again(&mut self) {
         self.generation = self.generation.wrapping_sub(1);
+    }
+
+    /// Tells of subscriptions of a session that has come back, which were taken from it because the policy no longer grants
+    /// them; it ends by that as a session does that loses them while it is connected.
+    pub(super) fn has_lost(&mut self, lost: Vec<(TopicFilter, MessageFacts)>) {
+        let Some((filter, facts)) = lost.first() else {
+            return;
+        };
+        if self.hub.lost_subscription == LostSubscription::Disconnect {
+            let grant = self.judge.grant();
+            let explanation = grant.explain_for(Action::Subscribe, filter.as_str(), facts);
+            self.lost = Some(explanation.reason());
+            self.look_again();
+        }
+        for _ in &lost {
+            self.counters.denied_subscribe.add();
+        }
+        let filters = lost.into_iter().map(|(filter, _)| filter);
+        self.tell(LifecycleChange::Unsubscribed(filters.collect()));
     }
 
     fn lose(&mut self, filter: &TopicFilter) {
