@@ -7,7 +7,7 @@
 pub enum Error {
     /// A name outside its alphabet or length.
     #[error(
-        "{what} `{}` is not valid: 1 to 64 characters, letters, digits and `{extra}`, beginning with a letter or digit",
+        "{what} `{}` is not valid: 1 to 64 characters, letters, digits and `{extra}`{begins}",
         value.escape_debug()
     )]
     Name {
@@ -17,6 +17,8 @@ pub enum Error {
         value: String,
         /// The characters allowed besides letters and digits.
         extra: &'static str,
+        /// What is asked of the first one, if anything is.
+        begins: &'static str,
     },
     /// Text that is no SHA-256.
     #[error("`{}` is no SHA-256 (64 lower-case hex digits)", value.escape_debug())]

@@ -43,6 +43,10 @@ fn check(
             what,
             value: text.chars().take(MAX_NAME_BYTES + 1).collect(),
             extra,
+            begins: match place {
+                Extra::AfterTheFirst => ", beginning with a letter or digit",
+                Extra::Anywhere => "",
+            },
         })
     }
 }

@@ -13,6 +13,9 @@ use super::sessions::Share;
 use crate::codec::Version;
 use crate::session::{Settings, V311_PENDING_MAX_MESSAGES};
 
+/// Connections that one thing leaves to others.
+const OTHERS_CONNECTIONS: usize = 100;
+
 /// Bounds that may differ by listener and by principal; what is `None` is as it would be without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SessionBounds {
@@ -152,7 +155,9 @@ impl Bounds {
         Self {
             base: apply(settings, bounds),
             sessions: Share {
-                live: limits.thing_connections.min(limits.connections.div_ceil(2)),
+                live: limits
+                    .thing_connections
+                    .min(limits.connections - OTHERS_CONNECTIONS.min(limits.connections / 2)),
                 parked: limits.thing_parked_sessions,
             },
             retained: Volume {
@@ -357,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thing_has_its_own_connections_and_never_more_than_half_unless_it_is_named() {
+    fn a_thing_has_its_own_connections_and_leaves_some_to_others_unless_it_is_named() {
         let own = SessionBounds {
             thing_connections: Some(30),
             thing_parked_sessions: Some(70),
@@ -379,6 +384,12 @@ mod tests {
         };
         assert_eq!(of("lamp"), (10, 7));
         assert_eq!(of("gateway"), (30, 70));
+        let limits = Limits {
+            connections: 19_127,
+            ..Limits::default()
+        };
+        let share = Bounds::new(&limits, false).sessions(None, &standing("lamp", &[]));
+        assert_eq!(share.live, 19_027);
     }
 
     #[test]

@@ -62,7 +62,8 @@ pub struct Limits {
     pub parked_sessions: usize,
     /// Of them, sessions of one thing: beyond it the one that was parked first ends.
     pub thing_parked_sessions: usize,
-    /// Connections of one thing, all its client identifiers together; and never more than half of all.
+    /// Connections of one thing, all its client identifiers together; it always leaves a hundred to others, or half of
+    /// fewer than two hundred.
     pub thing_connections: usize,
     /// The longest keep alive; 0 asked for is this.
     pub keep_alive: Duration,
@@ -118,8 +119,8 @@ impl Default for Limits {
             session_resident_bytes: 1024 * 1024,
             session_expiry: Duration::from_secs(7 * 24 * 3600),
             parked_sessions: 1_000_000,
-            thing_parked_sessions: 1_000,
-            thing_connections: 10_000,
+            thing_parked_sessions: 10_000,
+            thing_connections: 100_000,
             keep_alive: Duration::from_secs(1200),
             retained_messages: 1_000_000,
             retained_bytes: 1024 * 1024 * 1024,

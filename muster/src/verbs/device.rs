@@ -88,7 +88,9 @@ pub(super) fn run(global: &Global, verb: Device) -> anyhow::Result<ExitCode> {
 fn enrolling(made: &Value) -> String {
     let field = |key| output::field(made, key);
     format!(
-        "device {name} enrols itself once with this password, by EST at https://{host}:{port}/.well-known/est/simpleenroll:\n\n  \
+        "device {name} enrols itself once with this password, in a file:\n\n  \
+         muster-agent enrol --identity DIR --server {host} --https-port {port} --thing {name} --password-file FILE --root root.crt\n\n\
+         or by EST at https://{host}:{port}/.well-known/est/simpleenroll:\n\n  \
          openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -subj /CN={name} -outform DER | openssl base64 | \
          curl --cacert root.crt -u {name}:PASSWORD -H 'Content-Type: application/pkcs10' --data-binary @- https://{host}:{port}/.well-known/est/simpleenroll | \
          openssl base64 -d -A | openssl pkcs7 -inform DER -print_certs -out {name}.crt\n\n{password}",
