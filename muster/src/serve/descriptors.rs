@@ -9,10 +9,13 @@ const OF_ITS_OWN: usize = 256;
 /// The least that strangers get on HTTPS and HTTP, however many devices may be connected.
 const WEB_MIN: usize = 256;
 /// Of what connections may have, the part that they get at least.
-const WEB_PART: usize = 32;
-/// The part that operators get at most, however many devices may be connected, and the part that devices that are merely
-/// connected leave to those that download firmware or renew their certificate.
-const KNOWN_PART: usize = 16;
+const WEB_PART: usize = 38;
+/// The part that operators get of their own, however many devices may be connected.
+const OPERATORS_PART: usize = 512;
+/// The part that devices that are merely connected leave to those that download firmware or renew their certificate.
+const DOWNLOADS_PART: usize = 256;
+/// The least of either, where a sixteenth is as many.
+const KNOWN_MIN: usize = 16;
 
 /// How the descriptors are shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +54,10 @@ impl Descriptors {
 
     fn shared(limit: usize, connections: usize, wanted: ControlDescriptors) -> Self {
         let room = limit - OF_ITS_OWN.min(limit / 4);
-        let operators = wanted.operators.min(room / KNOWN_PART).max(1);
+        let part = |of: usize| (room / of).max(KNOWN_MIN).min(room / 16).max(1);
+        let operators = wanted.operators.min(part(OPERATORS_PART));
+        let downloads = wanted.devices.min(part(DOWNLOADS_PART));
         let room = room.saturating_sub(operators);
-        let downloads = wanted.devices.min(room / KNOWN_PART);
         let least = WEB_MIN.max(room / WEB_PART).min(room / 3);
         let strangers = room
             .saturating_sub(connections.saturating_add(downloads))
@@ -110,7 +114,7 @@ mod tests {
         for limit in [160, 1024, 4096, 20_000, 1_048_576] {
             for connections in [10, 100, 1_000, 100_000, 1_000_000] {
                 let got = Descriptors::shared(limit, connections, WANTED);
-                let known = (limit - OF_ITS_OWN.min(limit / 4)) / (KNOWN_PART + 2);
+                let known = ((limit - OF_ITS_OWN.min(limit / 4)) / 16).min(KNOWN_MIN);
                 let operators = got.control.operators;
                 assert!(operators >= known.min(WANTED.operators), "{limit}");
                 let left = got.shared - got.connections;
@@ -136,8 +140,9 @@ mod tests {
             } = shared.control;
             (shared.connections, strangers, operators)
         };
-        assert_eq!(parts(20_000), (17_661, 609, 256));
-        assert_eq!(parts(1_024), (435, 240, 48));
+        // 19,000 of one certificate among them, see `Limits::thing_connections`.
+        assert_eq!(parts(20_000), (19_111, 518, 38));
+        assert_eq!(parts(1_024), (486, 250, 16));
         // Where few connections are wanted the others get more.
         assert_eq!(shared(4_096, 1_000).connections, 1_000);
     }
@@ -145,7 +150,7 @@ mod tests {
     #[test]
     fn those_who_shake_hands_leave_half_of_the_places() {
         let limits = Descriptors::shared(1_024, 100_000, WANTED).hold(Limits::default());
-        assert_eq!(limits.connections, 435);
-        assert!(limits.handshakes_in_flight * LOBBY_PER_SEAT <= 217);
+        assert_eq!(limits.connections, 486);
+        assert!(limits.handshakes_in_flight * LOBBY_PER_SEAT <= 243);
     }
 }
