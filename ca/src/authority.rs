@@ -436,7 +436,9 @@ impl Authority {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(times::seconds(now)?.unsigned_abs());
         let validity = self.validity(rules);
         // Of a short life the minute would be most: who renews by the part of it that is over would renew at once.
-        let not_before = (now - BACKDATED.min(validity / 10)).max(issuer.not_before);
+        // In whole seconds, as certificates have them: it is held against what was signed.
+        let backdated = Duration::from_secs(BACKDATED.min(validity / 10).as_secs());
+        let not_before = (now - backdated).max(issuer.not_before);
         let term = (now + validity).min(issuer.not_after);
         let not_after = now.checked_add(lifetime).map_or(term, |end| end.min(term));
         Ok((not_before, not_after))

@@ -1,12 +1,12 @@
-//! Certificates: register, read, list, change state, delete. A certificate that was revoked stays on the
-//! revocation list even when its row is deleted, until it would have expired.
+//! Certificates: register, read, list, change state, delete. A certificate of our own whose row is deleted stands on the
+//! revocation list until it would have expired, whether or not it was revoked before.
 
 use crate::{
     Binding, CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, Kind, Origin,
     Page, Revocation, Target, ThingName,
     authorities::forget_vouched,
     heir::HeirRow,
-    issued::{RevokedRow, forget_serial, put_issued, put_revoked},
+    issued::{RevokedRow, outlive, put_issued, put_revoked},
     keys,
     registry::Transaction,
 };
@@ -208,12 +208,18 @@ impl Fleet {
         t.put(key, &record)
     }
 
-    /// Deletes a certificate that is not active. It stays on the revocation list if it was revoked.
+    /// Deletes a certificate that is not active. One of our own stands on the revocation list from then on, until it would
+    /// have expired: as revoked for the reason it was revoked for, or because it is out of operation.
     ///
     /// # Errors
     /// [`FleetError::CertificateState`] while active; [`FleetError::DeleteConflict`] while a thing or policy is
     /// attached and `force` is off (with it they are detached in the same step).
-    pub fn delete_certificate(&self, id: &CertificateId, force: bool) -> Result<(), FleetError> {
+    pub fn delete_certificate(
+        &self,
+        id: &CertificateId,
+        force: bool,
+        now: SystemTime,
+    ) -> Result<(), FleetError> {
         self.transact_alone(|t| {
             let record: CertificateRecord = t
                 .get(&keys::certificate(id))?
@@ -240,7 +246,7 @@ impl Fleet {
                     reason: format!("{what} is attached; detach it first or delete with force"),
                 });
             }
-            self.remove_certificate(t, id, thing.as_ref(), &policies)
+            self.remove_certificate(t, id, thing.as_ref(), &policies, now)
         })
     }
 
@@ -251,6 +257,7 @@ impl Fleet {
         id: &CertificateId,
         thing: Option<&ThingName>,
         policies: &[policy::PolicyName],
+        now: SystemTime,
     ) -> Result<(), FleetError> {
         if let Some(thing) = thing {
             t.delete(keys::bound(id));
@@ -261,17 +268,16 @@ impl Fleet {
             t.delete(format!("{}{name}", keys::attached(&target)));
             t.delete(format!("{}{target}", keys::targets(name)));
         }
-        let record = t.get::<CertificateRecord>(&keys::certificate(id))?;
-        if let Some(record) = &record {
+        if let Some(record) = &t.get::<CertificateRecord>(&keys::certificate(id))? {
             forget_vouched(t, record);
             if let Some(heir) = &record.superseded_by
                 && record.status == CertificateStatus::Inactive
             {
                 t.put(keys::heir(id), &HeirRow::of(*heir))?;
             }
-        }
-        if record.is_none_or(|record| record.origin == Origin::Own) {
-            forget_serial(t, id)?;
+            if record.origin == Origin::Own {
+                outlive(t, record, now)?;
+            }
         }
         t.delete(keys::claim(id));
         t.delete(keys::claim_use(id));

@@ -301,7 +301,7 @@ impl Fleet {
             }
             for id in self.all_names::<CertificateId>(&keys::principals(thing))? {
                 let policies = self.attached_policies(&Target::Certificate(id))?;
-                self.remove_certificate(t, &id, Some(thing), &policies)?;
+                self.remove_certificate(t, &id, Some(thing), &policies, now)?;
             }
             self.remove_thing(t, thing)
         })?;

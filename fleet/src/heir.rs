@@ -110,7 +110,8 @@ impl Fleet {
 
     /// Whether a certificate whose record is gone was revoked before.
     fn was_revoked(&self, id: &CertificateId) -> Result<bool, FleetError> {
-        Ok(self.read::<RevokedRow>(&keys::revoked(id))?.is_some()
+        let listed: Option<RevokedRow> = self.read(&keys::revoked(id))?;
+        Ok(listed.is_some_and(|row| row.was_said())
             || self
                 .read::<RevokedRow>(&keys::revoked_elsewhere(id))?
                 .is_some())

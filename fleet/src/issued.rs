@@ -1,5 +1,5 @@
-//! What our own authority has signed, by serial number: the question of revocation lists and OCSP. A certificate that
-//! was revoked stays known when its row is deleted; one that was not is forgotten with it.
+//! What our own authority has signed, by serial number: the question of revocation lists and OCSP. A certificate whose
+//! row is deleted before its end stands on the list from then on: nobody here knows it, and nobody else is to believe it.
 
 use crate::{
     CertificateRecord, Fleet, FleetError, LIST_LIMIT_ITEMS, keys, records::Present,
@@ -36,6 +36,9 @@ pub(crate) struct RevokedRow {
     at: SystemTime,
     pub(crate) reason: RevocationReason,
     not_after: SystemTime,
+    /// It was not revoked by anybody: its row was deleted.
+    #[serde(default)]
+    deleted: bool,
 }
 
 impl Stored for SerialRow {}
@@ -56,7 +59,13 @@ impl RevokedRow {
             at: now,
             reason,
             not_after,
+            deleted: false,
         }
+    }
+
+    /// Whether somebody revoked it, while it was known here.
+    pub(crate) fn was_said(&self) -> bool {
+        !self.deleted
     }
 
     fn entry(self) -> RevokedEntry {
@@ -96,15 +105,26 @@ pub(crate) fn put_revoked(
     t.put(listed(&row.serial), &row)
 }
 
-/// Before a certificate's row goes: its serial number is forgotten with it, unless it was revoked.
-pub(crate) fn forget_serial(t: &mut Transaction<'_>, id: &CertificateId) -> Result<(), FleetError> {
-    let record: Option<CertificateRecord> = t.get(&keys::certificate(id))?;
-    if let Some(record) = record
-        && !t.exists(&keys::revoked(id))?
-    {
-        t.delete(keys::serial(&record.serial));
+/// Before the row of a certificate of our own goes: one that would be good for longer is listed, an ended one's serial
+/// number is forgotten, and of a revoked one nothing changes.
+pub(crate) fn outlive(
+    t: &mut Transaction<'_>,
+    record: &CertificateRecord,
+    now: SystemTime,
+) -> Result<(), FleetError> {
+    if t.exists(&keys::revoked(&record.id))? {
+        return Ok(());
     }
-    Ok(())
+    if record.not_after < now {
+        t.delete(keys::serial(&record.serial));
+        return Ok(());
+    }
+    let reason = RevocationReason::CessationOfOperation;
+    let row = RevokedRow {
+        deleted: true,
+        ..RevokedRow::new(&record.serial, record.not_after, reason, now)
+    };
+    put_revoked(t, &record.id, &row)
 }
 
 fn listed(serial: &Serial) -> String {

@@ -165,7 +165,7 @@ impl Fleet {
                     return Ok(());
                 }
                 let policies = self.attached_policies(&Target::Certificate(old.id))?;
-                self.remove_certificate(t, &old.id, Some(thing), &policies)
+                self.remove_certificate(t, &old.id, Some(thing), &policies, now)
             })?;
         }
         Ok(())

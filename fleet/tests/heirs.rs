@@ -134,11 +134,17 @@ fn keeping_house_among_retired_certificates_takes_nothing_from_the_device() {
         assert_eq!(house.heir(&old), Heir::Certificate(new));
         match keeping {
             "detach" => house.fleet.detach_principal(&lamp(), &old).unwrap(),
-            "delete" => house.fleet.delete_certificate(&old, true).unwrap(),
+            "delete" => house
+                .fleet
+                .delete_certificate(&old, true, house.now)
+                .unwrap(),
             "revoke" => house.revoke(&old, RevocationReason::Unspecified),
             _ => {
                 house.revoke(&old, RevocationReason::Superseded);
-                house.fleet.delete_certificate(&old, true).unwrap();
+                house
+                    .fleet
+                    .delete_certificate(&old, true, house.now)
+                    .unwrap();
             }
         }
         let expected = match keeping {

@@ -272,6 +272,8 @@ fn what_nobody_claims_is_deleted_and_what_was_claimed_stays() {
     let late = house.now + TOKEN_LIFETIME + Duration::from_secs(2);
     assert_eq!(house.fleet.sweep_pending_certificates(late).unwrap(), 2);
     assert_eq!(house.status(&forgotten), None);
+    // Whoever asked for it has it still: everybody is told that it is worth nothing.
+    assert_eq!(house.fleet.revoked(late).unwrap().len(), 1);
     assert_eq!(house.status(&claimed), Some(CertificateStatus::Active));
     assert_eq!(house.status(&by_hand), Some(CertificateStatus::Active));
     assert_eq!(house.fleet.sweep_pending_certificates(late).unwrap(), 0);

@@ -4,13 +4,14 @@ nothing."""
 import base64
 import json
 import re
+import shutil
 import threading
 
 import pytest
 
 import api
 from devices import Agent, eventually
-from server import VERB_LIMIT_S, muster
+from server import NotReady, VERB_LIMIT_S, muster
 from test_certificate_status import fetch, leaf, ok, pointers, run
 from test_mistakes import clock
 
@@ -227,3 +228,47 @@ def test_operators_renew_themselves_and_status_says_what_does_not(server, connec
     server.start()
     told = muster("status", "--data", server.data, wrapper=server.wrapper).stdout
     assert "muster ca rotate-issuing" in told
+
+
+def test_a_registry_is_of_the_authority_that_it_began_with(make_server, connect):
+    """Its directory not mounted, empty, or another server's: refused, as any of its files is; back again, all is well."""
+    server, other = make_server(), make_server()
+    lamp = server.device("lamp-1")
+    for one in (server, other):
+        one.terminate()
+    place, away = server.data / "ca", server.data / "away"
+    place.rename(away)
+
+    def refused(words):
+        with pytest.raises(NotReady) as failed:
+            server.start()
+        assert words in failed.value.stderr and "backup" in failed.value.stderr, failed.value.stderr
+
+    refused("is missing or empty")
+    assert not place.exists()
+    place.mkdir()
+    refused("is missing or empty")
+    place.rmdir()
+    shutil.copytree(other.data / "ca", place)
+    refused("devices do not trust this one")
+    shutil.rmtree(place)
+    away.rename(place)
+    server.start()
+    connect(server, lamp)
+
+
+def test_a_certificate_that_is_deleted_is_good_for_nobody(server, tmp_path):
+    """AWS's order: inactive, detached, deleted. No row is left of it, and whoever has it shows it elsewhere in vain."""
+    lamp, kept = server.device("lamp-1"), server.device("lamp-2")
+    iot = api.iot(server)
+    [arn] = iot.list_thing_principals(thingName="lamp-1")["principals"]
+    certificate = arn.rpartition("/")[2]
+    assert state(server, lamp, tmp_path / "before") == "good"
+    iot.update_certificate(certificateId=certificate, newStatus="INACTIVE")
+    iot.delete_certificate(certificateId=certificate, forceDelete=True)
+    assert state(server, lamp, tmp_path / "after") == "revoked"
+    assert state(server, kept, tmp_path / "kept") == "good"
+    server.kill9()
+    server.start()
+    assert state(server, lamp, tmp_path / "later") == "revoked"
+    assert server.json("audit", "run")["checks"][0]["findings"] == []

@@ -105,6 +105,25 @@ fn nothing_outlives_its_issuer() {
 }
 
 #[test]
+fn lives_of_any_length_are_issued() {
+    let (_dir, mut authority) = authority();
+    let key = KeyPair::generate().unwrap();
+    for seconds in (30..=130).chain([299, 301, 599, 600, 601, 86_399]) {
+        authority = authority.with_terms(Terms {
+            device_validity: Duration::from_secs(seconds),
+            ..Terms::default()
+        });
+        let device = subject("lamp-1", &[]);
+        let issued = authority
+            .issue(Profile::Device, &device, key.public(), now())
+            .unwrap_or_else(|error| panic!("{seconds} s: {error}"));
+        assert_eq!(issued.not_after, now() + Duration::from_secs(seconds));
+        let backdated = Duration::from_secs((seconds / 10).min(60));
+        assert_eq!(issued.not_before, now() - backdated, "{seconds} s");
+    }
+}
+
+#[test]
 fn the_authority_certifies_no_key_of_its_own() {
     let (dir, authority) = authority();
     for file in ["root.key", "issuing.key"] {

@@ -22,6 +22,6 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let id = certificate_id(&call.path::<String>("certificateId")?)?;
     rooms
         .fleet
-        .delete_certificate(&id, call.flag("forceDelete")?)?;
+        .delete_certificate(&id, call.flag("forceDelete")?, call.now)?;
     Answer::nothing()
 }

@@ -224,7 +224,7 @@ impl Fleet {
             self.transact_alone(|t| {
                 for (key, id) in &due {
                     t.delete(key.clone());
-                    self.remove_certificate(t, id, None, &[])?;
+                    self.remove_certificate(t, id, None, &[], now)?;
                 }
                 Ok(())
             })?;

@@ -123,7 +123,7 @@ impl Fleet {
         Ok(PendingCertificate { issued, key, token })
     }
 
-    /// Deletes the certificates nobody has claimed in time; how many there were.
+    /// Deletes the certificates nobody has claimed in time, and lists them as revoked; how many there were.
     ///
     /// # Errors
     /// When the store fails.
@@ -150,7 +150,7 @@ impl Fleet {
                         let (thing, policies) =
                             (self.thing_of(id)?, self.attached_policies(&target)?);
                         if thing.is_none() && policies.is_empty() {
-                            self.remove_certificate(t, id, None, &[])?;
+                            self.remove_certificate(t, id, None, &[], now)?;
                         }
                     }
                 }

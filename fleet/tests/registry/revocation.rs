@@ -129,6 +129,44 @@ fn a_revoked_certificate_stays_revoked_and_listed() {
 }
 
 #[test]
+fn a_certificate_that_is_deleted_before_its_end_is_good_for_nobody() {
+    let house = house();
+    let now = SystemTime::now();
+    let (record, issued, _key) = house.fleet.create_keys_and_certificate(false, now).unwrap();
+    assert_eq!(
+        house.fleet.state_of(&issued.serial).unwrap(),
+        CertificateState::Good
+    );
+    let epoch = house.fleet.revocation_epoch();
+    house
+        .fleet
+        .delete_certificate(&record.id, false, now)
+        .unwrap();
+    assert_ne!(
+        house.fleet.revocation_epoch(),
+        epoch,
+        "lists are signed anew"
+    );
+    let listed = house.fleet.revoked(now).unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].serial, issued.serial);
+    assert_eq!(listed[0].reason, RevocationReason::CessationOfOperation);
+    let state = house.fleet.state_of(&issued.serial).unwrap();
+    assert_eq!(state, CertificateState::Revoked(listed[0].clone()));
+
+    let (record, issued, _key) = house.fleet.create_keys_and_certificate(false, now).unwrap();
+    let ended = issued.not_after + std::time::Duration::from_secs(1);
+    house
+        .fleet
+        .delete_certificate(&record.id, false, ended)
+        .unwrap();
+    assert!(
+        house.fleet.revoked(now).unwrap().len() == 1,
+        "an ended one stands on no list"
+    );
+}
+
+#[test]
 fn a_registry_of_before_serial_numbers_were_looked_up_is_indexed_once() {
     let house = house();
     let now = SystemTime::now();

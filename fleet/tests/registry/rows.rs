@@ -30,7 +30,7 @@ fn what_is_referred_to_is_not_deleted_from_under_it() {
     conflict(house.fleet.delete_thing(&thing("lamp-1"), None));
     conflict(house.fleet.delete_policy(&named("wide")));
     assert!(matches!(
-        house.fleet.delete_certificate(&id, true),
+        house.fleet.delete_certificate(&id, true, now),
         Err(FleetError::CertificateState { .. })
     ));
     let unspecified = RevocationReason::Unspecified;
@@ -38,8 +38,8 @@ fn what_is_referred_to_is_not_deleted_from_under_it() {
         .fleet
         .set_certificate_status(&id, CertificateStatus::Inactive, unspecified, now)
         .unwrap();
-    conflict(house.fleet.delete_certificate(&id, false));
-    house.fleet.delete_certificate(&id, true).unwrap();
+    conflict(house.fleet.delete_certificate(&id, false, now));
+    house.fleet.delete_certificate(&id, true, now).unwrap();
     house.fleet.delete_thing(&thing("lamp-1"), None).unwrap();
     // A group goes with what is attached to it.
     house.fleet.delete_group(&group, None).unwrap();

@@ -6,6 +6,7 @@ mod events;
 mod hook;
 mod identity;
 mod keys;
+pub(crate) mod lineage;
 mod listen;
 mod log;
 mod reserved;
@@ -108,8 +109,10 @@ impl Server {
             .public_url
             .clone()
             .unwrap_or_else(|| format!("http://{http}"));
+        let place = data.join("ca");
+        lineage::check_place(data, &place)?;
         let authority = Authority::open_or_create_with(
-            &data.join("ca"),
+            &place,
             AuthorityConfig {
                 name: "Muster".to_owned(),
                 public_url,
@@ -117,6 +120,7 @@ impl Server {
             keyring(&settings.keys)?,
             now,
         )?;
+        lineage::keep(data, &place, &authority)?;
         if let Err(error) = authority.ready() {
             // Devices that have their certificates need no new signature to connect.
             tracing::error!(%error, "nothing is issued, and no list or OCSP responder is signed, until the issuing key is back");

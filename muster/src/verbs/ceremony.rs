@@ -159,6 +159,7 @@ pub(super) fn run(global: &Global, flags: &Ceremony) -> anyhow::Result<()> {
     let keyring = serve::keyring(&file.keys)?;
     let now = SystemTime::now();
     let place = global.data.join("ca");
+    serve::lineage::check_place(&global.data, &place)?;
     let authority = Authority::found(&place, Plan { root, issuing }, NO_PUBLIC_URL, keyring, now)?;
 
     let crossed = match former {
