@@ -145,11 +145,12 @@ impl Authority {
         &self.blocked
     }
 
-    /// Refuses a key that a list has.
+    /// Refuses a key that is one of the authority's own, or that a list has.
     ///
     /// # Errors
-    /// [`CaError::BlockedKey`]; [`CaError::BlockedKeys`] where a list cannot be asked.
-    pub fn refuse_blocked(&self, key: &PublicKey) -> Result<(), CaError> {
+    /// [`CaError::AuthorityKey`]; [`CaError::BlockedKey`]; [`CaError::BlockedKeys`] where a list cannot be asked.
+    pub fn refuse_key(&self, key: &PublicKey) -> Result<(), CaError> {
+        self.refuse_own_key(key)?;
         match self.blocked.find(key)? {
             Some(list) => Err(CaError::BlockedKey { list }),
             None => Ok(()),
@@ -335,8 +336,7 @@ impl Authority {
         let rules = profile.rules();
         let names = subject.check(rules)?;
         constraints::check_names(&issuer.der, &names)?;
-        self.refuse_own_key(key)?;
-        self.refuse_blocked(key)?;
+        self.refuse_key(key)?;
         let (not_before, not_after) = self.life(issuer, rules, lifetime, now)?;
         let serial = Serial::random()?;
         let pointers = rules

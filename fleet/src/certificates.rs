@@ -63,6 +63,7 @@ impl Fleet {
         key: &ca::PublicKey,
         now: SystemTime,
     ) -> Result<Issued, FleetError> {
+        self.refuse_taken(key)?;
         let subject = Subject {
             common_name: common_name.to_owned(),
             names: Vec::new(),

@@ -2,7 +2,7 @@
 
 use crate::{
     Binding, Fleet, FleetError, LIST_LIMIT_ITEMS, ThingName, issued::RevokedRow, keys,
-    records::Present, registry::Transaction,
+    records::Present, registry::Transaction, taken,
 };
 use ca::{CertificateId, RevocationReason};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ impl Stored for HolderRow {}
 /// Gives the key of a certificate to a thing. The same thing may have its key certified again.
 ///
 /// # Errors
-/// [`FleetError::Key`] while another thing holds it, and for ever when a certificate over it was revoked because
+/// [`FleetError::Key`] while another thing holds it, or somebody who is no device, and for ever when a certificate over it was revoked because
 /// someone else may have it.
 pub(crate) fn hold(
     t: &mut Transaction<'_>,
@@ -28,7 +28,9 @@ pub(crate) fn hold(
     id: &CertificateId,
     pem: &str,
 ) -> Result<(), FleetError> {
-    let key = keys::key(&ca::key_id(pem)?);
+    let key_id = ca::key_id(pem)?;
+    taken::refuse(t, &key_id)?;
+    let key = keys::key(&key_id);
     if let Some(before) = t.get::<HolderRow>(&key)?
         && before.certificate != *id
     {
@@ -52,6 +54,16 @@ pub(crate) fn hold(
         certificate: *id,
     };
     t.put(key, &row)
+}
+
+impl Fleet {
+    /// Whether a key is one device's now.
+    pub(crate) fn key_has_holder(&self, key: &str) -> Result<bool, FleetError> {
+        match self.read::<HolderRow>(&keys::key(key))? {
+            Some(row) => Ok(self.thing_of(&row.certificate)?.is_some()),
+            None => Ok(false),
+        }
+    }
 }
 
 /// Once, for a registry of before keys were looked up.

@@ -35,6 +35,8 @@ pub(crate) const SEEDED: &str = "meta/seeded";
 pub(crate) const INDEXED: &str = "meta/serials";
 /// Set once every key is found.
 pub(crate) const KEYS_INDEXED: &str = "meta/keys";
+/// Set once every key that is no device's is found.
+pub(crate) const TAKEN_INDEXED: &str = "meta/taken-keys";
 /// The highest number of a revocation list.
 pub(crate) const CRL_NUMBER: &str = "meta/crl-number";
 /// Where revocation lists were said to be found.
@@ -111,6 +113,10 @@ pub(crate) fn revoked_elsewhere(id: &CertificateId) -> String {
 /// The thing that a key belongs to, by the key's id.
 pub(crate) fn key(id: &str) -> String {
     format!("key/{id}")
+}
+/// Whose a key is that is no device's, by the key's id.
+pub(crate) fn taken(id: &str) -> String {
+    format!("taken/{id}")
 }
 /// The certificate that a renewal has put after this one, while it has not been used.
 pub(crate) fn successor(id: &CertificateId) -> String {

@@ -10,6 +10,7 @@ use crate::{
     live::{Cards, Live},
     policies::{self, PolicyLimits},
     search::Connections,
+    taken,
     violations::Violations,
 };
 use arc_swap::ArcSwap;
@@ -96,6 +97,7 @@ impl Fleet {
         policies::seed(&fleet, now)?;
         issued::index(&fleet)?;
         holders::index(&fleet)?;
+        taken::index(&fleet)?;
         fleet.resume_dynamic_groups()?;
         fleet.tidy_cards()?;
         fleet.pack_when_due()?;

@@ -7,7 +7,7 @@
     clippy::panic
 )]
 
-use ca::{Authority, AuthorityConfig, CertificateId};
+use ca::{Authority, AuthorityConfig, CertificateId, KeyPair};
 use fleet::{
     CertificateStatus, Fleet, FleetError, GroupChange, GroupName, Target, ThingName,
     provisioning::{
@@ -277,6 +277,64 @@ fn what_nobody_claims_is_deleted_and_what_was_claimed_stays() {
     assert_eq!(house.status(&claimed), Some(CertificateStatus::Active));
     assert_eq!(house.status(&by_hand), Some(CertificateStatus::Active));
     assert_eq!(house.fleet.sweep_pending_certificates(late).unwrap(), 0);
+}
+
+#[test]
+fn the_key_that_a_fleet_was_born_with_is_no_devices() {
+    let house = house(lamp(json!({})));
+    let (key, template) = (KeyPair::generate().unwrap(), house.template());
+    let csr = key.request("batch").unwrap();
+    let claim_over = |csr: &str| {
+        let new = NewClaim {
+            template: &template,
+            limits: ClaimLimits {
+                uses: None,
+                rate_per_minute: None,
+                sources: Vec::new(),
+            },
+            lifetime: Duration::from_secs(3_600),
+            csr: Some(csr.as_bytes()),
+        };
+        house.fleet.create_claim(&new, house.now)
+    };
+    let other = house.claim(None).id;
+    // Asked for when it was nobody's yet, and not registered before it is a claim's.
+    let asked = |csr: &str| {
+        let fleet = &house.fleet;
+        fleet.create_pending_certificate(&other, Some(csr.as_bytes()), house.now)
+    };
+    let early = asked(&csr).unwrap();
+    let claim = claim_over(&csr).unwrap().0.id;
+    let refused = house.register(&other, &early.token, "7").unwrap_err();
+    assert!(refused.message.contains("claim certificate"), "{refused}");
+    for refused in [
+        asked(&csr).map(drop),
+        (house.fleet)
+            .create_certificate_from_csr(csr.as_bytes(), true, house.now)
+            .map(drop),
+    ] {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, FleetError::Key(_)), "{refused}");
+    }
+    assert_eq!(house.things(), 0);
+    // The next batch may be born with it, and it stays what it was when the claim is gone.
+    claim_over(&csr).unwrap();
+    let (revoked, reason) = (CertificateStatus::Revoked, ca::RevocationReason::Superseded);
+    house
+        .fleet
+        .set_certificate_status(&claim, revoked, reason, house.now)
+        .unwrap();
+    house
+        .fleet
+        .delete_certificate(&claim, true, house.now)
+        .unwrap();
+    assert!(matches!(asked(&csr), Err(FleetError::Key(_))));
+
+    let own = KeyPair::generate().unwrap().request("own").unwrap();
+    let made = asked(&own).unwrap();
+    house.register(&other, &made.token, "8").unwrap();
+    let refused = claim_over(&own).map(drop).unwrap_err();
+    assert!(matches!(refused, FleetError::Key(_)), "{refused}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 import base64
 import datetime
 import hashlib
+import json
 import random
 import subprocess
 
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 import api
+import pki
 from server import NotReady
 
 CRL_REASON = "keyCompromise"
@@ -170,6 +172,45 @@ def test_the_authoritys_own_keys(shared, door, fresh_name):
         own = serialization.load_pem_private_key((shared.data / f"ca/{which}.key").read_bytes(), None)
         name = fresh_name()
         assert f"own {which} key" in door.refused(name, request(own, name))
+
+
+def test_keys_of_who_is_no_device(shared, door, fresh_name):
+    """An operator's, the server's own, a claim's, which all devices born with it have, and a registered authority's."""
+    claim, template = door.directory / "claim", door.directory / "template.json"
+    template.write_text(json.dumps({
+        "Parameters": {"N": {"Type": "String"}, "AWS::IoT::Certificate::Id": {"Type": "String"}},
+        "Resources": {
+            "t": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "N"}}},
+            "c": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}}}}}))
+    batch = fresh_name("batch")
+    shared.cli("template", "create", batch, str(template))
+    shared.cli("claim", "create", "--template", batch, "--out", str(claim))
+    factory = pki.Signer.foreign()
+    client = api.iot(shared)
+    client.register_ca_certificate(
+        caCertificate=factory.certificate.public_bytes(serialization.Encoding.PEM).decode(), certificateMode="SNI_ONLY", setAsActive=True)
+    own = serialization.load_pem_private_key
+    text = (shared.data / "tls/server.pem").read_text()
+    for key, words in (
+            (own((shared.data / "operators/admin.key").read_bytes(), None), "operator's"),
+            (own(text[: text.index("-----BEGIN CERTIFICATE")].encode(), None), "server's own"),
+            (own((claim / "claim.key").read_bytes(), None), "claim certificate"),
+            (factory.key, "registered authority")):
+        name = fresh_name()
+        said = door.refused(name, request(key, name))
+        assert words in said and "device alone" in said, said
+    # Nor does somebody else's certificate over such a key open the door.
+    for key, words in ((own((claim / "claim.key").read_bytes(), None), "claim certificate"),
+                       (own((shared.data / "ca/issuing.key").read_bytes(), None), "own issuing key")):
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, fresh_name())])
+        made = pki.build(subject, factory.certificate.subject, key.public_key(), factory.key)
+        with pytest.raises(ClientError, match=words):
+            client.register_certificate(certificatePem=made.public_bytes(serialization.Encoding.PEM).decode(), setAsActive=True)
+    # Nor is a device's key a claim's.
+    lamp, file = shared.device(fresh_name()), door.directory / "lamp.csr"
+    file.write_bytes(request(own(lamp.key.read_bytes(), None), "claim"))
+    said = shared.refused("claim", "create", "--template", batch, "--csr", str(file), "--out", str(door.directory / "no"))
+    assert "a device has it" in said, said
 
 
 def test_one_key_is_one_things(shared, door, fresh_name):

@@ -16,8 +16,8 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use aws_credential_types::Credentials;
-use ca::{Authority, CertificateId, IssuerNumber, KeyPair, Profile, Serial, Subject};
-use fleet::{Fleet, FleetError};
+use ca::{Authority, CertificateId, Issued, IssuerNumber, KeyPair, Profile, Serial, Subject};
+use fleet::{Fleet, FleetError, KeyOwner};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -56,23 +56,40 @@ pub(crate) struct IssuedCertificate {
     issuer: IssuerNumber,
     serial: Serial,
     not_after: SystemTime,
+    /// SHA-256 of its SubjectPublicKeyInfo; not known of operators that an older release has made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+}
+
+impl IssuedCertificate {
+    fn of(issued: &Issued) -> Result<Self, ControlError> {
+        Ok(Self {
+            issuer: issued.issuer,
+            serial: issued.serial.clone(),
+            not_after: issued.not_after,
+            key: Some(ca::key_id(&issued.pem)?),
+        })
+    }
 }
 
 impl Operator {
-    /// Tells the registry of its certificate, so that OCSP knows it.
+    /// Tells the registry of its certificate, so that OCSP knows it, and of its key, which is no device's.
     ///
     /// # Errors
     /// When the store fails.
     pub fn note(&self, fleet: &Fleet) -> Result<(), FleetError> {
-        match &self.issued {
-            Some(issued) => fleet.note_issued(
-                &self.certificate,
-                issued.issuer,
-                &issued.serial,
-                issued.not_after,
-            ),
-            None => Ok(()),
+        let Some(issued) = &self.issued else {
+            return Ok(());
+        };
+        if let Some(key) = &issued.key {
+            fleet.note_key(key, KeyOwner::Operator)?;
         }
+        fleet.note_issued(
+            &self.certificate,
+            issued.issuer,
+            &issued.serial,
+            issued.not_after,
+        )
     }
 }
 
@@ -298,11 +315,7 @@ impl Operators {
                 created: now,
                 certificate: issued.id,
                 key,
-                issued: Some(IssuedCertificate {
-                    issuer: issued.issuer,
-                    serial: issued.serial,
-                    not_after: issued.not_after,
-                }),
+                issued: Some(IssuedCertificate::of(&issued)?),
             }),
             certificate_pem: issued.chain_pem,
             private_key_pem: pair.to_pem().to_string(),

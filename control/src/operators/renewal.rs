@@ -92,11 +92,7 @@ impl Operators {
         let issued = authority.issue(Profile::Operator, &subject, key.public(), now)?;
         let next = Operator {
             certificate: issued.id,
-            issued: Some(IssuedCertificate {
-                issuer: issued.issuer,
-                serial: issued.serial,
-                not_after: issued.not_after,
-            }),
+            issued: Some(IssuedCertificate::of(&issued)?),
             ..operator.clone()
         };
         // The file first: a crash in between renews again, and the certificate known is one that is there.

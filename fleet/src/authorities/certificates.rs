@@ -106,13 +106,13 @@ impl Fleet {
         Ok(record)
     }
 
-    /// Refuses a certificate over a key that is known to others.
-    pub(crate) fn refuse_blocked(
-        &self,
-        certificate: &ForeignCertificate,
-    ) -> Result<(), FleetError> {
+    /// Refuses a certificate over a key that is known to others, or somebody's who is no device.
+    pub(crate) fn refuse_key(&self, certificate: &ForeignCertificate) -> Result<(), FleetError> {
         match PublicKey::of_certificate(certificate.der()) {
-            Ok(key) => Ok(self.inner.authority.refuse_blocked(&key)?),
+            Ok(key) => {
+                self.inner.authority.refuse_key(&key)?;
+                self.refuse_taken(&key)
+            }
             Err(refused) => Err(FleetError::Csr(CsrError::Key(refused))),
         }
     }
@@ -133,7 +133,7 @@ impl Fleet {
             )));
         }
         let certificate = ForeignCertificate::parse(new.pem)?;
-        self.refuse_blocked(&certificate)?;
+        self.refuse_key(&certificate)?;
         if self.inner.authority.signed(certificate.der()) {
             return Err(ForeignError::Unfit {
                 what: "certificatePem",

@@ -13,8 +13,7 @@ pub use newcomers::{NEWCOMERS_LIMIT_ITEMS, NewcomerDesk};
 
 pub(crate) use certificates::{forget_vouched, put_vouched};
 
-use crate::Tagged;
-use crate::{CertificateStatus, keys};
+use crate::{CertificateStatus, KeyOwner, Tagged, keys, taken};
 use crate::{
     Fleet, FleetError, Kind, Page,
     provisioning::{TemplateKind, TemplateName, TemplateRecord},
@@ -277,6 +276,7 @@ impl Fleet {
             modified: now,
             version: 1,
         };
+        let key_id = ca::key_id(&record.pem)?;
         self.transact_alone(|t| {
             if t.exists(&keys::authority(&record.id))? {
                 return Err(FleetError::AlreadyExists {
@@ -295,6 +295,7 @@ impl Fleet {
                 });
             }
             t.put(format!("{namesakes}{}", record.id), &Present)?;
+            taken::take(t, &key_id, KeyOwner::Authority)?;
             t.put(keys::authority(&record.id), &record)
         })?;
         Ok(record)

@@ -103,7 +103,7 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<Welcome, Rejection> {
         let certificate = ForeignCertificate::read(leaf).map_err(FleetError::from)?;
-        self.refuse_blocked(&certificate)?;
+        self.refuse_key(&certificate)?;
         let id = certificate.facts.id;
         if self
             .read::<CertificateRecord>(&keys::certificate(&id))?

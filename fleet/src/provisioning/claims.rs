@@ -3,8 +3,8 @@
 use super::TemplateName;
 use crate::issued::put_issued;
 use crate::{
-    CertificateStatus, EnrolmentWay, Fleet, FleetError, Kind, Page, certificates::record_of, keys,
-    records::Present,
+    CertificateStatus, EnrolmentWay, Fleet, FleetError, KeyOwner, Kind, Page,
+    certificates::record_of, keys, records::Present, taken,
 };
 use ca::{CertificateId, Csr, Issued, KeyPair, Profile, Subject};
 use policy::Policy;
@@ -154,9 +154,10 @@ impl Fleet {
             common_name: format!("claim of {template}"),
             names: Vec::new(),
         };
-        let issue = |key: &ca::PublicKey| {
+        let issue = |key: &ca::PublicKey| -> Result<Issued, FleetError> {
+            self.refuse_for_claim(key)?;
             let authority = &self.inner.authority;
-            authority.issue_for(Profile::Device, &subject, key, *lifetime, now)
+            Ok(authority.issue_for(Profile::Device, &subject, key, *lifetime, now)?)
         };
         let (issued, key) = match new.csr {
             None => {
@@ -178,11 +179,13 @@ impl Fleet {
             expires: record.not_after,
             created: now,
         };
+        let key_id = ca::key_id(&record.pem)?;
         self.transact(|t| {
             if !t.exists(&keys::template(template))? {
                 return Err(FleetError::not_found(Kind::Template, template));
             }
             put_issued(t, &record)?;
+            taken::take(t, &key_id, KeyOwner::Claim)?;
             t.put(keys::claim(&claim.id), &claim)?;
             t.put(keys::claim_use(&claim.id), &ClaimUse::default())?;
             t.put(keys::claim_end(claim.expires, &claim.id), &Present)

@@ -3,9 +3,9 @@
 
 use anyhow::Context as _;
 use broker::tls::{ClientAnchors, ClientAuth, Protocol, ServerCertificate, server_config};
-use ca::{Authority, CertificateId, ServerIdentity};
+use ca::{Authority, CertificateId, PublicKey, ServerIdentity};
 use control::Operators;
-use fleet::{RevocationFaces, Staple};
+use fleet::{KeyOwner, RevocationFaces, Staple};
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use std::{
     ops::Range,
@@ -96,6 +96,11 @@ impl Source {
             .server_identity(&self.dir, &self.names, now)
             .context("the server's own certificate")?;
         let facts = identity.facts();
+        if let Some(own) = identity.chain().first() {
+            let key = CertificateId::of(PublicKey::of_certificate(own)?.der());
+            let fleet = self.faces.fleet();
+            fleet.note_key(&key.to_string(), KeyOwner::Server)?;
+        }
         self.faces.fleet().note_issued(
             &facts.id,
             identity.issuer(),
