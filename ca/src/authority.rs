@@ -197,32 +197,55 @@ impl Authority {
         Self::open(dir, public_url, keyring)
     }
 
-    /// Founds an authority by a plan, in a directory that is missing or empty.
+    /// Founds an authority by a plan, in a directory that is missing or empty. What `finish` does with it is done before
+    /// it is in its place, which is the last step: where that fails there is no authority, and its keys are gone.
     ///
     /// # Errors
-    /// [`CaError::Occupied`]; [`CaError::Invalid`] for a plan whose parts do not fit; those of
-    /// [`Self::open_or_create_with`].
-    pub fn found(
+    /// [`CaError::AlreadyFounded`]; [`CaError::Occupied`]; [`CaError::Invalid`] for a plan whose parts do not fit; those of
+    /// [`Self::open_or_create_with`]; and what `finish` says.
+    pub fn found<T, E: From<CaError>>(
         dir: &Path,
         plan: Plan,
         public_url: &str,
         keyring: Keyring,
         now: SystemTime,
-    ) -> Result<Self, CaError> {
+        finish: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<T, E> {
         let public_url = check_public_url(public_url)?;
         if !founding::is_vacant(dir)? {
-            return Err(CaError::Occupied {
+            return Err(CaError::AlreadyFounded {
                 path: dir.to_owned(),
-                found: "an authority".to_owned(),
-            });
+            }
+            .into());
         }
-        founding::found(dir, plan, &keyring, now)?;
-        Self::open(dir, public_url, keyring)
+        let staging = founding::stage(dir, plan, &keyring, now)?;
+        let state = match founding::open(staging.path(), &keyring) {
+            Ok(state) => state,
+            Err(failed) => {
+                founding::withdraw(staging, &keyring);
+                return Err(failed.into());
+            }
+        };
+        let authority = Self::of(staging.path(), state, public_url, keyring);
+        match finish(&authority) {
+            Ok(done) => {
+                founding::put(staging, dir)?;
+                Ok(done)
+            }
+            Err(failed) => {
+                founding::withdraw(staging, &authority.keyring);
+                Err(failed)
+            }
+        }
     }
 
     fn open(dir: &Path, public_url: String, keyring: Keyring) -> Result<Self, CaError> {
         let state = founding::open(dir, &keyring)?;
-        Ok(Self {
+        Ok(Self::of(dir, state, public_url, keyring))
+    }
+
+    fn of(dir: &Path, state: State, public_url: String, keyring: Keyring) -> Self {
+        Self {
             dir: dir.to_owned(),
             keyring,
             state: ArcSwap::from_pointee(state),
@@ -230,7 +253,7 @@ impl Authority {
             public_url,
             terms: Terms::default(),
             blocked: BlockedKeys::default(),
-        })
+        }
     }
 
     /// Whether the issuing key could sign now.

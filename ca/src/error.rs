@@ -58,6 +58,12 @@ pub enum CaError {
         /// Its permission bits.
         mode: u32,
     },
+    /// The directory holds an authority, and another was to be founded there.
+    #[error("{} holds an authority already: name another data directory", path.display())]
+    AlreadyFounded {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The directory holds something that is not an authority.
     #[error(
         "{} holds {found:?} but no authority: name an empty or new directory, or move what is \

@@ -30,10 +30,10 @@ key_passphrase_file = "{passphrase}"
 @pytest.fixture
 def hold(tmp_path):
     """Holds a ceremony on the data directory of a server that has not run yet."""
-    def held(server, text, *flags):
+    def held(server, text, *flags, **how):
         file = tmp_path / "ceremony.toml"
         file.write_text(text)
-        return muster("ca", "ceremony", file, "--data", server.data, "--json", *flags, cwd=tmp_path)
+        return muster("ca", "ceremony", file, "--data", server.data, "--json", *flags, cwd=tmp_path, **how)
     return held
 
 
@@ -156,10 +156,41 @@ def test_an_organisations_root_intermediate_and_chain(make_server, hold, connect
     (('"works.example"', '"*.works.example"'), "permitted name"),
     (("[issuing]\n", "[issuing]\nquantum = true\n"), "quantum"),
     (('"encrypted-file"', '"pkcs11"'), "token"),
+    # What is written last must be writable first: the transcript never tells of what was not done.
+    (('"root-key.pem"', '"no/such/root-key.pem"'), "no/such/root-key.pem"),
+    (('"ceremony.txt"', '"no/such/ceremony.txt"'), "no/such/ceremony.txt"),
+    (('"root-key.pem"', '"ceremony.txt"'), "one file"),
+    (('"root-key.pem"', '"./ceremony.txt.sig"'), "one file"),
+    (('"root-key.pem"', '"."'), "there already"),
 ])
 def test_a_file_that_is_wrong_does_nothing(make_server, hold, passphrase, tmp_path, change, words):
     server = make_server(start=False)
     refused = hold(server, MADE.format(passphrase=passphrase).replace(*change), "--passphrase-file", passphrase)
     assert refused.returncode != 0 and words in refused.stderr and "panicked" not in refused.stderr, refused.stderr
+    nothing_is_left(server, tmp_path)
+    # And the file as it should have been can be used then.
+    assert hold(server, MADE.format(passphrase=passphrase), "--passphrase-file", passphrase).returncode == 0
+
+
+def nothing_is_left(server, directory):
     assert not (server.data / "ca").exists()
-    assert not (tmp_path / "ceremony.txt").exists() and not (tmp_path / "root-key.pem").exists()
+    assert not [path for path in directory.rglob("*") if path.name.startswith((".ceremony-", ".ca-founding-", "ceremony.txt", "root-key"))]
+
+
+def test_a_passphrase_that_is_too_short_does_nothing(make_server, hold, passphrase, tmp_path):
+    """It is looked at when the root's key is sealed, after all else: the authority is none before that is done."""
+    server = make_server(start=False)
+    short = tmp_path / "short"
+    short.write_text("short")
+    refused = hold(server, MADE.format(passphrase=passphrase), "--passphrase-file", short)
+    assert refused.returncode != 0 and "12 characters" in refused.stderr, refused.stderr
+    nothing_is_left(server, tmp_path)
+
+
+def test_a_disk_that_is_full_does_nothing(make_server, hold, passphrase, tmp_path):
+    """A transcript longer than a file may be: whatever is written by then goes again."""
+    server = make_server(start=False)
+    text = MADE.format(passphrase=passphrase) + "# " + "x" * 8192 + "\n"
+    refused = hold(server, text, "--passphrase-file", passphrase, wrapper=("env", "--ignore-signal=XFSZ", "prlimit", "--fsize=8000"))
+    assert refused.returncode != 0 and "ceremony.txt" in refused.stderr, refused.stderr
+    nothing_is_left(server, tmp_path)

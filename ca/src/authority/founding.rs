@@ -16,6 +16,7 @@ use rcgen::{
     SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
+use tempfile::TempDir;
 
 use super::issuer::{CertificateFile, Issuer, IssuerNumber, check_chain, check_fresh, read_chain};
 use super::plan::{IssuingPlan, Made, Plan, RootPlan};
@@ -70,6 +71,16 @@ pub(super) fn found(
     keyring: &Keyring,
     now: SystemTime,
 ) -> Result<(), CaError> {
+    put(stage(dir, plan, keyring, now)?, dir)
+}
+
+/// Makes what is planned beside `dir`, whole and durable.
+pub(super) fn stage(
+    dir: &Path,
+    plan: Plan,
+    keyring: &Keyring,
+    now: SystemTime,
+) -> Result<TempDir, CaError> {
     let beside = durable::parent(dir);
     durable::create_dir(&beside)?;
     let prefix = staging_prefix(dir)?;
@@ -84,10 +95,21 @@ pub(super) fn found(
         return Err(keyring.abandon(staging.path(), &names, Path::new(""), failed));
     }
     durable::sync_dir(staging.path())?;
+    Ok(staging)
+}
+
+/// Puts what was made into its place.
+pub(super) fn put(staging: TempDir, dir: &Path) -> Result<(), CaError> {
     // Atomic; an empty directory in its place is replaced, anything else refuses it.
     fs::rename(staging.path(), dir).map_err(durable::failed("put the new authority into", dir))?;
     let _ = staging.keep();
-    durable::sync_dir(&beside)
+    durable::sync_dir(&durable::parent(dir))
+}
+
+/// Removes what was made, with its keys. What cannot be removed now is swept when an authority is founded.
+pub(super) fn withdraw(staging: TempDir, keyring: &Keyring) {
+    let dir = staging.keep();
+    let _ = keyring.sweep(&dir, &[ROOT, ISSUING], Path::new(""));
 }
 
 fn staging_prefix(dir: &Path) -> Result<String, CaError> {

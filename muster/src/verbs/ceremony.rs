@@ -1,6 +1,9 @@
 //! `muster ca ceremony`: founds an authority by one reviewed file, without a server, and leaves a signed transcript.
 
-use super::{ca as verb, output, passphrase};
+use super::{
+    ceremony_files::{Files, Placed},
+    output, passphrase,
+};
 use crate::{
     cli::{Ceremony, Global},
     config::KeySettings,
@@ -119,20 +122,13 @@ pub(super) fn run(global: &Global, flags: &Ceremony) -> anyhow::Result<()> {
         dir,
         passphrase: passphrase::find(&flags.passphrase)?,
     };
-    let transcript = reader.path(&file.transcript);
-    let signature = transcript.with_added_extension("sig");
-    let offline = file.root.offline.as_deref().map(|path| reader.path(path));
-    let cross = file.succeeds.as_ref().map(|it| reader.path(&it.cross));
-    for path in [
-        Some(&transcript),
-        Some(&signature),
-        offline.as_ref(),
-        cross.as_ref(),
-    ] {
-        if let Some(path) = path.filter(|path| path.exists()) {
-            bail!("{} is there already: nothing was done", path.display());
-        }
-    }
+    let mut files = Files::prepare(
+        reader.path(&file.transcript),
+        file.root.offline.as_deref().map(|path| reader.path(path)),
+        file.succeeds.as_ref().map(|it| reader.path(&it.cross)),
+    )?;
+    let transcript = files.transcript.path.clone();
+    let signature = files.signature.path.clone();
     let root = root(&file.root, &reader)?;
     let former = match &file.succeeds {
         Some(it) => {
@@ -146,7 +142,7 @@ pub(super) fn run(global: &Global, flags: &Ceremony) -> anyhow::Result<()> {
         None => None,
     };
     let issuing = issuing(&file.issuing, &reader)?;
-    let sealing = match &offline {
+    let sealing = match &files.offline {
         Some(_) if file.keys.custody == KeyCustody::Pkcs11 => {
             bail!("root.offline: a key in a token does not leave it; keep the token elsewhere")
         }
@@ -160,38 +156,47 @@ pub(super) fn run(global: &Global, flags: &Ceremony) -> anyhow::Result<()> {
     let now = SystemTime::now();
     let place = global.data.join("ca");
     serve::lineage::check_place(&global.data, &place)?;
-    let authority = Authority::found(&place, Plan { root, issuing }, NO_PUBLIC_URL, keyring, now)?;
-
-    let crossed = match former {
-        Some((certificate, key)) => {
-            let signed =
-                cross_sign(&certificate, key, &authority.root_pem(), now).context("succeeds")?;
-            Some(signed)
+    let plan = Plan { root, issuing };
+    let mut placed = Placed::default();
+    let (signer, der) = Authority::found(&place, plan, NO_PUBLIC_URL, keyring, now, |authority| {
+        let crossed = match former {
+            Some((certificate, key)) => {
+                let root = authority.root_pem();
+                Some(cross_sign(&certificate, key, &root, now).context("succeeds")?)
+            }
+            None => None,
+        };
+        let kept = match (&mut files.offline, &sealing) {
+            (Some(out), Some(passphrase)) => {
+                let sealed = authority.export_root_key(None, passphrase)?;
+                out.fill(sealed.as_bytes())?;
+                Some(out.read_back(passphrase)?)
+            }
+            _ => None,
+        };
+        let mut statement = statement(authority, &file, flags, &text, now)?;
+        if let (Some(crossed), Some(cross)) = (&crossed, &mut files.cross) {
+            writeln!(
+                statement,
+                "\nThe root, signed with the key of the root that it follows ({}):\n\n{crossed}",
+                cross.path.display()
+            )?;
+            cross.fill(crossed.as_bytes())?;
         }
-        None => None,
-    };
-    let mut statement = statement(&authority, &file, flags, &text, now)?;
-    if let (Some(crossed), Some(cross)) = (&crossed, &cross) {
-        writeln!(
-            statement,
-            "\nThe root, signed with the key of the root that it follows ({}):\n\n{crossed}",
-            cross.display()
-        )?;
-        verb::write_new(cross, crossed.as_bytes())?;
-    }
-    let (signed, signer) = authority.attest(&statement)?;
-    verb::write_new(&transcript, statement.as_bytes())?;
-    verb::write_new(&signature, &signed)?;
-    if let (Some(out), Some(passphrase)) = (&offline, &sealing) {
-        let sealed = authority.export_root_key(None, passphrase)?;
-        verb::write_new(out, sealed.as_bytes())?;
-        let kept = verb::read_back(out, passphrase)?;
-        authority.take_root_offline(&CertificateId::of(&kept).to_string())?;
-    }
-    let der = match signer {
-        "root" => authority.root_der(),
-        _ => authority.issuing_der(),
-    };
+        let (signed, signer) = authority.attest(&statement)?;
+        files.transcript.fill(statement.as_bytes())?;
+        files.signature.fill(&signed)?;
+        if let Some(kept) = kept {
+            authority.take_root_offline(&CertificateId::of(&kept).to_string())?;
+        }
+        files.put(&mut placed)?;
+        let der = match signer {
+            "root" => authority.root_der(),
+            _ => authority.issuing_der(),
+        };
+        Ok::<_, anyhow::Error>((signer, der))
+    })?;
+    placed.keep();
     let hash = match PublicKey::of_certificate(&der).map(|key| key.kind()) {
         Ok(KeyKind::P384) => "sha384",
         _ => "sha256",

@@ -7,6 +7,7 @@ mod ca;
 mod ca_registered;
 mod ca_root;
 mod ceremony;
+mod ceremony_files;
 mod claim;
 mod device;
 mod device_bulk;

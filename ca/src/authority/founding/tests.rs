@@ -26,6 +26,33 @@ fn founded_once_and_the_same_ever_after() {
 }
 
 #[test]
+fn what_is_not_finished_is_not_there() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("ca");
+    let found = |done: Result<u8, CaError>| {
+        let (plan, keyring) = (Plan::usual("Test").unwrap(), Keyring::default());
+        Authority::found(
+            &dir,
+            plan,
+            "http://ca.example",
+            keyring,
+            now(),
+            |authority| {
+                assert!(authority.has_root_key().unwrap());
+                assert!(!dir.exists());
+                done
+            },
+        )
+    };
+    found(Err(CaError::Cryptography("finish"))).unwrap_err();
+    assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+    assert_eq!(found(Ok(7)).unwrap(), 7);
+    open_or_create(&dir).unwrap();
+    let again = found(Ok(7));
+    assert!(matches!(again, Err(CaError::AlreadyFounded { .. })));
+}
+
+#[test]
 fn keys_are_the_owners_alone() {
     let base = tempfile::tempdir().unwrap();
     let dir = base.path().join("ca");

@@ -339,7 +339,9 @@ fn authority_with_short_root() -> (TempDir, Authority) {
         },
     };
     let place = dir.path().join("ca");
-    let authority = Authority::found(&place, plan, "http://ca.example", Keyring::default(), now());
+    let (url, keyring) = ("http://ca.example", Keyring::default());
+    Authority::found(&place, plan, url, keyring, now(), |_| Ok::<_, CaError>(())).unwrap();
+    let authority = Authority::open_or_create(&place, config(), now());
     (dir, authority.unwrap())
 }
 
