@@ -100,6 +100,27 @@ def test_a_run_that_was_killed_is_taken_up_where_it_was(make_server, tmp_path, c
     assert lamp.publish(f"dt/{lost}/x", "y") == 0
 
 
+def test_there_already_is_what_is_there(shared, tmp_path, connect, fresh_name):
+    """Its key beside its certificate, and the server knowing it: a file that was made long ago, or restored, is no device."""
+    gone, revoked, keyless, other, kept = names = [fresh_name("bulk") for _ in range(5)]
+    file, out = rows(tmp_path / "devices.csv", ["name"], *([n] for n in names)), tmp_path / "out"
+    make = lambda: shared.run("device", "create", "--from", str(file), "--out", str(out), "--json")
+    assert '"created": 5' in make().stdout
+    shared.cli("device", "delete", gone, "--yes")
+    shared.cli("device", "revoke", revoked, "--yes")
+    (out / keyless / f"{keyless}.key").unlink()
+    shutil.copy(out / kept / f"{kept}.key", out / other / f"{other}.key")
+    done = make()
+    assert done.returncode != 0, done.stdout
+    assert json.loads(done.stdout) == {"created": 1, "present": 1, "failed": 3}
+    failures = {f["name"]: f["error"] for f in csv.DictReader(open(out / "failures.csv"))}
+    assert set(failures) == {revoked, keyless, other}
+    assert "REVOKED" in failures[revoked] and "device replace" in failures[revoked]
+    assert all("is not the key of" in failures[name] for name in (keyless, other)), failures
+    assert not (out / keyless / f"{keyless}.key").exists()
+    assert connect(shared, whole(shared, out, gone)).publish(f"dt/{gone}/x", "y") == 0
+
+
 def test_a_long_file_takes_no_more_memory_than_a_short_one(shared, tmp_path):
     def peak_kib(count):
         file = tmp_path / f"{count}.csv"

@@ -1,6 +1,6 @@
 //! `muster device create --from FILE.csv --out DIR`: many devices, a few at a time, each by itself. A key is made here
 //! and is on the disk before the server hears of it, and the certificate's file is written last: so a run that was cut
-//! short is taken up where it was by saying the same again, and nothing is held in memory but the rows under way and a
+//! short is taken up where it was by saying the same again. What lies there is held against the server, and nothing is held in memory but the rows under way and a
 //! number for each name.
 
 use super::{
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{
     cli::{DeviceCreate, Global},
-    client::{Client, Refused},
+    client::{Client, Refused, encode},
 };
 use anyhow::{Context as _, bail};
-use ca::KeyPair;
+use ca::{CertificateId, KeyPair, key_id};
 use http::Method;
 use serde_json::json;
 use std::{
@@ -30,6 +30,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use zeroize::Zeroizing;
 
 /// Requests under way at once.
 const WORKERS: usize = 8;
@@ -205,7 +206,7 @@ fn work(client: &Client, out: &Path, rows: &Mutex<Receiver<Row>>, progress: &Mut
 fn one(client: &Client, directory: &Path, row: &Row) -> anyhow::Result<Outcome> {
     let name = &row.name;
     let file = |extension: &str| directory.join(format!("{name}.{extension}"));
-    if file("crt").exists() {
+    if file("crt").exists() && is_made(client, name, &file("crt"), &file("key"))? {
         return Ok(Outcome::Present);
     }
     let made_directory = !directory.exists();
@@ -262,6 +263,58 @@ fn one(client: &Client, directory: &Path, row: &Row) -> anyhow::Result<Outcome> 
         store::files::write_public,
     )?;
     Ok(Outcome::Created)
+}
+
+/// Whether a device whose certificate lies here is there: its key beside it, and the server having it. One that the
+/// server does not have is made again.
+fn is_made(client: &Client, name: &str, certificate: &Path, key: &Path) -> anyhow::Result<bool> {
+    let read = |path: &Path| match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read.with_context(|| format!("read {}", path.display())),
+    };
+    let certified = key_id(&String::from_utf8_lossy(&read(certificate)?));
+    let certified = certified.with_context(|| {
+        format!(
+            "{} cannot be read: move it away, and a device that the server does not have is made again",
+            certificate.display()
+        )
+    })?;
+    let text = Zeroizing::new(read(key)?);
+    let held = KeyPair::from_pem(&text).map(|key| CertificateId::of(key.public().der()));
+    if held.is_none_or(|held| held.to_string() != certified) {
+        bail!(
+            "{} is not the key of {}: restore it from a backup, or give the device another with `muster device replace {name} --out DIR`, DIR being another directory, and put its files here",
+            key.display(),
+            certificate.display()
+        );
+    }
+    let path = format!("/muster/v1/devices/{}", encode(name));
+    let device = match client.call(Method::GET, &path, None) {
+        Ok(device) => device,
+        Err(error)
+            if error
+                .downcast_ref::<Refused>()
+                .is_some_and(|refused| refused.kind == "ResourceNotFoundException") =>
+        {
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    let states: Vec<&str> = output::items(&device, "certificates")
+        .iter()
+        .map(|one| output::field(one, "status"))
+        .collect();
+    // Another than the one that lies here, where the device has renewed.
+    if !states.contains(&"ACTIVE") {
+        bail!(
+            "device {name} is there and no certificate of its is active ({}): activate it (`muster device activate {name}`), or give it another (`muster device replace {name} --out DIR`, DIR being another directory)",
+            match &states[..] {
+                [] => "it has none".to_owned(),
+                states => states.join(", "),
+            }
+        );
+    }
+    Ok(true)
 }
 
 fn write(
