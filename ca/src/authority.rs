@@ -2,6 +2,7 @@
 
 mod constraints;
 mod cross;
+mod fitness;
 mod founding;
 mod issuer;
 mod plan;
@@ -122,6 +123,8 @@ pub struct Authority {
     public_url: String,
     terms: Terms,
     blocked: BlockedKeys,
+    /// What the server is called by its clients, once its own certificate was asked for.
+    pub(crate) server_names: ArcSwap<Vec<CertificateName>>,
 }
 
 impl Authority {
@@ -253,6 +256,7 @@ impl Authority {
             public_url,
             terms: Terms::default(),
             blocked: BlockedKeys::default(),
+            server_names: ArcSwap::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls_pki_types::pem::PemObject;
@@ -75,6 +76,7 @@ impl Authority {
         now: SystemTime,
     ) -> Result<ServerIdentity, CaError> {
         let wanted = profile::server_names(names)?;
+        self.server_names.store(Arc::new(wanted.clone()));
         durable::create_dir(dir)?;
         let path = dir.join(FILE);
         if let Some((text, mode)) = durable::read(&path)?

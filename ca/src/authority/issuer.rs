@@ -11,6 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use x509_parser::extensions::ParsedExtension;
 
+use super::fitness;
 use super::root::{Root, RootNumber};
 use crate::custody::Custody;
 use crate::durable;
@@ -251,8 +252,8 @@ pub(crate) fn read_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Ca
     Ok(chain)
 }
 
-/// An issuing certificate must be good at the time it is taken, and of names and key that no other
-/// has.
+/// An issuing certificate must be good at the time it is taken, one that clients follow, and of names and key that no
+/// other has.
 pub(crate) fn check_fresh(
     fresh: &Issuer,
     others: &[Arc<Issuer>],
@@ -265,6 +266,9 @@ pub(crate) fn check_fresh(
             not_before: times::readable(fresh.facts.not_before),
             not_after: times::readable(fresh.facts.not_after),
         });
+    }
+    if let Some(root) = roots.iter().find(|root| root.number == fresh.root) {
+        fitness::check(fresh, root)?;
     }
     let certificate = facts::parse(&fresh.der)?;
     let constraints = certificate.basic_constraints().ok().flatten();

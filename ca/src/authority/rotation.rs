@@ -17,7 +17,7 @@ use rustls_pki_types::pem::PemObject;
 use tempfile::TempDir;
 
 use super::Authority;
-use super::constraints::permitted_dns;
+use super::constraints::{check_names, permitted_dns};
 use super::founding::{ISSUING, ISSUING_CERTIFICATE, sign_issuing};
 use super::issuer::{Issuer, IssuerNumber, check_fresh, read_chain};
 use super::plan::{ISSUING_VALIDITY, Made};
@@ -256,6 +256,8 @@ impl Authority {
         let newest = std::slice::from_ref(&state.root);
         let issuer = Issuer::new(number, chain, newest, custody)?;
         check_fresh(&issuer, &state.issuers, &state.roots, now)?;
+        // Or the server's own certificate could not be renewed.
+        check_names(&issuer.der, &self.server_names.load())?;
         durable::write(
             &place.join(ISSUING_CERTIFICATE),
             issuer.chain_pem().as_bytes(),
