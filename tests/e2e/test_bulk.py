@@ -2,7 +2,9 @@
 
 import csv
 import fcntl
+import json
 import os
+import shutil
 import subprocess
 import time
 
