@@ -4,7 +4,7 @@ use crate::{
     Attachment, Binding, CertificateRecord, Fleet, FleetError, Kind, Page, Target, ThingName,
     holders, keys, records::Present, registry::Transaction,
 };
-use ca::CertificateId;
+use ca::{CertificateId, RevocationReason};
 use policy::PolicyName;
 
 impl Fleet {
@@ -110,9 +110,7 @@ impl Fleet {
                     format!("{id} of thing {thing}"),
                 ));
             }
-            t.delete(keys::bound(id));
-            t.delete(format!("{}{id}", keys::principals(thing)));
-            Ok(())
+            unbind(t, thing, id)
         })
     }
 
@@ -184,6 +182,26 @@ fn delete_attachment(t: &mut Transaction<'_>, name: &PolicyName, target: &Target
     t.delete(format!("{}{target}", keys::targets(name)));
 }
 
+/// Takes a certificate from its thing. Unless it was superseded, the thing remembers that it had one: a claim is not to
+/// bring back by itself what an operator took away, whatever has become of the rows that said so.
+pub(crate) fn unbind(
+    t: &mut Transaction<'_>,
+    thing: &ThingName,
+    id: &CertificateId,
+) -> Result<(), FleetError> {
+    t.delete(keys::bound(id));
+    t.delete(format!("{}{id}", keys::principals(thing)));
+    let record: Option<CertificateRecord> = t.get(&keys::certificate(id))?;
+    let superseded = record.is_none_or(|record| {
+        let revocation = record.revocation.as_ref();
+        revocation.is_some_and(|r| r.reason == RevocationReason::Superseded)
+    });
+    if !superseded && !t.exists(&keys::bereft(thing))? {
+        t.put(keys::bereft(thing), &Present)?;
+    }
+    Ok(())
+}
+
 pub(crate) fn put_binding(
     t: &mut Transaction<'_>,
     thing: &ThingName,
@@ -196,5 +214,6 @@ pub(crate) fn put_binding(
         attachment,
     };
     t.put(keys::bound(id), &binding)?;
+    t.delete(keys::bereft(thing));
     t.put(format!("{}{id}", keys::principals(thing)), &Present)
 }

@@ -4,6 +4,7 @@
 use crate::{
     Binding, CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, Kind, Origin,
     Page, Revocation, Target, ThingName,
+    attachments::unbind,
     authorities::forget_vouched,
     heir::HeirRow,
     issued::{RevokedRow, outlive, put_issued, put_revoked},
@@ -194,6 +195,10 @@ impl Fleet {
         if status == CertificateStatus::Active {
             record.superseded_by = None;
         }
+        if status == CertificateStatus::Inactive {
+            // With it the device would let itself in again.
+            self.forget_password_of(t, id)?;
+        }
         if status == CertificateStatus::Revoked {
             if reason != RevocationReason::Superseded {
                 self.forget_password_of(t, id)?;
@@ -261,8 +266,7 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<(), FleetError> {
         if let Some(thing) = thing {
-            t.delete(keys::bound(id));
-            t.delete(format!("{}{id}", keys::principals(thing)));
+            unbind(t, thing, id)?;
         }
         let target = Target::Certificate(*id);
         for name in policies {

@@ -130,6 +130,10 @@ pub(crate) fn predecessor(id: &CertificateId) -> String {
 pub(crate) fn heir(id: &CertificateId) -> String {
     format!("heir/{id}")
 }
+/// That a thing lost a certificate otherwise than by being superseded, and has got none since.
+pub(crate) fn bereft(thing: &ThingName) -> String {
+    format!("bereft/{thing}")
+}
 /// The one-time password with which a thing enrols itself.
 pub(crate) fn password(thing: &ThingName) -> String {
     format!("password/{thing}")

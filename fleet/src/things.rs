@@ -206,6 +206,7 @@ impl Fleet {
         t.delete(keys::thing(name));
         t.delete(keys::posture(name));
         t.delete(keys::password(name));
+        t.delete(keys::bereft(name));
         t.delete(keys::followed(name));
         Ok(())
     }

@@ -531,6 +531,54 @@ fn a_template_says_what_a_device_that_comes_again_does_to_its_thing() {
 }
 
 #[test]
+fn what_was_taken_from_a_thing_does_not_come_back_by_itself() {
+    use CertificateStatus::{Inactive, Revoked};
+    let compromised = ca::RevocationReason::KeyCompromise;
+    for (case, how) in ["revoked and deleted", "inactive and deleted", "detached"]
+        .into_iter()
+        .enumerate()
+    {
+        let house = house(lamp(json!({})));
+        let claim = house.claim(None).id;
+        let (id, token) = house.pending(&claim);
+        house.register(&claim, &token, "7").unwrap();
+        let (fleet, lamp) = (&house.fleet, thing("lamp-7"));
+        let set = |status| fleet.set_certificate_status(&id, status, compromised, house.now);
+        match case {
+            0 => {
+                set(Revoked).unwrap();
+                fleet.delete_certificate(&id, true, house.now).unwrap();
+            }
+            1 => {
+                set(Inactive).unwrap();
+                fleet.delete_certificate(&id, true, house.now).unwrap();
+            }
+            _ => fleet.detach_principal(&lamp, &id).unwrap(),
+        }
+        let again = || {
+            let (_, token) = house.pending(&claim);
+            house.register(&claim, &token, "7")
+        };
+        assert_eq!(again().unwrap_err().code, "ResourceConflict", "{how}");
+        // What the operator gives it and supersedes then may be followed by what a claim brings.
+        let given = fleet
+            .replace(&lamp, fleet::DeviceKey::Generate, house.now)
+            .unwrap();
+        let superseded = ca::RevocationReason::Superseded;
+        let id = given.certificate.id;
+        fleet
+            .set_certificate_status(&id, Revoked, superseded, house.now)
+            .unwrap();
+        fleet.delete_certificate(&id, true, house.now).unwrap();
+        let back = again();
+        // Of a certificate that still hangs on the thing nothing was taken back.
+        assert!(back.is_ok(), "{how}: {}", back.unwrap_err());
+        fleet.decommission(&lamp, house.now).unwrap();
+        again().unwrap();
+    }
+}
+
+#[test]
 fn a_hook_must_say_yes_and_may_say_more() {
     let house = house(lamp(json!({})));
     let hooked = TemplateChange {

@@ -141,7 +141,7 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<Result<(BTreeSet<GroupName>, Vec<CertificateId>), Rejection>, FleetError> {
         let name = known.name.clone();
-        let (mut live, mut had) = (Vec::new(), false);
+        let (mut live, mut had) = (Vec::new(), t.exists(&keys::bereft(&name))?);
         for id in self.all_names::<CertificateId>(&keys::principals(&name))? {
             let record: Option<CertificateRecord> = t.get(&keys::certificate(&id))?;
             had |= record.as_ref().is_some_and(|record| {

@@ -104,6 +104,30 @@ fn of_many_that_use_one_password_at_once_one_is_enrolled() {
 }
 
 #[test]
+fn a_device_that_was_deactivated_does_not_let_itself_in_again() {
+    let house = house();
+    let now = SystemTime::now();
+    let id = house.enrol("lamp-1").certificate.id;
+    let terms = password_terms("lamp-1", Duration::from_secs(60));
+    let password = house.fleet.make_enrolment_password(&terms, now).unwrap();
+    let (inactive, reason) = (CertificateStatus::Inactive, RevocationReason::Unspecified);
+    house
+        .fleet
+        .set_certificate_status(&id, inactive, reason, now)
+        .unwrap();
+    let enrol = |password: &str| {
+        let name = thing("lamp-1");
+        (house.fleet).enrol_with_password(&name, password, DeviceKey::Generate, now)
+    };
+    assert!(matches!(enrol(&password), Err(FleetError::Password)));
+    let record = house.fleet.certificate(&id).unwrap();
+    assert_eq!(record.status, inactive, "for `activate` to take back");
+    // One that is made then is what the operator wants.
+    let password = house.fleet.make_enrolment_password(&terms, now).unwrap();
+    enrol(&password).unwrap();
+}
+
+#[test]
 fn a_password_ends_and_its_life_is_bounded() {
     let house = house();
     let now = SystemTime::now();
