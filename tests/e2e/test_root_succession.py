@@ -319,3 +319,14 @@ def test_killed_while_it_follows_it_has_one_or_both(server, connect):
         if "has no issuing certificate" in server.cli("status"):
             server.cli("ca", "rotate-issuing")
         connect(server, server.device(f"lamp-{turn}-new")).close()
+
+
+def test_verbs_go_on_after_a_root_was_retired_at_once(server, connect):
+    """Whose key was stolen has more to say in that very hour, and no time for a restart."""
+    lamp = connect(server, server.device("lamp-1"))
+    server.cli("ca", "succeed-root")
+    server.cli("ca", "retire-root", "1", "--before-its-end", "--yes")
+    assert server.cli("status").startswith("running")
+    server.cli("device", "revoke", "lamp-1", "--yes")
+    lamp.end()
+    assert server.json("audit", "run")["checks"][0]["findings"] == []

@@ -354,8 +354,11 @@ impl Operators {
         Ok(())
     }
 
-    /// Another port or name, another credentials file; one that was moved away stays away.
-    fn refresh_credentials(&self, authority: &Authority) -> Result<(), ControlError> {
+    /// Another port, name or root, another credentials file; one that was moved away stays away.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn refresh_credentials(&self, authority: &Authority) -> Result<(), ControlError> {
         for operator in self.list() {
             let path = self.file(&operator.name, ".credentials");
             let Ok(found) = std::fs::read_to_string(&path) else {

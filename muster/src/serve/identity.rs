@@ -40,6 +40,7 @@ impl ServerTls {
         now: SystemTime,
     ) -> anyhow::Result<Self> {
         let authority = Arc::clone(faces.fleet().authority());
+        let credentials = operators.clone();
         let source = Source {
             authority,
             operators,
@@ -69,9 +70,17 @@ impl ServerTls {
             keeper: Keeper::start(source, certificate, Shown::of(&identity, staple))?,
         };
         let look = tls.keeper.waker();
-        faces.fleet().authority().tell_anchors(move |authorities| {
+        let authority = faces.fleet().authority();
+        let own = Arc::downgrade(authority);
+        authority.tell_anchors(move |authorities| {
             if let Err(error) = anchors.replace(authorities) {
                 tracing::error!(%error, "client certificates are judged by the authorities of before");
+            }
+            // Who retires a root has verbs to say after that, and their files trust the newest.
+            if let Some(own) = own.upgrade()
+                && let Err(error) = credentials.refresh_credentials(&own)
+            {
+                tracing::error!(%error, "operators' credentials beside the registry name a root of before");
             }
             look.now();
         });
