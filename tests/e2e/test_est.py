@@ -138,6 +138,11 @@ def test_a_device_enrols_with_its_password_and_connects(shared, est, connect, fr
     tool("openssl", "verify", "-CAfile", shared.root, "-untrusted", lamp.certificate, lamp.certificate)
 
 
+def test_a_name_with_colons_enrols(shared, est, connect, fresh_name):
+    name = fresh_name("hall:pump:7")
+    assert connect(shared, est.enrol(name)).publish(f"dt/{name}/x", "y") == 0
+
+
 def test_a_password_is_good_once_for_one_thing_and_for_its_time(shared, est, fresh_name):
     name, other = fresh_name(), fresh_name()
     key = est.key()

@@ -58,7 +58,8 @@ impl Basic {
             .map_err(|_| wrong())?;
         let (name, password) = std::str::from_utf8(&decoded)
             .ok()
-            .and_then(|text| text.split_once(':'))
+            // A thing's name may have a ':', our passwords have none.
+            .and_then(|text| text.rsplit_once(':'))
             .ok_or_else(wrong)?;
         Ok(Some(Self {
             name: name.to_owned(),
