@@ -449,3 +449,22 @@ def test_the_command_line_does_what_the_api_does(server, connect, tmp_path):
     server.cli("ca", "register", other.crt, "--sni-only", "--auto")
     [one] = server.json("ca", "list-registered")["authorities"]
     assert (one["certificateMode"], one["autoRegistrationStatus"]) == ("SNI_ONLY", "ENABLE")
+
+
+def test_of_an_authority_and_its_renewal_the_one_that_counts_vouches(shared, connect, factory, fresh_name):
+    """One key and name, two certificates: whichever of them is off, and whichever id is smaller."""
+    client, made = iot(shared), factory()
+    renewed = made.home / "renewed.crt"
+    subject = openssl("x509", "-in", made.crt, "-noout", "-subject", "-nameopt", "RFC2253").strip().removeprefix("subject=")
+    openssl("req", "-x509", "-key", made.key, "-out", renewed, "-days", "60", "-subj", "/" + "/".join(reversed(subject.split(","))),
+            "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    first = made.register(client).id
+    second = client.register_ca_certificate(
+        caCertificate=renewed.read_text(), verificationCertificate=made.proof(client), setAsActive=True)["certificateId"]
+    for off, on in ((first, second), (second, first)):
+        client.update_ca_certificate(certificateId=on, newStatus="ACTIVE")
+        client.update_ca_certificate(certificateId=off, newStatus="INACTIVE")
+        name = fresh_name()
+        lamp = made.device(shared, name)
+        shared.cli("device", "import", name, "--certificate", str(lamp.certificate))
+        assert connect(shared, lamp).publish(f"dt/{name}/x", "y") == 0

@@ -111,7 +111,7 @@ impl Fleet {
         let Ok(certificate) = ForeignCertificate::read(leaf) else {
             return refused(NotAdmitted::Unfit);
         };
-        match self.signer_of(&certificate, None)? {
+        match self.signer_of(&certificate, None, now)? {
             None => refused(NotAdmitted::Stranger),
             Some(authority) if !authority.is_good(now) => refused(NotAdmitted::AuthorityInactive),
             Some(authority) if newcomers && authority.auto_registration => under(&authority),

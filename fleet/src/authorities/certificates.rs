@@ -153,7 +153,7 @@ impl Fleet {
             ForeignKind::Authority(named) => {
                 let wanted = named.map(ForeignAuthority::parse).transpose()?;
                 let wanted = wanted.map(|authority| authority.id);
-                let found = self.signer_of(&certificate, wanted.as_ref())?;
+                let found = self.signer_of(&certificate, wanted.as_ref(), now)?;
                 Some(found.ok_or(ForeignError::Unfit {
                     what: "certificatePem",
                     reason: "was signed by no authority that is registered here: register that first (RegisterCACertificate)",
@@ -168,12 +168,19 @@ impl Fleet {
         Ok((record, authority))
     }
 
-    /// The registered authority whose key signed a certificate.
+    /// The registered authority whose key signed a certificate. Of several over one key, as an authority that was renewed
+    /// and the renewed one are, it is one that counts now and registers by itself, or else one that counts now.
     pub(super) fn signer_of(
         &self,
         certificate: &ForeignCertificate,
         wanted: Option<&CertificateId>,
+        now: SystemTime,
     ) -> Result<Option<AuthorityRecord>, FleetError> {
+        let rank = |record: &AuthorityRecord| match record.is_good(now) {
+            true => 1 + u8::from(record.auto_registration),
+            false => 0,
+        };
+        let mut found: Option<AuthorityRecord> = None;
         let namesakes = keys::authorities_named(&certificate.issuer_digest);
         for id in self.all_names::<CertificateId>(&namesakes)? {
             if wanted.is_some_and(|wanted| *wanted != id) {
@@ -184,11 +191,15 @@ impl Fleet {
             };
             let signed =
                 ForeignAuthority::parse(&record.pem).is_ok_and(|ca| ca.signed(certificate.der()));
-            if signed {
-                return Ok(Some(record));
+            if signed
+                && found
+                    .as_ref()
+                    .is_none_or(|before| rank(before) < rank(&record))
+            {
+                found = Some(record);
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// Within a transaction: a certificate that is new here, under an authority that still is what it was.

@@ -111,7 +111,7 @@ impl Fleet {
         {
             return Ok(Welcome::Known);
         }
-        let Some(authority) = self.signer_of(&certificate, None)? else {
+        let Some(authority) = self.signer_of(&certificate, None, now)? else {
             return Ok(Welcome::Known);
         };
         if !authority.is_good(now)
