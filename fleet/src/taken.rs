@@ -95,6 +95,27 @@ impl Fleet {
         }
     }
 
+    /// Refuses an authority's certificate (PEM, the first where there are several) over a key that is known as something
+    /// else: a device's, a claim's, an operator's, this server's. `renewed` is for one that may be registered again over
+    /// the key it had.
+    ///
+    /// # Errors
+    /// [`FleetError::Invalid`].
+    pub fn refuse_for_authority(&self, pem: &str, renewed: bool) -> Result<(), FleetError> {
+        // What is no certificate is refused by who takes it.
+        let Ok(key) = ca::key_id(pem) else {
+            return Ok(());
+        };
+        let owner: Option<KeyOwner> = self.read(&keys::taken(&key))?;
+        let known = owner.is_some_and(|owner| !(renewed && owner == KeyOwner::Authority));
+        if known || self.key_has_holder(&key)? {
+            return Err(FleetError::Invalid(
+                "the certificate's key is known here as a device's, a claim's, an operator's, this server's or a registered authority's: an authority has a key of its own".into(),
+            ));
+        }
+        Ok(())
+    }
+
     fn is_of_claim(&self, key: &PublicKey) -> Result<bool, FleetError> {
         let owner: Option<KeyOwner> = self.read(&keys::taken(&id_of(key)))?;
         Ok(owner == Some(KeyOwner::Claim))

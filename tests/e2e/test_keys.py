@@ -206,8 +206,21 @@ def test_keys_of_who_is_no_device(shared, door, fresh_name):
         made = pki.build(subject, factory.certificate.subject, key.public_key(), factory.key)
         with pytest.raises(ClientError, match=words):
             client.register_certificate(certificatePem=made.public_bytes(serialization.Encoding.PEM).decode(), setAsActive=True)
-    # Nor is a device's key a claim's.
+    # Nor is a device's key, or our own issuing one, an authority's.
     lamp, file = shared.device(fresh_name()), door.directory / "lamp.csr"
+    for key, words in ((own(lamp.key.read_bytes(), None), "a key of its own"),
+                       (own((shared.data / "ca/issuing.key").read_bytes(), None), "its name or key")):
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, fresh_name())])
+        made = pki.build(subject, subject, key.public_key(), key, ca=True).public_bytes(serialization.Encoding.PEM).decode()
+        with pytest.raises(ClientError, match=words):
+            client.register_ca_certificate(caCertificate=made, certificateMode="SNI_ONLY", setAsActive=True)
+    signer, next_one = pki.Signer.of(shared, "root"), door.directory / "next.pem"
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, fresh_name())])
+    made = pki.build(subject, signer.certificate.subject, own(lamp.key.read_bytes(), None).public_key(), signer.key, ca=True)
+    next_one.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    said = shared.refused("ca", "rotate-issuing", "--cert", str(next_one), "--key", str(lamp.key))
+    assert "a key of its own" in said, said
+    # Nor is a device's key a claim's.
     file.write_bytes(request(own(lamp.key.read_bytes(), None), "claim"))
     said = shared.refused("claim", "create", "--template", batch, "--csr", str(file), "--out", str(door.directory / "no"))
     assert "a device has it" in said, said

@@ -40,6 +40,11 @@ pub(super) fn check(issuer: &Issuer, root: &Root) -> Result<(), CaError> {
                 "a certificate in the chain is signed in a way that clients do not believe (SHA-1, for one): have it signed with SHA-256 or longer",
             ));
         }
+        if certificate.subject().iter().next().is_none() {
+            return Err(refused(
+                "a certificate in the chain has an empty subject: what it signs would name no issuer",
+            ));
+        }
         check_extensions(&certificate, place == 0)?;
     }
     check_root(&root.der, issuer.chain().count())

@@ -234,6 +234,7 @@ impl Fleet {
     ) -> Result<AuthorityRecord, FleetError> {
         let authority = ForeignAuthority::parse(new.certificate)?;
         self.refuse_our_own(&authority)?;
+        self.refuse_for_authority(&authority.pem, true)?;
         match (new.mode, new.verification) {
             (AuthorityMode::Default, Some(proof)) => {
                 authority.prove(proof, &self.registration_code()?)?;
@@ -307,10 +308,14 @@ impl Fleet {
         for der in own.every_authority() {
             let ours =
                 ForeignAuthority::parse(&pem::encode(&pem::Pem::new("CERTIFICATE", der.to_vec())));
-            if ours.is_ok_and(|ours| ours.subject_digest == authority.subject_digest) {
+            let same = |ours: ForeignAuthority| -> Result<bool, FleetError> {
+                Ok(ours.subject_digest == authority.subject_digest
+                    || ca::key_id(&ours.pem)? == ca::key_id(&authority.pem)?)
+            };
+            if ours.map_or(Ok(false), same)? {
                 return Err(ForeignError::Unfit {
                     what: "caCertificate",
-                    reason: "is this server's own, or has its name: what our own authority signs is known already",
+                    reason: "is this server's own, or has its name or key: what our own authority signs is known already",
                 }
                 .into());
             }

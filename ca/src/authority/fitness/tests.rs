@@ -68,7 +68,10 @@ fn unknown(params: &mut CertificateParams) {
 #[test]
 fn what_clients_would_not_follow_is_not_taken() {
     use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
-    let cases: [(&str, Change, Change); 8] = [
+    let cases: [(&str, Change, Change); 9] = [
+        ("empty subject", as_is, |params| {
+            params.distinguished_name = rcgen::DistinguishedName::new();
+        }),
         ("extendedKeyUsage", as_is, |params| {
             usages(params, &[ClientAuth])
         }),

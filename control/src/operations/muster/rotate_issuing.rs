@@ -52,6 +52,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             ));
         }
         (Some(chain), key) => {
+            rooms.fleet.refuse_for_authority(chain, false)?;
             let key = key
                 .as_ref()
                 .map(|key| SecretKey::from_pem(key.as_bytes(), None));

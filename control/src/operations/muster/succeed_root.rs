@@ -79,6 +79,8 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             authority.succeed_root(cross, call.now)?
         }
         (Some(certificate), Some(issuing)) => {
+            rooms.fleet.refuse_for_authority(&certificate, false)?;
+            rooms.fleet.refuse_for_authority(&issuing, false)?;
             let key = key.map(|key| SecretKey::from_pem(key.as_bytes(), None));
             let successor = Successor {
                 certificate,
