@@ -318,11 +318,15 @@ fn what_aws_knows_and_is_not_done_is_refused_by_name() {
             json!({"billingGroupName": "b"}),
             "billingGroupName",
         ),
-        ("POST", "/thing-groups/g", json!({"tags": []}), "tags"),
-        ("POST", "/thing-types/t", json!({"tags": []}), "tags"),
         (
             "GET",
             "/certificates?isAscendingOrder=true",
+            NONE,
+            "isAscendingOrder",
+        ),
+        (
+            "GET",
+            "/streams?isAscendingOrder=true",
             NONE,
             "isAscendingOrder",
         ),
