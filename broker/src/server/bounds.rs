@@ -14,7 +14,7 @@ use crate::codec::Version;
 use crate::session::{Settings, V311_PENDING_MAX_MESSAGES};
 
 /// Connections that one thing leaves to others.
-const OTHERS_CONNECTIONS: usize = 100;
+const OTHERS_CONNECTIONS: usize = 64;
 
 /// Bounds that may differ by listener and by principal; what is `None` is as it would be without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -385,11 +385,11 @@ mod tests {
         assert_eq!(of("lamp"), (10, 7));
         assert_eq!(of("gateway"), (30, 70));
         let limits = Limits {
-            connections: 19_127,
+            connections: 19_204,
             ..Limits::default()
         };
         let share = Bounds::new(&limits, false).sessions(None, &standing("lamp", &[]));
-        assert_eq!(share.live, 19_027);
+        assert_eq!(share.live, 19_140);
     }
 
     #[test]

@@ -62,8 +62,8 @@ pub struct Limits {
     pub parked_sessions: usize,
     /// Of them, sessions of one thing: beyond it the one that was parked first ends.
     pub thing_parked_sessions: usize,
-    /// Connections of one thing, all its client identifiers together; it always leaves a hundred to others, or half of
-    /// fewer than two hundred.
+    /// Connections of one thing, all its client identifiers together; it always leaves 64 to others, or half of fewer
+    /// than 128.
     pub thing_connections: usize,
     /// The longest keep alive; 0 asked for is this.
     pub keep_alive: Duration,

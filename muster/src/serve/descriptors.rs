@@ -5,7 +5,7 @@ use control::{Control, ControlDescriptors};
 
 /// File descriptors for what is none of a connection's: store, listeners, runtimes, files that are written anew. They are
 /// kept back from connections, which strangers open as they like: a revocation must find one.
-const OF_ITS_OWN: usize = 256;
+const OF_ITS_OWN: usize = 160;
 /// The least that strangers get on HTTPS and HTTP, however many devices may be connected.
 const WEB_MIN: usize = 256;
 /// Of what connections may have, the part that they get at least.
@@ -141,8 +141,8 @@ mod tests {
             (shared.connections, strangers, operators)
         };
         // 19,000 of one certificate among them, see `Limits::thing_connections`.
-        assert_eq!(parts(20_000), (19_111, 518, 38));
-        assert_eq!(parts(1_024), (486, 250, 16));
+        assert_eq!(parts(20_000), (19_204, 521, 38));
+        assert_eq!(parts(1_024), (576, 256, 16));
         // Where few connections are wanted the others get more.
         assert_eq!(shared(4_096, 1_000).connections, 1_000);
     }
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn those_who_shake_hands_leave_half_of_the_places() {
         let limits = Descriptors::shared(1_024, 100_000, WANTED).hold(Limits::default());
-        assert_eq!(limits.connections, 486);
-        assert!(limits.handshakes_in_flight * LOBBY_PER_SEAT <= 243);
+        assert_eq!(limits.connections, 576);
+        assert!(limits.handshakes_in_flight * LOBBY_PER_SEAT <= 288);
     }
 }
