@@ -102,7 +102,7 @@ impl Hub {
         }
     }
 
-    /// An error is for now only.
+    /// Where the journal takes no more just now it is tried again: nothing of the message has been let go.
     fn offer(&self, message: &Message, shared: &Shared) -> Result<(), Behind> {
         let Some(member) = shared.group.choose(&shared.tried, message.qos()) else {
             return Ok(());

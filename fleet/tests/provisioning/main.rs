@@ -7,6 +7,9 @@
     clippy::panic
 )]
 
+mod again;
+mod desk;
+
 use ca::{Authority, AuthorityConfig, CertificateId, KeyPair};
 use fleet::{
     CertificateStatus, Fleet, FleetError, GroupChange, GroupName, Target, ThingName,
@@ -456,129 +459,6 @@ fn a_claim_may_enrol_and_nothing_else() {
 }
 
 #[test]
-fn a_claim_cannot_take_a_device_over() {
-    let house = house(lamp(json!({})));
-    let claim = house.claim(None).id;
-    let (first, token) = house.pending(&claim);
-    house.register(&claim, &token, "7").unwrap();
-    let (id, token) = house.pending(&claim);
-    let error = house.register(&claim, &token, "7").unwrap_err();
-    assert_eq!(
-        (error.status, error.code),
-        (409, "ResourceConflict"),
-        "{error}"
-    );
-    assert_eq!(house.status(&first), Some(CertificateStatus::Active));
-    assert_eq!(
-        house.status(&id),
-        Some(CertificateStatus::PendingActivation)
-    );
-    // Revoked for its own sake it stays out; where the operator says that another is to follow it may come again: the
-    // same thing, with its new certificate.
-    let unspecified = ca::RevocationReason::Unspecified;
-    let superseded = ca::RevocationReason::Superseded;
-    house
-        .fleet
-        .revoke_device(&thing("lamp-7"), unspecified, house.now)
-        .unwrap();
-    let error = house.register(&claim, &token, "7").unwrap_err();
-    assert_eq!(error.code, "ResourceConflict", "{error}");
-    house
-        .fleet
-        .decommission(&thing("lamp-7"), house.now)
-        .unwrap();
-    house.register(&claim, &token, "7").unwrap();
-    let (id, token) = house.pending(&claim);
-    house
-        .fleet
-        .revoke_device(&thing("lamp-7"), superseded, house.now)
-        .unwrap();
-    house.register(&claim, &token, "7").unwrap();
-    assert_eq!(house.things(), 1);
-    // A device's own certificate is no claim, whatever its policy says.
-    let (_, token) = house.pending(&id);
-    assert_eq!(
-        house.register(&id, &token, "8").unwrap_err().code,
-        "AccessDenied"
-    );
-}
-
-#[test]
-fn a_template_says_what_a_device_that_comes_again_does_to_its_thing() {
-    let settings =
-        json!({"OverrideSettings": {"AttributePayload": "MERGE", "ThingGroups": "DO_NOTHING"}});
-    let again = house(lamp(settings));
-    let claim = again.claim(None).id;
-    let (first, token) = again.pending(&claim);
-    again.register(&claim, &token, "7").unwrap();
-    let (second, token) = again.pending(&claim);
-    let done = again.register(&claim, &token, "7").unwrap();
-    assert_eq!(done.revoked, [first]);
-    assert_eq!(again.status(&first), Some(CertificateStatus::Revoked));
-    assert_eq!(again.status(&second), Some(CertificateStatus::Active));
-    assert_eq!(again.things(), 1);
-    let failing = house(lamp(
-        json!({"OverrideSettings": {"AttributePayload": "FAIL"}}),
-    ));
-    let claim = failing.claim(None).id;
-    let (_, token) = failing.pending(&claim);
-    failing.register(&claim, &token, "7").unwrap();
-    let (_, token) = failing.pending(&claim);
-    assert_eq!(
-        failing.register(&claim, &token, "7").unwrap_err().code,
-        "ResourceConflict"
-    );
-}
-
-#[test]
-fn what_was_taken_from_a_thing_does_not_come_back_by_itself() {
-    use CertificateStatus::{Inactive, Revoked};
-    let compromised = ca::RevocationReason::KeyCompromise;
-    for (case, how) in ["revoked and deleted", "inactive and deleted", "detached"]
-        .into_iter()
-        .enumerate()
-    {
-        let house = house(lamp(json!({})));
-        let claim = house.claim(None).id;
-        let (id, token) = house.pending(&claim);
-        house.register(&claim, &token, "7").unwrap();
-        let (fleet, lamp) = (&house.fleet, thing("lamp-7"));
-        let set = |status| fleet.set_certificate_status(&id, status, compromised, house.now);
-        match case {
-            0 => {
-                set(Revoked).unwrap();
-                fleet.delete_certificate(&id, true, house.now).unwrap();
-            }
-            1 => {
-                set(Inactive).unwrap();
-                fleet.delete_certificate(&id, true, house.now).unwrap();
-            }
-            _ => fleet.detach_principal(&lamp, &id).unwrap(),
-        }
-        let again = || {
-            let (_, token) = house.pending(&claim);
-            house.register(&claim, &token, "7")
-        };
-        assert_eq!(again().unwrap_err().code, "ResourceConflict", "{how}");
-        // What the operator gives it and supersedes then may be followed by what a claim brings.
-        let given = fleet
-            .replace(&lamp, fleet::DeviceKey::Generate, house.now)
-            .unwrap();
-        let superseded = ca::RevocationReason::Superseded;
-        let id = given.certificate.id;
-        fleet
-            .set_certificate_status(&id, Revoked, superseded, house.now)
-            .unwrap();
-        fleet.delete_certificate(&id, true, house.now).unwrap();
-        let back = again();
-        // Of a certificate that still hangs on the thing nothing was taken back.
-        assert!(back.is_ok(), "{how}: {}", back.unwrap_err());
-        fleet.decommission(&lamp, house.now).unwrap();
-        again().unwrap();
-    }
-}
-
-#[test]
 fn a_hook_must_say_yes_and_may_say_more() {
     let house = house(lamp(json!({})));
     let hooked = TemplateChange {
@@ -786,71 +666,4 @@ fn a_claim_cannot_fill_the_registry() {
             .create_pending_certificate(&house.claim(None).id, None, house.now)
             .is_ok()
     );
-}
-
-/// Longest wait for something that happens on another thread; reached only by a test that fails.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Asks for a certificate on a request that is not understood, so that nothing is made.
-fn ask(
-    desk: &ProvisioningDesk,
-    claim: CertificateId,
-    payload: &[u8],
-    reply: impl FnOnce(ProvisioningAnswer) + Send + 'static,
-) {
-    desk.ask(ProvisioningRequest {
-        claim,
-        client_id: "c".into(),
-        topic: "$aws/certificates/create-from-csr/json".into(),
-        payload: payload.to_vec(),
-        reply: Box::new(reply),
-    });
-}
-
-fn status(answers: &Receiver<ProvisioningAnswer>) -> u64 {
-    let answer = answers.recv_timeout(PATIENCE).unwrap();
-    let value: Value = serde_json::from_slice(&answer.payload).unwrap();
-    value["statusCode"].as_u64().unwrap()
-}
-
-#[test]
-fn one_claim_has_its_share_of_the_desk_and_the_others_are_answered() {
-    const ASKED: usize = 5_000;
-    let house = house(lamp(json!({})));
-    let hook = Arc::new(Says::new(Ok(json!({}))));
-    let desk = ProvisioningDesk::start(house.fleet.clone(), hook, "local".into()).unwrap();
-    let (loud, quiet) = (house.claim(None).id, house.claim(None).id);
-    // Every thread waits while it answers.
-    let (holds, held) = channel();
-    let mut releases = Vec::new();
-    for _ in 0..4 {
-        let (release, released) = channel::<()>();
-        let holds = holds.clone();
-        ask(&desk, loud, b"{}", move |_| {
-            holds.send(()).unwrap();
-            let _ = released.recv();
-        });
-        releases.push(release);
-    }
-    for _ in 0..4 {
-        held.recv_timeout(PATIENCE).unwrap();
-    }
-    let tell = |claim, payload: &[u8], count| {
-        let (tell, answers) = channel();
-        for _ in 0..count {
-            let tell = tell.clone();
-            ask(&desk, claim, payload, move |answer| drop(tell.send(answer)));
-        }
-        answers
-    };
-    let many = tell(loud, b"{}", ASKED);
-    let few = tell(quiet, b"{}", 5);
-    // What is too long to be read is answered though no thread is free.
-    assert_eq!(status(&tell(quiet, &[b' '; 70_000], 1)), 400);
-    drop(releases);
-    assert_eq!([(); 5].map(|()| status(&few)), [400; 5]);
-    let answers: Vec<u64> = (0..ASKED).map(|_| status(&many)).collect();
-    let count = |code| answers.iter().filter(|status| **status == code).count();
-    // The four that were held had no seat any more: whoever is answered may ask again.
-    assert_eq!((count(400), count(429)), (1_024, ASKED - 1_024));
 }

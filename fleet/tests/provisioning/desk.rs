@@ -1,0 +1,70 @@
+//! The desk: what one claim's share of it is.
+
+use super::*;
+
+/// Longest wait for something that happens on another thread; reached only by a test that fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks for a certificate on a request that is not understood, so that nothing is made.
+fn ask(
+    desk: &ProvisioningDesk,
+    claim: CertificateId,
+    payload: &[u8],
+    reply: impl FnOnce(ProvisioningAnswer) + Send + 'static,
+) {
+    desk.ask(ProvisioningRequest {
+        claim,
+        client_id: "c".into(),
+        topic: "$aws/certificates/create-from-csr/json".into(),
+        payload: payload.to_vec(),
+        reply: Box::new(reply),
+    });
+}
+
+fn status(answers: &Receiver<ProvisioningAnswer>) -> u64 {
+    let answer = answers.recv_timeout(PATIENCE).unwrap();
+    let value: Value = serde_json::from_slice(&answer.payload).unwrap();
+    value["statusCode"].as_u64().unwrap()
+}
+
+#[test]
+fn one_claim_has_its_share_of_the_desk_and_the_others_are_answered() {
+    const ASKED: usize = 5_000;
+    let house = house(lamp(json!({})));
+    let hook = Arc::new(Says::new(Ok(json!({}))));
+    let desk = ProvisioningDesk::start(house.fleet.clone(), hook, "local".into()).unwrap();
+    let (loud, quiet) = (house.claim(None).id, house.claim(None).id);
+    // Every thread waits while it answers.
+    let (holds, held) = channel();
+    let mut releases = Vec::new();
+    for _ in 0..4 {
+        let (release, released) = channel::<()>();
+        let holds = holds.clone();
+        ask(&desk, loud, b"{}", move |_| {
+            holds.send(()).unwrap();
+            let _ = released.recv();
+        });
+        releases.push(release);
+    }
+    for _ in 0..4 {
+        held.recv_timeout(PATIENCE).unwrap();
+    }
+    let tell = |claim, payload: &[u8], count| {
+        let (tell, answers) = channel();
+        for _ in 0..count {
+            let tell = tell.clone();
+            ask(&desk, claim, payload, move |answer| drop(tell.send(answer)));
+        }
+        answers
+    };
+    let many = tell(loud, b"{}", ASKED);
+    let few = tell(quiet, b"{}", 5);
+    // What is too long to be read is answered though no thread is free.
+    assert_eq!(status(&tell(quiet, &[b' '; 70_000], 1)), 400);
+    drop(releases);
+    assert_eq!([(); 5].map(|()| status(&few)), [400; 5]);
+    let answers: Vec<u64> = (0..ASKED).map(|_| status(&many)).collect();
+    let count = |code| answers.iter().filter(|status| **status == code).count();
+    // The four that were held had no seat any more: whoever is answered may ask again.
+    assert_eq!((count(400), count(429)), (1_024, ASKED - 1_024));
+}
