@@ -10,8 +10,8 @@ use pem::{EncodeConfig, LineEnding, Pem};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::canonical::canonical;
 use crate::digest::sha256;
-use crate::signed::canonical;
 use crate::{Error, Sha256};
 
 const PRIVATE_LABEL: &str = "PRIVATE KEY";

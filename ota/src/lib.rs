@@ -5,6 +5,7 @@
 //! The `server` half keeps firmware and jobs in `store` and asks `fleet` who is in a group. `muster` hands
 //! it what devices ask on reserved topics and takes its answers to `broker`; `control` is its API.
 
+mod canonical;
 pub mod delta;
 mod digest;
 mod error;

@@ -1,5 +1,4 @@
-//! Signed documents in TUF's frame, `{"signed": …, "signatures": […]}`: canonical bytes, signatures, and
-//! the one place where signatures are counted.
+//! Signed documents in TUF's frame, `{"signed": …, "signatures": […]}`, and the one place where signatures are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -7,10 +6,10 @@ use std::time::SystemTime;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use jiff::Timestamp;
-use olpc_cjson::CanonicalFormatter;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::canonical::canonical;
 use crate::{Error, KeyId, PublicKey, ReleaseKey};
 
 /// Most signatures a document may carry; each costs a verification.
@@ -55,19 +54,6 @@ pub(crate) struct Tally {
     altered: Option<String>,
     /// A key id that is none of the quorum's.
     stranger: Option<String>,
-}
-
-/// OLPC canonical JSON: the bytes that are signed (TUF 1.0 §4.1).
-pub(crate) fn canonical(value: &Value) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    let mut serializer =
-        serde_json::Serializer::with_formatter(&mut bytes, CanonicalFormatter::new());
-    value
-        .serialize(&mut serializer)
-        .map_err(|error| Error::Canonical {
-            why: error.to_string(),
-        })?;
-    Ok(bytes)
 }
 
 impl Document {

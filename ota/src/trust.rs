@@ -8,8 +8,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::canonical::canonical;
 use crate::digest::sha256;
-use crate::signed::{Document, Quorum, canonical, fresh, read_time, write_time};
+use crate::signed::{Document, Quorum, fresh, read_time, write_time};
 use crate::{Error, KeyId, PublicKey, ReleaseKey};
 
 /// Largest trust root read: 64 keys, their roles and their signatures take a quarter of it.

@@ -105,6 +105,19 @@ def test_targets_by_several_hashes(repo, verifier, hashes):
     assert verifier.got() == {"a/b": b"content"}
 
 
+@pytest.mark.parametrize("names", [
+    ("lamp", "lamp 2.bin"), ("fw", "fw!"), ('a"b', "a#b"), ("a\\b", "a]b"), ("a", "a\tb"), ("cafe\u0301", "caf\u00e9"),
+])
+def test_names_are_signed_in_the_order_and_the_form_that_others_sign_them_in(repo, verifier, names):
+    for name in names:
+        repo.add_target(name, name.encode(), custom={key: 1 for key in names})
+    repo.delegate("targets", "acme", ["acme/*"])
+    repo.delegate("targets", "acme 2", ["acme 2/*"])
+    repo.release("acme", "acme 2", "targets")
+    assert verifier.download(*names) == 0, verifier.said
+    assert sorted(verifier.got().values()) == sorted(name.encode() for name in names)
+
+
 def test_a_repository_over_https_is_known_by_its_ca(repo, host, tmp_path):
     repo.add_target("firmware", b"content")
     repo.release()

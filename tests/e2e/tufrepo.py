@@ -119,8 +119,10 @@ class Repository:
 
     # -- targets
 
-    def add_target(self, path, content, role="targets", hashes=("sha256",)):
+    def add_target(self, path, content, role="targets", hashes=("sha256",), custom=None):
         target = TargetFile.from_data(path, content, list(hashes))
+        if custom is not None:
+            target.unrecognized_fields["custom"] = custom
         self.roles[role].targets[path] = target
         for name in self.target_names(path, target):
             self.files[name] = content

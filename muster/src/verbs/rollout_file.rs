@@ -269,12 +269,18 @@ fn rule(
                 "write it as 100/min, or as `50/min x2/1000` to double it after each 1000 devices";
             let read = match value {
                 toml::Value::String(text) => {
-                    text.parse().ok().map(|rate: ota::rollout::Rate| {
-                        // Servers of before rates could grow know numbers only.
-                        match rate.growth {
-                            None => rate.per_minute.into(),
-                            Some(_) => text.as_str().into(),
-                        }
+                    let read: Result<ota::rollout::Rate, ota::Error> = text.parse();
+                    let said = |error: ota::Error| {
+                        // It names the value itself.
+                        let said = error.to_string();
+                        let why = said.split_once("--rate ").map_or(&*said, |(_, why)| why);
+                        anyhow!("{key} {why}")
+                    };
+                    let rate = read.map_err(said)?;
+                    // Servers of before rates could grow know numbers only.
+                    Some(match rate.growth {
+                        None => rate.per_minute.into(),
+                        Some(_) => text.as_str().into(),
                     })
                 }
                 other => {
@@ -458,7 +464,7 @@ mod tests {
         }
         assert!(words("soak = \"soon\"").contains("soak \"soon\": write it as 10m"));
         assert!(words("soak = \"-1h\"").contains("write it as 10m"));
-        assert!(words("rate = \"100/h\"").contains("rate \"100/h\": write it as 100/min"));
+        assert!(words("rate = \"100/h\"").contains("rate `100/h`: write it as 100/min"));
         assert!(words("success = 101").contains("success 101: write a percentage"));
         assert!(words("retry = -1").contains("retry -1"));
         assert!(words("start = \"noon\"").contains("start \"noon\": write a moment"));

@@ -19,6 +19,8 @@ impl ExponentialRate {
             factor_tenths: (self.increment_factor * 10.0).round() as u16,
             every,
             counts,
+            // Where the configuration says less, that holds.
+            most: MAX_PER_MINUTE,
         }
     }
 }

@@ -63,6 +63,7 @@ prop_compose! {
                 factor_tenths,
                 every,
                 counts: if told { Counted::Told } else { Counted::Succeeded },
+                most: 1_000,
             }),
             soak_seconds: soak,
             success_percent: success,
