@@ -8,7 +8,9 @@ use crate::{
     certificates::record_of,
     groups::{GROUPS_PER_THING_LIMIT_ITEMS, put_memberships},
     issued::put_issued,
-    keys, things,
+    keys,
+    registry::Transaction,
+    things,
 };
 use ca::{CertificateId, Csr, Issued, KeyPair, RevocationReason};
 use policy::PolicyName;
@@ -69,14 +71,16 @@ impl Fleet {
         enrolment: &Enrolment<'_>,
         now: SystemTime,
     ) -> Result<Enrolled, FleetError> {
-        self.enrol_by(EnrolmentWay::Operator, enrolment, now)
+        self.enrol_by(EnrolmentWay::Operator, enrolment, now, |_, _| Ok(()))
     }
 
+    /// With something else to be done in the same batch.
     pub(crate) fn enrol_by(
         &self,
         way: EnrolmentWay,
         enrolment: &Enrolment<'_>,
         now: SystemTime,
+        also: impl Fn(&mut Transaction<'_>, &CertificateId) -> Result<(), FleetError>,
     ) -> Result<Enrolled, FleetError> {
         things::check_attributes(&enrolment.attributes)?;
         let name = &enrolment.thing;
@@ -117,7 +121,8 @@ impl Fleet {
                 require_policy(t, policy)?;
                 put_attachment(t, policy, &target)?;
             }
-            put_memberships(t, name, &enrolment.groups.iter().cloned().collect())
+            put_memberships(t, name, &enrolment.groups.iter().cloned().collect())?;
+            also(t, &record.id)
         })?;
         Ok(Enrolled {
             thing: name.clone(),
@@ -187,15 +192,17 @@ impl Fleet {
         key: DeviceKey<'_>,
         now: SystemTime,
     ) -> Result<Enrolled, FleetError> {
-        self.replace_by(EnrolmentWay::Operator, thing, key, now)
+        self.replace_by(EnrolmentWay::Operator, thing, key, now, |_, _| Ok(()))
     }
 
+    /// With something else to be done in the same batch.
     pub(crate) fn replace_by(
         &self,
         way: EnrolmentWay,
         thing: &ThingName,
         key: DeviceKey<'_>,
         now: SystemTime,
+        also: impl Fn(&mut Transaction<'_>, &CertificateId) -> Result<(), FleetError>,
     ) -> Result<Enrolled, FleetError> {
         self.thing(thing)?;
         let (issued, key) = self.mint_for(thing, key, now)?;
@@ -236,7 +243,7 @@ impl Fleet {
             for policy in &policies {
                 put_attachment(t, policy, &target)?;
             }
-            Ok(())
+            also(t, &record.id)
         })?;
         Ok(Enrolled {
             thing: thing.clone(),

@@ -1,5 +1,8 @@
 //! One-time passwords with which a device without a certificate enrols itself. Made by an operator for one thing, kept
 //! as a digest, good once and until they expire. They are random and long, so a digest without salt keeps them.
+//!
+//! Certificate and use are one batch. Whose answer was lost asks again, with the same password and the same key, and has
+//! the same certificate again for a while ([`PASSWORD_ANSWER_AGAIN`]).
 
 use crate::{
     DeviceKey, Enrolled, Enrolment, EnrolmentWay, Fleet, FleetError, GroupName, ThingName,
@@ -22,6 +25,18 @@ const PASSWORD_BYTES: usize = 20;
 /// The longest time a password may be good for.
 pub const PASSWORD_LIFE_LIMIT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
+/// How long after its use a password and the key it was used with get the same certificate again.
+pub const PASSWORD_ANSWER_AGAIN: Duration = Duration::from_secs(60 * 60);
+
+/// What a password was used for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Used {
+    /// What it got.
+    certificate: CertificateId,
+    /// Until when it gets that again.
+    until: SystemTime,
+}
+
 /// What the device that has the password becomes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct PasswordRow {
@@ -31,9 +46,18 @@ struct PasswordRow {
     policies: Vec<PolicyName>,
     groups: Vec<GroupName>,
     attributes: BTreeMap<String, String>,
+    /// Set from its use on.
+    #[serde(default)]
+    used: Option<Used>,
 }
 
 impl Stored for PasswordRow {}
+
+impl PasswordRow {
+    fn ends(&self) -> SystemTime {
+        self.used.as_ref().map_or(self.expires, |used| used.until)
+    }
+}
 
 /// A password to be made.
 #[derive(Debug, Clone)]
@@ -80,6 +104,7 @@ impl Fleet {
             policies: terms.policies.clone(),
             groups: terms.groups.clone(),
             attributes: terms.attributes.clone(),
+            used: None,
         };
         self.transact(|t| {
             for policy in &terms.policies {
@@ -120,11 +145,12 @@ impl Fleet {
         Ok(())
     }
 
-    /// Enrols the device that has a thing's password, which is used up by it.
+    /// Enrols the device that has a thing's password, which is used up by it. Asked again with the key of the same CSR
+    /// within [`PASSWORD_ANSWER_AGAIN`], it gives the same certificate again, while that is active; nothing new is made.
     ///
     /// # Errors
     /// [`FleetError::Password`] for a password that is wrong, used or expired, without saying which; those of
-    /// [`Self::enrol`] and [`Self::replace`].
+    /// [`Self::enrol`] and [`Self::replace`], after which it has not been used.
     pub fn enrol_with_password(
         &self,
         thing: &ThingName,
@@ -133,17 +159,55 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<Enrolled, FleetError> {
         let row = self.password_of(thing, password, now)?;
-        // Used up first: of two that come at once one is refused, and a crash costs a new password rather than a
-        // second device.
-        self.transact(|t| {
-            if t.get::<PasswordRow>(&keys::password(thing))?.as_ref() != Some(&row) {
+        if let Some(used) = &row.used {
+            return self.answer_again(thing, used, key);
+        }
+        match self.enrol_with(thing, &row, key, now) {
+            // Somebody else was faster, and it may have been the same device; or the thing came to be meanwhile.
+            Err(FleetError::Password | FleetError::AlreadyExists { .. }) => {
+                let row = self.password_of(thing, password, now)?;
+                match &row.used {
+                    Some(used) => self.answer_again(thing, used, key),
+                    None => self.enrol_with(thing, &row, key, now),
+                }
+            }
+            done => done,
+        }
+    }
+
+    fn enrol_with(
+        &self,
+        thing: &ThingName,
+        row: &PasswordRow,
+        key: DeviceKey<'_>,
+        now: SystemTime,
+    ) -> Result<Enrolled, FleetError> {
+        // In the batch that makes the certificate: a crash leaves both or neither, and of two that come at once one is
+        // refused.
+        let use_up = |t: &mut Transaction<'_>, certificate: &CertificateId| {
+            let at = keys::password(thing);
+            if t.get::<PasswordRow>(&at)?.as_ref() != Some(row) {
                 return Err(FleetError::Password);
             }
-            t.delete(keys::password(thing));
-            Ok(())
-        })?;
-        let enrolled = match self.thing(thing) {
-            Ok(_) => self.replace_by(EnrolmentWay::Est, thing, key, now),
+            if matches!(key, DeviceKey::Generate) {
+                // A key that was made here was handed out once and is not kept.
+                t.delete(at);
+                return Ok(());
+            }
+            let used = Some(Used {
+                certificate: *certificate,
+                until: now + PASSWORD_ANSWER_AGAIN,
+            });
+            t.put(
+                at,
+                &PasswordRow {
+                    used,
+                    ..row.clone()
+                },
+            )
+        };
+        match self.thing(thing) {
+            Ok(_) => self.replace_by(EnrolmentWay::Est, thing, key, now, use_up),
             Err(FleetError::NotFound { .. }) => {
                 let enrolment = Enrolment {
                     thing: thing.clone(),
@@ -152,23 +216,28 @@ impl Fleet {
                     attributes: row.attributes.clone(),
                     key,
                 };
-                self.enrol_by(EnrolmentWay::Est, &enrolment, now)
+                self.enrol_by(EnrolmentWay::Est, &enrolment, now, use_up)
             }
             Err(other) => Err(other),
-        };
-        if enrolled.is_err() {
-            // What was refused has not been used.
-            self.transact(|t| {
-                if t.exists(&keys::password(thing))? {
-                    return Ok(());
-                }
-                t.put(keys::password(thing), &row)
-            })?;
         }
-        enrolled
     }
 
-    /// Whether a password is good now, without using it.
+    /// What a password got already, for whoever shows the key that it got it with.
+    fn answer_again(
+        &self,
+        thing: &ThingName,
+        used: &Used,
+        key: DeviceKey<'_>,
+    ) -> Result<Enrolled, FleetError> {
+        let DeviceKey::Csr(csr) = key else {
+            return Err(FleetError::Password);
+        };
+        self.enrolled_with(thing, csr)?
+            .filter(|enrolled| enrolled.certificate.id == used.certificate)
+            .ok_or(FleetError::Password)
+    }
+
+    /// Whether a password is good now, without using it: to enrol with, or to have the answer again.
     ///
     /// # Errors
     /// [`FleetError::Password`].
@@ -189,7 +258,7 @@ impl Fleet {
     ) -> Result<PasswordRow, FleetError> {
         let row: Option<PasswordRow> = self.read(&keys::password(thing))?;
         row.filter(|row| {
-            now < row.expires
+            now < row.ends()
                 && constant_time::verify_slices_are_equal(&row.digest, &hashed(password)).is_ok()
         })
         .ok_or(FleetError::Password)

@@ -53,7 +53,7 @@ pub use decisions::{Record, Recorded, Tally};
 pub use denials::Denial;
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
 pub use dynamic::DYNAMIC_GROUPS_LIMIT_ITEMS;
-pub use enrolment_password::{PASSWORD_LIFE_LIMIT, PasswordTerms};
+pub use enrolment_password::{PASSWORD_ANSWER_AGAIN, PASSWORD_LIFE_LIMIT, PasswordTerms};
 pub use error::{FleetError, Kind};
 pub use excerpt::Excerpt;
 pub use groups::{GROUP_DEPTH_LIMIT_LEVELS, GroupChange};

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shlex
+import socket
 import stat
 import subprocess
 import threading
@@ -15,7 +16,7 @@ import pytest
 from api import iot
 from devices import Agent, eventually, outcome
 from release import Team
-from server import AGENT, REPOSITORY, Identity, Server
+from server import AGENT, MUSTER, REPOSITORY, Identity, Server
 from test_mistakes import clock
 from test_provisioning import ROLE, Hook, template_body
 
@@ -349,6 +350,86 @@ def test_killed_at_any_moment_it_comes_to_one_identity_and_one_thing(house, fres
     house.enrol(place, *flags)
     assert f"{name}-1.crt" in files(place) and "enrolling.json" not in files(place)
     assert house.things(f"{name}-1") == [f"{name}-1"] and kills
+
+
+class Deaf:
+    """A stretch of network on which the answer to one request is lost: on the second connection the server is heard until it knows the device."""
+
+    def __init__(self, port):
+        self.target, self.connections = ("127.0.0.1", port), 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        self.listener.close()
+
+    def _accept(self):
+        while True:
+            try:
+                device, _ = self.listener.accept()
+                server = socket.create_connection(self.target)
+            except OSError:
+                return
+            self.connections += 1
+            heard, lost = threading.Event(), threading.Event()
+            last = self.connections == 2
+            threading.Thread(target=self._up, args=(device, server, heard, lost if last else None), daemon=True).start()
+            threading.Thread(target=self._down, args=(server, device, heard, lost), daemon=True).start()
+
+    @staticmethod
+    def _up(device, server, heard, lost):
+        try:
+            while piece := device.recv(1 << 16):
+                if lost is not None and heard.is_set():
+                    lost.set()
+                server.sendall(piece)
+        except OSError:
+            """One side is gone."""
+
+    @staticmethod
+    def _down(server, device, heard, lost):
+        try:
+            while piece := server.recv(1 << 16):
+                heard.set()
+                if not lost.is_set():
+                    device.sendall(piece)
+        except OSError:
+            """One side is gone."""
+        if not lost.is_set():
+            device.close()
+
+
+def test_a_password_whose_answer_was_lost_is_good_for_that_device_still(server, tmp_path):
+    file, place = tmp_path / "password", tmp_path / "identity"
+    file.write_text(server.json("device", "enrol-password", "lamp-1")["password"])
+    network = Deaf(server.port("https"))
+
+    def command(place, port):
+        return [AGENT, "enrol", "--identity", str(place), "--server", "localhost", "--mqtt-port", str(server.port("mqtt")), "--https-port", str(port),
+                "--thing", "lamp-1", "--password-file", str(file), "--root", str(server.root)]
+
+    def states():
+        done = subprocess.run([MUSTER, "device", "show", "lamp-1", "--json", "--data", str(server.data)], capture_output=True, text=True, timeout=LIMIT_S)
+        return done.returncode == 0 and [c["status"] for c in json.loads(done.stdout)["certificates"]]
+
+    with open(tmp_path / "log", "wb") as log:
+        device = subprocess.Popen(command(place, network.port), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        eventually(states, "the server to enrol the device")
+        assert no_identity(place)
+    finally:
+        device.kill()
+        device.wait(LIMIT_S)
+        network.close()
+    server.kill9()
+    server.start()
+    port = server.port("https")
+    other = subprocess.run(command(tmp_path / "thief", port), capture_output=True, text=True, timeout=LIMIT_S)
+    assert other.returncode == 1 and "is wrong, used up or expired" in other.stderr, other.stderr
+    again = subprocess.run(command(place, port), capture_output=True, text=True, timeout=LIMIT_S)
+    assert again.returncode == 0 and {"lamp-1.crt", "lamp-1.key", "root.crt"} == set(files(place)), again.stderr
+    assert states() == ["ACTIVE"]
 
 
 def test_a_server_that_is_away_is_waited_for(house, fresh_name, run, tmp_path, make_server):

@@ -160,13 +160,31 @@ def test_a_password_is_good_once_for_one_thing_and_for_its_time(shared, est, fre
     # What is refused for the request does not use it up.
     est.refused(403, "other names", ENROL, foreign, user=f"{name}:{second}")
     est.refused(400, "certificate signing request", ENROL, b"\x30\x00", user=f"{name}:{second}")
-    assert est.call(ENROL, request, user=f"{name}:{second}")[0] == 200
-    est.refused(401, wrong, ENROL, request, user=f"{name}:{second}")
+    status, _, given = est.call(ENROL, request, user=f"{name}:{second}")
+    assert status == 200
+    est.refused(401, wrong, ENROL, est.request(f"/CN={name}", est.key()), user=f"{name}:{second}")
+    est.refused(401, wrong, "serverkeygen", request, user=f"{name}:{second}")
+    # Whose answer was lost has the same again.
+    assert est.call(ENROL, request, user=f"{name}:{second}")[::2] == (200, given)
     assert states(shared, name) == ["ACTIVE"]
+    shared.cli("device", "revoke", name, "--yes")
+    est.refused(401, wrong, ENROL, request, user=f"{name}:{second}")
     short = est.password(other, "--valid", "1s")
     time.sleep(1.1)  # its life
     est.refused(401, wrong, ENROL, foreign, user=f"{other}:{short}")
     assert "does not exist" in shared.refused("device", "show", other)
+
+
+def test_an_answer_that_a_crash_took_is_given_again(server, tmp_path):
+    est = Est(server, tmp_path)
+    request, user = est.request("/CN=lamp-1", est.key()), f"lamp-1:{est.password('lamp-1')}"
+    given = est.call(ENROL, request, user=user)
+    assert given[0] == 200
+    server.kill9()
+    server.start()
+    assert est.call(ENROL, request, user=user)[::2] == given[::2]
+    est.refused(401, "used up", ENROL, est.request("/CN=lamp-1", est.key()), user=user)
+    assert states(server, "lamp-1") == ["ACTIVE"]
 
 
 def test_a_password_is_not_on_disk_and_not_in_the_log(server, tmp_path):

@@ -102,7 +102,7 @@ pub(super) fn attempt(
     };
     let roots = roots::follow(&given, &offered, known).unwrap_or(given);
 
-    // All that could fail here has been done: the password is good once.
+    // All that could fail here has been done: the password is good once, and then for this key only.
     let key = place.key()?;
     let request = request(&key, Some(thing))?;
     let answer = client
@@ -245,7 +245,7 @@ fn refused(fault: CertificateFault, thing: &str) -> Fault {
         CertificateFault::Answered {
             status: 401, words, ..
         } => Fault::refused(format!(
-            "the server does not take the password for {thing}: {words}. Each is good once, for the thing it was made for, and an answer that was lost has used it"
+            "the server does not take the password for {thing}: {words}. Each is good once, for the thing it was made for; whose answer was lost has it again within an hour, with the key in the same --identity"
         )),
         other => passing_of(other),
     }

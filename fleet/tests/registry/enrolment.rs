@@ -104,6 +104,122 @@ fn of_many_that_use_one_password_at_once_one_is_enrolled() {
 }
 
 #[test]
+fn who_lost_the_answer_has_the_same_certificate_again_with_the_same_key_for_a_while() {
+    let mut house = house();
+    let now = SystemTime::now();
+    let name = thing("lamp-1");
+    let terms = password_terms("lamp-1", Duration::from_secs(60));
+    let password = house.fleet.make_enrolment_password(&terms, now).unwrap();
+    let keys = [
+        ca::KeyPair::generate().unwrap(),
+        ca::KeyPair::generate().unwrap(),
+    ];
+    let csrs = keys.each_ref().map(|key| key.request("lamp-1").unwrap());
+    let ask = |fleet: &fleet::Fleet, csr: &str, at| {
+        let key = DeviceKey::Csr(csr.as_bytes());
+        fleet.enrol_with_password(&name, &password, key, at)
+    };
+    let refused = |done: Result<fleet::Enrolled, FleetError>| {
+        assert!(matches!(done, Err(FleetError::Password)), "{done:?}");
+    };
+    let first = ask(&house.fleet, &csrs[0], now).unwrap();
+    // Also after a crash, and when the password itself has ended.
+    drop(house.fleet);
+    house.fleet = open(&house.directory);
+    let last = now + fleet::PASSWORD_ANSWER_AGAIN - Duration::from_millis(1);
+    // Another request over the same key is the same device's.
+    for csr in [&csrs[0], &keys[0].request("").unwrap()] {
+        let again = ask(&house.fleet, csr, last).unwrap();
+        assert_eq!(again.certificate, first.certificate);
+        assert_eq!(again.issued.der, first.issued.der);
+    }
+    refused(ask(&house.fleet, &csrs[1], now));
+    refused(
+        house
+            .fleet
+            .enrol_with_password(&name, &password, DeviceKey::Generate, now),
+    );
+    refused(ask(
+        &house.fleet,
+        &csrs[0],
+        now + fleet::PASSWORD_ANSWER_AGAIN,
+    ));
+    let held = house.fleet.principals(&name, None, 10).unwrap().items;
+    assert_eq!(held.len(), 1, "nothing new was made");
+    // What is no more is not handed out, nor is anything made in its place.
+    let second = house
+        .fleet
+        .replace(&name, DeviceKey::Generate, now)
+        .unwrap()
+        .certificate
+        .id;
+    refused(ask(&house.fleet, &csrs[0], now));
+    let active = CertificateStatus::Active;
+    assert_eq!(house.fleet.certificate(&second).unwrap().status, active);
+    // A device that was taken away gets nothing again, not even while its certificate is the one of then.
+    let password = house.fleet.make_enrolment_password(&terms, now).unwrap();
+    let again = |fleet: &fleet::Fleet| {
+        let key = DeviceKey::Csr(csrs[1].as_bytes());
+        fleet.enrol_with_password(&name, &password, key, now)
+    };
+    let third = again(&house.fleet).unwrap().certificate.id;
+    let set = |status| {
+        let reason = RevocationReason::Unspecified;
+        house
+            .fleet
+            .set_certificate_status(&third, status, reason, now)
+            .unwrap();
+    };
+    set(CertificateStatus::Inactive);
+    set(active);
+    refused(again(&house.fleet));
+}
+
+#[test]
+fn one_device_that_asks_many_times_at_once_is_enrolled_once_and_answered_each_time() {
+    let house = house();
+    let now = SystemTime::now();
+    let terms = password_terms("lamp-1", Duration::from_secs(60));
+    let password = house.fleet.make_enrolment_password(&terms, now).unwrap();
+    let csr = ca::KeyPair::generate().unwrap().request("lamp-1").unwrap();
+    let ask = || {
+        let key = DeviceKey::Csr(csr.as_bytes());
+        let enrolled = house
+            .fleet
+            .enrol_with_password(&thing("lamp-1"), &password, key, now);
+        enrolled.unwrap().certificate.id
+    };
+    let given: Vec<_> = std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        askers.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let page = house.fleet.principals(&thing("lamp-1"), None, 10).unwrap();
+    assert_eq!(page.items.len(), 1);
+    assert!(given.iter().all(|id| *id == given[0]));
+}
+
+#[test]
+fn what_is_refused_has_not_used_the_password() {
+    let house = house();
+    let now = SystemTime::now();
+    let mut terms = password_terms("lamp-1", Duration::from_secs(60));
+    terms.groups = vec![house.group("hall")];
+    let password = house.fleet.make_enrolment_password(&terms, now).unwrap();
+    house.fleet.delete_group(&terms.groups[0], None).unwrap();
+    let csr = ca::KeyPair::generate().unwrap().request("lamp-1").unwrap();
+    let ask = || {
+        let key = DeviceKey::Csr(csr.as_bytes());
+        house
+            .fleet
+            .enrol_with_password(&thing("lamp-1"), &password, key, now)
+    };
+    let error = ask().unwrap_err();
+    assert!(matches!(error, FleetError::NotFound { .. }), "{error}");
+    house.group("hall");
+    ask().unwrap();
+}
+
+#[test]
 fn a_device_that_was_deactivated_does_not_let_itself_in_again() {
     let house = house();
     let now = SystemTime::now();

@@ -45,7 +45,8 @@ pub(crate) enum Device {
         #[command(flatten)]
         whose: Whose,
     },
-    /// Make a one-time password with which a device enrols itself by EST; its key never leaves it
+    /// Make a one-time password with which a device enrols itself by EST; its key never leaves it, and with it the answer
+    /// is given again for an hour
     EnrolPassword {
         /// The device: a new one, or one that gets a new certificate in its old one's place
         name: String,
