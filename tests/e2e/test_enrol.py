@@ -353,10 +353,13 @@ def test_killed_at_any_moment_it_comes_to_one_identity_and_one_thing(house, fres
 
 
 class Deaf:
-    """A stretch of network on which the answer to one request is lost: on the second connection the server is heard until it knows the device."""
+    """A stretch of network on which the server is heard no more from the moment on at which it is sent a certificate signing request."""
+
+    # Longer than a request without a body, and than the end of a handshake.
+    REQUEST_BYTES = 500
 
     def __init__(self, port):
-        self.target, self.connections = ("127.0.0.1", port), 0
+        self.target = ("127.0.0.1", port)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -371,17 +374,14 @@ class Deaf:
                 server = socket.create_connection(self.target)
             except OSError:
                 return
-            self.connections += 1
             heard, lost = threading.Event(), threading.Event()
-            last = self.connections == 2
-            threading.Thread(target=self._up, args=(device, server, heard, lost if last else None), daemon=True).start()
+            threading.Thread(target=self._up, args=(device, server, heard, lost), daemon=True).start()
             threading.Thread(target=self._down, args=(server, device, heard, lost), daemon=True).start()
 
-    @staticmethod
-    def _up(device, server, heard, lost):
+    def _up(self, device, server, heard, lost):
         try:
             while piece := device.recv(1 << 16):
-                if lost is not None and heard.is_set():
+                if heard.is_set() and len(piece) >= self.REQUEST_BYTES:
                     lost.set()
                 server.sendall(piece)
         except OSError:
