@@ -4,7 +4,7 @@
 
 use crate::{
     CertificateRecord, CertificateStatus, Fleet, FleetError, ThingName,
-    authorities::{AuthorityRecord, AuthorityStatus},
+    authorities::vouches_until,
     issued::RevokedRow,
     keys,
     renewal::CHAIN_LIMIT_ITEMS,
@@ -117,12 +117,11 @@ impl Fleet {
                 .is_some())
     }
 
-    /// Whether the registered authority that an active certificate depends on, if any, is active.
+    /// Whether the registered authority that an active certificate depends on, if any, vouches for it.
     fn is_vouched(&self, record: &CertificateRecord) -> Result<bool, FleetError> {
         let Some(authority) = record.vouching_authority() else {
             return Ok(true);
         };
-        let authority: Option<AuthorityRecord> = self.read(&keys::authority(&authority))?;
-        Ok(authority.is_some_and(|row| row.status == AuthorityStatus::Active))
+        Ok(vouches_until(&self.inner.table, &authority)?.is_some())
     }
 }

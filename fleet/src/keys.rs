@@ -1,7 +1,9 @@
 //! Where each fact stands in the registry's one table. `/` separates; no name may hold it, so a key reads one way only.
 //! Facts that are asked for from both ends are written under both, in one batch.
 
-use crate::{GroupName, Target, ThingName, ThingTypeName, provisioning::TemplateName};
+use crate::{
+    GroupName, Target, ThingName, ThingTypeName, authorities::Signer, provisioning::TemplateName,
+};
 use ca::{CertificateId, Serial};
 use policy::PolicyName;
 use std::time::SystemTime;
@@ -101,6 +103,14 @@ pub(crate) fn authority(id: &CertificateId) -> String {
 /// Registered authorities by their subject: `casubject/<digest>/<authority>`.
 pub(crate) fn authorities_named(digest: &str) -> String {
     format!("casubject/{digest}/")
+}
+/// Whose certificate a registered authority's is, or was: its name and key.
+pub(crate) fn signer(authority: &CertificateId) -> String {
+    format!("casigner/{authority}")
+}
+/// Authorities' certificates over one name and key: `cakin/<signer>/<authority>`.
+pub(crate) fn kin(signer: &Signer) -> String {
+    format!("cakin/{signer}/")
 }
 /// Certificates that a registered authority signed: `signedby/<authority>/<certificate>`.
 pub(crate) fn signed_by(authority: &CertificateId) -> String {

@@ -17,14 +17,14 @@ pub(crate) use cards::Cards;
 pub(crate) use reading::{Known, certificate_values, thing_facts};
 pub(crate) use recent::Recent;
 
-use crate::{FleetError, Health, Standing, StandingNow, networks};
+use crate::{FleetError, Health, Standing, StandingNow, authorities::Signer, networks};
 use ca::CertificateId;
 use index::{Index, Slot};
 use parking_lot::{Condvar, Mutex};
 use policy::{Networks, Policy, PolicyName, Posture};
 use profile::{Profile, Reader};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
@@ -233,8 +233,19 @@ impl Live {
         members
     }
 
+    /// Whose certificates have changed, under each name that they may be found by.
+    fn signers(&self, changed: &BTreeSet<CertificateId>) -> Result<Vec<Signer>, StoreError> {
+        let mut signers = Vec::with_capacity(changed.len() * 2);
+        for id in changed {
+            signers.push(Signer::alone(id));
+            signers.extend(Signer::read(&self.table, id)?);
+        }
+        Ok(signers)
+    }
+
     /// Who is to be read again, and what of each. Who is nobody's is forgotten.
     fn concerned(&self, touched: &Touched, sharing: Vec<Slot>) -> Vec<(Arc<Standing>, Parts)> {
+        let signers = self.signers(&touched.authorities);
         let mut index = self.index.lock();
         let mut slots: HashMap<Slot, Parts> = HashMap::new();
         let mut add = |slot: Slot, parts: Parts| {
@@ -249,10 +260,15 @@ impl Live {
         for (name, parts) in &touched.things {
             index.of_thing(name).for_each(|slot| add(slot, *parts));
         }
-        for id in &touched.authorities {
-            index
-                .of_authority(id)
-                .for_each(|slot| add(slot, Parts::NONE));
+        match &signers {
+            Ok(signers) => {
+                let slots = signers.iter().flat_map(|signer| index.of_signer(signer));
+                slots.for_each(|slot| add(slot, Parts::NONE));
+            }
+            Err(error) => {
+                tracing::error!(%error, "whose authority has changed cannot be read: all are looked at");
+                index.of_any_signer().for_each(|slot| add(slot, Parts::NONE));
+            }
         }
         if touched.networks || touched.is_of_policies() {
             index.unreadable().for_each(|slot| add(slot, Parts::ALL));

@@ -130,7 +130,7 @@ impl Fleet {
             }
             Selection::Authority(authority) => {
                 self.registered_authority(authority)?;
-                return self.page_of_names(&keys::signed_by(authority), after, LIST_LIMIT_ITEMS);
+                return self.vouched_for(authority, after, LIST_LIMIT_ITEMS);
             }
             Selection::Group(group) => self.members_below(group, after, BATCH_ITEMS)?,
             Selection::Query(query) => {

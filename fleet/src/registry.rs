@@ -1,7 +1,7 @@
 //! The registry itself: one table, optimistic transactions over it, pages of it.
 
 use crate::{
-    FleetError, ThingName,
+    FleetError, ThingName, authorities,
     decisions::Decisions,
     denials::Denials,
     dynamic::DynamicGroups,
@@ -98,6 +98,7 @@ impl Fleet {
         issued::index(&fleet)?;
         holders::index(&fleet)?;
         taken::index(&fleet)?;
+        authorities::index(&fleet)?;
         fleet.resume_dynamic_groups()?;
         fleet.tidy_cards()?;
         fleet.pack_when_due()?;

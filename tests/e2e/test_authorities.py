@@ -13,6 +13,7 @@ from api import iot, send
 from clients import Refused, mosquitto_pub, tls_context
 from devices import came_by, eventually
 from server import Identity
+from test_mistakes import clock
 from wire import Closed, Wire
 
 ROLE = "arn:aws:iam::000000000000:role/jitp"
@@ -37,15 +38,23 @@ class Factory:
                 "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
         self.pem = self.crt.read_text()
 
-    def sign(self, subject, extensions=LEAF, kind=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), serial=None):
+    def sign(self, subject, extensions=LEAF, kind=("ec", "-pkeyopt", "ec_paramgen_curve:P-256"), serial=None, days=20):
         """A certificate and its key; returns both paths."""
         at = self.home / f"leaf-{len(list(self.home.iterdir()))}"
         key, csr, crt, ext = (at.with_suffix(s) for s in (".key", ".csr", ".crt", ".ext"))
         openssl("req", "-newkey", *kind, "-nodes", "-keyout", key, "-out", csr, "-subj", subject)
         ext.write_text(extensions)
-        openssl("x509", "-req", "-in", csr, "-CA", self.crt, "-CAkey", self.key, "-out", crt, "-days", "20", "-extfile", ext,
+        openssl("x509", "-req", "-in", csr, "-CA", self.crt, "-CAkey", self.key, "-out", crt, "-days", days, "-extfile", ext,
                 *(("-set_serial", serial) if serial else ("-CAcreateserial",)))
         return crt, key
+
+    def renewed(self, days):
+        """Another certificate over its name and key, PEM."""
+        crt = self.home / f"renewed-{days}.crt"
+        subject = openssl("x509", "-in", self.crt, "-noout", "-subject", "-nameopt", "RFC2253").strip().removeprefix("subject=")
+        openssl("req", "-x509", "-key", self.key, "-out", crt, "-days", days, "-subj", "/" + "/".join(reversed(subject.split(","))),
+                "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+        return crt.read_text()
 
     def device(self, server, name, subject=None, **how):
         crt, key = self.sign(subject or f"/O=Lamps/CN={name}", **how)
@@ -452,19 +461,56 @@ def test_the_command_line_does_what_the_api_does(server, connect, tmp_path):
 
 
 def test_of_an_authority_and_its_renewal_the_one_that_counts_vouches(shared, connect, factory, fresh_name):
-    """One key and name, two certificates: whichever of them is off, and whichever id is smaller."""
+    """One key and name, two certificates: whichever of them is off, and whichever id is smaller, and whichever they came by."""
     client, made = iot(shared), factory()
-    renewed = made.home / "renewed.crt"
-    subject = openssl("x509", "-in", made.crt, "-noout", "-subject", "-nameopt", "RFC2253").strip().removeprefix("subject=")
-    openssl("req", "-x509", "-key", made.key, "-out", renewed, "-days", "60", "-subj", "/" + "/".join(reversed(subject.split(","))),
-            "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
     first = made.register(client).id
     second = client.register_ca_certificate(
-        caCertificate=renewed.read_text(), verificationCertificate=made.proof(client), setAsActive=True)["certificateId"]
+        caCertificate=made.renewed(60), verificationCertificate=made.proof(client), setAsActive=True)["certificateId"]
+    lamps = []
     for off, on in ((first, second), (second, first)):
         client.update_ca_certificate(certificateId=on, newStatus="ACTIVE")
         client.update_ca_certificate(certificateId=off, newStatus="INACTIVE")
         name = fresh_name()
         lamp = made.device(shared, name)
         shared.cli("device", "import", name, "--certificate", str(lamp.certificate))
-        assert connect(shared, lamp).publish(f"dt/{name}/x", "y") == 0
+        lamps.append(connect(shared, lamp))
+        assert all(lamp.publish(f"dt/{lamp.identity.name}/x", "y") == 0 for lamp in lamps), "whoever came by the other stays"
+    told = shared.json("ca", "deactivate", first, "--yes")
+    assert told["vouching"] == [] and [lamp.end().reason for lamp in lamps] == [0x98, 0x98]
+    for one in (first, second):
+        shared.cli("ca", "activate", one)
+    again = [connect(shared, lamp.identity) for lamp in lamps]
+    told = shared.json("ca", "deactivate", first, "--yes")
+    assert told["vouching"] == [second] and all(lamp.alive() for lamp in again)
+    shared.said("other certificates over its name and key are ACTIVE")
+    shared.cli("ca", "activate", first)
+    told = shared.json("ca", "deactivate", first, "--every", "--yes")
+    assert told["deactivatedBeside"] == [second] and [lamp.end().reason for lamp in again] == [0x98, 0x98]
+    for lamp in lamps:
+        with pytest.raises(Refused):
+            connect(shared, lamp.identity)
+
+
+def test_devices_outlive_the_certificate_of_their_authority_that_they_came_by(make_server, connect, tmp_path):
+    """Sixty days on, by the server's clock: the certificate of thirty days is over, its renewal is not."""
+    server = make_server()
+    client, lamps = iot(server), []
+    for number in range(3):
+        # Whichever of the two ids is smaller.
+        made = Factory(tmp_path / f"factory-{number}", f"Factory {number}")
+        made.register(client)
+        lamp = made.device(server, f"lamp-{number}", days=200)
+        server.cli("device", "import", lamp.name, "--certificate", lamp.certificate)
+        lamps.append(lamp)
+        if number < 2:
+            live = connect(server, lamp)
+            client.register_ca_certificate(
+                caCertificate=made.renewed(400), verificationCertificate=made.proof(client), setAsActive=True)
+            assert live.alive()
+    server.terminate()
+    server.wrapper = [*clock("+60d")]
+    server.start()
+    for lamp, good in zip(lamps, (True, True, False)):
+        done = mosquitto_pub(server, lamp, "-t", f"dt/{lamp.name}/x", "-m", "y", "-q", "1", wrapper=server.wrapper)
+        assert (done.returncode == 0) == good, (lamp.name, done.stdout, done.stderr)
+    server.said("register its renewal over the same name and key")

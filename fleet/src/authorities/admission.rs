@@ -45,7 +45,7 @@ impl NotAdmitted {
             }
             NotAdmitted::AuthorityInactive => {
                 "the registered authority that issued the client's certificate is INACTIVE or not valid now: activate \
-                 it (UpdateCACertificate newStatus=ACTIVE)"
+                 it (UpdateCACertificate newStatus=ACTIVE), or register its renewal over the same name and key"
             }
             NotAdmitted::NotRegistered => {
                 "the client's certificate is not registered, and its authority does not register by itself: register \
@@ -96,8 +96,7 @@ impl Fleet {
                 Origin::Own => return refused(NotAdmitted::Stranger),
                 Origin::Alone => None,
                 Origin::Authority(id) => {
-                    let found = self.read::<AuthorityRecord>(&keys::authority(&id))?;
-                    match found.filter(|authority| authority.is_good(now)) {
+                    match self.voucher(&id, now)? {
                         Some(authority) => Some(authority),
                         None => return refused(NotAdmitted::AuthorityInactive),
                     }

@@ -232,7 +232,8 @@ impl Fleet {
         put_foreign(t, record)
     }
 
-    /// One page of the certificates that an authority signed, in order of id.
+    /// One page of the certificates that an authority vouches for, by whichever certificate over its name and key they came,
+    /// in order of id.
     ///
     /// # Errors
     /// [`FleetError::NotFound`] for the authority.
@@ -243,8 +244,7 @@ impl Fleet {
         limit: usize,
     ) -> Result<Page<CertificateRecord>, FleetError> {
         self.registered_authority(authority)?;
-        let ids: Page<CertificateId> =
-            self.page_of_names(&keys::signed_by(authority), after, limit)?;
+        let ids = self.vouched_for(authority, after, limit)?;
         let mut items = Vec::with_capacity(ids.items.len());
         for id in &ids.items {
             // One that went meanwhile is not there.

@@ -5,6 +5,7 @@
 
 mod admission;
 mod certificates;
+mod kin;
 mod newcomers;
 
 pub use admission::{Admission, NotAdmitted};
@@ -12,6 +13,7 @@ pub use certificates::{ForeignKind, NewForeign};
 pub use newcomers::{NEWCOMERS_LIMIT_ITEMS, NewcomerDesk};
 
 pub(crate) use certificates::{forget_vouched, put_vouched};
+pub(crate) use kin::{Signer, index, vouches_until};
 
 use crate::{CertificateStatus, KeyOwner, Tagged, keys, taken};
 use crate::{
@@ -297,6 +299,7 @@ impl Fleet {
             }
             t.put(format!("{namesakes}{}", record.id), &Present)?;
             taken::take(t, &key_id, KeyOwner::Authority)?;
+            kin::join(t, &record)?;
             t.put(keys::authority(&record.id), &record)
         })?;
         Ok(record)
@@ -344,7 +347,8 @@ impl Fleet {
         self.page_of_values(keys::AUTHORITY, after, limit)
     }
 
-    /// Changes an authority. Sessions of its certificates that lose by it have been told when this returns.
+    /// Changes an authority's certificate. Sessions of its devices that lose by it have been told when this returns; while
+    /// another certificate over its name and key is ACTIVE, nobody loses.
     ///
     /// # Errors
     /// [`FleetError::NotFound`] for the authority or a template; [`FleetError::Invalid`], [`FleetError::Template`].
@@ -371,10 +375,22 @@ impl Fleet {
             record.modified = now;
             record.version += 1;
             t.put(keys::authority(id), &record)
-        })
+        })?;
+        if change.status == Some(AuthorityStatus::Inactive) {
+            let others = self.vouching_beside(id)?;
+            if !others.is_empty() {
+                tracing::warn!(
+                    authority = %id, ?others,
+                    "the authority's devices stay: other certificates over its name and key are ACTIVE, deactivate those \
+                     too to keep the devices out"
+                );
+            }
+        }
+        Ok(())
     }
 
-    /// Forgets an authority that is not active. Its certificates stay where they are and open no door any more.
+    /// Forgets an authority's certificate that is not active. What it signed stays where it is, and opens no door unless
+    /// another certificate over its name and key vouches.
     ///
     /// # Errors
     /// [`FleetError::NotFound`]; [`FleetError::CertificateState`] while it is active.
@@ -393,6 +409,14 @@ impl Fleet {
             let namesakes = keys::authorities_named(&record.subject_digest);
             t.delete(format!("{namesakes}{id}"));
             Tagged::Authority(*id).forget(t);
+            if self
+                .inner
+                .table
+                .scan(&keys::signed_by(id), None, 1)?
+                .is_empty()
+            {
+                kin::leave(t, id)?;
+            }
             t.delete(keys::authority(id));
             Ok(())
         })

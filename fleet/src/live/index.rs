@@ -1,7 +1,7 @@
-//! Who is live, found by what a change may name: certificate, thing, authority, or what is shared with others.
+//! Who is live, found by what a change may name: certificate, thing, who signed it, or what is shared with others.
 
 use super::profile::{Key, Profile};
-use crate::{Standing, ThingName};
+use crate::{Standing, ThingName, authorities::Signer};
 use ca::CertificateId;
 use std::{
     collections::{HashMap, HashSet},
@@ -19,7 +19,7 @@ pub(super) type Slot = usize;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct FoundBy {
     pub(super) thing: Option<ThingName>,
-    pub(super) authority: Option<CertificateId>,
+    pub(super) signer: Option<Signer>,
     pub(super) profile: Option<Arc<Key>>,
     /// It could not be read: it is looked at again when anything shared has changed.
     pub(super) unreadable: bool,
@@ -47,7 +47,7 @@ pub(super) struct Index {
     free: Vec<Slot>,
     by_certificate: HashMap<CertificateId, Slot>,
     by_thing: HashMap<ThingName, HashSet<Slot>>,
-    by_authority: HashMap<CertificateId, HashSet<Slot>>,
+    by_signer: HashMap<Signer, HashSet<Slot>>,
     unreadable: HashSet<Slot>,
     profiles: HashMap<Arc<Key>, Shared>,
     /// Rises whenever rows of policies or groups have changed: what was read of them before is not kept any more.
@@ -134,8 +134,8 @@ impl Index {
         if let Some(thing) = by.thing {
             self.by_thing.entry(thing).or_default().insert(slot);
         }
-        if let Some(authority) = by.authority {
-            self.by_authority.entry(authority).or_default().insert(slot);
+        if let Some(signer) = by.signer {
+            self.by_signer.entry(signer).or_default().insert(slot);
         }
         if let Some(profile) = by.profile {
             self.profiles
@@ -161,8 +161,8 @@ impl Index {
         if let Some(thing) = &by.thing {
             remove(&mut self.by_thing, thing, slot);
         }
-        if let Some(authority) = &by.authority {
-            remove(&mut self.by_authority, authority, slot);
+        if let Some(signer) = &by.signer {
+            remove(&mut self.by_signer, signer, slot);
         }
         if let Some(profile) = &by.profile
             && let Some(shared) = self.profiles.get_mut(profile)
@@ -250,8 +250,13 @@ impl Index {
         self.by_thing.get(name).into_iter().flatten().copied()
     }
 
-    pub(super) fn of_authority(&self, id: &CertificateId) -> impl Iterator<Item = Slot> + '_ {
-        self.by_authority.get(id).into_iter().flatten().copied()
+    pub(super) fn of_signer(&self, signer: &Signer) -> impl Iterator<Item = Slot> + '_ {
+        self.by_signer.get(signer).into_iter().flatten().copied()
+    }
+
+    /// Those that depend on some registered authority.
+    pub(super) fn of_any_signer(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.by_signer.values().flatten().copied()
     }
 
     pub(super) fn unreadable(&self) -> impl Iterator<Item = Slot> + '_ {

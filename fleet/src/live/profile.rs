@@ -4,7 +4,7 @@
 use super::Live;
 use crate::{
     Group, GroupName, PolicyRecord, Target,
-    authorities::{AuthorityRecord, AuthorityStatus},
+    authorities::{Signer, vouches_until},
     keys,
 };
 use ca::CertificateId;
@@ -61,11 +61,12 @@ struct GroupRead {
     attached: Vec<PolicyName>,
 }
 
-/// What an authority's row means for what it signed.
+/// What an authority means for what it signed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AuthorityStanding {
-    pub(super) active: bool,
-    pub(super) not_after: SystemTime,
+    pub(super) signer: Signer,
+    /// Nothing where it does not vouch.
+    pub(super) until: Option<SystemTime>,
 }
 
 /// Reads shared rows once for a whole change.
@@ -73,7 +74,7 @@ pub(super) struct AuthorityStanding {
 pub(super) struct Reader {
     groups: HashMap<GroupName, Arc<GroupRead>>,
     policies: HashMap<PolicyName, Option<Arc<Policy>>>,
-    authorities: HashMap<CertificateId, Option<AuthorityStanding>>,
+    authorities: HashMap<CertificateId, AuthorityStanding>,
 }
 
 impl Reader {
@@ -134,20 +135,18 @@ impl Reader {
         Ok(policy)
     }
 
-    /// Nothing where it is not registered any more.
     pub(super) fn authority(
         &mut self,
         table: &Table,
         id: &CertificateId,
-    ) -> Result<Option<AuthorityStanding>, StoreError> {
+    ) -> Result<AuthorityStanding, StoreError> {
         if let Some(known) = self.authorities.get(id) {
             return Ok(*known);
         }
-        let row = table.get_as::<AuthorityRecord>(&keys::authority(id))?;
-        let standing = row.map(|row| AuthorityStanding {
-            active: row.value.status == AuthorityStatus::Active,
-            not_after: row.value.not_after,
-        });
+        let standing = AuthorityStanding {
+            signer: Signer::read(table, id)?.unwrap_or(Signer::alone(id)),
+            until: vouches_until(table, id)?,
+        };
         self.authorities.insert(*id, standing);
         Ok(standing)
     }

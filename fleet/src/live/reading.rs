@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     CertificateRecord, CertificateStatus, Health, Origin, Standing, StandingNow, Target, Thing,
-    ThingName, keys, provisioning::Claim,
+    ThingName, authorities::Signer, keys, provisioning::Claim,
 };
 use ca::{CertificateId, KeyKind};
 use policy::{CertificateValues, Field, Holder, NamedPolicy, PolicyName, Posture, ThingFacts};
@@ -23,7 +23,7 @@ use store::StoreError;
 pub(crate) struct Known {
     status: CertificateStatus,
     origin: Origin,
-    /// The registered authority that must be active.
+    /// The registered authority that must vouch for it.
     authority: Option<CertificateId>,
     not_before: SystemTime,
     not_after: SystemTime,
@@ -82,14 +82,14 @@ impl Live {
                 self.index.lock().place(standing, FoundBy::default());
                 return Ok(StandingNow::unknown());
             }
-            Ok(Some(known)) => self.compose(&known, reader).map(|now| (known, now)),
+            Ok(Some(known)) => self.composed(known, reader),
             Err(error) => Err(error),
         };
         match made {
-            Ok((known, now)) => {
+            Ok((known, signer, now)) => {
                 let by = FoundBy {
                     thing: known.thing.clone(),
-                    authority: known.authority,
+                    signer,
                     profile: Some(Arc::clone(&known.key)),
                     unreadable: false,
                 };
@@ -102,6 +102,19 @@ impl Live {
                 Err(error)
             }
         }
+    }
+
+    /// With who signed it, where that is a registered authority.
+    fn composed(
+        &self,
+        known: Known,
+        reader: &mut Reader,
+    ) -> Result<(Known, Option<Signer>, StandingNow), StoreError> {
+        let now = self.compose(&known, reader)?;
+        let authority = known.authority.as_ref();
+        let signer = authority.map(|id| reader.authority(&self.table, id));
+        let signer = signer.transpose()?.map(|authority| authority.signer);
+        Ok((known, signer, now))
     }
 
     /// It is tried again when a row it may have failed by has changed.
@@ -258,12 +271,10 @@ impl Live {
         let profile = self.profile_of(&known.key, reader)?;
         let (mut status, mut not_after) = (known.status, known.not_after);
         if let Some(id) = &known.authority {
-            match reader.authority(&self.table, id)? {
-                Some(authority) if authority.active => {
-                    not_after = not_after.min(authority.not_after)
-                }
-                // Switched off or gone: what it signed counts no more.
-                _ if status == CertificateStatus::Active => status = CertificateStatus::Inactive,
+            match reader.authority(&self.table, id)?.until {
+                Some(until) => not_after = not_after.min(until),
+                // Switched off or gone, under every certificate it has: what it signed counts no more.
+                None if status == CertificateStatus::Active => status = CertificateStatus::Inactive,
                 _ => {}
             }
         }

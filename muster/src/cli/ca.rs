@@ -28,8 +28,9 @@ pub(crate) enum Ca {
     ListRegistered,
     /// Have a registered authority's certificates count
     Activate(RegisteredAuthority),
-    /// Have none of a registered authority's certificates count; live sessions end at once
-    Deactivate(RegisteredAuthority),
+    /// Have none of a registered authority's certificates count; live sessions end at once. Its devices stay while another
+    /// registered certificate over its name and key is ACTIVE, unless --every is said
+    Deactivate(DeactivateAuthority),
     /// Forget a registered authority; it must be INACTIVE
     Unregister(RegisteredAuthority),
 }
@@ -172,6 +173,17 @@ pub(crate) struct RegisterAuthority {
     /// The template (of kind JITP) that makes a device of such a certificate at once
     #[arg(long, value_name = "NAME")]
     pub(crate) template: Option<String>,
+}
+
+/// `muster ca deactivate`.
+#[derive(Debug, Args)]
+pub(crate) struct DeactivateAuthority {
+    /// Which
+    #[command(flatten)]
+    pub(crate) authority: RegisteredAuthority,
+    /// Also every other registered certificate over its name and key, which would vouch for its devices
+    #[arg(long)]
+    pub(crate) every: bool,
 }
 
 /// One that is registered.
