@@ -7,7 +7,7 @@ use crate::{
     attachments::unbind,
     authorities::forget_vouched,
     heir::HeirRow,
-    issued::{RevokedRow, outlive, put_issued, put_revoked},
+    issued::{RevokedRow, follow_state, outlive, put_issued, put_revoked},
     keys,
     registry::Transaction,
 };
@@ -189,6 +189,12 @@ impl Fleet {
             }
             _ => {}
         }
+        if status == CertificateStatus::Revoked && reason == RevocationReason::CertificateHold {
+            return Err(FleetError::Invalid(
+                "reason certificateHold: what is revoked stays revoked; to hold a certificate back for now, deactivate it (INACTIVE)"
+                    .into(),
+            ));
+        }
         record.status = status;
         record.modified = now;
         record.version += 1;
@@ -210,6 +216,8 @@ impl Fleet {
                 // Its serial number is another authority's, and may be one of ours too.
                 Origin::Authority(_) | Origin::Alone => t.put(keys::revoked_elsewhere(id), &row)?,
             }
+        } else {
+            follow_state(t, &record)?;
         }
         t.put(key, &record)
     }

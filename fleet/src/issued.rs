@@ -1,9 +1,11 @@
-//! What our own authority has signed, by serial number: the question of revocation lists and OCSP. A certificate whose
-//! row is deleted before its end stands on the list from then on: nobody here knows it, and nobody else is to believe it.
+//! What our own authority has signed, by serial number: the question of revocation lists and OCSP. They say of every
+//! certificate what the registry says: one that is INACTIVE is on hold (RFC 5280 §5.3.1) until it is ACTIVE again, be it
+//! that an operator has put it there or a renewal has. A certificate whose row is deleted before its end stands on the
+//! list from then on: nobody here knows it, and nobody else is to believe it.
 
 use crate::{
-    CertificateRecord, Fleet, FleetError, LIST_LIMIT_ITEMS, keys, records::Present,
-    registry::Transaction,
+    CertificateRecord, CertificateStatus, Fleet, FleetError, LIST_LIMIT_ITEMS, Origin, keys,
+    records::Present, registry::Transaction,
 };
 use ca::{
     CertificateId, CertificateState, CrlShard, IssuerNumber, RevocationReason, RevokedEntry, Serial,
@@ -30,12 +32,12 @@ struct IssuedRow {
 /// A row of the revocation list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RevokedRow {
-    serial: Serial,
+    pub(crate) serial: Serial,
     #[serde(default)]
-    issuer: IssuerNumber,
+    pub(crate) issuer: IssuerNumber,
     at: SystemTime,
     pub(crate) reason: RevocationReason,
-    not_after: SystemTime,
+    pub(crate) not_after: SystemTime,
     /// It was not revoked by anybody: its row was deleted.
     #[serde(default)]
     deleted: bool,
@@ -63,6 +65,15 @@ impl RevokedRow {
         }
     }
 
+    /// Of a certificate that is INACTIVE, since it is.
+    fn held(record: &CertificateRecord, issuer: IssuerNumber) -> Self {
+        let hold = RevocationReason::CertificateHold;
+        RevokedRow {
+            issuer,
+            ..RevokedRow::new(&record.serial, record.not_after, hold, record.modified)
+        }
+    }
+
     /// Whether somebody revoked it, while it was known here.
     pub(crate) fn was_said(&self) -> bool {
         !self.deleted
@@ -87,7 +98,31 @@ pub(crate) fn put_issued(
         issuer: t.issuer_of(&record.pem)?,
     };
     t.put(keys::serial(&record.serial), &row)?;
+    if record.status == CertificateStatus::Inactive {
+        put_listed(t, &record.id, &RevokedRow::held(record, row.issuer))?;
+    }
     t.put_new(keys::certificate(&record.id), record)
+}
+
+/// Has the lists say what has become of a certificate's state, unless it was revoked, which says more than the record does.
+pub(crate) fn follow_state(
+    t: &mut Transaction<'_>,
+    record: &CertificateRecord,
+) -> Result<(), FleetError> {
+    if record.origin != Origin::Own {
+        return Ok(());
+    }
+    match record.status {
+        CertificateStatus::Inactive => {
+            put_revoked(t, &record.id, &RevokedRow::held(record, IssuerNumber::FIRST))
+        }
+        CertificateStatus::Active if t.exists(&keys::revoked(&record.id))? => {
+            t.delete(keys::revoked(&record.id));
+            t.delete(listed(&record.serial));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Puts a certificate on the revocation list that speaks of it.
@@ -101,21 +136,30 @@ pub(crate) fn put_revoked(
         issuer: serial.map_or(IssuerNumber::FIRST, |row| row.issuer),
         ..row.clone()
     };
-    t.put(keys::revoked(id), &row)?;
-    t.put(listed(&row.serial), &row)
+    put_listed(t, id, &row)
 }
 
-/// Before the row of a certificate of our own goes: one that would be good for longer is listed, an ended one's serial
-/// number is forgotten, and of a revoked one nothing changes.
+fn put_listed(
+    t: &mut Transaction<'_>,
+    id: &CertificateId,
+    row: &RevokedRow,
+) -> Result<(), FleetError> {
+    t.put(keys::revoked(id), row)?;
+    t.put(listed(&row.serial), row)
+}
+
+/// Before the row of a certificate of our own goes: one that would be good for longer is listed, or was on hold, is listed
+/// for good, an ended one's serial number is forgotten, and of a revoked one nothing changes.
 pub(crate) fn outlive(
     t: &mut Transaction<'_>,
     record: &CertificateRecord,
     now: SystemTime,
 ) -> Result<(), FleetError> {
-    if t.exists(&keys::revoked(&record.id))? {
+    let is_listed = t.exists(&keys::revoked(&record.id))?;
+    if is_listed && record.status == CertificateStatus::Revoked {
         return Ok(());
     }
-    if record.not_after < now {
+    if record.not_after < now && !is_listed {
         t.delete(keys::serial(&record.serial));
         return Ok(());
     }
@@ -125,6 +169,31 @@ pub(crate) fn outlive(
         ..RevokedRow::new(&record.serial, record.not_after, reason, now)
     };
     put_revoked(t, &record.id, &row)
+}
+
+/// Takes an entry off its lists whose certificate has ended; `false` where it is another by now, or was taken off before. The
+/// serial number is forgotten with it unless the certificate is still known. That a key was compromised stays known.
+pub(crate) fn forget(
+    t: &mut Transaction<'_>,
+    id: &CertificateId,
+    row: &RevokedRow,
+) -> Result<bool, FleetError> {
+    let Some(now) = t.get::<RevokedRow>(&keys::revoked(id))? else {
+        return Ok(false);
+    };
+    let stays = now.reason == RevocationReason::KeyCompromise;
+    if now.not_after != row.not_after || stays && !t.exists(&listed(&now.serial))? {
+        return Ok(false);
+    }
+    t.delete(listed(&now.serial));
+    if !stays {
+        t.delete(keys::revoked(id));
+    }
+    if !t.exists(&keys::certificate(id))? {
+        t.delete(keys::serial(&now.serial));
+        t.delete(keys::issued(id));
+    }
+    Ok(true)
 }
 
 fn listed(serial: &Serial) -> String {
@@ -199,10 +268,13 @@ impl Fleet {
         if asked.is_some_and(|asked| asked != issuer) {
             return Ok(CertificateState::Unknown);
         }
-        Ok(match self.read::<RevokedRow>(&keys::revoked(&id))? {
-            Some(row) => CertificateState::Revoked(row.entry()),
-            None => CertificateState::Good,
-        })
+        if let Some(row) = self.read::<RevokedRow>(&keys::revoked(&id))? {
+            return Ok(CertificateState::Revoked(row.entry()));
+        }
+        // What has ended stands on no list any more, and is what it was.
+        let record: Option<CertificateRecord> = self.read(&keys::certificate(&id))?;
+        let said = record.as_ref().and_then(CertificateRecord::listed_as);
+        Ok(said.map_or(CertificateState::Good, CertificateState::Revoked))
     }
 
     /// Every revoked certificate that has not expired at `now`, whoever issued it.
@@ -311,6 +383,35 @@ pub(crate) fn index(fleet: &Fleet) -> Result<(), FleetError> {
         }
     }
     fleet.transact(|t| t.put(keys::INDEXED.to_owned(), &Present))
+}
+
+/// Once, for a registry of before lists spoke of what is INACTIVE. A crash in between begins it anew.
+pub(crate) fn index_held(fleet: &Fleet, now: SystemTime) -> Result<(), FleetError> {
+    if fleet.read::<Present>(keys::HELD_INDEXED)?.is_some() {
+        return Ok(());
+    }
+    let mut after = None;
+    loop {
+        let page = fleet.certificates(after.as_deref(), LIST_LIMIT_ITEMS)?;
+        let mut rows = Vec::new();
+        for record in page.items.iter().filter(|record| {
+            record.origin == Origin::Own
+                && record.status == CertificateStatus::Inactive
+                && record.not_after >= now
+        }) {
+            let known: Option<SerialRow> = fleet.read(&keys::serial(&record.serial))?;
+            let issuer = known.map_or(IssuerNumber::FIRST, |row| row.issuer);
+            let row = RevokedRow::held(record, issuer);
+            rows.push(Write::put(keys::revoked(&record.id), &row, Expect::Any)?);
+            rows.push(Write::put(listed(&row.serial), &row, Expect::Any)?);
+        }
+        write_all(fleet, rows)?;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    fleet.transact(|t| t.put(keys::HELD_INDEXED.to_owned(), &Present))
 }
 
 fn write_all(fleet: &Fleet, rows: Vec<Write>) -> Result<(), FleetError> {

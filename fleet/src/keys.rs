@@ -2,7 +2,7 @@
 //! Facts that are asked for from both ends are written under both, in one batch.
 
 use crate::{
-    GroupName, Target, ThingName, ThingTypeName, authorities::Signer, provisioning::TemplateName,
+    GroupName, ListName, Target, ThingName, ThingTypeName, authorities::Signer, provisioning::TemplateName,
 };
 use ca::{CertificateId, Serial};
 use policy::PolicyName;
@@ -35,12 +35,16 @@ pub(crate) const EVENTS: &str = "meta/events";
 pub(crate) const SEEDED: &str = "meta/seeded";
 /// Set once every certificate is found by its serial number.
 pub(crate) const INDEXED: &str = "meta/serials";
+/// Set once every certificate that is INACTIVE stands on its list.
+pub(crate) const HELD_INDEXED: &str = "meta/held";
 /// Set once every key is found.
 pub(crate) const KEYS_INDEXED: &str = "meta/keys";
 /// Set once every key that is no device's is found.
 pub(crate) const TAKEN_INDEXED: &str = "meta/taken-keys";
 /// The highest number of a revocation list.
 pub(crate) const CRL_NUMBER: &str = "meta/crl-number";
+/// Up to which end revocations were swept.
+pub(crate) const LISTS_SWEPT: &str = "meta/lists-swept";
 /// Where revocation lists were said to be found.
 pub(crate) const DISTRIBUTION: &str = "meta/distribution";
 
@@ -95,6 +99,10 @@ pub(crate) fn issued(id: &CertificateId) -> String {
 /// `crl/<octet>/<serial>`.
 pub(crate) fn listed(octet: u8) -> String {
     format!("crl/{octet:02x}/")
+}
+/// When a revocation list was last made.
+pub(crate) fn list_issued(name: ListName) -> String {
+    format!("listissued/{name}")
 }
 /// A registered authority.
 pub(crate) fn authority(id: &CertificateId) -> String {

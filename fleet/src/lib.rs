@@ -70,7 +70,7 @@ pub use records::{
     PolicyRecord, PolicyVersion, Revocation, Target, Thing,
 };
 pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
-pub use revocation::{ListName, RevocationFaces, Staple};
+pub use revocation::{ListName, ListSweeper, RevocationFaces, Staple};
 pub use sampler::Sampler;
 pub use search::{ConnectionKey, Found};
 pub use shares::{Crowded, Seat, ShareBounds, Shares};

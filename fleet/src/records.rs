@@ -1,7 +1,7 @@
 //! The registry's rows, as stored and as shown.
 
 use crate::{GroupName, ThingName, ThingTypeName};
-use ca::{CertificateId, RevocationReason};
+use ca::{CertificateId, RevocationReason, RevokedEntry};
 use policy::PolicyName;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr, time::SystemTime};
@@ -170,6 +170,23 @@ pub struct CertificateRecord {
 }
 
 impl CertificateRecord {
+    /// What revocation lists and OCSP say of it, where it is one of our own: when and why it was revoked, or that it is on
+    /// hold since it is INACTIVE. Nothing while it is good, or is still to be.
+    #[must_use]
+    pub fn listed_as(&self) -> Option<RevokedEntry> {
+        let (revoked_at, reason) = match (self.status, &self.revocation) {
+            (CertificateStatus::Revoked, Some(revocation)) => (revocation.at, revocation.reason),
+            (CertificateStatus::Revoked, None) => (self.modified, RevocationReason::Unspecified),
+            (CertificateStatus::Inactive, _) => (self.modified, RevocationReason::CertificateHold),
+            (CertificateStatus::Active | CertificateStatus::PendingActivation, _) => return None,
+        };
+        Some(RevokedEntry {
+            serial: self.serial.clone(),
+            revoked_at,
+            reason,
+        })
+    }
+
     /// The registered authority that must be active for this certificate to be.
     #[must_use]
     pub fn vouching_authority(&self) -> Option<CertificateId> {

@@ -96,6 +96,7 @@ impl Fleet {
         };
         policies::seed(&fleet, now)?;
         issued::index(&fleet)?;
+        issued::index_held(&fleet, now)?;
         holders::index(&fleet)?;
         taken::index(&fleet)?;
         authorities::index(&fleet)?;

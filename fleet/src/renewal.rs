@@ -8,7 +8,7 @@ use crate::{
     attestation::follow_renewal,
     authorities::put_vouched,
     certificates::record_of,
-    issued::put_issued,
+    issued::{follow_state, put_issued},
     keys,
     registry::Transaction,
 };
@@ -198,8 +198,7 @@ fn require_active(t: &mut Transaction<'_>, id: &CertificateId) -> Result<(), Fle
     })
 }
 
-/// The one before becomes inactive, not revoked: nobody but its own device held it, and lists would grow with every
-/// renewal.
+/// The one before becomes inactive, not revoked: nobody but its own device held it, and an operator may want it back.
 fn retire_predecessor(
     t: &mut Transaction<'_>,
     used: &CertificateId,
@@ -216,6 +215,7 @@ fn retire_predecessor(
         if record.status == CertificateStatus::Active {
             record.status = CertificateStatus::Inactive;
             record.modified = now;
+            follow_state(t, &record)?;
         }
         record.version += 1;
         t.put(keys::certificate(&old.id), &record)?;

@@ -3,16 +3,20 @@
 
 mod lists;
 mod responder;
+mod sweep;
 
 use crate::{Fleet, FleetError, keys};
 use ca::{Authority, CrlShard, CrlShards, IssuerNumber};
 use lists::Lists;
+use parking_lot::Mutex;
 use responder::Responder;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, sync::Arc};
 use store::Stored;
+use sweep::Progress;
 
 pub use responder::Staple;
+pub use sweep::ListSweeper;
 
 /// Public URLs that lists still answer to; the oldest beyond this are let go of.
 const PUBLIC_URLS_KEPT_ITEMS: usize = 16;
@@ -90,6 +94,8 @@ struct Inner {
     counts: Vec<CrlShards>,
     lists: Lists,
     responder: Responder,
+    /// Held for a turn.
+    sweeping: Mutex<Progress>,
 }
 
 impl RevocationFaces {
@@ -126,6 +132,7 @@ impl RevocationFaces {
                 counts: counts.collect::<Result<_, _>>()?,
                 lists: Lists::default(),
                 responder: Responder::default(),
+                sweeping: Mutex::default(),
             }),
         })
     }
@@ -138,6 +145,17 @@ impl RevocationFaces {
             shards.map(move |shard| ListName::Shard(shard.by(issuer)))
         });
         std::iter::once(ListName::Whole).chain(shards)
+    }
+
+    /// Whether certificates may name such a list.
+    fn exists(&self, name: ListName) -> bool {
+        match name {
+            ListName::Whole => true,
+            ListName::Shard(shard) => {
+                self.inner.counts.contains(&shard.shards())
+                    && self.authority().issuers().contains(&shard.issuer())
+            }
+        }
     }
 
     /// The registry they speak of.

@@ -3,7 +3,7 @@
 
 use super::{Audited, Finding, Outcome, Severity};
 use ca::{CertificateState, IssuerNumber, RevokedEntry, Serial};
-use fleet::{CertificateRecord, CertificateStatus, FleetError, LIST_LIMIT_ITEMS, ListName, Origin};
+use fleet::{CertificateRecord, FleetError, LIST_LIMIT_ITEMS, ListName, Origin};
 use std::{
     collections::{BTreeMap, HashMap},
     time::SystemTime,
@@ -222,16 +222,12 @@ fn disagreement(
     let authority = audited.revocation.fleet().authority();
     // Another authority's certificate is its own responder's matter.
     let issuer = authority.issuer_of_pem(&record.pem)?;
-    let revoked = record.status == CertificateStatus::Revoked;
+    let known = record.listed_as();
+    let revoked = known.is_some();
     let on_ocsp = match answer {
         CertificateState::Revoked(told) => {
-            let known = record.revocation.as_ref().map(|known| RevokedEntry {
-                serial: record.serial.clone(),
-                revoked_at: known.at,
-                reason: known.reason,
-            });
-            if known.is_some_and(|known| !same(&known, told)) {
-                return Some("OCSP gives another time or reason of its revocation".to_owned());
+            if known.as_ref().is_some_and(|known| !same(known, told)) {
+                return Some("OCSP gives another time or reason of its state".to_owned());
             }
             true
         }
@@ -239,7 +235,7 @@ fn disagreement(
         CertificateState::Unknown => return Some("OCSP does not know it".to_owned()),
     };
     if on_ocsp != revoked {
-        let says = if on_ocsp { "revoked" } else { "good" };
+        let says = if on_ocsp { "revoked or on hold" } else { "good" };
         return Some(format!(
             "the registry has it as {}, OCSP as {says}",
             record.status
@@ -249,15 +245,24 @@ fn disagreement(
     if record.not_after < audited.now {
         return None;
     }
-    let wrong = lists
+    let told = lists
         .iter()
         .filter(|list| list.speaks_of(issuer, &record.serial))
-        .find(|list| list.entries.contains_key(&record.serial) != revoked)?;
-    let says = if revoked { "leaves it out" } else { "has it" };
-    Some(format!(
-        "the registry has it as {}, and {} {says}",
-        record.status, wrong.name
-    ))
+        .map(|list| (list, list.entries.get(&record.serial)));
+    for (list, told) in told {
+        let says = match (&known, told) {
+            (Some(known), Some(told)) if same(known, told) => continue,
+            (None, None) => continue,
+            (Some(_), Some(_)) => "gives another time or reason",
+            (Some(_), None) => "leaves it out",
+            (None, Some(_)) => "has it",
+        };
+        return Some(format!(
+            "the registry has it as {}, and {} {says}",
+            record.status, list.name
+        ));
+    }
+    None
 }
 
 fn restart() -> String {

@@ -14,7 +14,7 @@ use std::{
 use store::Stored;
 
 /// How long a list is good for (its nextUpdate, RFC 5280 §5.1.2.5).
-const LIST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const LIST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A list with less life left than this is made anew, so that who fetches one can keep it.
 const MIN_LIFE_LEFT: Duration = Duration::from_secs(12 * 60 * 60);
 /// How far thisUpdate lies back, for readers whose clock is late.
@@ -41,16 +41,21 @@ struct Highest {
 
 impl Stored for Highest {}
 
+/// When a list was last made.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Issued {
+    at: SystemTime,
+}
+
+impl Stored for Issued {}
+
 impl RevocationFaces {
     /// The list that says everything decided before `now`, as DER; `None` where no certificate names such a list.
     ///
     /// # Errors
     /// When the store fails or the issuing key cannot be used.
     pub fn list(&self, name: ListName, now: SystemTime) -> Result<Option<Arc<[u8]>>, FleetError> {
-        if let ListName::Shard(shard) = name
-            && !(self.inner.counts.contains(&shard.shards())
-                && self.authority().issuers().contains(&shard.issuer()))
-        {
+        if !self.exists(name) {
             return Ok(None);
         }
         let slot = Arc::clone(self.inner.lists.current.lock().entry(name).or_default());
@@ -71,6 +76,10 @@ impl RevocationFaces {
         let der: Arc<[u8]> = self
             .sign(name, number, now, (this_update, next_update))?
             .into();
+        // After it was signed: an entry that was to be on it is not left out of the next for nothing.
+        let issued = Issued { at: now };
+        let fleet = &self.inner.fleet;
+        fleet.transact(|t| t.put(keys::list_issued(name), &issued))?;
         *current = Some(Current {
             der: Arc::clone(&der),
             epoch,
@@ -96,6 +105,12 @@ impl RevocationFaces {
         })
     }
 
+    /// When such a list was last made.
+    pub(super) fn issued_at(&self, name: ListName) -> Result<Option<SystemTime>, FleetError> {
+        let row: Option<Issued> = self.inner.fleet.read(&keys::list_issued(name))?;
+        Ok(row.map(|row| row.at))
+    }
+
     fn epoch(&self, name: ListName) -> u64 {
         match name {
             ListName::Whole => self.inner.fleet.revocation_epoch(),
@@ -111,8 +126,10 @@ impl RevocationFaces {
         (this_update, next_update): (SystemTime, SystemTime),
     ) -> Result<Vec<u8>, FleetError> {
         let fleet = &self.inner.fleet;
-        // RFC 5280 §3.3: an entry stays for one list beyond the certificate's end.
-        let alive = now.checked_sub(LIST_LIFE).unwrap_or(now);
+        // RFC 5280 §3.3: an entry stays for one list beyond the certificate's end. A list of a clock that was ahead does not
+        // count for what has not ended by this one.
+        let last = self.issued_at(name)?;
+        let alive = last.map_or(SystemTime::UNIX_EPOCH, |last| last.min(now));
         let authority = self.authority();
         Ok(match name {
             ListName::Whole => {

@@ -1,7 +1,12 @@
 //! A registry in a directory of its own.
 
-use ca::{Authority, AuthorityConfig, CertificateId};
-use fleet::{DeviceKey, Enrolled, Enrolment, Fleet, GroupChange, GroupName, ThingName};
+use ca::{
+    Authority, AuthorityConfig, CertificateId, CertificateState, IssuerNumber, RevocationReason, Serial,
+};
+use fleet::{
+    DeviceKey, Enrolled, Enrolment, Fleet, GroupChange, GroupName, ListName, RevocationFaces,
+    ThingName,
+};
 use policy::{Action, Decision, Grant, PolicyName, Realm};
 use std::{
     collections::BTreeMap,
@@ -34,14 +39,17 @@ pub fn open_store(directory: &Path) -> Store {
 }
 
 pub fn open(directory: &tempfile::TempDir) -> Fleet {
-    let store = open_store(&directory.path().join("store"));
+    open_in(directory, &open_store(&directory.path().join("store")))
+}
+
+pub fn open_in(directory: &tempfile::TempDir, store: &Store) -> Fleet {
     let config = AuthorityConfig {
         name: "test".into(),
         public_url: "http://localhost:8880".into(),
     };
     let now = SystemTime::now();
     let authority = Authority::open_or_create(&directory.path().join("ca"), config, now).unwrap();
-    Fleet::open(&store, Arc::new(authority), Realm::live(ACCOUNT), now).unwrap()
+    Fleet::open(store, Arc::new(authority), Realm::live(ACCOUNT), now).unwrap()
 }
 
 pub fn house() -> House {
@@ -73,6 +81,26 @@ impl House {
         self.fleet
             .enrol(&enrolment(name), SystemTime::now())
             .unwrap()
+    }
+
+    /// What the list that a certificate names says of it, and OCSP; they agree.
+    pub fn told(&self, serial: &Serial, now: SystemTime) -> Option<RevocationReason> {
+        let faces = RevocationFaces::open(&self.fleet).unwrap();
+        let authority = self.fleet.authority();
+        let shard = authority.terms().crl_shards.of(serial);
+        let list = faces.list(ListName::Shard(shard), now).unwrap().unwrap();
+        let list = authority.read_crl(&list).unwrap();
+        let mut entries = list.entries.iter();
+        let listed = entries.find(|entry| entry.serial == *serial);
+        let request = faces.ocsp_request(IssuerNumber::FIRST, std::slice::from_ref(serial), now);
+        let answer = faces.ocsp(&request.unwrap(), now);
+        let answered = authority.read_ocsp(&answer, now).unwrap();
+        match &answered[0].1 {
+            CertificateState::Good => assert_eq!(listed, None),
+            CertificateState::Revoked(entry) => assert_eq!(listed, Some(entry)),
+            CertificateState::Unknown => panic!("OCSP does not know it"),
+        }
+        listed.map(|entry| entry.reason)
     }
 
     pub fn group(&self, name: &str) -> GroupName {

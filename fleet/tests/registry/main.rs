@@ -13,3 +13,4 @@ mod enrolment;
 mod house;
 mod revocation;
 mod rows;
+mod sweeping;

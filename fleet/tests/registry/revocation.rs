@@ -1,7 +1,9 @@
 //! What a change of standing does, and how the world is told.
 
-use ca::{CertificateState, CrlShard, RevocationReason};
-use fleet::{CertificateStatus, Enrolled, FleetError, ListName, RevocationFaces, Target};
+use ca::{CertificateId, CertificateState, CrlShard, RevocationReason};
+use fleet::{
+    CertificateStatus, DeviceKey, Enrolled, FleetError, ListName, RevocationFaces, Target,
+};
 use policy::{Action, Decision};
 use std::{
     sync::{
@@ -134,8 +136,8 @@ fn a_certificate_that_is_deleted_before_its_end_is_good_for_nobody() {
     let now = SystemTime::now();
     let (record, issued, _key) = house.fleet.create_keys_and_certificate(false, now).unwrap();
     assert_eq!(
-        house.fleet.state_of(&issued.serial).unwrap(),
-        CertificateState::Good
+        house.told(&issued.serial, now),
+        Some(RevocationReason::CertificateHold)
     );
     let epoch = house.fleet.revocation_epoch();
     house
@@ -160,10 +162,100 @@ fn a_certificate_that_is_deleted_before_its_end_is_good_for_nobody() {
         .fleet
         .delete_certificate(&record.id, false, ended)
         .unwrap();
-    assert!(
-        house.fleet.revoked(now).unwrap().len() == 1,
-        "an ended one stands on no list"
+    let listed = house.fleet.revoked(ended).unwrap();
+    assert!(listed.is_empty(), "an ended one needs no list");
+}
+
+/// Lists and OCSP follow what the registry says, in both directions.
+#[test]
+fn what_is_inactive_is_on_hold_until_it_is_active_again() {
+    let house = house();
+    let now = SystemTime::now();
+    let enrolled = house.enrol("lamp-1");
+    let (id, serial) = (enrolled.certificate.id, &enrolled.issued.serial);
+    let set = |id: &CertificateId, status, reason| {
+        house.fleet.set_certificate_status(id, status, reason, now)
+    };
+    let hold = RevocationReason::CertificateHold;
+    let (active, inactive) = (CertificateStatus::Active, CertificateStatus::Inactive);
+    for _ in 0..2 {
+        assert_eq!(house.told(serial, now), None);
+        set(&id, inactive, RevocationReason::Unspecified).unwrap();
+        assert_eq!(house.told(serial, now), Some(hold));
+        set(&id, active, RevocationReason::Unspecified).unwrap();
+    }
+    // A renewal that was used puts the one before on hold; an operator may have it back.
+    let renewed = house.fleet.renew(&id, DeviceKey::Generate, now).unwrap();
+    assert_eq!(house.told(serial, now), None);
+    house.fleet.renewed(&renewed.certificate.id, now).unwrap();
+    assert_eq!(house.told(serial, now), Some(hold));
+    assert_eq!(house.told(&renewed.issued.serial, now), None);
+    set(&id, active, RevocationReason::Unspecified).unwrap();
+    assert_eq!(house.told(serial, now), None);
+    // Nothing is held for ever: what is revoked is revoked for another reason.
+    let refused = set(&id, CertificateStatus::Revoked, hold).unwrap_err();
+    assert!(refused.to_string().contains("certificateHold"), "{refused}");
+    set(&id, inactive, RevocationReason::Unspecified).unwrap();
+    set(
+        &id,
+        CertificateStatus::Revoked,
+        RevocationReason::KeyCompromise,
+    )
+    .unwrap();
+    assert_eq!(
+        house.told(serial, now),
+        Some(RevocationReason::KeyCompromise)
     );
+    // And what is deleted while it is held does not come back.
+    let (record, issued, _key) = house.fleet.create_keys_and_certificate(false, now).unwrap();
+    assert_eq!(house.told(&issued.serial, now), Some(hold));
+    house
+        .fleet
+        .delete_certificate(&record.id, false, now)
+        .unwrap();
+    let ceased = RevocationReason::CessationOfOperation;
+    assert_eq!(house.told(&issued.serial, now), Some(ceased));
+}
+
+#[test]
+fn a_registry_of_before_lists_spoke_of_what_is_inactive_is_indexed_once() {
+    let house = house();
+    let now = SystemTime::now();
+    let serials = ["held", "kept"].map(|name| {
+        let enrolled = house.enrol(name);
+        if name == "held" {
+            let (off, reason) = (CertificateStatus::Inactive, RevocationReason::Unspecified);
+            let id = &enrolled.certificate.id;
+            house
+                .fleet
+                .set_certificate_status(id, off, reason, now)
+                .unwrap();
+        }
+        enrolled.issued.serial
+    });
+    let House { directory, fleet } = house;
+    drop(fleet);
+    {
+        // As a release of before left it.
+        let store = open_store(&directory.path().join("store"));
+        let table = store.table("registry").unwrap();
+        let mut rows = vec![store::Write::delete("meta/held", store::Expect::Any)];
+        for prefix in ["revoked/", "crl/"] {
+            let found = table.scan(prefix, None, 100).unwrap();
+            assert_eq!(found.len(), 1);
+            let keys = found.into_iter().map(|(key, _)| key);
+            rows.extend(keys.map(|key| store::Write::delete(key, store::Expect::Any)));
+        }
+        table.batch(&rows).unwrap();
+        store.stop_watches();
+    }
+    let fleet = open(&directory);
+    let house = House { directory, fleet };
+    assert_eq!(
+        house.told(&serials[0], now),
+        Some(RevocationReason::CertificateHold)
+    );
+    assert_eq!(house.told(&serials[1], now), None);
 }
 
 #[test]

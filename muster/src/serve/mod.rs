@@ -22,7 +22,7 @@ use control::{Control, ControlParts, Endpoint, Endpoints, Operators};
 use descriptors::Descriptors;
 use events::Events;
 use fleet::{
-    Fleet, RevocationFaces,
+    Fleet, ListSweeper, RevocationFaces,
     authorities::NewcomerDesk,
     provisioning::{ProvisioningDesk, RegistrationDesk},
 };
@@ -71,6 +71,7 @@ struct Server {
     broker: Broker,
     control: Control,
     keeper: Keeper,
+    sweeper: ListSweeper,
     endpoints: Endpoints,
     http: Endpoint,
     first_start: bool,
@@ -159,6 +160,9 @@ impl Server {
             operator.note(&fleet)?;
         }
         let revocation = RevocationFaces::open(&fleet)?;
+        let sweeper = revocation
+            .start_sweeping()
+            .context("start the thread of revocation lists")?;
         let (journal, replay) = store.journal(JOURNAL)?;
         let broker = Broker::new(BrokerParts {
             fleet: fleet.clone(),
@@ -245,6 +249,7 @@ impl Server {
             broker,
             control,
             keeper: tls.keeper,
+            sweeper,
             endpoints,
             http,
             first_start,
@@ -273,7 +278,7 @@ impl Server {
         if !(requests && sessions) {
             tracing::warn!(limit = ?DRAIN_LIMIT, requests, sessions, "some did not end in time and were cut off");
         }
-        drop(self.keeper);
+        drop((self.keeper, self.sweeper));
         self.store.close();
         tracing::info!("stopped");
         Ok(ExitCode::SUCCESS)
