@@ -3,11 +3,8 @@
 //! leaves nothing to anybody, and what can be taken back is kept until it is.
 
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, ThingName,
-    authorities::vouches_until,
-    issued::RevokedRow,
-    keys,
-    renewal::CHAIN_LIMIT_ITEMS,
+    CertificateRecord, CertificateStatus, Fleet, FleetError, ThingName, authorities::vouches_until,
+    issued::RevokedRow, keys, renewal::CHAIN_LIMIT_ITEMS,
 };
 use ca::{CertificateId, RevocationReason};
 use serde::{Deserialize, Serialize};

@@ -113,9 +113,11 @@ pub(crate) fn follow_state(
         return Ok(());
     }
     match record.status {
-        CertificateStatus::Inactive => {
-            put_revoked(t, &record.id, &RevokedRow::held(record, IssuerNumber::FIRST))
-        }
+        CertificateStatus::Inactive => put_revoked(
+            t,
+            &record.id,
+            &RevokedRow::held(record, IssuerNumber::FIRST),
+        ),
         CertificateStatus::Active if t.exists(&keys::revoked(&record.id))? => {
             t.delete(keys::revoked(&record.id));
             t.delete(listed(&record.serial));

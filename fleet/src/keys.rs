@@ -2,7 +2,8 @@
 //! Facts that are asked for from both ends are written under both, in one batch.
 
 use crate::{
-    GroupName, ListName, Target, ThingName, ThingTypeName, authorities::Signer, provisioning::TemplateName,
+    GroupName, ListName, Target, ThingName, ThingTypeName, authorities::Signer,
+    provisioning::TemplateName,
 };
 use ca::{CertificateId, Serial};
 use policy::PolicyName;
@@ -206,9 +207,9 @@ pub(crate) fn token(digest: &str) -> String {
 pub(crate) fn pending(at: SystemTime, id: &CertificateId) -> String {
     format!("{PENDING}{}/{id}", moment(at))
 }
-/// Unclaimed certificates of a claim: `pendingof/<claim>/<certificate>`.
+/// Unclaimed certificates of a claim, with where they were asked for from: `pendingfrom/<claim>/<certificate>`.
 pub(crate) fn pending_of(claim: &CertificateId) -> String {
-    format!("pendingof/{claim}/")
+    format!("pendingfrom/{claim}/")
 }
 /// A thing type.
 /// Tags of what lies in that row: `tagged/<row>`.

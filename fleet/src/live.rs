@@ -267,7 +267,9 @@ impl Live {
             }
             Err(error) => {
                 tracing::error!(%error, "whose authority has changed cannot be read: all are looked at");
-                index.of_any_signer().for_each(|slot| add(slot, Parts::NONE));
+                index
+                    .of_any_signer()
+                    .for_each(|slot| add(slot, Parts::NONE));
             }
         }
         if touched.networks || touched.is_of_policies() {

@@ -123,7 +123,11 @@ impl House {
     }
 
     /// A device of 200 days that the authority has signed, with its certificate as DER.
-    fn device(&self, name: &str, by: &CertifiedIssuer<'static, KeyPair>) -> (Arc<Standing>, Vec<u8>) {
+    fn device(
+        &self,
+        name: &str,
+        by: &CertifiedIssuer<'static, KeyPair>,
+    ) -> (Arc<Standing>, Vec<u8>) {
         let mut params = params(name, self.now - DAY, self.now + 200 * DAY);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let leaf = params.signed_by(&KeyPair::generate().unwrap(), by).unwrap();
@@ -189,7 +193,10 @@ fn a_renewal_over_name_and_key_carries_on_who_came_by_the_old_certificate() {
             .fleet
             .certificates_of_authority(id, first.next.as_deref(), 1)
             .unwrap();
-        assert_eq!([&first.items[0], &rest.items[0]], [&page.items[0], &page.items[1]]);
+        assert_eq!(
+            [&first.items[0], &rest.items[0]],
+            [&page.items[0], &page.items[1]]
+        );
         assert_eq!(rest.next, None);
         let all = Selection::Authority(*id);
         let revoked = house
@@ -205,7 +212,11 @@ fn a_renewal_over_name_and_key_carries_on_who_came_by_the_old_certificate() {
     house.fleet.delete_authority(&old_id).unwrap();
     assert!(active(0) && active(60) && own.now().is_active(house.now));
     let id = *standing.id();
-    let House { directory, fleet, now } = house;
+    let House {
+        directory,
+        fleet,
+        now,
+    } = house;
     drop((standing, own, fleet));
     let fleet = open(&directory, now);
     assert_eq!(fleet.admit(&leaf, false, now), under(&renewed));
@@ -292,7 +303,11 @@ fn a_registry_of_before_authorities_were_known_by_their_keys_is_indexed() {
     let (standing, leaf) = house.device("lamp", &old);
     house.register(&renewed.pem());
     drop(standing);
-    let House { directory, fleet, now } = house;
+    let House {
+        directory,
+        fleet,
+        now,
+    } = house;
     drop(fleet);
     {
         // As a release of before left it.
@@ -302,7 +317,11 @@ fn a_registry_of_before_authorities_were_known_by_their_keys_is_indexed() {
         for prefix in ["casigner/", "cakin/"] {
             let found = table.scan(prefix, None, 100).unwrap();
             assert_eq!(found.len(), 2);
-            rows.extend(found.into_iter().map(|(key, _)| Write::delete(key, Expect::Any)));
+            rows.extend(
+                found
+                    .into_iter()
+                    .map(|(key, _)| Write::delete(key, Expect::Any)),
+            );
         }
         table.batch(&rows).unwrap();
         store.stop_watches();

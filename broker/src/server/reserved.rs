@@ -160,6 +160,8 @@ pub struct Request {
     pub principal: Principal,
     /// The client id it is connected with.
     pub client_id: ClientId,
+    /// Where it is connected from, where that is known.
+    pub source: Option<IpAddr>,
     /// The way back.
     pub reply: Reply,
 }

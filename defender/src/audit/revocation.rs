@@ -235,7 +235,11 @@ fn disagreement(
         CertificateState::Unknown => return Some("OCSP does not know it".to_owned()),
     };
     if on_ocsp != revoked {
-        let says = if on_ocsp { "revoked or on hold" } else { "good" };
+        let says = if on_ocsp {
+            "revoked or on hold"
+        } else {
+            "good"
+        };
         return Some(format!(
             "the registry has it as {}, OCSP as {says}",
             record.status

@@ -95,12 +95,10 @@ impl Fleet {
                 // Its chain was looked at already, and was not good.
                 Origin::Own => return refused(NotAdmitted::Stranger),
                 Origin::Alone => None,
-                Origin::Authority(id) => {
-                    match self.voucher(&id, now)? {
-                        Some(authority) => Some(authority),
-                        None => return refused(NotAdmitted::AuthorityInactive),
-                    }
-                }
+                Origin::Authority(id) => match self.voucher(&id, now)? {
+                    Some(authority) => Some(authority),
+                    None => return refused(NotAdmitted::AuthorityInactive),
+                },
             };
             if record.status != CertificateStatus::Active {
                 return refused(NotAdmitted::NotActive);

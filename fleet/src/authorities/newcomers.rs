@@ -1,6 +1,6 @@
 //! Just in time: a certificate that is new here came through a handshake with its key, under an authority that
-//! registers by itself. It waits for an operator, or becomes a device by a template, on a thread of its own; its
-//! first connection ends either way.
+//! registers by itself. It waits for an operator, or becomes a device by a template, on a thread of its own, or on the
+//! template's where that has a hook to wait for; its first connection ends either way.
 
 use super::{
     AuthorityRecord, CERTIFICATE_PARAMETERS, Registration, certificates::record_of, check_template,
@@ -9,7 +9,10 @@ use crate::{
     CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, Origin, Sampler,
     events::RegistryEvent,
     keys,
-    provisioning::{HookCaller, HookQuestion, Registered, Rejection, TemplateKind, read_names},
+    provisioning::{
+        Breaker, HookCaller, HookQuestion, Lanes, Registered, Rejection, TemplateKind,
+        TemplateName, Turn, read_names,
+    },
     template::{CERTIFICATE_ID, CertificateSource, Template},
 };
 use ca::ForeignCertificate;
@@ -48,11 +51,27 @@ impl NewcomerDesk {
     /// When it cannot be started.
     pub fn start(fleet: Fleet, hook: Arc<dyn HookCaller>, region: String) -> std::io::Result<Self> {
         let (queue, waiting) = sync_channel::<Vec<u8>>(NEWCOMERS_LIMIT_ITEMS);
+        let greeter = Arc::new(Greeter {
+            fleet,
+            hook: Breaker::around(hook),
+            region,
+            refusals: Sampler::new(),
+        });
+        let lanes = Lanes::default();
         let work = move || {
-            let refusals = Sampler::new();
             for leaf in waiting {
-                let welcome = fleet.welcome(&leaf, hook.as_ref(), &region, SystemTime::now());
-                tell(welcome, &refusals);
+                match greeter.fleet.asks_elsewhere(&leaf, SystemTime::now()) {
+                    Ok(Some(template)) => {
+                        let greeter = Arc::clone(&greeter);
+                        lanes.put(&template, move |turn| match turn {
+                            Turn::Now => greeter.greet(&leaf),
+                            // It comes again.
+                            Turn::NoRoom => {}
+                        });
+                    }
+                    // What cannot be read now is told of where it is read again.
+                    Ok(None) | Err(_) => greeter.greet(&leaf),
+                }
             }
         };
         std::thread::Builder::new()
@@ -65,6 +84,22 @@ impl NewcomerDesk {
     pub fn take(&self, leaf: &[u8]) {
         // One that finds no place comes again.
         let _ = self.queue.try_send(leaf.to_vec());
+    }
+}
+
+/// What is needed to look after a newcomer.
+struct Greeter {
+    fleet: Fleet,
+    hook: Breaker,
+    region: String,
+    refusals: Sampler,
+}
+
+impl Greeter {
+    fn greet(&self, leaf: &[u8]) {
+        let (now, region) = (SystemTime::now(), &self.region);
+        let welcome = self.fleet.welcome(leaf, &self.hook, region, now);
+        tell(welcome, &self.refusals);
     }
 }
 
@@ -94,6 +129,22 @@ fn tell(welcome: Result<Welcome, Rejection>, refusals: &Sampler) {
 }
 
 impl Fleet {
+    /// The template whose hook somebody else answers, where a newcomer comes by one.
+    fn asks_elsewhere(
+        &self,
+        leaf: &[u8],
+        now: SystemTime,
+    ) -> Result<Option<TemplateName>, FleetError> {
+        let certificate = ForeignCertificate::read(leaf)?;
+        let signer = self.signer_of(&certificate, None, now)?;
+        let named = signer.and_then(|authority| authority.registration?.template_name);
+        let Some(name) = named else { return Ok(None) };
+        let hook = self.provisioning_template(&name)?.hook;
+        Ok(hook
+            .is_some_and(|hook| hook.is_asked_elsewhere())
+            .then_some(name))
+    }
+
     /// Registers a newcomer, all of it or nothing.
     fn welcome(
         &self,

@@ -1,9 +1,11 @@
-//! Where requests of devices are queued and answered: a few threads of their own, because keys are made and hooks
-//! are waited for. One more thread clears away what nobody came back for.
+//! Where requests of devices are queued and answered: a few threads of their own, because keys are made. Hooks are waited
+//! for on their templates' lanes, so that one that is slow holds up who comes by it and nobody else. One more thread
+//! clears away what nobody came back for.
 
 use super::{
-    HookCaller, Rejection, ThingRegistration,
+    Breaker, HookCaller, Lanes, Rejection, TemplateName, ThingRegistration, Turn,
     message::{self, CsrRequest, Format, Operation, RegisterRequest},
+    place::Place,
     rate::Rates,
 };
 use crate::{Crowded, Excerpt, Fleet, Sampler, Seat, ShareBounds, Shares};
@@ -11,6 +13,7 @@ use ca::CertificateId;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
@@ -34,7 +37,7 @@ const SHARES: ShareBounds = ShareBounds {
 const REQUESTS_OF_CLAIM_LIMIT_ITEMS: usize = 1_024;
 /// Most bytes of a request; what is longer is not even queued.
 const REQUEST_BYTES: usize = 64 * 1024;
-/// Threads that answer: a hook that is slow holds up one of them.
+/// Threads that answer.
 const THREADS: usize = 4;
 /// How often unclaimed certificates and ended claims are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -47,6 +50,8 @@ pub struct ProvisioningRequest {
     pub claim: CertificateId,
     /// The client id it is connected with.
     pub client_id: String,
+    /// The address it is connected from, where that is known.
+    pub source: Option<IpAddr>,
     /// The topic it published to.
     pub topic: String,
     /// What it said.
@@ -78,7 +83,8 @@ type Waiting = (ProvisioningRequest, Seat);
 
 struct Clerk {
     fleet: Fleet,
-    hook: Arc<dyn HookCaller>,
+    hook: Breaker,
+    lanes: Lanes,
     region: String,
     rates: Mutex<Rates>,
     refusals: Sampler,
@@ -95,7 +101,8 @@ impl ProvisioningDesk {
         let requests = Arc::new(Mutex::new(requests));
         let clerk = Arc::new(Clerk {
             fleet: fleet.clone(),
-            hook,
+            hook: Breaker::around(hook),
+            lanes: Lanes::default(),
             region,
             rates: Mutex::default(),
             refusals: Sampler::new(),
@@ -146,7 +153,7 @@ impl ProvisioningDesk {
     }
 }
 
-fn work(clerk: &Clerk, requests: &Mutex<Receiver<Waiting>>) {
+fn work(clerk: &Arc<Clerk>, requests: &Mutex<Receiver<Waiting>>) {
     loop {
         let next = requests.lock().recv();
         // It waits no more, and its seat is free before its device hears the answer.
@@ -156,14 +163,36 @@ fn work(clerk: &Clerk, requests: &Mutex<Receiver<Waiting>>) {
             // It was not queued then.
             continue;
         };
-        let outcome = clerk.decide(&request, operation, format);
-        if let Err(rejection) = &outcome
-            && let Some(left_out) = clerk.refusals.take_counting()
-        {
-            tracing::info!(claim = %request.claim, client_id = request.client_id, topic = ?Excerpt(&request.topic),
-                code = rejection.code, left_out, why = ?Excerpt(&rejection.message), "provisioning refused");
+        if let Err(rejection) = clerk.admit(&request, &operation) {
+            clerk.close(request, format, Err(rejection));
+            continue;
         }
-        answer(request, format, outcome);
+        let lane = match &operation {
+            Operation::RegisterThing(template) if clerk.waits_for(template) => {
+                Some(template.clone())
+            }
+            _ => None,
+        };
+        match lane {
+            None => {
+                let outcome = clerk.decide(&request, operation, format);
+                clerk.close(request, format, outcome);
+            }
+            Some(template) => {
+                let own = Arc::clone(clerk);
+                clerk.lanes.put(&template, move |turn| {
+                    let outcome = match turn {
+                        Turn::Now => own.decide(&request, operation, format),
+                        Turn::NoRoom => Err(Rejection::new(
+                            429,
+                            "Throttling",
+                            "too many wait for this template's hook; try again later",
+                        )),
+                    };
+                    own.close(request, format, outcome);
+                });
+            }
+        }
     }
 }
 
@@ -179,6 +208,28 @@ fn answer(request: ProvisioningRequest, format: Format, outcome: Result<Value, R
 }
 
 impl Clerk {
+    /// Whether somebody else is asked before a device comes in by this template.
+    fn waits_for(&self, template: &TemplateName) -> bool {
+        let record = self.fleet.provisioning_template(template);
+        record.is_ok_and(|record| record.hook.is_some_and(|hook| hook.is_asked_elsewhere()))
+    }
+
+    /// Answers, and says so where it is a refusal.
+    fn close(
+        &self,
+        request: ProvisioningRequest,
+        format: Format,
+        outcome: Result<Value, Rejection>,
+    ) {
+        if let Err(rejection) = &outcome
+            && let Some(left_out) = self.refusals.take_counting()
+        {
+            tracing::info!(claim = %request.claim, client_id = request.client_id, topic = ?Excerpt(&request.topic),
+                code = rejection.code, left_out, why = ?Excerpt(&rejection.message), "provisioning refused");
+        }
+        answer(request, format, outcome);
+    }
+
     fn decide(
         &self,
         request: &ProvisioningRequest,
@@ -186,22 +237,13 @@ impl Clerk {
         format: Format,
     ) -> Result<Value, Rejection> {
         let now = SystemTime::now();
-        self.admit(request, &operation)?;
         let value = format.read(&request.payload)?;
         match operation {
-            Operation::CreateKeysAndCertificate => {
-                let made = self
-                    .fleet
-                    .create_pending_certificate(&request.claim, None, now)?;
-                Ok(message::created(&made))
-            }
+            Operation::CreateKeysAndCertificate => self.create(request, None, now),
             Operation::CreateCertificateFromCsr => {
                 let asked: CsrRequest = message::fields(value)?;
                 let csr = asked.certificate_signing_request.as_bytes();
-                let made = self
-                    .fleet
-                    .create_pending_certificate(&request.claim, Some(csr), now)?;
-                Ok(message::created(&made))
+                self.create(request, Some(csr), now)
             }
             Operation::RegisterThing(template) => {
                 let asked: RegisterRequest = message::fields(value)?;
@@ -213,14 +255,31 @@ impl Clerk {
                     client_id: &request.client_id,
                     region: &self.region,
                 };
-                let done = self
-                    .fleet
-                    .register_thing(&registration, self.hook.as_ref(), now)?;
+                let done = self.fleet.register_thing(&registration, &self.hook, now)?;
                 tracing::info!(thing = %done.thing, certificate = %done.certificate, claim = %request.claim,
                     %template, revoked = ?done.revoked, "a device was provisioned");
                 Ok(message::registered(&done))
             }
         }
+    }
+
+    fn create(
+        &self,
+        request: &ProvisioningRequest,
+        csr: Option<&[u8]>,
+        now: SystemTime,
+    ) -> Result<Value, Rejection> {
+        let made =
+            self.fleet
+                .create_pending_certificate(&request.claim, request.source, csr, now)?;
+        if let Some(source) = &made.in_place_of
+            && let Some(left_out) = self.refusals.take_counting()
+        {
+            tracing::warn!(claim = %request.claim, source, left_out,
+                "a claim has as many certificates that were not registered as it may: the oldest of the address with most \
+                 of them was given up; where that goes on, revoke the claim");
+        }
+        Ok(message::created(&made))
     }
 
     /// Who may ask at all, and how often.
@@ -252,12 +311,15 @@ impl Clerk {
         let rate = claim.and_then(|claim| claim.limits.rate_per_minute);
         let registers = matches!(operation, Operation::RegisterThing(_));
         let rate = rate.unwrap_or(RATE_PER_MINUTE);
+        let place = Place::of(request.source);
         if !self
             .rates
             .lock()
-            .take(request.claim, registers, rate, Instant::now())
+            .take(request.claim, registers, place, rate, Instant::now())
         {
-            let words = format!("this claim may ask {rate} times a minute; try again later");
+            let words = format!(
+                "this claim may ask {rate} times a minute, and whoever else asks by it has a part of that; try again later"
+            );
             return Err(Rejection::new(429, "Throttling", words));
         }
         Ok(())

@@ -76,6 +76,11 @@ impl Hook {
         })
     }
 
+    /// Whether somebody else is waited for.
+    pub(crate) fn is_asked_elsewhere(&self) -> bool {
+        matches!(self, Hook::Https { .. })
+    }
+
     /// The hook as the API writes it.
     pub fn target(&self) -> String {
         match self {

@@ -1,15 +1,21 @@
-//! Certificates that wait to be claimed: made for whoever asked, and gone an hour later if nobody proves to have.
+//! Certificates that wait to be claimed: made for whoever asked, and gone an hour later if nobody proves to have. A claim
+//! has room for so many; who asks on and never registers loses his own oldest, and keeps nobody else from asking.
 
+use super::place::Place;
 use crate::issued::put_issued;
 use crate::{
     CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, certificates::record_of,
-    keys, records::Present,
+    keys, registry::Transaction,
 };
 use aws_lc_rs::{digest, rand};
 use ca::{CertificateId, Csr, Issued, KeyPair};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde::{Deserialize, Serialize};
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
 use store::Stored;
 
 /// How long an ownership token is good (AWS IoT: one hour).
@@ -31,6 +37,8 @@ pub struct PendingCertificate {
     pub key: Option<KeyPair>,
     /// Proves who asked; its digest only is kept.
     pub token: String,
+    /// Where the one that had to make room for it was asked for from.
+    pub in_place_of: Option<String>,
 }
 
 /// What a token stands for.
@@ -61,6 +69,16 @@ pub(super) fn digest_of(token: &str) -> Option<String> {
     fits.then(|| HEXLOWER.encode(digest::digest(&digest::SHA256, token.as_bytes()).as_ref()))
 }
 
+/// The value of the index by claim.
+#[derive(Debug, Serialize, Deserialize)]
+struct Waiting {
+    place: Place,
+    expires: SystemTime,
+    digest: String,
+}
+
+impl Stored for Waiting {}
+
 /// The value of the index by time.
 #[derive(Debug, Serialize, Deserialize)]
 struct TokenDigest(String);
@@ -68,27 +86,18 @@ struct TokenDigest(String);
 impl Stored for TokenDigest {}
 
 impl Fleet {
-    /// Makes a certificate for a device that asks under `claim`: PENDING_ACTIVATION, with the token that claims it.
+    /// Makes a certificate for a device that asks under `claim` from an address: PENDING_ACTIVATION, with the token that
+    /// claims it. Where as many wait as may, the oldest of the address with most of them is given up for it.
     ///
     /// # Errors
-    /// [`FleetError::Csr`], [`FleetError::Authority`]; [`FleetError::Limit`] while too many wait.
+    /// [`FleetError::Csr`], [`FleetError::Authority`].
     pub fn create_pending_certificate(
         &self,
         claim: &CertificateId,
+        source: Option<IpAddr>,
         csr: Option<&[u8]>,
         now: SystemTime,
     ) -> Result<PendingCertificate, FleetError> {
-        let waiting = self.inner.table.scan(
-            &keys::pending_of(claim),
-            None,
-            PENDING_PER_CLAIM_LIMIT_ITEMS,
-        )?;
-        if waiting.len() >= PENDING_PER_CLAIM_LIMIT_ITEMS {
-            return Err(FleetError::Limit {
-                what: "certificates this claim has asked for and not registered".into(),
-                limit: PENDING_PER_CLAIM_LIMIT_ITEMS,
-            });
-        }
         let (issued, key) = match csr {
             Some(csr) => (self.mint_unbound(Csr::parse(csr)?.public_key(), now)?, None),
             None => {
@@ -113,14 +122,82 @@ impl Fleet {
             expires: now + TOKEN_LIFETIME,
         };
         let [token_key, time_key, claim_key] = pending.keys(&digest);
+        let waiting = Waiting {
+            place: Place::of(source),
+            expires: pending.expires,
+            digest: digest.clone(),
+        };
+        let in_place_of = self.make_room_to_ask(claim, now)?;
         self.transact(|t| {
             t.get::<CertificateRecord>(&keys::certificate(&record.id))?;
             put_issued(t, &record)?;
             t.put(token_key.clone(), &pending)?;
             t.put(time_key.clone(), &TokenDigest(digest.clone()))?;
-            t.put(claim_key.clone(), &Present)
+            t.put(claim_key.clone(), &waiting)
         })?;
-        Ok(PendingCertificate { issued, key, token })
+        Ok(PendingCertificate {
+            issued,
+            key,
+            token,
+            in_place_of: in_place_of.map(|place| place.to_string()),
+        })
+    }
+
+    /// Gives up the oldest certificate of the place that has most of a claim's, where no more may wait.
+    fn make_room_to_ask(
+        &self,
+        claim: &CertificateId,
+        now: SystemTime,
+    ) -> Result<Option<Place>, FleetError> {
+        let prefix = keys::pending_of(claim);
+        let most = PENDING_PER_CLAIM_LIMIT_ITEMS;
+        let waiting = self.inner.table.scan_as::<Waiting>(&prefix, None, most)?;
+        if waiting.len() < most {
+            return Ok(None);
+        }
+        let mut places: BTreeMap<Place, usize> = BTreeMap::new();
+        for (_, row) in &waiting {
+            *places.entry(row.value.place).or_default() += 1;
+        }
+        let crowd = places.iter().max_by_key(|(_, count)| **count);
+        let crowd = crowd.map(|(place, _)| *place);
+        let of_crowd = waiting
+            .iter()
+            .filter(|(_, row)| Some(row.value.place) == crowd);
+        let Some((key, row)) = of_crowd.min_by_key(|(_, row)| row.value.expires) else {
+            return Ok(None);
+        };
+        let id = key.strip_prefix(&prefix).and_then(|id| id.parse().ok());
+        self.transact_alone(|t| {
+            t.delete(key.clone());
+            t.delete(keys::token(&row.value.digest));
+            match &id {
+                Some(id) => {
+                    t.delete(keys::pending(row.value.expires, id));
+                    self.give_up(t, id, now)
+                }
+                None => Ok(()),
+            }
+        })?;
+        Ok(crowd)
+    }
+
+    /// Deletes a certificate that nobody has claimed. One that an operator has activated by hand is not forgotten.
+    fn give_up(
+        &self,
+        t: &mut Transaction<'_>,
+        id: &CertificateId,
+        now: SystemTime,
+    ) -> Result<(), FleetError> {
+        let record: Option<CertificateRecord> = t.get(&keys::certificate(id))?;
+        if record.is_some_and(|r| r.status == CertificateStatus::PendingActivation) {
+            let target = crate::Target::Certificate(*id);
+            let (thing, policies) = (self.thing_of(id)?, self.attached_policies(&target)?);
+            if thing.is_none() && policies.is_empty() {
+                self.remove_certificate(t, id, None, &[], now)?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the certificates nobody has claimed in time, and lists them as revoked; how many there were.
@@ -143,16 +220,7 @@ impl Fleet {
                         rows.into_iter().for_each(|key| t.delete(key));
                     }
                     t.delete(key.clone());
-                    let record: Option<CertificateRecord> = t.get(&keys::certificate(id))?;
-                    // One that an operator has activated by hand is not forgotten.
-                    if record.is_some_and(|r| r.status == CertificateStatus::PendingActivation) {
-                        let target = crate::Target::Certificate(*id);
-                        let (thing, policies) =
-                            (self.thing_of(id)?, self.attached_policies(&target)?);
-                        if thing.is_none() && policies.is_empty() {
-                            self.remove_certificate(t, id, None, &[], now)?;
-                        }
-                    }
+                    self.give_up(t, id, now)?;
                 }
                 Ok(())
             })?;

@@ -90,7 +90,9 @@ impl RevocationFaces {
                 .page_of_rows::<RevokedRow>(keys::REVOKED, progress.after.as_deref())?;
             let mut due = Vec::with_capacity(LIST_LIMIT_ITEMS);
             for (id, row) in &page.items {
-                if row.not_after >= reached || !self.was_listed(row, &mut issued, &mut to_sign, now)? {
+                if row.not_after >= reached
+                    || !self.was_listed(row, &mut issued, &mut to_sign, now)?
+                {
                     continue;
                 }
                 if let Ok(id) = id.parse::<CertificateId>() {

@@ -15,6 +15,7 @@ fn ask(
     desk.ask(ProvisioningRequest {
         claim,
         client_id: "c".into(),
+        source: None,
         topic: "$aws/certificates/create-from-csr/json".into(),
         payload: payload.to_vec(),
         reply: Box::new(reply),

@@ -141,7 +141,7 @@ impl House {
     fn pending(&self, claim: &CertificateId) -> (CertificateId, String) {
         let made = self
             .fleet
-            .create_pending_certificate(claim, None, self.now)
+            .create_pending_certificate(claim, None, None, self.now)
             .unwrap();
         (made.issued.id, made.token)
     }
@@ -304,7 +304,7 @@ fn the_key_that_a_fleet_was_born_with_is_no_devices() {
     // Asked for when it was nobody's yet, and not registered before it is a claim's.
     let asked = |csr: &str| {
         let fleet = &house.fleet;
-        fleet.create_pending_certificate(&other, Some(csr.as_bytes()), house.now)
+        fleet.create_pending_certificate(&other, None, Some(csr.as_bytes()), house.now)
     };
     let early = asked(&csr).unwrap();
     let claim = claim_over(&csr).unwrap().0.id;
@@ -643,27 +643,59 @@ fn two_that_come_at_once_for_one_thing_make_one_device() {
 }
 
 #[test]
-fn a_claim_cannot_fill_the_registry() {
+fn who_asks_and_never_registers_loses_his_own_and_keeps_nobody_out() {
     let house = house(lamp(json!({})));
     let claim = house.claim(None).id;
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for _ in 0..PENDING_PER_CLAIM_LIMIT_ITEMS / 4 {
-                    house.pending(&claim);
-                }
-            });
-        }
-    });
-    let error = house
-        .fleet
-        .create_pending_certificate(&claim, None, house.now)
-        .unwrap_err();
-    assert!(matches!(error, FleetError::Limit { .. }), "{error}");
+    let place = |n: u8| Some([10, 0, 0, n].into());
+    let ask = |from, second: u64| {
+        let at = house.now + Duration::from_secs(second);
+        let made = house
+            .fleet
+            .create_pending_certificate(&claim, from, None, at);
+        made.unwrap()
+    };
+    let honest = ask(place(2), 0);
+    let loud: Vec<_> = (1..PENDING_PER_CLAIM_LIMIT_ITEMS as u64)
+        .map(|second| ask(place(1), second))
+        .collect();
+    assert!(loud.iter().all(|made| made.in_place_of.is_none()));
+    // There is no room: the loud one makes it, with what it asked for first, for itself and for others.
+    for from in [1, 3] {
+        let made = ask(place(from), 2_000);
+        assert_eq!(made.in_place_of.as_deref(), Some("10.0.0.1"));
+    }
+    assert_eq!(house.status(&loud[0].issued.id), None);
+    assert_eq!(house.status(&loud[1].issued.id), None);
+    let waits = Some(CertificateStatus::PendingActivation);
+    assert_eq!(house.status(&loud[2].issued.id), waits);
+    assert_eq!(house.status(&honest.issued.id), waits);
+    // Its token is as dead as it, and no list calls the certificate good.
+    let rejection = house.register(&claim, &loud[0].token, "1").unwrap_err();
+    assert_eq!(rejection.code, "InvalidCertificateOwnershipToken");
+    let state = house.fleet.state_of(&loud[0].issued.serial).unwrap();
     assert!(
+        matches!(state, ca::CertificateState::Revoked(_)),
+        "{state:?}"
+    );
+    house.register(&claim, &honest.token, "2").unwrap();
+    // And the registry holds no more of it than before.
+    let (all, after) = (house.fleet.certificates(None, 250).unwrap(), Vec::new());
+    let (mut page, mut waiting): (_, Vec<CertificateId>) = (all, after);
+    loop {
+        let pending = page
+            .items
+            .iter()
+            .filter(|record| Some(record.status) == waits);
+        waiting.extend(pending.map(|record| record.id));
+        let Some(next) = page.next else { break };
+        page = house.fleet.certificates(Some(&next), 250).unwrap();
+    }
+    assert_eq!(waiting.len(), PENDING_PER_CLAIM_LIMIT_ITEMS - 1);
+    assert_eq!(
         house
             .fleet
-            .create_pending_certificate(&house.claim(None).id, None, house.now)
-            .is_ok()
+            .sweep_pending_certificates(house.now + Duration::from_secs(6_000))
+            .unwrap(),
+        PENDING_PER_CLAIM_LIMIT_ITEMS - 1
     );
 }

@@ -1,7 +1,8 @@
 //! A registry in a directory of its own.
 
 use ca::{
-    Authority, AuthorityConfig, CertificateId, CertificateState, IssuerNumber, RevocationReason, Serial,
+    Authority, AuthorityConfig, CertificateId, CertificateState, IssuerNumber, RevocationReason,
+    Serial,
 };
 use fleet::{
     DeviceKey, Enrolled, Enrolment, Fleet, GroupChange, GroupName, ListName, RevocationFaces,

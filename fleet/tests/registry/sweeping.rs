@@ -14,7 +14,10 @@ fn list(faces: &RevocationFaces, serial: &Serial, at: SystemTime) -> (u64, bool)
     let shard = authority.terms().crl_shards.of(serial);
     let der = faces.list(ListName::Shard(shard), at).unwrap().unwrap();
     let read = authority.read_crl(&der).unwrap();
-    (read.number, read.entries.iter().any(|entry| entry.serial == *serial))
+    (
+        read.number,
+        read.entries.iter().any(|entry| entry.serial == *serial),
+    )
 }
 
 /// A registry whose rows can be looked at.
@@ -53,9 +56,15 @@ fn an_entry_is_on_one_list_after_its_end_and_then_its_rows_go() {
     let (gone, kept) = (house.enrol("gone"), house.enrol("kept"));
     let serial = gone.issued.serial.clone();
     let unspecified = RevocationReason::Unspecified;
-    house.fleet.revoke_device(&thing("gone"), unspecified, now).unwrap();
+    house
+        .fleet
+        .revoke_device(&thing("gone"), unspecified, now)
+        .unwrap();
     house.fleet.decommission(&thing("gone"), now).unwrap();
-    house.fleet.revoke_device(&thing("kept"), unspecified, now).unwrap();
+    house
+        .fleet
+        .revoke_device(&thing("kept"), unspecified, now)
+        .unwrap();
     let (before, listed) = list(&faces, &serial, now);
     assert!(listed);
     let end = gone.issued.not_after;
@@ -75,9 +84,16 @@ fn an_entry_is_on_one_list_after_its_end_and_then_its_rows_go() {
         assert!(turns < 10, "the rows go");
     }
     assert_eq!(rows(&house, "revoked/"), 0);
-    assert_eq!(rows(&house, "serial/"), 1, "of the certificate that is still known");
+    assert_eq!(
+        rows(&house, "serial/"),
+        1,
+        "of the certificate that is still known"
+    );
     assert!(list(&faces, &serial, at).0 >= last, "numbers do not fall");
-    assert_eq!(house.fleet.state_of(&serial).unwrap(), CertificateState::Unknown);
+    assert_eq!(
+        house.fleet.state_of(&serial).unwrap(),
+        CertificateState::Unknown
+    );
     let state = house.fleet.state_of(&kept.issued.serial).unwrap();
     assert!(matches!(state, CertificateState::Revoked(entry) if entry.reason == unspecified));
     assert_eq!(faces.sweep(at).unwrap(), 0);
@@ -100,7 +116,10 @@ fn what_is_good_for_longer_stays_whatever_the_clock_says() {
         list(&faces, &gone.issued.serial, ahead);
         assert_eq!(faces.sweep(ahead).unwrap(), 0);
     }
-    assert!(list(&faces, &gone.issued.serial, now).1, "and on its list when that is mended");
+    assert!(
+        list(&faces, &gone.issued.serial, now).1,
+        "and on its list when that is mended"
+    );
     assert_eq!(rows(&house, "revoked/"), 1);
 }
 
@@ -110,7 +129,11 @@ fn a_key_that_was_compromised_stays_refused_after_its_certificate_has_left_the_l
     let now = SystemTime::now();
     let faces = RevocationFaces::open(&house.fleet).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
-    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap()
+        .pem()
+        .unwrap();
     let enrol = |name: &str, at| {
         let enrolment = Enrolment {
             key: DeviceKey::Csr(csr.as_bytes()),
@@ -142,7 +165,10 @@ fn a_turn_is_bounded_and_the_next_goes_on() {
     // Rows as a deletion leaves them, many more than a turn looks at.
     let (record, issued, _key) = house.fleet.create_keys_and_certificate(false, now).unwrap();
     assert_eq!(record.status, CertificateStatus::Inactive);
-    house.fleet.delete_certificate(&record.id, false, now).unwrap();
+    house
+        .fleet
+        .delete_certificate(&record.id, false, now)
+        .unwrap();
     let (_, row) = house.table.scan("revoked/", None, 1).unwrap().remove(0);
     let copies: Vec<_> = (0..2_500)
         .map(|number| store::Write::Put {

@@ -16,8 +16,8 @@ pub(crate) use bench::{
     Bench, BenchConnect, BenchHow, BenchIdle, BenchLatency, BenchMessages, BenchTarget,
 };
 pub(crate) use ca::{
-    Ca, Ceremony, CrossSign, DeactivateAuthority, PassphraseSource, RegisterAuthority, RegisteredAuthority, RetireRoot,
-    RotateIssuing, SucceedRoot, TakeRootOffline,
+    Ca, Ceremony, CrossSign, DeactivateAuthority, PassphraseSource, RegisterAuthority,
+    RegisteredAuthority, RetireRoot, RotateIssuing, SucceedRoot, TakeRootOffline,
 };
 pub(crate) use device::{Attest, Device, DeviceCreate, DeviceImport, Group, Network, Whose};
 pub(crate) use firmware::{

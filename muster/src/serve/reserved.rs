@@ -52,6 +52,7 @@ impl ReservedTopics for Reserved {
             payload,
             principal,
             client_id,
+            source,
             reply,
         } = request;
         if PROVISIONING
@@ -61,6 +62,7 @@ impl ReservedTopics for Reserved {
             self.provisioning.ask(ProvisioningRequest {
                 claim: principal.certificate,
                 client_id: client_id.as_str().to_owned(),
+                source,
                 topic: topic.as_str().to_owned(),
                 payload: payload.to_vec(),
                 reply: Box::new(move |answer| {

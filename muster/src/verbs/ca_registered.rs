@@ -149,7 +149,11 @@ pub(super) fn deactivate(global: &Global, flags: &DeactivateAuthority) -> anyhow
         let path = format!("{}?newStatus=INACTIVE", path(id));
         client.call(Method::PUT, &path, Some(&json!({})))?;
     }
-    let (vouching, also) = if stays { (others, vec![]) } else { (vec![], others) };
+    let (vouching, also) = if stays {
+        (others, vec![])
+    } else {
+        (vec![], others)
+    };
     let told = json!({
         "certificateId": id, "status": "INACTIVE", "deactivatedBeside": also, "vouching": vouching,
     });

@@ -423,6 +423,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 thing: self.identity.standing.now().thing.clone(),
             },
             client_id: self.key.client_id.clone(),
+            source: self.identity.source_ip,
             reply,
         });
     }
