@@ -16,8 +16,8 @@ pub use server::simulate;
 pub use server::{
     ApplicationMessage, Broker, BrokerError, BrokerParts, DisconnectReason, DurableError,
     Elsewhere, FullQueue, Lifecycle, LifecycleChange, Limits, Listeners, LostSubscription,
-    OwnBounds, Principal, RecoveryError, Registry, Reply, Request, ReservedTopics, SessionBounds,
-    Stats,
+    OwnBounds, Post, PostError, Poster, Principal, RecoveryError, Registry, Reply, Request,
+    ReservedTopics, RetainedMessage, RetainedSummary, SessionBounds, Stats,
 };
 #[cfg(feature = "server")]
 pub use server::{bench, tls};

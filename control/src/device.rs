@@ -5,13 +5,14 @@ use std::time::SystemTime;
 
 use ca::Profile;
 use fleet::{Denial, Origin, Standing, ThingName};
-use policy::{Action, Context, Grant, Listener};
+use policy::{Action, Context, Grant, Listener, MessageFacts};
 
 use crate::api_error::ApiError;
 use crate::peer::Peer;
 use crate::rooms::Rooms;
 
 /// A device that may act now.
+#[derive(Clone)]
 pub(crate) struct Device {
     pub(crate) thing: ThingName,
     pub(crate) standing: Arc<Standing>,
@@ -42,15 +43,8 @@ impl Device {
         }
     }
 
-    /// Asks the device's policies for an action on a resource, by its name. What they say is recorded as on the other
-    /// listeners; a refusal is kept to be explained, under the id in the log. Blocks on the registry.
-    pub(crate) fn require(
-        &self,
-        rooms: &Rooms,
-        peer: &Peer,
-        (action, name): (Action, &str),
-        at: SystemTime,
-    ) -> Result<(), ApiError> {
+    /// What its policies let it do over this connection now.
+    pub(crate) fn grant(&self, rooms: &Rooms, peer: &Peer, at: SystemTime) -> Grant {
         let now = self.standing.now();
         // Over HTTPS there is no client id: a policy that asks for one allows nothing here.
         let context = Context {
@@ -61,8 +55,21 @@ impl Device {
             ..now.context("", at)
         };
         let realm = rooms.fleet.realm().clone();
-        let grant = Grant::new(realm, Arc::clone(&now.policies), context);
-        let allowed = grant.decide(action, name).is_allow();
+        Grant::new(realm, Arc::clone(&now.policies), context)
+    }
+
+    /// Asks the device's policies for an action on a resource, by its name, and of a message by what is known of it. What they say is recorded as on the other
+    /// listeners; a refusal is kept to be explained, under the id in the log. Blocks on the registry.
+    pub(crate) fn require(
+        &self,
+        rooms: &Rooms,
+        peer: &Peer,
+        (action, name): (Action, &str),
+        message: &MessageFacts,
+        at: SystemTime,
+    ) -> Result<(), ApiError> {
+        let grant = self.grant(rooms, peer, at);
+        let allowed = grant.decide_for(action, name, message).is_allow();
         let since = at.duration_since(SystemTime::UNIX_EPOCH);
         let second = since.map_or(0, |since| since.as_secs());
         rooms
@@ -71,7 +78,7 @@ impl Device {
         if allowed {
             return Ok(());
         }
-        let explanation = grant.explain(action, name);
+        let explanation = grant.explain_for(action, name, message);
         let reason = explanation.reason();
         if rooms.refusals.take() {
             let denial = rooms.fleet.keep_denial(Denial {

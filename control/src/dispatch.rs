@@ -19,6 +19,7 @@ use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::auth::{Caller, Identified, body_hash};
 use crate::call::{Call, read_query};
+use crate::data_plane::{self, DataOperation};
 use crate::job_data::{self, JobData};
 use crate::operation::{Operation, Run};
 use crate::operations;
@@ -46,6 +47,9 @@ pub(crate) fn router(rooms: &Arc<Rooms>) -> Router {
     }
     for data in of_devices {
         router = router.route(data.path, of_devices_alone(data, rooms.clone()));
+    }
+    for data in &data_plane::ALL {
+        router = router.route(data.path, of_the_data_plane(data, rooms.clone()));
     }
     router
         .method_not_allowed_fallback(|| async {
@@ -104,6 +108,22 @@ fn handler(
 }
 
 fn of_devices_alone(data: &'static JobData, rooms: Arc<Rooms>) -> MethodRouter {
+    let answer = move |Extension(peer): Extension<Peer>,
+                       parameters: Parameters,
+                       request: Request| async move {
+        match read_parameters(parameters) {
+            Ok(parameters) => {
+                let (head, body) = request.into_parts();
+                data.answer(rooms, peer, parameters, head, body).await
+            }
+            Err(error) => error.into_response(),
+        }
+    };
+    let filter = MethodFilter::try_from(data.method.clone()).unwrap_or(MethodFilter::TRACE);
+    axum::routing::on(filter, answer)
+}
+
+fn of_the_data_plane(data: &'static DataOperation, rooms: Arc<Rooms>) -> MethodRouter {
     let answer = move |Extension(peer): Extension<Peer>,
                        parameters: Parameters,
                        request: Request| async move {

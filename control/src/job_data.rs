@@ -18,7 +18,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use ota::job::{Document, Rejected, RejectedCode};
 use ota::{DeviceRequest, ExecutionStatus, Message};
-use policy::Action;
+use policy::{Action, MessageFacts};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -292,7 +292,8 @@ impl JobData {
         at: SystemTime,
     ) -> Result<ThingName, ApiError> {
         let device = Device::identify(rooms, peer, "A device asks for its jobs")?;
-        device.require(rooms, peer, (self.action, thing.as_str()), at)?;
+        let nothing = MessageFacts::default();
+        device.require(rooms, peer, (self.action, thing.as_str()), &nothing, at)?;
         Ok(device.thing)
     }
 }

@@ -13,6 +13,7 @@ mod arn;
 mod auth;
 mod call;
 mod control;
+mod data_plane;
 mod device;
 mod dispatch;
 mod endpoints;

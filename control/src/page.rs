@@ -7,8 +7,10 @@ use crate::api_error::ApiError;
 
 /// Most items of a page, as AWS bounds it; also what a client gets that does not say.
 pub(crate) const MAX_PAGE_ITEMS: usize = 250;
-/// Longest token read (AWS's own bound of a marker).
-const MAX_TOKEN_BYTES: usize = 1024;
+/// Longest item that a token leads on behind, in bytes: with three bytes for each of its base64's it fits into a request's head.
+pub(crate) const MAX_TOKEN_ITEM_BYTES: usize = 6_000;
+/// Longest token read.
+const MAX_TOKEN_BYTES: usize = (MAX_TOKEN_ITEM_BYTES + 100) / 3 * 4;
 const VERSION: &str = "1";
 
 /// Which page of which list is asked for.

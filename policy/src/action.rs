@@ -115,6 +115,35 @@ impl Action {
         self.full_name().trim_start_matches("iot:")
     }
 
+    /// Whether this server ever asks for it; what grants another grants nothing.
+    pub(crate) fn is_served(self) -> bool {
+        !matches!(
+            self,
+            Action::GetThingShadow
+                | Action::UpdateThingShadow
+                | Action::DeleteThingShadow
+                | Action::ListNamedShadowsForThing
+                | Action::AssumeRoleWithCertificate
+        )
+    }
+
+    /// Whether it is asked over HTTPS, where there is no client id.
+    pub(crate) fn is_over_https(self) -> bool {
+        !matches!(self, Action::Connect | Action::Subscribe | Action::Receive)
+    }
+
+    /// Whether it is asked over MQTT.
+    pub(crate) fn is_over_mqtt(self) -> bool {
+        matches!(
+            self,
+            Action::Connect
+                | Action::Publish
+                | Action::Subscribe
+                | Action::Receive
+                | Action::RetainPublish
+        )
+    }
+
     fn full_name(self) -> &'static str {
         match self {
             Action::Connect => "iot:Connect",

@@ -81,6 +81,8 @@ pub(crate) struct Statement {
     pub(crate) sid: Option<Box<str>>,
     pub(crate) effect: Effect,
     pub(crate) actions: ActionSet,
+    /// Those that it names by themselves, without a wildcard.
+    pub(crate) named: ActionSet,
     /// Whether it speaks of all but its resources (`NotResource`).
     pub(crate) but: bool,
     pub(crate) resources: Box<[Resource]>,

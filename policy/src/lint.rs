@@ -62,6 +62,8 @@ pub enum FindingKind {
     UnknownKey,
     /// A condition on several values without `ForAllValues:` or `ForAnyValue:`.
     WithoutQuantifier,
+    /// An action that this server never asks for.
+    NotServed,
     /// The ARN is of another account than the server's, so that the resource matches nothing there.
     OtherAccount,
 }
@@ -122,6 +124,18 @@ impl Policy {
                     );
                 }
                 self.lint_resource(statement, resource, &mut find);
+            }
+            let unserved =
+                |action: &Action| statement.named.contains(*action) && !action.is_served();
+            for action in Action::ALL.into_iter().filter(unserved) {
+                let text = format!(
+                    "{action} is not served here: nobody ever asks for it, so this statement {} nothing by it",
+                    match statement.effect {
+                        Effect::Allow => "allows",
+                        Effect::Deny => "denies",
+                    }
+                );
+                find(FindingKind::NotServed, text);
             }
             if statement.effect == Effect::Allow && broad::by_exception(statement) {
                 let text = "it allows everything but what it names: one device then acts for all; name what \
@@ -257,8 +271,12 @@ impl Policy {
         variables: &[&Variable],
         find: &mut impl FnMut(FindingKind, String),
     ) {
-        let may_lack = |variable: &&&Variable| {
-            variable.default.is_none() && !matches!(variable.key, Key::ClientId | Key::IsAttached)
+        let mut actions = Action::ALL.into_iter();
+        let over_https = actions.any(|one| statement.actions.contains(one) && one.is_over_https());
+        let may_lack = |variable: &&&Variable| match variable.key {
+            Key::IsAttached => false,
+            Key::ClientId => variable.default.is_none() && over_https,
+            _ => variable.default.is_none(),
         };
         let then = match (statement.effect, statement.but) {
             (Effect::Deny, false) => "this Deny does not speak",
@@ -270,8 +288,12 @@ impl Policy {
             find(
                 FindingKind::FailsOpen,
                 format!(
-                    "{text}: where {} has no value {then}; {CLOSED}",
-                    variable.key
+                    "{text}: where {} has no value{} {then}; {CLOSED}",
+                    variable.key,
+                    match variable.key {
+                        Key::ClientId => ", as over HTTPS,",
+                        _ => "",
+                    }
                 ),
             );
         }

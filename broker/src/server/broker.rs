@@ -124,7 +124,7 @@ pub enum BrokerError {
 /// The MQTT broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Broker {
-    hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
     serving: Arc<Mutex<Option<Serving>>>,
 }
 

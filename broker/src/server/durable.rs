@@ -9,7 +9,8 @@ use store::{Behind, Change, Journal, Lsn, StoreError};
 
 use super::layout::{
     BodyRef, DurableError, RECEIVED, decode_entry, decode_message, encode_entry, encode_message,
-    encode_options, held_key, key, queue_key, retained_key, subscription_key, will_key,
+    encode_options, encode_since, held_key, key, queue_key, retained_key, subscription_key,
+    will_key,
 };
 use super::message::{Message, Origin};
 use super::record::{self, SessionRecord};
@@ -302,10 +303,14 @@ impl Durable {
         self.delete(will_key(number))
     }
 
-    pub(crate) fn put_retained(&self, message: &Message) -> Result<Lsn, Behind> {
+    pub(crate) fn put_retained(&self, message: &Message, since: Time) -> Result<Lsn, Behind> {
         self.journal.put(
             &retained_key(message.topic()),
-            &[&encode_message(message), message.payload()],
+            &[
+                &encode_since(since),
+                &encode_message(message),
+                message.payload(),
+            ],
         )
     }
 

@@ -127,8 +127,9 @@ impl Hub {
                 .retained
                 .remove(topic, || self.durable.delete_retained(topic)));
         }
-        let keep = || self.durable.put_retained(message);
-        self.retained.insert(message, claim, keep).map(Some)
+        let now = self.clock.now();
+        let keep = || self.durable.put_retained(message, now);
+        self.retained.insert(message, now, claim, keep).map(Some)
     }
 
     /// Whether [`Hub::retain`] would find room now.
@@ -174,10 +175,23 @@ impl Hub {
         now: Time,
         work: &mut Work,
     ) -> Vec<Message> {
-        let mut known: hashbrown::HashMap<CertificateId, Option<Heir>> = hashbrown::HashMap::new();
         let mut messages = self.retained.portion(walk, now, work);
+        let asked = self.keep_good(&mut messages, |message| message);
+        work.spend(asked * REGISTRY);
+        messages
+    }
+
+    /// Of retained messages, leaves those whose publishers are still in good standing, as [`Hub::next_retained`] does.
+    /// How often the registry was asked.
+    pub(crate) fn keep_good<T>(
+        &self,
+        messages: &mut Vec<T>,
+        message: impl Fn(&T) -> &Message,
+    ) -> usize {
+        let mut known: hashbrown::HashMap<CertificateId, Option<Heir>> = hashbrown::HashMap::new();
         let mut asked = 0;
-        messages.retain(|message| {
+        messages.retain(|kept| {
+            let message = message(kept);
             let Origin::Device(id) = message.origin() else {
                 return true;
             };
@@ -194,8 +208,7 @@ impl Hub {
             // Not known for sure is not good.
             matches!(heir, Some(Heir::Certificate(_)))
         });
-        work.spend(asked * REGISTRY);
-        messages
+        asked
     }
 
     /// Retains a message of a connection that has gone, waiting where the journal is behind, while it `may` still be

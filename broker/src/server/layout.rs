@@ -8,7 +8,7 @@
 //! | `q` session token | a queued message: QoS, RETAIN, subscription identifiers, and the message or the number of its body; or, for QoS 2, that the client has it |
 //! | `i` session packet id | a message of QoS 2 that the client has not released yet |
 //! | `b` body | a message that waits for several sessions, kept once |
-//! | `r` topic | a retained message |
+//! | `r` topic | a retained message, and before it when it came |
 //!
 //! Numbers are eight bytes, big-endian, so that keys sort as numbers do. A *message* is a version
 //! byte, its flags, expiry and origin, then an MQTT 5 PUBLISH without payload, then the payload.
@@ -27,6 +27,8 @@ use crate::topic::TopicFilter;
 
 /// Version byte of the message layout.
 const MESSAGE_LAYOUT: u8 = 1;
+/// What the record of a retained message begins with; earlier releases had the message alone.
+const SINCE_LAYOUT: u8 = 2;
 
 /// Where a queued message's body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -57,7 +59,8 @@ pub(crate) enum Record {
     /// Session and packet identifier of the client's PUBLISH; the message is read when the client is back.
     Held(u64, PacketId),
     Body(u64, Message),
-    Retained(Message),
+    /// The message, and when it came: the epoch where that was not written down.
+    Retained(Message, Time),
 }
 
 /// A record that cannot be read.
@@ -213,6 +216,24 @@ pub(super) fn decode_message(mut value: Bytes) -> Result<Message, DurableError> 
     Ok(Message::new(publication, qos, flags & 4 != 0, origin))
 }
 
+/// What stands before a retained message.
+pub(super) fn encode_since(since: Time) -> [u8; 9] {
+    let mut head = [SINCE_LAYOUT; 9];
+    if let Some(rest) = head.get_mut(1..) {
+        rest.copy_from_slice(&since.as_millis().to_be_bytes());
+    }
+    head
+}
+
+fn decode_since(mut value: Bytes) -> Result<(Time, Bytes), DurableError> {
+    if value.first() != Some(&SINCE_LAYOUT) {
+        return Ok((Time::from_millis(0), value));
+    }
+    let bad = || unreadable("retained message", "too short");
+    let since = value.get(1..9).and_then(number).ok_or_else(bad)?;
+    Ok((Time::from_millis(since), value.split_off(9)))
+}
+
 /// What was taken once is taken again, whatever today's limits are.
 const UNLIMITED: DecodeLimits = DecodeLimits {
     packet_max_bytes: u32::MAX,
@@ -261,7 +282,10 @@ pub(crate) fn decode(key: &Bytes, value: Bytes) -> Result<Record, DurableError> 
             Ok(Record::Held(session()?, packet_id))
         }
         b'b' => Ok(Record::Body(session()?, decode_message(value)?)),
-        b'r' => Ok(Record::Retained(decode_message(value)?)),
+        b'r' => {
+            let (since, message) = decode_since(value)?;
+            Ok(Record::Retained(decode_message(message)?, since))
+        }
         other => Err(unreadable("record", format!("unknown kind {other:#04x}"))),
     }
 }

@@ -44,6 +44,17 @@ impl Signal {
     pub(crate) const DRAIN: Self = Self(4);
     /// Requests have been answered. Not mail: it is taken also where no delivery may be sent.
     pub(crate) const ANSWERED: Self = Self(8);
+    /// An operator, or a device that may, ends the connection.
+    pub(crate) const REMOVED: Self = Self(16);
+    /// Beside that: the session ends too.
+    pub(crate) const CLEAN: Self = Self(32);
+    /// Beside that: its will is not published.
+    pub(crate) const NO_WILL: Self = Self(64);
+
+    /// Both.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 /// One message waiting for one session.

@@ -37,6 +37,7 @@ mod stats;
 pub mod tls;
 mod tree;
 mod turns;
+mod unconnected;
 mod uses;
 mod websocket;
 mod work;
@@ -53,6 +54,7 @@ pub use reserved::{
     DisconnectReason, Lifecycle, LifecycleChange, Principal, Reply, Request, ReservedTopics,
 };
 pub use stats::{FullQueue, Stats};
+pub use unconnected::{Post, PostError, Poster, RetainedMessage, RetainedSummary};
 
 /// Inner parts for benchmarks and fuzzing; no part of the interface.
 #[doc(hidden)]

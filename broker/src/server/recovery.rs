@@ -114,12 +114,12 @@ impl Found {
             Record::Body(number, message) => {
                 self.body_weights.insert(number, message.weight_bytes());
             }
-            Record::Retained(message) => {
+            Record::Retained(message, since) => {
                 let owner = match message.origin() {
                     Origin::Device(id) => Some(self.owner(hub, id)?),
                     Origin::Service => None,
                 };
-                hub.retained.restore(message, owner);
+                hub.retained.restore(message, since, owner);
             }
         }
         Ok(())

@@ -121,6 +121,8 @@ pub enum DisconnectReason {
     AuthError,
     /// The server ended it.
     ServerInitiated,
+    /// DeleteConnection ended it.
+    ApiInitiated,
 }
 
 impl DisconnectReason {
@@ -136,6 +138,7 @@ impl DisconnectReason {
             Self::DuplicateClientId => "DUPLICATE_CLIENTID",
             Self::AuthError => "AUTH_ERROR",
             Self::ServerInitiated => "SERVER_INITIATED_DISCONNECT",
+            Self::ApiInitiated => "API_INITIATED_DISCONNECT",
         }
     }
 }

@@ -9,6 +9,7 @@ mod walk;
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use ca::CertificateId;
 use parking_lot::RwLock;
@@ -19,6 +20,7 @@ pub(crate) use self::ledger::Volume;
 pub(crate) use self::walk::Walk;
 use super::message::{Message, Origin};
 use super::sessions::Owner;
+use crate::session::{Published, Time};
 
 /// The index; the journal keeps them too.
 pub(crate) struct Retained {
@@ -41,6 +43,8 @@ struct Inner {
 struct Kept {
     message: Message,
     number: u64,
+    /// When that was; the epoch where an earlier release has kept it, which did not write it down.
+    since: Time,
 }
 
 /// On whose account a message is retained.
@@ -94,14 +98,15 @@ impl Retained {
         }
     }
 
-    /// Keeps a message under its topic, in place of the one before [MQTT-3.3.1-5] [MQTT311-3.3.1-5, -7], if `keep`
-    /// writes it down.
+    /// Keeps a message that came at `since` under its topic, in place of the one before [MQTT-3.3.1-5]
+    /// [MQTT311-3.3.1-5, -7], if `keep` writes it down.
     ///
     /// # Errors
     /// [`RetainError`].
     pub(crate) fn insert(
         &self,
         message: &Message,
+        since: Time,
         claim: Claim<'_>,
         keep: impl FnOnce() -> Result<Lsn, Behind>,
     ) -> Result<Lsn, RetainError> {
@@ -112,7 +117,7 @@ impl Retained {
             Claim::Service => None,
             Claim::Owner(owner, _) => Some(owner),
         };
-        inner.put(message.clone(), owner);
+        inner.put(message.clone(), since, owner);
         Ok(kept)
     }
 
@@ -126,8 +131,8 @@ impl Retained {
 
     /// Takes back what an earlier run kept. There is no bound here: all of it was acknowledged, and a lower bound than then
     /// is for what comes now.
-    pub(crate) fn restore(&self, message: Message, owner: Option<&Owner>) {
-        self.inner.write().put(message, owner);
+    pub(crate) fn restore(&self, message: Message, since: Time, owner: Option<&Owner>) {
+        self.inner.write().put(message, since, owner);
     }
 
     /// Removes what is kept under a topic [MQTT-3.3.1-6], and with `forget` what is written down; when that is safe.
@@ -154,6 +159,24 @@ impl Retained {
     /// The last message that was put in: what comes later comes to whoever has subscribed by now.
     pub(crate) fn newest(&self) -> u64 {
         self.inner.read().newest
+    }
+
+    /// What is kept under a topic and is not expired, and since when.
+    pub(crate) fn get(&self, topic: &str, now: Time) -> Option<(Message, Time)> {
+        let inner = self.inner.read();
+        let kept = inner.kept.get(topic)?;
+        let live = !kept.message.publication().is_expired(now);
+        live.then(|| (kept.message.clone(), kept.since))
+    }
+
+    /// The next messages behind a topic in the order of topics, at most `most`, expired ones among them.
+    pub(crate) fn behind(&self, topic: Option<&str>, most: usize) -> Vec<(Message, Time)> {
+        let from = topic.map_or(Bound::Unbounded, Bound::Excluded);
+        let inner = self.inner.read();
+        let kept = inner.kept.range::<str, _>((from, Bound::Unbounded));
+        let kept = kept.take(most);
+        kept.map(|kept| (kept.message.clone(), kept.since))
+            .collect()
     }
 
     /// On whose account is what a certificate left.
@@ -191,11 +214,12 @@ impl Inner {
         Ok(())
     }
 
-    fn put(&mut self, message: Message, owner: Option<&Owner>) {
+    fn put(&mut self, message: Message, since: Time, owner: Option<&Owner>) {
         self.newest += 1;
         let kept = Kept {
             message: message.clone(),
             number: self.newest,
+            since,
         };
         if let Some(before) = self.kept.replace(kept) {
             self.ledger.unlink(&before.message);

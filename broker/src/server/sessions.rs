@@ -202,6 +202,8 @@ impl Sessions {
         if !Arc::ptr_eq(held, mailbox) {
             return Released::Free;
         }
+        // That was about the connection which lets go.
+        mailbox.clear(Signal::REMOVED.and(Signal::CLEAN).and(Signal::NO_WILL));
         if let Some(waiter) = next.take() {
             // Set under this lock and cleared under it: the next holder must not take the request
             // that brought it here for one against itself.
@@ -361,6 +363,33 @@ impl Sessions {
         for mailbox in live {
             mailbox.signal(signal);
         }
+    }
+
+    /// Signals the live sessions of a client id, whosever they are, and tells the parked ones: each by its key, its number
+    /// and whether it is live. Walks all owners, one lock after the other.
+    pub(crate) fn signal_clients(
+        &self,
+        client_id: &ClientId,
+        signal: Signal,
+    ) -> Vec<(SessionKey, u64, bool)> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            for (owner, slot) in shard.lock().of_client(client_id) {
+                let live = matches!(slot, Slot::Live { .. });
+                if live {
+                    slot.mailbox().signal(signal);
+                }
+                let key = SessionKey::new(owner, client_id);
+                found.push((key, slot.mailbox().number(), live));
+            }
+        }
+        found
+    }
+
+    /// Whether the session with this number is under its key, and on a connection.
+    pub(crate) fn is_live(&self, key: &SessionKey, number: u64) -> bool {
+        let shard = self.shard(&key.owner).lock();
+        matches!(shard.get(key), Some(Slot::Live { mailbox, .. }) if mailbox.number() == number)
     }
 
     /// The sessions whose queues have dropped most, those first. Walks all sessions, one lock after the other.

@@ -94,7 +94,7 @@ impl Settings {
     }
 
     /// The bounds on topics in words.
-    pub(super) fn topic_bounds(&self) -> String {
+    pub(crate) fn topic_bounds(&self) -> String {
         format!(
             "a topic has at most {} bytes and {} levels here",
             self.topic_max_bytes, self.topic_levels_max
@@ -102,7 +102,7 @@ impl Settings {
     }
 
     /// Whether a topic name or filter is within the bounds.
-    pub(super) fn takes_topic(&self, text: &str) -> bool {
+    pub(crate) fn takes_topic(&self, text: &str) -> bool {
         text.len() <= self.topic_max_bytes
             // A text shorter than the bound has fewer levels than it.
             && (text.len() < self.topic_levels_max

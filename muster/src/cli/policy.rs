@@ -122,7 +122,7 @@ pub(crate) struct Explain {
     /// The certificate it comes with, where it has several: the first digits of its id [default: an active one]
     #[arg(long, value_name = "ID")]
     pub(crate) certificate: Option<String>,
-    /// The client id it is connected with [default: the device's name]
+    /// The client id it is connected with [default: the device's name; none with --listener https]
     #[arg(long, value_name = "ID")]
     pub(crate) client_id: Option<String>,
     /// The moment it is judged at, for conditions on time, such as 2026-01-31T23:59:59Z [default: now]
@@ -223,7 +223,7 @@ pub(crate) struct PolicyClaim {
     /// But for the members of this group
     #[arg(long, value_name = "G", requires = "topics")]
     pub(crate) only_group: Option<String>,
-    /// What reaching is: publish, subscribe, receive, retainpublish; may be repeated [default: the first three]
+    /// What reaching is: publish, subscribe, receive, getretainedmessage, retainpublish; may be repeated [default: the first four]
     #[arg(long = "action", value_name = "A")]
     pub(crate) actions: Vec<String>,
 }
@@ -249,7 +249,7 @@ pub(crate) enum Invariant {
         /// But for the members of this group
         #[arg(long, value_name = "G", requires = "topic")]
         only_group: Option<String>,
-        /// What reaching is: publish, subscribe, receive, retainpublish; may be repeated [default: the first three]
+        /// What reaching is: publish, subscribe, receive, getretainedmessage, retainpublish; may be repeated [default: the first four]
         #[arg(long = "action", value_name = "A")]
         actions: Vec<String>,
     },

@@ -118,7 +118,9 @@ impl ReservedTopics for Reserved {
             LifecycleChange::Disconnected(reason) => Some(Sign::Disconnected {
                 broken: !matches!(
                     reason,
-                    DisconnectReason::ClientInitiated | DisconnectReason::ServerInitiated
+                    DisconnectReason::ClientInitiated
+                        | DisconnectReason::ServerInitiated
+                        | DisconnectReason::ApiInitiated
                 ),
             }),
             LifecycleChange::Subscribed(_) | LifecycleChange::Unsubscribed(_) => None,

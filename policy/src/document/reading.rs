@@ -181,9 +181,12 @@ fn read_statement(
     }
     let missing = |key| node.error(Problem::MissingKey { of: OF, key });
     let effect = read_effect(&effect.ok_or_else(|| missing("Effect"))?)?;
-    let actions = match (action, not_action) {
+    let (actions, named) = match (action, not_action) {
         (Some(action), None) => read_actions(&action, "Action", dialect)?,
-        (None, Some(but)) => read_actions(&but, "NotAction", dialect)?.complement(),
+        (None, Some(but)) => {
+            let (spared, _) = read_actions(&but, "NotAction", dialect)?;
+            (spared.complement(), ActionSet::default())
+        }
         (None, None) => return Err(missing("Action")),
         (Some(_), Some(but)) => {
             let (one, other) = ("Action", "NotAction");
@@ -216,6 +219,7 @@ fn read_statement(
         sid: sid.clone(),
         effect,
         actions,
+        named,
         but,
         resources,
         conditions,
@@ -256,12 +260,13 @@ fn read_effect(node: &Node<'_>) -> Result<Effect, PolicyError> {
     }
 }
 
+/// The actions that a list names, and of these the ones that stand there by themselves.
 fn read_actions(
     node: &Node<'_>,
     of: &'static str,
     dialect: Dialect,
-) -> Result<ActionSet, PolicyError> {
-    let mut actions = ActionSet::default();
+) -> Result<(ActionSet, ActionSet), PolicyError> {
+    let (mut actions, mut by_themselves) = (ActionSet::default(), ActionSet::default());
     for node in node.one_or_many(of)? {
         let text = node.text(of, "a string or a list of strings")?;
         let named = ActionSet::named_by(&text.value);
@@ -273,6 +278,9 @@ fn read_actions(
             }));
         }
         actions = actions.union(named);
+        if !text.value.contains(['*', '?']) {
+            by_themselves = by_themselves.union(named);
+        }
     }
-    Ok(actions)
+    Ok((actions, by_themselves))
 }

@@ -34,6 +34,15 @@ pub(super) fn resource(
             variable.key
         ));
     }
+    let of_client =
+        |variable: &&Variable| variable.key == Key::ClientId && variable.default.is_none();
+    let over_mqtt = |action: Action| statement.actions.contains(action) && action.is_over_mqtt();
+    if variables.iter().any(of_client) && !Action::ALL.into_iter().any(over_mqtt) {
+        return Some(
+            "its actions are asked over HTTPS, where ${iot:ClientId} has no value; the thing's name has one"
+                .to_owned(),
+        );
+    }
     if variables.is_empty()
         && ["${iot:", "${aws:", "${muster:"].iter().any(|begin| {
             let text = resource.text.to_ascii_lowercase();

@@ -344,3 +344,53 @@ fn what_a_closed_server_mends_is_told_apart() {
         r#"{"Effect":"Deny","Action":"iot:Publish","Resource":"~topic/a","Condition":{"StringEquals":{"iot:Connection.Thing.Attributes[a]":"x"}}}"#
     ));
 }
+
+#[test]
+fn what_is_not_served_is_said_of_what_is_named() {
+    use FindingKind::*;
+    let unserved = r#""iot:AssumeRoleWithCertificate""#;
+    for (actions, resource, expected) in [
+        (unserved, "~rolealias/a", vec![NotServed]),
+        (
+            r#"["iot:Publish","iot:AssumeRoleWithCertificate"]"#,
+            "~topic/a",
+            vec![NotServed],
+        ),
+        (r#""iot:Assume*""#, "~rolealias/a", vec![]),
+        (r#""iot:GetRetainedMessage""#, "~topic/a/*", vec![]),
+        (r#""iot:ListRetainedMessages""#, "*", vec![]),
+        (r#""iot:DeleteConnection""#, "~client/a", vec![]),
+    ] {
+        let statement =
+            format!(r#"{{"Effect":"Allow","Action":{actions},"Resource":"{resource}"}}"#);
+        assert_eq!(kinds(&statement), expected, "{statement}");
+    }
+    let all_but = r#"{"Effect":"Deny","NotAction":"iot:Publish","Resource":"~topic/a"}"#;
+    assert_eq!(kinds(all_but), []);
+}
+
+#[test]
+fn over_https_there_is_no_client_id() {
+    use FindingKind::*;
+    for (effect, actions, kind, expected) in [
+        ("Deny", r#""iot:Publish""#, "topic", vec![FailsOpen]),
+        (
+            "Deny",
+            r#"["iot:Subscribe","iot:Receive"]"#,
+            "topic",
+            vec![],
+        ),
+        ("Allow", r#""iot:Publish""#, "topic", vec![WildValue]),
+        (
+            "Allow",
+            r#""iot:GetRetainedMessage""#,
+            "topic",
+            vec![NeverMatches, WildValue],
+        ),
+    ] {
+        let statement = format!(
+            r#"{{"Effect":"{effect}","Action":{actions},"Resource":"~{kind}/a/${{iot:ClientId}}"}}"#
+        );
+        assert_eq!(kinds(&statement), expected, "{statement}");
+    }
+}

@@ -65,6 +65,9 @@ impl<'c> Claim<'c> {
                 Client::Any
             }
         };
+        if !self.is_possible() {
+            return Verdict::Never;
+        }
         let otherwise = self.class.speaks == Speaks::Otherwise;
         if otherwise && !self.is_connected(None, Names::Any) {
             return Verdict::Never;
@@ -125,6 +128,18 @@ impl<'c> Claim<'c> {
             }
         }
         undecided.map_or(Verdict::NotYet, Verdict::Undecided)
+    }
+
+    /// Whether who speaks so can do it at all: nobody subscribes over HTTPS, and what is retained is read nowhere else.
+    fn is_possible(&self) -> bool {
+        let of_client = || self.class.stands.contains(&Stand::Client);
+        match (self.action, self.class.speaks) {
+            (Action::GetRetainedMessage, Speaks::Unnamed) => true,
+            (Action::GetRetainedMessage, Speaks::Always) => !of_client(),
+            (Action::GetRetainedMessage, Speaks::ByName | Speaks::Otherwise) => false,
+            (Action::Publish | Action::RetainPublish, _) => true,
+            (_, speaks) => speaks != Speaks::Unnamed,
+        }
     }
 
     fn too_large(&self) -> String {

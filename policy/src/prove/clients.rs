@@ -21,7 +21,7 @@ impl<'c> Claim<'c> {
     /// Whether the client id can only be the thing's name, or makes no difference.
     pub(super) fn is_client_pinned(&self, names: Names) -> bool {
         match self.class.speaks {
-            Speaks::ByName => return true,
+            Speaks::ByName | Speaks::Unnamed => return true,
             Speaks::Otherwise => return false,
             Speaks::Always if !self.class.stands.contains(&Stand::Client) => return true,
             Speaks::Always => {}
@@ -113,6 +113,7 @@ impl<'c> Claim<'c> {
             Speaks::Always => true,
             Speaks::ByName => is_own,
             Speaks::Otherwise => !is_own,
+            Speaks::Unnamed => return client_id.is_empty(),
         };
         let connects = || {
             self.grant(own, client_id)
@@ -172,6 +173,9 @@ impl<'c> Claim<'c> {
         text: &str,
         client: Client<'_>,
     ) -> Vec<Arc<str>> {
+        if self.class.speaks == Speaks::Unnamed || self.action == Action::GetRetainedMessage {
+            return vec!["".into()];
+        }
         let mut clients: Vec<Arc<str>> = Vec::new();
         clients.push(own.unwrap_or("client").into());
         if client == Client::Name {

@@ -26,8 +26,8 @@ pub struct InvariantText {
     /// The group whose members alone reach `topic`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only_group: Option<String>,
-    /// What reaching is: `publish`, `subscribe`, `receive`, `retainPublish`; the first three where
-    /// none is named.
+    /// What reaching is: `publish`, `subscribe`, `receive`, `getRetainedMessage`, `retainPublish`; the first four
+    /// where none is named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub actions: Vec<String>,
 }
@@ -52,7 +52,9 @@ pub enum InvariantError {
         expected: &'static str,
     },
     /// Not an action on topics.
-    #[error("action {found:?} reaches no topic: publish, subscribe, receive or retainPublish")]
+    #[error(
+        "action {found:?} reaches no topic: publish, subscribe, receive, getRetainedMessage or retainPublish"
+    )]
     Action {
         /// What was given.
         found: String,
@@ -92,14 +94,23 @@ impl InvariantText {
             let action = word.parse::<Action>().ok().filter(|action| {
                 matches!(
                     action,
-                    Action::Publish | Action::Subscribe | Action::Receive | Action::RetainPublish
+                    Action::Publish
+                        | Action::Subscribe
+                        | Action::Receive
+                        | Action::GetRetainedMessage
+                        | Action::RetainPublish
                 )
             });
             let found = || shown(word, NAME_MAX_CHARS);
             actions.push(action.ok_or_else(|| InvariantError::Action { found: found() })?);
         }
         if actions.is_empty() {
-            actions = vec![Action::Publish, Action::Subscribe, Action::Receive];
+            actions = vec![
+                Action::Publish,
+                Action::Subscribe,
+                Action::Receive,
+                Action::GetRetainedMessage,
+            ];
         }
         Ok(Invariant {
             wanted: read_filter(filter, owned)?,

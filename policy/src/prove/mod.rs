@@ -8,7 +8,8 @@
 //!
 //! A certificate that is attached without being exclusive is two kinds: one that speaks as its thing under
 //! the thing's name, and one that speaks as nobody, and for which groups only deny, under any other name
-//! that Connect allows.
+//! that Connect allows. Over HTTPS, where messages are published and retained ones are read, nobody has a client
+//! id: where that makes a difference, a certificate is one kind more.
 //!
 //! Conditions on what the registry knows (thing, type, attributes, certificate) are judged as it is
 //! now. All others are taken against the claim: one of an Allow may hold, one of a Deny may not.
@@ -74,7 +75,7 @@ impl Proof {
 pub struct CounterExample {
     /// The device; `None` for a certificate that belongs to no thing.
     pub thing: Option<String>,
-    /// The client id that it connects with.
+    /// The client id that it connects with; empty over HTTPS, where there is none.
     pub client_id: String,
     /// Whose topic it reaches, where the claim is about others' topics.
     pub other: Option<String>,
@@ -99,7 +100,9 @@ impl fmt::Display for CounterExample {
             Some(thing) => write!(f, "device {}", shown(thing, NAME_MAX_CHARS))?,
             None => f.write_str("a certificate of no thing")?,
         }
-        if self.thing.as_ref() != Some(&self.client_id) {
+        if self.client_id.is_empty() {
+            f.write_str(" over HTTPS")?;
+        } else if self.thing.as_ref() != Some(&self.client_id) {
             write!(
                 f,
                 " with client id {:?}",

@@ -37,6 +37,8 @@ pub(super) enum Speaks {
     ByName,
     /// As nobody, under any other name.
     Otherwise,
+    /// Over HTTPS, where nobody has a client id.
+    Unnamed,
 }
 
 /// Devices that nothing but their names tells apart.
@@ -154,10 +156,14 @@ impl Population {
     ) {
         let name = context.thing.as_ref().map(|thing| &thing.name);
         self.add_as(Speaks::Always, name, policies, context, groups);
+        let mut variables = policies.iter().flat_map(|named| named.policy.variables());
+        if variables.any(|variable| variable.key == Key::ClientId) {
+            self.add_as(Speaks::Unnamed, name, policies, context, groups);
+        }
     }
 
     /// The same of a principal whose thing, with what `of_groups` allow, counts where the client
-    /// calls itself by the thing's name. Under another name those only deny.
+    /// calls itself by the thing's name. Under another name, and over HTTPS, those only deny.
     pub fn add_by_name(
         &mut self,
         policies: &Arc<[NamedPolicy]>,
@@ -173,6 +179,7 @@ impl Population {
             ..context.clone()
         };
         self.add_as(Speaks::Otherwise, name, policies, &alone, groups);
+        self.add_as(Speaks::Unnamed, name, policies, &alone, groups);
     }
 
     fn add_as(
@@ -184,7 +191,22 @@ impl Population {
         groups: &Arc<[Arc<str>]>,
     ) {
         let variables = policies.iter().flat_map(|named| named.policy.variables());
-        let stands: Box<[Stand]> = variables.map(|v| stand(v, context, name)).collect();
+        let nameless = Context {
+            client_id: Arc::from(""),
+            ..context.clone()
+        };
+        let context = match speaks {
+            Speaks::Unnamed => &nameless,
+            _ => context,
+        };
+        let stand = |variable| match (stand(variable, context, name), speaks) {
+            (Stand::Client, Speaks::Unnamed) => match variable.value(context) {
+                Some(text) => Stand::Text(text),
+                None => Stand::Absent,
+            },
+            (stand, _) => stand,
+        };
+        let stands: Box<[Stand]> = variables.map(stand).collect();
         let kind = Kind {
             policies: Arc::as_ptr(policies).cast::<()>() as usize,
             stands,

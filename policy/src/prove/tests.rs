@@ -298,7 +298,22 @@ fn an_attachment_that_is_not_exclusive_binds_the_client_id() {
     let round = |client: &str| [document(&[connect(client), wide.clone(), spared.clone()])];
     let example = broken(prove(&round("*"), &[], false));
     assert_ne!(example.thing.as_deref(), Some(&*example.client_id));
-    assert_eq!(prove(&round(THING), &[], false), ANY);
+    // Where it may not, over HTTPS, where nobody has a name.
+    let example = broken(prove(&round(THING), &[], false));
+    assert_eq!(
+        (example.client_id.as_str(), example.action),
+        ("", Action::Publish)
+    );
+    assert!(
+        example
+            .to_string()
+            .contains(" over HTTPS may do iot:Publish"),
+        "{example}"
+    );
+    let receive = statement("Allow", &["Receive"], "topic", &["*"]);
+    let spared = attached(statement("Deny", &["Receive"], "topic", &["dt/*"]));
+    let heard = [document(&[connect(THING), receive, spared])];
+    assert_eq!(prove(&heard, &[], false), ANY, "nothing is received there");
     // Who may connect as one of them alone, or by characters that are wildcards elsewhere.
     let example = broken(prove(&round("a"), &[], false));
     assert_eq!(example.client_id, "a");
@@ -307,6 +322,42 @@ fn an_attachment_that_is_not_exclusive_binds_the_client_id() {
         let example = broken(prove(&round(client), &[], false));
         assert!(example.client_id.starts_with(&client[..1]), "{example:?}");
     }
+}
+
+/// Over HTTPS there is no client id: a Deny that asks for it is silent there, and what is retained is read.
+#[test]
+fn who_has_no_client_id_is_another_kind() {
+    let connect = statement("Allow", &["Connect"], "client", &[THING]);
+    let prove = |statements: &[Value]| {
+        let mut all = vec![connect.clone()];
+        all.extend_from_slice(statements);
+        let policies = named(&[document(&all)]);
+        population(Realm::live("1"), &[("a", &policies), ("b", &policies)])
+            .prove(&owned("dt/${thing}/#"))
+    };
+    let wide = |action: &str| statement("Allow", &[action], "topic", &["*"]);
+    let but = json!({"Effect": "Deny", "Action": "iot:*", "NotResource": format!("arn:aws:iot:*:1:topic/dt/{THING}/*")});
+    let by_client = json!({"Effect": "Deny", "Action": "iot:*", "NotResource": format!("arn:aws:iot:*:1:topic/dt/{CLIENT}/*")});
+    for action in ["Publish", "GetRetainedMessage"] {
+        let example = broken(prove(&[wide(action)]));
+        assert_eq!(example.action.name(), action);
+        assert_eq!(prove(&[wide(action), but.clone()]), ANY);
+        // What it spares has no value there, so it denies all.
+        assert_eq!(prove(&[wide(action), by_client.clone()]), ANY);
+    }
+    // Denied to each client but not to who has no name.
+    let mut named_only = statement("Deny", &["Publish"], "topic", &["dt/*"]);
+    named_only["Condition"] = json!({"StringLike": {"iot:ClientId": "*"}});
+    assert!(!prove(&[wide("Publish"), named_only]).holds());
+    let in_its_name = statement(
+        "Deny",
+        &["Publish"],
+        "topic",
+        &[&format!("*{CLIENT}*"), "dt/*"],
+    );
+    assert_eq!(prove(&[wide("Publish"), in_its_name]), ANY);
+    let own = statement("Allow", &["Publish"], "topic", &[&format!("dt/{CLIENT}/*")]);
+    assert_eq!(prove(&[own]), ANY);
 }
 
 #[test]

@@ -53,6 +53,14 @@ pub(crate) enum End {
     /// The server shuts down.
     #[error("the server is shutting down")]
     Draining,
+    /// DeleteConnection.
+    #[error("an operator or another device has ended the connection")]
+    Removed {
+        /// Its session ends too.
+        clean: bool,
+        /// Its will is not published.
+        without_will: bool,
+    },
     /// The client reads nothing of what it is sent.
     #[error("the client stopped reading")]
     Stalled,
@@ -69,7 +77,9 @@ impl End {
             Self::Broke(disconnect) => Some(disconnect.reason),
             Self::Denied(reason, _) => Some(*reason),
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
-            Self::Revoked(_) | Self::Moved => Some(ReasonCode::AdministrativeAction),
+            Self::Revoked(_) | Self::Moved | Self::Removed { .. } => {
+                Some(ReasonCode::AdministrativeAction)
+            }
             Self::Draining => Some(ReasonCode::ServerShuttingDown),
             Self::Stalled => Some(ReasonCode::QuotaExceeded),
             Self::Dripped => Some(ReasonCode::KeepAliveTimeout),
@@ -150,10 +160,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             generation = identity.standing.generation().wrapping_sub(1);
         }
         let Closed {
-            will,
-            expiry_s,
+            mut will,
+            mut expiry_s,
             stored,
         } = session.close();
+        if let End::Removed {
+            clean,
+            without_will,
+        } = end
+        {
+            will = will.filter(|_| !without_will);
+            expiry_s = if clean { 0 } else { expiry_s };
+        }
         let body_of = |token| {
             let found = in_flight.iter().find(|(t, _)| *t == token);
             found.map_or(BodyRef::Inline, |(_, body)| *body)
@@ -288,7 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     tracing::info!(owner = %self.key.owner, client_id, left_out, "disconnected: {end}");
                 }
             }
-            End::Revoked(_) | End::Moved => {
+            End::Revoked(_) | End::Moved | End::Removed { .. } => {
                 tracing::info!(owner = %self.key.owner, client_id, "disconnected: {end}");
             }
         }

@@ -40,6 +40,7 @@ impl End {
             Self::Denied(..) => DisconnectReason::Forbidden,
             Self::TakenOver => DisconnectReason::DuplicateClientId,
             Self::Revoked(_) | Self::Moved => DisconnectReason::AuthError,
+            Self::Removed { .. } => DisconnectReason::ApiInitiated,
             Self::Draining | Self::Stalled => DisconnectReason::ServerInitiated,
         }
     }

@@ -40,8 +40,10 @@ pub(crate) use self::open::connect;
 pub(crate) use self::owed::Owed;
 use self::publish::Stalled;
 use self::readable::Readable;
+pub(crate) use self::routes::Kind;
 use self::routes::Routes;
 use self::timer::Timer;
+pub(crate) use self::violation::SERVERS_TOPIC;
 #[cfg(feature = "simulate")]
 pub use self::warm::Warm;
 use super::delivery::Judge;
@@ -185,6 +187,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.mailbox.has(Signal::DRAIN) {
             return Err(End::Draining);
+        }
+        if self.mailbox.has(Signal::REMOVED) {
+            return Err(End::Removed {
+                clean: self.mailbox.has(Signal::CLEAN),
+                without_will: self.mailbox.has(Signal::NO_WILL),
+            });
         }
         self.check_standing()?;
         self.settle(cx);

@@ -64,7 +64,7 @@ impl Route {
 
 /// What kind of topic it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Other sessions receive it.
     Ordinary,
     /// `$aws/…`: a request to the server.
@@ -74,7 +74,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of(topic: &str) -> Self {
+    pub(crate) fn of(topic: &str) -> Self {
         match topic.strip_prefix('$') {
             Some(rest) if rest.starts_with("aws/") => Self::Reserved,
             Some(rest) if matches!(rest.split('/').next(), Some("aws" | "SYS" | "share")) => {

@@ -7,7 +7,7 @@ use crate::server::hub::Hub;
 use crate::server::identity::Identity;
 
 /// A publication, or a will, to `$SYS/…` and the like.
-pub(super) const SERVERS_TOPIC: &str =
+pub(crate) const SERVERS_TOPIC: &str =
     "it published to a topic of the server ($SYS/…, $share/…, or $aws itself)";
 
 /// Whether a client that keeps to the standard, and to what CONNACK told it, is never ended with this (MQTT 5 §4.13).

@@ -9,6 +9,7 @@ use crate::session::{Publication, Time};
 use crate::topic::{self, TopicFilter, TopicName};
 
 const MANY: usize = 1_000_000;
+const NOW: Time = Time::from_millis(0);
 
 fn volume(messages: usize, bytes: usize) -> Volume {
     Volume { messages, bytes }
@@ -40,13 +41,13 @@ fn thing(name: &str) -> Owner {
 
 impl Retained {
     fn put(&self, message: Message) -> Result<Lsn, RetainError> {
-        self.insert(&message, Claim::Service, written)
+        self.insert(&message, NOW, Claim::Service, written)
     }
 
     fn put_for(&self, owner: &Owner, bound: Volume, message: Message) -> Result<Lsn, RetainError> {
         let claim = Claim::Owner(owner, bound);
         let room = self.room(&message, claim);
-        let kept = self.insert(&message, claim, written);
+        let kept = self.insert(&message, NOW, claim, written);
         assert_eq!(
             room.is_ok(),
             kept.is_ok(),
@@ -201,7 +202,7 @@ fn what_an_earlier_run_kept_is_taken_back_whole_and_counts() {
     let retained = Retained::new(volume(2, MANY));
     let (own, origin) = (thing("own"), Origin::Device(device("a")));
     for topic in ["a", "b", "c"] {
-        retained.restore(from(origin, topic, "1"), Some(&own));
+        retained.restore(from(origin, topic, "1"), NOW, Some(&own));
     }
     assert_eq!(retained.topics(), ["a", "b", "c"]);
     assert_eq!(retained.inner.read().ledger.of(&own).messages, 3);
@@ -245,7 +246,7 @@ fn what_cannot_be_written_down_leaves_what_was_there() {
         (behind, RetainError::Behind(behind)),
     ] {
         for topic in ["a", "new"] {
-            let kept = retained.insert(&message(topic, "x"), Claim::Service, || Err(why));
+            let kept = retained.insert(&message(topic, "x"), NOW, Claim::Service, || Err(why));
             assert_eq!(kept, Err(told));
         }
     }

@@ -65,7 +65,12 @@ struct Portion<'w> {
 }
 
 impl Portion<'_> {
-    fn take(&mut self, Kept { message, number }: &Kept) {
+    fn take(
+        &mut self,
+        Kept {
+            message, number, ..
+        }: &Kept,
+    ) {
         if *number <= self.until && !message.publication().is_expired(self.now) {
             self.bytes += message.weight_bytes();
             self.found.push(message.clone());

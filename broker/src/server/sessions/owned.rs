@@ -100,6 +100,17 @@ impl Shard {
         before
     }
 
+    /// The sessions of a client id, one at most of each owner.
+    pub(super) fn of_client<'s>(
+        &'s self,
+        client_id: &'s ClientId,
+    ) -> impl Iterator<Item = (&'s Owner, &'s Slot)> {
+        self.owners.iter().filter_map(|(owner, owned)| {
+            let at = owned.place(client_id).ok()?;
+            owned.sessions.get(at).map(|(_, slot)| (owner, slot))
+        })
+    }
+
     /// How many of an owner are parked.
     pub(super) fn parked(&self, owner: &Owner) -> usize {
         self.owners.get(owner).map_or(0, |owned| owned.parked)

@@ -46,7 +46,7 @@ struct Body {
     action: String,
     /// Topic name, or filter for `subscribe`; for `connect` there is none.
     topic: Option<String>,
-    /// The thing's name where it is left out.
+    /// The thing's name where it is left out; nothing where the listener is `https`.
     client_id: Option<String>,
     /// The certificate it comes with, by the first digits of its id; an active one where it is left out.
     certificate: Option<String>,
@@ -138,9 +138,12 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         .action
         .parse()
         .map_err(|error| ApiError::invalid(format!("action: {error}")))?;
-    let client_id = body
-        .client_id
-        .unwrap_or_else(|| body.thing_name.to_string());
+    let listener = listener(body.listener.as_deref())?;
+    // Over HTTPS there is none.
+    let client_id = body.client_id.unwrap_or_else(|| match listener {
+        Some(Listener::Https) if action != Action::Connect => String::new(),
+        _ => body.thing_name.to_string(),
+    });
     let name = match (action, body.topic) {
         (Action::Connect, None) => client_id.clone(),
         (Action::Connect, Some(_)) => {
@@ -166,7 +169,6 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         None => call.now,
         Some(text) => moment::read("at", text)?,
     };
-    let listener = listener(body.listener.as_deref())?;
     let tls_version = tls_version(body.tls_version.as_deref())?;
     let connect = connect_attributes(rooms, body.persistent, body.will_topic.as_deref())?;
     let message = MessageFacts {
@@ -299,15 +301,19 @@ fn connect_attributes(
 /// What no packet can ask for has no answer: "allow" for it would be none.
 fn judged_as(action: Action, topic: &str) -> Result<(), ApiError> {
     let refused = match action {
-        Action::Publish | Action::Receive | Action::RetainPublish if topic.contains(['+', '#']) => {
+        Action::Publish | Action::Receive | Action::RetainPublish | Action::GetRetainedMessage
+            if topic.contains(['+', '#']) =>
+        {
             Some(format!(
                 "a topic name has no + or #, and {action} is judged by one; name one topic, or ask about the filter with the action subscribe"
             ))
         }
-        Action::Publish | Action::Receive | Action::RetainPublish => topic
-            .parse::<TopicName>()
-            .err()
-            .map(|error| error.to_string()),
+        Action::Publish | Action::Receive | Action::RetainPublish | Action::GetRetainedMessage => {
+            topic
+                .parse::<TopicName>()
+                .err()
+                .map(|error| error.to_string())
+        }
         Action::Subscribe => topic
             .parse::<TopicFilter>()
             .err()

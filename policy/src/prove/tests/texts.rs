@@ -377,6 +377,15 @@ impl Universe {
                     }
                 }
             }
+            let grant = self.grant(index, "");
+            for action in [Action::Publish, Action::GetRetainedMessage] {
+                for text in &texts.topics {
+                    let reached = || wanted.iter().any(|wanted| reaches(text, false, wanted));
+                    if grant.decide(action, text).is_allow() && reached() {
+                        return Some(format!("{name} over HTTPS: {action} {text}"));
+                    }
+                }
+            }
         }
         None
     }
@@ -404,7 +413,10 @@ impl Universe {
                 .any(|wanted| reaches(&example.topic, filter, wanted)),
             "{self} {example:?}"
         );
-        if *example.client_id != *name {
+        if example.client_id.is_empty() {
+            let over_https = [Action::Publish, Action::GetRetainedMessage];
+            assert!(over_https.contains(&example.action), "{self} {example:?}");
+        } else if *example.client_id != *name {
             assert!(grant.decide(Action::Connect, &example.client_id).is_allow());
         }
     }

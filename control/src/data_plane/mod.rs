@@ -1,0 +1,233 @@
+//! AWS IoT's data plane over HTTPS (`iot-data`): what a device does here under its client certificate, as its policies
+//! allow, or an operator by its role. Jobs' own data plane is in [`crate::job_data`].
+//!
+//! A device has one request under way on each of its connections, and as many connections as its certificate has places
+//! (`places.rs`); what a request puts into the broker is done on this room's thread, in portions.
+
+mod connections;
+mod messages;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use ca::Profile;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderMap, Method};
+use policy::{Action, MessageFacts};
+
+use crate::answer::Answer;
+use crate::api_error::ApiError;
+use crate::auth::{Caller, Identified, body_hash};
+use crate::call::{find, read_query};
+use crate::device::Device;
+use crate::dispatch::{check_path, discard, read_body};
+use crate::operators::Role;
+use crate::peer::Peer;
+use crate::rooms::Rooms;
+
+/// An operation of the data plane.
+pub(crate) struct DataOperation {
+    pub(crate) name: &'static str,
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    /// The least role of an operator.
+    least: Role,
+    query: &'static [&'static str],
+    run: Run,
+}
+
+#[derive(Clone, Copy)]
+enum Run {
+    Publish,
+    GetRetained,
+    ListRetained,
+    DeleteConnection,
+}
+
+/// The operations.
+pub(crate) static ALL: [DataOperation; 4] = [
+    DataOperation {
+        name: "Publish",
+        method: Method::POST,
+        path: "/topics/{*topic}",
+        least: Role::Operator,
+        query: &[
+            "qos",
+            "retain",
+            "contentType",
+            "responseTopic",
+            "messageExpiry",
+        ],
+        run: Run::Publish,
+    },
+    DataOperation {
+        name: "GetRetainedMessage",
+        method: Method::GET,
+        path: "/retainedMessage/{*topic}",
+        least: Role::Viewer,
+        query: &[],
+        run: Run::GetRetained,
+    },
+    DataOperation {
+        name: "ListRetainedMessages",
+        method: Method::GET,
+        path: "/retainedMessage",
+        least: Role::Viewer,
+        query: &["maxResults", "nextToken"],
+        run: Run::ListRetained,
+    },
+    DataOperation {
+        name: "DeleteConnection",
+        method: Method::DELETE,
+        path: "/connections/{clientId}",
+        least: Role::Operator,
+        query: &["cleanSession", "preventWillMessage"],
+        run: Run::DeleteConnection,
+    },
+];
+
+/// Who asks.
+#[derive(Clone)]
+enum Speaker {
+    Device(Device),
+    Operator(Caller),
+}
+
+/// A request, once it is known who asks.
+struct Asked {
+    operation: &'static DataOperation,
+    rooms: Arc<Rooms>,
+    peer: Peer,
+    speaker: Speaker,
+    path: Vec<(String, String)>,
+    query: Vec<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+    now: SystemTime,
+}
+
+impl DataOperation {
+    pub(crate) async fn answer(
+        &'static self,
+        rooms: Arc<Rooms>,
+        peer: Peer,
+        parameters: Vec<(String, String)>,
+        head: Parts,
+        mut body: Body,
+    ) -> Response {
+        let address = peer.address;
+        let answered = self
+            .judge(Arc::clone(&rooms), peer, parameters, head, &mut body)
+            .await;
+        match answered {
+            Ok(answer) => answer.into_response(),
+            Err(error) => {
+                discard(body).await;
+                if let Some(left_out) = rooms.refusals.take_counting() {
+                    tracing::info!(
+                        operation = self.name,
+                        peer = %address,
+                        code = error.code,
+                        message = ?error.message,
+                        left_out,
+                        "request refused"
+                    );
+                }
+                error.into_response()
+            }
+        }
+    }
+
+    async fn judge(
+        &'static self,
+        rooms: Arc<Rooms>,
+        peer: Peer,
+        path: Vec<(String, String)>,
+        head: Parts,
+        body: &mut Body,
+    ) -> Result<Answer, ApiError> {
+        check_path(&head)?;
+        let now = SystemTime::now();
+        let by_operator = head.headers.contains_key(AUTHORIZATION)
+            || (peer.certificate.as_ref()).is_none_or(|one| one.profile == Some(Profile::Operator));
+        let (body, speaker) = if by_operator {
+            let identified = Identified::read(&head, &peer, &rooms.operators, now)?;
+            let body = read_body(body).await?;
+            let caller = identified.prove(&head, &body_hash(&body))?;
+            peer.proof.give(caller.operator.certificate);
+            caller.require(self.least, self.name)?;
+            (body, Speaker::Operator(caller))
+        } else {
+            let (own, asking) = (Arc::clone(&rooms), peer.clone());
+            let what = "A device uses the data plane";
+            let device = on_a_thread(move || Device::identify(&own, &asking, what)).await?;
+            (read_body(body).await?, Speaker::Device(device))
+        };
+        let query = read_query(self.name, self.query, &[], &head.uri)?;
+        let asked = Asked {
+            operation: self,
+            rooms,
+            peer,
+            speaker,
+            path,
+            query,
+            headers: head.headers,
+            body,
+            now,
+        };
+        if self.method != Method::POST && !asked.body.is_empty() && &*asked.body != b"{}" {
+            return Err(ApiError::invalid(format!("{} takes no body", self.name)));
+        }
+        asked.run().await
+    }
+}
+
+impl Asked {
+    async fn run(self) -> Result<Answer, ApiError> {
+        match self.operation.run {
+            Run::Publish => messages::publish(self).await,
+            Run::GetRetained => on_a_thread(move || messages::get_retained(&self)).await,
+            Run::ListRetained => on_a_thread(move || messages::list_retained(&self)).await,
+            Run::DeleteConnection => connections::delete(self).await,
+        }
+    }
+
+    /// A parameter of the path, decoded.
+    fn path(&self, name: &str) -> &str {
+        find(&self.path, name).unwrap_or_default()
+    }
+
+    /// Asks a device's policies; of an operator the role has been compared. Blocks on the registry.
+    fn require(&self, action: Action, name: &str, facts: &MessageFacts) -> Result<(), ApiError> {
+        match &self.speaker {
+            Speaker::Device(device) => {
+                device.require(&self.rooms, &self.peer, (action, name), facts, self.now)
+            }
+            Speaker::Operator(_) => Ok(()),
+        }
+    }
+
+    /// Says what an operator did.
+    fn record(&self) {
+        if let Speaker::Operator(caller) = &self.speaker {
+            tracing::info!(
+                operator = %caller.operator.name,
+                operation = self.operation.name,
+                path = ?self.path,
+                "done"
+            );
+        }
+    }
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| ApiError::internal(&error))?
+}
