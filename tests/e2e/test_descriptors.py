@@ -36,11 +36,12 @@ def test_connections_of_strangers_leave_the_registry_its_descriptors(make_server
         # Over the connection that is there already, as an operator's console has one: an operator keeps its place.
         api.create_thing(thingName=f"meanwhile-{number}")
     # It went up to what strangers may have, or this tests nothing.
-    assert "too many from its address" in server.stderr()
+    server.said("too many from its address")
     leave()
     server.cli("device", "revoke", "lamp-1", "--yes")
-    assert "no more changes" not in server.stderr()
     server.restart()
+    # All that was to be said before has been said.
+    assert "no more changes" not in server.stderr()
     pages = iot(server).get_paginator("list_things").paginate()
     things = {thing["thingName"] for page in pages for thing in page["things"]}
     assert things >= {f"meanwhile-{number}" for number in range(5)}

@@ -62,7 +62,7 @@ def canaries(server, rollout, count=CANARIES):
     return eventually(told, "the first wave to be told")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("first", [CANARIES, FEW])
 def test_devices_that_do_what_they_may_not_after_the_update_stop_it(server, hall, first):
     rollout = start(server, "--gate", "authorization-failures", "--watch", WATCH_FEW if first == FEW else WATCH, first=first)
@@ -117,7 +117,7 @@ def test_agents_that_say_they_are_not_well_stop_it(server, tmp_path):
             agent.stop()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_devices_that_fare_no_worse_let_it_go_on_when_they_were_looked_at(server, hall):
     rollout = start(server, "--gate", "disconnects", "--gate", "authorization-failures", "--gate", "reported", "--watch", WATCH)
     for name in canaries(server, rollout):

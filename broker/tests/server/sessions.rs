@@ -308,9 +308,7 @@ fn leave_behind(house: &House, device: &Device, client_id: &str) {
     let (mut client, _) = Client::connect(house, device, named(device, client_id)).unwrap();
     client.subscribe(client_id);
     client.leave();
-    while house.broker.connections() > 0 {
-        std::thread::yield_now();
-    }
+    wait_until_nobody_is_connected(house);
 }
 
 fn named(device: &Device, client_id: &str) -> Connect {
@@ -323,10 +321,16 @@ fn named(device: &Device, client_id: &str) -> Connect {
 fn is_there(house: &House, device: &Device, client_id: &str) -> bool {
     let (client, present) = Client::connect(house, device, named(device, client_id)).unwrap();
     drop(client);
+    wait_until_nobody_is_connected(house);
+    present
+}
+
+fn wait_until_nobody_is_connected(house: &House) {
+    let since = std::time::Instant::now();
     while house.broker.connections() > 0 {
+        assert!(since.elapsed().as_secs() < 60, "a connection stays");
         std::thread::yield_now();
     }
-    present
 }
 
 #[test]
