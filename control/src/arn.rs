@@ -60,6 +60,11 @@ impl Arns<'_> {
         self.write("jobtemplate", id)
     }
 
+    /// That of a template that belongs to no account.
+    pub(crate) fn managed_job_template(&self, name: &str, version: &str) -> String {
+        format!("arn:aws:iot:{}::jobtemplate/{name}:{version}", self.region)
+    }
+
     pub(crate) fn ota_update(&self, id: &str) -> String {
         self.write("otaupdate", id)
     }

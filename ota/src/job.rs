@@ -4,6 +4,7 @@
 pub mod config;
 mod document;
 mod install;
+pub mod managed;
 pub mod placeholder;
 
 use std::collections::BTreeMap;

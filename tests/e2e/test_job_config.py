@@ -91,7 +91,12 @@ def test_what_failed_is_tried_again_so_often_and_what_was_rejected_never(shared,
         execution = jobs.ask("start-next")[1]["execution"]
         assert (execution["jobId"], execution["executionNumber"], execution["versionNumber"]) == (job, number, 2)
         assert details(client, job)["status"] == "IN_PROGRESS"
-        assert jobs.ask(f"{job}/update", {"status": "FAILED", "executionNumber": number})[0].endswith("accepted")
+        failed = {"status": "FAILED", "executionNumber": number, "statusDetails": {"try": str(number)}}
+        assert jobs.ask(f"{job}/update", failed)[0].endswith("accepted")
+    # What is over is over, the tries before it too.
+    for number in (1, 3):
+        topic, answer = jobs.ask(f"{job}/update", {"status": "SUCCEEDED", "executionNumber": number})
+        assert topic.endswith("rejected") and answer["code"] == "InvalidStateTransition", answer
     assert not jobs.ask("start-next")[1].get("execution")
     jobs = Jobs(connect(shared, other), other.name).listen("start-next/+", "+/update/+")
     assert jobs.ask(f"{job}/update", {"status": "REJECTED"})[0].endswith("accepted")
@@ -99,8 +104,30 @@ def test_what_failed_is_tried_again_so_often_and_what_was_rejected_never(shared,
     assert statuses(client, job) == {lamp.name: "FAILED", other.name: "REJECTED"}
     told = details(client, job)
     assert told["status"] == "COMPLETED" and told["jobProcessDetails"]["numberOfFailedThings"] == 1
-    listed = client.list_job_executions_for_thing(thingName=lamp.name)["executionSummaries"]
-    assert [(e["jobId"], e["jobExecutionSummary"]["retryAttempt"]) for e in listed] == [(job, 2)]
+    # Each try is an execution of its own, to be listed, described and deleted.
+    for size in (1, 2, 250):
+        pages = client.get_paginator("list_job_executions_for_thing").paginate(thingName=lamp.name, PaginationConfig={"PageSize": size})
+        listed = [e for page in pages for e in page["executionSummaries"]]
+        assert [(e["jobId"], e["jobExecutionSummary"]["executionNumber"], e["jobExecutionSummary"]["retryAttempt"]) for e in listed] == [
+            (job, 1, 0), (job, 2, 1), (job, 3, 2)]
+        pages = client.get_paginator("list_job_executions_for_job").paginate(jobId=job, status="FAILED", PaginationConfig={"PageSize": size})
+        assert [(e["thingArn"].rpartition("/")[2], e["jobExecutionSummary"]["executionNumber"]) for page in pages for e in page["executionSummaries"]] == [
+            (lamp.name, number) for number in (1, 2, 3)]
+
+    def described(**which):
+        execution = client.describe_job_execution(jobId=job, thingName=lamp.name, **which)["execution"]
+        return execution["executionNumber"], execution["status"], execution["statusDetails"]["detailsMap"]
+
+    assert described() == (3, "FAILED", {"try": "3"})
+    assert [described(executionNumber=number) for number in (1, 2, 3)] == [(n, "FAILED", {"try": str(n)}) for n in (1, 2, 3)]
+    client.delete_job_execution(jobId=job, thingName=lamp.name, executionNumber=1)
+    client.delete_job_execution(jobId=job, thingName=lamp.name, executionNumber=3)
+    assert described() == (2, "FAILED", {"try": "2"}), "the newest that is left"
+    for number in (1, 3, 4):
+        with pytest.raises(client.exceptions.ResourceNotFoundException):
+            described(executionNumber=number)
+    client.delete_job(jobId=job)
+    assert client.list_job_executions_for_thing(thingName=lamp.name)["executionSummaries"] == []
 
 
 def test_a_job_waits_for_its_start_and_ends_at_its_end(shared, hall, fresh_name):
@@ -141,6 +168,49 @@ def test_nobody_is_told_outside_the_maintenance_window(shared, hall, fresh_name)
     until(lambda: set(statuses(client, opened)) == set(names), "the one whose window is open")
     assert statuses(client, closed) == {} and details(client, closed)["status"] == "IN_PROGRESS"
     client.cancel_job(jobId=closed)
+
+
+def test_windows_are_on_the_clock_of_each_thing(shared, hall, fresh_name):
+    client = iot(shared)
+    group, names = hall(4)
+    # Open from an hour ago until in two hours, where it is as late as here.
+    hour = (datetime.datetime.now(datetime.timezone.utc).hour - 1) % 24
+    zones = dict(zip(names, (None, "Asia/Tokyo", "Etc/UTC", "Mars/Olympus")))
+    for name, zone in zones.items():
+        if zone:
+            client.update_thing(thingName=name, attributePayload={"attributes": {"timezone": zone}, "merge": True})
+    night, always = fresh_name("job"), fresh_name("job")
+    for job, start in ((night, f"cron(0 {hour} ? * * *)"), (always, "cron(0/15 * ? * * *)")):
+        client.create_job(jobId=job, targets=[GROUP_ARN + group], document="{}", targetSelection="CONTINUOUS",
+                          schedulingConfig={"maintenanceWindows": [{"startTime": start, "durationInMinutes": 180}]})
+    until(lambda: set(statuses(client, night)) == {names[0], names[2]}, "those whose window is open")
+    until(lambda: set(statuses(client, always)) == set(names[:3]), "all whose clock is known")
+    assert set(statuses(client, night)) == {names[0], names[2]}
+    for job in (night, always):
+        client.cancel_job(jobId=job)
+
+
+def test_cron_lines_and_ids_that_aws_takes(shared, device, fresh_name):
+    client, lamp = iot(shared), device()
+    target = [thing_arn(lamp.name)]
+    year = datetime.datetime.now(datetime.timezone.utc).year
+    for line in ("cron(0/15 * * * ? *)", "cron(30 0/2 ? * 2-6 *)", "cron(0 0 L * ? *)", "cron(0 18 ? * 6L *)", "cron(0 18 ? * 2#1 *)",
+                 "cron(0 18 ? * MON#1 *)", "cron(0 18 ? * L *)", "cron(0 18 ? * 1/2 *)", f"cron(0 18 1 1 ? {year + 1}-{year + 3})",
+                 "cron(0 18 ? JAN,JUL MON-FRI *)"):
+        windows = {"maintenanceWindows": [{"startTime": line, "durationInMinutes": 60}]}
+        # Ids may begin with what they consist of.
+        for job in (fresh_name("_"), fresh_name("-")):
+            client.create_job(jobId=job, targets=target, document="{}", schedulingConfig=windows)
+            assert details(client, job)["schedulingConfig"] == windows
+            client.cancel_job(jobId=job)
+            client.delete_job(jobId=job)
+    for line in ("cron(0 18 ? * MON)", "cron(0 18 ? * 8 *)", "cron(60/5 * ? * * *)", "cron(0 18 ? * 2#9 *)", f"cron(0 0 1 1 ? {year - 1})", "rate(5 minutes)"):
+        with pytest.raises(client.exceptions.InvalidRequestException):
+            client.create_job(jobId=fresh_name("job"), targets=target, document="{}",
+                              schedulingConfig={"maintenanceWindows": [{"startTime": line, "durationInMinutes": 60}]})
+    for job in ("a.b", "a/b", "ä", "x" * 65):
+        with pytest.raises(client.exceptions.ClientError):
+            client.create_job(jobId=job, targets=target, document="{}")
 
 
 def test_a_continuous_job_follows_its_groups(shared, hall, device, fresh_name):

@@ -114,6 +114,44 @@ def test_parameters_stand_in_the_document(shared, lamp, fresh_name):
     assert client.describe_job(jobId=job)["job"]["documentParameters"] == {"path": "/bin/dance"}
 
 
+def test_awss_managed_templates_make_jobs(shared, lamp, fresh_name):
+    client = iot(shared)
+    pages = client.get_paginator("list_managed_job_templates").paginate(PaginationConfig={"PageSize": 3})
+    listed = [one for page in pages for one in page["managedJobTemplates"]]
+    assert [one["templateName"] for one in listed] == [f"AWS-{name}" for name in (
+        "Download-File", "Install-Application", "Reboot", "Remove-Application", "Restart-Application", "Run-Command", "Start-Application",
+        "Stop-Application")]
+    only = client.list_managed_job_templates(templateName="AWS-Reboot")["managedJobTemplates"]
+    assert only == [one for one in listed if one["templateName"] == "AWS-Reboot"]
+    arn = f"arn:aws:iot:{client.meta.region_name}::jobtemplate/AWS-Download-File:1.0"
+    shown = client.describe_managed_job_template(templateName="AWS-Download-File", templateVersion="1.0")
+    document = json.loads(shown["document"])
+    assert (shown["templateArn"], shown["environments"], shown["templateVersion"]) == (arn, ["LINUX"], "1.0")
+    assert [(one["key"], one["optional"]) for one in shown["documentParameters"]] == [
+        ("downloadUrl", False), ("filePath", False), ("runAsUser", True), ("pathToHandler", True)]
+    assert document["steps"][0]["action"]["input"]["args"] == ["${aws:iot:parameter:downloadUrl}", "${aws:iot:parameter:filePath}"]
+    for which in ({"templateName": "AWS-Dance"}, {"templateName": "AWS-Reboot", "templateVersion": "2.0"}):
+        assert code(client.describe_managed_job_template, **which)[0] == "ResourceNotFoundException"
+
+    job, target = fresh_name("job"), [thing_arn(lamp.identity.name)]
+    given = {"downloadUrl": "https://example.com/index.html", "filePath": "/tmp/index.html"}
+    for wrong in ({}, {"filePath": "/tmp/x"}, {**given, "services": "x"}):
+        kind, words = code(client.create_job, jobId=job, targets=target, jobTemplateArn=arn, documentParameters=wrong)
+        assert kind == "InvalidRequestException" and "documentParameters" in words
+    assert code(client.create_job, jobId=job, targets=target, jobTemplateArn=arn, document="{}", documentParameters=given)[0] == "InvalidRequestException"
+    made = client.create_job(jobId=job, targets=target, jobTemplateArn=arn, documentParameters=given)
+    assert made["description"] == shown["description"]
+    told = lamp.next_document()["steps"][0]["action"]
+    assert told == {"name": "Download-File", "type": "runHandler", "runAsUser": "", "input": {
+        "handler": "download-file.sh", "args": [given["downloadUrl"], given["filePath"]], "path": ""}}
+    described = client.describe_job(jobId=job)["job"]
+    assert described["jobTemplateArn"] == arn and described["documentParameters"].items() >= given.items()
+    # A template of one's own is made of such a job.
+    own = fresh_name("template")
+    client.create_job_template(jobTemplateId=own, jobArn=described["jobArn"], description="own")
+    assert json.loads(client.describe_job_template(jobTemplateId=own)["document"]) == document
+
+
 def test_a_document_is_taken_from_a_file_of_the_server(server, connect):
     client, lamp = iot(server), Device(server, server.device("lamp-1"), connect)
     target = [thing_arn("lamp-1")]

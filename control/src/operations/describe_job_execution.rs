@@ -54,12 +54,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let thing: ThingName = call.path("thingName")?;
     let id: JobId = call.path("jobId")?;
     let number: Option<u64> = call.query("executionNumber")?;
-    let execution = rooms.ota.job_execution(&id, thing.as_str())?;
-    if number.is_some_and(|number| number != execution.number) {
-        return Err(ApiError::not_found(format!(
-            "job {id} has no execution of that number on thing {thing}"
-        )));
-    }
+    let execution = rooms.ota.job_try(&id, thing.as_str(), number)?;
     Answer::json(&Output {
         execution: Execution {
             job_id: id.to_string(),

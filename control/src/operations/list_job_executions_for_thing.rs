@@ -48,16 +48,16 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         namespace: call.query("namespaceId")?,
     };
     let after = asked.after.as_deref();
-    let (executions, next) =
-        rooms
-            .ota
-            .thing_executions(thing.as_str(), &which, after, asked.limit)?;
+    let wanted = |execution: &ota::server::Execution| which.has(execution);
+    let page = rooms
+        .ota
+        .thing_executions(thing.as_str(), &wanted, after, asked.limit)?;
     let item = |execution: &ota::server::Execution| Item {
         job_id: execution.job.to_string(),
         job_execution_summary: Summary::of(execution),
     };
     Answer::json(&Output {
-        execution_summaries: executions.iter().map(item).collect(),
-        next_token: asked.token(next),
+        execution_summaries: page.executions.iter().map(item).collect(),
+        next_token: asked.token(page.next),
     })
 }

@@ -84,6 +84,7 @@ mod list_thing_registration_tasks;
 mod list_thing_types;
 mod list_things;
 mod list_things_in_thing_group;
+mod managed_job_template;
 mod membership;
 mod muster;
 mod namespace;
@@ -207,6 +208,8 @@ static AWS: &[Operation] = &[
     job_template::DELETE,
     job_template::DESCRIBE,
     job_template::LIST,
+    managed_job_template::DESCRIBE,
+    managed_job_template::LIST,
     update_job::OPERATION,
     tags::LIST,
     tags::TAG,

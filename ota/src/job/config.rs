@@ -183,41 +183,65 @@ impl JobConfig {
         self.job_executions_rollout_config.is_none() && self.scheduling_config.is_none()
     }
 
-    /// How many more things may be told now, and, where that is none, when it may be more. `recent` says
-    /// at which second how many were told.
+    /// Whether there are times at which nobody is told.
+    #[must_use]
+    pub fn has_windows(&self) -> bool {
+        let config = self.scheduling_config.as_ref();
+        config.is_some_and(|config| config.maintenance_windows.is_some())
+    }
+
+    /// How the maintenance windows stand at `now` for a thing whose clock shows the time of `zone` (an IANA name), or UTC.
+    /// One whose zone is not known has none that opens.
     ///
     /// # Errors
     /// As [`JobConfig::check`].
+    pub fn opening(&self, zone: Option<&str>, now: u64) -> Result<Opening, Error> {
+        let windows = self.windows()?;
+        if windows.is_empty() {
+            return Ok(Opening::Open { until: u64::MAX });
+        }
+        let zone = match zone {
+            None => TimeZone::UTC,
+            Some(name) => match TimeZone::get(name) {
+                Ok(zone) => zone,
+                Err(_) => return Ok(Opening::Closed { opens: None }),
+            },
+        };
+        let mut opens: Option<u64> = None;
+        let mut open: Option<u64> = None;
+        for window in windows {
+            match window.at(&zone, now) {
+                Opening::Open { until } => open = open.max(Some(until)),
+                Opening::Closed { opens: at } => opens = opens.into_iter().chain(at).min(),
+            }
+        }
+        Ok(match open {
+            Some(until) => Opening::Open { until },
+            None => Opening::Closed { opens },
+        })
+    }
+
+    /// How many more things may be told now by the rate, and, where that is none, when it may be more. `recent` says
+    /// at which second how many were told.
+    #[must_use]
     pub fn room(
         &self,
         now: u64,
         notified: u64,
         succeeded: u64,
         recent: &[(u64, u32)],
-    ) -> Result<(usize, Option<u64>), Error> {
-        let windows = self.windows()?;
-        let mut opens: Option<u64> = None;
-        let mut is_open = windows.is_empty();
-        for window in windows {
-            match window.at(&TimeZone::UTC, now) {
-                Opening::Open { .. } => is_open = true,
-                Opening::Closed { opens: at } => opens = opens.into_iter().chain(at).min(),
-            }
-        }
-        if !is_open {
-            return Ok((0, opens));
-        }
+    ) -> (usize, Option<u64>) {
         let Some(rate) = self.rate(notified, succeeded) else {
-            return Ok((usize::MAX, None));
+            return (usize::MAX, None);
         };
         let within: Vec<&(u64, u32)> = recent.iter().filter(|(at, _)| at + MINUTE > now).collect();
         let told: u64 = within.iter().map(|(_, count)| u64::from(*count)).sum();
         let room = u64::from(rate).saturating_sub(told);
         let again = within.iter().map(|(at, _)| at + MINUTE).min();
-        Ok((
+        (
             usize::try_from(room).unwrap_or(usize::MAX),
             again.filter(|_| room == 0),
-        ))
+        )
     }
 
     fn rate(&self, notified: u64, succeeded: u64) -> Option<u32> {

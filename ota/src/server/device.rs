@@ -357,7 +357,13 @@ fn find(
         number.is_none_or(|number| number == execution.number)
             && (queue.namespace.is_none() || queue.namespace == execution.namespace)
     };
-    match changes.execution(&id, &queue.thing)?.filter(known) {
+    let mut found = changes.execution(&id, &queue.thing)?;
+    if let (Some(number), Some(newest)) = (number, &found)
+        && number < newest.number
+    {
+        found = changes.earlier_try(&id, &queue.thing, number)?;
+    }
+    match found.filter(known) {
         Some(execution) => Ok(execution),
         None => refuse(
             RejectedCode::ResourceNotFound,

@@ -158,6 +158,9 @@ impl<'t> Changes<'t> {
             Some(_) => return Ok(()),
             None => {}
         }
+        if let Some(old) = old.as_ref().filter(|old| old.number < number) {
+            self.keep_try(old)?;
+        }
         let queue = Queue {
             thing: thing.to_owned(),
             namespace: job.namespace.clone(),

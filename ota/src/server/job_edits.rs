@@ -46,7 +46,9 @@ pub struct WhichExecutions {
 }
 
 impl WhichExecutions {
-    fn has(&self, execution: &Execution) -> bool {
+    /// Whether this is one of them.
+    #[must_use]
+    pub fn has(&self, execution: &Execution) -> bool {
         self.status.is_none_or(|status| status == execution.status)
             && self.job.as_ref().is_none_or(|job| *job == execution.job)
             && (self.namespace.is_none() || self.namespace == execution.namespace)
@@ -54,45 +56,6 @@ impl WhichExecutions {
 }
 
 impl Ota {
-    /// What a thing had and has to do, in the order of the jobs' ids, at most `limit` after the job named
-    /// `after`.
-    ///
-    /// # Errors
-    /// Where the store fails.
-    pub fn thing_executions(
-        &self,
-        thing: &str,
-        which: &WhichExecutions,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<(Vec<Execution>, Option<String>), Error> {
-        let mut after = after.map(str::to_owned);
-        let mut found: Vec<Execution> = Vec::new();
-        loop {
-            let jobs = self.jobs(after.as_deref(), DELETE_AT_ONCE)?;
-            let Some(last) = jobs.last() else {
-                return Ok((found, None));
-            };
-            after = Some(last.id.to_string());
-            for job in jobs {
-                let row = self
-                    .inner
-                    .table
-                    .get_as::<Execution>(&key::execution(&job.id, thing))?;
-                let Some(execution) = row.map(|row| row.value) else {
-                    continue;
-                };
-                if which.has(&execution) {
-                    if found.len() >= limit.max(1) {
-                        let next = found.last().map(|last| last.job.to_string());
-                        return Ok((found, next));
-                    }
-                    found.push(execution);
-                }
-            }
-        }
-    }
-
     /// Cancels one thing's execution; one in progress only by `force`.
     ///
     /// # Errors
@@ -154,10 +117,15 @@ impl Ota {
         self.change(at, |changes| {
             let job = changes.job(id)?.ok_or_else(|| missing(id))?;
             not_a_rollouts(&job)?;
-            let execution = changes
+            let newest = changes
                 .execution(id, thing)?
-                .filter(|execution| execution.number == number)
                 .ok_or_else(|| no_execution(id, thing))?;
+            let execution = match newest.number == number {
+                true => newest.clone(),
+                false => changes
+                    .earlier_try(id, thing, number)?
+                    .ok_or_else(|| no_execution(id, thing))?,
+            };
             if !execution.status.is_terminal() && !force {
                 return Err(Error::ExecutionState {
                     job: id.to_string(),
@@ -171,7 +139,7 @@ impl Ota {
                     execution.status = ExecutionStatus::Removed
                 })?;
             }
-            changes.rows.delete(key::execution(id, thing));
+            changes.drop_try(&newest, number)?;
             if job.continuous {
                 // What is deleted is the record: the thing is not told once more.
                 let mark = JobRef { job: id.clone() };
@@ -222,7 +190,12 @@ impl Ota {
                 continue;
             };
             loop {
-                let prefixes = [key::executions(&id), key::waiting(&id), key::had(&id)];
+                let prefixes = [
+                    key::executions(&id),
+                    key::waiting(&id),
+                    key::had(&id),
+                    key::tries(&id),
+                ];
                 let more = self.change(at, |changes| {
                     let executions = changes.rows.keys(&prefixes[0], DELETE_AT_ONCE)?;
                     for row in &executions {

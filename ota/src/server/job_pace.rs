@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use tracing::error;
 
 use super::executions::Changes;
+use super::job_windows::Ready;
 use super::jobs::invalid;
 use super::records::{Execution, Job, JobRef, JobStatus, key};
 use super::transaction::Transaction;
@@ -60,6 +61,22 @@ impl Changes<'_> {
         let keys = self.rows.keys(&prefix, limit)?;
         let thing = |key: &String| key.strip_prefix(&prefix).map(str::to_owned);
         Ok(keys.iter().filter_map(thing).collect())
+    }
+
+    /// Those of some things that wait still.
+    fn waiting_of<'a>(
+        &mut self,
+        job: &JobId,
+        things: impl Iterator<Item = &'a str>,
+    ) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        for thing in things {
+            let row = format!("{}{thing}", key::waiting(job));
+            if self.rows.get::<JobRef>(&row)?.is_some() {
+                found.push(thing.to_owned());
+            }
+        }
+        Ok(found)
     }
 
     /// A thing that is gone waits for nothing.
@@ -148,6 +165,7 @@ impl Ota {
         // Whatever becomes of the job: what is gathered for one that is gone is nobody's.
         let gathered = self.gathering().remove(id);
         let Ok(job) = self.job(id) else {
+            self.kept_ready(id);
             return Ok(Look::Over);
         };
         let of = Identity::of(&job);
@@ -161,14 +179,26 @@ impl Ota {
             joined = self.joined(&job, &mut left)?;
         }
         let rest = joined.split_off(joined.len().min(WAIT_AT_ONCE));
+        let now = seconds(at);
+        let starts = job.config.times()?.0.is_none_or(|start| start <= now);
+        let ready = match is_live && starts {
+            true => self.ready(&job, now)?,
+            false => None,
+        };
         let seen = Seen {
             of,
+            ready,
             joined,
             left,
             more: is_live && !rest.is_empty(),
             again: LOOK_SECONDS.max((began.elapsed() * LOOK_REST).as_secs()),
         };
         let look = self.change(at, |changes| look(changes, id, &seen))?;
+        // Those that came to wait just now were not looked through.
+        let ready = (seen.ready).filter(|_| look != Look::Over && seen.joined.is_empty());
+        if let Some(ready) = ready {
+            self.put_back(id, ready);
+        }
         if seen.more {
             let (of, things) = (seen.of, rest);
             self.gathering().insert(id.clone(), Gathered { of, things });
@@ -296,6 +326,8 @@ pub(super) struct Gathered {
 pub(super) struct Seen {
     /// The job that it was seen of.
     pub(super) of: Identity,
+    /// Those that wait and whose window is open, where it has windows.
+    pub(super) ready: Option<Ready>,
     /// Things that have yet to wait.
     pub(super) joined: Vec<String>,
     /// What is open on things that are targets no more.
@@ -359,14 +391,28 @@ pub(super) fn look(changes: &mut Changes<'_>, id: &JobId, seen: &Seen) -> Result
     job.recent.retain(|(at, _)| at + MINUTE > now && *at <= now);
     let (room, mut wake) = job
         .config
-        .room(now, job.notified, job.ends.succeeded, &job.recent)?;
+        .room(now, job.notified, job.ends.succeeded, &job.recent);
     let mut told = 0;
     // Its document goes out with the notifications.
     changes.put_job(&job)?;
-    for thing in changes.waiting(id, room.min(TELL_AT_ONCE))? {
+    let most = room.min(TELL_AT_ONCE);
+    let now_told = match &seen.ready {
+        // It had none when it was looked at.
+        None if job.config.has_windows() => Vec::new(),
+        None => changes.waiting(id, most)?,
+        Some(ready) => changes.waiting_of(id, ready.first(most))?,
+    };
+    for thing in now_told {
         changes.stop_waiting(&mut job, &thing);
         changes.tell(&mut job, &thing)?;
         told += 1;
+    }
+    if let Some(ready) = &seen.ready {
+        ready.told.set(most.min(ready.len()));
+        if ready.len() <= most && seen.joined.is_empty() && ready.again > now {
+            // The others' windows are closed.
+            wake = Some(ready.again);
+        }
     }
     if told > 0 {
         job.notified += u64::from(told);

@@ -15,6 +15,7 @@ use crate::job::config::{
     AbortConfig, JobConfig, MaintenanceWindow, PresignedUrlConfig, RetryConfig, RolloutConfig,
     SchedulingConfig,
 };
+use crate::job::managed;
 use crate::{Error, JobId};
 
 /// The body of AWS IoT's CreateJobTemplate.
@@ -228,6 +229,15 @@ impl Ota {
     pub(super) fn with_template(&self, request: &CreateJob, arn: &str) -> Result<CreateJob, Error> {
         if request.document.is_some() {
             return invalid("document", "with jobTemplateArn the template's is taken");
+        }
+        if let Some(managed) = managed::of_arn(arn)? {
+            let mut merged = request.clone();
+            merged.document = Some(managed.document());
+            merged.document_parameters = managed.fill(&request.document_parameters)?;
+            merged
+                .description
+                .get_or_insert_with(|| managed.description.to_owned());
+            return Ok(merged);
         }
         let template = self.job_template(&self.id_of(arn, "jobtemplate/")?)?;
         let config = template.config;

@@ -46,7 +46,7 @@ pub struct JobCounts {
 /// A page of a job's executions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecutionPage {
-    /// In the order of thing names.
+    /// In their order.
     pub executions: Vec<Execution>,
     /// The `after` of the next page, where there is one.
     pub next: Option<String>,
@@ -144,45 +144,6 @@ impl Ota {
             kind: "job execution",
             name: format!("{id} on {thing}"),
         })
-    }
-
-    /// A page of a job's executions, with `status` only where it is given, after the thing named `after`.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub fn job_executions(
-        &self,
-        id: &JobId,
-        status: Option<ExecutionStatus>,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<ExecutionPage, Error> {
-        self.job(id)?;
-        let prefix = key::executions(id);
-        let mut after = after.map(|after| format!("{prefix}{after}"));
-        let mut executions = Vec::new();
-        loop {
-            let rows = self
-                .inner
-                .table
-                .scan_as::<Execution>(&prefix, after.as_deref(), 1000)?;
-            let Some((last, _)) = rows.last() else {
-                return Ok(ExecutionPage {
-                    executions,
-                    next: None,
-                });
-            };
-            after = Some(last.clone());
-            for (_, row) in rows {
-                if status.is_none_or(|status| status == row.value.status) {
-                    if executions.len() >= limit.max(1) {
-                        let next = executions.last().map(|last: &Execution| last.thing.clone());
-                        return Ok(ExecutionPage { executions, next });
-                    }
-                    executions.push(row.value);
-                }
-            }
-        }
     }
 
     /// Cancels a job: what is queued ends as cancelled, what is in progress goes on unless `force`.

@@ -17,6 +17,7 @@ mod job_pace;
 mod job_packages;
 mod job_sources;
 mod job_templates;
+mod job_windows;
 mod jobs;
 mod newest;
 mod ota_updates;
@@ -31,6 +32,7 @@ mod start_rollout;
 mod streams;
 mod tags;
 mod transaction;
+mod tries;
 mod uploads;
 mod vitals;
 mod ways;
@@ -111,6 +113,8 @@ struct Inner {
     jobs_due: Mutex<BTreeMap<JobId, u64>>,
     /// Things that are to wait for jobs and do not yet.
     gathering: Mutex<BTreeMap<JobId, job_pace::Gathered>>,
+    /// Things that jobs with maintenance windows tell next.
+    ready: Mutex<BTreeMap<JobId, job_windows::Ready>>,
     /// Whether a job was given up whose executions have yet to follow.
     unfinished: AtomicBool,
     /// What the room's thread has not taken into its pictures yet.
@@ -157,6 +161,7 @@ impl Ota {
                 timers: Mutex::new(BTreeMap::new()),
                 jobs_due: Mutex::default(),
                 gathering: Mutex::default(),
+                ready: Mutex::default(),
                 unfinished: AtomicBool::new(false),
                 news: Mutex::default(),
                 pictures: Mutex::default(),

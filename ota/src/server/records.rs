@@ -554,6 +554,16 @@ pub(super) mod key {
     pub(in crate::server) fn execution(job: &JobId, thing: &str) -> String {
         format!("execution/{job}/{thing}")
     }
+    /// The earlier tries of a job: their executions, of each thing the oldest first.
+    pub(in crate::server) fn tries(job: &JobId) -> String {
+        format!("tried/{job}/")
+    }
+    pub(in crate::server) fn tries_of(job: &JobId, thing: &str) -> String {
+        format!("{}{thing}/", tries(job))
+    }
+    pub(in crate::server) fn tried(job: &JobId, thing: &str, number: u64) -> String {
+        format!("{}{number:020}", tries_of(job, thing))
+    }
     /// A thing's executions that are not over: its own, or those of a namespace.
     pub(in crate::server) fn pending_of(thing: &str, namespace: Option<&str>) -> String {
         match namespace {

@@ -10,10 +10,41 @@ fn scheduled(value: Value) -> JobConfig {
     config(json!({"schedulingConfig": value}))
 }
 
+/// When the windows open on the clock of a zone; `None` while one is open. Never is `u64::MAX`.
+fn opens(config: &JobConfig, zone: Option<&str>, now: u64) -> Option<u64> {
+    match config.opening(zone, now).unwrap() {
+        Opening::Open { .. } => None,
+        Opening::Closed { opens } => Some(opens.unwrap_or(u64::MAX)),
+    }
+}
+
+#[test]
+fn windows_are_on_the_clock_of_a_zone_and_never_in_one_that_is_not_known() {
+    const HOUR: u64 = 3600;
+    let config = scheduled(json!({"maintenanceWindows": [
+        {"startTime": "cron(0 2 ? * * *)", "durationInMinutes": 60},
+        {"startTime": "cron(0 20 ? * * *)", "durationInMinutes": 60}]}));
+    assert!(config.has_windows() && !scheduled(json!({})).has_windows());
+    assert_eq!(opens(&config, None, 0), Some(2 * HOUR));
+    assert_eq!(opens(&config, Some("UTC"), 2 * HOUR), None);
+    // Nine hours before ours, and never put forward.
+    assert_eq!(
+        opens(&config, Some("Asia/Tokyo"), 2 * HOUR),
+        Some(11 * HOUR)
+    );
+    assert_eq!(opens(&config, Some("Asia/Tokyo"), 11 * HOUR), None);
+    assert_eq!(opens(&config, Some("Asia/Tokyo"), 17 * HOUR), None);
+    assert_eq!(
+        opens(&config, Some("Mars/Olympus"), 2 * HOUR),
+        Some(u64::MAX)
+    );
+    assert_eq!(opens(&scheduled(json!({})), Some("Mars/Olympus"), 0), None);
+}
+
 #[test]
 fn a_rate_counts_any_sixty_seconds() {
     let config = config(json!({"jobExecutionsRolloutConfig": {"maximumPerMinute": 5}}));
-    let room = |now, recent: &[(u64, u32)]| config.room(now, 0, 0, recent).unwrap();
+    let room = |now, recent: &[(u64, u32)]| config.room(now, 0, 0, recent);
     assert_eq!(room(100, &[]), (5, None));
     assert_eq!(room(100, &[(60, 3)]), (2, None));
     assert_eq!(room(100, &[(50, 3), (60, 2)]), (0, Some(110)));
@@ -27,13 +58,13 @@ fn an_exponential_rate_grows_with_what_is_counted() {
             "baseRatePerMinute": 50, "incrementFactor": 2.0, "rateIncreaseCriteria": criteria}}}))
     };
     let told = rate(json!({"numberOfNotifiedThings": 1000}));
-    let room = |notified| told.room(0, notified, 0, &[]).unwrap().0;
+    let room = |notified| told.room(0, notified, 0, &[]).0;
     assert_eq!(
         [room(0), room(999), room(1000), room(3000), room(90_000)],
         [50, 50, 100, 400, 1000]
     );
     let done = rate(json!({"numberOfSucceededThings": 10}));
-    assert_eq!(done.room(0, 5000, 10, &[]).unwrap().0, 100);
+    assert_eq!(done.room(0, 5000, 10, &[]).0, 100);
     assert!(rate(json!({})).check(0).is_err());
     assert!(told.check(0).is_ok());
 }
@@ -50,17 +81,10 @@ fn windows_are_awss_cron_lines() {
             json!({"maintenanceWindows": [{"startTime": line, "durationInMinutes": 60}]}),
         );
         config.check(0).unwrap();
-        assert_eq!(
-            config.room(17 * 3600, 0, 0, &[]).unwrap(),
-            (0, Some(18 * 3600)),
-            "{line}"
-        );
-        assert_eq!(
-            config.room(18 * 3600 + 3599, 0, 0, &[]).unwrap().0,
-            usize::MAX,
-            "{line}"
-        );
-        assert_eq!(config.room(19 * 3600, 0, 0, &[]).unwrap().0, 0, "{line}");
+        let opens = |now| opens(&config, None, now);
+        assert_eq!(opens(17 * 3600), Some(18 * 3600), "{line}");
+        assert_eq!(opens(18 * 3600 + 3599), None, "{line}");
+        assert!(opens(19 * 3600).is_some(), "{line}");
     }
     for bad in [
         "cron(0 18 ? * THU)",
@@ -100,10 +124,10 @@ fn windows_take_awss_steps_last_days_and_years() {
         let config =
             scheduled(json!({"maintenanceWindows": [{"startTime": line, "durationInMinutes": 5}]}));
         config.check(HOUR / 4).unwrap();
-        let room = |now| config.room(now, 0, 0, &[]).unwrap();
-        assert_eq!(room(HOUR / 4), (0, Some(opens)), "{line}");
-        assert_eq!(room(opens).0, usize::MAX, "{line}");
-        assert_eq!(room(opens + 5 * 60).0, 0, "{line}");
+        let at = |now| super::tests::opens(&config, None, now);
+        assert_eq!(at(HOUR / 4), Some(opens), "{line}");
+        assert_eq!(at(opens), None, "{line}");
+        assert_ne!(at(opens + 5 * 60), None, "{line}");
     }
 }
 

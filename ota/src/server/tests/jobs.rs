@@ -413,6 +413,7 @@ fn a_job_made_anew_under_the_same_id_tells_nobody_whom_the_old_one_was_for() {
     // A look that began before the old one was deleted, and ends after the new one was made.
     let seen = job_pace::Seen {
         of: job_pace::Identity::of(&old),
+        ready: None,
         joined: vec!["lamp-1".to_owned()],
         left: Vec::new(),
         more: false,

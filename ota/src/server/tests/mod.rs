@@ -3,6 +3,7 @@
 mod device;
 mod firmware;
 mod images;
+mod job_windows;
 mod jobs;
 mod rollouts;
 mod streams;
