@@ -13,7 +13,7 @@ from devices import Agent, eventually, outcome
 from release import Team, opened
 from server import MUSTER
 from test_agent import agent, house, install, stolen, team  # noqa: F401 - fixtures
-from test_health_gates import CANARIES, FLEET, WATCH, canaries, hall, start  # noqa: F401 - a fixture
+from test_health_gates import CANARIES, FLEET, STOPPED, WATCH, canaries, hall, start  # noqa: F401 - a fixture
 from test_health_gates import install as answer_well
 
 PART_BYTES, UPLOAD_BYTES = 8 << 20, 160 << 20
@@ -50,7 +50,7 @@ def test_devices_that_report_success_and_never_come_back_stop_it(server, hall): 
 
     def stopped():
         shown.update(server.json("rollout", "show", rollout))
-        return shown["state"] in ("rolling-back", "rolled-back")
+        return shown["state"] in STOPPED
 
     eventually(stopped, lambda: shown, limit=120)
     assert shown["reason"].startswith("silence: "), shown["reason"]

@@ -9,15 +9,18 @@ from release import Team
 from server import allow, document
 
 FLEET, CANARIES, FEW = 60, 10, 3
+SMALL_FLEET = 30
 NOT_AUTHORIZED = 0x87
+# It was the devices' first version: once it is stopped there is nothing to bring them back to.
+STOPPED = ("rolling-back", "aborted")
 WATCH = "3s"
 # Where each of the few has to be seen: long beside a round of all of them.
 WATCH_FEW = "15s"
 
 
 @pytest.fixture
-def hall(server, tmp_path, connect):
-    """Sixty lamps, and a way to be any of them."""
+def hall(request, server, tmp_path, connect):
+    """Sixty lamps, or as many as a test wants, and a way to be any of them."""
     team = Team(tmp_path / "team")
     server.cli("firmware", "trust", team.root())
     server.cli("firmware", "add", team.package("lamp", "1.0", b"one"))
@@ -25,7 +28,7 @@ def hall(server, tmp_path, connect):
     own = [allow(["Publish", "Receive"], "topic/$aws/things/*"), allow("Subscribe", "topicfilter/$aws/things/*")]
     server.policy("lamp", document(allow("Connect", "*"), *own))
     lamps = {}
-    for number in range(FLEET):
+    for number in range(getattr(request, "param", FLEET)):
         identity = server.device(f"lamp-{number}", "--group", "hall", "--policy", "lamp")
         lamps[identity.name] = identity
 
@@ -77,7 +80,7 @@ def test_devices_that_do_what_they_may_not_after_the_update_stop_it(server, hall
         for client in clients.values():
             # What is denied anew is seen; what is remembered is not told again.
             assert client.publish(f"secret/{tries}") == NOT_AUTHORIZED
-        return server.json("rollout", "show", rollout)["state"] in ("rolling-back", "rolled-back")
+        return server.json("rollout", "show", rollout)["state"] in STOPPED
 
     eventually(stopped, lambda: server.json("rollout", "show", rollout)["health"])
     shown = server.json("rollout", "show", rollout)
@@ -85,6 +88,33 @@ def test_devices_that_do_what_they_may_not_after_the_update_stop_it(server, hall
     assert shown["reason"].startswith("authorization-failures: ") and "in one rollout of a hundred" in shown["reason"]
     seen, = shown["health"]
     assert seen["metric"] == "authorization-failures" and seen["waiting_bad"] == 0 and seen["updated_bad"] >= FEW
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("hall", [SMALL_FLEET], indirect=True)
+@pytest.mark.parametrize("gate", ["disconnects", "reconnects"])
+def test_ten_canaries_of_thirty_that_lose_their_connections_stop_it(server, hall, gate):
+    """All of them do, and none of the others: so few, and yet no chance."""
+    rollout = start(server, "--gate", gate, "--watch", WATCH)
+    updated = canaries(server, rollout)
+    steady = [hall(f"lamp-{number}") for number in range(SMALL_FLEET) if f"lamp-{number}" not in updated]
+    clients = {name: hall(name) for name in updated}
+    for name, client in clients.items():
+        install(client, name)
+
+    def stopped():
+        for name, client in clients.items():
+            client.drop()
+            clients[name] = hall(name)
+        return server.json("rollout", "show", rollout)["state"] in STOPPED
+
+    eventually(stopped, lambda: server.json("rollout", "show", rollout)["health"])
+    shown = server.json("rollout", "show", rollout)
+    assert shown["waves"][1]["state"] == "waiting" and shown["waves"][0]["succeeded"] == CANARIES
+    assert shown["reason"].startswith(f"{gate}: ") and "in one rollout of a hundred" in shown["reason"]
+    seen, = shown["health"]
+    assert seen["metric"] == gate and seen["waiting_bad"] == 0 and seen["updated_bad"] >= 5, seen
+    assert all(client.alive() for client in steady)
 
 
 @pytest.mark.timeout(240)
@@ -107,7 +137,7 @@ def test_agents_that_say_they_are_not_well_stop_it(server, tmp_path):
             agents.append(Agent(server, identity, tmp_path / identity.name, "--health-every", 1, health=health))
         rollout = server.json("rollout", "start", "lamp", "1.0", "--group", "hall", "--wave", "group:canaries", "--wave", "100%",
                               "--gate", "reported", "--watch", WATCH)["id"]
-        eventually(lambda: server.json("rollout", "show", rollout)["state"] in ("rolling-back", "rolled-back"),
+        eventually(lambda: server.json("rollout", "show", rollout)["state"] in STOPPED,
                    lambda: server.json("rollout", "show", rollout)["health"], limit=120)
         shown = server.json("rollout", "show", rollout)
         assert shown["reason"].startswith("reported: "), shown["reason"]
@@ -141,6 +171,8 @@ def test_gates_that_nothing_could_make_stop_a_rollout_are_named_when_it_is_plann
     assert "3 would be enough" in said("--wave", "1", "--wave", "100%", *gate)
     assert "all are told at once" in said(*gate)
     for enough in (("--wave", "3", "--wave", "100%"), ("--rate", "10/min")):
-        assert said(*enough, *gate) == ""
+        assert "gates" not in said(*enough, *gate) and "told at once" not in said(*enough, *gate)
+    # Nothing was ever on them.
+    assert "of 60 devices no version of lamp is known: they could not go back" in said("--dry-run")
     assert server.json("rollout", "start", "lamp", "1.0", "--group", "hall", *gate)["warnings"]
     assert "all are told at once" in said("--gate", "silence")

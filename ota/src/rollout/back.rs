@@ -9,6 +9,9 @@ use super::{
 };
 use crate::{Error, FirmwareVersion, JobId};
 
+/// Why a device has no way back.
+const NOWHERE: &str = "no earlier version is known to go back to";
+
 impl Planner {
     /// Those who have the version go back to what they had, as soon as each has it; those who fell back by
     /// themselves are left alone. Those in progress are waited for: their timeout bounds it. They go in the
@@ -48,7 +51,8 @@ impl Planner {
             });
         }
         if actions.is_empty() && !over {
-            let next = rollout.next_back(now, |wave| self.back_counts(wave));
+            let begins = |wave, rules: &Rules| round.begins_at(wave, rules);
+            let next = rollout.next_back(now, |wave| self.back_counts(wave), begins);
             match next {
                 Ok(None) if !busy => {
                     let (went, left) = (self.index.succeeded, self.index.left);
@@ -137,16 +141,21 @@ impl Rollout {
     }
 
     /// The next step of the waves on the way back, or when it may be taken (seconds since 1970). None is left where
-    /// every wave is done.
+    /// every wave is done. A wave begins when the first of it can be told (`begins`): the time that its devices have does not
+    /// run while its window is shut.
     pub(super) fn next_back(
         &self,
         now: u64,
         counts: impl Fn(usize) -> Counts,
+        begins: impl Fn(usize, &Rules) -> Option<u64>,
     ) -> Result<Option<Action>, u64> {
         for (index, wave) in self.waves.iter().enumerate() {
             let (state, rules) = (wave.back.state, &wave.rules);
             match state {
                 WaveState::Waiting => {
+                    if let Some(later) = begins(index, rules) {
+                        return Err(later);
+                    }
                     return Ok(Some(Action::StartBack {
                         wave: index,
                         at: now,
@@ -179,13 +188,36 @@ impl Rollout {
     }
 
     /// The version a device should be brought to now that the rollout was turned round: one it had, while it runs
-    /// what it was given since.
+    /// what this rollout, and none since, has brought it to.
     pub(super) fn goes_to<'d>(&self, device: &'d Device) -> Option<&'d FirmwareVersion> {
         let did = self.undoes(device)?;
-        let runs_it = device.current.as_ref() == Some(&did.to);
+        let runs_it = device.current.as_ref() == Some(&did.to) && !device.theirs;
         did.before
             .as_ref()
             .filter(|before| did.status.is_terminal() && runs_it && **before != did.to)
+    }
+
+    /// Whether a device runs what it was given, now that the rollout was turned round, and no version is known that it
+    /// could be brought back to.
+    pub(super) fn is_stuck(&self, device: &Device) -> bool {
+        self.undone % 2 == 1
+            && self.undoes(device).is_some_and(|did| {
+                let runs_it = device.current.as_ref() == Some(&did.to) && !device.theirs;
+                did.before.is_none() && did.status.is_terminal() && runs_it
+            })
+    }
+
+    /// Whether a device runs what it should not, now that the rollout was turned round.
+    pub(super) fn is_left(&self, device: &Device) -> bool {
+        self.goes_to(device).is_some() || self.is_stuck(device)
+    }
+
+    /// Why a device cannot be brought to where it should be.
+    pub(super) fn bars<'s>(&'s self, device: &Device) -> Option<&'s str> {
+        match self.goes_to(device) {
+            Some(to) => self.barred.get(to).map(String::as_str),
+            None => self.is_stuck(device).then_some(NOWHERE),
+        }
     }
 
     /// The same, where it can be brought there.
@@ -207,7 +239,7 @@ impl Rollout {
             _ => RolloutState::Succeeded,
         };
         let why = (left > 0).then(|| {
-            let barred = devices.find_map(|device| self.barred.get(self.goes_to(device)?));
+            let barred = devices.find_map(|device| self.bars(device));
             let barred = barred.map(|why| format!(" ({why})")).unwrap_or_default();
             format!("{left} of {} devices did not go back{barred}", went + left)
         });

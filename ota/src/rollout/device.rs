@@ -37,6 +37,8 @@ pub struct Device {
     pub earlier: Option<Part>,
     /// The version it is known to run now.
     pub current: Option<FirmwareVersion>,
+    /// Whether another rollout has brought it there: then it is that one's to take it away again.
+    pub theirs: bool,
     /// What the device said about its last failure.
     pub reason: Option<String>,
     /// What it said about its way back.

@@ -158,7 +158,7 @@ impl Index {
                 kept.pools.remove(&zone);
             }
         }
-        if !forward && rollout.goes_to(device).is_some() {
+        if !forward && rollout.is_left(device) {
             step(&mut self.left, there);
         }
         if let Some(part) = part {

@@ -297,6 +297,22 @@ pub enum Action {
     },
 }
 
+/// What the ids of the jobs begin with that bring devices back in this turn.
+fn back_jobs(id: &RolloutId, turn: u32) -> String {
+    match turn {
+        0 | 1 => format!("{id}-back-"),
+        turn => format!("{id}-b{turn}-"),
+    }
+}
+
+/// Whether nobody may begin with a job of a rollout any more that stands so and was turned round so often: it was stopped,
+/// or the job is of an earlier turn. Who has begun goes on.
+#[must_use]
+pub fn is_withdrawn(id: &RolloutId, state: RolloutState, turn: u32, job: &JobId) -> bool {
+    let earlier = turn > 0 && !job.as_str().starts_with(&back_jobs(id, turn));
+    state == RolloutState::Aborted || earlier
+}
+
 impl Rollout {
     /// A rollout that has not begun. Each wave comes with its things.
     ///
@@ -356,11 +372,7 @@ impl Rollout {
     pub fn back_job(&self, turn: u32, version: &FirmwareVersion) -> Result<JobId, Error> {
         let hash = sha256(version.as_str().as_bytes()).to_string();
         let hash = hash.get(..8).unwrap_or_default();
-        if turn <= 1 {
-            format!("{}-back-{hash}", self.id).parse()
-        } else {
-            format!("{}-b{turn}-{hash}", self.id).parse()
-        }
+        format!("{}{hash}", back_jobs(&self.id, turn)).parse()
     }
 
     /// Whether any device must be asked for its time zone.

@@ -86,6 +86,21 @@ impl<'a> Round<'a> {
         pools.is_some_and(|pools| pools.values().any(any))
     }
 
+    /// When the first window of those in a wave opens who have to be told; `None` where somebody can be told now, or
+    /// nobody has to be.
+    pub(super) fn begins_at(&self, wave: usize, rules: &Rules) -> Option<u64> {
+        let pools = &self.planner.index.waves.get(wave)?.pools;
+        let mut first: Option<u64> = None;
+        let waiting = pools.iter().filter(|(_, pool)| pool.has_more());
+        for (zone, _) in waiting {
+            match opens(rules, zone.as_deref(), self.now) {
+                Ok(_) => return None,
+                Err(at) => first = first.into_iter().chain(at).min(),
+            }
+        }
+        first
+    }
+
     /// The devices of a wave that can be told now under `rules`, in their order, with their places.
     pub(super) fn offers(&mut self, wave: usize, rules: &Rules) -> Vec<(u32, Offer)> {
         let planner = self.planner;
@@ -181,9 +196,9 @@ impl<'a> Round<'a> {
 }
 
 /// Open, and until when where that has an end; or closed, and until when where it ever opens again.
-type Opens = Result<Option<u64>, Option<u64>>;
+pub(super) type Opens = Result<Option<u64>, Option<u64>>;
 
-fn opens(rules: &Rules, zone: Option<&str>, now: u64) -> Opens {
+pub(super) fn opens(rules: &Rules, zone: Option<&str>, now: u64) -> Opens {
     let Some(window) = &rules.window else {
         return Ok(None);
     };

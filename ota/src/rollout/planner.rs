@@ -221,12 +221,11 @@ impl Planner {
     #[must_use]
     pub fn dead_end(&self) -> Option<String> {
         let should = || {
-            self.devices
-                .iter()
-                .filter_map(|device| self.rollout.goes_to(device))
+            let devices = self.devices.iter();
+            devices.filter(|device| self.rollout.is_left(device))
         };
-        let why = should().next().and_then(|to| self.rollout.barred.get(to))?;
-        let barred = should().all(|to| self.rollout.barred.contains_key(to));
+        let why = should().next().and_then(|one| self.rollout.bars(one))?;
+        let barred = should().all(|one| self.rollout.bars(one).is_some());
         barred.then(|| {
             format!(
                 "none of the {} devices that have it can go back: {why} (`muster rollout abort` stops it where it is)",

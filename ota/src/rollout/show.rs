@@ -88,7 +88,7 @@ pub struct ShownRollback {
     pub queued: usize,
     /// Those that were not told yet.
     pub waiting: usize,
-    /// Those that the signed manifests do not let go back.
+    /// Those that cannot go back: the signed manifests do not let them, or no earlier version of theirs is known.
     #[serde(default)]
     pub barred: usize,
     /// Its waves.
@@ -236,7 +236,7 @@ impl Planner {
             .filter(|device| device.rollback.is_none() && self.rollout.way_back(device).is_some())
             .count();
         let should = all().filter(|device| device.rollback.is_none());
-        let should = should.filter(|device| self.rollout.goes_to(device).is_some());
+        let should = should.filter(|device| self.rollout.is_left(device));
         let barred = should.count() - waiting;
         let part = |device: &'d Device| Some((device.rollback.as_ref()?, device.current.as_ref()));
         let parts = || all().filter_map(part);
@@ -274,15 +274,8 @@ impl Rollout {
     fn execution(&self, thing: &str, wave: &Wave, device: &Device) -> ShownExecution {
         let install = device.install.as_ref();
         let rollback = device.rollback.as_ref();
-        let barred = self
-            .goes_to(device)
-            .filter(|_| self.undone > 0 && rollback.is_none())
-            .and_then(|to| self.barred.get(to));
-        let stuck = self.undone % 2 == 1
-            && install.is_some_and(|part| {
-                part.status == ExecutionStatus::Succeeded && part.before.is_none()
-            })
-            && rollback.is_none();
+        let open = self.undone > 0 && rollback.is_none();
+        let barred = self.bars(device).filter(|_| open);
         let reason = device.reason.clone();
         let lost = device
             .zone
@@ -293,16 +286,14 @@ impl Rollout {
             wave: wave.name.clone(),
             status: install.map_or_else(|| "WAITING".to_owned(), |part| part.status.to_string()),
             version: device.current.clone(),
-            reason: reason
-                .or_else(|| stuck.then(|| "no earlier version is known to go back to".to_owned()))
-                .or_else(|| {
-                    let why = |name| {
-                        format!("it has no window: its attribute timezone `{name}` is no time zone")
-                    };
-                    lost.map(why)
-                }),
+            reason: reason.or_else(|| {
+                let why = |name| {
+                    format!("it has no window: its attribute timezone `{name}` is no time zone")
+                };
+                lost.map(why)
+            }),
             rollback: rollback.map(|part| part.status),
-            rollback_reason: device.rollback_reason.clone().or_else(|| barred.cloned()),
+            rollback_reason: (device.rollback_reason.clone()).or_else(|| barred.map(str::to_owned)),
             reported: None,
             times: ShownTimes::default(),
             rollback_times: None,

@@ -2,6 +2,8 @@ mod fleet;
 mod naive;
 mod rules;
 mod runs;
+mod times;
+mod way_back;
 
 use std::collections::BTreeMap;
 
@@ -515,16 +517,12 @@ fn a_device_that_had_nothing_stays_and_the_report_says_why() {
     world.step(&first, true);
     world.step(&first, true);
     world.finish_all(&mut rollout, |_| false);
-    assert_eq!(rollout.state, RolloutState::RolledBack);
+    // The one that has it could not go back, and there is no other.
+    assert_eq!(rollout.state, RolloutState::Aborted);
     let view = rollout.view(&world.devices);
     let shown = view.executions.iter().find(|e| e.thing == first).unwrap();
-    assert!(
-        shown
-            .reason
-            .as_ref()
-            .unwrap()
-            .contains("no earlier version")
-    );
+    let why = shown.rollback_reason.as_ref().unwrap();
+    assert!(why.contains("no earlier version"), "{why}");
 }
 
 #[test]

@@ -270,7 +270,7 @@ fn get_pending(
 ) -> Result<Vec<u8>, Stop> {
     checked(request.client_token.as_ref(), None, None)?;
     let queue = list_of(thing, None);
-    changes.hold_paused(&queue)?;
+    changes.take_back(&queue)?;
     let mut list = changes.list(&queue, MAX_LISTED)?;
     list.client_token = request.client_token;
     Ok(written(&list)?)
@@ -290,7 +290,7 @@ fn start_next(
     let now = changes.now.seconds;
     changes.said_to_run(thing, request.status_details.as_ref())?;
     let queue = list_of(thing, None);
-    changes.hold_paused(&queue)?;
+    changes.take_back(&queue)?;
     let execution = match changes.head(&queue)? {
         None => None,
         // One in progress is given again as it is: starting twice changes nothing.
@@ -319,8 +319,8 @@ fn describe(
 ) -> Result<Vec<u8>, Stop> {
     checked(request.client_token.as_ref(), None, None)?;
     let with_document = request.include_job_document.unwrap_or(true);
-    changes.hold_paused(queue)?;
     let execution = if job == "$next" {
+        changes.take_back(queue)?;
         changes.head(queue)?
     } else {
         let execution = find(changes, queue, job, request.execution_number)?;
@@ -357,6 +357,7 @@ fn find(
         number.is_none_or(|number| number == execution.number)
             && (queue.namespace.is_none() || queue.namespace == execution.namespace)
     };
+    changes.take_back_job(&id, &queue.thing)?;
     let mut found = changes.execution(&id, &queue.thing)?;
     if let (Some(number), Some(newest)) = (number, &found)
         && number < newest.number
@@ -399,12 +400,7 @@ fn update(
         request.status_details.as_ref(),
         timeout,
     )?;
-    let mut execution = find(changes, queue, job, request.execution_number)?;
-    if execution.status == ExecutionStatus::Queued {
-        let own = list_of(&queue.thing, None);
-        changes.hold_paused(&own)?;
-        execution = find(changes, queue, job, request.execution_number)?;
-    }
+    let execution = find(changes, queue, job, request.execution_number)?;
     if let Some(expected) = request
         .expected_version
         .filter(|expected| *expected != execution.version_number)

@@ -9,6 +9,7 @@ use super::Message;
 use super::create_job::MANY;
 use super::health::ToTell;
 use super::job_events::{JobEvent, Tells};
+use super::jobs::cancel;
 use super::pictures::News;
 use super::queue::Queue;
 use super::records::{
@@ -16,7 +17,7 @@ use super::records::{
 };
 use super::transaction::Transaction;
 use crate::job::{ExecutionStatus, JobExecution, NotifyMessage, NotifyNextMessage, StatusDetails};
-use crate::rollout::{HELD, Offer, RolloutState};
+use crate::rollout::{HELD, Offer, RolloutState, is_withdrawn};
 use crate::{Error, FirmwareName, FirmwareVersion, JobId, RolloutId};
 
 /// Most executions listed for a thing, of each status.
@@ -58,8 +59,11 @@ pub(super) struct Changes<'t> {
     pub(super) events: Vec<JobEvent>,
 }
 
+/// What the words begin with of an execution whose thing a newer rollout has taken over.
+const SUPERSEDED: &str = "superseded by rollout ";
+
 fn superseded_by(rollout: &RolloutId) -> String {
-    format!("superseded by rollout {rollout}")
+    format!("{SUPERSEDED}{rollout}")
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
@@ -174,10 +178,16 @@ impl<'t> Changes<'t> {
         if let Some(old) = &old {
             self.rows.delete(key::pending(old));
         }
-        let superseded = match &job.install {
+        let (superseded, mut over) = match &job.install {
             Some(install) if exists => self.supersede(install, thing)?,
-            _ => None,
+            _ => (None, Vec::new()),
         };
+        over.extend(
+            old.as_ref()
+                .map_or(&[][..], |old| &old.over)
+                .iter()
+                .cloned(),
+        );
         let before = match &job.install {
             Some(install) => {
                 self.rows.put(
@@ -214,6 +224,7 @@ impl<'t> Changes<'t> {
             namespace: job.namespace.clone(),
             number,
             until: offer.until,
+            over,
         };
         let is_open = status == ExecutionStatus::Queued;
         if is_open {
@@ -276,9 +287,14 @@ impl<'t> Changes<'t> {
         Ok(Some(newest.version))
     }
 
-    /// A newer rollout takes a thing over: what an older one has queued for it is cancelled, and an older
+    /// A newer rollout takes a thing over: what older ones have queued for it is cancelled (the jobs are told), and an older
     /// one that comes later is told which has gone before it.
-    fn supersede(&mut self, install: &Install, thing: &str) -> Result<Option<RolloutId>, Error> {
+    fn supersede(
+        &mut self,
+        install: &Install,
+        thing: &str,
+    ) -> Result<(Option<RolloutId>, Vec<JobId>), Error> {
+        let mut over = Vec::new();
         let newest_key = key::newest(thing, &install.name);
         let newest: Option<Newest> = self.rows.get(&newest_key)?;
         let newer = newest
@@ -289,10 +305,10 @@ impl<'t> Changes<'t> {
             let open = self.installs(thing, &install.name)?;
             let at_it = open.iter().any(|(_, other)| other.rollout == newer);
             if at_it || (!install.back && !self.is_gone(&newer, thing, &install.name)?) {
-                return Ok(Some(newer));
+                return Ok((Some(newer), over));
             }
             if install.back {
-                return Ok(None);
+                return Ok((None, over));
             }
         }
         self.rows.put(
@@ -310,13 +326,60 @@ impl<'t> Changes<'t> {
                 .filter(|execution| execution.status == ExecutionStatus::Queued)
             {
                 let why = superseded_by(&install.rollout);
+                over.push(job);
                 self.update(&execution, |execution| {
                     execution.status = ExecutionStatus::Canceled;
                     execution.details = Some(StatusDetails::from([("reason".to_owned(), why)]));
                 })?;
             }
         }
-        Ok(None)
+        Ok((None, over))
+    }
+
+    /// What an execution that was stopped before it began has taken a thing over from comes again, where that was not
+    /// stopped as well: like what was told in a window that has closed, so that it goes out as its rollout does.
+    pub(super) fn reinstate(&mut self, stopped: &Execution) -> Result<(), Error> {
+        let mut over = stopped.over.clone();
+        while let Some(id) = over.pop() {
+            let Some(old) = self.execution(&id, &stopped.thing)? else {
+                continue;
+            };
+            let said = old.details.as_ref().and_then(|said| said.get("reason"));
+            let taken = said.is_some_and(|said| said.starts_with(SUPERSEDED));
+            let Some(mut job) = self.job(&id)? else {
+                continue;
+            };
+            let Some(install) = job.install.clone() else {
+                continue;
+            };
+            if old.status != ExecutionStatus::Canceled || !taken {
+                continue;
+            }
+            let row: Option<RolloutRow> = self.rows.get(&key::rollout(&install.rollout))?;
+            if row.is_none_or(|row| is_withdrawn(&row.id, row.state, row.turn(), &id)) {
+                over.extend(old.over);
+                continue;
+            }
+            let again = Execution {
+                status: ExecutionStatus::Queued,
+                details: None,
+                until: Some(HELD),
+                version_number: old.version_number + 1,
+                last_updated_at: self.now.seconds,
+                ..old
+            };
+            job.open += 1;
+            job.ends.canceled = job.ends.canceled.saturating_sub(1);
+            self.put_job(&job)?;
+            self.rows.put(key::execution(&id, &again.thing), &again)?;
+            self.rollouts.insert(install.rollout.clone());
+            self.news.push(News::Execution {
+                install,
+                execution: Box::new(again),
+            });
+            return Ok(());
+        }
+        Ok(())
     }
 
     /// Whether a rollout was stopped or undone, and has not left its version on a thing.
@@ -414,26 +477,37 @@ impl<'t> Changes<'t> {
         self.rows.put(key::execution(job, thing), &execution)
     }
 
-    /// Holds what a thing was told by rollouts that are paused. Done when it asks too, as its rollout may not
-    /// have come to it yet.
-    pub(super) fn hold_paused(&mut self, queue: &Queue) -> Result<(), Error> {
+    /// Takes back what a thing was told by rollouts that were stopped or turned round since, and holds what it was told by
+    /// those that are paused. Done when it asks, as the room's thread may not have come to it yet: from the moment on at
+    /// which a person, or a rule, has stopped a rollout nobody else begins.
+    pub(super) fn take_back(&mut self, queue: &Queue) -> Result<(), Error> {
         if queue.namespace.is_some() {
             // Rollouts have none.
             return Ok(());
         }
-        for (in_progress, id) in self.pending(queue, MAX_LISTED)? {
-            if in_progress {
-                continue;
-            }
-            let Some(install) = self.job(&id)?.and_then(|job| job.install) else {
-                continue;
-            };
-            let row: Option<RolloutRow> = self.rows.get(&key::rollout(&install.rollout))?;
-            if row.is_some_and(|row| row.state == RolloutState::Paused) {
-                self.hold(&id, &queue.thing)?;
+        let all = key::pending_of(&queue.thing, None);
+        let queued = format!("{all}{}/", key::QUEUED);
+        for row in self.rows.keys(&queued, MAX_LISTED)? {
+            if let Some((_, id)) = key::of_pending(&row) {
+                self.take_back_job(&id, &queue.thing)?;
             }
         }
         Ok(())
+    }
+
+    /// The same of one job.
+    pub(super) fn take_back_job(&mut self, id: &JobId, thing: &str) -> Result<(), Error> {
+        let Some(install) = self.job(id)?.and_then(|job| job.install) else {
+            return Ok(());
+        };
+        let row: Option<RolloutRow> = self.rows.get(&key::rollout(&install.rollout))?;
+        match row {
+            Some(row) if is_withdrawn(&row.id, row.state, row.turn(), id) => {
+                cancel(self, id, &[thing.to_owned()], false)
+            }
+            Some(row) if row.state == RolloutState::Paused => self.hold(id, thing),
+            _ => Ok(()),
+        }
     }
 
     /// A device says that an install succeeded whose execution had been given up: what it runs is known,

@@ -41,6 +41,7 @@ impl Changes<'_> {
             thing: thing.to_owned(),
             name: install.name.clone(),
             version: install.version.clone(),
+            by: Some(install.rollout.clone()),
         });
         let telling = ToTell {
             name: install.name.clone(),

@@ -360,10 +360,16 @@ pub(super) fn cancel(
         };
         let in_progress = execution.status == ExecutionStatus::InProgress;
         if execution.status == ExecutionStatus::Queued || (force && in_progress) {
-            changes.update(&execution, |execution| {
+            let of_rollout = changes.job(id)?.is_some_and(|job| job.install.is_some());
+            let stopped = changes.update(&execution, |execution| {
                 execution.status = ExecutionStatus::Canceled;
                 execution.force_canceled = in_progress;
+                if of_rollout {
+                    let why = "the rollout was stopped before it began".to_owned();
+                    execution.details = Some([("reason".to_owned(), why)].into());
+                }
             })?;
+            changes.reinstate(&stopped)?;
         }
     }
     Ok(())

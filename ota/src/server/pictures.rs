@@ -37,6 +37,8 @@ pub(super) enum News {
         thing: String,
         name: FirmwareName,
         version: FirmwareVersion,
+        /// The rollout that has brought it there; `None` where it says so itself.
+        by: Option<RolloutId>,
     },
     /// A thing is gone, and what was known of it.
     Forgotten { thing: String },
@@ -114,20 +116,25 @@ impl Pictures {
                     thing,
                     name,
                     version,
+                    by,
                 } => {
                     let of_it =
                         |picture: &&mut Picture| picture.planner.rollout().spec.name == name;
                     for picture in self.of.values_mut().filter(of_it) {
                         let version = version.clone();
-                        picture
-                            .planner
-                            .change(&thing, |device| device.current = Some(version));
+                        let own = &picture.planner.rollout().id;
+                        let theirs = by.as_ref().is_some_and(|by| by != own);
+                        picture.planner.change(&thing, |device| {
+                            device.current = Some(version);
+                            device.theirs = theirs;
+                        });
                     }
                 }
                 News::Forgotten { thing } => {
                     for picture in self.of.values_mut() {
                         picture.planner.change(&thing, |device| {
                             device.current = None;
+                            device.theirs = false;
                             device.zone = None;
                         });
                     }

@@ -250,6 +250,9 @@ pub struct Execution {
     /// on, until it is offered again ([`crate::rollout::HELD`] where its rollout is paused).
     #[serde(default)]
     pub(super) until: Option<u64>,
+    /// The jobs of older rollouts that it has taken the thing over from before they were begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) over: Vec<JobId>,
 }
 impl Stored for Execution {}
 

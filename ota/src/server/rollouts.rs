@@ -214,6 +214,7 @@ impl Ota {
             jobs.push(rollout.wave_job(index)?);
         }
         let mut planner = Planner::new(rollout, Devices::new());
+        let id = planner.rollout().id.clone();
         planner.change_each(|thing, device| {
             let runs = self
                 .inner
@@ -222,6 +223,7 @@ impl Ota {
             if let Some(runs) = runs.map(|runs| runs.value) {
                 let drift = runs.drift().cloned();
                 drifted.extend(drift.map(|drift| (thing.to_owned(), drift)));
+                device.theirs = runs.rollout.as_ref().is_some_and(|by| *by != id);
                 device.current = runs.brought_or_said();
             }
             if zones {
@@ -229,7 +231,6 @@ impl Ota {
             }
             Ok::<(), Error>(())
         })?;
-        let id = planner.rollout().id.clone();
         for job in jobs {
             self.each_install(&id, &job, |execution| {
                 planner.change(&execution.thing.clone(), |device| {

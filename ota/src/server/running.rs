@@ -275,6 +275,7 @@ impl Changes<'_> {
                 thing: thing.to_owned(),
                 name: name.clone(),
                 version: version.clone(),
+                by: None,
             });
         }
         self.rows.put(row, &told)

@@ -136,6 +136,12 @@ impl Ota {
             }
         }
         let devices: usize = rollout.waves.iter().map(|wave| wave.things.len()).sum();
+        let unknown = devices - runs.values().sum::<usize>();
+        if unknown > 0 {
+            doubts.push(format!(
+                "of {unknown} devices no version of {name} is known: they could not go back if this rollout were undone"
+            ));
+        }
         for (had, count) in runs {
             if had == *version {
                 continue;

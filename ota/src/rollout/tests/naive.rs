@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 
 use super::super::gate::alarm;
+use super::super::offer::{Opens, opens};
 use super::super::*;
 use super::Devices;
 use crate::ExecutionStatus;
@@ -328,12 +329,26 @@ impl Rollout {
             });
         }
         if actions.is_empty() && !over {
-            match self.next_back(now, counts) {
+            let begins = |wave: usize, rules: &Rules| {
+                let things = self.waves[wave].things.iter();
+                let waiting = things
+                    .filter_map(|thing| devices.get(thing))
+                    .filter(|device| {
+                        let again = |part: &Part| part.is_retried(rules, device.current.as_ref());
+                        self.way_back(device).is_some()
+                            && device.rollback.as_ref().is_none_or(again)
+                    });
+                let opens = waiting.map(|device| opens(rules, device.zone.as_deref(), now));
+                let opens: Vec<Opens> = opens.collect();
+                match opens.iter().any(Result::is_ok) {
+                    true => None,
+                    false => opens.into_iter().filter_map(|opens| opens.err()?).min(),
+                }
+            };
+            match self.next_back(now, counts, begins) {
                 Ok(None) if !busy => {
                     let all = || self.things().filter_map(|thing| devices.get(thing));
-                    let left = all()
-                        .filter(|device| self.goes_to(device).is_some())
-                        .count();
+                    let left = all().filter(|device| self.is_left(device)).count();
                     actions.push(self.turned_round(round.succeeded, left, all()));
                 }
                 Ok(None) => {}

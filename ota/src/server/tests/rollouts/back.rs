@@ -3,6 +3,52 @@
 use super::*;
 
 #[test]
+fn what_a_later_rollout_has_brought_is_its_own_also_after_a_restart() {
+    let mut yard = Yard::new(2);
+    let on = |yard: &Yard, version: &str| {
+        let id = yard.start(&json!({"version": version}));
+        yard.run(&id, |_| true);
+        yard.until(&id, RolloutState::Succeeded);
+        id
+    };
+    let bad = on(&yard, "2.0");
+    let mended = on(&yard, "1.0");
+    // Nobody runs it any more, so nobody goes.
+    told(&yard, &bad, Command::Rollback);
+    let view = yard.until(&bad, RolloutState::RolledBack);
+    assert_eq!(view.rollback.unwrap().total, 0);
+    let anew = on(&yard, "2.0");
+    let all = [&bad, &mended, &anew];
+    rests_on(&yard, &all, "2.0");
+    yard.house.restart();
+    rests_on(&yard, &all, "2.0");
+    assert_eq!(yard.view(&bad).rollback.unwrap().total, 0);
+    // The one that has brought it takes it back.
+    told(&yard, &anew, Command::Rollback);
+    yard.run(&anew, |_| true);
+    let view = yard.view(&anew);
+    assert_eq!(view.state, RolloutState::RolledBack);
+    assert_eq!(view.rollback.unwrap().succeeded, 2);
+    yard.house.restart();
+    rests_on(&yard, &all, "1.0");
+}
+
+/// Nothing is told, and all run this version.
+fn rests_on(yard: &Yard, rollouts: &[&RolloutId], version: &str) {
+    for id in rollouts {
+        yard.house.ota().advance(id, SystemTime::now()).unwrap();
+        let executions = yard.view(id).executions;
+        let runs = |one: &crate::rollout::ShownExecution| one.version.clone();
+        let version = Some(version.parse().unwrap());
+        assert!(executions.iter().all(|one| runs(one) == version));
+    }
+    for thing in ["lamp-0", "lamp-1"] {
+        let next = yard.house.accepted(thing, "$next/get", &json!({}));
+        assert_eq!(next.get("execution"), None, "{next}");
+    }
+}
+
+#[test]
 fn a_version_known_from_the_devices_word_is_gone_back_to_where_the_repository_has_it() {
     let house = House::with_lamps(3);
     let team = Team::of(1);
@@ -123,6 +169,7 @@ fn whoever_reports_late_goes_back_though_the_server_was_killed_before_it_looked(
         let row = records::key::runs("lamp-1", &lamp());
         let mut runs: records::Runs = changes.rows.get(&row)?.unwrap();
         runs.version = Some(version("2.0"));
+        runs.rollout = Some(id.clone());
         runs.reported = None;
         changes.rows.put(row, &runs)
     };

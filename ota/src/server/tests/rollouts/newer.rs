@@ -77,6 +77,54 @@ fn a_newer_rollout_that_was_stopped_takes_nobody_over_that_it_did_not_change() {
 }
 
 #[test]
+fn who_was_away_gets_the_older_good_version_after_the_newer_has_undone_itself() {
+    let yard = Yard::new(3);
+    let now = SystemTime::now();
+    for new in ["3.0", "4.0"] {
+        let package = yard.team.package(new, new.as_bytes());
+        yard.house.ota().add(&package[..], now).unwrap();
+    }
+    let queued = |id: &RolloutId, count: usize| {
+        yard.house
+            .eventually(|ota| (ota.rollout(id).unwrap().waves[0].queued == count).then_some(()));
+    };
+    let old = yard.start(&json!({"success": 50}));
+    queued(&old, 3);
+    yard.work("lamp-0", true).unwrap();
+    yard.work("lamp-1", true).unwrap();
+    yard.until(&old, RolloutState::Succeeded);
+    // Of the two that follow neither comes to anything, and lamp-2 hears of none.
+    let stopped = yard.start(&json!({"version": "3.0"}));
+    queued(&stopped, 3);
+    let newest = yard.start(&json!({"version": "4.0", "abortFailed": 10}));
+    queued(&newest, 3);
+    yard.until(&stopped, RolloutState::Aborted);
+    yard.work("lamp-0", false).unwrap();
+    yard.until(&newest, RolloutState::RolledBack);
+    // It goes out as its rollout does.
+    yard.run_until(&old, RolloutState::Succeeded);
+    let view = yard.house.eventually(|ota| {
+        yard.work("lamp-2", true);
+        let view = ota.rollout(&old).unwrap();
+        view.executions
+            .iter()
+            .all(|one| one.status == "SUCCEEDED")
+            .then_some(view)
+    });
+    let versions = view.executions.iter().map(|one| one.version.clone());
+    assert!(versions.eq([
+        Some(version("2.0")),
+        Some(version("2.0")),
+        Some(version("2.0"))
+    ]));
+    let view = yard.view(&newest);
+    let away = view.executions.iter().find(|one| one.thing == "lamp-2");
+    let said = away.unwrap().reason.clone();
+    let words = "the rollout was stopped before it began";
+    assert_eq!(said.as_deref(), Some(words));
+}
+
+#[test]
 fn a_rollout_after_a_clock_that_was_ahead_is_newer_all_the_same() {
     let mut yard = Yard::new(2);
     let package = yard.team.package("3.0", b"3.0");

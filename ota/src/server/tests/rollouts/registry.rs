@@ -1,0 +1,149 @@
+//! What becomes of things meanwhile, and what is known of what they run.
+
+use super::*;
+
+#[test]
+fn a_new_thing_of_an_old_name_has_nothing_of_the_old_one() {
+    let yard = Yard::new(1);
+    let ota = yard.house.ota();
+    let may = || {
+        ota.may_fetch("lamp-0", &lamp(), &version("1.0"), SystemTime::now())
+            .unwrap()
+    };
+    assert!(may());
+    ota.forget_thing("lamp-0", SystemTime::now()).unwrap();
+    assert!(!may());
+    let id = yard.start(&json!({}));
+    assert_eq!(yard.view(&id).executions[0].version, None);
+}
+
+#[test]
+fn a_thing_that_left_the_registry_does_not_hold_its_wave() {
+    let yard = Yard::new(2);
+    let id = yard.start(&json!({"waves": ["50%", "100%"]}));
+    let view = yard.house.eventually(|ota| {
+        let view = ota.rollout(&id).unwrap();
+        (view.waves[0].queued == 1).then_some(view)
+    });
+    let gone: ThingName = view.executions[1].thing.parse().unwrap();
+    yard.house.room().fleet.delete_thing(&gone, None).unwrap();
+    yard.work(&view.executions[0].thing, true);
+    let view = yard.until(&id, RolloutState::Succeeded);
+    assert_eq!(view.executions[1].status, "REMOVED");
+}
+
+#[test]
+fn policies_know_what_a_device_runs_before_it_is_answered() {
+    let mut yard = Yard::new(2);
+    let firmware = |yard: &Yard, thing: &str| {
+        let health = yard.house.room().fleet.health(&thing.parse().unwrap());
+        health.unwrap().firmware
+    };
+    let lamp = |version: &str| Some(("lamp".to_owned(), version.to_owned()));
+    assert_eq!(firmware(&yard, "lamp-0"), lamp("1.0"));
+    let id = yard.start(&json!({}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 2).then_some(()));
+    yard.work("lamp-0", true).unwrap();
+    assert_eq!(firmware(&yard, "lamp-0"), lamp("2.0"));
+    assert_eq!(firmware(&yard, "lamp-1"), lamp("1.0"));
+    // A crash came between the report and the registry.
+    let told = super::health::ToTell {
+        name: "lamp".parse().unwrap(),
+        version: version("2.0"),
+    };
+    let write = |changes: &mut executions::Changes<'_>| {
+        changes.rows.put(records::key::to_tell("lamp-1"), &told)
+    };
+    yard.house.ota().change(SystemTime::now(), write).unwrap();
+    yard.house.restart();
+    assert_eq!(firmware(&yard, "lamp-1"), lamp("2.0"));
+    // What was told is forgotten with the next change; nothing piles up.
+    yard.work("lamp-1", true).unwrap();
+    yard.house.accepted("lamp-1", "start-next", &json!({}));
+    let nothing = |_: &mut executions::Changes<'_>| Ok(());
+    yard.house.ota().change(SystemTime::now(), nothing).unwrap();
+    let table = yard.house.room().store.table("ota").unwrap();
+    assert!(
+        table
+            .scan(records::key::TO_TELL, None, 9)
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn what_runs_where_is_known_now_and_then_and_drift_is_shown() {
+    let yard = Yard::new(3);
+    let ota = yard.house.ota();
+    let id = yard.start(&json!({"waves": ["1", "100%"]}));
+    yard.run(&id, |_| true);
+    let says = json!({"statusDetails": {"firmwareName": "lamp", "firmwareVersion": "0.9"}});
+    yard.house.accepted("lamp-1", "start-next", &says);
+    let all = RunningFilter::default();
+    let of = |filter: &RunningFilter| -> Vec<String> {
+        let (found, next) = ota.running(filter, None, 10).unwrap();
+        assert_eq!(next, None);
+        found.into_iter().map(|one| one.thing).collect()
+    };
+    assert_eq!(of(&all), ["lamp-0", "lamp-1", "lamp-2"]);
+    let drifted = RunningFilter {
+        drift: true,
+        ..all.clone()
+    };
+    assert_eq!(of(&drifted), ["lamp-1"]);
+    let new = RunningFilter {
+        version: Some(version("2.0")),
+        group: Some("lamps".into()),
+        ..all.clone()
+    };
+    assert_eq!(of(&new), ["lamp-0", "lamp-2"]);
+    let (page, next) = ota.running(&all, None, 2).unwrap();
+    assert_eq!(page.len(), 2);
+    let (rest, end) = ota.running(&all, next.as_deref(), 2).unwrap();
+    assert_eq!(
+        (rest[0].thing.as_str(), rest.len(), end),
+        ("lamp-2", 1, None)
+    );
+    let lamp = page[1].clone();
+    assert_eq!(
+        (lamp.version, lamp.reported, lamp.rollout),
+        (Some(version("2.0")), Some(version("0.9")), Some(id.clone()))
+    );
+    let ran: Vec<&str> = lamp
+        .history
+        .iter()
+        .map(|ran| ran.version.as_str())
+        .collect();
+    assert_eq!(ran, ["1.0", "2.0", "0.9"]);
+    let census = ota.census(&all, &[0, u64::MAX]).unwrap();
+    assert_eq!(census[0].versions, []);
+    let counts: Vec<(&str, u64, u64)> = census[1]
+        .versions
+        .iter()
+        .map(|share| (share.version.as_str(), share.count, share.drifted))
+        .collect();
+    assert_eq!(counts, [("0.9", 1, 1), ("2.0", 2, 0)]);
+    let view = yard.view(&id);
+    let shown = view
+        .executions
+        .iter()
+        .find(|e| e.thing == "lamp-1")
+        .unwrap();
+    assert_eq!(
+        (&shown.version, &shown.reported),
+        (&Some(version("2.0")), &Some(version("0.9")))
+    );
+    // A device does not fill the disk with firmwares that it makes up.
+    for number in 0..40 {
+        let says = json!({"statusDetails": {"firmwareName": format!("f-{number}"), "firmwareVersion": "1"}});
+        yard.house.accepted("lamp-2", "start-next", &says);
+    }
+    let one = RunningFilter {
+        thing: Some("lamp-2".into()),
+        ..all
+    };
+    assert_eq!(ota.running(&one, None, 100).unwrap().0.len(), 16);
+    let strange = json!({"statusDetails": {"firmwareName": "../x", "firmwareVersion": "a/b"}});
+    yard.house.accepted("lamp-0", "start-next", &strange);
+}
