@@ -172,7 +172,7 @@ impl Manifest {
     }
 
     /// Reads a manifest that `root`'s threshold of release keys signed and that, like the root, has not
-    /// expired. There is no other way to read one.
+    /// expired. There is no other way to one that is to be believed.
     ///
     /// # Errors
     /// [`Error::Unsigned`], [`Error::Short`], [`Error::KeyNotTrusted`], [`Error::Altered`],
@@ -221,6 +221,15 @@ impl Manifest {
         // Signatures first: nothing else is said about a document nobody vouches for.
         document.check(&format!("the {WHAT}"), root.targets(), root.version())?;
         Self::parse(document)
+    }
+
+    /// What a manifest states, whoever signed it: of use only to who is to sign it, or knows its image's hash from having
+    /// verified it before.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::TooLarge`].
+    pub fn stated(bytes: &[u8]) -> Result<Self, Error> {
+        Self::parse(Document::parse(WHAT, bytes, MAX_MANIFEST_BYTES)?)
     }
 
     fn parse(document: Document) -> Result<Self, Error> {

@@ -4,8 +4,9 @@
 
 use std::io::{Read, Write};
 
-use crate::Error;
+use crate::image::{Content, ImageCheck};
 use crate::manifest::{MAX_IMAGE_BYTES, MAX_MANIFEST_BYTES};
+use crate::{Error, Manifest, ReleaseKey};
 
 /// First member.
 pub const MANIFEST_MEMBER: &str = "manifest.json";
@@ -60,6 +61,93 @@ pub fn write_with_deltas<D: Read>(
         .into_inner()
         .and_then(|mut out| out.flush())
         .map_err(io)
+}
+
+/// Writes a package anew with further signatures of `keys` on its manifest, so that holders of release keys can sign one
+/// after the other, each on their own machine. All else is as it was, and is held against the manifest: nobody signs for an
+/// image that is not there.
+///
+/// # Errors
+/// As [`read`] and [`write()`]; [`Error::Malformed`] where its manifest is none.
+pub fn co_sign(from: impl Read, out: impl Write, keys: &[ReleaseKey]) -> Result<Manifest, Error> {
+    let begin = |manifest: Vec<u8>, size, image: &mut dyn Read| {
+        let stated = Manifest::stated(&manifest)?;
+        let signed = crate::co_sign(&manifest, keys)?;
+        let mut builder = tar::Builder::new(out);
+        builder
+            .append(&header(MANIFEST_MEMBER, signed.len() as u64)?, &signed[..])
+            .map_err(|source| Error::Io {
+                what: "writing the package",
+                source,
+            })?;
+        let check = ImageCheck::new(&stated);
+        pass_on(&mut builder, IMAGE_MEMBER, image, size, check)?;
+        let deltas = stated.deltas.len();
+        Ok(((builder, stated), deltas))
+    };
+    let (builder, manifest) =
+        read_with_deltas(from, begin, |(builder, manifest), number, size, delta| {
+            let source = manifest.deltas.get(number);
+            let source = source.ok_or_else(|| refuse("it has more deltas than it names"))?;
+            let check = ImageCheck::new(Content::delta(manifest, source));
+            pass_on(
+                builder,
+                &format!("{DELTA_MEMBER}{number}"),
+                delta,
+                size,
+                check,
+            )
+        })?;
+    let io = |source| Error::Io {
+        what: "writing the package",
+        source,
+    };
+    builder
+        .into_inner()
+        .and_then(|mut out| out.flush())
+        .map_err(io)?;
+    Ok(manifest)
+}
+
+/// As [`append`], of what must pass a check.
+fn pass_on(
+    builder: &mut tar::Builder<impl Write>,
+    name: &str,
+    from: &mut dyn Read,
+    size: u64,
+    check: ImageCheck<'_>,
+) -> Result<(), Error> {
+    let mut checked = Checked {
+        from,
+        check,
+        wrong: None,
+    };
+    let done = append(builder, name, &mut checked, size);
+    match checked.wrong {
+        Some(wrong) => Err(wrong),
+        None => done.and_then(|()| checked.check.finish()),
+    }
+}
+
+/// A stream that ends where it is not what was signed.
+struct Checked<'r, 'm> {
+    from: &'r mut dyn Read,
+    check: ImageCheck<'m>,
+    wrong: Option<Error>,
+}
+
+impl Read for Checked<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        match self.check.update(bytes) {
+            Ok(()) => Ok(read),
+            Err(wrong) => {
+                self.wrong = Some(wrong);
+                Err(std::io::ErrorKind::InvalidData.into())
+            }
+        }
+    }
 }
 
 fn append(

@@ -118,6 +118,23 @@ def test_a_root_that_lacks_signatures_says_how_many_and_is_completed_elsewhere(t
     assert server.json("firmware", "trust", draft)["version"] == 1
 
 
+def test_keys_that_lie_apart_sign_a_package_one_after_the_other(team, server):
+    server.cli("firmware", "trust", team.root("first", "second", threshold=2))
+    package = team.package("lamp", "1.0.0", b"light" * 100_000, "first")
+    assert "is one signature short: it has 1 of the 2" in server.refused("firmware", "add", package)
+    # On the other machine there is this key alone.
+    assert "signature added to lamp 1.0.0" in team.verb("cosign", package, "--key", team.key("second"))
+    assert server.json("firmware", "add", package)["version"] == "1.0.0"
+    assert {path.name for path in package.parent.iterdir() if path.name.startswith(package.name)} == {package.name}
+    # Nobody signs for what is not there, and what was there stays.
+    spoilt = team.package("lamp", "2.0.0", b"light" * 100_000, "first")
+    whole = spoilt.read_bytes()
+    for wrong in (flipped(whole, whole.index(b"light") + 200_000), whole[:len(whole) // 2], whole + b"x", b"not a package"):
+        spoilt.write_bytes(wrong)
+        refused("cosign", spoilt, "--key", team.key("second"))
+        assert spoilt.read_bytes() == wrong
+
+
 # -- trust
 
 def test_without_trust_a_server_takes_no_firmware(team, server):

@@ -37,9 +37,9 @@ pub(crate) enum Firmware {
     Index(FirmwareIndex),
     /// Sign an image into a package, offline
     Sign(FirmwareSign),
-    /// Add signatures to a trust root, targets document or manifest that others have signed, offline
+    /// Add signatures to a package, trust root, targets document or manifest that others have signed, offline
     Cosign {
-        /// The document; it is rewritten
+        /// The package or document; it is rewritten
         document: PathBuf,
         /// Release key; may be repeated
         #[arg(long = "key", value_name = "K", required = true)]

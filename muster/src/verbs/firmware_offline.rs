@@ -12,7 +12,7 @@ use serde_json::json;
 use std::{
     collections::BTreeSet,
     fs::File,
-    io::{BufReader, BufWriter, Seek as _},
+    io::{BufReader, BufWriter, Read as _, Seek as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -131,8 +131,18 @@ pub(super) fn root(global: &Global, flags: &FirmwareRoot) -> anyhow::Result<()> 
     })
 }
 
+/// What every document in JSON begins with, and no archive.
+const JSON_BEGINS: u8 = b'{';
+
 pub(super) fn cosign(global: &Global, document: &Path, keys: &[PathBuf]) -> anyhow::Result<()> {
     let keys = self::keys(keys)?;
+    let mut first = Vec::new();
+    File::open(document)
+        .and_then(|file| file.take(1).read_to_end(&mut first))
+        .with_context(|| format!("read {}", document.display()))?;
+    if first.first().is_some_and(|first| *first != JSON_BEGINS) {
+        return cosign_package(global, document, &keys);
+    }
     let signed = co_sign(&bytes(document)?, &keys)
         .with_context(|| format!("sign {}", document.display()))?;
     store::files::write_public(document, &signed)?;
@@ -146,6 +156,32 @@ pub(super) fn cosign(global: &Global, document: &Path, keys: &[PathBuf]) -> anyh
             );
         }
         text
+    })
+}
+
+/// A package is written anew beside the old one, and takes its place once it is whole.
+fn cosign_package(global: &Global, package: &Path, keys: &[ReleaseKey]) -> anyhow::Result<()> {
+    let whose = || format!("sign {}", package.display());
+    let mut name = package.file_name().unwrap_or_default().to_owned();
+    name.push(".signing");
+    let beside = package.with_file_name(name);
+    let from = BufReader::new(File::open(package).with_context(whose)?);
+    let (fresh, out) = NewFile::create(&beside)?;
+    let mut out = BufWriter::new(out);
+    let manifest = ota::package::co_sign(from, &mut out, keys).with_context(whose)?;
+    let out = out.into_inner().with_context(whose)?;
+    out.sync_all().with_context(whose)?;
+    std::fs::rename(&beside, package).with_context(whose)?;
+    fresh.keep();
+    let shown = json!({
+        "signed": package, "name": manifest.name.to_string(), "version": manifest.version.to_string(),
+    });
+    output::answer(global, &shown, |_| {
+        format!(
+            "signature added to {} in {}",
+            manifest.title(),
+            package.display()
+        )
     })
 }
 
