@@ -17,13 +17,14 @@ use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::download::Patience;
 use crate::files::Disk;
-use crate::health::{Health, Subject, Verdict};
+use crate::health::{Health, Verdict};
 use crate::hooks::Hooks;
 use crate::https::{Client, Timeouts};
 use crate::identity::Identity;
 use crate::install::{Installer, Task};
 use crate::jobs::{self, Incoming};
 use crate::link::{Link, LinkEvent, Sender};
+use crate::looks::Looks;
 use crate::recover;
 use crate::renewer::Renewer;
 use crate::slots::{self, Devices, Slots};
@@ -97,6 +98,7 @@ pub struct Settings {
 pub struct Agent {
     core: Core,
     events: mpsc::Receiver<Event>,
+    found: mpsc::Receiver<Event>,
     link: Link,
     renewer: Renewer,
 }
@@ -124,11 +126,6 @@ impl Agent {
                 most: HEALTH_TIMEOUT_MAX,
             });
         }
-        let look = Look {
-            health: settings.health.clone(),
-            every: settings.health_every,
-            cancel: Cancel::default(),
-        };
         let slots = slots::of(&settings.state, settings.devices)?;
         let state = StateDir::open(&settings.state, Arc::new(Disk))?;
         let identity = &settings.identity;
@@ -140,6 +137,7 @@ impl Agent {
         let kept = recover::load(&state, slots.as_ref(), &settings.hooks)?;
         let machine = Machine::new(kept).that_undoes(undoes);
 
+        let health = settings.health.clone();
         let client = Client::new(
             identity,
             &settings.server,
@@ -166,6 +164,14 @@ impl Agent {
         let (tls, shown) = watch::channel(identity.tls());
         let link = Link::new(identity, shown, &settings.server, settings.mqtt_port);
         let status = watch::Sender::new(Status::of(machine.state()));
+        let (finds, found) = mpsc::channel(1);
+        let looks = Looks {
+            health,
+            every: settings.health_every,
+            cancel: Cancel::default(),
+            state: state.clone(),
+            slots: Arc::clone(&slots),
+        };
         let core = Core {
             thing: identity.thing().to_string(),
             state,
@@ -179,7 +185,8 @@ impl Agent {
             ask_at: None,
             repeat: Backoff::new(REPEAT.0, REPEAT.1),
             tick_in: IDLE_ASK,
-            look,
+            looks,
+            finds,
             clock: identity.clock(),
             status,
             says: None,
@@ -187,6 +194,7 @@ impl Agent {
         Ok(Self {
             core,
             events,
+            found,
             link,
             renewer: Renewer::new(settings.identity, client, tls),
         })
@@ -212,6 +220,7 @@ impl Agent {
         let Self {
             mut core,
             mut events,
+            mut found,
             link,
             mut renewer,
         } = self;
@@ -222,13 +231,14 @@ impl Agent {
         tokio::pin!(shutdown, tick);
         let (worked, mut renewals) = mpsc::channel(1);
         let (looked, mut looks) = mpsc::channel(1);
-        let mut look_at = core.look.every.map(|every| Instant::now() + every);
+        let mut look_at = core.looks.next();
         loop {
             let ask_at = core.ask_at;
             let renewal_in = renewer.wait();
             tokio::select! {
                 () = &mut shutdown => break,
                 event = events.recv() => core.feed(event.ok_or(AgentError::WorkerGone)?)?,
+                Some(event) = found.recv() => core.feed(event)?,
                 Some(event) = heard.recv() => {
                     if matches!(event, LinkEvent::Up(_)) {
                         renewer.connected();
@@ -248,7 +258,7 @@ impl Agent {
                     if look_at.is_some() => look_at = core.look_now(&looked)?,
                 Some((image, verdict)) = looks.recv() => {
                     core.looked(image, verdict);
-                    look_at = core.look.every.map(|every| Instant::now() + every);
+                    look_at = core.looks.next();
                 }
                 () = &mut tick => core.tick()?,
             }
@@ -279,19 +289,14 @@ struct Core {
     ask_at: Option<Instant>,
     repeat: Backoff,
     tick_in: Duration,
-    look: Look,
+    looks: Looks,
+    /// What was found where the confirmed image lies.
+    finds: mpsc::Sender<Event>,
     clock: Arc<Clock>,
     /// What runs here, for whoever embeds the agent.
     status: watch::Sender<Status>,
     /// What the health command said last, and of which image (its SHA-256).
     says: Option<(String, String)>,
-}
-
-/// How the confirmed image is looked at.
-struct Look {
-    health: Health,
-    every: Option<Duration>,
-    cancel: Cancel,
 }
 
 impl Core {
@@ -329,6 +334,7 @@ impl Core {
                     cancel,
                 })?;
             }
+            Effect::Look(image) => self.looks.read(image, self.finds.clone())?,
             Effect::Undo { run, image } => {
                 let cancel = self.begin_work();
                 self.task(Task::Undo { run, image, cancel })?;
@@ -399,42 +405,24 @@ impl Core {
                 .as_ref()
                 .filter(|(image, _)| runs.is_some_and(|runs| runs.sha256 == *image));
             let says = says.map(|(_, says)| says.as_str());
+            // Worse than anything that it may say of itself.
+            let damage = self.machine.state().damage.as_deref();
+            let says = damage.or(says);
             self.send(jobs::ask(&self.thing, runs, says));
         }
     }
 
-    /// Asks the confirmed image how it is, on a thread of its own; when to ask again where there is none to
-    /// ask. An image on trial is asked by whoever tries it.
+    /// Asks the confirmed image how it is; when to ask again where there is none to ask. An image on trial is asked by
+    /// whoever tries it.
     fn look_now(
         &self,
         done: &mpsc::Sender<(String, Verdict)>,
     ) -> Result<Option<Instant>, AgentError> {
         let state = self.machine.state();
         let (Some(image), None) = (&state.active, state.on_trial()) else {
-            return Ok(self.look.every.map(|every| Instant::now() + every));
+            return Ok(self.looks.next());
         };
-        let path = self.slots.image(image.slot);
-        let (version, sha256, slot) = (image.version.clone(), image.sha256.clone(), image.slot);
-        let state = self.state.path().to_path_buf();
-        let (health, cancel) = (self.look.health.clone(), self.look.cancel.clone());
-        let done = done.clone();
-        std::thread::Builder::new()
-            .name("health".into())
-            .spawn(move || {
-                // Whoever stopped has no use for it.
-                let subject = Subject {
-                    image: &path,
-                    slot,
-                    version: &version,
-                    state: &state,
-                };
-                let verdict = health.run(&subject, &cancel);
-                let _ = done.blocking_send((sha256, verdict));
-            })
-            .map_err(|why| AgentError::System {
-                what: "starting a thread",
-                why,
-            })?;
+        self.looks.ask(image.clone(), done.clone())?;
         Ok(None)
     }
 
@@ -596,7 +584,7 @@ impl Core {
         events: &mut mpsc::Receiver<Event>,
         heard: &mut mpsc::Receiver<LinkEvent>,
     ) -> Result<(), AgentError> {
-        self.look.cancel.cancel();
+        self.looks.cancel.cancel();
         if let Some(working) = self.working.take() {
             working.cancel();
         }

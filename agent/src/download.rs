@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ota::manifest::CHUNK_BYTES;
 use ota::{Content, ImageCheck, Sha256};
@@ -39,8 +39,6 @@ pub(crate) struct Patience {
     pub attempts: u32,
     /// What counts as progress; less than this per connection would be a loop of handshakes.
     pub progress_bytes: u64,
-    /// An answer that brings less than so many bytes in so long is ended.
-    pub least: (u64, Duration),
 }
 
 impl Default for Patience {
@@ -51,7 +49,6 @@ impl Default for Patience {
             most: Duration::from_secs(60),
             attempts: 16,
             progress_bytes: 64 * 1024,
-            least: (4 * 1024, Duration::from_secs(300)),
         }
     }
 }
@@ -320,16 +317,11 @@ impl Download<'_> {
         // A server that sends from the start again: what is here already is read past.
         let mut skip = checked.offset() - answer.start.min(checked.offset());
         let mut buffer = vec![0; READ_BYTES];
-        let (least, within) = self.patience.least;
-        let (mut since, mut came) = (Instant::now(), 0);
+        let mut pace = self.client.pace();
+        let mut came = 0;
         loop {
-            if since.elapsed() >= within {
-                if came < least {
-                    return Ok(Attempt::Unfinished(format!(
-                        "too slow: {came} bytes in {within:?}"
-                    )));
-                }
-                (since, came) = (Instant::now(), 0);
+            if let Err(words) = pace.took(came) {
+                return Ok(Attempt::Unfinished(words));
             }
             if self.cancel.is_cancelled() {
                 return Err(DownloadFault::Cancelled);
@@ -355,7 +347,7 @@ impl Download<'_> {
             if read == 0 {
                 return Ok(Attempt::Whole);
             }
-            came += read as u64;
+            came = read;
             let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(read);
             skip -= skipped as u64;
             let bytes = buffer.get(skipped..read).unwrap_or_default();

@@ -12,6 +12,7 @@ use crate::files::tests::PowerCut;
 use crate::https::Timeouts;
 use crate::identity::Identity;
 use crate::identity::tests::Ca;
+use crate::pace::Least;
 use crate::testserver::{Answer, Server};
 use crate::update::Order;
 
@@ -47,7 +48,6 @@ struct Bench {
     server: Server,
     cancel: Cancel,
     order: Order,
-    least: (u64, Duration),
 }
 
 impl Bench {
@@ -60,15 +60,22 @@ impl Bench {
         read: Duration,
         answer: impl Fn(&str, u64) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        let timeouts = Timeouts {
+            read,
+            ..Timeouts::default()
+        };
+        Self::with(timeouts, answer)
+    }
+
+    fn with(
+        timeouts: Timeouts,
+        answer: impl Fn(&str, u64) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = Ca::new();
         ca.write_identity(dir.path(), "lamp-1");
         let server = Server::start(&ca, Arc::new(answer));
         let identity = Identity::open(dir.path()).unwrap();
-        let timeouts = Timeouts {
-            read,
-            ..Timeouts::default()
-        };
         let client = Client::new(&identity, "localhost", server.port, timeouts);
         Self {
             dir,
@@ -81,7 +88,6 @@ impl Bench {
                 "r-1".parse().unwrap(),
                 false,
             ),
-            least: Patience::default().least,
         }
     }
 
@@ -95,7 +101,6 @@ impl Bench {
             most: Duration::from_millis(4),
             attempts: 3,
             progress_bytes: CHUNK_BYTES / 2,
-            least: self.least,
         };
         let clock = Clock::since(std::time::UNIX_EPOCH);
         let mut term = Term::of(&self.order, &clock);
@@ -351,14 +356,37 @@ fn a_server_that_stalls_does_not_hold_the_device() {
 fn a_server_that_drips_is_given_up_in_its_own_words() {
     let whole = image(SIZE);
     let manifest = manifest(&whole);
-    let mut bench = Bench::new(move |_, from| Answer::range(&whole, from).dripping());
-    bench.least = (2_000, Duration::from_millis(200));
+    let least = Least {
+        bytes: 2_000,
+        within: Duration::from_millis(200),
+    };
+    let timeouts = Timeouts {
+        least,
+        document: least,
+        ..Timeouts::default()
+    };
+    let bench = Bench::with(timeouts, move |_, from| {
+        Answer::range(&whole, from).dripping()
+    });
+    // Documents and certificates no less.
+    let client = &bench.client;
+    let document = client.document("/firmware/root/1.json").unwrap_err();
+    assert!(
+        matches!(&document, HttpFault::Passing(words) if words.contains("too slow")),
+        "{document:?}"
+    );
+    let certificate = client.enrol("CSR").unwrap_err();
+    assert!(
+        matches!(&certificate, HttpFault::Passing(words) if words.contains("too slow")),
+        "{certificate:?}"
+    );
+    let asked = bench.server.requests().len();
     let words = bench.run(&manifest).unwrap_err();
     assert!(
         words.contains("too slow") && words.contains("4 answers"),
         "{words}"
     );
-    assert_eq!(bench.server.requests().len(), 4);
+    assert_eq!(bench.server.requests().len(), asked + 4);
     let kept = fs::metadata(bench.partial(&manifest)).unwrap().len();
     assert!(kept > 0, "what came is kept");
 }

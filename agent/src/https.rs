@@ -14,6 +14,7 @@ use ureq::{Agent, Body};
 
 use crate::dial::Tls;
 use crate::identity::Identity;
+use crate::pace::{self, Least, Pace};
 use crate::tls;
 
 /// The largest document (trust root, manifest) that is read.
@@ -35,6 +36,10 @@ pub(crate) struct Timeouts {
     pub answer: Duration,
     /// Between two reads of a body.
     pub read: Duration,
+    /// How much of an image must come at least.
+    pub least: Least,
+    /// How much of a document or a certificate must come at least: nobody can call off one that is being read.
+    pub document: Least,
 }
 
 impl Default for Timeouts {
@@ -43,6 +48,11 @@ impl Default for Timeouts {
             connect: Duration::from_secs(15),
             answer: Duration::from_secs(30),
             read: Duration::from_secs(30),
+            least: Least::default(),
+            document: Least {
+                within: Duration::from_secs(60),
+                ..Least::default()
+            },
         }
     }
 }
@@ -127,6 +137,11 @@ impl Client {
         *self.agent.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 
+    /// That of an answer which begins now.
+    pub(crate) fn pace(&self) -> Pace {
+        Pace::new(self.timeouts.least)
+    }
+
     fn agent(&self) -> Agent {
         self.agent
             .read()
@@ -175,17 +190,14 @@ impl Client {
             .and_then(|value| value.to_str().ok())
             .and_then(|seconds| seconds.trim().parse().ok())
             .map(Duration::from_secs);
-        let mut body = Vec::new();
-        answer
+        let reader = answer
             .into_body()
             .into_with_config()
             .limit(u64::MAX)
-            .reader()
-            .take(ENROLLED_BYTES_MAX)
-            .read_to_end(&mut body)
-            .map_err(|error| {
-                CertificateFault::Unanswered(HttpFault::Passing(self.read_words(&error)))
-            })?;
+            .reader();
+        let body = pace::read_all(reader, ENROLLED_BYTES_MAX, self.timeouts.document).map_err(
+            |error| CertificateFault::Unanswered(HttpFault::Passing(self.read_words(&error))),
+        )?;
         if status == 200 {
             return Ok(body);
         }
@@ -209,16 +221,15 @@ impl Client {
                 answer.status()
             )));
         }
-        let mut bytes = Vec::new();
-        let mut reader = answer
+        let reader = answer
             .into_body()
             .into_with_config()
             .limit(u64::MAX)
-            .reader()
-            .take(DOCUMENT_BYTES_MAX + 1);
-        reader.read_to_end(&mut bytes).map_err(|error| {
-            HttpFault::Passing(format!("GET {path}: {}", self.read_words(&error)))
-        })?;
+            .reader();
+        let bytes = pace::read_all(reader, DOCUMENT_BYTES_MAX + 1, self.timeouts.document)
+            .map_err(|error| {
+                HttpFault::Passing(format!("GET {path}: {}", self.read_words(&error)))
+            })?;
         if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
             return Err(HttpFault::Final(format!(
                 "GET {path}: the document is longer than {DOCUMENT_BYTES_MAX} bytes"

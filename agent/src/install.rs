@@ -21,6 +21,7 @@ use crate::hooks::{Hook, Hooks};
 use crate::https::{Client, HttpFault};
 use crate::rebuild::Rebuild;
 use crate::slots::Slots;
+use crate::sound::{self, Flaw};
 use crate::state::StateDir;
 use crate::term::Term;
 use crate::trust::{self, TrustFault};
@@ -63,6 +64,14 @@ pub(crate) enum Task {
         /// Calls it off.
         cancel: Cancel,
     },
+}
+
+/// What a fetch has to say before its end.
+enum Told {
+    /// It has come to a step.
+    Step(Step),
+    /// The confirmed image is not what was signed any more.
+    Damage(Installed, String),
 }
 
 /// Why a fetch ended early.
@@ -146,7 +155,12 @@ impl Installer {
                 state,
                 cancel,
             } => {
-                let tell = |step| tell(Event::Progress(run, step));
+                let tell = |told| {
+                    tell(match told {
+                        Told::Step(step) => Event::Progress(run, step),
+                        Told::Damage(image, words) => Event::Looked(image, Err(words)),
+                    });
+                };
                 match self.fetch(&order, &state, &cancel, tell) {
                     Ok(fetched) => Some(Event::Fetched(run, Ok(fetched))),
                     Err(Stop::Refused(refusal)) => {
@@ -256,7 +270,7 @@ impl Installer {
         order: &Order,
         state: &State,
         cancel: &Cancel,
-        tell: impl Fn(Step),
+        tell: impl Fn(Told),
     ) -> Result<Fetched, Stop> {
         let mut term = Term::of(order, &self.clock);
         let root = self.patiently(cancel, &term, || {
@@ -313,14 +327,17 @@ impl Installer {
                 }
         };
         if let Some(active) = state.active.as_ref().filter(same) {
-            match whole(&slots.image(active.slot), &manifest, cancel) {
+            match sound::look(&self.state, slots, active, cancel) {
                 Ok(()) => return Ok(Fetched::AlreadyRunning),
-                Err(DownloadFault::Cancelled) => return Err(Stop::CalledOff),
+                Err(Flaw::CalledOff) => return Err(Stop::CalledOff),
                 // A disk forgets: the image is had anew, in the other slot.
-                Err(fault) => tracing::error!(
-                    "{}, which was confirmed here, is not what was signed any more ({fault}); installing it again",
-                    manifest.title()
-                ),
+                Err(Flaw::Damage(words)) => {
+                    tracing::error!(
+                        "{}, which was confirmed here: {words}; installing it again",
+                        manifest.title()
+                    );
+                    tell(Told::Damage(active.clone(), words));
+                }
             }
         }
 
@@ -373,7 +390,7 @@ impl Installer {
             false => download.run(&order.image, Content::image(&manifest), &partial),
         });
         checked(done, term.is_late(), || verify(self.clock.now()))?;
-        tell(Step::Installing);
+        tell(Told::Step(Step::Installing));
         slots
             .install(self.state.files(), slot, &partial, &signed, &manifest)
             .map_err(|error| {

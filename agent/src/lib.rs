@@ -20,6 +20,9 @@ mod identity;
 mod install;
 mod jobs;
 mod link;
+mod looks;
+mod mark;
+mod pace;
 #[cfg(test)]
 mod powercut;
 mod rebuild;
@@ -28,6 +31,7 @@ mod renewal;
 mod renewer;
 mod roots;
 mod slots;
+mod sound;
 pub mod state;
 mod term;
 #[cfg(test)]

@@ -24,10 +24,11 @@ use crate::identity::Identity;
 use crate::identity::tests::Ca;
 use crate::install::{Installer, Task};
 use crate::slots::{self, Devices, Slots};
+use crate::sound;
 use crate::state::StateDir;
 use crate::testserver::{Answer, Server};
 use crate::update::{
-    Effect, Ending, Event, Installed, JobKey, Machine, Order, Outcome, Report, State,
+    Effect, Ending, Event, Installed, JobKey, Machine, Order, Outcome, Report, Slot, State,
     TRIAL_BOOTS_MAX,
 };
 use crate::{AgentError, trust};
@@ -48,6 +49,8 @@ struct Chapter {
     runs: &'static str,
     /// Whether its manifest names a delta from the image before, and what is wrong with it.
     delta: Option<Delta>,
+    /// Whether it is what runs already, and the disk has spoilt it.
+    spoilt: bool,
 }
 
 /// What a delta is like.
@@ -59,7 +62,7 @@ enum Delta {
     Misled,
 }
 
-const CHAPTERS: [Chapter; 7] = [
+const CHAPTERS: [Chapter; 8] = [
     // The first image, with the server's first trust root.
     Chapter {
         version: "1.0",
@@ -69,6 +72,7 @@ const CHAPTERS: [Chapter; 7] = [
         ending: Ending::Succeeded,
         runs: "1.0",
         delta: None,
+        spoilt: false,
     },
     // Two chunks, a higher counter, and a new trust root on the way.
     Chapter {
@@ -79,6 +83,7 @@ const CHAPTERS: [Chapter; 7] = [
         ending: Ending::Succeeded,
         runs: "2.0",
         delta: None,
+        spoilt: false,
     },
     // Its health check fails.
     Chapter {
@@ -89,6 +94,7 @@ const CHAPTERS: [Chapter; 7] = [
         ending: Ending::Failed,
         runs: "2.0",
         delta: None,
+        spoilt: false,
     },
     // Below the counter.
     Chapter {
@@ -99,6 +105,7 @@ const CHAPTERS: [Chapter; 7] = [
         ending: Ending::Rejected,
         runs: "2.0",
         delta: None,
+        spoilt: false,
     },
     // Back, as far as the counter lets it.
     Chapter {
@@ -109,6 +116,7 @@ const CHAPTERS: [Chapter; 7] = [
         ending: Ending::Succeeded,
         runs: "1.5",
         delta: None,
+        spoilt: false,
     },
     // Made of the image before and a delta.
     Chapter {
@@ -119,6 +127,7 @@ const CHAPTERS: [Chapter; 7] = [
         ending: Ending::Succeeded,
         runs: "1.6",
         delta: Some(Delta::Good),
+        spoilt: false,
     },
     // The delta makes something else; the whole image is fetched.
     Chapter {
@@ -129,6 +138,18 @@ const CHAPTERS: [Chapter; 7] = [
         ending: Ending::Succeeded,
         runs: "1.7",
         delta: Some(Delta::Misled),
+        spoilt: false,
+    },
+    // The same again, after the disk has spoilt it.
+    Chapter {
+        version: "1.7",
+        counter: 1,
+        bytes: 100_000,
+        here: 0,
+        ending: Ending::Succeeded,
+        runs: "1.7",
+        delta: None,
+        spoilt: true,
     },
 ];
 
@@ -140,6 +161,8 @@ struct Cloud {
     trials: u32,
     /// How often what starts images was told to go back.
     undone: u32,
+    /// The slot whose image the disk has spoilt.
+    spoilt: Option<Slot>,
 }
 
 impl Cloud {
@@ -195,7 +218,8 @@ impl Bench {
         let mut images = BTreeMap::new();
         let mut parts = BTreeMap::new();
         let mut before = Vec::new();
-        for (number, chapter) in CHAPTERS.iter().enumerate() {
+        let made = |(_, chapter): &(usize, &Chapter)| !chapter.spoilt;
+        for (number, chapter) in CHAPTERS.iter().enumerate().filter(made) {
             let image: Vec<u8> = (0..chapter.bytes)
                 .map(|at| (at * 31 % 251 + number) as u8)
                 .collect();
@@ -331,9 +355,11 @@ impl Bench {
 
     /// What must be true whenever a device starts.
     fn check_start(&self, state: &State, cloud: &Cloud, before: &Option<Installed>) {
+        let sound = |image: &&Installed| Some(image.slot) != cloud.spoilt;
         state
             .active
             .iter()
+            .filter(sound)
             .for_each(|image| self.check_image(image));
         state
             .on_trial()
@@ -422,6 +448,12 @@ impl Bench {
                         let verdict = if sick { Err("sick".into()) } else { Ok(()) };
                         push(Event::Judged(run, verdict));
                     }
+                    Effect::Look(image) => {
+                        let found = sound::look(&state, &*self.slots(), &image, &Cancel::default());
+                        let is_sound = Some(image.slot) != cloud.spoilt;
+                        assert_eq!(found.is_ok(), is_sound, "{found:?}");
+                        push(Event::Looked(image, found.map_err(|_| "spoilt".into())));
+                    }
                     Effect::Undo { run, image } => {
                         assert!(image.version.ends_with("sick") || cloud.trials == TRIAL_BOOTS_MAX);
                         assert_ne!(machine.state().active.as_ref(), Some(&image));
@@ -464,6 +496,15 @@ impl Bench {
             std::fs::write(partial, &self.parts[chapter.version]).unwrap();
         }
         let before = crate::state::read(&self.state()).unwrap().active;
+        let spoilt = before
+            .as_ref()
+            .filter(|_| chapter.spoilt)
+            .map(|image| image.slot);
+        if let Some(slot) = spoilt {
+            let path = self.slots().image(slot);
+            let bytes = vec![0; std::fs::read(&path).unwrap().len()];
+            std::fs::write(path, bytes).unwrap();
+        }
         let mut cloud = Cloud {
             job: JobKey {
                 id: format!("job-{number}"),
@@ -473,6 +514,7 @@ impl Bench {
             told: None,
             trials: 0,
             undone: 0,
+            spoilt,
         };
         let mut happened = 0;
         for (at, left) in cuts {
@@ -488,6 +530,9 @@ impl Bench {
         assert!(cloud.trials <= TRIAL_BOOTS_MAX, "{} trials", cloud.trials);
         let state = crate::state::read(&self.state()).unwrap();
         assert_eq!(state.undo, None);
+        // A good image whose trials were cut off leaves the device with what it had.
+        let runs = state.active.as_ref().map(|image| image.slot);
+        assert_eq!(state.damage.is_some(), spoilt.is_some() && runs == spoilt);
         let fell_back = matches!(cloud.told, Some((Ending::Failed, _))) && cloud.trials > 0;
         assert_eq!(
             cloud.undone > 0,
@@ -614,6 +659,16 @@ fn power_may_go_at_any_step_of_an_install_by_delta() {
 #[test]
 fn power_may_go_at_any_step_of_a_delta_that_is_given_up() {
     cut_everywhere(&Bench::new(), 6, 60);
+}
+
+#[test]
+fn power_may_go_at_any_step_of_mending_what_the_disk_has_spoilt() {
+    cut_everywhere(&Bench::new(), 7, 30);
+}
+
+#[test]
+fn power_may_go_at_any_step_of_mending_what_a_device_has_spoilt() {
+    cut_everywhere(&Bench::on_devices(), 7, 30);
 }
 
 #[test]

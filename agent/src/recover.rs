@@ -1,6 +1,7 @@
 //! What a device still knows where its state file is gone or torn, as no power cut leaves it but a worn disk may: how low
 //! a security counter it must not take any more, and which image runs, so that the next one does not take its place. Both
-//! stand in the signed manifests beside its images. All else it is told again.
+//! stand in the signed manifests beside its images, of which those count that were confirmed (`mark.rs`). All else it is
+//! told again.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,6 +14,7 @@ use crate::cancel::Cancel;
 use crate::health::{Subject, Verdict};
 use crate::hooks::{Hook, Hooks};
 use crate::install;
+use crate::mark;
 use crate::slots::Slots;
 use crate::state::{self, StateDir};
 use crate::trust;
@@ -30,7 +32,14 @@ pub(crate) fn load(
 ) -> Result<State, AgentError> {
     let path = state.path().join("state.json");
     match state.load() {
-        Ok(found) if path.exists() => return Ok(found),
+        Ok(found) if path.exists() => {
+            // One of before there were marks.
+            if let Some(active) = &found.active {
+                mark::write(state.files(), state.path(), active)
+                    .map_err(|error| state::fault(&path, format!("could not mark it: {error}")))?;
+            }
+            return Ok(found);
+        }
         Ok(_) => {}
         Err(AgentError::StateTorn { what, .. }) => {
             let aside = path.with_extension("json.torn");
@@ -46,7 +55,8 @@ pub(crate) fn load(
         Err(error) => return Err(error),
     }
     let there = signed(state)?;
-    let counter = there.iter().map(|one| one.manifest.counter).max();
+    let confirmed = there.iter().filter(|one| one.confirmed);
+    let counter = confirmed.map(|one| one.manifest.counter).max();
     let counter = counter.unwrap_or_default();
     if counter > 0 {
         tracing::warn!(
@@ -79,6 +89,8 @@ struct There {
     slot: Slot,
     manifest: Manifest,
     since: SystemTime,
+    /// One whose trial was not over, or ended badly, was not.
+    confirmed: bool,
 }
 
 impl There {
@@ -93,8 +105,8 @@ impl There {
     }
 }
 
-/// Which of them runs: the one that the device says it runs from, where it can be asked; else of those that are whole the
-/// one with the higher counter, and of equal ones the one that came last.
+/// Which of them runs: the one that the device says it runs from, where it can be asked; else of those that were confirmed
+/// and are whole the one with the higher counter, and of equal ones the one that came last.
 fn running(
     state: &StateDir,
     mut there: Vec<There>,
@@ -102,6 +114,7 @@ fn running(
     hooks: &Hooks,
 ) -> Option<Installed> {
     let never = Cancel::default();
+    there.retain(|one| one.confirmed || hooks.booted.is_some());
     there.sort_by_key(|one| (one.manifest.counter, one.since));
     let mut newest_first = there.into_iter().rev();
     let runs = newest_first.find(|one| {
@@ -133,13 +146,22 @@ fn signed(state: &StateDir) -> Result<Vec<There>, AgentError> {
         let path = dir.join("manifest.json");
         let manifest = verified(&read(&path)?, &root, delegations.as_ref())?;
         let changed = std::fs::metadata(&path).and_then(|facts| facts.modified());
+        let hash = manifest.sha256.to_string();
+        let mark = mark::read(state.path(), slot).filter(|(marked, _)| *marked == hash);
         Some(There {
             slot,
             manifest,
-            since: changed.unwrap_or(UNIX_EPOCH),
+            confirmed: mark.is_some(),
+            since: mark.map_or(changed.unwrap_or(UNIX_EPOCH), |(_, since)| since),
         })
     };
-    Ok([Slot::A, Slot::B].into_iter().filter_map(there).collect())
+    let mut there: Vec<There> = [Slot::A, Slot::B].into_iter().filter_map(there).collect();
+    let marked = |slot| mark::read(state.path(), slot).is_some();
+    if !marked(Slot::A) && !marked(Slot::B) {
+        // An agent of before there were marks.
+        there.iter_mut().for_each(|one| one.confirmed = true);
+    }
+    Ok(there)
 }
 
 /// One manifest. Whether it has expired since is no matter.
@@ -259,34 +281,99 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_confirmed_neither_runs_nor_counts() {
+        let none = Hooks::default();
+        let device = Device::with(&[(Slot::A, 7), (Slot::B, 8)]);
+        let image = |slot: Slot| {
+            let dir = device.dir.path().join("slots").join(slot.as_str());
+            let manifest = std::fs::read(dir.join("manifest.json")).unwrap();
+            let stated = Manifest::stated(&manifest).unwrap();
+            Installed {
+                slot,
+                name: "lamp".into(),
+                version: stated.version.to_string(),
+                counter: stated.counter,
+                sha256: stated.sha256.to_string(),
+            }
+        };
+        // The state is saved, as it is at a confirmation, and lost.
+        let confirm = |slot| {
+            let state = State {
+                active: Some(image(slot)),
+                ..State::default()
+            };
+            device.state().save(&state).unwrap();
+        };
+        confirm(Slot::A);
+        assert_eq!(device.runs(&none), (Some("1.7".into()), Slot::B));
+        assert_eq!(device.load(&none).unwrap().counter, 7);
+        confirm(Slot::B);
+        assert_eq!(device.runs(&none), (Some("1.8".into()), Slot::A));
+        // Another image has come into the slot since, and its trial went badly.
+        let slots = DirectorySlots::new(device.dir.path());
+        let again = || {
+            let part = device.dir.path().join("part");
+            std::fs::write(&part, LIGHT).unwrap();
+            part
+        };
+        let papers = device.dir.path().join("slots/b/manifest.json");
+        let signed = std::fs::read(&papers).unwrap();
+        let stated = Manifest::stated(&signed).unwrap();
+        slots
+            .install(&Disk, Slot::B, &again(), &signed, &stated)
+            .unwrap();
+        assert_eq!(device.runs(&none), (Some("1.7".into()), Slot::B));
+        // Where the device can be asked it knows.
+        let booted = Hooks {
+            booted: Some("test $MUSTER_SLOT = b".into()),
+            ..Hooks::default()
+        };
+        assert_eq!(device.runs(&booted), (Some("1.8".into()), Slot::A));
+        slots
+            .install(&Disk, Slot::B, &again(), &signed, &stated)
+            .unwrap();
+        assert_eq!(device.runs(&none), (Some("1.7".into()), Slot::B));
+        // A state of before there were marks is marked as soon as it is read.
+        std::fs::remove_file(mark::path(device.dir.path(), Slot::A)).unwrap();
+        device.load(&none).unwrap();
+        assert!(mark::read(device.dir.path(), Slot::A).is_some());
+    }
+
+    #[test]
     fn what_runs_is_not_overwritten_by_the_next_image_after_the_state_is_gone() {
         let none = Hooks::default();
         assert_eq!(Device::with(&[]).runs(&none), (None, Slot::A));
         let runs = |version: &str, idle| (Some(version.to_owned()), idle);
+        let unmarked = |device: &Device, hooks: &Hooks| {
+            for slot in [Slot::A, Slot::B] {
+                let _ = std::fs::remove_file(mark::path(device.dir.path(), slot));
+            }
+            device.runs(hooks)
+        };
         let only = Device::with(&[(Slot::A, 7)]);
-        assert_eq!(only.runs(&none), runs("1.7", Slot::B));
+        assert_eq!(unmarked(&only, &none), runs("1.7", Slot::B));
         let device = Device::with(&[(Slot::A, 7), (Slot::B, 6)]);
-        assert_eq!(device.runs(&none), runs("1.7", Slot::B));
+        assert_eq!(unmarked(&device, &none), runs("1.7", Slot::B));
         // Where the device can be asked that counts: it may have been gone back to.
         let asked = |command: &str| Hooks {
             booted: Some(command.into()),
             ..Hooks::default()
         };
         let booted = asked("test $MUSTER_SLOT = b -a $MUSTER_VERSION = 1.6");
-        assert_eq!(device.runs(&booted), runs("1.6", Slot::A));
-        assert_eq!(device.runs(&asked("false")), (None, Slot::A));
+        assert_eq!(unmarked(&device, &booted), runs("1.6", Slot::A));
+        assert_eq!(unmarked(&device, &asked("false")), (None, Slot::A));
         // What is not what was signed runs nowhere.
         std::fs::write(device.dir.path().join("slots/a/image"), "night").unwrap();
-        assert_eq!(device.runs(&none), runs("1.6", Slot::A));
+        assert_eq!(unmarked(&device, &none), runs("1.6", Slot::A));
         // Of equal counters the one that came last.
         let equal = Device::with(&[(Slot::A, 7), (Slot::B, 7)]);
         let manifest = equal.dir.path().join("slots/b/manifest.json");
         let long_ago = SystemTime::now() - Duration::from_secs(60);
         let file = std::fs::File::options().write(true).open(manifest).unwrap();
         file.set_modified(long_ago).unwrap();
-        assert_eq!(equal.runs(&none).1, Slot::B);
+        assert_eq!(unmarked(&equal, &none).1, Slot::B);
         file.set_modified(long_ago + Duration::from_secs(120))
             .unwrap();
-        assert_eq!(equal.runs(&none).1, Slot::A);
+        assert_eq!(unmarked(&equal, &none).1, Slot::A);
     }
 }

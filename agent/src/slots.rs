@@ -16,6 +16,7 @@ use ota::Manifest;
 
 use crate::AgentError;
 use crate::files::{self, Files};
+use crate::mark;
 use crate::update::Slot;
 
 pub(crate) use device::DeviceSlots;
@@ -108,6 +109,7 @@ impl Papers {
         files.create_dir(&dir)?;
         files.sync_dir(&self.dir)?;
         files.remove(&self.manifest(slot))?;
+        files.remove(&dir.join(mark::NAME))?;
         files.sync_dir(&dir)
     }
 

@@ -5,7 +5,7 @@
 //! STATE/state.json        update::State
 //! STATE/trust/root.json   the newest trust root believed
 //! STATE/download/         the image being fetched
-//! STATE/slots/a|b/        image, manifest.json
+//! STATE/slots/a|b/        image, manifest.json, confirmed
 //! ```
 
 use std::fs::{File, TryLockError};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::AgentError;
 use crate::files::{self, Files};
+use crate::mark;
 use crate::update::{Slot, State};
 
 /// The version of the state file this agent writes.
@@ -43,8 +44,11 @@ pub struct Status {
     pub slot: Option<Slot>,
     /// Whether it is on trial.
     pub trial: bool,
-    /// Whether its health was confirmed.
+    /// Whether its health was confirmed, and it still is what was signed.
     pub confirmed: bool,
+    /// What is wrong with a confirmed image that is not what was signed any more. Ordering its version again mends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
 }
 
 impl Status {
@@ -58,7 +62,8 @@ impl Status {
             version: image.map(|image| image.version.clone()),
             slot: image.map(|image| image.slot),
             trial: trial.is_some(),
-            confirmed: trial.is_none() && image.is_some(),
+            confirmed: trial.is_none() && image.is_some() && state.damage.is_none(),
+            damage: state.damage.clone().filter(|_| trial.is_none()),
         }
     }
 }
@@ -68,8 +73,12 @@ impl std::fmt::Display for Status {
         let (Some(name), Some(version), Some(slot)) = (&self.name, &self.version, self.slot) else {
             return f.write_str("no firmware installed yet");
         };
-        let standing = if self.trial { "on trial" } else { "confirmed" };
-        write!(f, "{name} {version} in slot {}, {standing}", slot.as_str())
+        write!(f, "{name} {version} in slot {}, ", slot.as_str())?;
+        match &self.damage {
+            Some(damage) => write!(f, "damaged: {damage}; order its version again"),
+            None if self.trial => f.write_str("on trial"),
+            None => f.write_str("confirmed"),
+        }
     }
 }
 
@@ -214,6 +223,11 @@ impl StateDir {
             state: state.clone(),
         })
         .map_err(|error| fault(error.to_string()))?;
+        // Before the state says so: it was healthy by then.
+        if let Some(active) = &state.active {
+            mark::write(self.files.as_ref(), &self.dir, active)
+                .map_err(|error| fault(error.to_string()))?;
+        }
         files::replace(self.files.as_ref(), &path, &bytes).map_err(|error| fault(error.to_string()))
     }
 }
@@ -279,6 +293,18 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&Status::of(&state)).unwrap(),
             r#"{"name":"lamp","version":"1.0.0","slot":"a","trial":false,"confirmed":true}"#
+        );
+        state.damage = Some("the image in slot a is gone".into());
+        state_dir.save(&state).unwrap();
+        assert_eq!(state_dir.load().unwrap(), state);
+        let damaged = Status::of(&state);
+        assert_eq!(
+            serde_json::to_string(&damaged).unwrap(),
+            r#"{"name":"lamp","version":"1.0.0","slot":"a","trial":false,"confirmed":false,"damage":"the image in slot a is gone"}"#
+        );
+        assert_eq!(
+            damaged.to_string(),
+            "lamp 1.0.0 in slot a, damaged: the image in slot a is gone; order its version again"
         );
     }
 

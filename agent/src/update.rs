@@ -176,6 +176,9 @@ pub struct State {
     pub counter: u64,
     /// The confirmed image; `None` before the first.
     pub active: Option<Installed>,
+    /// What is wrong with the confirmed image where it lies, if it is not what was signed any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
     /// The job in hand.
     pub current: Option<Current>,
     /// An image that was given up in its trial, while what starts images has yet to be told.
@@ -232,6 +235,8 @@ pub enum Event {
     Late(u64),
     /// The health command of the trial numbered so answered; `Err` says how it failed.
     Judged(u64, Result<(), String>),
+    /// The confirmed image was looked at where it lies; `Err` says what is wrong with it.
+    Looked(Installed, Result<(), String>),
     /// What starts images was told that the image of the undoing numbered so was given up.
     Undone(u64),
     /// The server has the final report of this job, or wants none.
@@ -274,6 +279,8 @@ pub enum Effect {
         /// How many times its trial has begun.
         boots: u32,
     },
+    /// See whether the confirmed image is what was signed; answer with [`Event::Looked`].
+    Look(Installed),
     /// Have the image before this one started from now on; answer with [`Event::Undone`] and `run`.
     Undo {
         /// Number of this run.
@@ -345,6 +352,7 @@ impl Machine {
             Event::Late(run) if run == self.run => self.late(),
             Event::Judged(run, result) if run == self.run => self.judged(result),
             Event::Undone(run) if run == self.run => self.undone(),
+            Event::Looked(image, result) => self.looked(&image, result.err()),
             // Answers of a run that was stopped.
             Event::Fetched(..) | Event::Late(..) | Event::Judged(..) | Event::Undone(..) => {
                 Vec::new()
@@ -354,6 +362,25 @@ impl Machine {
     }
 
     fn started(&mut self) -> Vec<Effect> {
+        let mut effects = self.resumed();
+        effects.extend(self.state.active.clone().map(Effect::Look));
+        effects
+    }
+
+    fn looked(&mut self, image: &Installed, damage: Option<String>) -> Vec<Effect> {
+        if self.state.active.as_ref() != Some(image) || self.state.damage == damage {
+            return Vec::new();
+        }
+        self.state.damage = damage;
+        let mut effects = vec![Effect::Save];
+        if self.is_idle() {
+            // The server hears of it with the question; a job's end is followed by one too.
+            effects.push(Effect::Ask);
+        }
+        effects
+    }
+
+    fn resumed(&mut self) -> Vec<Effect> {
         if let Some(image) = self.state.undo.clone() {
             return vec![self.undo(image)];
         }
@@ -501,6 +528,7 @@ impl Machine {
         let image = match result {
             Err(refusal) => return self.finish(refusal),
             Ok(Fetched::AlreadyRunning) => {
+                self.state.damage = None;
                 return self.finish(Outcome {
                     ending: Ending::Succeeded,
                     step: Step::Confirmed,
@@ -538,6 +566,7 @@ impl Machine {
             Ok(()) => {
                 self.state.counter = self.state.counter.max(image.counter);
                 self.state.active = Some(image);
+                self.state.damage = None;
                 self.finish(Outcome {
                     ending: Ending::Succeeded,
                     step: Step::Confirmed,

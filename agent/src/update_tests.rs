@@ -33,6 +33,33 @@ fn image(slot: Slot, n: u8, counter: u64) -> Installed {
     }
 }
 
+#[test]
+fn damage_is_kept_told_and_over_with_the_next_image_or_when_it_is_sound_again() {
+    let active = image(Slot::A, 1, 1);
+    let mut machine = Machine::new(State {
+        active: Some(active.clone()),
+        ..State::default()
+    });
+    assert_eq!(
+        machine.handle(Event::Started),
+        [Effect::Look(active.clone())]
+    );
+    let gone = || Event::Looked(active.clone(), Err("it is gone".into()));
+    assert_eq!(machine.handle(gone()), [Effect::Save, Effect::Ask]);
+    assert_eq!(machine.state().damage.as_deref(), Some("it is gone"));
+    assert_eq!(machine.handle(gone()), [], "said once");
+    let sound = Event::Looked(active.clone(), Ok(()));
+    assert_eq!(machine.handle(sound), [Effect::Save, Effect::Ask]);
+    assert_eq!(machine.state().damage, None);
+    // Of another image nothing is to be said any more.
+    let other = Event::Looked(image(Slot::B, 1, 1), Err("it is gone".into()));
+    assert_eq!(machine.handle(other), []);
+    machine.handle(gone());
+    machine.handle(Event::Offered(key(0), Ok(order(0))));
+    machine.handle(Event::Fetched(1, Ok(Fetched::AlreadyRunning)));
+    assert_eq!(machine.state().damage, None);
+}
+
 /// What the world does next.
 #[derive(Clone, Debug)]
 enum Act {
@@ -49,6 +76,8 @@ enum Act {
     Healthy,
     Sick,
     Acknowledge(u8),
+    /// The confirmed image was looked at, and was found so.
+    Looked(bool),
     /// Power goes after this many effects of the next act.
     CrashAfter(usize),
 }
@@ -68,6 +97,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => Just(Act::Healthy),
         2 => Just(Act::Sick),
         3 => any::<u8>().prop_map(Act::Acknowledge),
+        2 => any::<bool>().prop_map(Act::Looked),
         3 => (0usize..4).prop_map(Act::CrashAfter),
     ]
 }
@@ -124,6 +154,7 @@ impl Device {
                 if next.active != self.disk.active {
                     let active = next.active.as_ref().expect("an image is never taken away");
                     assert!(self.healthy.contains(active), "confirmed without health");
+                    assert_eq!(next.damage, None, "it was looked at when it was installed");
                 }
                 self.disk = next;
             }
@@ -174,6 +205,7 @@ impl Device {
                     self.ends.push((report.job, told.outcome.clone()));
                 }
             }
+            Effect::Look(image) => assert_eq!(self.disk.active, Some(image)),
             Effect::StopFetch | Effect::Ask | Effect::Describe(_) => {}
         }
     }
@@ -183,6 +215,17 @@ impl Device {
         let slot = self.machine.state().idle_slot();
         match act {
             Act::Connect => self.feed(Event::Connected),
+            Act::Looked(sound) => {
+                let Some(image) = self.machine.state().active.clone() else {
+                    return;
+                };
+                let found = if sound {
+                    Ok(())
+                } else {
+                    Err("it is gone".into())
+                };
+                self.feed(Event::Looked(image, found));
+            }
             Act::Offer(n) => self.feed(Event::Offered(key(n), Ok(order(n)))),
             Act::OfferNonsense(n) => self.feed(Event::Offered(key(n), Err("nonsense".into()))),
             Act::Withdraw(n) => self.feed(Event::Withdrawn(key(n))),

@@ -132,6 +132,43 @@ def test_a_device_refuses_each_bad_image_in_its_own_words(team, stolen, agent, i
     assert lamp.status()["version"] == "2.0.0" and lamp.status()["slot"] == "b"
 
 
+def test_a_confirmed_image_that_is_not_what_was_signed_is_told_of_from_the_next_start_on(team, stolen, agent, install):
+    lamp = agent("--trust", team.root(), source=stolen)
+    stolen.serve("lamp", "1.0.0", *opened(team.package("lamp", "1.0.0", IMAGE)))
+    assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED"
+    good = {"name": "lamp", "version": "1.0.0", "slot": "a", "trial": False, "confirmed": True}
+    slot = lamp.state / "slots/a"
+    image, manifest = slot / "image", slot / "manifest.json"
+    whole, papers = image.read_bytes(), manifest.read_bytes()
+
+    def starts_with(status):
+        lamp.start()
+        eventually(lambda: lamp.status() == status, lambda: f"{lamp.status()} {lamp.said()}")
+        assert lamp.stop() == 0
+
+    lamp.stop()
+    for spoil, words in (
+        (lambda: image.write_bytes(flipped(whole, -1)), "the image in slot a is not what was signed any more"),
+        (image.unlink, "the image in slot a is gone"),
+        (lambda: image.write_bytes(whole[:-1]), "the image in slot a is not what was signed any more"),
+        (manifest.unlink, "the manifest in slot a is gone"),
+        (lambda: manifest.write_bytes(papers[:-9]), "the manifest in slot a is not that of lamp 1.0.0"),
+    ):
+        spoil()
+        starts_with({**good, "confirmed": False, "damage": words})
+        plain = subprocess.run([AGENT, "status", "--state", str(lamp.state)], capture_output=True, text=True, timeout=30, check=True).stdout
+        assert plain == f"lamp 1.0.0 in slot a, damaged: {words}; order its version again\n"
+        assert f"{words}; order its version again" in lamp.said()
+        image.write_bytes(whole)
+        manifest.write_bytes(papers)
+        # Who puts it back has mended it too.
+        starts_with(good)
+    image.unlink()
+    lamp.start()
+    assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED"
+    assert lamp.status() == {**good, "slot": "b"}
+
+
 def test_an_image_that_the_disk_has_spoilt_is_mended_by_ordering_its_version_again(team, stolen, agent, install):
     lamp = agent("--trust", team.root(), source=stolen)
     stolen.serve("lamp", "1.0.0", *opened(team.package("lamp", "1.0.0", IMAGE)))
@@ -174,6 +211,24 @@ def test_a_device_refuses_half_of_a_set_and_another_firmware_in_the_place_of_its
     bare = agent("--trust", team.root(), source=stolen)
     ended, said = install(bare, "radio", "3.0.0")
     assert ended == "REJECTED" and "it requires version 0.5.0 or newer; this device has none" in said["reason"], said
+
+
+def test_a_state_that_is_lost_after_a_failed_trial_leaves_what_was_confirmed(team, stolen, agent, install):
+    lamp = agent("--trust", team.root(), source=stolen)
+    for version, counter in (("1.0.0", 7), ("1.1.0", 8), ("1.2.0", 7)):
+        bad = f"\nsick {lamp.name}\n".encode() if version == "1.1.0" else b""
+        stolen.serve("lamp", version, *opened(team.package("lamp", version, IMAGE + version.encode() + bad, more=["--counter", counter])))
+    assert install(lamp, "lamp", "1.0.0")[0] == "SUCCEEDED"
+    before = lamp.status()
+    assert install(lamp, "lamp", "1.1.0")[0] == "FAILED" and lamp.status() == before
+    lamp.stop()
+    (lamp.state / "state.json").unlink()
+    lamp.start()
+    eventually(lambda: lamp.status() == before, lambda: f"{lamp.status()} {lamp.said()}")
+    # Its counter is that of what was confirmed, and the next image does not go over it.
+    assert install(lamp, "lamp", "1.2.0")[0] == "SUCCEEDED"
+    assert lamp.status() == {**before, "version": "1.2.0", "slot": "b"}
+    assert (lamp.state / "slots/a/image").read_bytes() == IMAGE + b"1.0.0"
 
 
 def test_a_device_refuses_a_root_that_its_first_did_not_sign(team, stolen, agent, install):

@@ -9,7 +9,7 @@ import os
 import ssl
 import subprocess
 import threading
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import CryptoSigner
@@ -175,7 +175,7 @@ class Host:
             def do_GET(self):
                 name = self.path.lstrip("/")
                 repository.asked.append(name)
-                found = repository.files.get(name)
+                found = repository.files.get(name, repository.files.get(unquote(name)))
                 if found is None:
                     self.send_error(404)
                     return

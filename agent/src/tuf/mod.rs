@@ -15,7 +15,7 @@ use ota::tuf::{
 
 use crate::{AgentError, Identity};
 use remote::Remote;
-use trusted::{TrustedFiles, store, temporary_name};
+use trusted::{TEMPORARY, TrustedFiles, store, temporary_name};
 
 /// Bytes of a target that are held at once.
 const CHUNK: usize = 64 * 1024;
@@ -133,16 +133,18 @@ fn place(dir: &Path, path: &str) -> Option<PathBuf> {
     Some(local)
 }
 
-/// Where below the target directory a target is put: at its path, and where that would lead elsewhere, in
-/// a file named by the whole path, percent-encoded.
+/// Where below the target directory a target is put: at its path, and where that would lead elsewhere, or to where
+/// another's is, in a file named by the whole path, percent-encoded.
 fn local_path(path: &str) -> Option<PathBuf> {
-    if path.split('/').all(plain) {
+    if path.split('/').all(own) {
         return Some(PathBuf::from(path));
     }
-    file_name(path)
-        .strip_suffix(".json")
-        .filter(|name| plain(name))
-        .map(PathBuf::from)
+    encoded(path)
+}
+
+/// Whether nothing else is called so: neither a path that is percent-encoded, nor what is being written.
+fn own(part: &str) -> bool {
+    plain(part) && !part.contains('%') && !part.starts_with(TEMPORARY)
 }
 
 /// A path percent-encoded as one name, which is not the path itself: where nothing in it must be encoded, its first
@@ -248,6 +250,13 @@ mod tests {
             ("./a", ".%2Fa"),
             ("a/", "a%2F"),
             ("a\0", "a%00"),
+            // What others could be called.
+            ("a%2Fb", "a%252Fb"),
+            ("%2Fetc%2Fpasswd", "%252Fetc%252Fpasswd"),
+            ("100%/b", "100%25%2Fb"),
+            (".part-00", "%2Epart-00"),
+            ("a/.part-00", "a%2F.part-00"),
+            (".parts/a", ".parts/a"),
         ] {
             assert_eq!(local_path(path).unwrap(), Path::new(local), "{path}");
         }
@@ -282,6 +291,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_two_targets_lie_in_one_file(
+            one in "[a%2F./]{1,8}|(%2F|%252F|\\.part-|[a/.]){1,5}",
+            other in "[a%2F./]{1,8}|(%2F|%252F|\\.part-|[a/.]){1,5}",
+        ) {
+            let places = |path: &str| {
+                let own = [local_path(path), encoded(path)];
+                own.into_iter().flatten().collect::<Vec<_>>()
+            };
+            if one != other {
+                for place in places(&one) {
+                    prop_assert!(!places(&other).contains(&place), "{place:?}");
+                }
+            }
+        }
+
         #[test]
         fn no_target_leaves_its_directory(path in "[a./\\\\%\0]{0,12}|.{0,12}") {
             for local in [local_path(&path), encoded(&path)].into_iter().flatten() {

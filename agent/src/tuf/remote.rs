@@ -13,6 +13,7 @@ use ureq::{Agent, Body};
 use super::Source;
 use crate::dial::Tls;
 use crate::https::Timeouts;
+use crate::pace::{self, Paced};
 
 /// What may not stand in a URL's path. TARGETPATH is a path-relative URL (TUF 1.0 §4.5), so `%` and `?`
 /// are its own.
@@ -94,7 +95,8 @@ impl Remote {
     pub(super) fn target(&mut self, path: &str) -> Result<impl Read + use<>, TufError> {
         let path = utf8_percent_encode(path, UNFIT).to_string();
         let body = self.get(&path)?.ok_or(TufError::Missing { file: path })?;
-        Ok(body.into_with_config().limit(u64::MAX).reader())
+        let body = body.into_with_config().limit(u64::MAX).reader();
+        Ok(Paced::new(body, Timeouts::default().least))
     }
 
     /// `None` where there is no such file. Stores of the kind of S3 say 403 where listing is not allowed.
@@ -122,15 +124,13 @@ impl Repository for Remote {
         let Some(body) = self.get(file)? else {
             return Ok(None);
         };
-        let mut bytes = Vec::new();
-        body.into_with_config()
-            .limit(u64::MAX)
-            .reader()
-            .take(bound.saturating_add(1))
-            .read_to_end(&mut bytes)
-            .map_err(|error| TufError::Fetch {
+        let body = body.into_with_config().limit(u64::MAX).reader();
+        let least = Timeouts::default().document;
+        let bytes = pace::read_all(body, bound.saturating_add(1), least).map_err(|error| {
+            TufError::Fetch {
                 why: format!("GET {}{file}: {error}", self.base),
-            })?;
+            }
+        })?;
         if bytes.len() as u64 > bound {
             return Err(TufError::TooLarge {
                 what: format!("`{file}`"),

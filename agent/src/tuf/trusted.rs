@@ -47,12 +47,15 @@ impl Datastore for TrustedFiles {
     }
 }
 
+/// What the names of files begin with that are being written.
+pub(super) const TEMPORARY: &str = ".part-";
+
 /// What a file is called while it is being written: as short for a long name as for a short one, and the same each
 /// time, so that what a crash has left is written over.
 pub(super) fn temporary_name(name: &str) -> String {
     let digest = digest(&SHA256, name.as_bytes());
     let known = digest.as_ref().get(..KNOWN_BY_BYTES).unwrap_or_default();
-    format!(".part-{}", HEXLOWER.encode(known))
+    format!("{TEMPORARY}{}", HEXLOWER.encode(known))
 }
 
 /// Reads a file of at most `bound` bytes, if it is there.
