@@ -12,7 +12,7 @@ use crate::Error;
 const FACTOR_TENTHS: std::ops::RangeInclusive<u16> = 11..=50;
 
 /// What a rate grows to where nothing is said, in devices a minute (AWS IoT: as much, and no more).
-pub const GROWS_TO: u32 = 1_000;
+const GROWS_TO: u32 = 1_000;
 
 /// Most devices told within any 60 seconds (`--rate`): `50/min`, or `50/min x2/1000 to 5000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Rate {
 }
 
 /// How a rate grows: `x2/1000` doubles it each time another 1000 devices were told, `x1.5/200 succeeded`
-/// each time another 200 have succeeded. Both end at [`GROWS_TO`] a minute, or at another greatest: a rate that grows by those
+/// each time another 200 have succeeded. Both end at 1,000 a minute, or at another greatest: a rate that grows by those
 /// it has told would soon tell all the rest at once, before any of them has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Growth {
