@@ -5,10 +5,21 @@ use std::io::ErrorKind;
 use ca::{CaError, ForeignError};
 use fleet::{FleetError, Kind};
 use http::StatusCode;
+use shadow::ShadowError;
 use store::StoreError;
 
 use crate::ControlError;
 use crate::api_error::ApiError;
+
+impl From<ShadowError> for ApiError {
+    fn from(error: ShadowError) -> Self {
+        match error {
+            ShadowError::Store(error) => error.into(),
+            ShadowError::Fleet(error) => error.into(),
+            ShadowError::Thread(_) => Self::internal(&error),
+        }
+    }
+}
 
 impl From<FleetError> for ApiError {
     fn from(error: FleetError) -> Self {

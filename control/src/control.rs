@@ -12,6 +12,7 @@ use fleet::provisioning::RegistrationDesk;
 use fleet::{AttestationTerms, Fleet, RevocationFaces};
 use ota::server::Ota;
 use rustls::ServerConfig;
+use shadow::Shadows;
 use tokio::runtime;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
@@ -51,6 +52,8 @@ pub struct ControlParts {
     pub registration: RegistrationDesk,
     /// Firmware, jobs and rollouts.
     pub ota: Ota,
+    /// Device shadows.
+    pub shadows: Shadows,
     /// Asked for its counters.
     pub broker: Broker,
     /// Revocation lists and OCSP.
@@ -174,6 +177,7 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
         fleet: parts.fleet,
         registration: parts.registration,
         ota: parts.ota,
+        shadows: parts.shadows,
         broker: parts.broker,
         revocation: parts.revocation,
         authority: parts.authority,

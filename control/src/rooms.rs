@@ -9,6 +9,7 @@ use ca::Authority;
 use fleet::provisioning::RegistrationDesk;
 use fleet::{AttestationTerms, Fleet, RevocationFaces};
 use ota::server::Ota;
+use shadow::Shadows;
 use tokio::sync::Semaphore;
 
 use crate::{Endpoints, Operators};
@@ -20,6 +21,7 @@ pub(crate) struct Rooms {
     pub(crate) revocation: RevocationFaces,
     pub(crate) authority: Arc<Authority>,
     pub(crate) ota: Ota,
+    pub(crate) shadows: Shadows,
     pub(crate) broker: Broker,
     pub(crate) operators: Operators,
     /// How long after its end a device's certificate may still be renewed under itself.

@@ -117,14 +117,7 @@ impl Action {
 
     /// Whether this server ever asks for it; what grants another grants nothing.
     pub(crate) fn is_served(self) -> bool {
-        !matches!(
-            self,
-            Action::GetThingShadow
-                | Action::UpdateThingShadow
-                | Action::DeleteThingShadow
-                | Action::ListNamedShadowsForThing
-                | Action::AssumeRoleWithCertificate
-        )
+        self != Action::AssumeRoleWithCertificate
     }
 
     /// Whether it is asked over HTTPS, where there is no client id.

@@ -11,12 +11,12 @@ import yaml
 from server import MUSTER, REPOSITORY
 
 # From the top; a room uses only rooms on floors below its own. ARCHITECTURE.md draws the same picture.
-FLOORS = [{"muster"}, {"control", "bench"}, {"ota", "defender"}, {"broker"}, {"fleet"}, {"policy", "ca", "store"}]
+FLOORS = [{"muster"}, {"control", "bench"}, {"ota", "defender", "shadow"}, {"broker"}, {"fleet"}, {"policy", "ca", "store"}]
 # Apart from the house: what each may use, by the features it may ask for.
 # `bench` stands where `muster` may use it and uses nothing, so that every broker gets the same load.
-APART = {"agent": {"ota"}, "bench": set(), "fuzz": {"broker", "ca", "ota", "policy"},
+APART = {"agent": {"ota"}, "bench": set(), "fuzz": {"broker", "ca", "ota", "policy", "shadow"},
          "instructions": {"broker", "policy"}, "scale": {"broker", "fleet", "store", "ca", "policy"}, "simulate": {"broker", "fleet", "store", "ca", "policy"}}
-PURE_ONLY = {("agent", "ota"), ("fuzz", "ota")}
+PURE_ONLY = {("agent", "ota"), ("fuzz", "ota"), ("fuzz", "shadow")}
 TABLES = ("dependencies", "dev-dependencies", "build-dependencies")
 
 WORKSPACE = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())
@@ -90,7 +90,7 @@ def test_a_renamed_or_platforms_arrow_is_seen_too():
 
 def test_the_shared_entry_of_the_agents_dependency_is_the_pure_half():
     """A member that inherits cannot take default features away again: they must be off where they are shared."""
-    for name in ("muster-ota", "muster-broker"):
+    for name in ("muster-ota", "muster-broker", "muster-shadow"):
         assert WORKSPACE["workspace"]["dependencies"][name]["default-features"] is False
 
 

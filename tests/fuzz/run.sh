@@ -2,7 +2,7 @@
 # Fuzzes with libFuzzer, on stable Rust: tests/fuzz/run.sh [--keep] [SECONDS [TARGET…]]
 #
 #   SECONDS   for each target, one after the other (default 60)
-#   TARGET    codec differential firmware identity policy session topics websocket (default all)
+#   TARGET    codec differential firmware identity policy session shadow topics websocket (default all)
 #   --keep    adds what was found interesting to tests/fuzz/corpus, as few inputs as cover the same
 #
 # Ends with an error at the first input that fails; the input lies in tests/fuzz/found then.
@@ -15,7 +15,7 @@ seconds=60
 if [ $# -gt 0 ]; then seconds=$1; shift; fi
 [[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "run.sh: $seconds is no number of seconds" >&2; exit 2; }
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(codec differential firmware identity policy session topics websocket)
+[ ${#targets[@]} -gt 0 ] || targets=(codec differential firmware identity policy session shadow topics websocket)
 
 host=$(rustc -vV | sed -n 's/^host: //p')
 target=$(realpath -m "${CARGO_TARGET_DIR:-../../target}")/fuzz
@@ -30,7 +30,7 @@ for name in "${targets[@]}"; do
   mkdir -p "$work" found
   echo "== $name, $seconds s"
   # Documents are longer than packets have to be.
-  length=512; case $name in firmware|identity|policy) length=4096 ;; esac
+  length=512; case $name in firmware|identity|policy|shadow) length=4096 ;; esac
   "$program" -max_total_time="$seconds" -max_len=$length -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
     -artifact_prefix="found/$name-" "$work" "corpus/$name" 2>&1 | grep -vE '^#[0-9]+.*(NEW|REDUCE|RELOAD)|NEW_FUNC'
   if $keep; then

@@ -6,6 +6,7 @@
 
 mod connections;
 mod messages;
+mod shadows;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,6 +19,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderMap, Method};
 use policy::{Action, MessageFacts};
+use shadow::topic::Verb;
 
 use crate::answer::Answer;
 use crate::api_error::ApiError;
@@ -46,10 +48,12 @@ enum Run {
     GetRetained,
     ListRetained,
     DeleteConnection,
+    Shadow(Verb),
+    ListShadows,
 }
 
 /// The operations.
-pub(crate) static ALL: [DataOperation; 4] = [
+pub(crate) static ALL: [DataOperation; 8] = [
     DataOperation {
         name: "Publish",
         method: Method::POST,
@@ -87,6 +91,38 @@ pub(crate) static ALL: [DataOperation; 4] = [
         least: Role::Operator,
         query: &["cleanSession", "preventWillMessage"],
         run: Run::DeleteConnection,
+    },
+    DataOperation {
+        name: "GetThingShadow",
+        method: Method::GET,
+        path: "/things/{thingName}/shadow",
+        least: Role::Viewer,
+        query: &["name"],
+        run: Run::Shadow(Verb::Get),
+    },
+    DataOperation {
+        name: "UpdateThingShadow",
+        method: Method::POST,
+        path: "/things/{thingName}/shadow",
+        least: Role::Operator,
+        query: &["name"],
+        run: Run::Shadow(Verb::Update),
+    },
+    DataOperation {
+        name: "DeleteThingShadow",
+        method: Method::DELETE,
+        path: "/things/{thingName}/shadow",
+        least: Role::Operator,
+        query: &["name"],
+        run: Run::Shadow(Verb::Delete),
+    },
+    DataOperation {
+        name: "ListNamedShadowsForThing",
+        method: Method::GET,
+        path: "/api/things/shadow/ListNamedShadowsForThing/{thingName}",
+        least: Role::Viewer,
+        query: &["nextToken", "pageSize"],
+        run: Run::ListShadows,
     },
 ];
 
@@ -193,6 +229,8 @@ impl Asked {
             Run::GetRetained => on_a_thread(move || messages::get_retained(&self)).await,
             Run::ListRetained => on_a_thread(move || messages::list_retained(&self)).await,
             Run::DeleteConnection => connections::delete(self).await,
+            Run::Shadow(verb) => shadows::ask(self, verb).await,
+            Run::ListShadows => on_a_thread(move || shadows::list(&self)).await,
         }
     }
 

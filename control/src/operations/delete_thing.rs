@@ -24,5 +24,6 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         .fleet
         .delete_thing(&name, call.query("expectedVersion")?)?;
     rooms.ota.forget_thing(name.as_str(), call.now)?;
+    rooms.shadows.forget_thing(name.as_str())?;
     Answer::empty_object()
 }

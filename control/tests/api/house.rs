@@ -20,6 +20,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Stream
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
+use shadow::Shadows;
 use tempfile::TempDir;
 
 pub(crate) const ACCOUNT: &str = "000000000000";
@@ -80,6 +81,8 @@ impl House {
         .unwrap();
         let messages = Arc::new(|_message| {});
         let ota = Ota::open(&store, fleet.clone(), messages, dir.path()).unwrap();
+        let messages = Arc::new(|_message| {});
+        let shadows = Shadows::open(&store, fleet.clone(), messages).unwrap();
         let at = |port| Endpoint {
             host: "localhost".into(),
             port,
@@ -97,6 +100,7 @@ impl House {
                 .unwrap(),
             fleet: fleet.clone(),
             ota: ota.clone(),
+            shadows,
             broker,
             revocation: RevocationFaces::open(&fleet).unwrap(),
             authority: authority.clone(),

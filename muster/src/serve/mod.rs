@@ -32,7 +32,8 @@ pub(crate) use keys::keyring;
 use listen::Sockets;
 use ota::server::{Ota, Sign, StreamDesk};
 use policy::Realm;
-use reserved::{Reserved, notifications};
+use reserved::{Reserved, notifications, of_shadows};
+use shadow::Shadows;
 use std::{
     io::Write as _, path::Path, process::ExitCode, sync::Arc, time::Duration, time::SystemTime,
 };
@@ -174,6 +175,7 @@ impl Server {
         })?;
         let ota = Ota::open(&store, fleet.clone(), notifications(broker.clone()), data)?;
         ota.shaper().set_rate(settings.download_bytes_per_second);
+        let shadows = Shadows::open(&store, fleet.clone(), of_shadows(broker.clone()))?;
         let (events, waiting) = Events::queue();
         waiting
             .publish(
@@ -220,6 +222,7 @@ impl Server {
                 ota: ota.clone(),
                 provisioning,
                 streams,
+                shadows: shadows.clone(),
                 newcomers,
                 events: events.clone(),
                 signs,
@@ -230,6 +233,7 @@ impl Server {
             registration,
             fleet,
             ota,
+            shadows,
             broker: broker.clone(),
             revocation,
             authority,

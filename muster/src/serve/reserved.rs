@@ -1,9 +1,9 @@
 //! The wires between the broker and the rooms that answer reserved topics: `$aws/things/<thing>/jobs/…` is ota's,
-//! `$aws/things/<thing>/streams/…` its desk's for files, `$aws/certificates/…` and `$aws/provisioning-templates/…` are fleet's.
+//! `$aws/things/<thing>/streams/…` its desk's for files, `$aws/things/<thing>/shadow/…` shadow's, `$aws/certificates/…` and `$aws/provisioning-templates/…` are fleet's.
 
 use super::events::Events;
 use broker::{
-    ApplicationMessage, Broker, DisconnectReason, Lifecycle, LifecycleChange, Request,
+    ApplicationMessage, Broker, BrokerError, DisconnectReason, Lifecycle, LifecycleChange, Request,
     ReservedTopics, codec::Qos, topic::TopicName,
 };
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use fleet::authorities::NewcomerDesk;
 use fleet::provisioning::{ProvisioningDesk, ProvisioningRequest};
 use fleet::{ConnectionKey, Excerpt, Fleet};
 use ota::server::{DeviceRequest, Ota, Publish, Sign, StreamDesk, StreamRequest, VitalSigns};
+use shadow::{ShadowRequest, Shadows, Source};
 use std::sync::Arc;
 
 /// The topics of fleet provisioning.
@@ -19,18 +20,30 @@ const PROVISIONING: [&str; 2] = ["$aws/certificates/", "$aws/provisioning-templa
 /// How notifications of jobs leave: as publications of the server, to whoever may receive them.
 pub(super) fn notifications(broker: Broker) -> Publish {
     Arc::new(move |message| {
-        let Some((topic, payload)) = publishable(message.topic, message.payload) else {
-            return;
-        };
-        let message = ApplicationMessage {
-            topic,
-            payload,
-            qos: Qos::AtLeastOnce,
-            retain: false,
-        };
-        if let Err(error) = broker.publish(message) {
+        if let Err(error) = publish(&broker, message.topic, message.payload) {
             tracing::error!(%error, "a notification of a job was lost; the device asks again when it reconnects");
         }
+    })
+}
+
+/// How answers about shadows, and news of them, leave.
+pub(super) fn of_shadows(broker: Broker) -> shadow::Publish {
+    Arc::new(move |message| {
+        if let Err(error) = publish(&broker, message.topic, message.payload) {
+            tracing::error!(%error, "an answer about a shadow was lost; the device asks again");
+        }
+    })
+}
+
+fn publish(broker: &Broker, topic: String, payload: Vec<u8>) -> Result<(), BrokerError> {
+    let Some((topic, payload)) = publishable(topic, payload) else {
+        return Ok(());
+    };
+    broker.publish(ApplicationMessage {
+        topic,
+        payload,
+        qos: Qos::AtLeastOnce,
+        retain: false,
     })
 }
 
@@ -40,6 +53,7 @@ pub(super) struct Reserved {
     pub(super) ota: Ota,
     pub(super) provisioning: ProvisioningDesk,
     pub(super) streams: StreamDesk,
+    pub(super) shadows: Shadows,
     pub(super) newcomers: NewcomerDesk,
     pub(super) events: Events,
     pub(super) signs: VitalSigns,
@@ -67,6 +81,31 @@ impl ReservedTopics for Reserved {
                 payload: payload.to_vec(),
                 reply: Box::new(move |answer| {
                     if let Some((topic, payload)) = publishable(answer.topic, answer.payload) {
+                        reply.send(topic, payload);
+                    }
+                }),
+            });
+            return;
+        }
+        if shadow::topic::is_ours(topic.as_str()) {
+            // On a topic that is none of requests there is nobody to answer.
+            let Some((place, verb)) = shadow::topic::read(topic.as_str()) else {
+                return;
+            };
+            self.shadows.ask(ShadowRequest {
+                who: match &principal.thing {
+                    Some(thing) => thing.to_string(),
+                    None => principal.certificate.to_string(),
+                },
+                place,
+                verb,
+                payload: payload.to_vec(),
+                source: Source::Topic,
+                // Dropped once the answer has been published: the PUBACK follows it.
+                reply: Box::new(move |answer| {
+                    let direct = answer.direct;
+                    let direct = direct.and_then(|one| publishable(one.topic, one.payload));
+                    if let Some((topic, payload)) = direct {
                         reply.send(topic, payload);
                     }
                 }),

@@ -360,6 +360,7 @@ fn what_is_not_served_is_said_of_what_is_named() {
         (r#""iot:GetRetainedMessage""#, "~topic/a/*", vec![]),
         (r#""iot:ListRetainedMessages""#, "*", vec![]),
         (r#""iot:DeleteConnection""#, "~client/a", vec![]),
+        (r#""iot:GetThingShadow""#, "~thing/a/b", vec![]),
     ] {
         let statement =
             format!(r#"{{"Effect":"Allow","Action":{actions},"Resource":"{resource}"}}"#);

@@ -1,6 +1,6 @@
 //! What holds whatever bytes come: of `broker` codec, session machine, topics and WebSocket framing; of `ota`'s pure half
 //! whatever it reads; of `ca`, that it takes no key, request or certificate for what it is not; of `policy`, that it decides
-//! as a second, naive engine does.
+//! as a second, naive engine does; of `shadow`, that documents keep the laws of merging.
 //! Each target is a function that panics where it does not hold; the programs under `bin` let libFuzzer look for such
 //! bytes (`run.sh`), `tests/kept.rs` gives the targets what was found interesting before (`corpus`).
 
@@ -18,6 +18,7 @@ mod firmware;
 mod identity;
 mod language;
 mod session;
+mod shadows;
 mod topics;
 mod websocket;
 
@@ -27,6 +28,7 @@ pub use firmware::firmware;
 pub use identity::identity;
 pub use language::{policy, policy_case};
 pub use session::session;
+pub use shadows::shadow;
 pub use topics::topics;
 pub use websocket::websocket;
 

@@ -53,6 +53,11 @@ fn session() {
 }
 
 #[test]
+fn shadow() {
+    each("shadow", fuzz::shadow);
+}
+
+#[test]
 fn topics() {
     each("topics", fuzz::topics);
 }

@@ -23,6 +23,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let thing_name: ThingName = call.path("thingName")?;
     let gone = rooms.fleet.decommission(&thing_name, call.now)?;
     rooms.ota.forget_thing(thing_name.as_str(), call.now)?;
+    rooms.shadows.forget_thing(thing_name.as_str())?;
     Answer::json(&Revoked {
         thing_name,
         revoked: gone.revoked,
