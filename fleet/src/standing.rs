@@ -184,6 +184,13 @@ pub struct WatchGuard {
     key: u64,
 }
 
+impl WatchGuard {
+    /// [`Standing::generation`] of what is watched.
+    pub fn generation(&self) -> u64 {
+        self.standing.generation()
+    }
+}
+
 impl Drop for WatchGuard {
     fn drop(&mut self) {
         let mut watchers = self.standing.watchers.lock();

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use fleet::Standing;
-use hashbrown::HashMap;
+use hashbrown::DefaultHashBuilder;
+use indexmap::IndexMap;
 use policy::{Action, Grant};
 
 use super::clock::Clock;
@@ -70,7 +71,7 @@ pub(crate) struct Judge {
     grant: Grant,
     witness: Witness,
     /// What was decided of a topic's messages, the last time.
-    received: HashMap<Box<str>, (bool, Uses)>,
+    received: IndexMap<Box<str>, (bool, Uses), DefaultHashBuilder>,
     telling: Telling,
     topics_max: usize,
 }
@@ -81,7 +82,7 @@ impl Judge {
         Self {
             grant,
             witness,
-            received: HashMap::new(),
+            received: IndexMap::default(),
             telling: Telling::default(),
             topics_max,
         }

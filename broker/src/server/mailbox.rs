@@ -78,31 +78,37 @@ pub(crate) struct Delivery {
     pub(crate) weight_bytes: usize,
 }
 
-/// See the module.
+/// See the module. What a message of QoS 0 needs lies together in the middle, from the end of `bounds` to the beginning of
+/// `inner`: publisher and receiver bring it from far.
+#[repr(C)]
 pub(crate) struct Mailbox {
-    number: u64,
     durable: Option<Arc<Durable>>,
     next_token: AtomicU64,
-    signals: AtomicU32,
-    /// As `State::Live`, for those who choose among mailboxes.
-    live: AtomicBool,
     /// Messages that were not kept because the queue was full, since the session was made or the server started.
     dropped: AtomicU64,
     bounds: Bounds,
+    number: u64,
+    signals: AtomicU32,
+    /// As `State::Live`, for those who choose among mailboxes.
+    live: AtomicBool,
     inner: Mutex<Inner>,
 }
 
 #[derive(Clone, Copy)]
+#[repr(C)]
 struct Bounds {
     queue_messages: usize,
     queue_bytes: usize,
+    resident_bytes: usize,
     qos0_messages: usize,
     qos0_bytes: usize,
-    resident_bytes: usize,
 }
 
 #[derive(Default)]
+#[repr(C)]
 struct Inner {
+    state: State,
+    owner: Option<Waker>,
     queue: VecDeque<Delivery>,
     queued_bytes: usize,
     queued_qos0: usize,
@@ -110,8 +116,6 @@ struct Inner {
     answers: usize,
     answers_bytes: usize,
     answered: Vec<u64>,
-    state: State,
-    owner: Option<Waker>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

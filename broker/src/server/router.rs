@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use store::{Behind, Lsn};
+use triomphe::ThinArc;
 
 use super::durable::{Durable, Entry};
 use super::groups::{Group, Shared};
@@ -24,24 +25,45 @@ pub(crate) enum Subscriber {
     Group(Arc<Group>),
 }
 
-/// Who receives a topic.
+/// Who receives a topic: one allocation, most topics have one receiver.
+#[derive(Clone)]
+pub(crate) struct Receivers(ThinArc<Others, Receiver>);
+
+/// What there is beside the sessions that receive it.
 #[derive(Default)]
-pub(crate) struct Receivers {
-    sessions: Vec<Receiver>,
+struct Others {
     groups: Vec<Arc<Group>>,
     /// Subscription identifiers that go with a message, over all sessions.
     identifiers: usize,
 }
 
+impl Default for Receivers {
+    fn default() -> Self {
+        Self::new(Others::default(), Vec::new())
+    }
+}
+
 impl Receivers {
+    fn new(others: Others, sessions: Vec<Receiver>) -> Self {
+        Self(ThinArc::from_header_and_iter(others, sessions.into_iter()))
+    }
+
+    fn sessions(&self) -> &[Receiver] {
+        &self.0.slice
+    }
+
+    fn groups(&self) -> &[Arc<Group>] {
+        &self.0.header.header.groups
+    }
+
     /// The work of a message to them, beside the mailboxes it is put into.
     pub(crate) fn work(&self) -> usize {
-        self.identifiers * work::LOOK
+        self.0.header.header.identifiers * work::LOOK
     }
 
     /// What the publisher is told of an accepted message.
     pub(crate) fn accepted(&self) -> ReasonCode {
-        if self.sessions.is_empty() && self.groups.is_empty() {
+        if self.sessions().is_empty() && self.groups().is_empty() {
             ReasonCode::NoMatchingSubscribers // §3.4.2.1
         } else {
             ReasonCode::Success
@@ -109,16 +131,15 @@ impl Search {
     }
 
     /// What was found, and what that is true of.
-    pub(crate) fn finish(self) -> (Stamp, Arc<Receivers>) {
+    pub(crate) fn finish(self) -> (Stamp, Receivers) {
         let sessions = merge(self.found, self.own);
         let identifiers = sessions.iter().filter_map(|r| r.subscription_ids.as_ref());
         let identifiers = identifiers.map(|ids| ids.len()).sum();
-        let receivers = Receivers {
-            sessions,
+        let others = Others {
             groups: self.groups,
             identifiers,
         };
-        (self.search.stamp(), Arc::new(receivers))
+        (self.search.stamp(), Receivers::new(others, sessions))
     }
 }
 
@@ -162,7 +183,7 @@ fn merge(mut found: Vec<Found>, own: Option<u64>) -> Vec<Receiver> {
 /// stop it and it goes on where it was.
 pub(crate) struct Routing {
     message: Message,
-    receivers: Arc<Receivers>,
+    receivers: Receivers,
     /// A record that must go when the message has arrived: where it came from.
     settles: Option<Vec<u8>>,
     next: usize,
@@ -199,7 +220,7 @@ struct Target {
 }
 
 impl Routing {
-    pub(crate) fn new(message: Message, receivers: Arc<Receivers>) -> Self {
+    pub(crate) fn new(message: Message, receivers: Receivers) -> Self {
         Self {
             message,
             receivers,
@@ -222,7 +243,7 @@ impl Routing {
     }
 
     /// Others receive it than when the search was made.
-    pub(crate) fn redirect(&mut self, receivers: Arc<Receivers>) {
+    pub(crate) fn redirect(&mut self, receivers: Receivers) {
         debug_assert_eq!(self.next, 0);
         self.receivers = receivers;
     }
@@ -260,7 +281,7 @@ impl Routing {
             work.spend(self.receivers.work());
         }
         if self.message.qos() == Qos::ExactlyOnce && !self.unkept {
-            let receivers = self.receivers.sessions.len() + self.receivers.groups.len();
+            let receivers = self.receivers.sessions().len() + self.receivers.groups().len();
             let safe = self.run_together(durable, counters)?;
             work.spend(receivers * COPY);
             return Ok(safe);
@@ -273,9 +294,9 @@ impl Routing {
                 body
             }
         };
-        let receivers = Arc::clone(&self.receivers);
-        let all = receivers.sessions.len() + receivers.groups.len();
-        while let Some(receiver) = receivers.sessions.get(self.next) {
+        let receivers = self.receivers.clone();
+        let all = receivers.sessions().len() + receivers.groups().len();
+        while let Some(receiver) = receivers.sessions().get(self.next) {
             let options = receiver.send_options(&self.message);
             let mailbox = &receiver.mailbox;
             if self.unkept {
@@ -292,8 +313,8 @@ impl Routing {
                 return Err(Unfinished::Share);
             }
         }
-        let groups = self.next - receivers.sessions.len();
-        for group in receivers.groups.iter().skip(groups) {
+        let groups = self.next - receivers.sessions().len();
+        for group in receivers.groups().iter().skip(groups) {
             match self.choose(group) {
                 Some((mailbox, options, _)) if self.unkept => {
                     mailbox.deliver_unkept(&self.message, options);
@@ -412,11 +433,11 @@ impl Routing {
             shared,
             own,
         };
-        let sessions = self.receivers.sessions.iter().map(|receiver| {
+        let sessions = self.receivers.sessions().iter().map(|receiver| {
             let options = receiver.send_options(&self.message);
             target(&receiver.mailbox, options, None, receiver.own)
         });
-        let groups = self.receivers.groups.iter().filter_map(|group| {
+        let groups = self.receivers.groups().iter().filter_map(|group| {
             let (mailbox, options, shared) = self.choose(group)?;
             Some(target(&mailbox, options, Some(shared), false))
         });
@@ -443,11 +464,11 @@ impl Routing {
         if self.message.qos() == Qos::AtMostOnce {
             return Ok(BodyRef::Inline);
         }
-        let sessions = self.receivers.sessions.iter();
+        let sessions = self.receivers.sessions().iter();
         let sessions = sessions
             .filter(|receiver| receiver.qos > Qos::AtMostOnce && receiver.mailbox.is_durable())
             .map(|_| ());
-        let groups = self.receivers.groups.iter();
+        let groups = self.receivers.groups().iter();
         let groups = groups
             .filter(|group| group.keeps(self.message.qos()))
             .map(|_| ());

@@ -27,6 +27,9 @@ pub(crate) struct TopicTree<T> {
     parents: bool,
     narrow: Box<[Shard<T>]>,
     wide: Shard<T>,
+    /// Of each shard, `wide` last; raised inside its write lock, so that one read under the read lock names exactly the tree
+    /// that was matched. Together: who asks whether they are as they were brings few lines of the cache from far.
+    generations: Box<[AtomicU64]>,
     hasher: DefaultHashBuilder,
 }
 
@@ -77,16 +80,15 @@ pub(crate) struct Entry<T> {
 struct Shard<T> {
     // Held for reading during one match, for writing during one change; never across an await.
     root: RwLock<Node<T>>,
-    // Raised inside the write lock, so that a generation read under the read lock names exactly
-    // the tree that was matched.
-    generation: AtomicU64,
+    /// Where its generation is.
+    number: usize,
 }
 
-impl<T> Default for Shard<T> {
-    fn default() -> Self {
+impl<T> Shard<T> {
+    fn new(number: usize) -> Self {
         Self {
             root: RwLock::new(Node::default()),
-            generation: AtomicU64::new(0),
+            number,
         }
     }
 }
@@ -107,8 +109,9 @@ impl<T> TopicTree<T> {
     pub(crate) fn with_parents(parents: bool) -> Self {
         Self {
             parents,
-            narrow: (0..SHARDS).map(|_| Shard::default()).collect(),
-            wide: Shard::default(),
+            narrow: (0..SHARDS).map(Shard::new).collect(),
+            wide: Shard::new(SHARDS),
+            generations: (0..=SHARDS).map(|_| AtomicU64::new(0)).collect(),
             hasher: DefaultHashBuilder::default(),
         }
     }
@@ -133,7 +136,7 @@ impl<T> TopicTree<T> {
                 false
             }
         };
-        shard.generation.fetch_add(1, Ordering::Release);
+        self.raise(shard);
         replaced
     }
 
@@ -143,7 +146,7 @@ impl<T> TopicTree<T> {
         let mut root = shard.root.write();
         let removed = root.remove(Target::of(filter), owner, &self.hasher);
         if removed {
-            shard.generation.fetch_add(1, Ordering::Release);
+            self.raise(shard);
         }
         removed
     }
@@ -174,7 +177,7 @@ impl<T> TopicTree<T> {
                 let shard = self.shard_of(topic);
                 search.stamp.shard = shard;
                 search.stamp.narrow = self.generation(shard);
-                search.stamp.wide = self.wide.generation.load(Ordering::Acquire);
+                search.stamp.wide = self.generation(SHARDS);
                 Place::Narrow
             }
         };
@@ -211,13 +214,19 @@ impl<T> TopicTree<T> {
 
     /// Whether a match with this stamp would still give the same subscriptions.
     pub(crate) fn is_current(&self, stamp: &Stamp) -> bool {
-        self.wide.generation.load(Ordering::Acquire) == stamp.wide
-            && self.generation(stamp.shard) == stamp.narrow
+        self.generation(SHARDS) == stamp.wide && self.generation(stamp.shard) == stamp.narrow
     }
 
     fn generation(&self, shard: usize) -> u64 {
-        let shard = self.narrow.get(shard);
-        shard.map_or(0, |shard| shard.generation.load(Ordering::Acquire))
+        let generation = self.generations.get(shard);
+        generation.map_or(0, |generation| generation.load(Ordering::Acquire))
+    }
+
+    /// Says that a shard's subscriptions are others now, under its write lock.
+    fn raise(&self, shard: &Shard<T>) {
+        if let Some(generation) = self.generations.get(shard.number) {
+            generation.fetch_add(1, Ordering::Release);
+        }
     }
 
     fn home(&self, filter: &str) -> &Shard<T> {

@@ -57,31 +57,31 @@ const WIRE_PACKET_MAX_BYTES: usize = 5 + codec::REMAINING_MAX_BYTES;
 
 /// A session with a connection. `M` is what the shell shares among receivers: `Arc<Publication>` or a wrapper of its
 /// own that also says who published.
+///
+/// What each packet needs comes first, so that it lies in few lines of the cache.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Session<M> {
-    settings: Settings,
-    client_id: ClientId,
-
-    // What survives the connection.
-    subscriptions: Subscriptions,
-    outgoing: Outgoing<M>,
-    held: Held,
-    expiry_s: u32,
-
-    // What belongs to it.
     version: Version,
+    ended: bool,
     /// The client asked for 0 in its CONNECT and may not ask for more in its DISCONNECT (§3.14.2.2.2).
     asked_for_no_expiry: bool,
     request_problem_information: bool,
-    packet_max_bytes: usize,
     keep_alive_s: u16,
     last_heard: Time,
+    packet_max_bytes: usize,
     pending_acks: PendingAcks,
-    aliases_in: IncomingAliases,
+    /// Survives the connection, as `held`, `subscriptions` and `expiry_s` do.
+    outgoing: Outgoing<M>,
+    settings: Settings,
     aliases_out: OutgoingAliases,
+    aliases_in: IncomingAliases,
+    held: Held,
+    subscriptions: Subscriptions,
+    client_id: ClientId,
+    expiry_s: u32,
     /// Most have none, and it is large.
     will: Option<Box<Will>>,
-    ended: bool,
 }
 
 impl<M: Published + Clone> Session<M> {

@@ -1,4 +1,6 @@
+use std::borrow::Borrow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -10,7 +12,7 @@ use super::{TOPIC_MAX_BYTES, TopicError, check_levels, check_text};
 ///
 /// Cheap to clone. A name that was decoded from the wire shares the read buffer; [`TopicName::detached`] copies it out
 /// where it is kept for long.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TopicName(Str);
 
 impl TopicName {
@@ -51,6 +53,19 @@ impl FromStr for TopicName {
 
     fn from_str(text: &str) -> Result<Self, TopicError> {
         Self::from_bytes(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+/// As its text, by which it is looked for.
+impl Hash for TopicName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        self.as_str()
     }
 }
 

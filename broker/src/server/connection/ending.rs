@@ -115,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.session.disconnect(reason, Some(&text), &mut self.out);
         }
         self.watch = None;
-        match self.stalled.take() {
+        match self.stalled.take().map(|stalled| *stalled) {
             // The client will not say it again, and hears PUBREL when it is back.
             Some(Stalled::Received { token, .. }) => self.keep_received(token).await,
             Some(stalled) => stalled.abandon(&self.hub.durable),

@@ -27,7 +27,7 @@ use crate::topic::TopicName;
 pub(super) enum Stalled {
     /// A message on its way to its receivers.
     Routing {
-        routing: Box<Routing>,
+        routing: Routing,
         step: Step,
         answer: Option<Answer>,
     },
@@ -39,7 +39,7 @@ pub(super) enum Stalled {
         reason: ReasonCode,
     },
     /// A message whose receivers are not all found.
-    Publish(Box<Incoming>),
+    Publish(Incoming),
     /// As that, of QoS 2 at its PUBREL.
     Release(PacketId),
     /// A delivery of QoS 2 that the client has.
@@ -80,8 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return self.refuse(reason, &text, incoming.packet_id);
         }
         let Some(route) = self.find(&incoming.publication.topic, true) else {
-            self.stalled = Some(Stalled::Publish(Box::new(incoming)));
-            return Ok(());
+            return self.stall(Stalled::Publish(incoming));
         };
         self.counters.messages_in.add();
         let facts = facts(
@@ -217,8 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         // It was counted when it came.
         let Some(route) = self.find(message.publication().topic, false) else {
-            self.stalled = Some(Stalled::Release(packet_id));
-            return Ok(());
+            return self.stall(Stalled::Release(packet_id));
         };
         let refused = route.refused(&self.judge, &message.facts());
         let allowed = refused != Some(Action::Publish);
@@ -267,22 +265,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Goes on with what was stopped.
     pub(super) fn resume_stalled(&mut self) -> Result<(), End> {
         self.behind = false;
-        match self.stalled.take() {
-            Some(Stalled::Routing {
+        let Some(stalled) = self.stalled.take() else {
+            return Ok(());
+        };
+        match *stalled {
+            Stalled::Routing {
                 routing,
                 step,
                 answer,
-            }) => self.route(*routing, step, answer)?,
-            Some(Stalled::Holding {
+            } => self.route(routing, step, answer),
+            Stalled::Holding {
                 packet_id,
                 message,
                 reason,
-            }) => self.keep(packet_id, message, reason)?,
-            Some(Stalled::Publish(incoming)) => self.publish(*incoming)?,
-            Some(Stalled::Release(packet_id)) => self.release(packet_id)?,
-            Some(Stalled::Received { token, packet_id }) => self.received(token, packet_id),
-            None => {}
+            } => self.keep(packet_id, message, reason),
+            Stalled::Publish(incoming) => self.publish(incoming),
+            Stalled::Release(packet_id) => self.release(packet_id),
+            Stalled::Received { token, packet_id } => {
+                self.received(token, packet_id);
+                Ok(())
+            }
         }
+    }
+
+    /// Stops here; it goes on in the next turn.
+    fn stall(&mut self, stalled: Stalled) -> Result<(), End> {
+        self.stalled = Some(Box::new(stalled));
         Ok(())
     }
 
@@ -326,7 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Err(RetainError::Behind(_)) => {
                     self.hold(Stalled::Routing {
-                        routing: Box::new(routing),
+                        routing,
                         step,
                         answer,
                     });
@@ -336,12 +344,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if step == Step::Search {
             let Some(route) = self.find(routing.message().publication().topic, false) else {
-                self.stalled = Some(Stalled::Routing {
-                    routing: Box::new(routing),
+                return self.stall(Stalled::Routing {
+                    routing,
                     step,
                     answer,
                 });
-                return Ok(());
             };
             if let Some(Answer::Publish(_, reason)) = &mut answer {
                 *reason = route.receivers.accepted();
@@ -360,14 +367,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Err(unfinished) => {
                 let stalled = Stalled::Routing {
-                    routing: Box::new(routing),
+                    routing,
                     step,
                     answer,
                 };
                 match unfinished {
                     Unfinished::Behind(_) => self.hold(stalled),
-                    // It goes on in the next turn.
-                    Unfinished::Share => self.stalled = Some(stalled),
+                    Unfinished::Share => self.stall(stalled)?,
                 }
             }
         }
@@ -404,7 +410,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn hold(&mut self, stalled: Stalled) {
         self.counters.publishers_held.add();
         self.behind = true;
-        self.stalled = Some(stalled);
+        self.stalled = Some(Box::new(stalled));
     }
 
     /// A request to a reserved topic. Its acknowledgement follows when it has been answered.

@@ -1,8 +1,7 @@
 //! What a connection remembers of the topics it publishes to.
 
-use std::sync::Arc;
-
-use hashbrown::HashMap;
+use hashbrown::DefaultHashBuilder;
+use indexmap::IndexMap;
 use policy::{Action, MessageFacts};
 
 use crate::server::delivery::Judge;
@@ -30,7 +29,7 @@ pub(super) struct Route {
     noted: Option<bool>,
     /// How often it was found since that was told.
     uses: Uses,
-    pub(super) receivers: Arc<Receivers>,
+    pub(super) receivers: Receivers,
 }
 
 impl Route {
@@ -89,7 +88,8 @@ impl Kind {
 /// Routes of hot topics. Receivers are true as long as the tree says so; decisions are dropped
 /// whole when the principal's standing changes.
 pub(super) struct Routes {
-    known: HashMap<Box<str>, (Stamp, Route)>,
+    // Of a map with one entry that is looked at, and no table: most devices publish to few topics.
+    known: IndexMap<TopicName, (Stamp, Route), DefaultHashBuilder>,
     telling: Telling,
     topics_max: usize,
     /// For a topic's receivers, where it was too much for one turn.
@@ -99,7 +99,7 @@ pub(super) struct Routes {
 impl Routes {
     pub(super) fn new(topics_max: usize) -> Self {
         Self {
-            known: HashMap::new(),
+            known: IndexMap::default(),
             telling: Telling::default(),
             topics_max,
             searching: None,
@@ -161,13 +161,14 @@ impl Routes {
             receivers: match kind {
                 Kind::Ordinary => receivers,
                 // What a device says to the server no other session hears.
-                Kind::Reserved | Kind::Foreign => Arc::default(),
+                Kind::Reserved | Kind::Foreign => Receivers::default(),
             },
         };
         if self.known.len() >= self.topics_max {
             self.clear(judge);
         }
-        self.known.insert(name.into(), (stamp, route.clone()));
+        self.known
+            .insert(route.topic.clone(), (stamp, route.clone()));
         Some(route)
     }
 
@@ -191,7 +192,7 @@ impl Routes {
         hub: &Hub,
         own: u64,
         work: &mut Work,
-    ) -> Option<(Stamp, Arc<Receivers>)> {
+    ) -> Option<(Stamp, Receivers)> {
         let begun = self.searching.take();
         let begun = begun.filter(|begun| *begun.0 == *name);
         let mut search = begun.map_or_else(|| Search::new(Some(own)), |begun| begun.1);

@@ -19,7 +19,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// to the connection, to each subscription, to everything remembered.
     pub(super) fn check_standing(&mut self) -> Result<(), End> {
         // Read before the standing itself: a change in between is seen the next time.
-        let generation = self.identity.standing.generation();
+        let generation = match &self.watch {
+            Some(watch) => watch.generation(),
+            None => self.identity.standing.generation(),
+        };
         if generation == self.generation {
             return Ok(());
         }

@@ -75,12 +75,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let at = self.hub.clock.instant(due);
             match &mut self.timer.sleep {
                 None => self.timer.sleep = Some((Box::pin(tokio::time::sleep_until(at)), due)),
+                // Not to ring before that, and this task has been told of: there is nothing to ask.
+                Some((_, set)) if *set <= due && self.now < *set => return Ok(()),
                 Some((sleep, set)) if due < *set || sleep.is_elapsed() => {
                     sleep.as_mut().reset(at);
                     *set = due;
                 }
-                // Not to ring before that, and this task has been told of: there is nothing to ask.
-                Some((_, set)) if self.now < *set => return Ok(()),
                 Some(_) => {}
             }
             let Some((sleep, _)) = &mut self.timer.sleep else {
