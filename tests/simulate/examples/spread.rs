@@ -6,7 +6,13 @@
 //!
 //! The difference of two runs, by the messages between them, is what a message brings from far: `cg_diff`, `cg_annotate`.
 
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::panic)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 #[path = "../tests/pipe/mod.rs"]
 mod pipe;
