@@ -231,6 +231,42 @@ def test_a_server_that_does_not_answer_properly_changes_nothing(repo, verifier, 
     assert verifier.refresh() == 0
 
 
+@pytest.mark.parametrize("what", ["metadata", "targets"])
+def test_a_server_that_drips_is_given_up(repo, verifier, raw, what):  # noqa: F811
+    content = b"x" * 100_000
+    repo.add_target("file", content)
+    repo.release()
+    good, dripped = verifier.url, []
+
+    def answer(handler):
+        name = handler.path.lstrip("/")
+        found = repo.files.get(name)
+        if found is None:
+            handler.send_error(404)
+            return
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(found)))
+        handler.end_headers()
+        if not name.startswith(what):
+            handler.wfile.write(found)
+            return
+        try:
+            for byte in found:
+                handler.wfile.write(bytes([byte]))
+                dripped.append(byte)
+                time.sleep(0.1)
+        except OSError:
+            pass  # it has heard enough
+
+    verifier.url = raw(answer)
+    # A minute is a second to it, and five are five.
+    assert verifier.download("file", hurry=60) == 1
+    assert "too slow" in verifier.said and 0 < len(dripped) < 1000, verifier.said
+    assert verifier.got() == {}
+    verifier.url = good
+    assert verifier.download("file") == 0 and verifier.got() == {"file": content}
+
+
 def test_a_large_target_comes_as_a_stream(repo, verifier):  # noqa: F811
     content = bytes(range(256)) * (BIG_BYTES // 256)
     repo.add_target("images/large", content)
