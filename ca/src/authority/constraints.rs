@@ -3,7 +3,7 @@
 
 use rcgen::GeneralSubtree;
 use rustls_pki_types::DnsName;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::{GeneralName, NameConstraints, ParsedExtension};
 
 use crate::error::CaError;
 use crate::facts::{self, CertificateName};
@@ -36,17 +36,23 @@ pub(super) fn subtrees(names: &[String]) -> Result<Vec<GeneralSubtree>, CaError>
         .collect()
 }
 
-/// The DNS names that a certificate permits; none for any.
+/// The DNS names that constraints permit, in lower case: DNS names know none (RFC 5280 §7.2).
+pub(super) fn permitted(constraints: &NameConstraints<'_>) -> Vec<String> {
+    let permitted = constraints.permitted_subtrees.iter().flatten();
+    let names = permitted.filter_map(|one| match &one.base {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// The DNS names that a certificate permits, in lower case; none for any.
 pub(super) fn permitted_dns(der: &[u8]) -> Result<Vec<String>, CaError> {
     let certificate = facts::parse(der)?;
     let mut names = Vec::new();
     for extension in certificate.iter_extensions() {
         if let ParsedExtension::NameConstraints(constraints) = extension.parsed_extension() {
-            let permitted = constraints.permitted_subtrees.iter().flatten();
-            names.extend(permitted.filter_map(|one| match &one.base {
-                GeneralName::DNSName(name) => Some((*name).to_owned()),
-                _ => None,
-            }));
+            names.extend(permitted(constraints));
         }
     }
     Ok(names)

@@ -13,9 +13,9 @@ use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use x509_cert::time::{Time, Validity};
 
-use super::BACKDATED;
 use super::issuer::subject_key_id;
 use super::root::Root;
+use super::{BACKDATED, fitness};
 use crate::custody::Custody;
 use crate::error::CaError;
 use crate::facts::{self, CertificateFacts};
@@ -153,6 +153,16 @@ pub(super) fn check(der: &[u8], subject: &Root, signer: &Root) -> Result<(), CaE
         Some((_, rule)) => Err(refused(rule)),
         None => Ok(()),
     }
+}
+
+/// Refuses a cross-certificate that names another key than its signer's: OpenSSL and mbedTLS do not follow it.
+pub(super) fn check_names_key(der: &[u8], signer: &Root) -> Result<(), CaError> {
+    if fitness::names_key_of(der, &signer.der)? {
+        return Ok(());
+    }
+    Err(refused(
+        "its authorityKeyIdentifier is of another than the root that signed it, and OpenSSL and mbedTLS do not follow it",
+    ))
 }
 
 fn algorithm(kind: KeyKind) -> AlgorithmIdentifierOwned {

@@ -2,14 +2,18 @@
 //! OCSP responders. Looked at before it is taken, because afterwards nobody could come to say so: what clients refuse
 //! under it, they refuse of this server too.
 
+use std::time::SystemTime;
+
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, NameConstraints, ParsedExtension};
 
-use super::issuer::Issuer;
+use super::constraints;
+use super::issuer::{Issuer, subject_key_id};
 use super::root::Root;
 use crate::error::CaError;
-use crate::facts;
+use crate::facts::{self, CertificateFacts};
+use crate::times;
 
 /// Signatures that TLS clients believe: ECDSA and RSA with SHA-256 to SHA-512, RSA-PSS, Ed25519.
 const BELIEVED_SIGNATURES: [&str; 8] = [
@@ -31,7 +35,7 @@ fn refused(reason: &str) -> CaError {
 ///
 /// # Errors
 /// [`CaError::Invalid`], with what is in the way and what is asked for.
-pub(super) fn check(issuer: &Issuer, root: &Root) -> Result<(), CaError> {
+pub(super) fn check(issuer: &Issuer, root: &Root, now: SystemTime) -> Result<(), CaError> {
     for (place, der) in issuer.chain().enumerate() {
         let certificate = facts::parse(der)?;
         let signature = certificate.signature_algorithm.algorithm.to_id_string();
@@ -46,8 +50,56 @@ pub(super) fn check(issuer: &Issuer, root: &Root) -> Result<(), CaError> {
             ));
         }
         check_extensions(&certificate, place == 0)?;
+        let signer = issuer.chain().nth(place + 1).unwrap_or(&root.der);
+        if !names_key_of(der, signer)? {
+            return Err(refused(
+                "a certificate in the chain has an authorityKeyIdentifier of another than the one that signed it, and OpenSSL and mbedTLS do not follow it: have it signed anew with that one's subjectKeyIdentifier",
+            ));
+        }
+        check_life("a certificate in the chain", der, now)?;
+    }
+    check_life("the root", &root.der, now)?;
+    if !names_key_of(&root.der, &root.der)? {
+        return Err(refused(
+            "the root has an authorityKeyIdentifier of another than itself, and so is no root to OpenSSL and mbedTLS",
+        ));
     }
     check_root(&root.der, issuer.chain().count())
+}
+
+fn check_life(what: &str, der: &[u8], now: SystemTime) -> Result<(), CaError> {
+    let facts = CertificateFacts::read(der)?;
+    if facts.is_valid_at(now) {
+        return Ok(());
+    }
+    Err(refused(&format!(
+        "{what} is valid from {} until {}, and it is {} now: clients would not follow it",
+        times::readable(facts.not_before),
+        times::readable(facts.not_after),
+        times::readable(now)
+    )))
+}
+
+/// Whether a certificate's authorityKeyIdentifier, where it has one, is of `signer` (RFC 5280 §4.2.1.1): the key, and the
+/// serial number where that is named. What a signer does not say of itself is held against nothing.
+pub(super) fn names_key_of(der: &[u8], signer: &[u8]) -> Result<bool, CaError> {
+    let (certificate, signed_by) = (facts::parse(der)?, facts::parse(signer)?);
+    let own = subject_key_id(signer)?;
+    for extension in certificate.iter_extensions() {
+        if let ParsedExtension::AuthorityKeyIdentifier(named) = extension.parsed_extension() {
+            let other_key = match (&named.key_identifier, &own) {
+                (Some(named), Some(own)) => named.0 != &own[..],
+                _ => false,
+            };
+            let other_serial = named
+                .authority_cert_serial
+                .is_some_and(|serial| serial != signed_by.raw_serial());
+            if other_key || other_serial {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 fn check_root(root: &CertificateDer<'_>, below: usize) -> Result<(), CaError> {
@@ -92,18 +144,15 @@ fn check_extensions(certificate: &X509Certificate<'_>, is_issuing: bool) -> Resu
 }
 
 /// What this server holds names against, and nothing else: it would issue what clients refuse.
-fn check_constraints(constraints: &NameConstraints<'_>, is_issuing: bool) -> Result<(), CaError> {
-    let permitted = constraints.permitted_subtrees.iter().flatten();
+fn check_constraints(found: &NameConstraints<'_>, is_issuing: bool) -> Result<(), CaError> {
+    let permitted = found.permitted_subtrees.iter().flatten();
     let only_dns = permitted
         .map(|one| &one.base)
         .all(|base| matches!(base, GeneralName::DNSName(_)));
-    let excludes = constraints
-        .excluded_subtrees
-        .iter()
-        .flatten()
-        .next()
-        .is_some();
+    let excludes = found.excluded_subtrees.iter().flatten().next().is_some();
     if is_issuing && only_dns && !excludes {
+        // The next issuing certificate permits the same.
+        constraints::subtrees(&constraints::permitted(found))?;
         return Ok(());
     }
     Err(refused(

@@ -268,7 +268,7 @@ pub(crate) fn check_fresh(
         });
     }
     if let Some(root) = roots.iter().find(|root| root.number == fresh.root) {
-        fitness::check(fresh, root)?;
+        fitness::check(fresh, root, now)?;
     }
     let certificate = facts::parse(&fresh.der)?;
     let constraints = certificate.basic_constraints().ok().flatten();

@@ -133,6 +133,7 @@ impl Authority {
         if let Some(text) = &successor.of_former {
             let der = one_certificate(text)?;
             cross::check(&der, &state.root, &next)?;
+            cross::check_names_key(&der, &next)?;
             next.of_former = Some(der);
         }
         let chain = read_chain(successor.issuing.as_bytes())?;
@@ -344,6 +345,7 @@ fn by_former_of(
         (Some(text), _) => {
             let der = one_certificate(text)?;
             cross::check(&der, next, former)?;
+            cross::check_names_key(&der, former)?;
             if !CertificateFacts::read(&der)?.is_valid_at(now) {
                 let reason = "it is not good at this time";
                 return Err(CaError::invalid("cross-certificate", "(as given)", reason));

@@ -65,10 +65,23 @@ fn unknown(params: &mut CertificateParams) {
     params.custom_extensions.push(extension);
 }
 
+/// An authorityKeyIdentifier of these octets in place of the signer's.
+fn names_key(params: &mut CertificateParams, content: &[u8]) {
+    params.use_authority_key_identifier_extension = false;
+    let length = u8::try_from(content.len()).unwrap();
+    let content = [&[0x30, length], content].concat();
+    let extension = CustomExtension::from_oid_content(&[2, 5, 29, 35], content);
+    params.custom_extensions.push(extension);
+}
+
+fn day(from_now: i64) -> time::OffsetDateTime {
+    time::OffsetDateTime::from(now()) + time::Duration::days(from_now)
+}
+
 #[test]
 fn what_clients_would_not_follow_is_not_taken() {
     use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
-    let cases: [(&str, Change, Change); 9] = [
+    let cases: [(&str, Change, Change); 14] = [
         ("empty subject", as_is, |params| {
             params.distinguished_name = rcgen::DistinguishedName::new();
         }),
@@ -101,6 +114,25 @@ fn what_clients_would_not_follow_is_not_taken() {
             |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)),
             as_is,
         ),
+        ("authorityKeyIdentifier", as_is, |params| {
+            names_key(params, &[0x80, 2, 7, 7])
+        }),
+        ("authorityKeyIdentifier", as_is, |params| {
+            names_key(params, &[0x82, 2, 7, 7])
+        }),
+        (
+            "authorityKeyIdentifier",
+            |params| names_key(params, &[0x80, 2, 7, 7]),
+            as_is,
+        ),
+        (
+            "the root is valid from",
+            |params| params.not_before = day(10),
+            as_is,
+        ),
+        ("without a dot", as_is, |params| {
+            permits(params, GeneralSubtree::DnsName(".works.example".to_owned()))
+        }),
     ];
     for (words, root, issuing) in cases {
         let base = tempfile::tempdir().unwrap();
@@ -109,10 +141,11 @@ fn what_clients_would_not_follow_is_not_taken() {
         let left = std::fs::read_dir(base.path()).unwrap().count();
         assert_eq!(left, 0, "{words}");
     }
-    let good: [Change; 3] = [
+    let good: [Change; 4] = [
         as_is,
         |params| usages(params, &[ClientAuth, ServerAuth]),
         |params| permits(params, GeneralSubtree::DnsName("works.example".to_owned())),
+        |params| permits(params, GeneralSubtree::DnsName("Works.Example".to_owned())),
     ];
     for issuing in good {
         let base = tempfile::tempdir().unwrap();
