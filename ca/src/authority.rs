@@ -123,6 +123,8 @@ pub struct Authority {
     public_url: String,
     terms: Terms,
     blocked: BlockedKeys,
+    /// No issuing certificate that follows has this number or one before it.
+    numbers_used: IssuerNumber,
     /// What the server is called by its clients, once its own certificate was asked for.
     pub(crate) server_names: ArcSwap<Vec<CertificateName>>,
 }
@@ -139,6 +141,13 @@ impl Authority {
     #[must_use]
     pub fn with_blocked_keys(mut self, blocked: BlockedKeys) -> Self {
         self.blocked = blocked;
+        self
+    }
+
+    /// The same authority, which gives no issuing certificate a number up to this one: certificates name theirs by it.
+    #[must_use]
+    pub fn with_numbers_used(mut self, up_to: IssuerNumber) -> Self {
+        self.numbers_used = up_to;
         self
     }
 
@@ -169,7 +178,8 @@ impl Authority {
     /// Opens the authority in `dir`, or founds one where `dir` is missing or empty.
     ///
     /// The directory holds `root.crt`, `root.key`, `issuing.crt` and `issuing.key`, and for each
-    /// issuing certificate that followed a directory `issuing-N`; it appears whole or not at all. `now` dates a new authority and is not looked at otherwise.
+    /// issuing certificate that followed a directory `issuing-N`; it appears whole or not at all. `now`
+    /// dates a new authority, and says which issuing certificate signs.
     ///
     /// # Errors
     /// A missing, truncated, exposed or foreign file is an error that names it and its mend; a new
@@ -197,7 +207,7 @@ impl Authority {
         if founding::is_vacant(dir)? {
             founding::found(dir, Plan::usual(&config.name)?, &keyring, now)?;
         }
-        Self::open(dir, public_url, keyring)
+        Self::open(dir, public_url, keyring, now)
     }
 
     /// Founds an authority by a plan, in a directory that is missing or empty. What `finish` does with it is done before
@@ -222,7 +232,7 @@ impl Authority {
             .into());
         }
         let staging = founding::stage(dir, plan, &keyring, now)?;
-        let state = match founding::open(staging.path(), &keyring) {
+        let state = match founding::open(staging.path(), &keyring, now) {
             Ok(state) => state,
             Err(failed) => {
                 founding::withdraw(staging, &keyring);
@@ -242,8 +252,13 @@ impl Authority {
         }
     }
 
-    fn open(dir: &Path, public_url: String, keyring: Keyring) -> Result<Self, CaError> {
-        let state = founding::open(dir, &keyring)?;
+    fn open(
+        dir: &Path,
+        public_url: String,
+        keyring: Keyring,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
+        let state = founding::open(dir, &keyring, now)?;
         Ok(Self::of(dir, state, public_url, keyring))
     }
 
@@ -256,6 +271,7 @@ impl Authority {
             public_url,
             terms: Terms::default(),
             blocked: BlockedKeys::default(),
+            numbers_used: IssuerNumber::FIRST,
             server_names: ArcSwap::default(),
         }
     }
@@ -346,7 +362,7 @@ impl Authority {
         lifetime: Duration,
         now: SystemTime,
     ) -> Result<Issued, CaError> {
-        let issuer = Arc::clone(&self.state.load().current);
+        let issuer = self.issuer_now(now);
         self.issue_under(&issuer, profile, subject, key, lifetime, now)
     }
 
@@ -418,7 +434,7 @@ impl Authority {
         })
     }
 
-    /// Every issuing certificate, the current one first.
+    /// Every issuing certificate, the newest first.
     pub(crate) fn every_issuer(&self) -> Vec<Arc<Issuer>> {
         self.state.load().issuers.iter().rev().cloned().collect()
     }

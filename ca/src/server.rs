@@ -62,6 +62,17 @@ impl fmt::Debug for ServerIdentity {
 }
 
 impl Authority {
+    /// Says what the server is called, before its certificate is asked for: an issuing certificate that does not permit
+    /// these names is not taken.
+    ///
+    /// # Errors
+    /// [`CaError::Invalid`] for names that no certificate carries.
+    pub fn expect_names(&self, names: &[String]) -> Result<(), CaError> {
+        self.server_names
+            .store(Arc::new(profile::server_names(names)?));
+        Ok(())
+    }
+
     /// The server's certificate from `dir/server.pem` (mode 0600) while it was signed by this
     /// authority below its newest root that has an issuing certificate, covers exactly `names` and has more than a third of its life before it; a new
     /// one, saved there, otherwise. The first name is the subject's common name.

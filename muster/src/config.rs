@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use self::file::File;
 use self::reading::read;
-use crate::cli::Serve;
+use crate::cli::{RotateAtStart, Serve};
 
 /// Everything `serve` needs to know.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,8 +64,8 @@ pub(crate) struct Settings {
     pub(crate) keys: KeySettings,
     /// How long after its end a device's certificate may still be renewed under itself.
     pub(crate) expired_grace: Duration,
-    /// Make the next issuing certificate where the one in use has ended.
-    pub(crate) rotate_issuing: bool,
+    /// Whether the next issuing certificate is made where the one in use has ended, and by whom.
+    pub(crate) rotation: RotateAtStart,
     /// Lists of keys that are not certified.
     pub(crate) blocked_keys: Vec<PathBuf>,
 }
@@ -181,7 +181,7 @@ impl Settings {
             download_bytes_per_second: file.firmware.download_bytes_per_second()?,
             keys: file.ca.keys(),
             expired_grace: file.ca.expired_grace()?,
-            rotate_issuing: flags.rotate_issuing,
+            rotation: flags.rotation,
             blocked_keys: file.ca.blocked_keys.clone(),
             terms: file.ca.terms()?,
         })

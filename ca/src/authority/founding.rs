@@ -282,16 +282,15 @@ fn authority_params(
 }
 
 /// Opens the authority in `dir`: its files, held against each other.
-pub(super) fn open(dir: &Path, keyring: &Keyring) -> Result<State, CaError> {
+pub(super) fn open(dir: &Path, keyring: &Keyring, now: SystemTime) -> Result<State, CaError> {
     let roots = root::open(dir, keyring)?;
-    let mut current = Arc::new(read_issuer(IssuerNumber::FIRST, dir, keyring, &roots)?);
-    let mut issuers = vec![Arc::clone(&current)];
+    let first = read_issuer(IssuerNumber::FIRST, dir, keyring, &roots)?;
+    let mut issuers = vec![Arc::new(first)];
     for (number, dir) in rotation::later(dir, keyring)? {
-        current = Arc::new(read_issuer(number, &dir, keyring, &roots)?);
-        issuers.push(Arc::clone(&current));
+        issuers.push(Arc::new(read_issuer(number, &dir, keyring, &roots)?));
     }
     rotation::settle(dir, keyring, &issuers)?;
-    State::new(roots, issuers)
+    State::new(roots, issuers, now)
 }
 
 fn read_issuer(

@@ -110,23 +110,20 @@ impl Authority {
         let root_key = self.root_key()?;
         self.adopt(&mut change, NextKey::Made, now, |state, key| {
             let made = Made {
-                common_name: next_name(state)?,
+                common_name: self.next_name(state)?,
                 key: key.kind(),
                 validity: ISSUING_VALIDITY,
             };
             let root = (&state.root.der, root_key.as_ref());
-            let permitted = permitted_dns(&state.current.der)?;
+            let permitted = permitted_dns(&state.signing(now).der)?;
             Ok(vec![sign_issuing(root, &made, &permitted, key, now)?])
         })
     }
 
-    /// As [`Self::rotate_issuing`], where the one in use has ended by `now`; `None` where it has not.
-    ///
-    /// # Errors
-    /// As [`Self::rotate_issuing`].
-    pub fn rotate_ended_issuing(&self, now: SystemTime) -> Result<Option<IssuerNumber>, CaError> {
-        let ended = self.state.load().current.facts.not_after < now;
-        ended.then(|| self.rotate_issuing(now)).transpose()
+    /// Whether the one that signs at this time has ended, so that nothing can be issued.
+    #[must_use]
+    pub fn issuing_has_ended(&self, now: SystemTime) -> bool {
+        self.issuer_now(now).facts.not_after < now
     }
 
     /// A request for the next issuing certificate, as PEM PKCS#10. Its key stays here, and is the
@@ -144,7 +141,7 @@ impl Authority {
         params.distinguished_name = DistinguishedName::new();
         params
             .distinguished_name
-            .push(DnType::CommonName, next_name(&self.state.load())?);
+            .push(DnType::CommonName, self.next_name(&self.state.load())?);
         let signer = Signer::new(key.as_ref());
         let request = params
             .serialize_request(&signer)
@@ -189,6 +186,27 @@ impl Authority {
         }
     }
 
+    /// The number of the next issuing certificate.
+    fn next_number(&self, state: &State) -> IssuerNumber {
+        state.newest.number.max(self.numbers_used).next()
+    }
+
+    /// The common name of the next issuing certificate: that of the first with its number behind.
+    pub(super) fn next_name(&self, state: &State) -> Result<String, CaError> {
+        let first = state
+            .issuers
+            .first()
+            .map_or(&state.root.der, |issuer| &issuer.der);
+        let certificate = facts::parse(first)?;
+        let name = certificate
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok())
+            .unwrap_or("Issuing CA");
+        Ok(format!("{name} {}", self.next_number(state)))
+    }
+
     /// Removes the key of a request that was answered.
     pub(super) fn settle_answered(&self) -> Result<(), CaError> {
         settle(&self.dir, &self.keyring, &self.state.load().issuers)
@@ -203,7 +221,7 @@ impl Authority {
     ) -> Result<IssuerNumber, CaError> {
         let state = self.state.load_full();
         let prepared = self.prepare(&state, key, now, chain)?;
-        self.put(change, &state, prepared)
+        self.put(change, &state, prepared, now)
     }
 
     /// Puts the next issuing certificate together, below the newest root; nothing has changed yet.
@@ -214,7 +232,7 @@ impl Authority {
         now: SystemTime,
         chain: impl FnOnce(&State, &PublicKey) -> Result<Vec<CertificateDer<'static>>, CaError>,
     ) -> Result<Prepared, CaError> {
-        let number = state.current.number.next();
+        let number = self.next_number(state);
         let staging = tempfile::Builder::new()
             .prefix(&format!("{STAGING}{number}-"))
             .permissions(fs::Permissions::from_mode(0o700))
@@ -273,6 +291,7 @@ impl Authority {
         change: &Change,
         state: &State,
         Prepared { staging, issuer }: Prepared,
+        now: SystemTime,
     ) -> Result<IssuerNumber, CaError> {
         let number = issuer.number;
         let target = self.dir.join(format!("{LATER}{number}"));
@@ -284,10 +303,9 @@ impl Authority {
 
         let mut issuers = state.issuers.clone();
         issuers.push(Arc::new(issuer));
-        let next = State::new(state.roots.clone(), issuers)?;
+        let next = State::new(state.roots.clone(), issuers, now)?;
         // Trusted before it signs.
-        let anchors = next.anchors();
-        change.listeners.iter().for_each(|take| take(&anchors));
+        change.tell(&next);
         self.state.store(Arc::new(next));
         Ok(number)
     }
@@ -328,22 +346,6 @@ pub fn sign_issuing_request(
     let root_key = FileKey::from(root_key);
     let der = sign_issuing((&root, &root_key), &made, permitted_dns, key, now)?;
     Ok(pem::certificate(&der))
-}
-
-/// The common name of the next issuing certificate: that of the first with its number behind.
-pub(super) fn next_name(state: &State) -> Result<String, CaError> {
-    let first = state
-        .issuers
-        .first()
-        .map_or(&state.root.der, |issuer| &issuer.der);
-    let certificate = facts::parse(first)?;
-    let name = certificate
-        .subject()
-        .iter_common_name()
-        .next()
-        .and_then(|name| name.as_str().ok())
-        .unwrap_or("Issuing CA");
-    Ok(format!("{name} {}", state.current.number.next()))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::founding::{ROOT, ROOT_CERTIFICATE, ROOT_KEY, make_root, read_root, si
 use super::issuer::read_chain;
 use super::plan::{ISSUING_VALIDITY, Made, ROOT_VALIDITY};
 use super::root::{self, BY_FORMER, OF_FORMER, Root, RootNumber};
-use super::rotation::{NextKey, next_name};
+use super::rotation::NextKey;
 use super::trust::{Change, State};
 use super::{Authority, cross, root_key};
 use crate::custody::{Custody, FileKey, find};
@@ -93,12 +93,12 @@ impl Authority {
             now,
             |state, public| {
                 let made = Made {
-                    common_name: next_name(state)?,
+                    common_name: self.next_name(state)?,
                     key: public.kind(),
                     validity: ISSUING_VALIDITY,
                 };
                 let signer = (&state.root.der, key.as_ref());
-                let permitted = permitted_dns(&state.current.der)?;
+                let permitted = permitted_dns(&state.signing(now).der)?;
                 Ok(vec![sign_issuing(signer, &made, &permitted, public, now)?])
             },
         )
@@ -203,11 +203,11 @@ impl Authority {
         };
         let roots: Vec<_> = state.roots.iter().map(retired).collect();
         root::write_trusted(&self.dir, &roots)?;
-        let next = State::new(roots, state.issuers.clone())?;
-        let anchors = next.anchors();
+        let next = State::new(roots, state.issuers.clone(), now)?;
+        let next = Arc::new(next);
         let place = found.place.join(ROOT_KEY);
-        self.state.store(Arc::new(next));
-        change.listeners.iter().for_each(|take| take(&anchors));
+        self.state.store(Arc::clone(&next));
+        change.tell(&next);
         root_key::remove(&place)?;
         match find(&found.place, ROOT)? {
             Some(file) => self.keyring.forget(&file),
@@ -314,7 +314,7 @@ impl Authority {
         }
         let mut roots = state.roots.clone();
         roots.push(Arc::new(next));
-        let both = State::new(roots, state.issuers.clone())?;
+        let both = State::new(roots, state.issuers.clone(), now)?;
         // All that can be refused is, before anything has its place.
         let prepared = self.prepare(&both, key, now, chain)?;
         if let Some(first) = state.roots.first() {
@@ -323,11 +323,10 @@ impl Authority {
         durable::sync_dir(place)?;
         fs::rename(place, &target).map_err(durable::failed("put the root into", &target))?;
         durable::sync_dir(&self.dir)?;
-        self.put(change, &both, prepared)?;
+        self.put(change, &both, prepared, now)?;
         root::write_trusted(&self.dir, &both.roots)?;
         // Who makes something of the state, the server's certificate, looks once more now that it is there.
-        let anchors = self.anchors();
-        change.listeners.iter().for_each(|take| take(&anchors));
+        change.tell(&self.state.load());
         self.settle_answered()?;
         Ok(number)
     }

@@ -205,7 +205,7 @@ fn entrust(authority: &Authority, custody: Box<dyn Custody>) {
     let roots = authority.state.load().roots.clone();
     let chain = vec![authority.issuing_der()];
     let issuer = Issuer::new(IssuerNumber::FIRST, chain, &roots, custody).unwrap();
-    let state = State::new(roots, vec![Arc::new(issuer)]).unwrap();
+    let state = State::new(roots, vec![Arc::new(issuer)], now()).unwrap();
     authority.state.store(Arc::new(state));
 }
 

@@ -12,25 +12,44 @@ use crate::error::CaError;
 use crate::pem;
 
 /// What is trusted and what signs, as of one moment.
+#[derive(Clone)]
 pub(super) struct State {
     /// Oldest first.
     pub(super) roots: Vec<Arc<Root>>,
     /// The newest.
     pub(super) root: Arc<Root>,
-    /// Oldest first; the current one is the last.
+    /// Oldest first.
     pub(super) issuers: Vec<Arc<Issuer>>,
+    /// The newest.
+    pub(super) newest: Arc<Issuer>,
+    /// The one that signs: the newest, unless its life has not begun.
     pub(super) current: Arc<Issuer>,
 }
 
 /// Takes what client certificates lead to.
 pub(super) type TakeAnchors = Box<dyn Fn(&[CertificateDer<'static>]) + Send>;
 
+/// Takes what the authority is made of.
+type TakeLineage = Box<dyn Fn(&[String]) + Send>;
+
 /// What whoever changes the state holds.
 #[derive(Default)]
 pub(super) struct Change {
     /// SHA-256 of a root's key as it was given out last, and whose it is.
     pub(super) exported: Option<(RootNumber, String)>,
-    pub(super) listeners: Vec<TakeAnchors>,
+    listeners: Vec<TakeAnchors>,
+    recorders: Vec<TakeLineage>,
+}
+
+impl Change {
+    /// Tells whoever asked for it what is so from now on.
+    pub(super) fn tell(&self, state: &State) {
+        // What is written down first: a crash after it finds nothing that is not known.
+        let lineage = state.lineage();
+        self.recorders.iter().for_each(|take| take(&lineage));
+        let anchors = state.anchors();
+        self.listeners.iter().for_each(|take| take(&anchors));
+    }
 }
 
 /// What is to be known of one root.
@@ -51,14 +70,30 @@ pub struct RootState {
 impl State {
     /// # Errors
     /// [`CaError::Unreadable`] where there is no root or no issuing certificate.
-    pub(super) fn new(roots: Vec<Arc<Root>>, issuers: Vec<Arc<Issuer>>) -> Result<Self, CaError> {
+    pub(super) fn new(
+        roots: Vec<Arc<Root>>,
+        issuers: Vec<Arc<Issuer>>,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
         let nothing = || crate::facts::unreadable("there is no root and issuing certificate");
-        Ok(Self {
+        let newest = issuers.last().ok_or_else(nothing)?;
+        let mut state = Self {
             root: Arc::clone(roots.last().ok_or_else(nothing)?),
-            current: Arc::clone(issuers.last().ok_or_else(nothing)?),
+            newest: Arc::clone(newest),
+            current: Arc::clone(newest),
             roots,
             issuers,
-        })
+        };
+        state.current = state.signing(now);
+        Ok(state)
+    }
+
+    /// The newest whose life has begun: one that was made while the clock stood ahead waits, and those before it, which
+    /// are good, go on. One that has ended is not gone behind: what followed it may have had a reason.
+    pub(super) fn signing(&self, now: SystemTime) -> Arc<Issuer> {
+        let mut trusted = self.trusted_issuers().rev();
+        let begun = trusted.find(|issuer| issuer.facts.not_before <= now);
+        Arc::clone(begun.unwrap_or(&self.newest))
     }
 
     fn trusted_roots(&self) -> impl Iterator<Item = &Arc<Root>> {
@@ -79,6 +114,19 @@ impl State {
         let roots = self.trusted_roots().map(|root| root.der.clone());
         let issuing = self.trusted_issuers().map(|issuer| issuer.der.clone());
         roots.chain(issuing).collect()
+    }
+
+    fn lineage(&self) -> Vec<String> {
+        let issuers = self.issuers.iter();
+        let mut lines: Vec<_> = issuers
+            .map(|one| format!("{} issuing {}", one.facts.id, one.number))
+            .collect();
+        for root in &self.roots {
+            let line = format!("{} root {}", root.facts.id, root.number);
+            let retired = root.retired.then(|| format!("{line} retired"));
+            lines.extend([line].into_iter().chain(retired));
+        }
+        lines
     }
 
     pub(super) fn issuer(&self, number: IssuerNumber) -> Option<&Arc<Issuer>> {
@@ -141,11 +189,44 @@ impl Authority {
         constraints::permitted_dns(&self.state.load().current.der)
     }
 
-    /// Which issuing certificates there are, oldest first; the last signs.
+    /// Which issuing certificates there are, oldest first.
     #[must_use]
     pub fn issuers(&self) -> Vec<IssuerNumber> {
         let state = self.state.load();
         state.issuers.iter().map(|issuer| issuer.number).collect()
+    }
+
+    /// The issuing certificate that signs: the newest whose life has begun.
+    #[must_use]
+    pub fn signing(&self) -> IssuerNumber {
+        self.state.load().current.number
+    }
+
+    /// The newest issuing certificate and when its life begins, where that is after `now` and one before it signs: it was
+    /// made while the clock stood ahead, or the clock is behind.
+    #[must_use]
+    pub fn waiting(&self, now: SystemTime) -> Option<(IssuerNumber, SystemTime)> {
+        let state = self.state.load();
+        let newest = &state.newest;
+        let waits = state.signing(now).number != newest.number;
+        waits.then_some((newest.number, newest.facts.not_before))
+    }
+
+    /// The issuing certificate that signs at this time, which may be another than at the last look.
+    pub(crate) fn issuer_now(&self, now: SystemTime) -> Arc<Issuer> {
+        let state = self.state.load();
+        let signing = state.signing(now);
+        // Who changes the state looks by itself.
+        if signing.number != state.current.number
+            && let Some(_change) = self.change.try_lock()
+        {
+            let state = self.state.load();
+            self.state.store(Arc::new(State {
+                current: state.signing(now),
+                ..state.as_ref().clone()
+            }));
+        }
+        signing
     }
 
     /// What a device that has one of the roots needs to follow any certificate to it and to learn of
@@ -243,6 +324,20 @@ impl Authority {
     #[must_use]
     pub fn root_of(&self, issuer: IssuerNumber) -> Option<RootNumber> {
         Some(self.state.load().issuer(issuer)?.root)
+    }
+
+    /// What the authority is made of, a line each: the SHA-256 of a certificate, `issuing` or `root` with its number, and of
+    /// a root that is retired a second line with `retired` behind. The first is the issuing certificate it was founded with.
+    #[must_use]
+    pub fn lineage(&self) -> Vec<String> {
+        self.state.load().lineage()
+    }
+
+    /// Hands [`Self::lineage`] to `take` now and whenever it has become longer, before anything is issued under what is new.
+    pub fn tell_lineage(&self, take: impl Fn(&[String]) + Send + 'static) {
+        let mut change = self.change.lock();
+        take(&self.lineage());
+        change.recorders.push(Box::new(take));
     }
 
     /// Hands [`Self::anchors`] to `take` now and whenever they have changed, before anything is

@@ -21,13 +21,20 @@ impl Operator {
         self.issued.as_ref().map(|issued| issued.not_after)
     }
 
-    /// Whether its certificate is in the last third of its life, or past it.
+    /// Whether its certificate is in the last third of its life, past it, or not in it yet.
     #[must_use]
     pub fn is_due(&self, now: SystemTime) -> bool {
-        self.not_after().is_some_and(|end| {
-            end.duration_since(now)
-                .map_or(true, |left| left < OPERATOR_VALIDITY / LAST_PART)
-        })
+        self.is_ahead(now)
+            || self.not_after().is_some_and(|end| {
+                end.duration_since(now)
+                    .map_or(true, |left| left < OPERATOR_VALIDITY / LAST_PART)
+            })
+    }
+
+    /// Whether its certificate was made while the clock stood ahead: its life is longer from now than any is.
+    fn is_ahead(&self, now: SystemTime) -> bool {
+        let end = self.not_after();
+        end.is_some_and(|end| end > now + OPERATOR_VALIDITY + WORTH_A_RENEWAL)
     }
 }
 
@@ -56,7 +63,8 @@ impl Operators {
         // Nothing outlives its issuer: near the issuer's end a renewal would bring next to nothing, each time anew.
         let gains = |operator: &Operator| {
             let own = operator.not_after();
-            own.is_none_or(|own| own + WORTH_A_RENEWAL <= issuer.not_after)
+            operator.is_ahead(now)
+                || own.is_none_or(|own| own + WORTH_A_RENEWAL <= issuer.not_after)
         };
         for operator in self.list().into_iter().filter(|one| one.is_due(now)) {
             if !self.renews(&operator) || !gains(&operator) {

@@ -36,7 +36,7 @@ pub(crate) enum Ca {
 }
 
 /// Where a passphrase comes from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 pub(crate) struct PassphraseSource {
     /// File with the passphrase [default: the variable MUSTER_PASSPHRASE, else the systemd credential
     /// muster-passphrase]
@@ -87,6 +87,37 @@ pub(crate) struct RotateIssuing {
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
     /// Of an encrypted --root-key or --key
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseSource,
+}
+
+/// What `muster serve` does about an issuing certificate that has ended.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+pub(crate) struct RotateAtStart {
+    /// Where the issuing certificate has ended, make the next one at this start: with the root's key that is with the
+    /// server, unless one of the flags below says otherwise. Make sure first that the clock is right; while a server
+    /// runs it is `muster ca rotate-issuing`
+    #[arg(long)]
+    pub(crate) rotate_issuing: bool,
+    /// With --rotate-issuing: the root's key, for this start; it does not stay
+    #[arg(long, value_name = "FILE", requires = "rotate_issuing", conflicts_with_all = ["issuing_csr_out", "issuing_cert"])]
+    pub(crate) root_key: Option<PathBuf>,
+    /// With --rotate-issuing: only write the request, to have it signed elsewhere
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "rotate_issuing",
+        conflicts_with = "issuing_cert"
+    )]
+    pub(crate) issuing_csr_out: Option<PathBuf>,
+    /// With --rotate-issuing: the certificate that was signed elsewhere, PEM, and behind it what stands between it and
+    /// the root
+    #[arg(long, value_name = "FILE", requires = "rotate_issuing")]
+    pub(crate) issuing_cert: Option<PathBuf>,
+    /// Its key, where the request was not made here
+    #[arg(long, value_name = "FILE", requires = "issuing_cert")]
+    pub(crate) issuing_key: Option<PathBuf>,
+    /// Of an encrypted --root-key or --issuing-key
     #[command(flatten)]
     pub(crate) passphrase: PassphraseSource,
 }

@@ -17,7 +17,7 @@ pub(crate) use bench::{
 };
 pub(crate) use ca::{
     Ca, Ceremony, CrossSign, DeactivateAuthority, PassphraseSource, RegisterAuthority,
-    RegisteredAuthority, RetireRoot, RotateIssuing, SucceedRoot, TakeRootOffline,
+    RegisteredAuthority, RetireRoot, RotateAtStart, RotateIssuing, SucceedRoot, TakeRootOffline,
 };
 pub(crate) use device::{Attest, Device, DeviceCreate, DeviceImport, Group, Network, Whose};
 pub(crate) use firmware::{
@@ -167,10 +167,8 @@ pub(crate) struct Serve {
     /// Configuration file; a flag wins over it
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
-    /// Where the issuing certificate has ended, make the next one at this start, with the root's key that is with the
-    /// server. Make sure first that the clock is right; while a server runs it is `muster ca rotate-issuing`
-    #[arg(long)]
-    pub(crate) rotate_issuing: bool,
+    #[command(flatten)]
+    pub(crate) rotation: RotateAtStart,
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

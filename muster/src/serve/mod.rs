@@ -10,6 +10,7 @@ pub(crate) mod lineage;
 mod listen;
 mod log;
 mod reserved;
+mod rotation;
 mod run_file;
 mod signals;
 mod welcome;
@@ -122,7 +123,9 @@ impl Server {
             keyring(&settings.keys)?,
             now,
         )?;
-        lineage::keep(data, &place, &authority)?;
+        let used = lineage::keep(data, &place, &authority)?;
+        let authority = authority.with_numbers_used(used);
+        lineage::follow(data, &authority);
         if let Err(error) = authority.ready() {
             // Devices that have their certificates need no new signature to connect.
             tracing::error!(%error, "nothing is issued, and no list or OCSP responder is signed, until the issuing key is back");
@@ -131,11 +134,9 @@ impl Server {
         let authority = authority
             .with_terms(settings.terms)
             .with_blocked_keys(blocked);
-        if settings.rotate_issuing
-            && let Some(number) = authority.rotate_ended_issuing(now)?
-        {
-            tracing::warn!(%number, "the issuing certificate had ended: the next one was made");
-        }
+        // What the next issuing certificate must leave the server.
+        authority.expect_names(&settings.names)?;
+        rotation::rotate_ended(&authority, &settings.rotation, now)?;
         let authority = Arc::new(authority);
         let operators = Operators::open_or_create(
             data,

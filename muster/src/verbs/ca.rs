@@ -154,12 +154,12 @@ pub(super) fn read_back(path: &Path, passphrase: &Passphrase) -> anyhow::Result<
 }
 
 /// A text from a file.
-pub(super) fn read_text(file: &Path) -> anyhow::Result<String> {
+pub(crate) fn read_text(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))
 }
 
 /// A private key from a file; the passphrase is only asked for where the key is encrypted.
-pub(super) fn secret(file: &Path, source: &PassphraseSource) -> anyhow::Result<SecretKey> {
+pub(crate) fn secret(file: &Path, source: &PassphraseSource) -> anyhow::Result<SecretKey> {
     let text = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
     let text = Zeroizing::new(text);
     let passphrase = passphrase::find(source)?;
@@ -167,7 +167,7 @@ pub(super) fn secret(file: &Path, source: &PassphraseSource) -> anyhow::Result<S
 }
 
 /// Writes a file that is not there yet, for its owner alone; durable on return.
-pub(super) fn write_new(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn write_new(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     let mut options = OpenOptions::new();
     let opened = options.write(true).create_new(true).mode(0o600).open(path);
     let mut file = match opened {

@@ -35,6 +35,8 @@ mod rollout_file;
 mod status;
 mod template;
 
+pub(crate) use ca::{read_text, secret, write_new};
+
 use crate::{
     cli::{Global, Verb},
     client::Client,

@@ -52,7 +52,8 @@ fn the_next_one_signs_and_the_former_is_still_spoken_for() {
     assert_eq!(told.load(Ordering::SeqCst), 3);
     let new = device(&authority);
     assert_eq!((old.issuer, new.issuer), (IssuerNumber::FIRST, number));
-    for authority in [&authority, &reopened(&dir)] {
+    let later = Authority::open_or_create(&dir.path().join("ca"), config(), now() + DAY);
+    for authority in [&authority, &later.unwrap()] {
         assert_eq!(authority.issuers(), [IssuerNumber::FIRST, number]);
         for issued in [&old, &new] {
             assert_eq!(authority.issuer_of(&issued.der), Some(issued.issuer));
@@ -99,16 +100,59 @@ fn one_that_has_ended_gets_a_successor_and_one_that_has_not_does_not() {
     let ends = CertificateFacts::read(&authority.issuing_der())
         .unwrap()
         .not_after;
-    assert_eq!(authority.rotate_ended_issuing(ends).unwrap(), None);
-    let number = authority.rotate_ended_issuing(ends + DAY).unwrap();
-    assert_eq!(number.map(|number| number.to_string()), Some("2".into()));
+    assert!(!authority.issuing_has_ended(ends));
+    assert!(authority.issuing_has_ended(ends + DAY));
+    authority.rotate_issuing(ends + DAY).unwrap();
     let facts = CertificateFacts::read(&authority.issuing_der()).unwrap();
     assert!(facts.is_valid_at(ends + DAY));
-    taken_offline(&authority);
-    assert!(matches!(
-        authority.rotate_ended_issuing(facts.not_after + DAY),
-        Err(CaError::RootOffline)
-    ));
+    assert!(!authority.issuing_has_ended(ends + DAY));
+    assert!(authority.issuing_has_ended(facts.not_after + DAY));
+    // One that has ended is not gone behind.
+    assert_eq!(authority.signing().to_string(), "2");
+}
+
+/// Made while the clock stood five years ahead, it is of no use for five years; the one before it is.
+#[test]
+fn one_whose_life_has_not_begun_waits() {
+    let (dir, authority) = authority();
+    let first = CertificateFacts::read(&authority.issuing_der()).unwrap();
+    let ahead = first.not_after + DAY;
+    let second = authority.rotate_issuing(ahead).unwrap();
+    let issuer_at = |authority: &Authority, at| {
+        let key = KeyPair::generate().unwrap();
+        let lamp = subject("lamp-1", &[]);
+        let issued = authority.issue(Profile::Device, &lamp, key.public(), at);
+        issued.map(|issued| issued.issuer)
+    };
+    // The clock is set right while the server runs, or before it starts again.
+    for authority in [&authority, &reopened(&dir)] {
+        assert_eq!(issuer_at(authority, now()).unwrap(), IssuerNumber::FIRST);
+        assert_eq!(authority.signing(), IssuerNumber::FIRST);
+        let waiting = authority.waiting(now()).map(|(number, _)| number);
+        assert_eq!(waiting, Some(second));
+        assert!(!authority.issuing_has_ended(now()));
+        assert_eq!(
+            authority
+                .server_identity(&dir.path().join("tls"), &["localhost".to_owned()], now())
+                .unwrap()
+                .issuer(),
+            IssuerNumber::FIRST
+        );
+        // The time has come.
+        assert_eq!(issuer_at(authority, ahead).unwrap(), second);
+        assert_eq!(authority.waiting(ahead), None);
+    }
+    // Between the two nothing is good, and a third is made.
+    let mut authority = reopened(&dir);
+    let between = first.not_after + Duration::from_secs(60);
+    assert!(authority.issuing_has_ended(between));
+    assert!(issuer_at(&authority, between).is_err());
+    let third = authority.rotate_issuing(between).unwrap();
+    assert_eq!(third, second.next());
+    authority = reopened(&dir);
+    assert_eq!(issuer_at(&authority, between).unwrap(), third);
+    assert_eq!(issuer_at(&authority, ahead).unwrap(), third);
+    assert_eq!(issuer_at(&authority, now()).unwrap(), IssuerNumber::FIRST);
 }
 
 #[test]

@@ -32,7 +32,7 @@ struct Output {
     /// Whether the newest root's key is with the server.
     root_key: &'static str,
     root_pem: String,
-    /// Oldest first; the last signs.
+    /// Oldest first.
     issuing: Vec<Issuing>,
 }
 
@@ -124,7 +124,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             issuing.push(Issuing {
                 number: *number,
                 root: authority.root_of(*number),
-                current: numbers.last() == Some(number),
+                current: authority.signing() == *number,
                 certificate: Certificate::of(&der)?,
             });
         }
