@@ -46,7 +46,7 @@ pub use succession::{Successor, cross_sign};
 pub use trust::RootState;
 use trust::{Change, State};
 
-/// How far a certificate's life reaches back, for devices whose clock is late.
+/// How far a certificate's life reaches back, for devices whose clock is late, where nothing else is said.
 const BACKDATED: Duration = Duration::from_secs(60);
 
 /// Characters of the longest public URL; it stands in every device certificate.
@@ -71,6 +71,9 @@ pub struct Terms {
     pub server_validity: Duration,
     /// Over how many lists the revocations of new certificates are spread.
     pub crl_shards: CrlShards,
+    /// How far the lives of certificates and revocation lists reach back, for devices whose clock is late; of a short life a
+    /// tenth at most.
+    pub backdated: Duration,
 }
 
 impl Default for Terms {
@@ -79,6 +82,7 @@ impl Default for Terms {
             device_validity: profile::DEVICE_VALIDITY,
             server_validity: profile::SERVER_VALIDITY,
             crl_shards: CrlShards::default(),
+            backdated: BACKDATED,
         }
     }
 }
@@ -459,7 +463,7 @@ impl Authority {
         }
     }
 
-    /// A certificate's first and last second: the profile's term from a minute ago, and nothing
+    /// A certificate's first and last second: the profile's term from a minute ago (or as configured), and nothing
     /// that its issuer does not live through.
     fn life(
         &self,
@@ -480,7 +484,7 @@ impl Authority {
         let validity = self.validity(rules);
         // Of a short life the minute would be most: who renews by the part of it that is over would renew at once.
         // In whole seconds, as certificates have them: it is held against what was signed.
-        let backdated = Duration::from_secs(BACKDATED.min(validity / 10).as_secs());
+        let backdated = Duration::from_secs(self.terms.backdated.min(validity / 10).as_secs());
         let not_before = (now - backdated).max(issuer.not_before);
         let term = (now + validity).min(issuer.not_after);
         let not_after = now.checked_add(lifetime).map_or(term, |end| end.min(term));

@@ -55,8 +55,8 @@ pub enum CsrError {
     Key(#[from] KeyRefused),
     /// A signature algorithm that is weak or does not fit the key.
     #[error(
-        "the certificate signing request is signed with {found}: accepted are ECDSA or RSA with \
-         SHA-256 or more, and Ed25519, by the key in the request"
+        "the certificate signing request is signed with {found}: accepted are ECDSA with SHA-256 \
+         or SHA-384, RSA with SHA-256 or more, and Ed25519, by the key in the request"
     )]
     SignatureAlgorithm {
         /// The algorithm's object identifier.

@@ -70,7 +70,7 @@ impl Fleet {
         id: String,
         now: SystemTime,
     ) -> Result<Group, FleetError> {
-        let read = read_query(query)?;
+        let read = self.read_query(query)?;
         check_description("thing group", change.description.as_deref())?;
         let attributes = change.attributes.clone().unwrap_or_default();
         things::check_attributes(&attributes)?;
@@ -115,6 +115,18 @@ impl Fleet {
         Ok(group)
     }
 
+    /// A query of a dynamic group asks for groups that people fill: it would find nobody in one that is dynamic itself.
+    fn read_query(&self, text: &str) -> Result<Query, FleetError> {
+        let query: Query = text.parse()?;
+        match query.names_group(|name| self.is_dynamic_named(name)) {
+            None => Ok(query),
+            Some(name) => Err(FleetError::Invalid(format!(
+                "queryString names thing group {name}, which is dynamic: a dynamic group looks at groups that are not, so write \
+                 the query of {name} in its place"
+            ))),
+        }
+    }
+
     /// Changes what a dynamic group says of itself, and its query; returns its new version.
     ///
     /// # Errors
@@ -126,7 +138,7 @@ impl Fleet {
         change: &GroupChange,
         expected_version: Option<u64>,
     ) -> Result<u64, FleetError> {
-        let query = query.map(read_query).transpose()?;
+        let query = query.map(|text| self.read_query(text)).transpose()?;
         check_description("thing group", change.description.as_deref())?;
         let version = self.transact_alone_then(
             |t| {
@@ -237,7 +249,7 @@ impl Fleet {
             )?;
             for group in page.items {
                 if let Some(query) = &group.query {
-                    known.push((group.name.clone(), read_query(query)?));
+                    known.push((group.name.clone(), query.parse()?));
                 }
             }
             after = page.next;
@@ -477,10 +489,6 @@ impl Fleet {
             Ok(())
         })
     }
-}
-
-fn read_query(text: &str) -> Result<Query, FleetError> {
-    Ok(text.parse()?)
 }
 
 fn dynamic_group(t: &mut Transaction<'_>, name: &GroupName) -> Result<Group, FleetError> {

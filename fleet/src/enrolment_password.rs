@@ -120,6 +120,14 @@ impl Fleet {
         Ok(password)
     }
 
+    /// Forgets the password of a thing, which need not exist yet; `false` where there is none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn withdraw_enrolment_password(&self, thing: &ThingName) -> Result<bool, FleetError> {
+        self.transact(|t| self.forget_password(t, thing))
+    }
+
     /// Forgets the password of a thing, and says whether there was one.
     pub(crate) fn forget_password(
         &self,

@@ -8,6 +8,7 @@ use crate::{
 };
 use ca::{CertificateId, RevocationReason};
 use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
 use store::Stored;
 
 /// Who holds what belonged to a certificate's device.
@@ -116,9 +117,22 @@ impl Fleet {
 
     /// Whether the registered authority that an active certificate depends on, if any, vouches for it.
     fn is_vouched(&self, record: &CertificateRecord) -> Result<bool, FleetError> {
-        let Some(authority) = record.vouching_authority() else {
-            return Ok(true);
-        };
-        Ok(vouches_until(&self.inner.table, &authority)?.is_some())
+        Ok(self
+            .vouched_until(record)?
+            .is_none_or(|until| until.is_some()))
+    }
+
+    /// Until when the registered authority that a certificate depends on vouches for it: `Some(None)` where it does not,
+    /// `None` where it depends on none.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn vouched_until(
+        &self,
+        record: &CertificateRecord,
+    ) -> Result<Option<Option<SystemTime>>, FleetError> {
+        let authority = record.vouching_authority();
+        let until = authority.map(|id| vouches_until(&self.inner.table, &id));
+        Ok(until.transpose()?)
     }
 }

@@ -193,3 +193,28 @@ fn members_come_and_go_with_their_connections() {
     fleet.note_connected(connection(3), &name(3), now);
     until("one is here", || members(&fleet, "here") == expected(3..4));
 }
+
+#[test]
+fn a_query_over_a_dynamic_group_is_refused_and_not_empty_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let fleet = open(directory.path());
+    dynamic(&fleet, "ulm", "attributes.site:ulm");
+    dynamic(&fleet, "all", "thingName:*");
+    let (now, change) = (SystemTime::now(), GroupChange::default());
+    let over = "thingName:lamp* AND NOT thingGroupNames:ulm";
+    let made = fleet.create_dynamic_group(&g("over"), over, &change, "id".into(), now);
+    assert!(
+        made.unwrap_err()
+            .to_string()
+            .contains("ulm, which is dynamic")
+    );
+    let updated = fleet.update_dynamic_group(&g("all"), Some(over), &change, None);
+    assert!(
+        updated
+            .unwrap_err()
+            .to_string()
+            .contains("ulm, which is dynamic")
+    );
+    // One of another name is none.
+    dynamic(&fleet, "other", "thingGroupNames:ulmer");
+}

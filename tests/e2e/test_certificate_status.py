@@ -111,6 +111,21 @@ def test_list_and_responder_agree_on_each_device(shared, device, asking):
     assert "keyCompromise" in text, text
 
 
+def test_what_is_inactive_is_on_hold_until_it_is_active_again(shared, device, asking):
+    lamp = device()
+    for _ in range(2):
+        shared.cli("device", "deactivate", lamp.name, "--yes")
+        assert asking.state(lamp) == "revoked"
+        _, text = asking.by_ocsp(lamp)
+        assert "certificateHold" in text, text
+        shared.cli("device", "activate", lamp.name, "--yes")
+        assert asking.state(lamp) == "good"
+    assert "deactivate it" in shared.refused("device", "revoke", lamp.name, "--yes", "--reason", "certificateHold")
+    shared.cli("device", "deactivate", lamp.name, "--yes")
+    checks = {check["name"]: check for check in shared.json("audit", "run")["checks"]}
+    assert checks["revocation"]["findings"] == []
+
+
 def test_the_right_list_says_which_it_is_and_another_says_nothing(shared, device, asking):
     lamp = device()
     url = pointers(lamp)[0]

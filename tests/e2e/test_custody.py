@@ -86,6 +86,8 @@ def test_without_its_token_it_says_so_and_devices_stay(make_server, connect, tok
     server.terminate()
     server.start()
     server.said("no token of that label is there")
+    for verb in (("status",), ("ca", "show")):
+        assert "no token of that label is there" in server.cli(*verb), verb
     live = connect(server, lamp)
     said = server.refused("device", "create", "lamp-2", "--out", str(server.home / "none"))
     assert LABEL in said and "no token of that label is there" in said
@@ -93,7 +95,7 @@ def test_without_its_token_it_says_so_and_devices_stay(make_server, connect, tok
     # Plugged in again it is used, without a restart.
     token.plug()
     connect(server, server.device("lamp-2"))
-    assert live.alive()
+    assert live.alive() and server.cli("status").splitlines()[0] == "running"
 
 
 def test_a_token_that_cannot_be_used_stops_the_first_start(make_server, token):

@@ -187,6 +187,14 @@ def test_an_answer_that_a_crash_took_is_given_again(server, tmp_path):
     assert states(server, "lamp-1") == ["ACTIVE"]
 
 
+def test_a_password_that_was_not_used_is_taken_back(shared, est, fresh_name):
+    name = fresh_name()
+    password = est.password(name)
+    shared.cli("device", "enrol-password", name, "--withdraw")
+    est.refused(401, "expired", ENROL, est.request(f"/CN={name}", est.key()), user=f"{name}:{password}")
+    assert "no enrolment password" in shared.refused("device", "enrol-password", name, "--withdraw")
+
+
 def test_a_password_is_not_on_disk_and_not_in_the_log(server, tmp_path):
     est = Est(server, tmp_path)
     password = est.password("lamp-1")
@@ -371,6 +379,7 @@ def test_certificates_that_renew_nothing(shared, est, device, tmp_path):
     # One's password does not help a certificate that is not good.
     password = est.password(lamp.name)
     est.refused(403, "active", ENROL, request, identity=stranger, user=f"{lamp.name}:{password}")
+    est.refused(403, "leave the certificate out", ENROL, request, identity=stranger, user=f"{lamp.name}:{password}")
     api.iot(shared).update_certificate(certificateId=lamp.id, newStatus="INACTIVE")
     est.refused(403, "active", REENROL, request, identity=lamp)
     api.iot(shared).update_certificate(certificateId=lamp.id, newStatus="REVOKED")

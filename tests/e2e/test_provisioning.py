@@ -431,6 +431,8 @@ def test_boto3_on_templates_versions_and_a_trusted_users_claim(shared, template,
         assert caught.value.response["Error"]["Code"] == "InvalidRequestException"
 
     trusted = client.create_provisioning_claim(templateName=name)
+    pages = client.get_paginator("list_certificates").paginate()
+    assert trusted["certificateId"] not in [c["certificateId"] for page in pages for c in page["certificates"]]
     left = trusted["expiration"] - datetime.datetime.now(datetime.timezone.utc)
     assert datetime.timedelta(minutes=4) < left <= datetime.timedelta(minutes=5)
     born = identity(tmp_path, "phone", trusted["certificatePem"], trusted["keyPair"]["PrivateKey"], shared.root)

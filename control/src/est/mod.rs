@@ -185,8 +185,18 @@ impl Asker {
                 Wanted::Reenrol => rooms.expired_grace,
                 Wanted::Enrol | Wanted::KeyAndCertificate => Duration::ZERO,
             };
-            let (id, thing) = device_at(rooms, peer, now, grace)?;
-            return Ok(Self::Certified(id, thing));
+            return match device_at(rooms, peer, now, grace) {
+                Ok((id, thing)) => Ok(Self::Certified(id, thing)),
+                Err(mut error) => {
+                    // A swapped board that still shows what was revoked.
+                    if wanted != Wanted::Reenrol && Basic::read(headers)?.is_some() {
+                        error.message.push_str(
+                            " A password is looked at where no certificate is shown: leave the certificate out.",
+                        );
+                    }
+                    Err(error)
+                }
+            };
         }
         if wanted == Wanted::Reenrol {
             return Err(ApiError::forbidden(

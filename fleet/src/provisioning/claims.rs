@@ -105,6 +105,14 @@ fn document(template: &TemplateName, sources: &[String], account: &str) -> Strin
 }
 
 impl Fleet {
+    /// Whether a certificate is a claim's.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn is_claim(&self, id: &CertificateId) -> Result<bool, FleetError> {
+        Ok(self.read::<Claim>(&keys::claim(id))?.is_some())
+    }
+
     /// Makes a claim certificate.
     ///
     /// # Errors

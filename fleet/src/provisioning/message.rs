@@ -165,6 +165,12 @@ pub(super) struct RegisterRequest {
 
 /// Reads the fields of a request.
 pub(super) fn fields<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Rejection> {
+    // By their names: an array would be read by position.
+    if !value.is_object() {
+        return Err(Rejection::invalid(
+            "the request is an object, with its fields by name",
+        ));
+    }
     serde_json::from_value(value).map_err(|error| Rejection::invalid(error.to_string()))
 }
 

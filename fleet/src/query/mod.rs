@@ -134,6 +134,11 @@ impl Query {
             .any(&mut |field| matches!(field, Field::Groups | Field::Any))
     }
 
+    /// The first group that it names and that is wanted.
+    pub(crate) fn names_group(&self, wanted: impl Fn(&str) -> bool) -> Option<&str> {
+        self.expression.group_named(&wanted)
+    }
+
     pub(crate) fn narrow(&self) -> Narrow {
         let conditions: Vec<&Expression> = match &self.expression {
             Expression::And(all) => all.iter().collect(),
@@ -177,6 +182,19 @@ impl Expression {
             Expression::Or(any) => any.iter().any(|one| one.fits(subject)),
             Expression::Not(one) => !one.fits(subject),
             Expression::Condition(field, test) => field.fits(test, subject),
+        }
+    }
+
+    fn group_named(&self, wanted: &dyn Fn(&str) -> bool) -> Option<&str> {
+        match self {
+            Expression::And(these) | Expression::Or(these) => {
+                these.iter().find_map(|one| one.group_named(wanted))
+            }
+            Expression::Not(one) => one.group_named(wanted),
+            Expression::Condition(Field::Groups, Test::Is(pattern)) => {
+                pattern.exact().filter(|name| wanted(name))
+            }
+            Expression::All | Expression::Condition(..) => None,
         }
     }
 

@@ -17,8 +17,6 @@ use store::Stored;
 pub(super) const LIST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A list with less life left than this is made anew, so that who fetches one can keep it.
 const MIN_LIFE_LEFT: Duration = Duration::from_secs(12 * 60 * 60);
-/// How far thisUpdate lies back, for readers whose clock is late.
-const BACKDATED: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(super) struct Lists {
@@ -71,7 +69,7 @@ impl RevocationFaces {
             return Ok(Some(Arc::clone(&list.der)));
         }
         let number = self.next_number(now)?;
-        let this_update = now - BACKDATED;
+        let this_update = now - self.authority().terms().backdated;
         let next_update = now + LIST_LIFE;
         let der: Arc<[u8]> = self
             .sign(name, number, now, (this_update, next_update))?

@@ -62,6 +62,9 @@ pub(crate) enum Device {
         /// How long it is good for, e.g. 15m, 24h, 168h
         #[arg(long, value_name = "D", default_value = "24h", value_parser = humane)]
         valid: std::time::Duration,
+        /// Take back the one that was made and not used
+        #[arg(long, conflicts_with_all = ["policy", "group", "attributes"])]
+        withdraw: bool,
     },
     /// Give it a new certificate and revoke the old one; groups, jobs and history stay
     Replace {

@@ -71,6 +71,7 @@ pub(super) struct FileCa {
     pub(super) device_validity_seconds: Option<u64>,
     pub(super) server_validity_seconds: Option<u64>,
     pub(super) crl_shards: Option<u16>,
+    backdate_seconds: Option<u64>,
     #[serde(default)]
     expired_grace_seconds: u64,
     #[serde(default)]
@@ -129,6 +130,13 @@ impl FileCa {
                 None => {}
             }
         }
+        match self.backdate_seconds {
+            Some(seconds) if seconds > MAX_BACKDATE_SECONDS => bail!(
+                "ca.backdate_seconds = {seconds}: at most {MAX_BACKDATE_SECONDS}; a device whose clock is later than that sets it first"
+            ),
+            Some(seconds) => terms.backdated = Duration::from_secs(seconds),
+            None => {}
+        }
         if let Some(count) = self.crl_shards {
             terms.crl_shards = CrlShards::new(count).context("ca.crl_shards")?;
         }
@@ -138,6 +146,9 @@ impl FileCa {
 
 /// Lives a certificate may be given: half a minute, because renewing takes time, to ten years.
 const VALIDITY_SECONDS: RangeInclusive<u64> = 30..=315_576_000;
+
+/// How far lives may reach back.
+const MAX_BACKDATE_SECONDS: u64 = 3_600;
 
 /// How long an attestation may count: to a year.
 const ATTESTATION_SECONDS: RangeInclusive<u64> = 1..=31_536_000;

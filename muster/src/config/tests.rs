@@ -258,6 +258,7 @@ fn what_is_not_understood_is_refused_by_name() {
             "ca.device_validity_seconds",
         ),
         ("[ca]\nserver_validity_seconds = 315576001", "315576000"),
+        ("[ca]\nbackdate_seconds = 3601", "3600"),
         ("[compat]\naws = 1", "aws"),
         ("[compat]\nazure = true", "azure"),
         ("[policy]\nunresolved_deny = \"shut\"", "shut"),

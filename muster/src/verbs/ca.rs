@@ -63,7 +63,11 @@ fn show(global: &Global) -> anyhow::Result<()> {
             let role = format!("issuing {} ({state}, below root {above})", number(one));
             rows.push(row(role, one));
         }
-        output::table(&["certificate", "name", "until"], &rows)
+        let table = output::table(&["certificate", "name", "until"], &rows);
+        match output::field(authority, "issuingKeyTrouble") {
+            "" => table,
+            trouble => format!("{table}\nthe key that signs cannot be used now: {trouble}"),
+        }
     })
 }
 

@@ -318,7 +318,12 @@ fn statement(
         "reviewed file",
         &format!("{}, SHA-256 {digest}", flags.file.display()),
     )?;
-    line("custody of keys", &format!("{:?}", file.keys.custody))?;
+    let custody = match file.keys.custody {
+        KeyCustody::File => "file",
+        KeyCustody::EncryptedFile => "encrypted-file",
+        KeyCustody::Pkcs11 => "pkcs11",
+    };
+    line("custody of keys", custody)?;
     let root_key = match (&file.root.offline, authority.has_root_key()?) {
         (Some(out), _) => format!("offline, encrypted in {}", out.display()),
         (None, true) => "with the authority".to_owned(),

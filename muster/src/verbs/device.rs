@@ -11,6 +11,7 @@ use crate::{
     client::encode,
 };
 use anyhow::Context as _;
+use data_encoding::BASE64;
 use http::Method;
 use serde_json::{Value, json};
 use std::{
@@ -47,7 +48,12 @@ pub(super) fn run(global: &Global, verb: Device) -> anyhow::Result<ExitCode> {
             group,
             attributes,
             valid,
+            withdraw,
         } => {
+            if withdraw {
+                withdraw_password(global, &name)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let attributes: BTreeMap<String, String> = attributes.into_iter().collect();
             let body = json!({
                 "policyName": policy, "groupName": group, "attributes": attributes,
@@ -82,6 +88,14 @@ pub(super) fn run(global: &Global, verb: Device) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn withdraw_password(global: &Global, name: &str) -> anyhow::Result<()> {
+    let path = format!("{}/enrolment-password", path(name));
+    client(global)?.call(Method::DELETE, &path, None)?;
+    output::answer(global, &json!({ "thingName": name }), |_| {
+        format!("the enrolment password of {name} is good for nothing any more")
+    })
 }
 
 /// The password alone on its line, so that a script can take the last one, and how it is used.
@@ -241,7 +255,7 @@ fn list(global: &Global) -> anyhow::Result<()> {
         .map(|device| {
             let statuses = output::items(device, "certificates")
                 .iter()
-                .map(|c| output::field(c, "status"));
+                .map(device_state);
             vec![
                 output::field(device, "thingName").to_owned(),
                 statuses.collect::<Vec<_>>().join(" "),
@@ -283,16 +297,42 @@ fn described(device: &Value) -> String {
         lines.push(format!(
             "certificate {} {} policies: {}",
             output::field(certificate, "certificateId"),
-            output::field(certificate, "status"),
+            device_state(certificate),
             policies.join(", ")
         ));
     }
     lines.join("\n")
 }
 
+/// Its status, and what keeps it out all the same.
+fn device_state(certificate: &Value) -> String {
+    let status = output::field(certificate, "status");
+    match certificate.get("withoutAuthority").and_then(Value::as_bool) {
+        Some(true) => {
+            format!("{status} (its authority is INACTIVE, ended or forgotten: it is out)")
+        }
+        _ => status.to_owned(),
+    }
+}
+
 fn read_csr(file: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(file)
-        .with_context(|| format!("read certificate signing request {} (PEM)", file.display()))
+    let octets = std::fs::read(file)
+        .with_context(|| format!("read certificate signing request {}", file.display()))?;
+    Ok(match String::from_utf8(octets) {
+        Ok(text) => text,
+        // DER, which the server is sent as PEM.
+        Err(not_text) => {
+            let mut body = BASE64.encode(not_text.as_bytes());
+            let mut at = 64;
+            while at < body.len() {
+                body.insert(at, '\n');
+                at += 65;
+            }
+            format!(
+                "-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n"
+            )
+        }
+    })
 }
 
 fn path(name: &str) -> String {

@@ -19,7 +19,15 @@ pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
                 count("waiting")
             )
         });
-        let mut lines: Vec<String> = std::iter::once("running".to_owned()).chain(full).collect();
+        let trouble = output::field(status, "issuingKeyTrouble");
+        let state = match trouble.is_empty() {
+            true => "running".to_owned(),
+            false => format!(
+                "running, without its issuing key: {trouble}; no certificates are made, and no revocation lists and OCSP answers \
+                 but those that are there"
+            ),
+        };
+        let mut lines: Vec<String> = std::iter::once(state).chain(full).collect();
         for one in output::items(status, "ending") {
             let until = one.get("notAfter").and_then(Value::as_f64).unwrap_or(0.0);
             let until = jiff::Timestamp::from_second(until as i64);

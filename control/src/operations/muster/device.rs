@@ -113,6 +113,9 @@ struct Certificate {
     certificate_id: String,
     certificate_arn: String,
     status: &'static str,
+    /// It is let in by nobody although it is ACTIVE: the authority that it depends on is INACTIVE, has ended or is gone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    without_authority: bool,
     not_before: EpochSeconds,
     not_after: EpochSeconds,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,11 +138,14 @@ impl Device {
             if record.status == CertificateStatus::Active {
                 active.push(id);
             }
+            let vouched = rooms.fleet.vouched_until(&record)?;
             let revocation = record.revocation;
             certificates.push(Certificate {
                 certificate_id: id.to_string(),
                 certificate_arn: arns.certificate(&id),
                 status: record.status.as_str(),
+                without_authority: vouched
+                    .is_some_and(|until| until.is_none_or(|until| until < call.now)),
                 not_before: EpochSeconds(record.not_before),
                 not_after: EpochSeconds(record.not_after),
                 revoked_at: revocation.as_ref().map(|one| EpochSeconds(one.at)),

@@ -63,6 +63,7 @@ mod targets;
 mod update_policy;
 mod update_template;
 mod upload_part;
+mod withdraw_enrolment_password;
 mod words;
 
 use crate::operation::Operation;
@@ -100,6 +101,7 @@ pub(super) static OPERATIONS: &[Operation] = &[
     prove_policies::OPERATION,
     quarantine_device::OPERATION,
     make_enrolment_password::OPERATION,
+    withdraw_enrolment_password::OPERATION,
     note_violation::OPERATION,
     replace_device::OPERATION,
     request_issuing::OPERATION,

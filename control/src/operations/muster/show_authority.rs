@@ -34,6 +34,9 @@ struct Output {
     root_pem: String,
     /// Oldest first.
     issuing: Vec<Issuing>,
+    /// Why its key cannot be used now, where it cannot (a token that is away).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuing_key_trouble: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -135,5 +138,6 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         root_key: place(authority.has_root_key()?),
         root_pem: authority.root_pem(),
         issuing,
+        issuing_key_trouble: authority.ready().err().map(|error| error.to_string()),
     })
 }

@@ -37,6 +37,9 @@ struct Output<'a> {
     https: String,
     broker: Stats,
     full_queues: Vec<FullQueue>,
+    /// Why the issuing key cannot be used now, where it cannot (a token that is away).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuing_key_trouble: Option<String>,
     /// What ends soon and does not renew itself: in the last third of its life, or past it.
     ending: Vec<Ending>,
 }
@@ -130,6 +133,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         https: rooms.endpoints.https.to_string(),
         broker: rooms.broker.stats(),
         full_queues: rooms.broker.full_queues(FULL_QUEUES),
+        issuing_key_trouble: rooms.authority.ready().err().map(|error| error.to_string()),
         ending: ending(rooms, call.now)?,
     })
 }
