@@ -199,6 +199,9 @@ pub(crate) fn unbind(
     if !superseded && !t.exists(&keys::bereft(thing))? {
         t.put(keys::bereft(thing), &Present)?;
     }
+    if !superseded && t.exists(&keys::password(thing))? {
+        t.delete(keys::password(thing));
+    }
     Ok(())
 }
 

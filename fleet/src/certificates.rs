@@ -7,12 +7,14 @@ use crate::{
     attachments::unbind,
     authorities::forget_vouched,
     heir::HeirRow,
+    holders,
     issued::{RevokedRow, follow_state, outlive, put_issued, put_revoked},
     keys,
     registry::Transaction,
+    taken,
 };
 use ca::{CertificateId, Csr, Issued, KeyPair, Profile, RevocationReason, Subject};
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 /// What a certificate is named that was minted before it belongs to a thing (AWS: `AWS IoT Certificate`).
 const UNBOUND_COMMON_NAME: &str = "Muster IoT Certificate";
@@ -146,7 +148,14 @@ impl Fleet {
             return Ok(());
         }
         let compromised = revoked && reason == RevocationReason::KeyCompromise;
-        for other in self.obtained_with(t, id, compromised)? {
+        let mut with_it: BTreeSet<CertificateId> = self
+            .obtained_with(t, id, compromised)?
+            .into_iter()
+            .collect();
+        if compromised {
+            with_it.extend(self.over_the_key_of(t, id)?);
+        }
+        for other in with_it {
             let record: Option<CertificateRecord> = t.current(&keys::certificate(&other))?;
             let ends = record.is_some_and(|record| match record.status {
                 CertificateStatus::Active | CertificateStatus::PendingActivation => true,
@@ -158,6 +167,24 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// Says that the key of a certificate is in other hands, and which other certificates are over it.
+    fn over_the_key_of(
+        &self,
+        t: &mut Transaction<'_>,
+        id: &CertificateId,
+    ) -> Result<BTreeSet<CertificateId>, FleetError> {
+        let Some(record) = t.current::<CertificateRecord>(&keys::certificate(id))? else {
+            return Ok(BTreeSet::new());
+        };
+        let key = ca::key_id(&record.pem)?;
+        taken::compromise(t, &key)?;
+        // Whoever gives it to a thing meanwhile writes this row: one of the two is tried again.
+        t.exists(&keys::key(&key))?;
+        let mut over = t.names(&keys::certified(&key))?;
+        over.remove(id);
+        Ok(over)
     }
 
     fn change_one(
@@ -179,6 +206,15 @@ impl Fleet {
                 reason: why,
             })
         };
+        let ends = match status {
+            CertificateStatus::Inactive => true,
+            CertificateStatus::Revoked => reason != RevocationReason::Superseded,
+            CertificateStatus::Active | CertificateStatus::PendingActivation => false,
+        };
+        if ends {
+            // With it the device would let itself in again, also one that is out already.
+            self.forget_password_of(t, id)?;
+        }
         match (record.status, status) {
             (from, to) if from == to => return Ok(()),
             (CertificateStatus::Revoked, _) => {
@@ -201,14 +237,7 @@ impl Fleet {
         if status == CertificateStatus::Active {
             record.superseded_by = None;
         }
-        if status == CertificateStatus::Inactive {
-            // With it the device would let itself in again.
-            self.forget_password_of(t, id)?;
-        }
         if status == CertificateStatus::Revoked {
-            if reason != RevocationReason::Superseded {
-                self.forget_password_of(t, id)?;
-            }
             record.revocation = Some(Revocation { at: now, reason });
             let row = RevokedRow::new(&record.serial, record.not_after, reason, now);
             match record.origin {
@@ -283,6 +312,7 @@ impl Fleet {
         }
         if let Some(record) = &t.get::<CertificateRecord>(&keys::certificate(id))? {
             forget_vouched(t, record);
+            holders::forget(t, id, &record.pem)?;
             if let Some(heir) = &record.superseded_by
                 && record.status == CertificateStatus::Inactive
             {
@@ -294,6 +324,9 @@ impl Fleet {
         }
         t.delete(keys::claim(id));
         t.delete(keys::claim_use(id));
+        for place in t.names::<String>(&keys::wasted_of(id))? {
+            t.delete(format!("{}{place}", keys::wasted_of(id)));
+        }
         t.delete(keys::certificate(id));
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Which thing a key belongs to: a key is one device's alone, and one that others may have is nobody's any more.
 
 use crate::{
-    Binding, Fleet, FleetError, LIST_LIMIT_ITEMS, ThingName, issued::RevokedRow, keys,
-    records::Present, registry::Transaction, taken,
+    Binding, CertificateRecord, CertificateStatus, Fleet, FleetError, LIST_LIMIT_ITEMS, ThingName,
+    issued::RevokedRow, keys, records::Present, registry::Transaction, taken,
 };
 use ca::{CertificateId, RevocationReason};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,13 @@ pub(crate) fn hold(
     let key_id = ca::key_id(pem)?;
     taken::refuse(t, &key_id)?;
     let key = keys::key(&key_id);
+    // Whichever of the certificates over it somebody else has, be it an older one.
+    for other in t.names::<CertificateId>(&keys::certified(&key_id))? {
+        let holder: Option<Binding> = t.current(&keys::bound(&other))?;
+        if other != *id && holder.is_some_and(|holder| holder.thing != *thing) {
+            return Err(FleetError::Key("another thing has it"));
+        }
+    }
     if let Some(before) = t.get::<HolderRow>(&key)?
         && before.certificate != *id
     {
@@ -56,13 +63,43 @@ pub(crate) fn hold(
     t.put(key, &row)
 }
 
+/// Says that a certificate is over this key, whoever it is to belong to.
+pub(crate) fn certify(
+    t: &mut Transaction<'_>,
+    id: &CertificateId,
+    pem: &str,
+) -> Result<(), FleetError> {
+    let key = ca::key_id(pem)?;
+    taken::refuse_compromised(t, &key)?;
+    t.put(format!("{}{id}", keys::certified(&key)), &Present)
+}
+
+/// Before a certificate's row goes.
+pub(crate) fn forget(
+    t: &mut Transaction<'_>,
+    id: &CertificateId,
+    pem: &str,
+) -> Result<(), FleetError> {
+    let key = ca::key_id(pem)?;
+    t.delete(format!("{}{id}", keys::certified(&key)));
+    Ok(())
+}
+
 impl Fleet {
-    /// Whether a key is one device's now.
-    pub(crate) fn key_has_holder(&self, key: &str) -> Result<bool, FleetError> {
-        match self.read::<HolderRow>(&keys::key(key))? {
-            Some(row) => Ok(self.thing_of(&row.certificate)?.is_some()),
-            None => Ok(false),
+    /// Whether there is a certificate over a key that is ACTIVE or INACTIVE and no claim's: it is a device's, or may become one.
+    pub(crate) fn key_is_certified(&self, key: &str) -> Result<bool, FleetError> {
+        for id in self.all_names::<CertificateId>(&keys::certified(key))? {
+            let record: Option<CertificateRecord> = self.read(&keys::certificate(&id))?;
+            // What only waits to be registered has to ask for its key again then.
+            let lives = record.is_some_and(|record| match record.status {
+                CertificateStatus::Active | CertificateStatus::Inactive => true,
+                CertificateStatus::PendingActivation | CertificateStatus::Revoked => false,
+            });
+            if lives && !self.is_claim(&id)? {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
 }
 

@@ -4,8 +4,8 @@
 //! list from then on: nobody here knows it, and nobody else is to believe it.
 
 use crate::{
-    CertificateRecord, CertificateStatus, Fleet, FleetError, LIST_LIMIT_ITEMS, Origin, keys,
-    records::Present, registry::Transaction,
+    CertificateRecord, CertificateStatus, Fleet, FleetError, KeyOwner, LIST_LIMIT_ITEMS, Origin,
+    holders, keys, records::Present, registry::Transaction,
 };
 use ca::{
     CertificateId, CertificateState, CrlShard, IssuerNumber, RevocationReason, RevokedEntry, Serial,
@@ -101,6 +101,7 @@ pub(crate) fn put_issued(
     if record.status == CertificateStatus::Inactive {
         put_listed(t, &record.id, &RevokedRow::held(record, row.issuer))?;
     }
+    holders::certify(t, &record.id, &record.pem)?;
     t.put_new(keys::certificate(&record.id), record)
 }
 
@@ -387,7 +388,8 @@ pub(crate) fn index(fleet: &Fleet) -> Result<(), FleetError> {
     fleet.transact(|t| t.put(keys::INDEXED.to_owned(), &Present))
 }
 
-/// Once, for a registry of before lists spoke of what is INACTIVE. A crash in between begins it anew.
+/// Once, for a registry of before lists spoke of what is INACTIVE and all certificates over a key were known. A crash in
+/// between begins it anew.
 pub(crate) fn index_held(fleet: &Fleet, now: SystemTime) -> Result<(), FleetError> {
     if fleet.read::<Present>(keys::HELD_INDEXED)?.is_some() {
         return Ok(());
@@ -396,6 +398,19 @@ pub(crate) fn index_held(fleet: &Fleet, now: SystemTime) -> Result<(), FleetErro
     loop {
         let page = fleet.certificates(after.as_deref(), LIST_LIMIT_ITEMS)?;
         let mut rows = Vec::new();
+        for record in &page.items {
+            let key = ca::key_id(&record.pem)?;
+            let place = format!("{}{}", keys::certified(&key), record.id);
+            rows.push(Write::put(place, &Present, Expect::Any)?);
+            let revocation = record.revocation.as_ref();
+            if revocation.is_some_and(|r| r.reason == RevocationReason::KeyCompromise) {
+                rows.push(Write::put(
+                    keys::taken(&key),
+                    &KeyOwner::Compromised,
+                    Expect::Any,
+                )?);
+            }
+        }
         for record in page.items.iter().filter(|record| {
             record.origin == Origin::Own
                 && record.status == CertificateStatus::Inactive

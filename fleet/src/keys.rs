@@ -37,7 +37,7 @@ pub(crate) const SEEDED: &str = "meta/seeded";
 /// Set once every certificate is found by its serial number.
 pub(crate) const INDEXED: &str = "meta/serials";
 /// Set once every certificate that is INACTIVE stands on its list.
-pub(crate) const HELD_INDEXED: &str = "meta/held";
+pub(crate) const HELD_INDEXED: &str = "meta/certified";
 /// Set once every key is found.
 pub(crate) const KEYS_INDEXED: &str = "meta/keys";
 /// Set once every key that is no device's is found.
@@ -133,6 +133,10 @@ pub(crate) fn revoked_elsewhere(id: &CertificateId) -> String {
 pub(crate) fn key(id: &str) -> String {
     format!("key/{id}")
 }
+/// Certificates over a key, by the key's id: `keyof/<key>/<certificate>`.
+pub(crate) fn certified(key: &str) -> String {
+    format!("keyof/{key}/")
+}
 /// Whose a key is that is no device's, by the key's id.
 pub(crate) fn taken(id: &str) -> String {
     format!("taken/{id}")
@@ -196,6 +200,13 @@ pub(crate) fn claim(id: &CertificateId) -> String {
 /// How often a claim was used.
 pub(crate) fn claim_use(id: &CertificateId) -> String {
     format!("claimuse/{id}")
+}
+/// What places have asked for by a claim in vain: `claimwaste/<claim>/<place>`.
+pub(crate) fn wasted_of(claim: &CertificateId) -> String {
+    format!("claimwaste/{claim}/")
+}
+pub(crate) fn wasted(claim: &CertificateId, place: &dyn std::fmt::Display) -> String {
+    format!("{}{place}", wasted_of(claim))
 }
 pub(crate) fn claim_end(at: SystemTime, id: &CertificateId) -> String {
     format!("{CLAIM_END}{}/{id}", moment(at))

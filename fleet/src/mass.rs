@@ -6,7 +6,7 @@ use crate::{
     ThingName, keys, query::Query,
 };
 use ca::{CertificateId, RevocationReason};
-use std::time::SystemTime;
+use std::{collections::BTreeSet, time::SystemTime};
 
 /// Most certificates named one by one.
 pub const NAMED_LIMIT_ITEMS: usize = 250;
@@ -18,6 +18,8 @@ const BATCH_ITEMS: usize = 100;
 pub enum Selection {
     /// These.
     Certificates(Vec<CertificateId>),
+    /// Of this thing.
+    Thing(ThingName),
     /// Of the things in a group and in all groups below it.
     Group(GroupName),
     /// That a registered authority signed.
@@ -63,6 +65,15 @@ impl Measure {
         }
     }
 
+    /// Whether it takes devices out.
+    fn ends(self) -> bool {
+        match self {
+            Measure::Revoke(reason) => reason != RevocationReason::Superseded,
+            Measure::Deactivate => true,
+            Measure::Activate => false,
+        }
+    }
+
     fn reason(self) -> RevocationReason {
         match self {
             Measure::Revoke(reason) => reason,
@@ -85,9 +96,23 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<Changed, FleetError> {
         let page = self.selected(selection, after)?;
+        let ends = !dry_run && measure.ends();
         let done = self.transact(|t| {
             let mut done = Changed::default();
-            for id in &page.items {
+            let mut ids: BTreeSet<CertificateId> =
+                page.items.certificates.iter().copied().collect();
+            for thing in &page.items.things {
+                // Also of who has no certificate (any more): who has it would be the device again. Whoever uses it meanwhile
+                // writes the row that was read, and then his certificate is among these.
+                if ends {
+                    self.forget_password(t, thing)?;
+                }
+                ids.extend(self.all_names::<CertificateId>(&keys::principals(thing))?);
+            }
+            for id in &ids {
+                if ends {
+                    self.forget_password_of(t, id)?;
+                }
                 let record: Option<CertificateRecord> = t.get(&keys::certificate(id))?;
                 match record.and_then(|record| measure.applies(&record)) {
                     None => done.untouched += 1,
@@ -107,11 +132,14 @@ impl Fleet {
         })
     }
 
-    fn selected(
-        &self,
-        selection: &Selection,
-        after: Option<&str>,
-    ) -> Result<Page<CertificateId>, FleetError> {
+    fn selected(&self, selection: &Selection, after: Option<&str>) -> Result<Batch, FleetError> {
+        let of_certificates = |page: Page<CertificateId>| Batch {
+            items: Whose {
+                certificates: page.items,
+                things: Vec::new(),
+            },
+            next: page.next,
+        };
         let things = match selection {
             Selection::Certificates(ids) => {
                 if ids.len() > NAMED_LIMIT_ITEMS {
@@ -123,14 +151,22 @@ impl Fleet {
                 for id in ids {
                     self.certificate(id)?;
                 }
-                return Ok(Page {
+                return Ok(of_certificates(Page {
                     items: ids.clone(),
                     next: None,
-                });
+                }));
             }
             Selection::Authority(authority) => {
                 self.registered_authority(authority)?;
-                return self.vouched_for(authority, after, LIST_LIMIT_ITEMS);
+                let page = self.vouched_for(authority, after, LIST_LIMIT_ITEMS)?;
+                return Ok(of_certificates(page));
+            }
+            Selection::Thing(thing) => {
+                self.thing(thing)?;
+                Page {
+                    items: vec![thing.clone()],
+                    next: None,
+                }
             }
             Selection::Group(group) => self.members_below(group, after, BATCH_ITEMS)?,
             Selection::Query(query) => {
@@ -142,13 +178,24 @@ impl Fleet {
                 }
             }
         };
-        let mut items = Vec::with_capacity(things.items.len());
-        for thing in &things.items {
-            items.extend(self.all_names::<CertificateId>(&keys::principals(thing))?);
-        }
-        Ok(Page {
-            items,
+        Ok(Batch {
+            items: Whose {
+                certificates: Vec::new(),
+                things: things.items,
+            },
             next: things.next,
         })
     }
+}
+
+/// Of whom one batch is.
+struct Batch {
+    items: Whose,
+    next: Option<String>,
+}
+
+struct Whose {
+    certificates: Vec<CertificateId>,
+    /// All of theirs, as they are when the batch is written.
+    things: Vec<ThingName>,
 }

@@ -325,6 +325,25 @@ impl Transaction<'_> {
         Ok(found.map(|row| row.value))
     }
 
+    /// The last parts of the keys under a prefix, as they are or will be. What others put there meanwhile is not noticed: a
+    /// row that each of them writes settles that.
+    pub(crate) fn names<T: FromStr + Ord>(&self, prefix: &str) -> Result<BTreeSet<T>, FleetError> {
+        let (mut names, mut after) = (BTreeSet::new(), None::<String>);
+        loop {
+            let rows = self
+                .table
+                .scan(prefix, after.as_deref(), LIST_LIMIT_ITEMS)?;
+            let read = |(key, _): &(String, _)| key.strip_prefix(prefix)?.parse().ok();
+            names.extend(rows.iter().filter_map(read));
+            match rows.last() {
+                Some((last, _)) if rows.len() == LIST_LIMIT_ITEMS => after = Some(last.clone()),
+                _ => break,
+            }
+        }
+        self.overlay(prefix, &mut names);
+        Ok(names)
+    }
+
     /// Whether a row exists; as [`Self::get`].
     pub(crate) fn exists(&mut self, key: &str) -> Result<bool, FleetError> {
         let found = self.table.get(key)?;

@@ -20,6 +20,8 @@ pub enum KeyOwner {
     Server,
     /// A registered authority's.
     Authority,
+    /// Anybody's: a certificate over it was revoked because someone else may have it.
+    Compromised,
 }
 
 impl Stored for KeyOwner {}
@@ -33,6 +35,9 @@ impl KeyOwner {
             KeyOwner::Operator => "it is an operator's",
             KeyOwner::Server => "it is this server's own",
             KeyOwner::Authority => "it is the key of a registered authority",
+            KeyOwner::Compromised => {
+                "a certificate over it was revoked because someone else may have it"
+            }
         })
     }
 }
@@ -47,6 +52,25 @@ pub(crate) fn take(t: &mut Transaction<'_>, key: &str, owner: KeyOwner) -> Resul
     match t.get::<KeyOwner>(&keys::taken(key))? {
         Some(known) if known == owner => Ok(()),
         _ => t.put(keys::taken(key), &owner),
+    }
+}
+
+/// Says that a key is out of hand, unless it is somebody's who is no device and no claim, which says as much.
+pub(crate) fn compromise(t: &mut Transaction<'_>, key: &str) -> Result<(), FleetError> {
+    match t.get::<KeyOwner>(&keys::taken(key))? {
+        None | Some(KeyOwner::Claim) => t.put(keys::taken(key), &KeyOwner::Compromised),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Refuses a key that is out of hand, whoever is to have it.
+///
+/// # Errors
+/// [`FleetError::Key`].
+pub(crate) fn refuse_compromised(t: &mut Transaction<'_>, key: &str) -> Result<(), FleetError> {
+    match t.get::<KeyOwner>(&keys::taken(key))? {
+        Some(owner @ KeyOwner::Compromised) => Err(owner.refusal()),
+        _ => Ok(()),
     }
 }
 
@@ -87,7 +111,7 @@ impl Fleet {
             Err(FleetError::Key(_)) if self.is_of_claim(key)? => {}
             other => other?,
         }
-        match self.key_has_holder(&id_of(key))? {
+        match self.key_is_certified(&id_of(key))? {
             true => Err(FleetError::Key(
                 "a device has it, and a claim's key is every device's",
             )),
@@ -108,7 +132,7 @@ impl Fleet {
         };
         let owner: Option<KeyOwner> = self.read(&keys::taken(&key))?;
         let known = owner.is_some_and(|owner| !(renewed && owner == KeyOwner::Authority));
-        if known || self.key_has_holder(&key)? {
+        if known || self.key_is_certified(&key)? {
             return Err(FleetError::Invalid(
                 "the certificate's key is known here as a device's, a claim's, an operator's, this server's or a registered authority's: an authority has a key of its own".into(),
             ));

@@ -6,6 +6,7 @@ use crate::{
     Kind, Origin, Page, Target, ThingName,
     attachments::{put_attachment, put_binding, require_policy},
     groups::put_memberships,
+    holders,
     issued::RevokedRow,
     keys,
     records::{Present, Thing},
@@ -133,6 +134,13 @@ impl Fleet {
             )));
         }
         let certificate = ForeignCertificate::parse(new.pem)?;
+        let id = certificate.facts.id;
+        if self
+            .read::<RevokedRow>(&keys::revoked_elsewhere(&id))?
+            .is_some()
+        {
+            return Err(revoked_before(&id));
+        }
         self.refuse_key(&certificate)?;
         if self.inner.authority.signed(certificate.der()) {
             return Err(ForeignError::Unfit {
@@ -287,6 +295,7 @@ pub(super) fn record_of(
 /// nor OCSP know it.
 fn put_foreign(t: &mut Transaction<'_>, record: &CertificateRecord) -> Result<(), FleetError> {
     put_vouched(t, record)?;
+    holders::certify(t, &record.id, &record.pem)?;
     t.put(keys::certificate(&record.id), record)
 }
 
@@ -313,12 +322,16 @@ pub(crate) fn forget_vouched(t: &mut Transaction<'_>, record: &CertificateRecord
 
 /// A certificate that was revoked once is not let in by being registered again.
 fn require_not_revoked(t: &mut Transaction<'_>, id: &CertificateId) -> Result<(), FleetError> {
-    if t.get::<RevokedRow>(&keys::revoked_elsewhere(id))?.is_some() {
-        return Err(FleetError::CertificateState {
-            id: *id,
-            status: CertificateStatus::Revoked,
-            reason: "a revoked certificate stays revoked; give the device a new one",
-        });
+    match t.get::<RevokedRow>(&keys::revoked_elsewhere(id))? {
+        Some(_) => Err(revoked_before(id)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn revoked_before(id: &CertificateId) -> FleetError {
+    FleetError::CertificateState {
+        id: *id,
+        status: CertificateStatus::Revoked,
+        reason: "a revoked certificate stays revoked; give the device a new one",
+    }
 }

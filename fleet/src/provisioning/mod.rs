@@ -27,7 +27,9 @@ pub use hook::{ALLOW_LIST_CHANGE_LIMIT_ITEMS, HOOK_DEADLINE, Hook, HookCaller};
 pub(crate) use lanes::{Lanes, Turn};
 pub use message::Rejection;
 pub use name::TemplateName;
-pub use pending::{PENDING_PER_CLAIM_LIMIT_ITEMS, PendingCertificate, TOKEN_LIFETIME};
+pub use pending::{
+    PENDING_PER_CLAIM_LIMIT_ITEMS, PendingCertificate, TOKEN_LIFETIME, WASTED_PER_PLACE_LIMIT_ITEMS,
+};
 pub use register::{Registered, ThingRegistration};
 pub(crate) use settle::read_names;
 pub use tasks::{NewTask, RegistrationDesk, RegistrationTask, TaskLine, TaskReport, TaskStatus};

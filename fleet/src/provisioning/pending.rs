@@ -22,6 +22,9 @@ use store::Stored;
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// Most unclaimed certificates of one claim at a time.
 pub const PENDING_PER_CLAIM_LIMIT_ITEMS: usize = 1_000;
+/// Most certificates that one place may ask for by one claim in its life and not register: each stands on a revocation list
+/// until it would have ended.
+pub const WASTED_PER_PLACE_LIMIT_ITEMS: u32 = 1_000;
 /// Longest token that is looked up.
 const TOKEN_LIMIT_BYTES: usize = 128;
 const TOKEN_SECRET_BYTES: usize = 32;
@@ -79,6 +82,14 @@ struct Waiting {
 
 impl Stored for Waiting {}
 
+/// How many of a claim's certificates a place has asked for in vain.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Wasted {
+    count: u32,
+}
+
+impl Stored for Wasted {}
+
 /// The value of the index by time.
 #[derive(Debug, Serialize, Deserialize)]
 struct TokenDigest(String);
@@ -90,7 +101,8 @@ impl Fleet {
     /// claims it. Where as many wait as may, the oldest of the address with most of them is given up for it.
     ///
     /// # Errors
-    /// [`FleetError::Csr`], [`FleetError::Authority`].
+    /// [`FleetError::Csr`], [`FleetError::Authority`]; [`FleetError::Limit`] for an address that has asked so often and never
+    /// registered.
     pub fn create_pending_certificate(
         &self,
         claim: &CertificateId,
@@ -98,6 +110,16 @@ impl Fleet {
         csr: Option<&[u8]>,
         now: SystemTime,
     ) -> Result<PendingCertificate, FleetError> {
+        let place = Place::of(source);
+        let wasted: Option<Wasted> = self.read(&keys::wasted(claim, &place))?;
+        if wasted.is_some_and(|wasted| wasted.count >= WASTED_PER_PLACE_LIMIT_ITEMS) {
+            return Err(FleetError::Limit {
+                what: format!(
+                    "certificates that {place} asked for by this claim and did not register: make it another claim"
+                ),
+                limit: usize::try_from(WASTED_PER_PLACE_LIMIT_ITEMS).unwrap_or(usize::MAX),
+            });
+        }
         let (issued, key) = match csr {
             Some(csr) => (self.mint_unbound(Csr::parse(csr)?.public_key(), now)?, None),
             None => {
@@ -123,7 +145,7 @@ impl Fleet {
         };
         let [token_key, time_key, claim_key] = pending.keys(&digest);
         let waiting = Waiting {
-            place: Place::of(source),
+            place,
             expires: pending.expires,
             digest: digest.clone(),
         };
@@ -174,6 +196,7 @@ impl Fleet {
             match &id {
                 Some(id) => {
                     t.delete(keys::pending(row.value.expires, id));
+                    waste(t, claim, &row.value.place)?;
                     self.give_up(t, id, now)
                 }
                 None => Ok(()),
@@ -217,6 +240,10 @@ impl Fleet {
                         && let Some(pending) = self.read::<Pending>(&keys::token(&digest))?
                     {
                         let rows = pending.keys(&digest);
+                        let [_, _, of_claim] = &rows;
+                        if let Some(waiting) = self.read::<Waiting>(of_claim)? {
+                            waste(t, &pending.claim, &waiting.place)?;
+                        }
                         rows.into_iter().for_each(|key| t.delete(key));
                     }
                     t.delete(key.clone());
@@ -231,4 +258,16 @@ impl Fleet {
     pub(super) fn pending(&self, digest: &str) -> Result<Option<Pending>, FleetError> {
         self.read(&keys::token(digest))
     }
+}
+
+/// Counts one that a place has asked for in vain.
+fn waste(t: &mut Transaction<'_>, claim: &CertificateId, place: &Place) -> Result<(), FleetError> {
+    // A claim that is gone counts nothing.
+    if !t.exists(&keys::claim(claim))? {
+        return Ok(());
+    }
+    let key = keys::wasted(claim, place);
+    let mut wasted: Wasted = t.current(&key)?.unwrap_or_default();
+    wasted.count = wasted.count.saturating_add(1);
+    t.put(key, &wasted)
 }

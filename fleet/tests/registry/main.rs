@@ -11,6 +11,7 @@
 mod attachments;
 mod enrolment;
 mod house;
+mod keys;
 mod revocation;
 mod rows;
 mod sweeping;

@@ -239,7 +239,7 @@ fn a_registry_of_before_lists_spoke_of_what_is_inactive_is_indexed_once() {
         // As a release of before left it.
         let store = open_store(&directory.path().join("store"));
         let table = store.table("registry").unwrap();
-        let mut rows = vec![store::Write::delete("meta/held", store::Expect::Any)];
+        let mut rows = vec![store::Write::delete("meta/certified", store::Expect::Any)];
         for prefix in ["revoked/", "crl/"] {
             let found = table.scan(prefix, None, 100).unwrap();
             assert_eq!(found.len(), 1);

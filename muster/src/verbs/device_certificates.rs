@@ -41,7 +41,7 @@ pub(super) fn run(global: &Global, whose: &Whose, measure: &Measure) -> anyhow::
     if let (Some(name), Measure::Revoke(reason), false) = (&whose.name, measure, whose.dry_run) {
         return revoke(global, &client, name, reason.as_deref(), whose.yes);
     }
-    let mut body = selection(&client, whose)?;
+    let mut body = selection(whose);
     let mut set = |key: &str, value: Value| {
         if let Some(fields) = body.as_object_mut() {
             fields.insert(key.to_owned(), value);
@@ -104,24 +104,16 @@ fn revoke(
 }
 
 /// Whose certificates, in the API's words.
-fn selection(client: &Client, whose: &Whose) -> anyhow::Result<Value> {
+fn selection(whose: &Whose) -> Value {
     if let Some(name) = &whose.name {
-        let device = client.call(
-            Method::GET,
-            &format!("/muster/v1/devices/{}", encode(name)),
-            None,
-        )?;
-        let ids = output::items(&device, "certificates")
-            .iter()
-            .map(|certificate| output::field(certificate, "certificateId"));
-        return Ok(json!({ "certificateIds": ids.collect::<Vec<_>>() }));
+        return json!({ "thingName": name });
     }
-    Ok(match (&whose.group, &whose.ca, &whose.query) {
+    match (&whose.group, &whose.ca, &whose.query) {
         (Some(group), _, _) => json!({ "groupName": group }),
         (_, Some(ca), _) => json!({ "caCertificateId": ca }),
         (_, _, Some(query)) => json!({ "queryString": query }),
         _ => json!({ "certificateIds": whose.certificates }),
-    })
+    }
 }
 
 #[derive(Default)]

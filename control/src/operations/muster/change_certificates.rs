@@ -1,6 +1,6 @@
 use ca::{CertificateId, RevocationReason};
-use fleet::GroupName;
 use fleet::mass::{Measure, Selection};
+use fleet::{GroupName, ThingName};
 use http::Method;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,7 @@ pub(super) const OPERATION: Operation = Operation {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Body {
     certificate_ids: Option<Vec<String>>,
+    thing_name: Option<ThingName>,
     group_name: Option<GroupName>,
     ca_certificate_id: Option<String>,
     query_string: Option<String>,
@@ -91,30 +92,35 @@ fn read(body: Body) -> Result<(Selection, String, Measure), ApiError> {
     };
     let given = (
         body.certificate_ids,
+        body.thing_name,
         body.group_name,
         body.ca_certificate_id,
         body.query_string,
     );
     let (selection, scope) = match given {
-        (Some(ids), None, None, None) => {
+        (Some(ids), None, None, None, None) => {
             let ids: Result<Vec<_>, _> = ids.iter().map(|id| certificate_id(id)).collect();
             (Selection::Certificates(ids?), "ids".to_owned())
         }
-        (None, Some(group), None, None) => {
+        (None, Some(thing), None, None, None) => {
+            let scope = format!("thing/{thing}");
+            (Selection::Thing(thing), scope)
+        }
+        (None, None, Some(group), None, None) => {
             let scope = format!("group/{group}");
             (Selection::Group(group), scope)
         }
-        (None, None, Some(id), None) => {
+        (None, None, None, Some(id), None) => {
             let id = certificate_id(&id)?;
             (Selection::Authority(id), format!("ca/{id}"))
         }
-        (None, None, None, Some(text)) => {
+        (None, None, None, None, Some(text)) => {
             let query = query(&text)?;
             (Selection::Query(query), format!("query/{text}"))
         }
         _ => {
             return Err(ApiError::invalid(
-                "say whose certificates: certificateIds, groupName, caCertificateId or queryString, one of them",
+                "say whose certificates: certificateIds, thingName, groupName, caCertificateId or queryString, one of them",
             ));
         }
     };
