@@ -133,6 +133,7 @@ impl From<ControlError> for ApiError {
             }
             ControlError::Name(_) | ControlError::Role(_) => Self::invalid(message),
             ControlError::Store(error) => error.into(),
+            ControlError::Fleet(error) => error.into(),
             ControlError::Read { .. }
             | ControlError::Write { .. }
             | ControlError::Registry { .. }

@@ -188,7 +188,8 @@ fn listeners(parts: ControlParts) -> std::io::Result<[Listener; 2]> {
         account: parts.account,
         region: parts.region,
         started: SystemTime::now(),
-        refusals: Sampler::new(),
+        refusals: Arc::new(Sampler::new()),
+        quotas: Arc::default(),
         uploads: Arc::new(Semaphore::new(upload::MAX_UPLOADS)),
     });
     Ok([

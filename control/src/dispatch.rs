@@ -24,6 +24,7 @@ use crate::job_data::{self, JobData};
 use crate::operation::{Operation, Run};
 use crate::operations;
 use crate::peer::Peer;
+use crate::record;
 use crate::rooms::Rooms;
 use crate::upload;
 
@@ -139,6 +140,15 @@ fn of_the_data_plane(data: &'static DataOperation, rooms: Arc<Rooms>) -> MethodR
     axum::routing::on(filter, answer)
 }
 
+/// How far a request came.
+#[derive(Default)]
+struct Reached {
+    /// Who it is of, once that is proven.
+    operator: Option<String>,
+    /// Whether the operation was begun.
+    ran: bool,
+}
+
 /// A request on its way.
 struct Asked {
     operation: &'static Operation,
@@ -149,12 +159,22 @@ struct Asked {
 
 impl Asked {
     async fn answer(self, request: Request) -> Response {
-        let (operation, peer) = (self.operation.name, self.peer.address);
+        let (operation, who) = (self.operation.name, self.peer.clone());
+        let peer = who.address;
         let rooms = Arc::clone(&self.rooms);
         let (head, mut body) = request.into_parts();
-        match self.judge(head, &mut body).await {
+        let mut reached = Reached::default();
+        match self.judge(head, &mut body, &mut reached).await {
             Ok(answer) => answer.into_response(),
             Err(error) => {
+                if error.status == StatusCode::FORBIDDEN && !reached.ran {
+                    let (rooms, code) = (Arc::clone(&rooms), error.code);
+                    let note = move || {
+                        record::denied(&rooms, reached.operator, operation, &who, code);
+                    };
+                    // It waits for the disk, as whoever may do it would.
+                    let _ = tokio::task::spawn_blocking(note).await;
+                }
                 discard(body).await;
                 if let Some(left_out) = rooms.refusals.take_counting() {
                     tracing::info!(
@@ -171,7 +191,12 @@ impl Asked {
         }
     }
 
-    async fn judge(self, head: Parts, body: &mut Body) -> Result<Answer, ApiError> {
+    async fn judge(
+        self,
+        head: Parts,
+        body: &mut Body,
+        reached: &mut Reached,
+    ) -> Result<Answer, ApiError> {
         check_path(&head)?;
         let now = SystemTime::now();
         let identified = Identified::read(&head, &self.peer, &self.rooms.operators, now)?;
@@ -183,8 +208,10 @@ impl Asked {
                 let announced = identified.announced_body_hash(&head)?;
                 let caller = identified.prove(&head, announced.as_deref().unwrap_or_default())?;
                 self.peer.proof.give(caller.operator.certificate);
+                reached.operator = Some(caller.operator.name.to_string());
                 let call = self.authorise(head, caller, Bytes::new(), now)?;
-                return upload::receive(self.rooms, call, run, announced, body).await;
+                reached.ran = true;
+                return upload::receive(self.rooms, self.peer, call, run, announced, body).await;
             }
         };
         let body = read_body(body)
@@ -192,13 +219,13 @@ impl Asked {
             .map_err(|error| self.told_of_documents(error))?;
         let caller = identified.prove(&head, &body_hash(&body))?;
         self.peer.proof.give(caller.operator.certificate);
+        reached.operator = Some(caller.operator.name.to_string());
         let call = self.authorise(head, caller, body, now)?;
-        let rooms = self.rooms;
+        reached.ran = true;
+        let (rooms, peer) = (self.rooms, self.peer);
         tokio::task::spawn_blocking(move || {
             call.check_body()?;
-            let answer = run(&rooms, &call)?;
-            record(&call);
-            Ok(answer)
+            record::recorded(&rooms, &call, &peer, |rooms| run(rooms, &call))
         })
         .await
         .map_err(|error| ApiError::internal(&error))?
@@ -243,18 +270,6 @@ impl Asked {
             body,
             now,
         })
-    }
-}
-
-/// Says who changed what.
-pub(crate) fn record(call: &Call) {
-    if call.operation.method != http::Method::GET {
-        tracing::info!(
-            operator = %call.caller.operator.name,
-            operation = call.operation.name,
-            path = ?call.path,
-            "done"
-        );
     }
 }
 

@@ -53,6 +53,9 @@ pub enum ControlError {
     /// A file cannot be written.
     #[error(transparent)]
     Store(#[from] store::StoreError),
+    /// The registry cannot be changed.
+    #[error(transparent)]
+    Fleet(#[from] fleet::FleetError),
     /// The authority would not issue the operator's certificate.
     #[error(transparent)]
     Authority(#[from] ca::CaError),

@@ -30,6 +30,7 @@ mod page;
 mod peer;
 mod places;
 mod plain;
+mod record;
 mod rooms;
 mod upload;
 

@@ -29,6 +29,15 @@ pub(crate) struct Operation {
     pub(crate) run: Run,
 }
 
+impl Operation {
+    /// Whether it changes something, and so is recorded. A part of an upload changes nothing until the last is there.
+    pub(crate) fn changes(&self) -> bool {
+        self.method != Method::GET
+            && self.least != Role::Viewer
+            && self.name != "UploadFirmwarePart"
+    }
+}
+
 type Plain = fn(&Rooms, &Call) -> Result<Answer, ApiError>;
 pub(crate) type Upload = fn(&Rooms, &Call, &mut dyn Read) -> Result<Answer, ApiError>;
 

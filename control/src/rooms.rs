@@ -12,9 +12,11 @@ use ota::server::Ota;
 use shadow::Shadows;
 use tokio::sync::Semaphore;
 
+use crate::record::Quotas;
 use crate::{Endpoints, Operators};
 
-/// The rooms below, and what this one knows.
+/// The rooms below, and what this one knows. Clones share it.
+#[derive(Clone)]
 pub(crate) struct Rooms {
     pub(crate) fleet: Fleet,
     pub(crate) registration: RegistrationDesk,
@@ -36,7 +38,9 @@ pub(crate) struct Rooms {
     /// When this process started.
     pub(crate) started: SystemTime,
     /// Lines about refused requests, which anybody can cause.
-    pub(crate) refusals: Sampler,
+    pub(crate) refusals: Arc<Sampler>,
+    /// Entries of the record that anybody can cause.
+    pub(crate) quotas: Arc<Quotas>,
     /// One permit per upload under way.
     pub(crate) uploads: Arc<Semaphore>,
 }

@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
-use crate::dispatch::record;
 use crate::operation::Upload;
+use crate::peer::Peer;
+use crate::record;
 use crate::rooms::Rooms;
 
 /// Largest upload.
@@ -35,6 +36,7 @@ enum Piece {
 
 pub(crate) async fn receive(
     rooms: Arc<Rooms>,
+    peer: Peer,
     call: Call,
     run: Upload,
     announced: Option<String>,
@@ -56,9 +58,7 @@ pub(crate) async fn receive(
         ended: false,
     };
     let work = tokio::task::spawn_blocking(move || {
-        let answer = run(&rooms, &call, &mut reader)?;
-        record(&call);
-        Ok(answer)
+        record::recorded(&rooms, &call, &peer, |rooms| run(rooms, &call, &mut reader))
     });
     let ((), answer) = tokio::join!(pump(body, sender), work);
     answer.map_err(|error| ApiError::internal(&error))?

@@ -100,6 +100,11 @@ pub static CHECKS: &[Check] = &[
     Check {
         name: "deny-fails-open",
         description: "no policy lets in what it denies where a variable or a key has no value",
-        run: policies::run,
+        run: policies::fails_open,
+    },
+    Check {
+        name: "policy-matches-nothing",
+        description: "no statement of a policy is of another account, or can match nothing",
+        run: policies::matches_nothing,
     },
 ];

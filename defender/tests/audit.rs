@@ -243,3 +243,39 @@ fn denies_that_fail_open_are_found_in_what_decides() {
         assert_eq!(house.run("deny-fails-open", now).findings, []);
     }
 }
+
+#[test]
+fn policies_that_match_nothing_are_found() {
+    let house = house_of(policy::UnresolvedDeny::Open);
+    let now = SystemTime::now();
+    let publish = |resource: &str| {
+        format!(
+            r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Action":"iot:Publish","Resource":"{resource}"}}]}}"#
+        )
+    };
+    for (name, resource) in [
+        ("elsewhere", "arn:aws:iot:us-east-1:123456789012:*"),
+        ("filter", "arn:aws:iot:*:*:topicfilter/a"),
+        ("own", "arn:aws:iot:eu-west-1:000000000000:topic/a"),
+        ("any", "*"),
+    ] {
+        let name = name.parse().unwrap();
+        let document = publish(resource);
+        house.fleet.create_policy(&name, &document, now).unwrap();
+    }
+    let outcome = house.run("policy-matches-nothing", now);
+    let found = |policy: &str| {
+        let mut all = outcome.findings.iter();
+        all.find(|one| one.resource.contains(policy))
+    };
+    let elsewhere = found("elsewhere").unwrap();
+    assert!(elsewhere.reason.contains("000000000000"), "{elsewhere:?}");
+    assert!(found("filter").is_some());
+    // What the server makes itself is sound, as are the others.
+    assert_eq!(outcome.examined, 5);
+    let sound = ["own", "any", "device-default"];
+    assert!(
+        sound.iter().all(|name| found(name).is_none()),
+        "{outcome:?}"
+    );
+}

@@ -6,6 +6,8 @@ use crate::{
 };
 use ca::{CertificateId, RevocationReason};
 use policy::PolicyName;
+use serde::{Deserialize, Serialize};
+use store::Stored;
 
 impl Fleet {
     /// Attaches a policy; no change when it is attached already.
@@ -145,7 +147,7 @@ impl Fleet {
 }
 
 pub(crate) fn require_policy(t: &mut Transaction<'_>, name: &PolicyName) -> Result<(), FleetError> {
-    if t.exists(&keys::policy(name))? {
+    if t.will_exist(&keys::policy(name))? {
         Ok(())
     } else {
         Err(FleetError::not_found(Kind::Policy, name))
@@ -192,17 +194,41 @@ pub(crate) fn unbind(
     t.delete(keys::bound(id));
     t.delete(format!("{}{id}", keys::principals(thing)));
     let record: Option<CertificateRecord> = t.get(&keys::certificate(id))?;
-    let superseded = record.is_none_or(|record| {
+    let superseded = record.as_ref().is_none_or(|record| {
         let revocation = record.revocation.as_ref();
         revocation.is_some_and(|r| r.reason == RevocationReason::Superseded)
     });
-    if !superseded && !t.exists(&keys::bereft(thing))? {
-        t.put(keys::bereft(thing), &Present)?;
+    if superseded {
+        return Ok(());
+    }
+    let known: Option<Bereft> = t.current(&keys::bereft(thing))?;
+    let barred = record.is_some_and(|record| record.is_barred());
+    let bereft = Bereft {
+        barred: barred || known.is_some_and(|known| known.barred),
+    };
+    if known != Some(bereft) {
+        t.put(keys::bereft(thing), &bereft)?;
     }
     if !superseded && t.exists(&keys::password(thing))? {
         t.delete(keys::password(thing));
     }
     Ok(())
+}
+
+/// That a thing lost a certificate otherwise than by being superseded, and has got none since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bereft {
+    /// Whether no template brings it back.
+    pub(crate) barred: bool,
+}
+
+impl Stored for Bereft {
+    const VERSION: u16 = 2;
+
+    /// Once it was not told apart why.
+    fn upgrade(_: u16, _: serde_json::Value) -> Result<Self, String> {
+        Ok(Self { barred: false })
+    }
 }
 
 pub(crate) fn put_binding(

@@ -6,6 +6,7 @@ use crate::{
     Page, Revocation, Target, ThingName,
     attachments::unbind,
     authorities::forget_vouched,
+    deeds::Fact,
     heir::HeirRow,
     holders,
     issued::{RevokedRow, follow_state, outlive, put_issued, put_revoked},
@@ -248,6 +249,7 @@ impl Fleet {
         } else {
             follow_state(t, &record)?;
         }
+        t.note(Fact::turned(&record, now));
         t.put(key, &record)
     }
 
@@ -311,6 +313,7 @@ impl Fleet {
             t.delete(format!("{}{target}", keys::targets(name)));
         }
         if let Some(record) = &t.get::<CertificateRecord>(&keys::certificate(id))? {
+            t.note(Fact::went(record, now));
             forget_vouched(t, record);
             holders::forget(t, id, &record.pem)?;
             if let Some(heir) = &record.superseded_by

@@ -313,7 +313,11 @@ impl Fleet {
             .name("connected-groups".into())
             .spawn(move || {
                 while let (Ok(()), Some(inner)) = (woken.recv(), weak.upgrade()) {
-                    Fleet { inner }.follow_turned();
+                    Fleet {
+                        inner,
+                        acting: None,
+                    }
+                    .follow_turned();
                 }
             });
         match spawned {
@@ -422,7 +426,10 @@ impl Fleet {
 fn build(weak: &Weak<Inner>) {
     let fleet = || {
         let inner = weak.upgrade()?;
-        Some(Fleet { inner })
+        Some(Fleet {
+            inner,
+            acting: None,
+        })
     };
     let mut after: Option<String> = None;
     let Some(building) = fleet().map(|fleet| fleet.building()) else {

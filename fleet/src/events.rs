@@ -2,12 +2,13 @@
 //! kind by kind, and sent after the change is durable.
 
 use crate::{
-    CertificateRecord, Fleet, FleetError, Group, GroupName, Thing, ThingName, ThingType,
-    ThingTypeName, keys, registry::Transaction,
+    CertificateRecord, CertificateStatus, Fleet, FleetError, Group, GroupName, Thing, ThingName,
+    ThingType, ThingTypeName, keys, registry::Transaction,
 };
 use aws_lc_rs::rand;
 use ca::CertificateId;
 use data_encoding::HEXLOWER;
+use policy::PolicyName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::SystemTime};
@@ -46,21 +47,6 @@ impl EventType {
         EventType::Certificate,
         EventType::CaCertificate,
     ];
-
-    /// Whether events of this kind are sent at all in this release; one that is not cannot be switched on.
-    pub fn is_sent(self) -> bool {
-        matches!(
-            self,
-            EventType::Thing
-                | EventType::ThingGroup
-                | EventType::ThingType
-                | EventType::ThingGroupMembership
-                | EventType::ThingGroupHierarchy
-                | EventType::ThingTypeAssociation
-                | EventType::Job
-                | EventType::JobExecution
-        )
-    }
 
     /// AWS's word.
     pub fn as_str(self) -> &'static str {
@@ -145,6 +131,12 @@ pub enum RegistryEvent {
     Membership(bool, GroupName, ThingName, Option<(Thing, Group)>),
     /// A group came (`true`) below another or left it.
     Hierarchy(bool, Group, Group),
+    /// Of a policy, with the version that decides.
+    Policy(Change, PolicyName, u32),
+    /// Of a certificate, with its state.
+    Certificate(Change, CertificateId, CertificateStatus),
+    /// Of a registered authority, with its state.
+    Authority(Change, CertificateId, &'static str),
     /// A certificate of this registered authority came by itself and waits for activation.
     CertificateRegistered(Box<CertificateRecord>, CertificateId),
 }
@@ -162,6 +154,9 @@ impl RegistryEvent {
             RegistryEvent::Group(..) => EventType::ThingGroup,
             RegistryEvent::Membership(..) => EventType::ThingGroupMembership,
             RegistryEvent::Hierarchy(..) => EventType::ThingGroupHierarchy,
+            RegistryEvent::Policy(..) => EventType::Policy,
+            RegistryEvent::Certificate(..) => EventType::Certificate,
+            RegistryEvent::Authority(..) => EventType::CaCertificate,
             RegistryEvent::CertificateRegistered(..) => return None,
         })
     }
@@ -259,6 +254,39 @@ impl RegistryEvent {
                     "childGroupName": child.name,
                 }),
             ),
+            RegistryEvent::Policy(change, name, version) => (
+                format!("policy/{name}/{}", change.topic()),
+                json!({
+                    "eventType": "POLICY_EVENT",
+                    "operation": change.operation(),
+                    "accountId": account,
+                    "policyName": name,
+                    "policyArn": arn(format!("policy/{name}")),
+                    "defaultVersionId": version.to_string(),
+                }),
+            ),
+            RegistryEvent::Certificate(change, id, status) => (
+                format!("certificate/{id}/{}", change.topic()),
+                json!({
+                    "eventType": "CERTIFICATE_EVENT",
+                    "operation": change.operation(),
+                    "accountId": account,
+                    "certificateId": id.to_string(),
+                    "certificateArn": arn(format!("cert/{id}")),
+                    "certificateStatus": status.as_str(),
+                }),
+            ),
+            RegistryEvent::Authority(change, id, status) => (
+                format!("caCertificate/{id}/{}", change.topic()),
+                json!({
+                    "eventType": "CA_CERTIFICATE_EVENT",
+                    "operation": change.operation(),
+                    "accountId": account,
+                    "caCertificateId": id.to_string(),
+                    "caCertificateArn": arn(format!("cacert/{id}")),
+                    "caCertificateStatus": status,
+                }),
+            ),
             RegistryEvent::CertificateRegistered(record, authority) => {
                 return (
                     format!("$aws/events/certificates/registered/{authority}"),
@@ -345,17 +373,12 @@ impl Fleet {
     /// Switches kinds of event on and off.
     ///
     /// # Errors
-    /// [`FleetError::Invalid`] for a kind that is never sent.
+    /// When the store fails.
     pub fn update_event_configurations(
         &self,
         change: &BTreeMap<EventType, bool>,
         now: SystemTime,
     ) -> Result<(), FleetError> {
-        if let Some((kind, _)) = change.iter().find(|(kind, on)| **on && !kind.is_sent()) {
-            return Err(FleetError::Invalid(format!(
-                "events of kind {kind} are not sent yet"
-            )));
-        }
         let now = self.transact(|t| {
             let mut known: EventConfigurations = t.get(keys::EVENTS)?.unwrap_or_default();
             known.enabled.extend(change);

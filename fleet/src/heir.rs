@@ -86,6 +86,26 @@ impl Fleet {
         Ok(Heir::Nobody)
     }
 
+    /// The certificate of a thing that it has now, of one that it had and renewed; `None` where it has that one still, or lost
+    /// it otherwise.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn carried_on_by(
+        &self,
+        id: &CertificateId,
+        thing: &ThingName,
+    ) -> Result<Option<CertificateId>, FleetError> {
+        let record = self.read::<CertificateRecord>(&keys::certificate(id))?;
+        if record.is_some_and(|record| record.superseded_by.is_none()) {
+            return Ok(None);
+        }
+        let Heir::Certificate(next) = self.heir(id, None)? else {
+            return Ok(None);
+        };
+        Ok((self.thing_of(&next)?.as_ref() == Some(thing)).then_some(next))
+    }
+
     /// The certificate of a thing that is good now.
     fn heir_of(&self, thing: &ThingName) -> Result<Heir, FleetError> {
         let mut found = Heir::Nobody;

@@ -5,7 +5,7 @@
 
 use crate::{
     CertificateRecord, CertificateStatus, Fleet, FleetError, KeyOwner, LIST_LIMIT_ITEMS, Origin,
-    holders, keys, records::Present, registry::Transaction,
+    deeds::Fact, holders, keys, records::Present, registry::Transaction,
 };
 use ca::{
     CertificateId, CertificateState, CrlShard, IssuerNumber, RevocationReason, RevokedEntry, Serial,
@@ -102,6 +102,7 @@ pub(crate) fn put_issued(
         put_listed(t, &record.id, &RevokedRow::held(record, row.issuer))?;
     }
     holders::certify(t, &record.id, &record.pem)?;
+    t.note(Fact::came(record));
     t.put_new(keys::certificate(&record.id), record)
 }
 
@@ -224,6 +225,7 @@ impl Fleet {
             if t.get::<IssuedRow>(&keys::issued(id))?.as_ref() == Some(&row) {
                 return Ok(());
             }
+            t.note(Fact::came_apart(*id, serial.to_string()));
             t.put(keys::serial(serial), &SerialRow { id: *id, issuer })?;
             t.put(keys::issued(id), &row)
         })
@@ -244,6 +246,8 @@ impl Fleet {
                 return Ok(false);
             };
             if !t.exists(&keys::revoked(id))? {
+                let serial = row.serial.to_string();
+                t.note(Fact::revoked_apart(*id, serial, reason, now));
                 let row = RevokedRow::new(&row.serial, row.not_after, reason, now);
                 put_revoked(t, id, &row)?;
             }

@@ -17,6 +17,8 @@ pub(crate) const REVOKED: &str = "revoked/";
 pub(crate) const THING_TYPE: &str = "type/";
 pub(crate) const TEMPLATE: &str = "template/";
 pub(crate) const CLAIM: &str = "claim/";
+/// Templates that are deleted, and whose claims are not all revoked yet.
+pub(crate) const DELETING: &str = "deleting/template/";
 /// Claims by their end: `claimend/<seconds>/<certificate>`.
 pub(crate) const CLAIM_END: &str = "claimend/";
 /// Unclaimed certificates by their end: `pending/<seconds>/<certificate>`.
@@ -33,6 +35,8 @@ pub(crate) const DENIAL: &str = "denial/";
 pub(crate) const INVARIANT: &str = "invariant/";
 /// Which kinds of event are on.
 pub(crate) const EVENTS: &str = "meta/events";
+/// Fields of things whose kind was declared.
+pub(crate) const INDEX_FIELDS: &str = "meta/index-fields";
 pub(crate) const SEEDED: &str = "meta/seeded";
 /// Set once every certificate is found by its serial number.
 pub(crate) const INDEXED: &str = "meta/serials";

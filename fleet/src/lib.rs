@@ -9,6 +9,7 @@ mod attestation;
 pub mod authorities;
 mod certificates;
 mod decisions;
+mod deeds;
 mod denials;
 mod devices;
 mod dynamic;
@@ -45,11 +46,15 @@ mod tags;
 mod taken;
 pub mod template;
 mod things;
+mod transaction;
 mod types;
 mod violations;
 
 pub use attestation::{Attestation, AttestationTerms, Verdict};
 pub use decisions::{Record, Recorded, Tally};
+pub use deeds::{
+    Acting, Deed, DeedBounds, DeedFilter, Doer, Head, Numbered, Outcome, Verified, What,
+};
 pub use denials::Denial;
 pub use devices::{Decommissioned, DeviceKey, Enrolled, Enrolment};
 pub use dynamic::DYNAMIC_GROUPS_LIMIT_ITEMS;
@@ -72,7 +77,7 @@ pub use records::{
 pub use registry::{Fleet, LIST_LIMIT_ITEMS, Page};
 pub use revocation::{ListName, ListSweeper, RevocationFaces, Staple};
 pub use sampler::Sampler;
-pub use search::{ConnectionKey, Found};
+pub use search::{ConnectionKey, Found, IndexField, IndexFieldType};
 pub use shares::{Crowded, Seat, ShareBounds, Shares};
 pub use standing::{Standing, StandingNow, WatchGuard};
 pub use tags::Tagged;

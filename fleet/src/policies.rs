@@ -1,10 +1,17 @@
 //! Named policies and their versions. A document that is not understood whole is never stored.
 
 use crate::{
-    Fleet, FleetError, Kind, Page, PolicyRecord, PolicyVersion, Target, keys, records::Present,
+    Fleet, FleetError, Kind, Page, PolicyRecord, PolicyVersion, Target,
+    events::{Change, RegistryEvent},
+    keys,
+    records::Present,
+    registry::Transaction,
 };
-use policy::{DEVICE_DEFAULT, Limits, Policy, PolicyError, PolicyName};
+use policy::{DEVICE_DEFAULT, FindingKind, Limits, Policy, PolicyError, PolicyName};
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+/// Lines of the log about one policy.
+const WARNINGS_ITEMS: usize = 5;
 
 /// Bounds on policies. What was taken under others stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +83,11 @@ pub(crate) fn seed(fleet: &Fleet, now: SystemTime) -> Result<(), FleetError> {
     })
 }
 
+fn tell(t: &mut Transaction<'_>, change: Change, record: &PolicyRecord) {
+    let (name, version) = (record.name.clone(), record.default_version);
+    t.tell(RegistryEvent::Policy(change, name, version));
+}
+
 pub(crate) fn first_version(name: &PolicyName, document: &str, now: SystemTime) -> PolicyRecord {
     PolicyRecord {
         name: name.clone(),
@@ -140,8 +152,8 @@ impl Fleet {
         tags: &BTreeMap<String, String>,
         now: SystemTime,
     ) -> Result<PolicyRecord, FleetError> {
-        self.policy_limits().parse(document)?;
-        self.transact(|t| {
+        let policy = self.policy_limits().parse(document)?;
+        let record = self.transact(|t| {
             if t.exists(&keys::policy(name))? {
                 return Err(FleetError::AlreadyExists {
                     kind: Kind::Policy,
@@ -153,9 +165,30 @@ impl Fleet {
                 tags: tags.clone(),
                 ..first_version(name, document, now)
             };
+            tell(t, Change::Created, &record);
             t.put(keys::policy(name), &record)?;
             Ok(record)
-        })
+        })?;
+        self.warn_of(name, &policy);
+        Ok(record)
+    }
+
+    /// Tells the log what in a policy matches nothing: whoever made it over AWS's API hears nothing of it there.
+    fn warn_of(&self, name: &PolicyName, policy: &Policy) {
+        let vain = |finding: &policy::Finding| {
+            matches!(
+                finding.kind,
+                FindingKind::OtherAccount | FindingKind::NeverMatches
+            )
+        };
+        let findings = policy.lint_for(Some(&self.realm().account));
+        for finding in findings
+            .iter()
+            .filter(|found| vain(found))
+            .take(WARNINGS_ITEMS)
+        {
+            tracing::warn!(policy = %name, "a policy says what matches nothing: {finding}");
+        }
     }
 
     /// Changes the tags of a policy. What it says stays, and nobody is judged anew.
@@ -219,8 +252,8 @@ impl Fleet {
         make_room: bool,
         now: SystemTime,
     ) -> Result<PolicyVersion, FleetError> {
-        self.policy_limits().parse(document)?;
-        self.transact(|t| {
+        let policy = self.policy_limits().parse(document)?;
+        let version = self.transact(|t| {
             let mut record: PolicyRecord = t
                 .get(&keys::policy(name))?
                 .ok_or_else(|| FleetError::not_found(Kind::Policy, name))?;
@@ -250,9 +283,12 @@ impl Fleet {
                 record.default_version = version.number;
             }
             record.versions.push(version.clone());
+            tell(t, Change::Updated, &record);
             t.put(keys::policy(name), &record)?;
             Ok(version)
-        })
+        })?;
+        self.warn_of(name, &policy);
+        Ok(version)
     }
 
     /// Lets another version decide, for live sessions too.
@@ -269,6 +305,7 @@ impl Fleet {
                 return Ok(());
             }
             record.default_version = number;
+            tell(t, Change::Updated, &record);
             t.put(keys::policy(name), &record)
         })
     }
@@ -293,6 +330,7 @@ impl Fleet {
                 });
             }
             record.versions.retain(|version| version.number != number);
+            tell(t, Change::Updated, &record);
             t.put(keys::policy(name), &record)
         })
     }
@@ -366,6 +404,7 @@ impl Fleet {
                     record.versions.len()
                 ));
             }
+            tell(t, Change::Deleted, &record);
             t.delete(keys::policy(name));
             Ok(())
         })

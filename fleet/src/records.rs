@@ -197,6 +197,21 @@ impl CertificateRecord {
     }
 }
 
+impl CertificateRecord {
+    /// Whether an operator took it from its device in a way that is no claim's to undo: deactivated it, or revoked it
+    /// because somebody else has its key.
+    pub(crate) fn is_barred(&self) -> bool {
+        match self.status {
+            CertificateStatus::Inactive => self.superseded_by.is_none(),
+            CertificateStatus::Revoked => {
+                let revocation = self.revocation.as_ref();
+                revocation.is_some_and(|r| r.reason == RevocationReason::KeyCompromise)
+            }
+            CertificateStatus::Active | CertificateStatus::PendingActivation => false,
+        }
+    }
+}
+
 /// The ways in which a certificate comes into the registry, for `muster:EnrolmentWay`. A renewed one came the way of
 /// the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,11 +1,14 @@
 //! The registry itself: one table, optimistic transactions over it, pages of it.
 
+pub(crate) use crate::transaction::Transaction;
+
 use crate::{
-    FleetError, ThingName, authorities,
+    FleetError, authorities,
     decisions::Decisions,
+    deeds::{Acting, Deed, Keeper},
     denials::Denials,
     dynamic::DynamicGroups,
-    events::{EventConfigurations, Events, RegistryEvent},
+    events::{EventConfigurations, Events},
     holders, issued, keys,
     live::{Cards, Live},
     policies::{self, PolicyLimits},
@@ -14,16 +17,11 @@ use crate::{
     violations::Violations,
 };
 use arc_swap::ArcSwap;
-use ca::{Authority, IssuerNumber};
+use ca::Authority;
 use parking_lot::RwLock;
 use policy::Realm;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    str::FromStr,
-    sync::Arc,
-    time::SystemTime,
-};
-use store::{Expect, Row, Store, StoreError, Stored, Table, Write};
+use std::{sync::Arc, time::SystemTime};
+use store::{Row, Store, StoreError, Stored, Table};
 
 /// Most items in one page of a list (AWS IoT: 250).
 pub const LIST_LIMIT_ITEMS: usize = 250;
@@ -44,6 +42,8 @@ pub struct Page<T> {
 #[derive(Clone)]
 pub struct Fleet {
     pub(crate) inner: Arc<Inner>,
+    /// Whose hand this is, for the record.
+    pub(crate) acting: Option<Arc<Acting>>,
 }
 
 pub(crate) struct Inner {
@@ -53,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) live: Arc<Live>,
     pub(crate) denials: Denials,
     pub(crate) decisions: Decisions,
+    pub(crate) deeds: Keeper,
     pub(crate) violations: Violations,
     pub(crate) events: Events,
     pub(crate) dynamic: DynamicGroups,
@@ -79,8 +80,10 @@ impl Fleet {
         let on: Option<EventConfigurations> = table.get_as(keys::EVENTS)?.map(|row| row.value);
         let structure = Arc::default();
         let fleet = Fleet {
+            acting: None,
             inner: Arc::new(Inner {
                 events: Events::with(on.unwrap_or_default()),
+                deeds: Keeper::open(&table)?,
                 violations: Violations::open(&table, &live, &structure)?,
                 table,
                 authority,
@@ -162,24 +165,25 @@ impl Fleet {
     ) -> Result<R, FleetError> {
         let mut tries = 0;
         loop {
-            let mut transaction = Transaction {
-                table: &self.inner.table,
-                authority: &self.inner.authority,
-                rows: BTreeMap::new(),
-                events: Vec::new(),
-                touched: BTreeSet::new(),
-            };
+            let mut transaction = Transaction::over(&self.inner.table, &self.inner.authority);
             let result = work(&mut transaction)?;
             self.follow_queries(&mut transaction)?;
             self.inner.live.cards().mark(&mut transaction)?;
-            let events = std::mem::take(&mut transaction.events);
-            let writes = transaction.into_writes();
-            if !writes.iter().any(|w| !matches!(w, Write::Check { .. })) {
+            let events = transaction.take_events();
+            if !transaction.writes_anything() {
                 return Ok(result);
             }
+            let deeds = self.deeds_of(&mut transaction)?;
+            let mut writes = transaction.into_writes();
+            let allotted = self.inner.deeds.allot(deeds.len());
+            writes.extend(allotted.writes(&deeds)?);
             match self.inner.table.batch(&writes) {
                 Ok(revision) => {
                     self.inner.live.wait_applied(revision);
+                    if let Some(acting) = &self.acting {
+                        acting.wrote(deeds.len());
+                    }
+                    deeds.iter().for_each(Deed::log);
                     self.send(events);
                     return Ok(result);
                 }
@@ -294,166 +298,4 @@ fn cut<T>(
         .and_then(|(key, _)| key.strip_prefix(prefix));
     let next = last.map(str::to_owned);
     (rows, next)
-}
-
-/// A view of the table that remembers what it read and what is to be written.
-pub(crate) struct Transaction<'a> {
-    table: &'a Table,
-    authority: &'a Authority,
-    rows: BTreeMap<String, Touched>,
-    /// Told once it is durable.
-    events: Vec<RegistryEvent>,
-    /// Things that queries are to be held against although nothing of them changes.
-    touched: BTreeSet<ThingName>,
-}
-
-#[derive(Default)]
-struct Touched {
-    read: Option<Expect>,
-    /// A put or delete; its expectation is set from `read` at the end.
-    write: Option<Write>,
-}
-
-impl Transaction<'_> {
-    /// Reads a row; the commit fails (and is tried again) if it changed meanwhile.
-    pub(crate) fn get<T: Stored>(&mut self, key: &str) -> Result<Option<T>, FleetError> {
-        let found = self.table.get_as::<T>(key)?;
-        let expect = found
-            .as_ref()
-            .map_or(Expect::Absent, |row| Expect::Revision(row.revision));
-        self.rows.entry(key.to_owned()).or_default().read = Some(expect);
-        Ok(found.map(|row| row.value))
-    }
-
-    /// The last parts of the keys under a prefix, as they are or will be. What others put there meanwhile is not noticed: a
-    /// row that each of them writes settles that.
-    pub(crate) fn names<T: FromStr + Ord>(&self, prefix: &str) -> Result<BTreeSet<T>, FleetError> {
-        let (mut names, mut after) = (BTreeSet::new(), None::<String>);
-        loop {
-            let rows = self
-                .table
-                .scan(prefix, after.as_deref(), LIST_LIMIT_ITEMS)?;
-            let read = |(key, _): &(String, _)| key.strip_prefix(prefix)?.parse().ok();
-            names.extend(rows.iter().filter_map(read));
-            match rows.last() {
-                Some((last, _)) if rows.len() == LIST_LIMIT_ITEMS => after = Some(last.clone()),
-                _ => break,
-            }
-        }
-        self.overlay(prefix, &mut names);
-        Ok(names)
-    }
-
-    /// Whether a row exists; as [`Self::get`].
-    pub(crate) fn exists(&mut self, key: &str) -> Result<bool, FleetError> {
-        let found = self.table.get(key)?;
-        let expect = found
-            .as_ref()
-            .map_or(Expect::Absent, |row| Expect::Revision(row.revision));
-        self.rows.entry(key.to_owned()).or_default().read = Some(expect);
-        Ok(found.is_some())
-    }
-
-    /// Which of our issuing certificates a certificate of ours names.
-    pub(crate) fn issuer_of(&self, pem: &str) -> Result<IssuerNumber, FleetError> {
-        self.authority.issuer_named_by_pem(pem).ok_or_else(|| {
-            FleetError::Invalid("the certificate is not of this authority".to_owned())
-        })
-    }
-
-    /// A row as it is or will be; as [`Self::get`] where nothing is to be written.
-    pub(crate) fn current<T: Stored>(&mut self, key: &str) -> Result<Option<T>, FleetError> {
-        let write = self
-            .rows
-            .get(key)
-            .and_then(|touched| touched.write.as_ref());
-        match write {
-            Some(write) => Ok(write.value_as()?),
-            None => self.get(key),
-        }
-    }
-
-    /// Adds to names under a prefix those that will be there, and takes away those that will not.
-    pub(crate) fn overlay<T: FromStr + Ord>(&self, prefix: &str, names: &mut BTreeSet<T>) {
-        let from = self.rows.range(prefix.to_owned()..);
-        for (key, touched) in from.take_while(|(key, _)| key.starts_with(prefix)) {
-            let name = key.strip_prefix(prefix).and_then(|name| name.parse().ok());
-            match (name, &touched.write) {
-                (Some(name), Some(Write::Put { .. })) => drop(names.insert(name)),
-                (Some(name), Some(Write::Delete { .. })) => drop(names.remove(&name)),
-                _ => {}
-            }
-        }
-    }
-
-    /// As [`Self::put`], of a row that cannot be there yet: the commit fails if it is.
-    pub(crate) fn put_new<T: Stored>(&mut self, key: String, value: &T) -> Result<(), FleetError> {
-        self.rows.entry(key.clone()).or_default().read = Some(Expect::Absent);
-        self.put(key, value)
-    }
-
-    /// Whether a row comes to be, and is known not to be there before.
-    pub(crate) fn is_new(&self, key: &str) -> bool {
-        self.rows.get(key).is_some_and(|row| {
-            row.read == Some(Expect::Absent) && matches!(row.write, Some(Write::Put { .. }))
-        })
-    }
-
-    /// The keys of the rows that are to be written.
-    pub(crate) fn written_keys(&self) -> Vec<String> {
-        let written = self.rows.iter().filter(|(_, row)| row.write.is_some());
-        written.map(|(key, _)| key.clone()).collect()
-    }
-
-    /// Has queries held against a thing.
-    pub(crate) fn touch(&mut self, thing: &ThingName) {
-        self.touched.insert(thing.clone());
-    }
-
-    /// Things whose rows or memberships are to be written.
-    pub(crate) fn touched_things(&self) -> BTreeSet<ThingName> {
-        let mut things = self.touched.clone();
-        let written = self.rows.iter().filter(|(_, row)| row.write.is_some());
-        for (key, _) in written {
-            let name = key.strip_prefix(keys::THING).or_else(|| {
-                let (thing, _) = key.strip_prefix(keys::MEMBER_OF)?.split_once('/')?;
-                Some(thing)
-            });
-            things.extend(name.and_then(|name| name.parse().ok()));
-        }
-        things
-    }
-
-    /// Tells of a change, if it comes to be.
-    pub(crate) fn tell(&mut self, event: RegistryEvent) {
-        self.events.push(event);
-    }
-
-    pub(crate) fn put<T: Stored>(&mut self, key: String, value: &T) -> Result<(), FleetError> {
-        let write = Write::put(key.clone(), value, Expect::Any)?;
-        self.rows.entry(key).or_default().write = Some(write);
-        Ok(())
-    }
-
-    pub(crate) fn delete(&mut self, key: String) {
-        let write = Write::delete(key.clone(), Expect::Any);
-        self.rows.entry(key).or_default().write = Some(write);
-    }
-
-    fn into_writes(self) -> Vec<Write> {
-        self.rows
-            .into_iter()
-            .filter_map(|(key, touched)| match (touched.write, touched.read) {
-                (Some(Write::Put { key, value, .. }), Some(expect)) => {
-                    Some(Write::Put { key, value, expect })
-                }
-                (Some(Write::Delete { key, .. }), Some(expect)) => {
-                    Some(Write::Delete { key, expect })
-                }
-                (Some(unconditional), _) => Some(unconditional),
-                (None, Some(expect)) => Some(Write::Check { key, expect }),
-                (None, None) => None,
-            })
-            .collect()
-    }
 }

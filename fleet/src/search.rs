@@ -6,13 +6,43 @@ use crate::{
     query::{Narrow, Query, Subject},
 };
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeSet, HashMap},
     time::SystemTime,
 };
+use store::Stored;
 
 /// Most things looked at for one page; past it the page ends early.
 const SCAN_LIMIT_ITEMS: usize = 25_000;
+
+/// Most fields that are declared.
+const INDEX_FIELDS_LIMIT_ITEMS: usize = 50;
+/// Longest name of an attribute among them.
+const INDEX_FIELD_MAX_BYTES: usize = 128;
+
+/// A field of things, and what its values are said to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexField {
+    /// `attributes.NAME`.
+    pub name: String,
+    /// What its values are.
+    pub kind: IndexFieldType,
+}
+
+/// AWS's kinds of values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "AWS's words")]
+pub enum IndexFieldType {
+    Number,
+    String,
+    Boolean,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IndexFields(Vec<IndexField>);
+
+impl Stored for IndexFields {}
 
 /// A thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +116,50 @@ impl Fleet {
 
     pub(crate) fn is_connected(&self, thing: &ThingName) -> bool {
         self.connectivity(thing).is_some()
+    }
+
+    /// Since when a session of the thing's is connected, if one is.
+    pub fn connected_since(&self, thing: &ThingName) -> Option<SystemTime> {
+        self.connectivity(thing)
+    }
+
+    /// Fields of things whose kind was declared.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn index_fields(&self) -> Result<Vec<IndexField>, FleetError> {
+        let row: Option<IndexFields> = self.read(keys::INDEX_FIELDS)?;
+        Ok(row.map(|row| row.0).unwrap_or_default())
+    }
+
+    /// Declares fields of things, in the place of those that were declared before. Searches take values as numbers where
+    /// they are, so that nothing follows from it.
+    ///
+    /// # Errors
+    /// [`FleetError::Invalid`] for a field that things have not, or one that is there twice; [`FleetError::Limit`].
+    pub fn set_index_fields(&self, fields: Vec<IndexField>) -> Result<(), FleetError> {
+        if fields.len() > INDEX_FIELDS_LIMIT_ITEMS {
+            return Err(FleetError::Limit {
+                what: "custom fields".to_owned(),
+                limit: INDEX_FIELDS_LIMIT_ITEMS,
+            });
+        }
+        let mut seen = BTreeSet::new();
+        for IndexField { name, .. } in &fields {
+            let attribute = name.strip_prefix("attributes.").unwrap_or_default();
+            if attribute.is_empty() || attribute.len() > INDEX_FIELD_MAX_BYTES {
+                let shown: String = name.chars().take(80).collect();
+                return Err(FleetError::Invalid(format!(
+                    "customFields: {shown:?} is nothing that things have here; attributes.NAME is"
+                )));
+            }
+            if !seen.insert(name) {
+                return Err(FleetError::Invalid(format!(
+                    "customFields: {name:?} is there twice"
+                )));
+            }
+        }
+        self.transact(|t| t.put(keys::INDEX_FIELDS.to_owned(), &IndexFields(fields.clone())))
     }
 
     fn connectivity(&self, thing: &ThingName) -> Option<SystemTime> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use broker::{Limits, LostSubscription};
 use ca::{KeyCustody, Terms};
-use fleet::{AttestationTerms, PolicyLimits};
+use fleet::{AttestationTerms, DeedBounds, PolicyLimits};
 use policy::UnresolvedDeny;
 use serde::Deserialize;
 
@@ -54,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) lost_subscription: LostSubscription,
     /// The bounds on policies.
     pub(crate) policy_limits: PolicyLimits,
+    /// How much of the record of who did what is kept.
+    pub(crate) deed_bounds: DeedBounds,
     /// How long an attestation of a device counts.
     pub(crate) attestation: AttestationTerms,
     /// Bytes a second that leave as images, all downloads together; 0: as fast as they go.
@@ -177,6 +179,7 @@ impl Settings {
             record_decisions: file.policy.record_decisions.unwrap_or(true),
             lost_subscription: file.policy.lost_subscription,
             policy_limits: file.policy.limits()?,
+            deed_bounds: file.log.bounds()?,
             attestation: file.policy.attestation()?,
             download_bytes_per_second: file.firmware.download_bytes_per_second()?,
             keys: file.ca.keys(),

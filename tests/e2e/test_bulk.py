@@ -123,6 +123,21 @@ def test_there_already_is_what_is_there(shared, tmp_path, connect, fresh_name):
     assert connect(shared, whole(shared, out, gone)).publish(f"dt/{gone}/x", "y") == 0
 
 
+def test_files_of_a_device_that_was_given_others_are_not_called_there(shared, tmp_path, connect, fresh_name):
+    replaced, anew, renewed = names = [fresh_name("bulk") for _ in range(3)]
+    file, out = rows(tmp_path / "devices.csv", ["name"], *([n] for n in names)), tmp_path / "out"
+    make = lambda: shared.run("device", "create", "--from", str(file), "--out", str(out), "--json")
+    assert '"created": 3' in make().stdout
+    shared.cli("device", "replace", replaced, "--yes", "--out", str(tmp_path / "elsewhere"))
+    shared.cli("device", "delete", anew, "--yes")
+    shared.cli("device", "create", anew, "--out", str(tmp_path / "anew"))
+    done = make()
+    assert done.returncode != 0 and json.loads(done.stdout) == {"created": 0, "present": 1, "failed": 2}, done.stdout
+    failures = {f["name"]: f["error"] for f in csv.DictReader(open(out / "failures.csv"))}
+    assert set(failures) == {replaced, anew}
+    assert "REVOKED" in failures[replaced] and "another certificate" in failures[anew], failures
+
+
 def test_a_long_file_takes_no_more_memory_than_a_short_one(shared, tmp_path):
     def peak_kib(count):
         file = tmp_path / f"{count}.csv"

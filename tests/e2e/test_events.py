@@ -108,9 +108,6 @@ def test_registry_events_are_off_until_they_are_switched_on(make_server, connect
     client.update_event_configurations(eventConfigurations={kind: {"Enabled": True} for kind in kinds})
     configurations = client.describe_event_configurations()["eventConfigurations"]
     assert sorted(k for k, c in configurations.items() if c["Enabled"]) == sorted(kinds)
-    with pytest.raises(ClientError) as caught:
-        client.update_event_configurations(eventConfigurations={"POLICY": {"Enabled": True}})
-    assert caught.value.response["Error"]["Code"] == "InvalidRequestException"
 
     def heard(count):
         events = {}
@@ -248,3 +245,40 @@ def test_job_events_are_off_until_they_are_switched_on(make_server, connect):
     make("late", "lamp-1")
     client.cancel_job(jobId="late")
     assert set(heard(1)) == {"jobExecution/late/canceled"}
+
+
+def test_policies_certificates_and_authorities_are_told_of(make_server, connect):
+    server = make_server()
+    server.policy("everything", EVERYTHING)
+    watch = connect(server, server.device("watcher", "--policy", "everything"))
+    for tree in ("policy", "certificate", "caCertificate"):
+        assert watch.subscribe(f"$aws/events/{tree}/#") in (0, 1)
+    client = iot(server)
+    everything = json.dumps(EVERYTHING)
+    client.create_policy(policyName="unheard", policyDocument=everything)
+    kinds = ["POLICY", "CERTIFICATE", "CA_CERTIFICATE"]
+    client.update_event_configurations(eventConfigurations={kind: {"Enabled": True} for kind in kinds})
+
+    def heard():
+        message = watch.message()
+        body = json.loads(message.payload)
+        assert body.pop("eventId") and body.pop("timestamp") and body.pop("accountId") == ACCOUNT
+        return message.topic.removeprefix("$aws/events/"), body["eventType"], body["operation"], body
+
+    client.create_policy(policyName="p", policyDocument=everything)
+    assert heard()[:3] == ("policy/p/created", "POLICY_EVENT", "CREATED")
+    client.create_policy_version(policyName="p", policyDocument=everything, setAsDefault=True)
+    told = heard()
+    assert told[0] == "policy/p/updated" and told[3]["defaultVersionId"] == "2"
+    client.delete_policy_version(policyName="p", policyVersionId="1")
+    assert heard()[0] == "policy/p/updated"
+    client.delete_policy(policyName="p")
+    assert heard()[0] == "policy/p/deleted"
+    made = client.create_keys_and_certificate(setAsActive=True)["certificateId"]
+    told = heard()
+    assert told[0] == f"certificate/{made}/created" and told[3]["certificateStatus"] == "ACTIVE"
+    client.update_certificate(certificateId=made, newStatus="REVOKED")
+    told = heard()
+    assert told[0] == f"certificate/{made}/updated" and told[3]["certificateStatus"] == "REVOKED"
+    client.delete_certificate(certificateId=made)
+    assert heard()[0] == f"certificate/{made}/deleted"

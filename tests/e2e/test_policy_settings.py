@@ -86,3 +86,16 @@ def test_the_bounds_on_policies_are_the_operators(make_server, tmp_path):
     server.cli("device", "create", "horn", "--policy", "large", cwd=tmp_path)
     explain = ("policy", "explain", "--device", "horn", "--action", "publish", "--topic", "2999")
     assert server.json(*explain)["decision"] == "Allow"
+
+
+def test_a_policy_of_another_account_is_told_of_though_aws_tools_hear_nothing(make_server):
+    server = make_server()
+    foreign = document(allow("Publish", "*"))
+    foreign["Statement"][0]["Resource"] = ["arn:aws:iot:us-east-1:123456789012:*"]
+    assert "nothing found" in server.cli("policy", "lint", "--registered")
+    iot(server).create_policy(policyName="ported", policyDocument=json.dumps(foreign))
+    assert "ported" in server.said("matches nothing", "123456789012")
+    found = server.run("policy", "lint", "--registered")
+    assert found.returncode == 1 and "policy ported: line 1" in found.stdout and "000000000000" in found.stdout, found.stdout
+    audit = server.run("audit", "run", "--check", "policy-matches-nothing")
+    assert audit.returncode == 3 and "policy ported version 1 statement 1" in audit.stdout, audit.stdout

@@ -280,11 +280,21 @@ impl<'a> Place<'a> {
         if let Some(configuration) = configuration {
             put("configuration.json", &format!("{configuration:#}\n"))?;
         }
-        put(&format!("{name}.key"), key)?;
-        put(&format!("{name}.crt"), chain)?;
+        let stem = stem(name);
+        put(&format!("{stem}.key"), key)?;
+        put(&format!("{stem}.crt"), chain)?;
         let name = name.clone();
         self.forget()?;
         Ok(name)
+    }
+}
+
+/// What the files of a thing are called: as the thing, but where that is what the roots' file is called.
+pub(super) fn stem(thing: &str) -> String {
+    if thing.eq_ignore_ascii_case("root") {
+        format!("thing-{thing}")
+    } else {
+        thing.to_owned()
     }
 }
 

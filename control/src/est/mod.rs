@@ -12,7 +12,7 @@ use axum::extract::{Extension, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use ca::{CertificateId, Csr, Profile};
-use fleet::{DeviceKey, Enrolled, FleetError, Origin, ThingName};
+use fleet::{Acting, DeviceKey, Doer, Enrolled, FleetError, Origin, ThingName};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::api_error::ApiError;
@@ -29,6 +29,17 @@ enum Wanted {
     Reenrol,
     /// A certificate over a key that the server makes.
     KeyAndCertificate,
+}
+
+impl Wanted {
+    /// RFC 7030's name for it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Enrol => "simpleenroll",
+            Self::Reenrol => "simplereenroll",
+            Self::KeyAndCertificate => "serverkeygen",
+        }
+    }
 }
 
 /// EST's routes.
@@ -149,12 +160,13 @@ fn judge(
         Wanted::KeyAndCertificate => DeviceKey::Generate,
         Wanted::Enrol | Wanted::Reenrol => DeviceKey::Csr(request),
     };
+    let acting = Acting::new(Doer::Device, Some(thing.to_string()), wanted.name(), now)
+        .from(peer.address.ip());
+    let fleet = rooms.fleet.acting(Arc::new(acting));
     let enrolled = match &asker {
-        Asker::Certified(id, _) => rooms.fleet.renew(id, key, now)?,
+        Asker::Certified(id, _) => fleet.renew(id, key, now)?,
         Asker::Password(thing, basic) => {
-            rooms
-                .fleet
-                .enrol_with_password(thing, &basic.password, key, now)?
+            fleet.enrol_with_password(thing, &basic.password, key, now)?
         }
     };
     tracing::info!(%thing, certificate = %enrolled.certificate.id, ?wanted, "enrolled by EST");

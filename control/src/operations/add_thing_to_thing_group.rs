@@ -15,7 +15,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/thing-groups/addThingToThingGroup",
     least: Role::Operator,
     query: &[],
-    undone: &["overrideDynamicGroups"],
+    undone: &[],
     run: Run::WithBody(run),
 };
 

@@ -1,7 +1,10 @@
-use fleet::{CertificateRecord, Origin, Page};
+use std::time::SystemTime;
+
+use fleet::{CertificateRecord, LIST_LIMIT_ITEMS, Origin, Page};
 use http::Method;
 use serde::Serialize;
 
+use super::creation;
 use crate::answer::{Answer, EpochSeconds};
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -15,9 +18,8 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::GET,
     path: "/certificates",
     least: Role::Viewer,
-    query: &["pageSize", "marker"],
-    // The list is in order of id.
-    undone: &["isAscendingOrder"],
+    query: &["pageSize", "marker", "isAscendingOrder"],
+    undone: &[],
     run: Run::Plain(run),
 };
 
@@ -40,6 +42,11 @@ struct Output {
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    if let Some((ascending, asked)) = creation::asked(call, "")? {
+        let pages = |after: Option<&str>| rooms.fleet.certificates(after, LIST_LIMIT_ITEMS);
+        let page = creation::page(ascending, &asked, pages, made)?;
+        return answer(rooms, call, &asked, page);
+    }
     let asked = call.page("")?;
     let mut page = rooms
         .fleet
@@ -53,6 +60,11 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     }
     page.items = devices;
     answer(rooms, call, &asked, page)
+}
+
+/// When a certificate came, and what tells it from others.
+pub(super) fn made(record: &CertificateRecord) -> (SystemTime, String) {
+    (record.created, record.id.to_string())
 }
 
 /// How a certificate came to be known.

@@ -5,6 +5,7 @@ use http::Method;
 use policy::PolicyName;
 use serde::Serialize;
 
+use super::creation;
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::arn::Arns;
@@ -57,8 +58,16 @@ impl Policies {
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
-    if let Some(ascending) = call.query::<bool>("isAscendingOrder")? {
-        return by_creation(rooms, call, ascending);
+    // Where an order is asked for, it is that of creation; else that of the names, in which they are kept.
+    if let Some((ascending, asked)) = creation::asked(call, "")? {
+        let pages = |after: Option<&str>| rooms.fleet.policies(after, LIST_LIMIT_ITEMS);
+        let page = creation::page(ascending, &asked, pages, made)?;
+        let names = page.items.into_iter().map(|record| record.name);
+        return Answer::json(&Policies::of(
+            names,
+            asked.token(page.next),
+            call.arns(rooms),
+        ));
     }
     let asked = call.page("")?;
     let page = rooms.fleet.policies(asked.after.as_deref(), asked.limit)?;
@@ -67,36 +76,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     Answer::json(&Policies::of(names, marker, call.arns(rooms)))
 }
 
-/// Where an order is asked for, it is that of creation; else that of the names, in which they are kept.
-fn by_creation(rooms: &Rooms, call: &Call, ascending: bool) -> Result<Answer, ApiError> {
-    let asked = call.page(if ascending { "oldest" } else { "newest" })?;
-    let mut all = Vec::new();
-    let mut after = None;
-    loop {
-        let page = rooms.fleet.policies(after.as_deref(), LIST_LIMIT_ITEMS)?;
-        let made = |record: &PolicyRecord| {
-            let since = record.created.duration_since(SystemTime::UNIX_EPOCH);
-            let nanos = since.map_or(0, |since| since.as_nanos());
-            format!("{nanos:032}/{}", record.name)
-        };
-        all.extend(page.items.into_iter().map(|r| (made(&r), r.name)));
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    all.sort();
-    if !ascending {
-        all.reverse();
-    }
-    let is_behind = |place: &str| match asked.after.as_deref() {
-        None => true,
-        Some(after) if ascending => place > after,
-        Some(after) => place < after,
-    };
-    let mut rest = all.into_iter().filter(|(place, _)| is_behind(place));
-    let page: Vec<_> = rest.by_ref().take(asked.limit).collect();
-    let next = rest.next().and(page.last().map(|(place, _)| place.clone()));
-    let names = page.into_iter().map(|(_, name)| name);
-    Answer::json(&Policies::of(names, asked.token(next), call.arns(rooms)))
+/// When a policy was made, and what tells it from others.
+pub(super) fn made(record: &PolicyRecord) -> (SystemTime, String) {
+    (record.created, record.name.to_string())
 }

@@ -1,7 +1,12 @@
+use std::time::{Duration, SystemTime};
+
+use fleet::{LIST_LIMIT_ITEMS, Page};
 use http::Method;
+use ota::server::Stream;
 use serde::Serialize;
 
 use super::create_stream::StreamRef;
+use super::creation;
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::Call;
@@ -14,8 +19,8 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::GET,
     path: "/streams",
     least: Role::Viewer,
-    query: &["maxResults", "nextToken"],
-    undone: &["isAscendingOrder"],
+    query: &["maxResults", "nextToken", "isAscendingOrder"],
+    undone: &[],
     run: Run::Plain(run),
 };
 
@@ -28,6 +33,20 @@ struct Output {
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
+    if let Some((ascending, asked)) = creation::asked(call, "")? {
+        let pages = |after: Option<&str>| streams(rooms, after);
+        let made = |stream: &Stream| {
+            let since = Duration::from_secs(stream.created_at);
+            (SystemTime::UNIX_EPOCH + since, stream.id.clone())
+        };
+        let page = creation::page(ascending, &asked, pages, made)?;
+        let arns = call.arns(rooms);
+        let streams = page.items.into_iter();
+        return Answer::json(&Output {
+            streams: streams.map(|stream| StreamRef::of(stream, arns)).collect(),
+            next_token: asked.token(page.next),
+        });
+    }
     let asked = call.page("")?;
     let mut streams = rooms.ota.streams(asked.after.as_deref(), asked.limit + 1)?;
     let more = streams.len() > asked.limit;
@@ -40,5 +59,17 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             .map(|stream| StreamRef::of(stream, arns))
             .collect(),
         next_token: asked.token(last.filter(|_| more)),
+    })
+}
+
+/// One page of streams, in order of id.
+fn streams(rooms: &Rooms, after: Option<&str>) -> Result<Page<Stream>, ApiError> {
+    let mut items = rooms.ota.streams(after, LIST_LIMIT_ITEMS + 1)?;
+    let more = items.len() > LIST_LIMIT_ITEMS;
+    items.truncate(LIST_LIMIT_ITEMS);
+    let last = items.last().map(|stream| stream.id.clone());
+    Ok(Page {
+        items,
+        next: last.filter(|_| more),
     })
 }

@@ -14,6 +14,10 @@ pub(super) struct Membership {
     thing_group_arn: Option<String>,
     thing_name: Option<String>,
     thing_arn: Option<String>,
+    /// What a thing's static groups push out beyond ten. Dynamic ones do not count among the ten here, so that there is
+    /// nothing to push out.
+    #[serde(default, rename = "overrideDynamicGroups")]
+    _override_dynamic_groups: bool,
     /// Ours: whether to refuse what breaks a declared invariant.
     #[serde(default)]
     pub(super) keep_proofs: bool,

@@ -1,6 +1,7 @@
 //! The operations, one file each, and the one table that makes them reachable.
 
 mod add_thing_to_thing_group;
+mod aggregate;
 mod associate_targets_with_job;
 mod attach_policy;
 mod attach_thing_principal;
@@ -20,6 +21,7 @@ mod create_stream;
 mod create_thing;
 mod create_thing_group;
 mod create_thing_type;
+mod creation;
 mod delete_ca_certificate;
 mod delete_certificate;
 mod delete_dynamic_thing_group;
@@ -58,6 +60,7 @@ mod get_policy_version;
 mod get_registration_code;
 mod ids;
 mod index;
+mod indexing_configuration;
 mod job_template;
 mod list_attached_policies;
 mod list_ca_certificates;
@@ -106,6 +109,7 @@ mod start_thing_registration_task;
 mod stop_thing_registration_task;
 mod tags;
 mod test_authorization;
+mod thing_connectivity_data;
 mod thing_type;
 mod update_ca_certificate;
 mod update_certificate;
@@ -242,6 +246,13 @@ static AWS: &[Operation] = &[
     list_thing_registration_task_reports::OPERATION,
     search_index::OPERATION,
     describe_index::OPERATION,
+    aggregate::STATISTICS,
+    aggregate::CARDINALITY,
+    aggregate::PERCENTILES,
+    aggregate::BUCKETS,
+    indexing_configuration::GET,
+    indexing_configuration::UPDATE,
+    thing_connectivity_data::OPERATION,
     list_indices::OPERATION,
     create_dynamic_thing_group::OPERATION,
     update_dynamic_thing_group::OPERATION,
@@ -283,6 +294,11 @@ mod tests {
                 "SimulatePolicy",
                 "SuggestPolicy",
                 "SearchIndex",
+                "GetStatistics",
+                "GetCardinality",
+                "GetPercentiles",
+                "GetBucketsAggregation",
+                "GetThingConnectivityData",
             ]
             .contains(&operation.name);
             assert!(

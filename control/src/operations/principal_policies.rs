@@ -2,12 +2,14 @@
 //! DetachPrincipalPolicy, ListPrincipalPolicies, ListPolicyPrincipals. What they name in headers, the later ones name in
 //! path and body; they do the same.
 
-use fleet::Target;
+use fleet::{FleetError, LIST_LIMIT_ITEMS, Page, Target};
 use http::Method;
 use policy::PolicyName;
 use serde::Serialize;
 
-use super::list_policies::Policies;
+use super::creation;
+use super::list_certificates::made as came;
+use super::list_policies::{Policies, made};
 use super::slice::page_of;
 use crate::answer::Answer;
 use crate::api_error::ApiError;
@@ -41,9 +43,8 @@ pub(super) const LIST: Operation = Operation {
     method: Method::GET,
     path: "/principal-policies",
     least: Role::Viewer,
-    query: &["pageSize", "marker"],
-    // The list is in order of name.
-    undone: &["isAscendingOrder"],
+    query: &["pageSize", "marker", "isAscendingOrder"],
+    undone: &[],
     run: Run::Plain(list),
 };
 
@@ -52,8 +53,8 @@ pub(super) const PRINCIPALS: Operation = Operation {
     method: Method::GET,
     path: "/policy-principals",
     least: Role::Viewer,
-    query: &["pageSize", "marker"],
-    undone: &["isAscendingOrder"],
+    query: &["pageSize", "marker", "isAscendingOrder"],
+    undone: &[],
     run: Run::Plain(principals),
 };
 
@@ -86,11 +87,27 @@ fn detach(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
 
 fn list(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let target = principal(rooms, call)?;
-    let asked = call.page(&target.to_string())?;
     match &target {
         Target::Certificate(id) => drop(rooms.fleet.certificate(id)?),
         Target::Group(name) => drop(rooms.fleet.group(name)?),
     }
+    if let Some((ascending, asked)) = creation::asked(call, &target.to_string())? {
+        let names = rooms.fleet.attached_policies(&target)?;
+        let records: Result<Vec<_>, FleetError> =
+            names.iter().map(|name| rooms.fleet.policy(name)).collect();
+        let mut all = Some(records?);
+        let pages = |_: Option<&str>| {
+            Ok::<_, FleetError>(Page {
+                items: all.take().unwrap_or_default(),
+                next: None,
+            })
+        };
+        let page = creation::page(ascending, &asked, pages, made)?;
+        let names = page.items.into_iter().map(|record| record.name);
+        let marker = asked.token(page.next);
+        return Answer::json(&Policies::of(names, marker, call.arns(rooms)));
+    }
+    let asked = call.page(&target.to_string())?;
     let (names, next) = page_of(rooms.fleet.attached_policies(&target)?, &asked);
     Answer::json(&Policies::of(names, asked.token(next), call.arns(rooms)))
 }
@@ -101,8 +118,32 @@ fn principals(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let name: PolicyName = name
         .parse::<PolicyName>()
         .map_err(|error| ApiError::invalid(format!("header x-amzn-iot-policy: {error}")))?;
-    let asked = call.page(name.as_str())?;
     let arns = call.arns(rooms);
+    if let Some((ascending, asked)) = creation::asked(call, name.as_str())? {
+        let pages = |after: Option<&str>| {
+            let page = rooms.fleet.targets_of(&name, after, LIST_LIMIT_ITEMS)?;
+            let mut items = Vec::with_capacity(page.items.len());
+            for target in &page.items {
+                if let Target::Certificate(id) = target {
+                    items.push(rooms.fleet.certificate(id)?);
+                }
+            }
+            Ok::<_, FleetError>(Page {
+                items,
+                next: page.next,
+            })
+        };
+        let page = creation::page(ascending, &asked, pages, came)?;
+        return Answer::json(&Output {
+            principals: page
+                .items
+                .iter()
+                .map(|one| arns.certificate(&one.id))
+                .collect(),
+            next_marker: asked.token(page.next),
+        });
+    }
+    let asked = call.page(name.as_str())?;
     let (mut found, mut after) = (Vec::new(), asked.after.clone());
     loop {
         let wanted = asked.limit - found.len();

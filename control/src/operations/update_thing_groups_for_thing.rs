@@ -15,7 +15,7 @@ pub(super) const OPERATION: Operation = Operation {
     path: "/thing-groups/updateThingGroupsForThing",
     least: Role::Operator,
     query: &[],
-    undone: &["overrideDynamicGroups"],
+    undone: &[],
     run: Run::WithBody(run),
 };
 
@@ -27,6 +27,9 @@ struct Body {
     thing_groups_to_add: Vec<GroupName>,
     #[serde(default)]
     thing_groups_to_remove: Vec<GroupName>,
+    /// Dynamic groups do not count among the ten that a thing may be in, so that nothing has to give way.
+    #[serde(default, rename = "overrideDynamicGroups")]
+    _override_dynamic_groups: bool,
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {

@@ -16,7 +16,10 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use aws_credential_types::Credentials;
-use ca::{Authority, CertificateId, Issued, IssuerNumber, KeyPair, Profile, Serial, Subject};
+use ca::{
+    Authority, CertificateId, Issued, IssuerNumber, KeyPair, Profile, RevocationReason, Serial,
+    Subject,
+};
 use fleet::{Fleet, FleetError, KeyOwner};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -121,6 +124,18 @@ pub struct Rotated {
 struct Registry {
     version: u32,
     operators: Vec<Record>,
+    /// Certificates that are refused here and that the lists do not have yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    leaving: Vec<Leaving>,
+}
+
+/// A certificate that no operator has any more, until it is revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Leaving {
+    certificate_id: CertificateId,
+    /// In RFC 5280's words.
+    reason: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -162,6 +177,7 @@ struct Inner {
     dir: PathBuf,
     endpoint: String,
     snapshot: ArcSwap<Snapshot>,
+    leaving: Mutex<Vec<Leaving>>,
     /// Held while the file and the snapshot change together.
     change: Mutex<()>,
 }
@@ -193,11 +209,13 @@ impl Operators {
         })?;
         let known = read_registry(&dir.join("operators.json"))?;
         let is_new = known.is_none();
+        let (known, leaving) = known.unwrap_or_default();
         let operators = Self {
             inner: Arc::new(Inner {
                 dir,
                 endpoint,
-                snapshot: ArcSwap::from_pointee(Snapshot::of(known.unwrap_or_default())),
+                snapshot: ArcSwap::from_pointee(Snapshot::of(known)),
+                leaving: Mutex::new(leaving),
                 change: Mutex::new(()),
             }),
         };
@@ -258,7 +276,11 @@ impl Operators {
         if operator.role == Role::Admin && admins.count() == 1 {
             return Err(ControlError::LastAdmin(name.clone()));
         }
-        self.keep(|all| all.retain(|one| one.name != *name))?;
+        self.keep_leaving(
+            &operator.certificate,
+            RevocationReason::CessationOfOperation,
+            |all| all.retain(|one| one.name != *name),
+        )?;
         for suffix in FILES {
             let path = self.file(name, suffix);
             if let Err(error) = std::fs::remove_file(&path)
@@ -268,6 +290,44 @@ impl Operators {
             }
         }
         Ok(operator)
+    }
+
+    /// Has the lists say of certificates that no operator has any more what this registry says. Those of which that fails
+    /// are tried again at the next start.
+    ///
+    /// # Errors
+    /// When the store or the disk fails.
+    pub fn revoke_left(&self, fleet: &Fleet, now: SystemTime) -> Result<(), ControlError> {
+        let leaving = self.inner.leaving.lock().clone();
+        for one in &leaving {
+            let reason = one.reason.parse().unwrap_or(RevocationReason::Unspecified);
+            fleet
+                .revoke_issued(&one.certificate_id, reason, now)
+                .map_err(ControlError::Fleet)?;
+        }
+        if leaving.is_empty() {
+            return Ok(());
+        }
+        let _change = self.inner.change.lock();
+        (self.inner.leaving.lock()).retain(|one| !leaving.contains(one));
+        self.keep(|_| {})
+    }
+
+    /// As [`Self::keep`], with a certificate that is to be revoked then.
+    fn keep_leaving(
+        &self,
+        certificate: &CertificateId,
+        reason: RevocationReason,
+        change: impl FnOnce(&mut Vec<Arc<Operator>>),
+    ) -> Result<(), ControlError> {
+        let one = Leaving {
+            certificate_id: *certificate,
+            reason: reason.name().to_owned(),
+        };
+        self.inner.leaving.lock().push(one.clone());
+        self.keep(change).inspect_err(|_| {
+            (self.inner.leaving.lock()).retain(|other| *other != one);
+        })
     }
 
     /// Every operator, in order of name.
@@ -342,6 +402,7 @@ impl Operators {
         let registry = Registry {
             version: REGISTRY_VERSION,
             operators: all.iter().map(|operator| record(operator)).collect(),
+            leaving: self.inner.leaving.lock().clone(),
         };
         let path = self.inner.dir.join("operators.json");
         let text =
@@ -389,8 +450,11 @@ fn record(operator: &Operator) -> Record {
     }
 }
 
+/// What stands in the file.
+type Known = (Vec<Arc<Operator>>, Vec<Leaving>);
+
 /// The operators of the file; `None` where there is no file yet.
-fn read_registry(path: &Path) -> Result<Option<Vec<Arc<Operator>>>, ControlError> {
+fn read_registry(path: &Path) -> Result<Option<Known>, ControlError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -423,7 +487,7 @@ fn read_registry(path: &Path) -> Result<Option<Vec<Arc<Operator>>>, ControlError
             issued: one.issued,
         })
     });
-    Ok(Some(operators.collect()))
+    Ok(Some((operators.collect(), registry.leaving)))
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ impl Operators {
                 }
                 Err(source) => return Err(ControlError::Read { path, source }),
             };
-            renewed.push(self.renew_one(&operator, &key, authority, now)?);
+            renewed.extend(self.renew_one(&operator, &key, authority, now)?);
         }
         Ok(renewed)
     }
@@ -91,8 +91,23 @@ impl Operators {
         key: &SecretKey,
         authority: &Authority,
         now: SystemTime,
-    ) -> Result<Operator, ControlError> {
+    ) -> Result<Option<Operator>, ControlError> {
         let _change = self.inner.change.lock();
+        // What was rotated or deleted since it was looked at is not to come back.
+        let now_known = self
+            .inner
+            .snapshot
+            .load()
+            .by_name
+            .get(&operator.name)
+            .cloned();
+        let is_same = |known: &std::sync::Arc<Operator>| {
+            known.certificate == operator.certificate
+                && known.key.access_key_id() == operator.key.access_key_id()
+        };
+        if !now_known.as_ref().is_some_and(is_same) {
+            return Ok(None);
+        }
         let subject = Subject {
             common_name: operator.name.to_string(),
             names: Vec::new(),
@@ -112,6 +127,6 @@ impl Operators {
             }
         })?;
         tracing::info!(operator = %next.name, certificate = %next.certificate, "an operator's certificate was renewed");
-        Ok(next)
+        Ok(Some(next))
     }
 }

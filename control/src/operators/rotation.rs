@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use ca::Authority;
+use ca::{Authority, RevocationReason};
 
 use super::{FILES, NewOperator, Operator, OperatorName, Operators, Rotated};
 use crate::ControlError;
@@ -37,7 +37,8 @@ impl Operators {
         let is_beside = self.file(name, ".credentials").exists();
         let written = if is_beside { self.stage(&made) } else { Ok(()) };
         let written = written.and_then(|()| {
-            self.keep(|all| {
+            let (old, reason) = (&before.certificate, RevocationReason::Superseded);
+            self.keep_leaving(old, reason, |all| {
                 for one in all.iter_mut().filter(|one| one.name == *name) {
                     *one = made.operator.clone();
                 }

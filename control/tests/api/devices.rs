@@ -79,6 +79,23 @@ fn a_device_needs_what_it_names() {
 }
 
 #[test]
+fn a_violation_lies_between_1970_and_now() {
+    let house = House::new();
+    house.ask("POST", DEVICES, &json!({"thingName": "lamp-1"}));
+    let violation = format!("{DEVICES}/lamp-1/violation");
+    for at in ["1960-01-01T00:00:00Z", "9000-01-01T00:00:00Z", "noon"] {
+        let body = json!({"at": at, "reason": "loud"});
+        let refused = house.refused("PUT", &violation, &body);
+        assert_eq!(refused, (400, "InvalidRequestException".into()), "{at}");
+    }
+    let body = json!({"at": "2020-01-01T00:00:00Z", "reason": "loud"});
+    assert_eq!(
+        house.ask("PUT", &violation, &body)["lastViolation"],
+        1_577_836_800
+    );
+}
+
+#[test]
 fn decisions_are_explained() {
     let house = House::new();
     house.ask("POST", DEVICES, &json!({"thingName": "lamp-1"}));

@@ -318,18 +318,7 @@ fn what_aws_knows_and_is_not_done_is_refused_by_name() {
             json!({"billingGroupName": "b"}),
             "billingGroupName",
         ),
-        (
-            "GET",
-            "/certificates?isAscendingOrder=true",
-            NONE,
-            "isAscendingOrder",
-        ),
-        (
-            "GET",
-            "/streams?isAscendingOrder=true",
-            NONE,
-            "isAscendingOrder",
-        ),
+        ("GET", "/jobs?thingGroupId=g", NONE, "thingGroupId"),
     ] {
         let reply = house.call(&house.admin(), method, target, &body);
         assert_eq!(reply.status, 400, "{target}");

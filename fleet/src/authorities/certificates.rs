@@ -5,6 +5,7 @@ use crate::{
     Attachment, CertificateRecord, CertificateStatus, EnrolmentWay, Fleet, FleetError, GroupName,
     Kind, Origin, Page, Target, ThingName,
     attachments::{put_attachment, put_binding, require_policy},
+    deeds::Fact,
     groups::put_memberships,
     holders,
     issued::RevokedRow,
@@ -237,6 +238,7 @@ impl Fleet {
             });
         }
         require_not_revoked(t, &record.id)?;
+        t.note(Fact::came(record));
         put_foreign(t, record)
     }
 

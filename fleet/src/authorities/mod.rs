@@ -15,6 +15,7 @@ pub use newcomers::{NEWCOMERS_LIMIT_ITEMS, NewcomerDesk};
 pub(crate) use certificates::{forget_vouched, put_vouched};
 pub(crate) use kin::{Signer, index, vouches_until};
 
+use crate::events::{Change, RegistryEvent};
 use crate::{CertificateStatus, KeyOwner, Tagged, keys, taken};
 use crate::{
     Fleet, FleetError, Kind, Page,
@@ -300,6 +301,7 @@ impl Fleet {
             t.put(format!("{namesakes}{}", record.id), &Present)?;
             taken::take(t, &key_id, KeyOwner::Authority)?;
             kin::join(t, &record)?;
+            tell(t, Change::Created, &record);
             t.put(keys::authority(&record.id), &record)
         })?;
         Ok(record)
@@ -374,6 +376,7 @@ impl Fleet {
             }
             record.modified = now;
             record.version += 1;
+            tell(t, Change::Updated, &record);
             t.put(keys::authority(id), &record)
         })?;
         if change.status == Some(AuthorityStatus::Inactive) {
@@ -417,6 +420,7 @@ impl Fleet {
             {
                 kin::leave(t, id)?;
             }
+            tell(t, Change::Deleted, &record);
             t.delete(keys::authority(id));
             Ok(())
         })
@@ -474,4 +478,12 @@ pub(crate) fn check_template(body: &str) -> Result<(), FleetError> {
             CERTIFICATE_PARAMETERS.map(|(name, _)| name).join(", ")
         ))),
     }
+}
+
+fn tell(t: &mut Transaction<'_>, change: Change, record: &AuthorityRecord) {
+    t.tell(RegistryEvent::Authority(
+        change,
+        record.id,
+        record.status.as_str(),
+    ));
 }

@@ -257,6 +257,21 @@ impl Fleet {
         let record = record_of(newcomer.certificate, origin, status, way, now);
         let names = read_names(&plan, &self.policy_limits())?;
         let revoked = self.transact_or_reject(|t| {
+            // A hook takes its time, and whoever switches template or authority off meanwhile has been told that they are.
+            if let Some(known) = &by_name
+                && t.get(&keys::template(&known.name))?.as_ref() != Some(known)
+            {
+                return Ok(Err(Rejection::denied(
+                    "the template was changed while this was decided",
+                )));
+            }
+            let authority: Option<AuthorityRecord> =
+                t.get(&keys::authority(&newcomer.authority.id))?;
+            if authority.as_ref() != Some(newcomer.authority) {
+                return Ok(Err(Rejection::denied(
+                    "the authority was changed while this was decided",
+                )));
+            }
             self.put_new_foreign(t, &record, Some(newcomer.authority))?;
             self.settle(t, (&record.id, &record.pem), &plan, &names, now)
         })?;

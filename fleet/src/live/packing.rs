@@ -154,7 +154,10 @@ impl Packing {
 fn pack_by_itself(weak: &Weak<Inner>, due: &mpsc::Receiver<()>) {
     let fleet = || {
         let inner = weak.upgrade()?;
-        Some(Fleet { inner })
+        Some(Fleet {
+            inner,
+            acting: None,
+        })
     };
     whenever_due(due, PAUSE, || {
         let began = Instant::now();

@@ -47,6 +47,22 @@ pub(super) struct Made {
     source: Source,
 }
 
+impl Made {
+    /// What it must not share with another that is written in the same batch: its thing, its certificate, its key. `None`
+    /// where only the registry knows.
+    pub(super) fn marks(&self) -> Option<Vec<String>> {
+        let record = match &self.source {
+            Source::Issued(record, _) | Source::Foreign(record, _) => record,
+            Source::Known(_) => return None,
+        };
+        Some(vec![
+            keys::thing(&self.names.thing),
+            keys::certificate(&record.id),
+            keys::key(&ca::key_id(&record.pem).ok()?),
+        ])
+    }
+}
+
 impl Fleet {
     /// Makes a device by a template. Nothing has changed when it is refused.
     ///

@@ -8,7 +8,7 @@ use super::{
     place::Place,
     rate::Rates,
 };
-use crate::{Crowded, Excerpt, Fleet, Sampler, Seat, ShareBounds, Shares};
+use crate::{Acting, Crowded, Doer, Excerpt, Fleet, Sampler, Seat, ShareBounds, Shares};
 use ca::CertificateId;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -238,12 +238,19 @@ impl Clerk {
     ) -> Result<Value, Rejection> {
         let now = SystemTime::now();
         let value = format.read(&request.payload)?;
+        let name = match &operation {
+            Operation::CreateKeysAndCertificate => "CreateKeysAndCertificate",
+            Operation::CreateCertificateFromCsr => "CreateCertificateFromCsr",
+            Operation::RegisterThing(_) => "RegisterThing",
+        };
+        let acting = Acting::new(Doer::Claim, Some(request.claim.to_string()), name, now);
+        let fleet = self.fleet.acting(Arc::new(acting));
         match operation {
-            Operation::CreateKeysAndCertificate => self.create(request, None, now),
+            Operation::CreateKeysAndCertificate => self.create(&fleet, request, None, now),
             Operation::CreateCertificateFromCsr => {
                 let asked: CsrRequest = message::fields(value)?;
                 let csr = asked.certificate_signing_request.as_bytes();
-                self.create(request, Some(csr), now)
+                self.create(&fleet, request, Some(csr), now)
             }
             Operation::RegisterThing(template) => {
                 let asked: RegisterRequest = message::fields(value)?;
@@ -255,7 +262,7 @@ impl Clerk {
                     client_id: &request.client_id,
                     region: &self.region,
                 };
-                let done = self.fleet.register_thing(&registration, &self.hook, now)?;
+                let done = fleet.register_thing(&registration, &self.hook, now)?;
                 tracing::info!(thing = %done.thing, certificate = %done.certificate, claim = %request.claim,
                     %template, revoked = ?done.revoked, "a device was provisioned");
                 Ok(message::registered(&done))
@@ -265,13 +272,12 @@ impl Clerk {
 
     fn create(
         &self,
+        fleet: &Fleet,
         request: &ProvisioningRequest,
         csr: Option<&[u8]>,
         now: SystemTime,
     ) -> Result<Value, Rejection> {
-        let made =
-            self.fleet
-                .create_pending_certificate(&request.claim, request.source, csr, now)?;
+        let made = fleet.create_pending_certificate(&request.claim, request.source, csr, now)?;
         if let Some(source) = &made.in_place_of
             && let Some(left_out) = self.refusals.take_counting()
         {
@@ -330,7 +336,8 @@ fn sweep(fleet: &Fleet, end: &Receiver<()>) {
     loop {
         let now = SystemTime::now();
         let swept = fleet
-            .sweep_pending_certificates(now)
+            .finish_template_deletions(now)
+            .and_then(|_| fleet.sweep_pending_certificates(now))
             .and_then(|pending| Ok((pending, fleet.sweep_claims(now)?)));
         match swept {
             Ok((0, 0)) => {}

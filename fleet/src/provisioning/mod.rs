@@ -8,6 +8,7 @@ mod claims;
 mod desk;
 mod hook;
 mod lanes;
+mod lines;
 mod message;
 mod name;
 mod pending;
@@ -17,6 +18,7 @@ mod register;
 mod settle;
 mod tasks;
 mod templates;
+mod working;
 
 pub(crate) use breaker::Breaker;
 pub use by_template::ByTemplate;

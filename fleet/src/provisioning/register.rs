@@ -99,6 +99,13 @@ impl Fleet {
         }
         let names = read_names(&plan, &self.policy_limits())?;
         let revoked = self.transact_or_reject(|t| {
+            // A hook takes its time, and whoever switches a template off meanwhile has been told that it is.
+            if t.get(&keys::template(asked.template))?.as_ref() != Some(&template) {
+                return Ok(Err(conflict(format!(
+                    "template {} was changed while this was decided: ask again",
+                    asked.template
+                ))));
+            }
             self.register_in(t, asked, (&digest, &pending), &plan, &names, now)
         })?;
         Ok(Registered {

@@ -3,9 +3,9 @@
 
 use super::Rejection;
 use crate::{
-    Attachment, CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, PolicyLimits,
-    PolicyRecord, Target, Thing, ThingName, ThingTypeName,
-    attachments::{put_attachment, put_binding, require_policy},
+    CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, PolicyLimits, PolicyRecord,
+    Target, Thing, ThingName, ThingTypeName,
+    attachments::{Bereft, put_attachment, put_binding, require_policy},
     events::leave_group,
     groups::put_memberships,
     keys, policies,
@@ -102,7 +102,7 @@ impl Fleet {
             },
         };
         put_memberships(t, &names.thing, &groups)?;
-        put_binding(t, &names.thing, Attachment::Exclusive, (id, pem))?;
+        put_binding(t, &names.thing, plan.certificate.attachment, (id, pem))?;
         let target = Target::Certificate(*id);
         for policy in &names.policies {
             let name = match policy {
@@ -127,7 +127,8 @@ impl Fleet {
 
     /// A thing that is there already gets the new certificate where the template says so (`OverrideSettings`) or it
     /// has none but such as were revoked as superseded; the certificates it had are revoked. Otherwise whoever holds a claim could take any device's
-    /// name with all that its groups may do, and what was revoked would come back by itself.
+    /// name with all that its groups may do, and what was revoked would come back by itself. What an operator has
+    /// deactivated, or revoked because somebody else has its key, no template brings back.
     #[expect(
         clippy::type_complexity,
         reason = "the groups it is in then, and what was revoked for it"
@@ -141,16 +142,35 @@ impl Fleet {
         now: SystemTime,
     ) -> Result<Result<(BTreeSet<GroupName>, Vec<CertificateId>), Rejection>, FleetError> {
         let name = known.name.clone();
-        let (mut live, mut had) = (Vec::new(), t.exists(&keys::bereft(&name))?);
+        let bereft: Option<Bereft> = t.get(&keys::bereft(&name))?;
+        let (mut live, mut had) = (Vec::new(), bereft.is_some());
+        let mut newest: Option<CertificateRecord> = None;
         for id in self.all_names::<CertificateId>(&keys::principals(&name))? {
             let record: Option<CertificateRecord> = t.get(&keys::certificate(&id))?;
             had |= record.as_ref().is_some_and(|record| {
                 let revocation = record.revocation.as_ref();
                 revocation.is_none_or(|r| r.reason != RevocationReason::Superseded)
             });
-            if record.is_some_and(|record| record.status != CertificateStatus::Revoked) {
+            if record
+                .as_ref()
+                .is_some_and(|record| record.status != CertificateStatus::Revoked)
+            {
                 live.push(id);
             }
+            newest = newest
+                .into_iter()
+                .chain(record)
+                .max_by_key(|record| (record.created, !record.is_barred()));
+        }
+        let barred = match (&newest, bereft) {
+            (Some(newest), _) => newest.is_barred(),
+            (None, bereft) => bereft.is_some_and(|bereft| bereft.barred),
+        };
+        if barred {
+            return Ok(Err(conflict(format!(
+                "thing {name} was deactivated, or its key compromised, and comes back by no template: activate its \
+                 certificate, give it another (`device replace`, `device enrol-password`), or delete the device"
+            ))));
         }
         if had && plan.existing.is_none() {
             return Ok(Err(conflict(format!(

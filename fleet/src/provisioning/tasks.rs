@@ -1,27 +1,16 @@
-//! Registration tasks: a file of parameters, one JSON object a line, each of which becomes a device by a template. One
-//! thread works a task line by line; the line's device and the count of lines done are one batch, so that a task that
-//! was cut short goes on at the very next line.
+//! Registration tasks: a file of parameters, one JSON object a line, each of which becomes a device by a template. Started,
+//! stopped and asked for here; a thread works each (`working.rs`).
 
-use super::{Rejection, by_template::ByTemplate};
-use crate::{
-    EnrolmentWay, Fleet, FleetError, Kind, Page, ThingName, keys,
-    registry::{Inner, Transaction},
-    template::Template,
-};
+use super::working;
+use crate::{Fleet, FleetError, Kind, Page, ThingName, keys, template::Template};
 use ca::CertificateId;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
     path::{Component, Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::Arc,
     time::SystemTime,
 };
 use store::Stored;
-
-/// Longest line.
-const LINE_LIMIT_BYTES: usize = 64 * 1024;
 
 /// Where a task stands, in AWS's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +35,7 @@ impl TaskStatus {
         }
     }
 
-    fn is_over(self) -> bool {
+    pub(super) fn is_over(self) -> bool {
         !matches!(self, TaskStatus::InProgress | TaskStatus::Cancelling)
     }
 }
@@ -159,8 +148,8 @@ pub struct NewTask<'a> {
 /// Where tasks are started and asked for. Clones share it.
 #[derive(Clone)]
 pub struct RegistrationDesk {
-    fleet: Fleet,
-    directory: Arc<Path>,
+    pub(super) fleet: Fleet,
+    pub(super) directory: Arc<Path>,
 }
 
 impl RegistrationDesk {
@@ -303,7 +292,7 @@ impl RegistrationDesk {
     }
 
     /// The file, which is below the directory of all such files whatever its name says.
-    fn path(&self, bucket: &str, key: &str) -> Result<PathBuf, FleetError> {
+    pub(super) fn path(&self, bucket: &str, key: &str) -> Result<PathBuf, FleetError> {
         let relative = Path::new(bucket).join(key);
         let plain = |part: Component<'_>| matches!(part, Component::Normal(_));
         if bucket.is_empty() || key.is_empty() || !relative.components().all(plain) {
@@ -322,121 +311,12 @@ impl RegistrationDesk {
         );
         std::thread::Builder::new()
             .name("registration".into())
-            .spawn(move || run(&weak, directory, &id))
+            .spawn(move || working::run(&weak, directory, &id))
             .map(drop)
             .map_err(FleetError::Thread)
     }
 
-    /// The next line of a task; `false` when it is over.
-    fn step(
-        &self,
-        task: &mut RegistrationTask,
-        reader: &mut Lines,
-        template: &Template,
-    ) -> Result<bool, FleetError> {
-        let now = SystemTime::now();
-        let read = match reader.next() {
-            Ok(read) => read,
-            Err(error) => {
-                let message = format!("the file cannot be read on: {error}");
-                self.end(task, TaskStatus::Failed, Some(message), now)?;
-                return Ok(false);
-            }
-        };
-        let Some((content, bytes)) = read else {
-            self.end(task, TaskStatus::Completed, None, now)?;
-            return Ok(false);
-        };
-        let line = task.lines + 1;
-        let parameters = match content {
-            Content::Blank => None,
-            Content::TooLong => Some(Err(Rejection::invalid(format!(
-                "the line has more than {LINE_LIMIT_BYTES} bytes"
-            )))),
-            Content::Text(text) => Some(
-                serde_json::from_slice::<BTreeMap<String, String>>(&text).map_err(|error| {
-                    Rejection::invalid(format!(
-                        "the line is no JSON object of texts, as {{\"SerialNumber\": \"1\"}}: {error}"
-                    ))
-                }),
-            ),
-        };
-        let fleet = &self.fleet;
-        let made = parameters.map(|parameters| {
-            parameters.and_then(|parameters| {
-                fleet.plan_by_template(Some(EnrolmentWay::Bulk), template, &parameters, now)
-            })
-        });
-        let counted = |t: &mut Transaction<'_>, done: Option<&TaskLine>| {
-            let mut next: RegistrationTask = t
-                .get(&keys::task(&task.id))?
-                .ok_or_else(|| FleetError::not_found(Kind::Task, &task.id))?;
-            next.lines = line;
-            next.offset = task.offset + bytes;
-            next.modified = now;
-            let report = match done {
-                None => None,
-                Some(TaskLine::Device { .. }) => {
-                    next.succeeded += 1;
-                    Some(TaskReport::Results)
-                }
-                Some(TaskLine::Error { .. }) => {
-                    next.failed += 1;
-                    Some(TaskReport::Errors)
-                }
-            };
-            if let (Some(report), Some(done)) = (report, done) {
-                let place = keys::task_lines(&task.id, report.as_str());
-                t.put(format!("{place}{line:016x}"), done)?;
-            }
-            t.put(keys::task(&task.id), &next)?;
-            Ok(next)
-        };
-        let registered = match made {
-            None => Ok(fleet.transact(|t| counted(t, None))?),
-            Some(made) => made.and_then(|made| {
-                fleet.transact_or_reject(|t| {
-                    let done = match fleet.put_by_template(t, &made, now)? {
-                        Ok(done) => done,
-                        Err(rejection) => return Ok(Err(rejection)),
-                    };
-                    let ByTemplate {
-                        thing, certificate, ..
-                    } = done;
-                    let done = TaskLine::Device {
-                        line,
-                        thing,
-                        certificate,
-                    };
-                    counted(t, Some(&done)).map(Ok)
-                })
-            }),
-        };
-        let next = match registered {
-            Ok(next) => next,
-            // What failed within the server may succeed later: the task stays where it is.
-            Err(rejection) if rejection.status >= 500 => {
-                fleet.writable()?;
-                return Err(FleetError::Invalid(rejection.message));
-            }
-            Err(rejection) => {
-                let done = TaskLine::Error {
-                    line,
-                    status: rejection.status,
-                    code: rejection.code.to_owned(),
-                    message: rejection.message,
-                };
-                fleet.transact(|t| counted(t, Some(&done)))?
-            }
-        };
-        *task = next;
-        if task.status == TaskStatus::Cancelling {
-            self.end(task, TaskStatus::Cancelled, None, now)?;
-        }
-        Ok(!task.status.is_over())
-    }
-
-    fn end(
+    pub(super) fn end(
         &self,
         task: &mut RegistrationTask,
         status: TaskStatus,
@@ -461,141 +341,5 @@ impl RegistrationDesk {
             "a registration task is over"
         );
         Ok(())
-    }
-}
-
-/// Works a task to its end; lets go of the registry between lines, so that a server that stops need not wait.
-fn run(weak: &Weak<Inner>, directory: Arc<Path>, id: &str) {
-    let desk = || {
-        let fleet = Fleet {
-            inner: weak.upgrade()?,
-        };
-        Some(RegistrationDesk {
-            fleet,
-            directory: Arc::clone(&directory),
-        })
-    };
-    let Some((mut task, mut reader, template)) = desk().and_then(|desk| desk.begin(id)) else {
-        return;
-    };
-    while let Some(desk) = desk() {
-        match desk.step(&mut task, &mut reader, &template) {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => {
-                tracing::error!(task = id, %error, "a registration task rests; the next start of the server goes on with it");
-                return;
-            }
-        }
-    }
-}
-
-impl RegistrationDesk {
-    fn begin(&self, id: &str) -> Option<(RegistrationTask, Lines, Template)> {
-        let opened = || {
-            let mut task = self.task(id)?;
-            let template = Template::parse(&task.template_body)?;
-            let path = self.path(&task.bucket, &task.key)?;
-            match Lines::open(&path, task.offset) {
-                Ok(lines) => Ok(Some((task, lines, template))),
-                Err(error) => {
-                    let message = Some(format!("the file cannot be read: {error}"));
-                    self.end(&mut task, TaskStatus::Failed, message, SystemTime::now())?;
-                    Ok(None)
-                }
-            }
-        };
-        opened().unwrap_or_else(|error: FleetError| {
-            tracing::error!(task = id, %error, "a registration task cannot be gone on with");
-            None
-        })
-    }
-}
-
-/// What stands in a line.
-#[derive(Debug, PartialEq, Eq)]
-enum Content {
-    Text(Vec<u8>),
-    Blank,
-    TooLong,
-}
-
-/// Lines one after the other, none of them held longer than it may be.
-struct Lines(BufReader<File>);
-
-impl Lines {
-    fn open(path: &Path, offset: u64) -> std::io::Result<Self> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(offset))?;
-        Ok(Lines(BufReader::new(file)))
-    }
-
-    /// The next line and how many bytes it has, with its end.
-    fn next(&mut self) -> std::io::Result<Option<(Content, u64)>> {
-        let mut text = Vec::new();
-        let mut part = (&mut self.0).take(LINE_LIMIT_BYTES as u64);
-        let mut bytes = part.read_until(b'\n', &mut text)? as u64;
-        if bytes == 0 {
-            return Ok(None);
-        }
-        if text.last() != Some(&b'\n') && bytes == LINE_LIMIT_BYTES as u64 {
-            loop {
-                let held = self.0.fill_buf()?;
-                let end = held.iter().position(|octet| *octet == b'\n');
-                let used = end.map_or(held.len(), |end| end + 1);
-                self.0.consume(used);
-                bytes += used as u64;
-                if end.is_some() || used == 0 {
-                    return Ok(Some((Content::TooLong, bytes)));
-                }
-            }
-        }
-        let blank = text.iter().all(u8::is_ascii_whitespace);
-        let content = if blank {
-            Content::Blank
-        } else {
-            Content::Text(text)
-        };
-        Ok(Some((content, bytes)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines(text: &[u8], offset: u64) -> Vec<(Content, u64)> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("f");
-        std::fs::write(&path, text).unwrap();
-        let mut lines = Lines::open(&path, offset).unwrap();
-        std::iter::from_fn(|| lines.next().unwrap()).collect()
-    }
-
-    #[test]
-    fn each_line_is_counted_to_its_last_byte() {
-        let text = b"{}\n\n \r\nlast";
-        let read = lines(text, 0);
-        assert_eq!(read[0], (Content::Text(b"{}\n".to_vec()), 3));
-        assert_eq!(
-            (&read[1], &read[2]),
-            (&(Content::Blank, 1), &(Content::Blank, 3))
-        );
-        assert_eq!(read[3], (Content::Text(b"last".to_vec()), 4));
-        assert_eq!(lines(text, 7), [(Content::Text(b"last".to_vec()), 4)]);
-        assert!(lines(text, 11).is_empty());
-    }
-
-    #[test]
-    fn a_line_without_an_end_is_not_held() {
-        let mut text = vec![b'x'; 3 * LINE_LIMIT_BYTES];
-        text.extend(b"\n{}\n");
-        let read = lines(&text, 0);
-        assert_eq!(read[0], (Content::TooLong, 3 * LINE_LIMIT_BYTES as u64 + 1));
-        assert_eq!(read[1].0, Content::Text(b"{}\n".to_vec()));
-        assert_eq!(
-            lines(&vec![b'x'; LINE_LIMIT_BYTES], 0)[0].0,
-            Content::TooLong
-        );
     }
 }

@@ -4,7 +4,7 @@ use super::{Hook, TemplateName};
 use crate::Tagged;
 use crate::{
     CertificateRecord, CertificateStatus, Fleet, FleetError, Kind, Page,
-    authorities::check_template, keys, template::Template,
+    authorities::check_template, keys, records::Present, template::Template,
 };
 use ca::{CertificateId, RevocationReason};
 use serde::{Deserialize, Serialize};
@@ -150,15 +150,27 @@ impl Fleet {
         let hook = change.hook.clone().flatten();
         check(kind, body, hook.as_ref())?;
         check_description(change.description.as_deref())?;
+        let deleting = format!("{}{name}", keys::DELETING);
+        let refuse_deleting = || {
+            Err(FleetError::Invalid(format!(
+                "template {name} is being deleted, with its claims: wait until it is"
+            )))
+        };
+        if self.read::<Present>(&deleting)?.is_some() {
+            return refuse_deleting();
+        }
         if self
             .read::<TemplateRecord>(&keys::template(name))?
             .is_none()
         {
-            // Of a namesake whose deletion a crash cut short.
+            // Of a namesake whose deletion a crash cut short under an older release.
             self.revoke_claims_of(name, now)?;
             self.clear_allow_list(name)?;
         }
         self.transact(|t| {
+            if t.exists(&deleting)? {
+                return refuse_deleting();
+            }
             if t.exists(&keys::template(name))? {
                 return Err(FleetError::AlreadyExists {
                     kind: Kind::Template,
@@ -347,10 +359,31 @@ impl Fleet {
             }
             Tagged::Template(name.clone()).forget(t);
             t.delete(keys::template(name));
-            Ok(())
+            // Until its claims are revoked nobody makes another of this name, and a start goes on where this was cut short.
+            t.put(format!("{}{name}", keys::DELETING), &Present)
         })?;
+        self.finish_deletion(name, now)
+    }
+
+    /// Goes on with deletions that were cut short; how many there were.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn finish_template_deletions(&self, now: SystemTime) -> Result<usize, FleetError> {
+        let names: Vec<TemplateName> = self.all_names(keys::DELETING)?;
+        for name in &names {
+            self.finish_deletion(name, now)?;
+        }
+        Ok(names.len())
+    }
+
+    fn finish_deletion(&self, name: &TemplateName, now: SystemTime) -> Result<(), FleetError> {
         self.revoke_claims_of(name, now)?;
-        self.clear_allow_list(name)
+        self.clear_allow_list(name)?;
+        self.transact(|t| {
+            t.delete(format!("{}{name}", keys::DELETING));
+            Ok(())
+        })
     }
 
     /// Of a template that is gone, or was when it is made anew: its claims are not those of the next one of that name.

@@ -10,6 +10,7 @@ mod tests;
 
 pub use error::TemplateError;
 
+use crate::Attachment;
 use document::Node;
 use error::at;
 use expression::{Declared, Expression, Scope};
@@ -53,6 +54,7 @@ struct ThingResource {
 struct CertificateResource {
     source: SourceResource,
     status: Option<Expression>,
+    principal_type: Option<Expression>,
     existing_status: Override,
 }
 
@@ -133,6 +135,8 @@ pub struct CertificatePlan {
     pub source: CertificateSource,
     /// Whether it is to be ACTIVE (else INACTIVE).
     pub active: bool,
+    /// How it is attached to the thing.
+    pub attachment: Attachment,
     /// What happens to the status of one that has left PENDING_ACTIVATION.
     pub existing_status: Override,
 }
@@ -318,6 +322,18 @@ impl Template {
             Some("INACTIVE") => false,
             Some(_) => return Err(at("certificate.Status", "is ACTIVE or INACTIVE")),
         };
+        let principal_type = self.certificate.principal_type.as_ref();
+        let principal_type = principal_type
+            .map(|text_of| text(text_of, "certificate.ThingPrincipalType"))
+            .transpose()?;
+        let attachment = match principal_type.as_deref() {
+            None | Some("EXCLUSIVE_THING") => Attachment::Exclusive,
+            Some("NON_EXCLUSIVE_THING") => Attachment::NonExclusive,
+            Some(_) => {
+                let words = "is EXCLUSIVE_THING or NON_EXCLUSIVE_THING";
+                return Err(at("certificate.ThingPrincipalType", words));
+            }
+        };
         let source = match &self.certificate.source {
             SourceResource::Id(id) => CertificateSource::Id(text(id, "certificate.CertificateId")?),
             SourceResource::Request(csr) => {
@@ -360,6 +376,7 @@ impl Template {
             certificate: CertificatePlan {
                 source,
                 active,
+                attachment,
                 existing_status: self.certificate.existing_status,
             },
             policies,
@@ -460,7 +477,7 @@ fn properties<'v>(
         .get("Properties")
         .ok_or_else(|| at(&place, "is missing"))?;
     let fields = object(fields, &place)?;
-    for undone in ["BillingGroup", "PackageVersions", "ThingPrincipalType"] {
+    for undone in ["BillingGroup", "PackageVersions"] {
         if fields.contains_key(undone) {
             return Err(at(&format!("{place}.{undone}"), "is not supported yet"));
         }
@@ -558,6 +575,7 @@ fn certificate_resource(
         "CertificatePem",
         "CACertificatePem",
         "Status",
+        "ThingPrincipalType",
     ];
     let fields = properties(resource, place, &known)?;
     let read = |field: &str| {
@@ -603,6 +621,7 @@ fn certificate_resource(
     Ok(CertificateResource {
         source,
         status: read("Status")?,
+        principal_type: read("ThingPrincipalType")?,
         existing_status,
     })
 }

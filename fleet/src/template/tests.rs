@@ -251,6 +251,31 @@ fn resources_are_one_thing_one_certificate_and_known_fields() {
 }
 
 #[test]
+fn a_certificate_is_attached_as_the_template_says() {
+    let attached = |value: Option<&str>| {
+        let mut body = with(json!("y"));
+        let properties = &mut body["Resources"]["certificate"]["Properties"];
+        if let Some(value) = value {
+            properties["ThingPrincipalType"] = value.into();
+        }
+        let template = Template::parse(&body.to_string()).unwrap();
+        let plan = template.evaluate(&given(&[("SerialNumber", "1")]));
+        plan.map(|plan| plan.certificate.attachment)
+    };
+    assert_eq!(attached(None).unwrap(), Attachment::Exclusive);
+    assert_eq!(
+        attached(Some("EXCLUSIVE_THING")).unwrap(),
+        Attachment::Exclusive
+    );
+    assert_eq!(
+        attached(Some("NON_EXCLUSIVE_THING")).unwrap(),
+        Attachment::NonExclusive
+    );
+    let said = attached(Some("exclusive")).unwrap_err().to_string();
+    assert!(said.contains("ThingPrincipalType"), "{said}");
+}
+
+#[test]
 fn bounds() {
     assert!(Template::parse(&" ".repeat(BODY_LIMIT_BYTES + 1)).is_err());
     let nested =

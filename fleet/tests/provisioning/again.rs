@@ -124,3 +124,51 @@ fn what_was_taken_from_a_thing_does_not_come_back_by_itself() {
         again().unwrap();
     }
 }
+
+#[test]
+fn what_was_deactivated_or_compromised_no_template_brings_back() {
+    use CertificateStatus::{Active, Inactive, Revoked};
+    let again =
+        json!({"OverrideSettings": {"AttributePayload": "REPLACE", "ThingGroups": "REPLACE"}});
+    let compromised = ca::RevocationReason::KeyCompromise;
+    let unspecified = ca::RevocationReason::Unspecified;
+    for (status, reason, deleted, comes) in [
+        (Inactive, unspecified, false, false),
+        (Inactive, unspecified, true, false),
+        (Revoked, compromised, false, false),
+        (Revoked, compromised, true, false),
+        (Revoked, unspecified, false, true),
+        (Revoked, unspecified, true, true),
+    ] {
+        let case = format!("{status} {reason} deleted: {deleted}");
+        let house = house(lamp(again.clone()));
+        let claim = house.claim(None).id;
+        let (id, token) = house.pending(&claim);
+        house.register(&claim, &token, "7").unwrap();
+        let fleet = &house.fleet;
+        fleet
+            .set_certificate_status(&id, status, reason, house.now)
+            .unwrap();
+        if deleted {
+            fleet.delete_certificate(&id, true, house.now).unwrap();
+        }
+        let (_, token) = house.pending(&claim);
+        let back = house.register(&claim, &token, "7");
+        assert_eq!(back.is_ok(), comes, "{case}: {back:?}");
+        if comes {
+            continue;
+        }
+        assert_eq!(back.unwrap_err().code, "ResourceConflict", "{case}");
+        if status == Inactive && !deleted {
+            fleet
+                .set_certificate_status(&id, Active, unspecified, house.now)
+                .unwrap();
+        } else {
+            let generate = fleet::DeviceKey::Generate;
+            fleet
+                .replace(&thing("lamp-7"), generate, house.now)
+                .unwrap();
+        }
+        house.register(&claim, &token, "7").unwrap();
+    }
+}

@@ -8,6 +8,7 @@
 )]
 
 mod again;
+mod cut;
 mod desk;
 
 use ca::{Authority, AuthorityConfig, CertificateId, KeyPair};
@@ -709,4 +710,41 @@ fn who_asks_and_never_registers_loses_his_own_and_keeps_nobody_out() {
         .fleet
         .create_pending_certificate(&other, place(1), None, later);
     assert!(made.is_ok(), "by another claim it may ask");
+}
+
+/// A hook that takes its time, in which an operator switches the template off.
+struct SwitchesOff<'h>(&'h House);
+
+impl HookCaller for SwitchesOff<'_> {
+    fn call(&self, _: &str, _: Option<&str>, _: &Value, _: Duration) -> Result<Value, String> {
+        let off = TemplateChange {
+            enabled: Some(false),
+            ..TemplateChange::default()
+        };
+        let House { fleet, now, .. } = self.0;
+        fleet
+            .update_provisioning_template(&self.0.template(), &off, *now)
+            .unwrap();
+        Ok(json!({"allowProvisioning": true}))
+    }
+}
+
+#[test]
+fn a_template_that_is_switched_off_while_its_hook_is_asked_makes_no_device() {
+    let house = house(lamp(json!({})));
+    let hooked = TemplateChange {
+        hook: Some(Some(Hook::parse("https://hook.example/x", None).unwrap())),
+        ..TemplateChange::default()
+    };
+    house
+        .fleet
+        .update_provisioning_template(&house.template(), &hooked, house.now)
+        .unwrap();
+    let claim = house.claim(None).id;
+    let (id, token) = house.pending(&claim);
+    let refused = house.register_at(&claim, &token, "7", &SwitchesOff(&house), house.now);
+    assert_eq!(refused.unwrap_err().code, "ResourceConflict");
+    assert_eq!(house.things(), 0);
+    let status = house.status(&id);
+    assert_eq!(status, Some(CertificateStatus::PendingActivation));
 }

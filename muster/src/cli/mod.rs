@@ -5,6 +5,7 @@ mod ca;
 mod device;
 mod firmware;
 mod fleet;
+mod log;
 mod operator;
 mod policy;
 mod provisioning;
@@ -25,6 +26,7 @@ pub(crate) use firmware::{
     Rollout, RolloutStart,
 };
 pub(crate) use fleet::{Fleet, FleetOf};
+pub(crate) use log::{Log, LogShow};
 pub(crate) use operator::Operator;
 pub(crate) use policy::{Explain, Invariant, Policy, PolicyClaim, PolicyTarget, Simulate, Suggest};
 pub(crate) use provisioning::{
@@ -118,6 +120,9 @@ pub(crate) enum Verb {
     /// Audit: checks over the whole registry
     #[command(subcommand)]
     Audit(Audit),
+    /// Who did what: operators, and every certificate that was issued or revoked
+    #[command(subcommand)]
+    Log(Log),
     /// Put load on any MQTT broker under mutual TLS and measure it (needs no server of Muster's)
     #[command(subcommand)]
     Bench(Bench),

@@ -54,11 +54,14 @@ pub(crate) enum Policy {
         #[arg(long, value_name = "open|closed")]
         unresolved_deny: Option<String>,
     },
-    /// Warn of what a policy says and its author seldom means; needs no server
+    /// Warn of what a policy says and its author seldom means; needs no server, but for --registered
     Lint {
         /// Policy documents
-        #[arg(required = true)]
+        #[arg(required_unless_present = "registered")]
         files: Vec<PathBuf>,
+        /// Of the policies that a server has, with its account: those of the version that decides
+        #[arg(long, conflicts_with_all = ["files", "account", "config"])]
+        registered: bool,
         /// The server's account, to find ARNs of others
         #[arg(long, value_name = "ID")]
         account: Option<String>,

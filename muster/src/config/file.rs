@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use broker::LostSubscription;
 use ca::{CrlShards, KeyCustody, Terms};
-use fleet::{AttestationTerms, PolicyLimits};
+use fleet::{AttestationTerms, DeedBounds, PolicyLimits};
 use ota::server::DEFAULT_DOWNLOAD_BYTES_PER_SECOND;
 use policy::UnresolvedDeny;
 use serde::Deserialize;
@@ -42,7 +42,48 @@ pub(super) struct File {
     pub(super) ca: FileCa,
     #[serde(default)]
     pub(super) firmware: FileFirmware,
+    #[serde(default)]
+    pub(super) log: FileLog,
 }
+
+/// `[log]`: how much of the record of who did what is kept.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileLog {
+    keep_days: Option<u64>,
+    keep_entries: Option<u64>,
+}
+
+impl FileLog {
+    pub(super) fn bounds(&self) -> anyhow::Result<DeedBounds> {
+        let mut bounds = DeedBounds::default();
+        match self.keep_days {
+            Some(days) if !KEEP_DAYS.contains(&days) => bail!(
+                "log.keep_days = {days}: {} to {} days",
+                KEEP_DAYS.start(),
+                KEEP_DAYS.end()
+            ),
+            Some(days) => bounds.age = Duration::from_secs(days * 86_400),
+            None => {}
+        }
+        match self.keep_entries {
+            Some(entries) if !KEEP_ENTRIES.contains(&entries) => bail!(
+                "log.keep_entries = {entries}: {} to {} entries",
+                KEEP_ENTRIES.start(),
+                KEEP_ENTRIES.end()
+            ),
+            Some(entries) => bounds.entries = entries,
+            None => {}
+        }
+        Ok(bounds)
+    }
+}
+
+/// Days the record may be kept: to a hundred years.
+const KEEP_DAYS: RangeInclusive<u64> = 1..=36_500;
+
+/// Entries of it: fewer than a thousand would be gone before anybody looked.
+const KEEP_ENTRIES: RangeInclusive<u64> = 1_000..=100_000_000;
 
 /// `[firmware]`: how images reach devices.
 #[derive(Debug, Default, Deserialize)]

@@ -59,6 +59,7 @@ fn the_documentation_names_every_key_with_its_default() {
     for table in [
         "File",
         "FileFirmware",
+        "FileLog",
         "FileCa",
         "FilePolicy",
         "FileCompat",

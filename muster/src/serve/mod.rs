@@ -158,9 +158,11 @@ impl Server {
         )?;
         fleet.record_decisions(settings.record_decisions);
         fleet.limit_policies(settings.policy_limits);
+        fleet.bound_deeds(settings.deed_bounds);
         for operator in operators.list() {
             operator.note(&fleet)?;
         }
+        operators.revoke_left(&fleet, now)?;
         let revocation = RevocationFaces::open(&fleet)?;
         let sweeper = revocation
             .start_sweeping()

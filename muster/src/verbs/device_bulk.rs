@@ -5,7 +5,7 @@
 
 use super::{
     client,
-    device_files::write_firmware_root,
+    device_files::{stem, write_firmware_root},
     device_rows::{Failure, Row, Rows},
     output,
 };
@@ -16,6 +16,7 @@ use crate::{
 use anyhow::{Context as _, bail};
 use ca::{CertificateId, KeyPair, key_id};
 use http::Method;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
 use std::{
     collections::{HashSet, hash_map::RandomState},
@@ -205,7 +206,7 @@ fn work(client: &Client, out: &Path, rows: &Mutex<Receiver<Row>>, progress: &Mut
 /// Makes one device, or finds that it is made.
 fn one(client: &Client, directory: &Path, row: &Row) -> anyhow::Result<Outcome> {
     let name = &row.name;
-    let file = |extension: &str| directory.join(format!("{name}.{extension}"));
+    let file = |extension: &str| directory.join(format!("{}.{extension}", stem(name)));
     if file("crt").exists() && is_made(client, name, &file("crt"), &file("key"))? {
         return Ok(Outcome::Present);
     }
@@ -272,13 +273,17 @@ fn is_made(client: &Client, name: &str, certificate: &Path, key: &Path) -> anyho
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         read => read.with_context(|| format!("read {}", path.display())),
     };
-    let certified = key_id(&String::from_utf8_lossy(&read(certificate)?));
-    let certified = certified.with_context(|| {
+    let pem = read(certificate)?;
+    let pem = String::from_utf8_lossy(&pem);
+    let unread = || {
         format!(
             "{} cannot be read: move it away, and a device that the server does not have is made again",
             certificate.display()
         )
-    })?;
+    };
+    let certified = key_id(&pem).with_context(unread)?;
+    let own = CertificateDer::from_pem_slice(pem.as_bytes()).with_context(unread)?;
+    let own = CertificateId::of(&own).to_string();
     let text = Zeroizing::new(read(key)?);
     let held = KeyPair::from_pem(&text).map(|key| CertificateId::of(key.public().der()));
     if held.is_none_or(|held| held.to_string() != certified) {
@@ -288,7 +293,7 @@ fn is_made(client: &Client, name: &str, certificate: &Path, key: &Path) -> anyho
             certificate.display()
         );
     }
-    let path = format!("/muster/v1/devices/{}", encode(name));
+    let path = format!("/muster/v1/devices/{}?certificate={own}", encode(name));
     let device = match client.call(Method::GET, &path, None) {
         Ok(device) => device,
         Err(error)
@@ -300,21 +305,26 @@ fn is_made(client: &Client, name: &str, certificate: &Path, key: &Path) -> anyho
         }
         Err(error) => return Err(error),
     };
-    let states: Vec<&str> = output::items(&device, "certificates")
+    let certificates = output::items(&device, "certificates");
+    let here = certificates
         .iter()
-        .map(|one| output::field(one, "status"))
-        .collect();
-    // Another than the one that lies here, where the device has renewed.
-    if !states.contains(&"ACTIVE") {
-        bail!(
-            "device {name} is there and no certificate of its is active ({}): activate it (`muster device activate {name}`), or give it another (`muster device replace {name} --out DIR`, DIR being another directory)",
-            match &states[..] {
-                [] => "it has none".to_owned(),
-                states => states.join(", "),
-            }
-        );
+        .find(|one| output::field(one, "certificateId") == own)
+        .map(|one| output::field(one, "status"));
+    // Another goes on for it where the device has renewed.
+    if here == Some("ACTIVE") || !output::field(&device, "carriedOnBy").is_empty() {
+        return Ok(true);
     }
-    Ok(true)
+    let mend = format!(
+        "activate it (`muster device activate {name}`), or give it another (`muster device replace {name} --out DIR`, DIR being another directory, and put its files here)"
+    );
+    match here {
+        Some(status) => {
+            bail!("device {name} is there and its certificate that lies here is {status}: {mend}")
+        }
+        None => bail!(
+            "device {name} is there with another certificate than the one that lies here, which was replaced or detached: {mend}"
+        ),
+    }
 }
 
 fn write(

@@ -55,7 +55,8 @@ impl DeviceFiles {
     }
 
     fn path(&self, extension: &str) -> PathBuf {
-        self.directory.join(format!("{}.{extension}", self.name))
+        self.directory
+            .join(format!("{}.{extension}", stem(&self.name)))
     }
 
     /// Writes what the server answered an enrolment with. The key first: it exists nowhere else.
@@ -123,6 +124,15 @@ impl DeviceFiles {
             shown(self.path("crt")),
             name = self.name,
         )
+    }
+}
+
+/// What the files of a device are called: as the device, but where that is what the authority's root is called.
+pub(super) fn stem(name: &str) -> String {
+    if name.eq_ignore_ascii_case("root") {
+        format!("thing-{name}")
+    } else {
+        name.to_owned()
     }
 }
 
@@ -218,6 +228,21 @@ mod tests {
             shared.join(".writing-aB3").exists(),
             "another device's, for all that is known"
         );
+    }
+
+    #[test]
+    fn a_device_called_as_the_root_keeps_its_certificate_and_the_root() {
+        let home = tempfile::tempdir().unwrap();
+        for name in ["root", "Root"] {
+            let out = home.path().join(name);
+            let files = DeviceFiles::prepare(Some(out.clone()), name, false).unwrap();
+            files.write(&answer()).unwrap();
+            let read = |file: &str| std::fs::read_to_string(out.join(file)).unwrap();
+            assert_eq!(read("root.crt"), field(&answer(), "rootPem"));
+            let own = read(&format!("thing-{name}.crt"));
+            assert_eq!(own, field(&answer(), "certificatePem"));
+            assert!(out.join(format!("thing-{name}.key")).exists());
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod firmware_token;
 mod fleet;
 mod group;
 mod least;
+mod log;
 mod network;
 mod operator;
 mod output;
@@ -58,6 +59,7 @@ pub(crate) fn run(global: &Global, command: Verb) -> anyhow::Result<ExitCode> {
         Verb::Operator(verb) => operator::run(global, verb),
         Verb::Ca(verb) => ca::run(global, verb),
         Verb::Audit(verb) => audit::run(global, verb),
+        Verb::Log(verb) => log::run(global, verb),
         Verb::Bench(verb) => bench::run(global, verb),
         Verb::Rollout(verb) => rollout::run(global, verb),
     }

@@ -21,9 +21,13 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
             unresolved_deny,
         } => return test(global, &file, unresolved_deny.as_deref()),
         Policy::Lint {
+            registered: true, ..
+        } => return lint_registered(global),
+        Policy::Lint {
             files,
             account,
             config,
+            ..
         } => return lint(global, &files, account.as_deref(), config.as_deref()),
         Policy::Simulate(asked) => super::least::simulate(global, &asked)?,
         Policy::Suggest(asked) => super::least::suggest(global, &asked)?,
@@ -143,16 +147,42 @@ fn lint(
             found.push(json!({ "file": file, "finding": finding }));
         }
     }
+    linted(global, &found, lines)
+}
+
+/// The same of what a server has.
+fn lint_registered(global: &Global) -> anyhow::Result<ExitCode> {
+    let client = client(global)?;
+    let (mut found, mut lines) = (Vec::new(), Vec::new());
+    for listed in client.pages("/policies?pageSize=250", "policies")? {
+        let name = output::field(&listed, "policyName");
+        let shown = client.call(Method::GET, &path(name), None)?;
+        let text = output::field(&shown, "policyDocument");
+        let policy = policy::Policy::parse_within(text, &policy::Limits::NONE)
+            .with_context(|| format!("policy {name}"))?;
+        for finding in policy.lint_for(account_of(&shown)) {
+            lines.push(format!("policy {name}: {finding}"));
+            found.push(json!({ "policy": name, "finding": finding }));
+        }
+    }
+    linted(global, &found, lines)
+}
+
+fn linted(global: &Global, found: &[Value], mut lines: Vec<String>) -> anyhow::Result<ExitCode> {
     if lines.is_empty() {
         lines.push("nothing found".to_owned());
     }
-    let clean = found.is_empty();
     output::answer(global, &json!({ "findings": found }), |_| lines.join("\n"))?;
-    Ok(if clean {
+    Ok(if found.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The server's account, as a policy's ARN has it: `arn:aws:iot:REGION:ACCOUNT:policy/NAME`.
+fn account_of(policy: &Value) -> Option<&str> {
+    output::field(policy, "policyArn").split(':').nth(4)
 }
 
 fn test(global: &Global, file: &Path, unresolved_deny: Option<&str>) -> anyhow::Result<ExitCode> {
@@ -189,9 +219,7 @@ pub(super) fn document_text(file: &Path) -> anyhow::Result<String> {
 fn warn_of(file: &Path, body: &Value, made: &Value) -> anyhow::Result<()> {
     let text = output::field(body, "policyDocument");
     let policy = policy::Policy::parse_within(text, &policy::Limits::NONE)?;
-    // arn:aws:iot:REGION:ACCOUNT:policy/NAME
-    let account = output::field(made, "policyArn").split(':').nth(4);
-    for finding in policy.lint_for(account) {
+    for finding in policy.lint_for(account_of(made)) {
         output::warn(&format!("{}: {finding}", file.display()))?;
     }
     Ok(())

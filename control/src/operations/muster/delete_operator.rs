@@ -1,4 +1,3 @@
-use ca::RevocationReason;
 use http::Method;
 
 use crate::answer::Answer;
@@ -19,10 +18,7 @@ pub(super) const OPERATION: Operation = Operation {
 };
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
-    let operator = rooms.operators.remove(&call.path("name")?)?;
-    let reason = RevocationReason::CessationOfOperation;
-    rooms
-        .fleet
-        .revoke_issued(&operator.certificate, reason, call.now)?;
+    rooms.operators.remove(&call.path("name")?)?;
+    rooms.operators.revoke_left(&rooms.fleet, call.now)?;
     Answer::empty_object()
 }

@@ -47,6 +47,7 @@ mod show_authority;
 mod show_claim;
 mod show_denial;
 mod show_device;
+mod show_log;
 mod show_package;
 mod show_registration_report;
 mod show_repository;
@@ -118,6 +119,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
     show_authority::OPERATION,
     show_denial::OPERATION,
     show_device::OPERATION,
+    show_log::OPERATION,
+    show_log::VERIFY,
     show_package::OPERATION,
     show_registration_report::OPERATION,
     show_repository::FILE,

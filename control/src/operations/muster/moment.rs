@@ -12,5 +12,10 @@ pub(super) fn read(field: &str, text: &str) -> Result<SystemTime, ApiError> {
             "{field}: {shown:?} is no moment; write one like 2026-01-31T23:59:59Z"
         ))
     })?;
+    if moment < jiff::Timestamp::UNIX_EPOCH {
+        return Err(ApiError::invalid(format!(
+            "{field}: {text:?} lies before 1970"
+        )));
+    }
     Ok(moment.into())
 }

@@ -1,4 +1,3 @@
-use ca::RevocationReason;
 use http::Method;
 use serde::Serialize;
 
@@ -38,11 +37,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         })?;
     // From here on the answer is where the keys are, and must leave. The certificate of before is refused here whatever
     // the lists say of it.
-    let reason = RevocationReason::Superseded;
     let before = rotated.before.certificate;
-    if let Err(error) = rooms.fleet.revoke_issued(&before, reason, call.now) {
+    if let Err(error) = rooms.operators.revoke_left(&rooms.fleet, call.now) {
         tracing::error!(operator = %name, certificate = %before, %error,
-            "the certificate that an operator had before is refused, but OCSP and the revocation list do not say so");
+            "the certificate that an operator had before is refused, but OCSP and the revocation list do not say so before the next start");
     }
     Answer::json(&Rotated {
         made: Output::of(&rotated.made),

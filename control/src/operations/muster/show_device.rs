@@ -1,4 +1,6 @@
+use ca::CertificateId;
 use http::Method;
+use serde::Serialize;
 
 use super::device::Device;
 use crate::answer::Answer;
@@ -13,12 +15,29 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::GET,
     path: "/muster/v1/devices/{thingName}",
     least: Role::Viewer,
-    query: &[],
+    query: &["certificate"],
     undone: &[],
     run: Run::Plain(run),
 };
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Output {
+    #[serde(flatten)]
+    device: Device,
+    /// Of a certificate that was asked for and that the device has renewed: the one that goes on for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    carried_on_by: Option<String>,
+}
+
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let thing = rooms.fleet.thing(&call.path("thingName")?)?;
-    Answer::json(&Device::of(rooms, call, thing)?)
+    let carried_on_by = match call.query::<CertificateId>("certificate")? {
+        Some(id) => rooms.fleet.carried_on_by(&id, &thing.name)?,
+        None => None,
+    };
+    Answer::json(&Output {
+        device: Device::of(rooms, call, thing)?,
+        carried_on_by: carried_on_by.map(|id| id.to_string()),
+    })
 }

@@ -16,7 +16,9 @@ pub(super) fn moment(field: &str, text: &str) -> Result<u64, Error> {
         let civil: civil::DateTime = text.replacen(' ', "T", 1).parse().ok()?;
         Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp())
     };
-    let read = text.parse::<Timestamp>().ok().or_else(utc);
+    // The last day of 9999 is what people write for never, and lies behind the last moment that is known here.
+    let never = || text.starts_with("9999-12-31").then_some(Timestamp::MAX);
+    let read = text.parse::<Timestamp>().ok().or_else(utc).or_else(never);
     match read.and_then(|time| u64::try_from(time.as_second()).ok()) {
         Some(seconds) => Ok(seconds),
         None => refuse(
@@ -105,8 +107,18 @@ fn weekdays(field: &str) -> Option<String> {
             .then(|| (day - 1).to_string()),
         Err(_) => Some(text.to_owned()),
     };
+    let number = |text: &str| text.parse::<u32>().ok();
     let range = |text: &str| match text.split_once('-') {
-        Some((from, until)) => Some(format!("{}-{}", day(from)?, day(until)?)),
+        Some((from, until)) => {
+            let (from, until) = (day(from)?, day(until)?);
+            match (number(&from), number(&until)) {
+                // Over the end of the week.
+                (Some(first), Some(last)) if first > last => {
+                    Some(format!("{first}-{SATURDAY},0-{last}"))
+                }
+                _ => Some(format!("{from}-{until}")),
+            }
+        }
         None => day(text),
     };
     let part = |part: &str| match part {
@@ -120,7 +132,11 @@ fn weekdays(field: &str) -> Option<String> {
                 return Some(format!("{}#L", day(text)?));
             }
             match part.split_once('/') {
-                Some((from, step)) => Some(format!("{}/{step}", stepped_from(&range(from)?))),
+                Some((from, step)) => {
+                    // Over the end of the week there are no steps.
+                    let from = range(from).filter(|from| !from.contains(','))?;
+                    Some(format!("{}/{step}", stepped_from(&from)))
+                }
                 None => range(part),
             }
         }

@@ -76,6 +76,8 @@ fn windows_are_awss_cron_lines() {
         "cron(0 18 ? * THU *)",
         "cron(0 18 * * 5 *)",
         "0 18 ? 1-12 2-6 *",
+        // From Thursday over the end of the week to Sunday.
+        "cron(0 18 ? * 5-1 *)",
     ] {
         let config = scheduled(
             json!({"maintenanceWindows": [{"startTime": line, "durationInMinutes": 60}]}),
@@ -92,6 +94,7 @@ fn windows_are_awss_cron_lines() {
         "cron(0 18 ? * 0 *)",
         "cron(60/5 18 ? * * *)",
         "cron(0 18 ? * 2#9 *)",
+        "cron(0 18 ? * 5-1/2 *)",
         "cron(0 18 ? * * 1969)",
         "cron(0 18 ? * * MON)",
         "",
@@ -155,6 +158,9 @@ fn times_are_utc_and_the_end_comes_after_the_start() {
     config.check(0).unwrap();
     assert_eq!(config.times().unwrap(), (Some(86_400), Some(172_800)));
     assert_eq!(config.end_behavior(), EndBehavior::Cancel);
+    let never = json!({"startTime": "1970-01-02 00:00", "endTime": "9999-12-31T23:59:59Z", "endBehavior": "CANCEL"});
+    let (_, end) = scheduled(never).times().unwrap();
+    assert!(end.unwrap() > 253_000_000_000, "the year 9987 or later");
     for bad in [
         json!({"startTime": "noon"}),
         json!({"endBehavior": "CANCEL"}),
