@@ -2,6 +2,8 @@
 and goes, is told, and is revoked meanwhile."""
 
 import json
+import os
+from contextlib import contextmanager
 
 import pytest
 
@@ -24,12 +26,14 @@ pytestmark = needs_mount
 class House:
     """A server whose disk can be nearly full."""
 
-    def __init__(self, home, disk):
-        self.disk, self.server = disk, Server(home)
+    def __init__(self, home, disk, *flags):
+        self.disk, self.server = disk, Server(home, *flags)
         self.server.policy("all", EVERYTHING)
+        self.identities = {}
 
     def device(self, name):
-        return self.server.device(name, "--policy", "all")
+        self.identities[name] = self.server.device(name, "--policy", "all")
+        return self.identities[name]
 
     def client(self, identity, **how):
         return Paho(self.server, identity, **how).connect()
@@ -47,17 +51,41 @@ class House:
     def held(self):
         return self.server.json("status")["broker"]["publishersHeld"]
 
+    def files(self):
+        """Descriptors that the server has open."""
+        return len(os.listdir(f"/proc/{self.server.process.pid}/fd"))
 
-@pytest.fixture
-def house(tmp_path):
+    def waits_for(self, topic):
+        """Somebody who is away, so that what is published there needs the disk."""
+        away = self.lasting(self.device("away"))
+        away.subscribe(topic)
+        away.disconnect()
+
+
+@contextmanager
+def opened(tmp_path, settings=""):
     home = tmp_path / "small"
     home.mkdir()
+    (home / "muster.toml").write_text(settings)
     with SmallDisk(home / "data", DISK_BYTES) as disk:
-        house = House(home, disk)
+        house = House(home, disk, "--config", home / "muster.toml")
         try:
             yield house
         finally:
             house.server.stop()
+
+
+@pytest.fixture
+def house(tmp_path):
+    with opened(tmp_path) as house:
+        yield house
+
+
+def will(payload, qos=1, delay=None, retain=False):
+    properties = Properties(PacketTypes.WILLMESSAGE)
+    if delay is not None:
+        properties.WillDelayInterval = delay
+    return "will", {"payload": payload, "qos": qos, "retain": retain, "properties": properties}
 
 
 def test_sessions_that_last_come_and_go(house):
@@ -102,9 +130,7 @@ def test_a_will_that_waits_for_room_holds_up_nobody_and_is_not_published_after_a
     waiting = house.lasting(away)
     waiting.subscribe("will")
     waiting.disconnect()
-    properties = Properties(PacketTypes.WILLMESSAGE)
-    properties.WillDelayInterval = 1
-    dying = house.lasting(one, will=("will", {"payload": b"gone", "qos": 1, "properties": properties}))
+    dying = house.lasting(one, will=will(b"gone", delay=1))
     house.lasting(other).disconnect()
     house.fill()
     dying.drop()
@@ -119,6 +145,66 @@ def test_a_will_that_waits_for_room_holds_up_nobody_and_is_not_published_after_a
     assert back.session_present
     assert witness.publish("will", b"mark") == 0
     assert back.payload() == b"mark"
+
+
+def test_a_lost_connection_keeps_no_place_for_its_will(house):
+    lamp = house.device("lamp")
+    house.waits_for("will")
+    house.fill()
+    before = house.files()
+    for retain in [True, False] * 10:
+        house.client(lamp, will=will(b"gone", retain=retain)).drop()
+    wait_for(lambda: house.files() <= before, "lost connections stay open")
+    # What is to be told when there is room is told then, each of them.
+    house.disk.free()
+    house.server.said("the journal takes what is new again")
+    back = house.lasting(house.device("late"))
+    back.subscribe("will")
+    assert back.payload() == b"gone", "retained"
+    away = house.lasting(house.identities["away"])
+    assert [away.payload() for _ in range(20)] == [b"gone"] * 20
+
+
+def test_more_wills_than_may_wait_are_dropped_and_counted(house):
+    lamp = house.device("lamp")
+    house.waits_for("will")
+    house.fill()
+    for _ in range(66):
+        house.client(lamp, will=will(b"gone")).drop()
+    dropped = lambda: house.server.json("status")["broker"]["droppedWill"]
+    wait_for(lambda: dropped() == 2, "64 of one device may wait")
+    house.client(house.device("other"), will=will(b"other")).drop()
+    house.disk.free()
+    away = house.lasting(house.identities["away"])
+    heard = [away.payload() for _ in range(65)]
+    assert heard.count(b"gone") == 64 and b"other" in heard
+
+
+def test_who_comes_back_with_a_clean_start_does_not_wait_for_its_old_will(house):
+    lamp = house.device("lamp")
+    house.waits_for("will")
+    before = house.lasting(lamp, will=will(b"gone", delay=3600))
+    house.fill()
+    before.drop()
+    house.client(lamp).drop()
+    house.lasting(lamp).disconnect()
+    house.disk.free()
+    assert house.lasting(house.identities["away"]).payload() == b"gone"
+
+
+def test_a_session_that_is_pushed_out_holds_up_nobody_with_its_will(tmp_path):
+    with opened(tmp_path, "[limits]\nparked_sessions = 4\n") as house:
+        many, lamp = house.device("many"), house.device("lamp")
+        house.waits_for("will")
+        for n in range(2):
+            house.lasting(many, client_id=f"many-{n}", will=will(b"gone", delay=3600)).drop()
+        house.fill()
+        house.lasting(lamp).disconnect()
+        back = house.lasting(lamp)
+        assert back.session_present
+        back.disconnect()
+        house.disk.free()
+        assert house.lasting(house.identities["away"]).payload() == b"gone"
 
 
 def test_jobs_go_on_and_who_is_connected_is_notified(house):

@@ -357,6 +357,13 @@ impl Broker {
         while !self.hub.passing.is_empty() && Instant::now() < deadline {
             std::thread::sleep(DRAIN_LOOK);
         }
+        // Those that wait for room on a disk that is nearly full may do so for hours.
+        while self.hub.wills.count() > 0
+            && !self.hub.durable.journal().is_nearly_full()
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(DRAIN_LOOK);
+        }
         if let Some(serving) = self.serving.lock().take() {
             for (stop, thread) in serving.cores {
                 drop(stop);
@@ -418,6 +425,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         sessions: Sessions::new(),
         endings: Endings::default(),
         deadlines: Deadlines::new(),
+        wills: Arc::default(),
         bounds: Bounds::new(&limits, aws),
         aws,
         lost_subscription,

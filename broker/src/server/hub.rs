@@ -7,7 +7,6 @@ use std::task::Poll;
 
 use ca::CertificateId;
 use fleet::{Excerpt, Heir, Sampler};
-use policy::Action;
 use store::{Behind, Lsn};
 
 use super::bounds::Bounds;
@@ -18,24 +17,24 @@ use super::endings::{Ending, Endings};
 use super::groups::Groups;
 use super::identity::Identity;
 use super::janitor::Deadlines;
-use super::layout::will_key;
 use super::limits::Limits;
 use super::lobby::Lobby;
 use super::mailbox::Mailbox;
-use super::message::{Message, Origin, facts};
+use super::message::{Message, Origin};
 use super::parked::Parked;
 use super::passing::{Passing, Record};
 use super::registry::Registry;
 use super::reserved::ReservedTopics;
-use super::retained::{Claim, Full, RetainError, Retained, Volume, Walk};
-use super::router::{Routing, Search, Subscriber, Unfinished};
+use super::retained::{Claim, Full, RetainError, Retained, Walk};
+use super::router::Subscriber;
 use super::sessions::{Owner, Released, Room, SessionKey, Sessions};
 use super::stats::Counters;
 use super::tree::TopicTree;
+use super::wills::{DueWill, Wills};
 use super::work::{REGISTRY, Work};
-use crate::codec::{SubscriptionOptions, Will};
-use crate::session::{Publication, Time};
-use crate::topic::{ClientId, TopicFilter};
+use crate::codec::SubscriptionOptions;
+use crate::session::Time;
+use crate::topic::TopicFilter;
 
 /// See the module. Nothing in it is locked across an await.
 pub(crate) struct Hub {
@@ -48,6 +47,7 @@ pub(crate) struct Hub {
     pub(crate) sessions: Sessions,
     pub(crate) endings: Endings,
     pub(crate) deadlines: Deadlines,
+    pub(crate) wills: Arc<Wills>,
     pub(crate) limits: Limits,
     pub(crate) bounds: Bounds,
     /// AWS IoT's deviations from the standards.
@@ -211,133 +211,6 @@ impl Hub {
         asked
     }
 
-    /// Retains a message of a connection that has gone, waiting where the journal is behind, while it `may` still be
-    /// published; whether it may.
-    async fn retain_late(
-        &self,
-        message: &Message,
-        (owner, bound): (&Owner, Volume),
-        may: impl Fn() -> bool,
-    ) -> bool {
-        let mut next = self.next_commit();
-        loop {
-            match self.retain(message, Claim::Owner(owner, bound)) {
-                Ok(_) => return true,
-                Err(RetainError::Full(full)) => {
-                    let counters = self.own_counters();
-                    self.note_not_retained(counters, owner, message, full);
-                    return true;
-                }
-                Err(RetainError::Behind(_)) => {
-                    self.committed(next).await;
-                    next = self.next_commit();
-                }
-            }
-            if !may() {
-                return false;
-            }
-        }
-    }
-
-    /// Routes a message of a connection that has gone, waiting where the journal is behind, while it `may` still be
-    /// published; whether it may. `own` tells the session it was published by, at the moment its receivers are found;
-    /// `settles` is the record it comes from.
-    async fn publish(
-        &self,
-        message: Message,
-        own: impl FnOnce() -> u64,
-        settles: Vec<u8>,
-        may: impl Fn() -> bool,
-    ) -> bool {
-        let counters = self.own_counters();
-        let mut search = Search::new(Some(own()));
-        while !search.go_on(&self.tree, message.topic(), &mut self.share()) {
-            tokio::task::yield_now().await;
-        }
-        let (_, receivers) = search.finish();
-        let mut routing = Routing::new(message, receivers).settling(settles);
-        let mut next = self.next_commit();
-        while let Err(unfinished) = routing.run(&self.durable, counters, &mut self.share()) {
-            match unfinished {
-                Unfinished::Share => tokio::task::yield_now().await,
-                Unfinished::Behind(_) => {
-                    self.committed(next).await;
-                    next = self.next_commit();
-                }
-            }
-            // It may have been long.
-            if !may() {
-                routing.abandon(&self.durable);
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Publishes the will of a session, if its principal may still do so at this moment, and deletes
-    /// its record [MQTT-3.1.2-8, -10, -14, -15] [MQTT311-3.1.2-8, -10, -12, -16, -17].
-    pub(crate) async fn publish_will(
-        &self,
-        number: u64,
-        will: &Will,
-        identity: &Identity,
-        client: &ClientId,
-    ) {
-        let now = identity.standing.now();
-        let time = self.clock.now();
-        let grant = identity.grant(&*self.registry, &now, client, Clock::wall(time));
-        let topic = will.topic.as_str();
-        let facts = facts(will.payload.len(), will.qos, will.retain);
-        let may = |action| grant.decide_for(action, topic, &facts).is_allow();
-        let allowed = super::identity::check(&now, Clock::wall(time)).is_ok()
-            && may(Action::Publish)
-            && (!will.retain || may(Action::RetainPublish));
-        if !allowed {
-            self.own_counters().denied_will.add();
-            if self.denials.take() {
-                let denied = [Action::Publish, Action::RetainPublish];
-                let denied = denied.into_iter().find(|action| !may(*action));
-                let denial = denied.map(|action| {
-                    let explanation = grant.explain_for(action, topic, &facts);
-                    identity.keep_denial(&*self.registry, client, &explanation, Clock::wall(time))
-                });
-                tracing::warn!(
-                    denial,
-                    client_id = client.as_str(),
-                    topic,
-                    "will not published: no longer allowed"
-                );
-            }
-            self.durable.delete_will(number);
-            return;
-        }
-        let still_may = || {
-            let (now, at) = (identity.standing.now(), Clock::wall(self.clock.now()));
-            let grant = identity.grant(&*self.registry, &now, client, at);
-            let may = |action| grant.decide_for(action, topic, &facts).is_allow();
-            super::identity::check(&now, at).is_ok()
-                && may(Action::Publish)
-                && (!will.retain || may(Action::RetainPublish))
-        };
-        let publication = Publication::of_will(will, time);
-        let origin = Origin::Device(identity.certificate());
-        let message = Message::new(publication, will.qos, will.retain, origin);
-        // It is the client's own message for No Local too, also where its client has begun another
-        // session meanwhile [MQTT-3.8.3-3].
-        let key = identity.session_key(&now, client);
-        let bound = self.bounds.retained(identity.listener, &now);
-        let claim = (&key.owner, bound);
-        let own = || self.sessions.number_of(&key).unwrap_or(number);
-        let published = (!will.retain || self.retain_late(&message, claim, still_may).await)
-            && self
-                .publish(message, own, will_key(number), still_may)
-                .await;
-        if !published {
-            self.own_counters().denied_will.add();
-            self.durable.delete_will(number);
-        }
-    }
-
     /// What the journal's next commit will reach. Asked for before a write that may find the journal full: there is a
     /// commit to come then, which asked for afterwards may have been the last.
     pub(crate) fn next_commit(&self) -> Lsn {
@@ -404,15 +277,14 @@ impl Hub {
     }
 
     /// Lets a session wait for its client, or passes it to the connection that waits for it.
-    pub(crate) async fn park(&self, key: &SessionKey, parked: Box<Parked>) {
+    pub(crate) async fn park(self: &Arc<Self>, key: &SessionKey, parked: Box<Parked>) {
         let number = parked.mailbox.number();
         let mailbox = Arc::clone(&parked.mailbox);
         let record = parked.record(key);
         let deadlines = [parked.expires_at, parked.will.as_ref().map(|will| will.1)];
         self.written(|durable| durable.put_session(number, &record))
             .await;
-        let most = self.parked_most(&parked.identity);
-        let limit = self.limits.parked_sessions;
+        let (most, limit) = self.parked_most(&parked.identity);
         let mut kept = parked;
         loop {
             let (full, room) = match self
@@ -433,12 +305,12 @@ impl Hub {
             match self.sessions.push_out(&key.owner, room, ends) {
                 Some((pushed_out, other)) => {
                     self.note_pushed_out(&pushed_out, room, most);
-                    self.end_parked(&pushed_out, *other).await;
+                    self.end_parked(&pushed_out, *other);
                 }
                 None if room == Room::Owner => {}
                 None => {
                     self.note_pushed_out(key, room, most);
-                    self.discard(key, &kept);
+                    self.end_parked(key, *kept);
                     self.sessions.release(key, &mailbox, None, most, limit);
                     return;
                 }
@@ -446,15 +318,15 @@ impl Hub {
         }
     }
 
-    /// How many sessions an owner may have parked. What all leave at once, at a shutdown, takes nobody's session.
-    fn parked_most(&self, identity: &Identity) -> usize {
-        let share = self
-            .bounds
-            .sessions(identity.listener, &identity.standing.now());
-        match self.draining.load(Ordering::Relaxed) {
-            true => usize::MAX,
-            false => share.parked.max(1),
+    /// How many sessions an owner may have parked, and how many there may be of all. What all leave at once, at a shutdown,
+    /// takes nobody's session.
+    fn parked_most(&self, identity: &Identity) -> (usize, usize) {
+        if self.draining.load(Ordering::Relaxed) {
+            return (usize::MAX, usize::MAX);
         }
+        let standing = identity.standing.now();
+        let share = self.bounds.sessions(identity.listener, &standing);
+        (share.parked.max(1), self.limits.parked_sessions)
     }
 
     fn note_pushed_out(&self, key: &SessionKey, room: Room, most: usize) {
@@ -467,7 +339,7 @@ impl Hub {
                 most,
             ),
             Room::Server => (
-                "as many are kept without a connection as may be, and its device has most",
+                "as many are kept without a connection as may be",
                 self.limits.parked_sessions,
             ),
         };
@@ -476,15 +348,20 @@ impl Hub {
     }
 
     /// Ends a session that was taken out of those that are parked. Its will does not wait any longer [MQTT-3.1.2-8].
-    pub(crate) async fn end_parked(&self, key: &SessionKey, mut parked: Parked) {
+    pub(crate) fn end_parked(self: &Arc<Self>, key: &SessionKey, mut parked: Parked) {
         let number = parked.mailbox.number();
         let due = parked.will.as_ref().map(|will| will.1);
         for due in [parked.expires_at, due].into_iter().flatten() {
             self.deadlines.remove(due, number);
         }
         if let Some((will, _)) = parked.will.take() {
-            self.publish_will(number, &will, &parked.identity, &key.client_id)
-                .await;
+            let (key, identity) = (key.clone(), parked.identity.clone());
+            self.publish_will(DueWill {
+                number,
+                key,
+                identity,
+                will,
+            });
         }
         self.discard(key, &parked);
     }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::hub::Hub;
 use super::identity::Identity;
 use super::parked::Parked;
 use super::sessions::SessionKey;
+use super::wills::DueWill;
 use crate::session::Time;
 
 /// How often it looks even when nothing is due: a session that could not be judged may be by then.
@@ -92,10 +92,7 @@ impl Deadlines {
 
 /// Runs until the task is dropped.
 pub(crate) async fn run(hub: Arc<Hub>) {
-    // A will may have to wait for room on the disk, and nothing else is to wait for it. They end with this task.
-    let mut wills = JoinSet::new();
     loop {
-        while wills.try_join_next().is_some() {}
         if hub
             .deadlines
             .bell
@@ -105,9 +102,7 @@ pub(crate) async fn run(hub: Arc<Hub>) {
             check_standings(&hub);
         }
         while let Some((key, number)) = hub.deadlines.pop_due(hub.clock.now()) {
-            if let Some(will) = attend(&hub, &key, number) {
-                wills.spawn(will);
-            }
+            attend(&hub, &key, number);
         }
         if !hub.passing.is_empty() {
             let next = hub.next_commit();
@@ -128,12 +123,8 @@ pub(crate) async fn run(hub: Arc<Hub>) {
     }
 }
 
-/// Ends a session [MQTT-4.1.0-2] or publishes its will, whichever is due; what is to be waited for, if anything is.
-fn attend(
-    hub: &Arc<Hub>,
-    key: &SessionKey,
-    number: u64,
-) -> Option<impl Future<Output = ()> + Send + use<>> {
+/// Ends a session [MQTT-4.1.0-2] or publishes its will, whichever is due.
+fn attend(hub: &Arc<Hub>, key: &SessionKey, number: u64) {
     let now = hub.clock.now();
     let expired = hub.sessions.take_parked_if(key, number, |parked| {
         let expired = parked.expires_at.is_some_and(|at| at <= now);
@@ -142,32 +133,21 @@ fn attend(
         }
         expired
     });
-    let (will, identity, ended) = match expired {
-        // The session has ended, so its will does not wait any longer [MQTT-3.1.2-8].
-        Some(mut parked) => match parked.will.take() {
-            Some((will, _)) => (will, parked.identity.clone(), Some(parked)),
-            None => {
-                hub.discard(key, &parked);
-                return None;
-            }
-        },
-        None => {
-            let due = hub.sessions.with_parked(key, number, |parked| {
-                let due = parked.will.take_if(|(_, at)| *at <= now);
-                due.map(|(will, _)| (will, parked.identity.clone()))
-            });
-            let (will, identity) = due.flatten()?;
-            (will, identity, None)
-        }
-    };
-    let (hub, key) = (Arc::clone(hub), key.clone());
-    Some(async move {
-        hub.publish_will(number, &will, &identity, &key.client_id)
-            .await;
-        if let Some(parked) = ended {
-            hub.discard(&key, &parked);
-        }
-    })
+    if let Some(parked) = expired {
+        return hub.end_parked(key, *parked);
+    }
+    let due = hub.sessions.with_parked(key, number, |parked| {
+        let due = parked.will.take_if(|(_, at)| *at <= now);
+        due.map(|(will, _)| DueWill {
+            number,
+            key: key.clone(),
+            identity: parked.identity.clone(),
+            will,
+        })
+    });
+    if let Some(due) = due.flatten() {
+        hub.publish_will(due);
+    }
 }
 
 /// Looks after the parked sessions whose certificates have changed: they go on under the certificate that their device

@@ -40,6 +40,7 @@ mod turns;
 mod unconnected;
 mod uses;
 mod websocket;
+mod wills;
 mod work;
 
 pub use bounds::{OwnBounds, SessionBounds};

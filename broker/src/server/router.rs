@@ -255,6 +255,11 @@ impl Routing {
         self
     }
 
+    /// That record is another's by now, and stays.
+    pub(crate) fn settle_nothing(&mut self) {
+        self.settles = None;
+    }
+
     /// The message.
     pub(crate) fn message(&self) -> &Message {
         &self.message

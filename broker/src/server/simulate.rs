@@ -116,11 +116,11 @@ impl Broker {
         self.hub.sessions.signal_all(Signal::DRAIN);
     }
 
-    /// Connections open now, those that have not sent their CONNECT left out.
+    /// Connections open now, those that have not sent their CONNECT left out, and wills on their way.
     #[must_use]
     pub fn connections(&self) -> usize {
         let open = self.hub.connections.load(Ordering::Acquire);
-        open.saturating_sub(self.hub.shaking())
+        open.saturating_sub(self.hub.shaking()) + self.hub.wills.count()
     }
 
     /// Counters since the start.

@@ -84,6 +84,8 @@ counters! {
     denied_receive,
     /// Wills not published because they were no longer allowed.
     denied_will,
+    /// Wills not published because they would have had to wait for the disk, and as many did as may.
+    dropped_will,
 }
 
 /// A session whose queue has been full.

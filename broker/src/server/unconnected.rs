@@ -341,7 +341,7 @@ impl Broker {
     /// have no connection now, and `without_will` the wills are not published. How many there were; what is to be
     /// forgotten of them no crash brings back. Nothing keeps a client from connecting again.
     pub async fn disconnect(&self, client_id: &ClientId, clean: bool, without_will: bool) -> usize {
-        let hub = &*self.hub;
+        let hub = &self.hub;
         let mut signal = Signal::REMOVED;
         if clean {
             signal = signal.and(Signal::CLEAN);
@@ -354,7 +354,7 @@ impl Broker {
             if live {
                 ended += 1;
                 await_gone(hub, &key, number).await;
-            } else if clean && end_parked(hub, &key, number, without_will).await {
+            } else if clean && end_parked(hub, &key, number, without_will) {
                 ended += 1;
             } else {
                 continue;
@@ -378,7 +378,7 @@ async fn await_gone(hub: &Hub, key: &SessionKey, number: u64) {
 }
 
 /// Ends a session without a connection, if it still is one.
-async fn end_parked(hub: &Hub, key: &SessionKey, number: u64, without_will: bool) -> bool {
+fn end_parked(hub: &Arc<Hub>, key: &SessionKey, number: u64, without_will: bool) -> bool {
     let taken = hub.sessions.take_parked_if(key, number, |parked| {
         hub.ends(key, &parked.mailbox);
         true
@@ -389,7 +389,7 @@ async fn end_parked(hub: &Hub, key: &SessionKey, number: u64, without_will: bool
     if without_will && let Some((_, due)) = parked.will.take() {
         hub.deadlines.remove(due, number);
     }
-    hub.end_parked(key, *parked).await;
+    hub.end_parked(key, *parked);
     true
 }
 

@@ -373,6 +373,44 @@ fn where_each_has_one_session_the_newcomer_is_not_kept() {
 }
 
 #[test]
+fn a_session_that_is_not_kept_is_over_and_its_will_is_published() {
+    let house = House::with(Limits {
+        parked_sessions: 1,
+        ..Limits::default()
+    });
+    let [a, b, witness] = ["a", "b", "w"].map(|name| house.device_may(name, EVERYTHING));
+    leave_behind(&house, &a, "a");
+    let mut witness = Client::open(&house, &witness, Version::V5);
+    witness.subscribe("will");
+    let mut late = will("will", "over");
+    late.delay_s = 3600;
+    let mut connect = named(&b, "b");
+    connect.will = Some(late);
+    drop(Client::connect(&house, &b, connect).unwrap());
+    assert_eq!(witness.message(), ("will".into(), "over".into()));
+}
+
+#[test]
+fn a_shutdown_keeps_every_session_however_many_may_be_parked() {
+    let house = House::with(Limits {
+        parked_sessions: 1,
+        thing_parked_sessions: 1,
+        ..Limits::default()
+    });
+    let [a, b] = ["a", "b"].map(|name| house.device_may(name, EVERYTHING));
+    leave_behind(&house, &a, "a");
+    let live = ["b1", "b2"].map(|id| Client::connect(&house, &b, named(&b, id)).unwrap());
+    let house = house.restart();
+    drop(live);
+    let back = [(&a, "a"), (&b, "b1"), (&b, "b2")].map(|(device, client_id)| {
+        let (client, present) = Client::connect(&house, device, named(device, client_id)).unwrap();
+        assert!(present, "{client_id}");
+        client
+    });
+    drop(back);
+}
+
+#[test]
 fn beyond_its_bound_a_device_loses_the_session_that_it_left_first() {
     let house = House::with(Limits {
         thing_parked_sessions: 2,

@@ -17,6 +17,7 @@ use crate::server::layout::BodyRef;
 use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
 use crate::server::passing::Record;
 use crate::server::reserved::LifecycleChange;
+use crate::server::wills::DueWill;
 use crate::session::{Closed, Disconnect, Progress, Token};
 
 /// How long the last words may take, and how long we listen after them so that they are not lost
@@ -269,8 +270,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let spoken = say(&mut io, &out, &end).await;
         if let Some(will) = will_now {
-            hub.publish_will(mailbox.number(), &will, &identity, &key.client_id)
-                .await;
+            hub.publish_will(DueWill {
+                number: mailbox.number(),
+                key,
+                identity,
+                will,
+            });
         }
         if spoken {
             listen(&mut io).await;

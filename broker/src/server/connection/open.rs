@@ -31,6 +31,7 @@ use crate::server::record::SessionRecord;
 use crate::server::reserved::LifecycleChange;
 use crate::server::sessions::{Claim, Owner, SessionKey};
 use crate::server::stats::Counters;
+use crate::server::wills::DueWill;
 use crate::server::work::Work;
 use crate::session::{InFlight, Progress, Proposal, Session, Stored, Token, refuse};
 use crate::topic::{ClientId, TopicFilter};
@@ -404,9 +405,12 @@ async fn open(
         Some(mut kept) if clean => {
             // The old session ends here, so its will does not wait any longer [MQTT-3.1.2-8].
             if let Some((will, _)) = kept.will.take() {
-                let number = kept.mailbox.number();
-                hub.publish_will(number, &will, &kept.identity, &key.client_id)
-                    .await;
+                hub.publish_will(DueWill {
+                    number: kept.mailbox.number(),
+                    key: key.clone(),
+                    identity: kept.identity.clone(),
+                    will,
+                });
             }
             hub.discard(key, &kept);
             Resumed::fresh(fresh)
@@ -454,6 +458,7 @@ async fn write_record(
     record.common_name = identity.common_name.as_deref().map(str::to_owned);
     record.next_token = mailbox.next_token();
     let number = mailbox.number();
+    hub.wills.supersede(number);
     // [MQTT-3.1.2-7] [MQTT311-3.1.2-8]
     let safe = match proposal.will() {
         Some(will) => {
