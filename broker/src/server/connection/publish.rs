@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use fleet::Excerpt;
 use policy::{Action, MessageFacts};
-use store::Behind;
+use store::{Behind, Lsn};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::explanations::UNEXPLAINED;
@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Action::RetainPublish => self.counters.denied_retain.add(),
                 _ => self.counters.denied_publish.add(),
             }
-            return self.deny(action, &route, &facts, incoming.packet_id);
+            return self.deny(action, &route.topic, &facts, incoming.packet_id);
         }
         match route.kind {
             Kind::Ordinary => {}
@@ -226,8 +226,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Action::RetainPublish => self.counters.denied_retain.add(),
                 _ => self.counters.denied_publish.add(),
             }
-            self.forget_held(packet_id);
-            self.answer(answer);
+            let gone = self.forget_held(packet_id);
+            self.answer_when(gone, answer);
             return Ok(());
         }
         if route.kind == Kind::Reserved {
@@ -252,13 +252,60 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// A held message goes nowhere.
-    fn forget_held(&mut self, packet_id: PacketId) {
+    /// A held message goes nowhere. Its PUBCOMP must wait until that is safe: a crash would bring it back, under an
+    /// identifier that the client has for another by then.
+    fn forget_held(&mut self, packet_id: PacketId) -> Option<Lsn> {
         self.release_held(packet_id);
-        if self.mailbox.is_durable() {
-            self.hub
-                .durable
-                .delete_held(self.mailbox.number(), packet_id);
+        self.unkept(packet_id)
+    }
+
+    /// When the journal has no message under this identifier for good.
+    fn unkept(&self, packet_id: PacketId) -> Option<Lsn> {
+        let (durable, number) = (&self.hub.durable, self.mailbox.number());
+        let is_kept = self.mailbox.is_durable();
+        is_kept.then(|| durable.delete_held(number, packet_id))?
+    }
+
+    /// The policy has changed while a message was on its way: what it does not allow any more is not done.
+    pub(super) fn judge_stalled(&mut self) -> Result<(), End> {
+        let Some(Stalled::Routing { routing, step, .. }) = self.stalled.as_deref() else {
+            return Ok(());
+        };
+        let (message, grant) = (routing.message(), self.judge.grant());
+        let (topic, facts) = (message.publication().topic.clone(), message.facts());
+        let wanted = [Action::Publish, Action::RetainPublish];
+        // What is retained by now was retained in time.
+        let wanted = wanted
+            .into_iter()
+            .take(1 + usize::from(*step == Step::Retain));
+        let mut denied = wanted.filter(|action| {
+            let decision = grant.decide_for(*action, topic.as_str(), &facts);
+            !decision.is_allow()
+        });
+        let Some(action) = denied.next() else {
+            return Ok(());
+        };
+        let Some(Stalled::Routing {
+            routing, answer, ..
+        }) = self.stalled.take().map(|stalled| *stalled)
+        else {
+            return Ok(());
+        };
+        routing.abandon(&self.hub.durable);
+        match action {
+            Action::RetainPublish => self.counters.denied_retain.add(),
+            _ => self.counters.denied_publish.add(),
+        }
+        match answer {
+            Some(Answer::Publish(packet_id, _)) => {
+                self.deny(action, &topic, &facts, Some(packet_id))
+            }
+            Some(Answer::Complete(packet_id)) => {
+                let gone = self.forget_held(packet_id);
+                self.answer_when(gone, Answer::Complete(packet_id));
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -440,7 +487,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if let Some(at) = self.requests.iter().position(|(n, _)| *n == number)
                 && let (_, Some(answer)) = self.requests.swap_remove(at)
             {
-                self.answer(answer);
+                let gone = match answer {
+                    Answer::Complete(packet_id) => self.unkept(packet_id),
+                    _ => None,
+                };
+                self.answer_when(gone, answer);
             }
         }
     }
@@ -449,12 +500,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn deny(
         &mut self,
         action: Action,
-        route: &Route,
+        topic: &TopicName,
         facts: &MessageFacts,
         packet_id: Option<PacketId>,
     ) -> Result<(), End> {
         // Explaining costs more than deciding: only where somebody will read it.
-        let (grant, topic) = (self.judge.grant(), route.topic.as_str());
+        let (grant, topic) = (self.judge.grant(), topic.as_str());
         let is_told = self.explanations.take(topic, self.now);
         let is_logged = self.hub.denials.take();
         if !is_told && !is_logged {

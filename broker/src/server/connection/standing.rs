@@ -1,10 +1,10 @@
 //! The registry's word while the connection lives: one atomic load per turn, the rest only when
 //! something about the principal has changed.
 
-use policy::{Action, MessageFacts};
+use policy::{Action, Grant, MessageFacts};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Connection, End};
+use super::{Answer, Connection, End, Waiting};
 use crate::codec::ReasonCode;
 use crate::server::broker::LostSubscription;
 use crate::server::clock::{Clock, time_of};
@@ -69,9 +69,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let explanation = grant.explain_for(Action::Subscribe, filter.as_str(), facts);
             return Err(End::Denied(ReasonCode::NotAuthorized, explanation.reason()));
         }
+        self.judge_waiting(&grant);
         self.routes.clear(&self.judge);
         self.judge.replace(grant);
-        Ok(())
+        self.judge_stalled()
+    }
+
+    /// A SUBSCRIBE whose answer waits for the disk is judged again: the session has its subscriptions from the answer on.
+    fn judge_waiting(&mut self, grant: &Grant) {
+        let mut refused = Vec::new();
+        for Waiting { answer, .. } in &mut self.waiting {
+            let Answer::Subscribe(requests, with_retained) = answer else {
+                continue;
+            };
+            let granted = requests.requests.iter_mut();
+            for request in granted.filter(|request| !request.verdict.is_error()) {
+                self.work.spend(DECISION);
+                let facts = subscription_facts(&request.options);
+                let filter = &request.filter;
+                let decision = grant.decide_for(Action::Subscribe, filter.as_str(), &facts);
+                if !decision.is_allow() {
+                    request.verdict = ReasonCode::NotAuthorized;
+                    with_retained.retain(|(wanted, _)| wanted != filter);
+                    refused.push(filter.clone());
+                }
+            }
+        }
+        for _ in &refused {
+            self.counters.denied_subscribe.add();
+        }
+        self.hub
+            .unsubscribe_all(self.mailbox.number(), refused.iter());
     }
 
     /// The certificate's time has come: look at the standing again although nothing changed in it.

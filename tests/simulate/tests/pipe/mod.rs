@@ -29,21 +29,26 @@ impl Registry {
             standings: Standings::default(),
             realm: Arc::new(Realm::live(ACCOUNT)),
         };
-        registry.standings.set(
+        registry.may(certificate, EVERYTHING);
+        registry
+    }
+
+    /// The thing may do what this policy says, from now on.
+    pub fn may(&self, certificate: &CertificateId, document: &str) {
+        self.standings.set(
             certificate,
             StandingNow {
                 status: Some(CertificateStatus::Active),
                 thing: Some("lamp-1".parse().unwrap()),
                 policies: Arc::from([NamedPolicy {
-                    name: "everything".parse().unwrap(),
-                    policy: Arc::new(Policy::parse(EVERYTHING).unwrap()),
+                    name: "policy".parse().unwrap(),
+                    policy: Arc::new(Policy::parse(document).unwrap()),
                 }]),
                 not_before: UNIX_EPOCH,
                 not_after: UNIX_EPOCH + Duration::from_secs(4_000_000_000),
                 ..Standings::unknown()
             },
         );
-        registry
     }
 }
 
