@@ -31,12 +31,30 @@ impl Room {
 
     /// What is kept back for them.
     pub(crate) fn kept_bytes(self) -> u64 {
-        (self.total_bytes / 16).min(KEPT_BYTES)
+        (self.total_bytes / 16).clamp(KEPT_BYTES_MIN, KEPT_BYTES_MAX)
+    }
+
+    /// What there is until only that is left.
+    pub(crate) fn ordinary_bytes(self) -> u64 {
+        self.free_bytes.saturating_sub(self.kept_bytes())
+    }
+
+    /// What there is for records of a bounded amount, each of which may be written again and again: a quarter of what is
+    /// kept back.
+    pub(crate) fn bounded_bytes(self) -> u64 {
+        self.free_bytes.saturating_sub(self.kept_bytes() / 4 * 3)
+    }
+
+    /// What there is for what has to be written in order to delete more.
+    pub(crate) fn compaction_bytes(self) -> u64 {
+        self.free_bytes.saturating_sub(self.kept_bytes() / 8 * 5)
     }
 }
 
+/// Least that is kept back of a disk: five eighths of it are more than a small change of the registry needs.
+const KEPT_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Most that is kept back of a disk.
-const KEPT_BYTES: u64 = 256 * 1024 * 1024;
+const KEPT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Refuses `bytes` more, and `spare_bytes` beside them, where the disk that holds `directory` has not as many.
 pub(crate) fn check(directory: &Path, bytes: u64, spare_bytes: u64) -> Result<(), StoreError> {
@@ -69,12 +87,20 @@ mod tests {
             .is_low(false)
         };
         assert!(low(GIB / 16 - 1, GIB) && !low(GIB / 16, GIB));
-        assert!(low(KEPT_BYTES - 1, 100 * GIB) && !low(KEPT_BYTES, 100 * GIB));
+        assert!(low(KEPT_BYTES_MAX - 1, 100 * GIB) && !low(KEPT_BYTES_MAX, 100 * GIB));
         let edge = Room {
             free_bytes: GIB / 16,
             total_bytes: GIB,
         };
         assert!(!edge.is_low(false) && edge.is_low(true));
+        let edge = Room {
+            free_bytes: 16 << 20,
+            total_bytes: 64 << 20,
+        };
+        assert_eq!(edge.kept_bytes(), 16 << 20);
+        assert_eq!(edge.ordinary_bytes(), 0);
+        assert_eq!(edge.bounded_bytes(), 4 << 20);
+        assert_eq!(edge.compaction_bytes(), 6 << 20);
         let here = Room::of(Path::new(".")).unwrap();
         assert!(here.total_bytes >= here.free_bytes && here.total_bytes > 0);
     }

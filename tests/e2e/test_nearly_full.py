@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from api import iot
-from clients import WAIT_S, Paho
+from clients import WAIT_S, Paho, Refused
 from devices import thing_arn
 from disk import SmallDisk
 from paho.mqtt.packettypes import PacketTypes
@@ -205,6 +205,28 @@ def test_a_session_that_is_pushed_out_holds_up_nobody_with_its_will(tmp_path):
         back.disconnect()
         house.disk.free()
         assert house.lasting(house.identities["away"]).payload() == b"gone"
+
+
+def test_however_often_a_device_comes_back_the_registry_has_its_room(house):
+    lamp, bad = house.device("lamp"), house.device("bad")
+    house.fill()
+    # A session's record and a short will are kept each time, and what they take the place of goes.
+    for _ in range(60):
+        house.lasting(lamp, will=will(bytes(900))).drop()
+    # A long will is not: its sender is told at once, and others come and go.
+    for _ in range(3):
+        with pytest.raises(Refused) as refused:
+            house.lasting(lamp, will=will(bytes(60_000)))
+        assert refused.value.reason == 0x89 and "nearly full" in refused.value.text
+    back = house.lasting(lamp)
+    assert back.session_present
+    back.disconnect()
+    house.server.cli("device", "revoke", "bad", "--yes")
+    with pytest.raises(Refused):
+        house.client(bad)
+    house.disk.free()
+    house.server.said("the journal takes what is new again")
+    house.lasting(lamp, will=will(bytes(60_000))).disconnect()
 
 
 def test_jobs_go_on_and_who_is_connected_is_notified(house):

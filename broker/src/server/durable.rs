@@ -12,11 +12,24 @@ use super::layout::{
     encode_options, encode_since, held_key, key, queue_key, retained_key, subscription_key,
     will_key,
 };
-use super::message::{Message, Origin};
+use super::message::{Message, Origin, properties_bytes};
 use super::record::{self, SessionRecord};
 use crate::codec::{PacketId, SubscriptionOptions, Will};
 use crate::session::{Publication, SendOptions, Time, Token};
 use crate::topic::TopicFilter;
+
+/// Bytes that a will may say to be kept also while the disk is nearly full.
+const BOUNDED_WILL_BYTES: usize = 1024;
+/// Bytes of its record beside that, and more than there are.
+const WILL_HEAD_BYTES: usize = 256;
+/// Bytes of a session's record, at most: its owner, its client id, what is in flight.
+const SESSION_BYTES_MAX: usize = 4096;
+
+/// Bytes of what a will says.
+fn will_length(will: &Will) -> usize {
+    let properties = will.properties.as_deref();
+    will.topic.as_str().len() + will.payload.len() + properties.map_or(0, properties_bytes)
+}
 
 /// One queue that a message goes into.
 pub(crate) struct Entry<'a> {
@@ -96,7 +109,15 @@ impl Durable {
         )
     }
 
-    /// One at most for each session.
+    /// Whether a session that lasts could be kept now, or would have to wait for room on the disk, which may take hours.
+    pub(crate) fn has_room_for_session(&self, will: Option<&Will>) -> bool {
+        let will_bytes = will.map_or(0, |will| will_length(will) + WILL_HEAD_BYTES);
+        let bounded = will_bytes <= BOUNDED_WILL_BYTES + WILL_HEAD_BYTES;
+        self.journal
+            .has_room(SESSION_BYTES_MAX + will_bytes, bounded)
+    }
+
+    /// One at most for each session. A long one is none of what is put while the disk is nearly full.
     pub(crate) fn put_will(&self, number: u64, will: &Will, origin: Origin) -> Result<Lsn, Behind> {
         // The expiry counts from publication, so it is kept beside the message, not in it.
         let publication = Publication {
@@ -109,8 +130,11 @@ impl Durable {
         head.put_u8(u8::from(will.expiry_s.is_some()));
         head.put_u32(will.expiry_s.unwrap_or(0));
         let encoded = encode_message(&message);
-        self.journal
-            .put_bounded(&will_key(number), &[&head, &encoded, message.payload()])
+        let (key, parts) = (will_key(number), [&head, &encoded, message.payload()]);
+        match will_length(will) <= BOUNDED_WILL_BYTES {
+            true => self.journal.put_bounded(&key, &parts),
+            false => self.journal.put(&key, &parts),
+        }
     }
 
     /// Puts a message into a session's queue.

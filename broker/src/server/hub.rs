@@ -244,6 +244,22 @@ impl Hub {
         }
     }
 
+    /// As [`Hub::written`], but does not wait for room on a disk that is nearly full.
+    pub(crate) async fn written_soon(
+        &self,
+        write: impl Fn(&Durable) -> Result<Lsn, Behind>,
+    ) -> Option<Lsn> {
+        loop {
+            let next = self.next_commit();
+            match write(&self.durable) {
+                Ok(lsn) => return Some(lsn),
+                Err(Behind::TooLarge { .. }) => return None,
+                Err(Behind::Full { .. }) if self.durable.journal().is_nearly_full() => return None,
+                Err(Behind::Full { .. }) => self.committed(next).await,
+            }
+        }
+    }
+
     /// Adds a session's subscription to the tree.
     pub(crate) fn subscribe(
         &self,
@@ -281,9 +297,10 @@ impl Hub {
         let number = parked.mailbox.number();
         let mailbox = Arc::clone(&parked.mailbox);
         let record = parked.record(key);
+        // Where the disk is nearly full that is later: until then it is as after a crash, and nobody waits.
+        let put = self.written_soon(|durable| durable.put_session(number, &record));
+        let is_kept = put.await.is_some();
         let deadlines = [parked.expires_at, parked.will.as_ref().map(|will| will.1)];
-        self.written(|durable| durable.put_session(number, &record))
-            .await;
         let (most, limit) = self.parked_most(&parked.identity);
         let mut kept = parked;
         loop {
@@ -295,6 +312,9 @@ impl Hub {
                 Released::Free => {
                     for due in deadlines.into_iter().flatten() {
                         self.deadlines.add(due, number, key);
+                    }
+                    if !is_kept {
+                        tokio::spawn(keep_late(Arc::clone(self), key.clone(), number));
                     }
                     return self.deadlines.wake();
                 }
@@ -440,6 +460,20 @@ impl Hub {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Writes the record of a parked session once the journal takes it, while it is parked.
+async fn keep_late(hub: Arc<Hub>, key: SessionKey, number: u64) {
+    loop {
+        let next = hub.next_commit();
+        let put = hub.sessions.with_parked(&key, number, |parked| {
+            hub.durable.put_session(number, &parked.record(&key))
+        });
+        match put {
+            Some(Err(Behind::Full { .. })) => hub.committed(next).await,
+            _ => return,
         }
     }
 }

@@ -152,7 +152,7 @@ pub(crate) fn subscription_facts(options: &SubscriptionOptions) -> MessageFacts 
     }
 }
 
-fn properties_bytes(properties: &MessageProperties) -> usize {
+pub(crate) fn properties_bytes(properties: &MessageProperties) -> usize {
     let text = |text: &crate::codec::Str| text.len();
     properties.content_type.as_ref().map_or(0, text)
         + properties

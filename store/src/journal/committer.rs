@@ -9,7 +9,7 @@ use super::compact::Compaction;
 use super::mark::Mark;
 use super::record::{Body, Kind};
 use super::segment::{self, SegmentFile};
-use super::state::{Chunk, State};
+use super::state::{Chunk, Left, State};
 use super::{Lsn, NEARLY_FULL, Shared};
 use crate::error::StoreError;
 
@@ -53,6 +53,7 @@ impl Committer {
 
     /// Runs until the journal is closed and, unless the disk fails, all is written.
     pub(super) fn run(mut self) {
+        self.look_for_room();
         loop {
             self.compact();
             self.wait();
@@ -93,24 +94,27 @@ impl Committer {
         }
     }
 
-    /// Whether the disk has room for what is new.
+    /// Whether the disk has room for what is new, and how much.
     fn look_for_room(&self) {
         let shared = &*self.shared;
-        let was = shared.state.lock().low;
-        let low = shared.disk.is_low(&shared.directory, was);
+        let room = shared.disk.room(&shared.directory);
         let mut state = shared.state.lock();
-        if state.low == low {
-            return;
-        }
-        state.low = low;
-        if low {
+        let (was, had) = (state.low, state.left);
+        state.low = room.is_some_and(|room| room.is_low(was));
+        state.left = room.map_or(Left::UNKNOWN, |room| Left::of(room, state.backlog_bytes));
+        if state.low && !was {
             tracing::error!("the journal takes nothing new: {NEARLY_FULL}");
-            return;
         }
-        tracing::info!("the journal takes what is new again: the disk has room");
+        if was && !state.low {
+            tracing::info!("the journal takes what is new again: the disk has room");
+        }
         // Whoever was told to come again waits for a commit: that of a record which means nothing.
-        if let Some(body) = Body::new(Kind::Delete, &[], &[]) {
-            state.append(body);
+        let suffices = |bytes: u64| state.left.bounded >= bytes && had.bounded < bytes;
+        if (was && !state.low) || state.refused.is_some_and(suffices) {
+            state.refused = None;
+            if let Some(body) = Body::new(Kind::Delete, &[], &[]) {
+                state.append(body);
+            }
         }
     }
 

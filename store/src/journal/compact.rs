@@ -128,7 +128,7 @@ fn move_alive(shared: &Shared, segment: u32, found: &[(u32, record::Record<'_>)]
             continue;
         }
         if let Some(body) = Body::new(Kind::Put, record.key, &[record.value]) {
-            state.append(body);
+            state.append_batch(vec![body]);
         }
     }
 }

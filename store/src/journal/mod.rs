@@ -246,8 +246,9 @@ impl Journal {
         self.write(writes, false)
     }
 
-    /// As [`Journal::put`], and also while the disk is nearly full: only for what there is a bounded amount of, however long
-    /// devices go on.
+    /// As [`Journal::put`], and also while the disk is nearly full, where [`Journal::has_room`] says so: only for what there
+    /// is a bounded amount of, however long devices go on. Each is written again when it changes, so that is bounded too,
+    /// by what compaction gives back.
     ///
     /// # Errors
     /// [`Behind`].
@@ -287,7 +288,17 @@ impl Journal {
         // nothing acknowledges what a crash undoes: it is of a key that is there, so all of them take no more than the keys.
         let deletes = writes.iter().all(|write| write.put_key().is_none());
         let full = backlog_bytes > 0 && backlog_bytes.saturating_add(length) > limit_bytes;
-        if !deletes && (full || (state.low && !bounded)) {
+        // The disk is looked at after each commit. Until then no more is taken than it had room for, but for a record that
+        // waits for no commit: who is refused waits for one.
+        let crowded = match bounded {
+            true => state.left.bounded < length as u64 && (state.low || backlog_bytes > 0),
+            false => state.low || (state.left.ordinary < length as u64 && backlog_bytes > 0),
+        };
+        if !deletes && (full || crowded) {
+            if bounded && crowded {
+                let least = state.refused.unwrap_or(u64::MAX);
+                state.refused = Some(least.min(length as u64));
+            }
             return Err(Behind::Full {
                 backlog_bytes,
                 limit_bytes,
@@ -411,6 +422,14 @@ impl Journal {
     #[must_use]
     pub fn is_nearly_full(&self) -> bool {
         self.handle.shared.state.lock().low
+    }
+
+    /// Whether a put of so many bytes, `bounded` or not, would not be told to wait because the disk is nearly full, which
+    /// may be for long.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize, bounded: bool) -> bool {
+        let state = self.handle.shared.state.lock();
+        !state.low || (bounded && state.left.bounded >= bytes as u64)
     }
 
     /// What it holds.

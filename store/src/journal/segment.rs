@@ -72,9 +72,9 @@ impl SegmentFile for File {
 /// Where the segments are, and the system calls that can fail while records are made durable; a
 /// seam for faults and for simulation.
 pub(super) trait Disk: Send + Sync {
-    /// Whether it has no more room for what is new.
-    fn is_low(&self, directory: &Path, was: bool) -> bool {
-        Room::of(directory).is_some_and(|room| room.is_low(was))
+    /// What it has left; `None` where that cannot be told.
+    fn room(&self, directory: &Path) -> Option<Room> {
+        Room::of(directory)
     }
 
     /// Makes the directory where it is missing.
@@ -145,6 +145,8 @@ pub(super) struct Segment {
     /// How much of it is durable, in bytes.
     pub(super) durable: u32,
     pub(super) live_records: u64,
+    /// Of them, in bytes.
+    pub(super) live_bytes: u64,
     /// `None` until the committer has made the file.
     pub(super) file: Option<Arc<dyn SegmentFile>>,
 }
@@ -161,6 +163,7 @@ impl Segment {
             length: HEADER_BYTES,
             durable: HEADER_BYTES,
             live_records: 0,
+            live_bytes: 0,
             file: None,
         }
     }

@@ -12,6 +12,7 @@ use super::committer::{self, Outcome};
 use super::segment::{Disk, SegmentFile};
 use super::{Handle, Journal, Options, Replay, read};
 use crate::error::StoreError;
+use crate::room::Room;
 
 /// Files that outlive the journals opened on them. Clones share them.
 #[derive(Clone, Default)]
@@ -95,8 +96,8 @@ pub fn open(
 }
 
 impl Disk for MemoryDisk {
-    fn is_low(&self, _: &Path, _: bool) -> bool {
-        false
+    fn room(&self, _: &Path) -> Option<Room> {
+        None
     }
 
     fn prepare(&self, _: &Path) -> Result<(), StoreError> {

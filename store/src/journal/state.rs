@@ -5,10 +5,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::Options;
 use super::mark::Mark;
 use super::record::{self, Body, Kind};
 use super::segment::{HEADER_BYTES, Segment};
+use super::{Options, SEGMENT_BYTES_MIN};
+use crate::room::Room;
 
 /// Length, in bytes, at which a chunk of waiting records is closed and the next one begun.
 const CHUNK_BYTES: usize = 1024 * 1024;
@@ -16,6 +17,13 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 const INDEX_SPARE_FACTOR: usize = 8;
 /// An index of so many keys is never shrunk.
 const INDEX_KEYS_MIN: usize = 4096;
+
+/// While the disk is nearly full a segment is ended when it has this part of its length otherwise,
+const LOW_SEGMENTS: u32 = 64;
+/// and compaction starts where so many of those segments are dead,
+const LOW_SLACK_SEGMENTS: u64 = 2;
+/// and one byte for so many that live: each step moves that many at most for each it sets free.
+const LOW_DEAD_SHARE: u64 = 4;
 
 /// Where a record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +49,43 @@ impl Chunk {
     }
 }
 
+/// Bytes that may be put until the disk is looked at again, of each kind. Each is counted against all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) ordinary: u64,
+    pub(super) bounded: u64,
+    pub(super) compaction: u64,
+}
+
+impl Left {
+    /// Nobody knows what the disk has.
+    pub(super) const UNKNOWN: Left = Left {
+        ordinary: u64::MAX,
+        bounded: u64::MAX,
+        compaction: u64::MAX,
+    };
+
+    /// What `room` leaves besides so many bytes that are not written yet.
+    pub(super) fn of(room: Room, waiting_bytes: usize) -> Left {
+        let left = Left {
+            ordinary: room.ordinary_bytes(),
+            bounded: room.bounded_bytes(),
+            compaction: room.compaction_bytes(),
+        };
+        left.without(waiting_bytes)
+    }
+
+    fn without(self, bytes: usize) -> Left {
+        // What is not known stays so, for all that counts.
+        let less = |left: u64| left.saturating_sub(bytes as u64);
+        Left {
+            ordinary: less(self.ordinary),
+            bounded: less(self.bounded),
+            compaction: less(self.compaction),
+        }
+    }
+}
+
 pub(super) struct State {
     pub(super) options: Options,
     pub(super) index: HashMap<Box<[u8]>, Location>,
@@ -60,6 +105,9 @@ pub(super) struct State {
     pub(super) failed: Option<Arc<str>>,
     /// The disk has no more room for what is new.
     pub(super) low: bool,
+    pub(super) left: Left,
+    /// The least of what was not taken for want of room since that was last told, in bytes.
+    pub(super) refused: Option<u64>,
     pub(super) stop: bool,
 }
 
@@ -78,6 +126,8 @@ impl State {
             disk_bytes: 0,
             failed: None,
             low: false,
+            left: Left::UNKNOWN,
+            refused: None,
             stop: false,
         }
     }
@@ -101,7 +151,8 @@ impl State {
     /// number; `None` where there are none.
     pub(super) fn append_batch(&mut self, bodies: Vec<Body<'_>>) -> Option<u64> {
         let length = bodies.iter().map(Body::length).sum();
-        self.make_room(length, self.next_sequence);
+        // Not within a batch: it is in one segment.
+        self.make_room(length, self.next_sequence, self.low);
         let last = bodies.len().checked_sub(1)?;
         let mut sequence = None;
         for (at, body) in bodies.into_iter().enumerate() {
@@ -143,17 +194,21 @@ impl State {
         body.write(mark, durable, sequence, &mut chunk.bytes);
         chunk.last_sequence = sequence;
         self.backlog_bytes += length;
+        self.left = self.left.without(length);
         sequence
     }
 
     /// Begins a new segment where the last one has no room for so many bytes.
-    fn make_room(&mut self, length: usize, sequence: u64) {
+    fn make_room(&mut self, length: usize, sequence: u64, low: bool) {
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         let bound = self.options.segment_bytes;
         let next = match self.segments.back() {
             None => Some(1),
             Some(last) => {
-                let full = last.length > HEADER_BYTES && last.length.saturating_add(length) > bound;
+                let over = last.length.saturating_add(length) > bound;
+                // What is dead can go only with its segment, and only where that is not the last.
+                let closes = low && last.length >= self.low_segment_bytes();
+                let full = last.length > HEADER_BYTES && (over || closes);
                 full.then_some(last.number + 1)
             }
         };
@@ -162,10 +217,15 @@ impl State {
         }
     }
 
+    /// Length of a segment while the disk is nearly full, in bytes.
+    fn low_segment_bytes(&self) -> u32 {
+        (self.options.segment_bytes / LOW_SEGMENTS).max(SEGMENT_BYTES_MIN)
+    }
+
     /// Takes room for a record in the last segment, or in a new one where it is full; tells the
     /// segment's number, mark and durable length, and the record's offset.
     fn place(&mut self, length: usize, sequence: u64) -> (u32, u32, u32, u32) {
-        self.make_room(length, sequence);
+        self.make_room(length, sequence, false);
         // Segments are at most u32::MAX bytes long and records at most a segment.
         let length = u32::try_from(length).unwrap_or(u32::MAX);
         self.disk_bytes += u64::from(length);
@@ -196,9 +256,11 @@ impl State {
         if let Some(old) = old {
             self.forget(key, old);
         }
-        self.live_bytes += record::length(key.len(), location.value_length) as u64;
+        let length = record::length(key.len(), location.value_length) as u64;
+        self.live_bytes += length;
         if let Some(segment) = self.segment_mut(location.segment) {
             segment.live_records += 1;
+            segment.live_bytes += length;
         }
     }
 
@@ -210,9 +272,11 @@ impl State {
     }
 
     fn forget(&mut self, key: &[u8], old: Location) {
-        self.live_bytes -= record::length(key.len(), old.value_length) as u64;
+        let length = record::length(key.len(), old.value_length) as u64;
+        self.live_bytes -= length;
         if let Some(segment) = self.segment_mut(old.segment) {
             segment.live_records -= 1;
+            segment.live_bytes -= length;
         }
     }
 
@@ -242,17 +306,23 @@ impl State {
             .count()
     }
 
-    /// Whether the oldest segment's live records are to be copied forward.
+    /// Whether the oldest segment's live records are to be copied forward. While the disk is nearly full that is so much
+    /// sooner, for who comes and goes leaves dead records behind, and only where it leaves the registry its room.
     pub(super) fn compaction_due(&self) -> bool {
-        let bound = self.live_bytes.saturating_mul(self.options.compact_factor);
-        let bound = bound.saturating_add(self.options.compact_slack_bytes);
+        let bound = if self.low {
+            let slack = LOW_SLACK_SEGMENTS * u64::from(self.low_segment_bytes());
+            self.live_bytes / LOW_DEAD_SHARE + self.live_bytes + slack
+        } else {
+            let bound = self.live_bytes.saturating_mul(self.options.compact_factor);
+            bound.saturating_add(self.options.compact_slack_bytes)
+        };
+        let fits = |oldest: &Segment| !self.low || oldest.live_bytes <= self.left.compaction;
         self.failed.is_none()
             && self.disk_bytes > bound
             && self.segments.len() > 1
-            && self
-                .segments
-                .front()
-                .is_some_and(|oldest| oldest.live_records > 0 && oldest.durable == oldest.length)
+            && self.segments.front().is_some_and(|oldest| {
+                oldest.live_records > 0 && oldest.durable == oldest.length && fits(oldest)
+            })
     }
 
     /// Gives the index's memory back after a flood of keys has gone.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::segment::SegmentFile;
 use super::*;
 use crate::Store;
+use crate::room::Room;
 
 mod model;
 
@@ -146,12 +147,20 @@ fn a_record_as_long_as_a_segment_is_taken_and_one_byte_more_is_not() {
 struct Faulty {
     writes_fail: AtomicBool,
     syncs_fail: AtomicBool,
-    low: AtomicBool,
+    /// Bytes that are free, of a large disk; 0 where nobody knows.
+    free: AtomicU64,
 }
 
+/// Of a large disk, what is kept back.
+const KEPT_BYTES: u64 = 256 << 20;
+
 impl Disk for Arc<Faulty> {
-    fn is_low(&self, _: &Path, _: bool) -> bool {
-        self.low.load(Ordering::SeqCst)
+    fn room(&self, _: &Path) -> Option<Room> {
+        let free_bytes = self.free.load(Ordering::SeqCst);
+        (free_bytes > 0).then_some(Room {
+            free_bytes,
+            total_bytes: 1 << 40,
+        })
     }
 
     fn write_at(&self, file: &dyn SegmentFile, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -247,7 +256,7 @@ fn a_nearly_full_disk_takes_deletions_only_and_who_waited_is_woken_when_it_has_r
     let faulty = Arc::new(Faulty::default());
     let (journal, _) = open_faulty(dir.path(), &faulty);
     settle(&journal, journal.put(b"old", &[b"1"]).unwrap());
-    faulty.low.store(true, Ordering::SeqCst);
+    faulty.free.store(KEPT_BYTES - 1, Ordering::SeqCst);
     // It is looked at after a commit.
     let last = journal.put(b"last", &[b"2"]).unwrap();
     settle(&journal, last);
@@ -268,7 +277,7 @@ fn a_nearly_full_disk_takes_deletions_only_and_who_waited_is_woken_when_it_has_r
     let (tell, told) = std::sync::mpsc::channel();
     let next = Lsn(journal.durable().0 + 1);
     journal.wake_when_durable(next, &Waker::from(Arc::new(Told(tell))));
-    faulty.low.store(false, Ordering::SeqCst);
+    faulty.free.store(2 * KEPT_BYTES, Ordering::SeqCst);
     told.recv_timeout(PATIENCE).unwrap();
     assert_eq!(journal.health(), Health::Good);
     settle(&journal, journal.put(b"new", &[b"3"]).unwrap());
@@ -276,6 +285,71 @@ fn a_nearly_full_disk_takes_deletions_only_and_who_waited_is_woken_when_it_has_r
     let model = replayed(open(dir.path()).1);
     let keys: Vec<&[u8]> = model.keys().map(Vec::as_slice).collect();
     assert_eq!(keys, [&b"bounded"[..], b"last", b"new"]);
+}
+
+/// Puts until the disk is looked at and what it says is known.
+fn nearly_full(journal: &Journal, faulty: &Faulty, free: u64) {
+    faulty.free.store(free, Ordering::SeqCst);
+    settle(journal, journal.put(b"last", &[b"1"]).unwrap());
+    let deadline = Instant::now() + PATIENCE;
+    while !journal.is_nearly_full() {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn of_what_is_kept_back_records_of_a_bounded_amount_take_a_quarter() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = Arc::new(Faulty::default());
+    let (journal, _) = open_faulty(dir.path(), &faulty);
+    nearly_full(&journal, &faulty, KEPT_BYTES / 4 * 3 + 2000);
+    assert!(journal.has_room(1000, true) && !journal.has_room(1000, false));
+    let taken = journal.put_bounded(b"session", &[&[0; 1000]]).unwrap();
+    settle(&journal, taken);
+    assert!(!journal.has_room(3000, true));
+    let refused = journal.put_bounded(b"session", &[&[0; 3000]]);
+    assert!(matches!(refused, Err(Behind::Full { .. })));
+    let (tell, told) = std::sync::mpsc::channel();
+    let next = Lsn(journal.durable().0 + 1);
+    journal.wake_when_durable(next, &Waker::from(Arc::new(Told(tell))));
+    faulty
+        .free
+        .store(KEPT_BYTES / 4 * 3 + 4000, Ordering::SeqCst);
+    told.recv_timeout(PATIENCE).unwrap();
+    assert!(journal.is_nearly_full());
+    settle(
+        &journal,
+        journal.put_bounded(b"session", &[&[0; 3000]]).unwrap(),
+    );
+}
+
+#[test]
+fn on_a_nearly_full_disk_what_is_written_again_and_again_does_not_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let faulty = Arc::new(Faulty::default());
+    let options = Options {
+        segment_bytes: 1 << 18,
+        compact_slack_bytes: 1 << 30,
+        ..SMALL
+    };
+    let lock = Arc::new(DirectoryLock::take(dir.path()).unwrap());
+    let claim = Claim::new("queue", &OpenNames::default(), lock).unwrap();
+    let directory = dir.path().join("journals/queue");
+    let disk = Box::new(Arc::clone(&faulty));
+    let (journal, _) = open_on(disk, &directory, options, claim).unwrap();
+    nearly_full(&journal, &faulty, KEPT_BYTES - 1);
+    settle(&journal, journal.put_bounded(b"kept", &[b"1"]).unwrap());
+    for _ in 0..1000 {
+        let lsn = journal.put_bounded(b"session", &[&[0; 1000]]).unwrap();
+        settle(&journal, lsn);
+    }
+    let stats = journal.stats();
+    assert!(stats.disk_bytes < 16 * 4096, "{stats:?}");
+    drop(journal);
+    let model = replayed(open(dir.path()).1);
+    let keys: Vec<&[u8]> = model.keys().map(Vec::as_slice).collect();
+    assert_eq!(keys, [&b"kept"[..], b"last", b"session"]);
 }
 
 #[test]

@@ -282,15 +282,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Notes that the client has a message of QoS 2, waiting where the journal is behind.
+    /// Notes that the client has a message of QoS 2, waiting where the journal is behind; not for a disk that is nearly
+    /// full: after a crash the client is sent that message once more, and says again that it has it.
     async fn keep_received(&mut self, token: Token) {
-        let Some((_, body)) = self.in_flight.iter_mut().find(|(t, _)| *t == token) else {
+        let Some((_, kept)) = self.in_flight.iter().find(|(t, _)| *t == token).copied() else {
             return;
         };
-        let kept = std::mem::replace(body, BodyRef::Inline);
         let (hub, number) = (Arc::clone(&self.hub), self.mailbox.number());
-        hub.written(|durable| durable.put_received(number, token, kept))
-            .await;
+        let noted = hub.written_soon(|durable| durable.put_received(number, token, kept));
+        if noted.await.is_some()
+            && let Some((_, body)) = self.in_flight.iter_mut().find(|(t, _)| *t == token)
+        {
+            *body = BodyRef::Inline;
+        }
     }
 
     fn log(&self, end: &End) {

@@ -367,6 +367,12 @@ async fn open(
     let key = &admitted.key;
     let clean = proposal.clean_start();
     let expiry_s = proposal.expiry_s();
+    // Before it is claimed: nobody is to wait for hours, nor whoever comes after it.
+    if expiry_s > 0 && !hub.durable.has_room_for_session(proposal.will()) {
+        let text =
+            "the server's disk is nearly full: it keeps no more sessions until there is room";
+        return Err(Refusal::new(ReasonCode::ServerBusy, text));
+    }
     let durable = (expiry_s > 0).then(|| Arc::clone(&hub.durable));
     let fresh = Arc::new(Mailbox::new(number, durable, &hub.limits));
     let standing = identity.standing.now();
