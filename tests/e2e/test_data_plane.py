@@ -70,7 +70,7 @@ def test_boto3_publishes_and_reads_what_is_retained(shared, device, connect, fre
     mine = [one for page in client.get_paginator("list_retained_messages").paginate() for one in page["retainedTopics"]
             if one["topic"].startswith(f"plant/{lamp.name}/")]
     assert [(one["topic"], one["payloadSize"], one["qos"]) for one in mine] == [(f"plant/{lamp.name}/mqtt", 5, 1)]
-    for wrong in ({"topic": "a/+/b"}, {"topic": "$SYS/x"}, {"topic": "$aws/things/x/jobs/get"}, {"topic": "a" * 70_000}, {"topic": "a", "qos": 2}):
+    for wrong in ({"topic": "a/+/b"}, {"topic": "$SYS/x"}, {"topic": "$aws/things/x/jobs/get"}, {"topic": "a/" * 200}, {"topic": "a", "qos": 2}):
         assert refused(client.publish, **wrong)[0] in (400, 431), wrong
 
 

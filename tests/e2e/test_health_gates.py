@@ -113,7 +113,8 @@ def test_ten_canaries_of_thirty_that_lose_their_connections_stop_it(server, hall
     assert shown["waves"][1]["state"] == "waiting" and shown["waves"][0]["succeeded"] == CANARIES
     assert shown["reason"].startswith(f"{gate}: ") and "in one rollout of a hundred" in shown["reason"]
     seen, = shown["health"]
-    assert seen["metric"] == gate and seen["waiting_bad"] == 0 and seen["updated_bad"] >= 5, seen
+    # Three of three that were looked at beside none of twenty are enough.
+    assert seen["metric"] == gate and seen["waiting_bad"] == 0 and seen["updated_bad"] >= 3, seen
     assert all(client.alive() for client in steady)
 
 
