@@ -1,6 +1,7 @@
 //! The way of every request of the API: find the operation, prove who asks, compare the role,
 //! read the body, and only then let the operation run, on a thread that may block.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -175,18 +176,7 @@ impl Asked {
                     // It waits for the disk, as whoever may do it would.
                     let _ = tokio::task::spawn_blocking(note).await;
                 }
-                discard(body).await;
-                if let Some(left_out) = rooms.refusals.take_counting() {
-                    tracing::info!(
-                        operation,
-                        %peer,
-                        code = error.code,
-                        message = ?error.message,
-                        left_out,
-                        "request refused"
-                    );
-                }
-                error.into_response()
+                refuse(&rooms, operation, peer, error, body).await
             }
         }
     }
@@ -285,9 +275,31 @@ pub(crate) fn check_path(head: &Parts) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Answers a request that is refused, and tells of it as often as the log bears.
+pub(crate) async fn refuse(
+    rooms: &Rooms,
+    operation: &str,
+    peer: SocketAddr,
+    error: ApiError,
+    body: Body,
+) -> Response {
+    discard(body).await;
+    if let Some(left_out) = rooms.refusals.take_counting() {
+        tracing::info!(
+            operation,
+            %peer,
+            code = error.code,
+            message = ?error.message,
+            left_out,
+            "request refused"
+        );
+    }
+    error.into_response()
+}
+
 /// Takes in what is left of a refused request's body, within bounds. A connection closed over
 /// unread bytes is reset, and the client would lose the answer that tells it why.
-pub(crate) async fn discard(mut body: Body) {
+async fn discard(mut body: Body) {
     let mut left = MAX_DISCARDED_BYTES;
     let rest = async {
         while let Some(Ok(frame)) = body.frame().await {

@@ -28,7 +28,7 @@ use crate::api_error::ApiError;
 use crate::auth::{Identified, body_hash, is_signed_for};
 use crate::call::{find, read, read_query};
 use crate::device::Device;
-use crate::dispatch::{check_path, discard, read_body};
+use crate::dispatch::{check_path, read_body, refuse};
 use crate::operators::Role;
 use crate::peer::Peer;
 use crate::rooms::Rooms;
@@ -209,20 +209,7 @@ impl JobData {
             .await
         {
             Ok(response) => response,
-            Err(error) => {
-                discard(body).await;
-                if let Some(left_out) = rooms.refusals.take_counting() {
-                    tracing::info!(
-                        operation = self.name,
-                        peer = %address,
-                        code = error.code,
-                        message = ?error.message,
-                        left_out,
-                        "request refused"
-                    );
-                }
-                error.into_response()
-            }
+            Err(error) => refuse(&rooms, self.name, address, error, body).await,
         }
     }
 

@@ -26,7 +26,7 @@ use crate::api_error::ApiError;
 use crate::auth::{Caller, Identified, body_hash};
 use crate::call::{find, read_query};
 use crate::device::Device;
-use crate::dispatch::{check_path, discard, read_body};
+use crate::dispatch::{check_path, read_body, refuse};
 use crate::operators::Role;
 use crate::peer::Peer;
 use crate::rooms::Rooms;
@@ -161,20 +161,7 @@ impl DataOperation {
             .await;
         match answered {
             Ok(answer) => answer.into_response(),
-            Err(error) => {
-                discard(body).await;
-                if let Some(left_out) = rooms.refusals.take_counting() {
-                    tracing::info!(
-                        operation = self.name,
-                        peer = %address,
-                        code = error.code,
-                        message = ?error.message,
-                        left_out,
-                        "request refused"
-                    );
-                }
-                error.into_response()
-            }
+            Err(error) => refuse(&rooms, self.name, address, error, body).await,
         }
     }
 

@@ -205,6 +205,13 @@ fn described(found: &Value) -> String {
             number("entries")
         ));
     }
+    // The chain follows the entries by a second: until then nothing would tell that one was changed.
+    match number("unchained") {
+        0 => {}
+        unchained => lines.push(format!(
+            "{unchained} of them are not in the chain yet; say it again in a second"
+        )),
+    }
     let from = number("from");
     if from > 0 {
         lines.push(format!("those before number {from} were past what is kept"));
@@ -219,8 +226,19 @@ fn described(found: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{moment, row};
+    use super::{described, moment, row};
     use serde_json::json;
+
+    #[test]
+    fn what_the_chain_does_not_hold_yet_is_said() {
+        let verified = |unchained: u64| {
+            described(&json!({
+                "entries": 8, "wrong": [], "from": 0, "upto": 8 - unchained, "hash": "00", "unchained": unchained,
+            }))
+        };
+        assert!(verified(3).contains("3 of them are not in the chain yet"));
+        assert!(!verified(0).contains("not in the chain"));
+    }
 
     #[test]
     fn a_moment_is_one_or_so_long_ago() {
