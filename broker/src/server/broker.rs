@@ -19,6 +19,7 @@ use super::clock::Clock;
 use super::durable::Durable;
 use super::endings::Endings;
 use super::exits;
+use super::farewells::Farewells;
 use super::groups::Groups;
 use super::hub::Hub;
 use super::janitor::{self, Deadlines};
@@ -441,6 +442,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         reserved: OnceLock::new(),
         draining: AtomicBool::new(false),
         handshakes,
+        farewells: Farewells::default(),
         connections: AtomicUsize::new(0),
         elsewhere: AtomicUsize::new(0),
     };

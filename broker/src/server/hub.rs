@@ -1,6 +1,7 @@
 //! What all connections of a broker share.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -14,6 +15,7 @@ use super::broker::LostSubscription;
 use super::clock::Clock;
 use super::durable::Durable;
 use super::endings::{Ending, Endings};
+use super::farewells::Farewells;
 use super::groups::Groups;
 use super::identity::Identity;
 use super::janitor::Deadlines;
@@ -70,6 +72,7 @@ pub(crate) struct Hub {
     pub(crate) draining: AtomicBool,
     /// Places for those that are under way.
     pub(crate) handshakes: Arc<Lobby>,
+    pub(crate) farewells: Farewells,
     pub(crate) connections: AtomicUsize,
     /// File descriptors of connections that are none of the broker's.
     pub(crate) elsewhere: AtomicUsize,
@@ -79,6 +82,12 @@ impl Hub {
     /// Handshakes under way.
     pub(crate) fn shaking(&self) -> usize {
         self.handshakes.taken()
+    }
+
+    /// Has a connection that is none of a session closed, for a newcomer from `peer`, where that is known; whether there is
+    /// one that has to go.
+    pub(crate) fn make_room(&self, peer: Option<SocketAddr>) -> bool {
+        self.farewells.cut_short() || self.handshakes.make_room(peer)
     }
 
     /// The counters of threads that serve no connection.

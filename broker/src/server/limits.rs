@@ -9,7 +9,8 @@ use crate::topic::{TOPIC_MAX_BYTES, TOPIC_MAX_LEVELS};
 /// configuration names nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections held at once, over all listeners; one more is closed as it is accepted.
+    /// Connections held at once, over all listeners; one more is closed as it is accepted, or has the place of one that has
+    /// no session yet or none any more.
     pub connections: usize,
     /// File descriptors for them and for what is held elsewhere ([`crate::Broker::hold_elsewhere`]).
     pub descriptors: usize,
@@ -63,7 +64,7 @@ pub struct Limits {
     /// Of them, sessions of one thing: beyond it the one that was parked first ends.
     pub thing_parked_sessions: usize,
     /// Connections of one thing, all its client identifiers together; it always leaves 64 to others, or half of fewer
-    /// than 128.
+    /// than 128. What it has beside them, without a session, makes room for whoever comes.
     pub thing_connections: usize,
     /// The longest keep alive; 0 asked for is this.
     pub keep_alive: Duration,

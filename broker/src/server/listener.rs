@@ -4,8 +4,10 @@
 //! Without SO_REUSEPORT on purpose: a second server must see that the port is taken. While as many
 //! handshakes are under way as may be, the next stands in line, so that a fleet that comes back all
 //! at once gets in one after the other; who does not get on with its handshake makes room
-//! (`lobby.rs`). Behind those of one address that have taken a crowd of places nobody waits. What is
-//! computed for handshakes is taken in turns with what is connected (`turns.rs`).
+//! (`lobby.rs`). Behind those of one address that have taken a crowd of places nobody waits. Where all
+//! connections are taken, one that has no session yet or none any more goes for who comes
+//! (`farewells.rs`). What is computed for handshakes is taken in turns with what is connected
+//! (`turns.rs`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -38,7 +40,7 @@ use super::websocket;
 /// After a failed accept (no file descriptors left, mostly): the backlog waits, nothing spins.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The same where somebody who stands in line was asked to make room, and is about to.
+/// The same where somebody was asked to make room, and is about to.
 const ROOM_PAUSE: Duration = Duration::from_millis(1);
 
 /// Plaintext rustls may hold for a peer that does not read, beside our own output buffer.
@@ -80,7 +82,7 @@ pub(crate) async fn accept(
                 if hub.denials.take() {
                     tracing::warn!(%error, "a connection could not be accepted");
                 }
-                let pause = match hub.handshakes.make_room(None) {
+                let pause = match hub.make_room(None) {
                     true => ROOM_PAUSE,
                     false => ACCEPT_PAUSE,
                 };
@@ -129,7 +131,7 @@ pub(crate) struct Place {
 struct Counted(Arc<Hub>);
 
 impl Counted {
-    /// One from `peer`; where there are as many as may be somebody who stands in line may have to go for it.
+    /// One from `peer`; where there are as many as may be, one that has no session may have to go for it.
     fn take(hub: &Arc<Hub>, peer: SocketAddr) -> Option<Self> {
         if hub.draining.load(Ordering::Acquire) {
             return None;
@@ -138,7 +140,7 @@ impl Counted {
         let before = hub.connections.fetch_add(1, Ordering::AcqRel);
         let all = before.saturating_add(hub.elsewhere.load(Ordering::Acquire));
         let has_room = (before < hub.limits.connections && all < hub.limits.descriptors)
-            || hub.handshakes.make_room(Some(peer));
+            || hub.make_room(Some(peer));
         has_room.then_some(taken)
     }
 }

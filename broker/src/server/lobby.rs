@@ -10,7 +10,8 @@
 //! Each source has a line of its own (`lines.rs`), and their turns come one after the other. One source that has a crowd of
 //! seats makes room first: for a newcomer from elsewhere at once, for its own when their time is over. It may be a fleet
 //! behind one address, so nobody of it is turned away while there is room to wait; where there is none somebody of the
-//! longest line goes, first who has said nothing.
+//! longest line goes, first who has said nothing, and where nobody has to leave a line one who has a seat goes
+//! altogether, as for who waits for it. So those who have not said who they are keep nobody out, however many they are.
 
 mod guests;
 mod lines;
@@ -25,7 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use self::guests::{CROWD_PART, Full, Guests, Seated, Source};
+use self::guests::{CROWD_PART, Full, Guest, Guests, Seated, Source};
 use self::lines::Lines;
 use fleet::Sampler;
 
@@ -156,14 +157,24 @@ impl Lobby {
         })
     }
 
-    /// Has one of the longest line closed, for a newcomer from `peer` or, where that is not known, from anywhere; whether
-    /// there is one that has to go.
-    pub fn make_room(&self, peer: Option<SocketAddr>) -> bool {
-        let gone = self.inside.lock().lines.give_up(peer.map(Source::of));
-        if let Some(gone) = &gone {
+    /// Has one closed for a newcomer from `peer` or, where that is not known, from anywhere: one of the longest line, or
+    /// else one that has a seat. Whether there is one that has to go.
+    pub fn make_room(self: &Arc<Self>, peer: Option<SocketAddr>) -> bool {
+        let (now, source) = (Instant::now(), peer.map(Source::of));
+        let mut inside = self.inside.lock();
+        if let Some(gone) = inside.lines.give_up(source) {
+            drop(inside);
             self.say_closed(gone.peer);
+            return true;
         }
-        gone.is_some()
+        let Some(gone) = inside.guests.give_up(source, now) else {
+            return false;
+        };
+        drop(inside);
+        self.say_gone(&gone);
+        // Its seat is free.
+        self.call(now);
+        true
     }
 
     fn say_closed(&self, peer: SocketAddr) {
@@ -186,16 +197,20 @@ impl Lobby {
 
     fn seated(self: &Arc<Self>, seated: Seated) -> Seat {
         let Seated { number, out, gone } = seated;
-        if let Some(gone) = gone
-            && self.log.take()
-        {
-            tracing::warn!(peer = %gone.peer, seats = self.seats,
-                "a connection was closed to make room: all places for {} are taken", self.doing);
+        if let Some(gone) = gone {
+            self.say_gone(&gone);
         }
         Seat {
             lobby: Arc::clone(self),
             number,
             out,
+        }
+    }
+
+    fn say_gone(&self, gone: &Guest) {
+        if self.log.take() {
+            tracing::warn!(peer = %gone.peer, seats = self.seats,
+                "a connection was closed to make room: all places for {} are taken", self.doing);
         }
     }
 
@@ -318,12 +333,23 @@ impl Seat {
         }
     }
 
+    /// Whether it `stays` although it is told to go: what it does now is not to be broken off. It makes room on a seat
+    /// nevertheless, but none for a connection.
+    pub(crate) fn stays(&self, stays: bool) {
+        self.lobby.inside.lock().guests.stays(self.number, stays);
+    }
+
+    /// Completes once the seat had to be given up; not to be asked again then.
+    pub(crate) async fn lost(&mut self) {
+        // It ends with its sender: nothing is ever sent.
+        let _ = (&mut self.out).await;
+    }
+
     /// What `work` comes to; `None` once the seat had to be given up.
     pub async fn while_seated<F: Future>(&mut self, work: F) -> Option<F::Output> {
         tokio::select! {
             biased;
-            // It ends with its sender: nothing is ever sent.
-            _ = &mut self.out => None,
+            () = self.lost() => None,
             done = work => Some(done),
         }
     }

@@ -9,6 +9,7 @@ mod delivery;
 mod durable;
 mod endings;
 mod exits;
+mod farewells;
 mod groups;
 mod hub;
 mod identity;

@@ -2,14 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::Limits;
-use broker::codec::{Qos, Version};
+use broker::codec::{Qos, ReasonCode, Version};
 use rand_like::Bytes as Noise;
 
-use crate::client::{Client, dial, tls};
-use crate::house::{EVERYTHING, House};
+use crate::client::{Client, dial, hello, tls};
+use crate::house::{Device, EVERYTHING, House, PATIENCE};
 
 /// Bytes that look like anything, the same every time.
 mod rand_like {
@@ -190,7 +190,7 @@ fn a_full_house_closes_the_door() {
     let devices = ["a", "b", "c"].map(|name| house.device_may(name, EVERYTHING));
     let mut one = Client::open(&house, &devices[0], Version::V5);
     let two = Client::open(&house, &devices[1], Version::V5);
-    let hello = crate::client::hello(&devices[2], Version::V5);
+    let hello = hello(&devices[2], Version::V5);
     assert!(dial_refused(&house, &devices[2]));
     two.leave();
     while house.broker.connections() > 1 {
@@ -200,7 +200,71 @@ fn a_full_house_closes_the_door() {
     assert!(third.is_ok());
 }
 
-fn dial_refused(house: &House, device: &crate::house::Device) -> bool {
+/// Two connections of four are left to others than one device.
+fn small_house() -> House {
+    House::with(Limits {
+        connections: 4,
+        handshakes_in_flight: 4,
+        // Nobody is given up for being slow.
+        handshake_time: Duration::from_secs(600),
+        ..Limits::default()
+    })
+}
+
+fn session(house: &House, device: &Device, client_id: &str) -> Client {
+    let mut hello = hello(device, Version::V5);
+    hello.client_id = Some(client_id.parse().unwrap());
+    Client::open_with(house, device, &hello).0
+}
+
+#[test]
+fn one_device_leaves_places_to_others_whatever_it_opens_beside_its_sessions() {
+    let house = small_house();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let mut sessions = ["a1", "a2"].map(|client_id| session(&house, &a, client_id));
+    let refused = Client::connect(&house, &a, hello(&a, Version::V5));
+    assert_eq!(refused.err(), Some(Some(ReasonCode::QuotaExceeded)));
+    // Handshakes without a CONNECT take all that is left.
+    let guests = [(); 2].map(|()| {
+        let mut guest = dial(house.mqtt, tls(&house, Some(&a)));
+        while guest.conn.is_handshaking() {
+            guest.conn.complete_io(&mut guest.sock).unwrap();
+        }
+        guest
+    });
+    let until = Instant::now() + PATIENCE;
+    let mut newcomer = loop {
+        match Client::connect(&house, &b, hello(&b, Version::V5)) {
+            Ok((client, _)) => break client,
+            Err(_) => assert!(Instant::now() < until, "there is no place"),
+        }
+        sessions.iter_mut().for_each(Client::settle);
+    };
+    newcomer.settle();
+    sessions.iter_mut().for_each(Client::settle);
+    drop(guests);
+}
+
+#[test]
+fn who_does_not_close_after_the_last_words_keeps_no_place() {
+    let house = small_house();
+    let a = house.device_may("a", EVERYTHING);
+    let b = house.device_may("b", EVERYTHING);
+    let ended = ["a1", "a2"].map(|client_id| {
+        let mut client = session(&house, &a, client_id);
+        client.write(&[0]);
+        assert!(client.end().is_some());
+        client
+    });
+    let mut sessions = ["a1", "a2"].map(|client_id| session(&house, &a, client_id));
+    let mut newcomer = Client::open(&house, &b, Version::V5);
+    newcomer.settle();
+    sessions.iter_mut().for_each(Client::settle);
+    drop(ended);
+}
+
+fn dial_refused(house: &House, device: &Device) -> bool {
     let mut stream = dial(house.mqtt, tls(house, Some(device)));
     stream.flush().is_err() || stream.read(&mut [0]).is_err()
 }

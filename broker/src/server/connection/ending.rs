@@ -268,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 hub.deadlines.waker().wake();
             }
         }
-        let spoken = say(&mut io, &out, &end).await;
+        let spoken = hub.farewells.say(say(&mut io, &out, &end)).await;
         if let Some(will) = will_now {
             hub.publish_will(DueWill {
                 number: mailbox.number(),
@@ -277,8 +277,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 will,
             });
         }
-        if spoken {
-            listen(&mut io).await;
+        if spoken == Some(true) {
+            // Whether it heard them out does not matter: the socket is closed next.
+            let _ = hub.farewells.say(listen(&mut io)).await;
         }
     }
 

@@ -84,7 +84,7 @@ where
     };
     let Ok(Some(connect)) = first else {
         counters.connects_refused.add();
-        close(io, &out, deadline).await;
+        close(io, &out, deadline, seat).await;
         return None;
     };
     let number = hub.session_number();
@@ -95,7 +95,7 @@ where
         Err(error) => {
             counters.connects_refused.add();
             tracing::debug!(certificate = %identity.certificate(), "CONNECT refused: {error}");
-            close(io, &out, deadline).await;
+            close(io, &out, deadline, seat).await;
             return None;
         }
     };
@@ -104,8 +104,11 @@ where
     let opened = match admitted {
         Ok(admitted) => {
             let opening = open(&hub, &identity, number, &proposal, admitted);
+            seat.stays(true);
             // The claim of a session has its own bound inside.
-            opening.await
+            let opened = opening.await;
+            seat.stays(false);
+            opened
         }
         Err(refusal) => Err(refusal),
     };
@@ -123,7 +126,7 @@ where
             }
             // [MQTT-3.1.3-8, 3.1.4-2] [MQTT311-3.1.3-9]
             proposal.refuse(refusal.reason, Some(&refusal.text), &mut out);
-            close(io, &out, deadline).await;
+            close(io, &out, deadline, seat).await;
             return None;
         }
     };
@@ -608,8 +611,14 @@ async fn resume(hub: &Hub, kept: Parked, judge: &Judge) -> Resumed {
 }
 
 /// Says the last words and closes [MQTT-3.1.2-2, 3.2.2-7, 4.13.2-1] [MQTT311-3.1.2-2, 3.2.2-5]. What the client sent
-/// behind its CONNECT is thrown away [MQTT-3.1.2-30, 3.1.4-6] [MQTT311-3.1.4-5].
-async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut io: S, out: &[u8], deadline: Instant) {
+/// behind its CONNECT is thrown away [MQTT-3.1.2-30, 3.1.4-6] [MQTT311-3.1.4-5]. Whoever needs its seat or its place has
+/// them sooner.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(
+    mut io: S,
+    out: &[u8],
+    deadline: Instant,
+    seat: &mut Seat,
+) {
     let words = async {
         io.write_all(out).await?;
         io.flush().await?;
@@ -621,5 +630,10 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut io: S, out: &[u8], deadlin
     };
     let soon = deadline.min(Instant::now() + std::time::Duration::from_secs(1));
     // However it ends, the socket is closed next.
-    let _ = timeout_at(soon, words).await;
+    tokio::select! {
+        biased;
+        // First: most are said at once, and are worth that much.
+        _ = timeout_at(soon, words) => {}
+        () = seat.lost() => {}
+    }
 }

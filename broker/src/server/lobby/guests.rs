@@ -47,6 +47,8 @@ pub(super) struct Guests {
 pub(super) struct Guest {
     since: Instant,
     pub(super) peer: SocketAddr,
+    /// Would not go now if it were told to.
+    stays: bool,
     _out: oneshot::Sender<()>,
 }
 
@@ -99,7 +101,22 @@ impl Guests {
     pub(super) fn room_for(&self, source: Source, now: Instant) -> Result<Option<u64>, Full> {
         match self.len() < self.seats {
             true => Ok(None),
-            false => self.who_goes(source, now),
+            false => self.who_goes(Some(source), now, |_| true),
+        }
+    }
+
+    /// Who has to leave altogether for a newcomer of this source, of those who would at once; nobody where all have
+    /// something to sit there for. Where the newcomer is from is not always known.
+    pub(super) fn give_up(&mut self, source: Option<Source>, now: Instant) -> Option<Guest> {
+        let goes = self.who_goes(source, now, |guest| !guest.stays).ok()??;
+        self.remove(goes)
+    }
+
+    /// Whether it would go if it were told to.
+    pub(super) fn stays(&mut self, number: u64, stays: bool) {
+        let all = [&mut self.silent, &mut self.speaking];
+        if let Some(guest) = all.into_iter().find_map(|some| some.get_mut(&number)) {
+            guest.stays = stays;
         }
     }
 
@@ -113,6 +130,7 @@ impl Guests {
         let guest = Guest {
             since: now,
             peer,
+            stays: false,
             _out: sender,
         };
         self.silent.insert(number, guest);
@@ -153,36 +171,48 @@ impl Guests {
         Some(guest)
     }
 
-    /// Who makes room for a newcomer; nobody where nobody is there.
-    fn who_goes(&self, source: Source, now: Instant) -> Result<Option<u64>, Full> {
+    /// Who makes room for a newcomer, of those who `may`; nobody where none of them is there.
+    fn who_goes(
+        &self,
+        source: Option<Source>,
+        now: Instant,
+        may: impl Fn(&Guest) -> bool,
+    ) -> Result<Option<u64>, Full> {
+        fn first<'n>(
+            mut numbers: impl Iterator<Item = &'n u64>,
+            guests: &BTreeMap<u64, Guest>,
+            may: impl Fn(&Guest) -> bool,
+        ) -> Option<&'n u64> {
+            numbers.find(|number| guests.get(number).is_some_and(&may))
+        }
+        let silent_of = |own: &'_ Own| first(own.silent.iter(), &self.silent, &may).copied();
+        let speaking_of = |own: &'_ Own| first(own.speaking.iter(), &self.speaking, &may).copied();
         let of = |source: &Source| self.sources.get(source);
         let crowds = self.crowds.iter().filter_map(of);
         let Some(largest) = crowds.max_by_key(|own| own.len()) else {
-            let silent = self.silent.keys().next();
-            let oldest = self.oldest(silent, self.speaking.keys().next(), now);
-            return oldest.map_err(Full);
-        };
-        if self.crowds.contains(&source) {
-            let own = of(&source);
-            let silent = own.and_then(|own| own.silent.first());
-            let speaking = own.and_then(|own| own.speaking.first());
+            let silent = first(self.silent.keys(), &self.silent, &may).copied();
+            let speaking = first(self.speaking.keys(), &self.speaking, &may).copied();
             return self.oldest(silent, speaking, now).map_err(Full);
+        };
+        let own = source.filter(|source| self.crowds.contains(source));
+        if let Some(own) = own.as_ref().and_then(of) {
+            let oldest = self.oldest(silent_of(own), speaking_of(own), now);
+            return oldest.map_err(Full);
         }
         // Others do not wait for a crowd's patience.
-        let first = largest.silent.first().or(largest.speaking.first());
-        Ok(first.copied())
+        Ok(silent_of(largest).or_else(|| speaking_of(largest)))
     }
 
     /// Whichever of two has to give up its seat first, or when it will.
     fn oldest(
         &self,
-        silent: Option<&u64>,
-        speaking: Option<&u64>,
+        silent: Option<u64>,
+        speaking: Option<u64>,
         now: Instant,
     ) -> Result<Option<u64>, Instant> {
-        let silent = silent.and_then(|number| Some((self.silent.get(number)?, SILENT, *number)));
+        let silent = silent.and_then(|number| Some((self.silent.get(&number)?, SILENT, number)));
         let speaking =
-            speaking.and_then(|number| Some((self.speaking.get(number)?, SPEAKING, *number)));
+            speaking.and_then(|number| Some((self.speaking.get(&number)?, SPEAKING, number)));
         let both = [silent, speaking].into_iter().flatten();
         let until = both.map(|(guest, patience, number)| (guest.since + patience, number));
         match until.min() {

@@ -307,6 +307,77 @@ async fn two_crowds_have_the_free_seats_in_turn() {
     assert_eq!(*order.lock(), [0, 1, 0, 1, 0, 0]);
 }
 
+/// There from that address, for as long as anybody may be silent.
+fn sits(lobby: &Arc<Lobby>, address: &str) -> Seat {
+    let long_ago = Instant::now().checked_sub(SILENT).unwrap();
+    lobby.try_seat(from(address), long_ago).unwrap()
+}
+
+/// There from that address, for less than nothing.
+fn comes(lobby: &Arc<Lobby>, address: &str) -> Seat {
+    lobby
+        .try_seat(from(address), Instant::now() + HOUR)
+        .unwrap()
+}
+
+#[test]
+fn where_nobody_has_to_leave_a_line_one_that_has_a_seat_goes() {
+    let lobby = lobby(8);
+    assert!(!lobby.make_room(Some(peer())), "nobody is there");
+    let mut old = sits(&lobby, "10.0.0.2");
+    let mut later = sits(&lobby, "10.0.0.3");
+    let mut young = comes(&lobby, "10.0.0.1");
+    let waiting = lobby.admit(from("10.0.0.4")).unwrap();
+    assert!(lobby.make_room(Some(from("10.0.0.5"))));
+    assert!(is_out(&mut old) && !is_out(&mut later));
+    // Where nobody knows who comes: of the two in line the first.
+    let second = lobby.admit(from("10.0.0.4")).unwrap();
+    assert!(lobby.make_room(None));
+    assert!(!is_out(&mut later));
+    assert!(lobby.make_room(None));
+    assert!(is_out(&mut later) && !is_out(&mut young));
+    assert!(!lobby.make_room(None), "too young, and alone in its line");
+    drop((young, old, later, waiting, second));
+    assert!(is_forgotten(&lobby));
+}
+
+#[test]
+fn a_crowds_seats_make_room_for_others_at_once_and_for_its_own_in_time() {
+    let lobby = lobby(8);
+    let mut crowd: Vec<Seat> = (0..6).map(|_| comes(&lobby, "10.9.9.9")).collect();
+    crowd[0].voice().speaks();
+    let other = Some(from("10.0.0.1"));
+    assert!(!lobby.make_room(Some(from("10.9.9.9"))), "they are young");
+    assert!(lobby.make_room(other));
+    assert!(is_out(&mut crowd[1]), "who has said nothing first");
+    // What is not to be broken off does not make room.
+    crowd[2].stays(true);
+    assert!(lobby.make_room(other));
+    assert!(is_out(&mut crowd[3]) && !is_out(&mut crowd[2]));
+    crowd[2].stays(false);
+    assert!(lobby.make_room(other));
+    assert!(is_out(&mut crowd[2]));
+    for seat in &crowd {
+        seat.stays(true);
+    }
+    assert!(!lobby.make_room(other));
+    drop(crowd);
+    assert!(is_forgotten(&lobby));
+}
+
+#[tokio::test]
+async fn a_seat_that_made_room_is_had_by_who_waits_for_one() {
+    let lobby = lobby(1);
+    let mut first = comes(&lobby, "127.0.0.1");
+    let waiting = tokio::spawn(speaks(&lobby, peer()));
+    tokio::task::yield_now().await;
+    assert!(lobby.make_room(Some(from("10.0.0.1"))));
+    assert!(is_out(&mut first));
+    drop(waiting.await.unwrap().unwrap());
+    drop(first);
+    assert!(is_forgotten(&lobby));
+}
+
 #[test]
 fn a_source_is_an_address_or_a_network() {
     let of = |address| Source::of(from(address));
