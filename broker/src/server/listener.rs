@@ -240,7 +240,8 @@ async fn shake(
         Transport::Mqtt => serve(tls, hub, counters, identity, deadline, place).await,
         Transport::WebSocket => {
             let bytes = hub.bounds.packet_bytes_max();
-            let upgrade = timeout_at(deadline, websocket::accept(tls, bytes));
+            let time = hub.limits.packet_time;
+            let upgrade = timeout_at(deadline, websocket::accept(tls, bytes, time));
             match place.handshake.while_seated(Box::pin(upgrade)).await {
                 Some(Ok(Ok(socket))) => {
                     serve(socket, hub, counters, identity, deadline, place).await;

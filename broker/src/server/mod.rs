@@ -93,6 +93,9 @@ pub mod bench {
         stream: S,
         packet_bytes: usize,
     ) -> Option<impl AsyncRead + AsyncWrite + Unpin> {
-        super::websocket::accept(stream, packet_bytes).await.ok()
+        let time = super::limits::Limits::default().packet_time;
+        super::websocket::accept(stream, packet_bytes, time)
+            .await
+            .ok()
     }
 }

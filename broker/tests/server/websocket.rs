@@ -1,7 +1,9 @@
 //! MQTT in WebSocket frames goes the same way.
 
 use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
+use broker::Limits;
 use broker::codec::{self, Packet, ReasonCode, Version};
 use bytes::{Bytes, BytesMut};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -117,6 +119,64 @@ fn text_frames_close_with_1003_and_other_protocols_are_refused() {
     socket.send(Message::text("hello")).unwrap();
     match socket.read() {
         Ok(Message::Close(Some(close))) => assert_eq!(close.code, CloseCode::Unsupported),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A masked frame of a whole message.
+fn frame(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x82, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+    frame.extend(payload);
+    frame
+}
+
+#[test]
+fn a_message_that_never_ends_is_cut_off_and_a_slow_one_is_not() {
+    let packet_time = Duration::from_secs(3);
+    let house = House::with(Limits {
+        packet_time,
+        ..Limits::default()
+    });
+    let a = house.device_may("a", EVERYTHING);
+    let mut socket = upgrade(&house, &a, "mqtt").unwrap();
+    let mut buffer = BytesMut::new();
+    let mut connect = Vec::new();
+    // It may be silent for long, but not half-way through a message.
+    let hello = codec::Connect {
+        keep_alive_s: 0,
+        ..hello(&a, Version::V5)
+    };
+    hello.encode(&mut connect);
+    socket.send(Message::Binary(connect.into())).unwrap();
+    let first = receive(&mut socket, &mut buffer);
+    assert!(matches!(first, Packet::ConnAck(_)));
+    let write = |socket: &mut Socket, bytes: &[u8]| {
+        let stream = socket.get_mut();
+        stream.write_all(bytes).unwrap();
+        stream.flush().unwrap();
+    };
+    // Each is whole in time, though there is always one begun.
+    let ping = frame(&[0xC0, 0]);
+    let (begun, rest) = ping.split_at(3);
+    let next = [rest, begun].concat();
+    write(&mut socket, begun);
+    let since = Instant::now();
+    while since.elapsed() < packet_time + Duration::from_secs(1) {
+        write(&mut socket, &next);
+        let answer = receive(&mut socket, &mut buffer);
+        assert!(matches!(answer, Packet::PingResp));
+    }
+    write(&mut socket, rest);
+    assert!(matches!(
+        receive(&mut socket, &mut buffer),
+        Packet::PingResp
+    ));
+    // Of a message in two frames the second does not come.
+    let mut half = frame(&[0xC0, 0]);
+    half[0] = 0x02;
+    write(&mut socket, &half);
+    match receive(&mut socket, &mut buffer) {
+        Packet::Disconnect(end) => assert_eq!(end.reason, ReasonCode::KeepAliveTimeout),
         other => panic!("{other:?}"),
     }
 }

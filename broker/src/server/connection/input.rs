@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use super::readable::Readable;
 use super::{Answer, Connection, End};
 use crate::codec::{self, Packet};
+use crate::server::websocket::Endless;
 use crate::server::work::PACKET;
 use crate::server::{pace, quiet};
 use crate::session::Event;
@@ -25,6 +26,14 @@ const REQUESTS_MAX: usize = 16;
 
 /// Room made for the rest of an unfinished packet, at least.
 const PARTIAL_READ_BYTES: usize = 4 * 1024;
+
+/// What an error of the stream means.
+fn lost(error: &std::io::Error) -> End {
+    match error.get_ref() {
+        Some(inner) if inner.is::<Endless>() => End::Dripped,
+        _ => End::Lost,
+    }
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads and handles what is there.
@@ -75,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let result = match read {
                 Poll::Pending => None,
                 Poll::Ready(Ok(0)) => Some(Err(End::Lost)),
-                Poll::Ready(Err(_)) => Some(Err(End::Lost)),
+                Poll::Ready(Err(error)) => Some(Err(lost(&error))),
                 Poll::Ready(Ok(n)) => {
                     taken += n;
                     self.counters.bytes_in.add_n(n as u64);
