@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import wire
 from api import iot
 from clients import WAIT_S, Paho, Refused
 from devices import thing_arn
@@ -16,6 +17,7 @@ from paho.mqtt.properties import Properties
 from server import EVERYTHING, Server
 from test_disk import needs_mount, wait_for
 from test_jobs import Jobs
+from wire import Wire
 
 DISK_BYTES, LEFT_BYTES = 256 << 20, 14 << 20  # a sixteenth is kept back
 DAY_S = 86_400
@@ -227,6 +229,36 @@ def test_however_often_a_device_comes_back_the_registry_has_its_room(house):
     house.disk.free()
     house.server.said("the journal takes what is new again")
     house.lasting(lamp, will=will(bytes(60_000))).disconnect()
+
+
+def test_who_is_owed_retained_messages_is_heard_meanwhile(house):
+    sender = Wire(house.server, house.device("sender"))
+    assert sender.open("sender") == 0
+    count = 600
+    for number in range(count):
+        sender.send(wire.publish(f"k/{number}", b"v", qos=1, retain=True))
+        assert sender.packet()[0] == wire.PUBACK
+    lamp = Wire(house.server, house.device("lamp"))
+    expiry, one_at_a_time = b"\x11" + DAY_S.to_bytes(4, "big"), b"\x21\x00\x01"
+    assert lamp.open("lamp", properties=expiry + one_at_a_time) == 0
+    lamp.send(wire.subscribe("k/#", 1))
+    assert [lamp.packet()[0] for _ in range(2)] == [wire.SUBACK, wire.PUBLISH]
+    house.fill()
+    # It has read as much as was in its queue before.
+    packet_id = b"\0\1"
+    lamp.socket.settimeout(3)
+    try:
+        while packet_id:
+            lamp.send(wire.packet(wire.PUBACK, packet_id))
+            _, _, body = lamp.packet()
+            length = 2 + int.from_bytes(body[:2], "big")
+            packet_id = body[length:length + 2]
+    except TimeoutError:
+        pass
+    lamp.socket.settimeout(WAIT_S)
+    lamp.send(wire.PING)
+    assert lamp.packet()[0] == wire.PINGRESP
+    lamp.close()
 
 
 def test_jobs_go_on_and_who_is_connected_is_notified(house):

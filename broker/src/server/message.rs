@@ -49,6 +49,11 @@ impl PartialEq for Message {
 }
 
 impl Message {
+    /// Whether the two are one, not only alike.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self.head(), other.head())
+    }
+
     /// `qos` and `retain` are those of the PUBLISH.
     pub(crate) fn new(publication: Publication, qos: Qos, retain: bool, origin: Origin) -> Self {
         let Publication {

@@ -17,7 +17,7 @@ use store::{Behind, Lsn};
 
 use self::ledger::Ledger;
 pub(crate) use self::ledger::Volume;
-pub(crate) use self::walk::Walk;
+pub(crate) use self::walk::{SEEK, Walk};
 use super::message::{Message, Origin};
 use super::sessions::Owner;
 use crate::session::{Published, Time};
@@ -154,6 +154,19 @@ impl Retained {
             inner.take(topic);
             forget();
         }
+    }
+
+    /// Whether a message that was found here is still what is kept under its topic.
+    pub(crate) fn keeps(&self, message: &Message) -> bool {
+        self.while_kept(message, || ()).is_some()
+    }
+
+    /// Does something with a message that was found here, if it still is what is kept under its topic. What takes its place
+    /// does so before or after.
+    pub(crate) fn while_kept<T>(&self, message: &Message, then: impl FnOnce() -> T) -> Option<T> {
+        let inner = self.inner.read();
+        let kept = inner.kept.get(message.topic())?;
+        kept.message.is_same(message).then(then)
     }
 
     /// The last message that was put in: what comes later comes to whoever has subscribed by now.

@@ -1,5 +1,6 @@
 //! How much of one thing is retained is bounded, so that it cannot take the room of all.
 
+use std::num::NonZeroU16;
 use std::time::SystemTime;
 
 use broker::codec::{
@@ -284,4 +285,32 @@ fn a_message_too_long_to_be_kept_leaves_the_one_before_it() {
     assert_eq!(retained(&house, &a, "x"), old);
     let house = house.restart();
     assert_eq!(retained(&house, &a, "x"), old);
+}
+
+#[test]
+fn what_was_found_for_a_subscription_is_not_sent_behind_what_took_its_place() {
+    const MESSAGES: usize = 60;
+    let house = House::new();
+    let [sender, receiver] = ["a", "b"].map(|name| house.device_may(name, EVERYTHING));
+    let mut sender = Client::open(&house, &sender, Version::V5);
+    for n in 0..MESSAGES {
+        assert_eq!(sender.retain(&format!("k/{n:02}"), "old").0.reason, ALONE);
+    }
+    let mut connect = hello(&receiver, Version::V5);
+    connect.receive_max = NonZeroU16::MIN;
+    let (mut receiver, _) = Client::connect(&house, &receiver, connect).unwrap();
+    receiver.subscribe("k/#");
+    let first = receiver.unacknowledged();
+    // The others have been found by now, and wait for its acknowledgement.
+    for (topic, payload) in [("k/40", "new"), ("k/41", "")] {
+        assert_eq!(sender.retain(topic, payload).0.reason, ReasonCode::Success);
+    }
+    receiver.acknowledge(&first);
+    let heard: Vec<(String, String)> = (1..MESSAGES).map(|_| receiver.message()).collect();
+    for (topic, payload) in [("k/40", "new"), ("k/41", "")] {
+        let of_topic = heard.iter().filter(|(heard, _)| heard == topic);
+        let payloads: Vec<&str> = of_topic.map(|(_, payload)| payload.as_str()).collect();
+        assert_eq!(payloads, [payload], "{topic}");
+    }
+    receiver.settle();
 }

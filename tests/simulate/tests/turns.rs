@@ -251,8 +251,16 @@ fn what_is_retained_is_walked_once_for_each_filter_and_in_portions() {
         sent <= TURN_WORK as u64 / 8,
         "{sent} in the turn before the others'"
     );
-    world.until(|_| attacker.0.lock().down.ends_with(&[0xD0, 0]));
-    // What it says next waits until it has what it asked for, each once.
+    world.until(|stats| stats.messages_out - before.messages_out >= KEPT);
+    // It is heard meanwhile.
+    let down = std::mem::take(&mut attacker.0.lock().down);
+    let heard = down.windows(2).position(|two| two == [0xD0, 0]);
+    assert!(
+        heard.is_some_and(|at| at + 2 < down.len()),
+        "its ping is answered behind all"
+    );
+    // Each came once: behind them there is nothing more.
+    world.ask(&attacker, &[0xC0, 0]);
     assert_eq!(
         world.broker.stats().messages_out - before.messages_out,
         KEPT

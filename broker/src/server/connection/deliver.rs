@@ -14,6 +14,7 @@ use crate::server::mailbox::{Delivery, Signal};
 use crate::server::message::Message;
 use crate::server::passing::Record;
 use crate::server::quiet;
+use crate::server::retained::SEEK;
 use crate::server::work::{LOOK, PACKET};
 use crate::session::{DropReason, SendOptions, Sent, Token};
 
@@ -54,13 +55,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let Some(owed) = &mut self.owed else { break };
             match owed.take() {
                 Some((message, options)) if self.belongs_in_queue(&options) => {
+                    self.work.spend(SEEK);
                     if self.queue_retained(&message, &options).is_err() {
                         self.keep_first(message, options);
                         return false;
                     }
                 }
                 Some((message, options)) if self.session.may_send(options.qos, 0) => {
-                    self.send(&message, &options, 0, BodyRef::Inline, None);
+                    self.work.spend(SEEK);
+                    // What came under its topic meanwhile is newer, and on its way or there already.
+                    if self.hub.retained.keeps(&message) {
+                        self.send(&message, &options, 0, BodyRef::Inline, None);
+                    }
                 }
                 Some((message, options)) => {
                     self.keep_first(message, options);
@@ -81,23 +87,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn keep_first(&mut self, message: Message, options: SendOptions) {
         if let Some(owed) = &mut self.owed {
             owed.give_back(message, options);
-        }
-    }
-
-    /// Whether what is retained under new subscriptions can be sent on without a word of the client. Until it has been,
-    /// the client asks for nothing more; where it must acknowledge first, it is listened to.
-    pub(super) fn is_catching_up(&self) -> bool {
-        let Some(owed) = &self.owed else {
-            return false;
-        };
-        if let Some(next) = self.staged.front() {
-            return self.session.may_send(next.options.qos, next.token);
-        }
-        match owed.next() {
-            Some((_, options)) if !self.belongs_in_queue(options) => {
-                self.session.may_send(options.qos, 0)
-            }
-            _ => true,
         }
     }
 

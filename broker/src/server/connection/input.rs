@@ -118,14 +118,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Whether another packet may be handled: the server is not behind, the client reads what it is
-    /// sent and has been sent what it subscribed to, its requests are few, and its subscriptions are as it last asked for.
+    /// sent, its requests are few, and its subscriptions are as it last asked for.
     pub(super) fn may_read(&self) -> bool {
         self.stalled.is_none()
             && !self.is_subscribing()
             && self.session.may_receive()
             && self.unsent() < self.hub.limits.output_bytes
             && self.requests.len() < REQUESTS_MAX
-            && !self.is_catching_up()
     }
 
     /// Whether a SUBACK or UNSUBACK waits for the disk. Until then the session has the subscriptions of before, and the

@@ -13,6 +13,7 @@ use crate::server::clock::Clock;
 use crate::server::layout::BodyRef;
 use crate::server::message::{Message, subscription_facts};
 use crate::server::reserved::LifecycleChange;
+use crate::server::retained::SEEK;
 use crate::server::work::{COPY, EXPLANATION, SUBSCRIPTION};
 use crate::session::{SendOptions, SubscribeRequests, UnsubscribeRequests};
 use crate::topic::TopicFilter;
@@ -143,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         for message in messages {
             let send = SendOptions::retained(message.qos(), &options);
-            self.work.spend(COPY);
+            self.work.spend(COPY + SEEK);
             let full = self.owed.as_ref().is_some_and(|owed| owed.next().is_some());
             if !full && self.belongs_in_queue(&send) && self.queue_retained(&message, &send).is_ok()
             {
@@ -162,27 +163,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         options.qos > Qos::AtMostOnce && self.mailbox.is_durable()
     }
 
-    /// Puts a retained message into the session's queue.
+    /// Puts a retained message into the session's queue, unless another has come under its topic since it was found: that
+    /// one is on its way, or there already.
     pub(super) fn queue_retained(
         &self,
         message: &Message,
         options: &SendOptions,
     ) -> Result<(), Behind> {
         let (mailbox, counters) = (&self.mailbox, &self.counters);
-        match mailbox.deliver(
-            message,
-            options.clone(),
-            None,
-            false,
-            BodyRef::Inline,
-            counters,
-        ) {
-            Ok(_) => Ok(()),
-            Err(Behind::TooLarge { .. }) => {
+        let put = self.hub.retained.while_kept(message, || {
+            let options = options.clone();
+            mailbox.deliver(message, options, None, false, BodyRef::Inline, counters)
+        });
+        match put {
+            None | Some(Ok(_)) => Ok(()),
+            Some(Err(Behind::TooLarge { .. })) => {
                 counters.dropped_too_large.add();
                 Ok(())
             }
-            Err(behind) => Err(behind),
+            Some(Err(behind)) => Err(behind),
         }
     }
 
