@@ -261,6 +261,70 @@ def test_who_is_owed_retained_messages_is_heard_meanwhile(house):
     lamp.close()
 
 
+def members(house, filter, *names, qos=1):
+    """Devices that share a subscription and are away."""
+    for name in names:
+        member = house.lasting(house.identities.get(name) or house.device(name))
+        assert member.subscribe(filter, qos=qos) == qos
+        member.disconnect()
+
+
+@pytest.mark.parametrize("stop", ["terminate", "kill9"])
+def test_what_a_member_leaves_reaches_the_next_over_a_restart(house, stop):
+    members(house, "$share/g/x", "one")
+    sender, payloads = house.client(house.device("sender")), [b"%d" % number for number in range(10)]
+    for payload in payloads:
+        assert sender.publish("x", payload) == 0
+    members(house, "$share/g/x", "other")
+    house.fill()
+    # A clean start ends its session, and there is no room to give the next what waited in it.
+    house.client(house.identities["one"]).disconnect()
+    getattr(house.server, stop)()
+    house.disk.free()
+    house.server.start()
+    other = house.lasting(house.identities["other"])
+    assert other.session_present
+    assert sorted(other.payload() for _ in payloads) == payloads
+
+
+def test_a_message_of_qos_2_goes_to_a_member_that_is_there_when_there_is_room(house):
+    members(house, "$share/g/x", "one", "other", qos=2)
+    house.fill()
+    sender, before = house.client(house.device("sender")), house.held()
+    sender.client.publish("x", b"once", 2)
+    wait_for(lambda: house.held() > before, "the message is not held")
+    house.client(house.identities["one"]).disconnect()
+    house.disk.free()
+    _, reason, _ = sender.published.get(timeout=WAIT_S)
+    assert reason.value == 0
+    assert house.lasting(house.identities["other"]).payload() == b"once"
+
+
+def test_who_needs_no_disk_has_what_a_member_left_at_once(house):
+    members(house, "$share/g/x", "one")
+    members(house, "$share/h/y", "one")
+    sender = house.client(house.device("sender"))
+    for topic in ("x", "y"):
+        assert sender.publish(topic, topic.encode()) == 0
+    # One group has a member that is away and the other one too, but that will be helped out.
+    members(house, "$share/g/x", "away")
+    members(house, "$share/h/y", "away")
+    house.fill()
+    house.client(house.identities["one"]).disconnect()
+    helper = house.client(house.device("helper"))
+    assert helper.subscribe("$share/h/y") == 1
+    assert helper.payload() == b"y"
+    house.disk.free()
+    assert house.lasting(house.identities["away"]).payload() == b"x"
+
+
+def test_a_subscription_that_cannot_be_kept_is_refused_with_a_word(house):
+    lamp = house.lasting(house.device("lamp"))
+    house.fill()
+    assert lamp.subscribe("cmd/lamp") == 0x97
+    assert "nearly full" in lamp.suback.ReasonString
+
+
 def test_jobs_go_on_and_who_is_connected_is_notified(house):
     lamp, other = house.device("lamp"), house.device("other")
     agent = house.lasting(lamp)

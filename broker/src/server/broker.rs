@@ -290,7 +290,7 @@ impl Broker {
         let (_, receivers) = search.finish();
         let mut routing = Routing::new(message, receivers);
         loop {
-            match routing.run(&hub.durable, hub.own_counters(), &mut Work::unbounded()) {
+            match routing.run(hub, hub.own_counters(), &mut Work::unbounded()) {
                 Ok(_) => return Ok(()),
                 Err(Unfinished::Behind(Behind::TooLarge { .. })) => {
                     return Err(BrokerError::NotKept("it is too large".to_owned()));

@@ -36,6 +36,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) session: u64,
     pub(crate) token: Token,
     pub(crate) options: &'a SendOptions,
+    /// The filter of the shared subscription it comes by.
+    pub(crate) group: Option<&'a str>,
 }
 
 /// The journal with the broker's layout.
@@ -140,14 +142,12 @@ impl Durable {
     /// Puts a message into a session's queue.
     pub(crate) fn put_queued(
         &self,
-        number: u64,
-        token: Token,
-        options: &SendOptions,
+        entry: &Entry<'_>,
         body: BodyRef,
         message: &Message,
     ) -> Result<Lsn, Behind> {
-        let head = encode_entry(options, body);
-        let key = queue_key(number, token);
+        let head = encode_entry(entry.options, body, entry.group);
+        let key = queue_key(entry.session, entry.token);
         match body {
             BodyRef::Shared(body) => {
                 let lsn = self.journal.put(&key, &[&head])?;
@@ -180,7 +180,7 @@ impl Durable {
             .collect();
         let heads: Vec<Vec<u8>> = entries
             .iter()
-            .map(|entry| encode_entry(entry.options, body))
+            .map(|entry| encode_entry(entry.options, body, entry.group))
             .collect();
         let parts: Vec<[&[u8]; 3]> = heads
             .iter()

@@ -5,7 +5,7 @@
 //! those whose session outlives their connection do. A member that may not receive a message, or
 //! ends before it has sent it, passes it on to the next one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -20,6 +20,8 @@ use crate::topic::TopicFilter;
 pub(crate) struct Group {
     /// Its owner number in the topic tree.
     number: u64,
+    /// Its whole filter, by which the journal knows it.
+    filter: Box<str>,
     // Held for one choice or one change; never across an await.
     members: Mutex<Members>,
 }
@@ -73,15 +75,31 @@ impl Member {
 /// A delivery that somebody else of the group can have.
 #[derive(Clone)]
 pub(crate) struct Shared {
-    pub(crate) group: Arc<Group>,
+    /// Not held: it has its members, and so what waits for them. One that has none is gone, and nobody else is there.
+    group: Weak<Group>,
     /// Sessions that would not have it.
     pub(crate) tried: Vec<u64>,
+}
+
+impl Shared {
+    /// What a group has, offered to nobody yet.
+    pub(crate) fn new(group: &Arc<Group>) -> Self {
+        Self {
+            group: Arc::downgrade(group),
+            tried: Vec::new(),
+        }
+    }
+
+    /// The group, while it has members.
+    pub(crate) fn group(&self) -> Option<Arc<Group>> {
+        self.group.upgrade()
+    }
 }
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")
-            .field("group", &self.group.number)
+            .field("group", &self.group().map(|group| group.number))
             .field("tried", &self.tried)
             .finish()
     }
@@ -94,6 +112,20 @@ impl Group {
         let chosen = members.turn(tried, qos)?;
         members.next = (chosen + 1) % members.list.len().max(1);
         members.list.get(chosen).cloned()
+    }
+
+    /// Its whole filter.
+    pub(crate) fn filter(&self) -> &str {
+        &self.filter
+    }
+
+    /// Whether a member that is not in `tried` would take a message without the journal: it is connected, and keeps nothing.
+    pub(crate) fn has_unkept(&self, tried: &[u64], qos: Qos) -> bool {
+        let members = self.members.lock();
+        members.list.iter().any(|member| {
+            let mailbox = &member.mailbox;
+            mailbox.is_live() && !member.keeps(qos) && !tried.contains(&mailbox.number())
+        })
     }
 
     /// Whether the member whose turn it is would keep a message of this QoS in its queue.
@@ -141,11 +173,17 @@ impl Groups {
         }
         let group = Arc::new(Group {
             number: number(),
+            filter: filter.as_str().into(),
             members: Mutex::default(),
         });
         group.join(mailbox, options);
         known.insert(filter.as_str().into(), Arc::clone(&group));
         Some((group.number, group))
+    }
+
+    /// The group of a filter, while it has members.
+    pub(crate) fn of(&self, filter: &str) -> Option<Arc<Group>> {
+        self.known.lock().get(filter).cloned()
     }
 
     /// Takes a session out. Returns the group's number where nobody is left and it must leave the
@@ -195,7 +233,10 @@ mod tests {
         assert_eq!(turns, [1, 2, 1, 2]);
         assert_eq!(chosen(&group, &[1]), Some(2));
         assert_eq!(chosen(&group, &[1, 2]), None);
+        let unkept = |tried: &[u64]| group.has_unkept(tried, Qos::AtLeastOnce);
+        assert!(unkept(&[1]) && !unkept(&[1, 2]));
         second.park(VecDeque::new());
+        assert!(unkept(&[]) && !unkept(&[1]), "one is connected");
         assert_eq!(chosen(&group, &[]), Some(1));
         assert_eq!(chosen(&group, &[1]), None, "neither connected nor durable");
         assert_eq!(groups.leave(&filter, 1), None);

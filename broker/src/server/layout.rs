@@ -5,7 +5,7 @@
 //! | `s` session | the session's record (JSON with a version): owner, client id, expiry, in flight |
 //! | `f` session filter | subscription options, two bytes |
 //! | `w` session | will: delay, expiry, message |
-//! | `q` session token | a queued message: QoS, RETAIN, subscription identifiers, and the message or the number of its body; or, for QoS 2, that the client has it |
+//! | `q` session token | a queued message: QoS, RETAIN, subscription identifiers, the shared subscription it came by, and the message or the number of its body; or, for QoS 2, that the client has it |
 //! | `i` session packet id | a message of QoS 2 that the client has not released yet |
 //! | `b` body | a message that waits for several sessions, kept once |
 //! | `r` topic | a retained message, and before it when it came |
@@ -44,6 +44,8 @@ pub(crate) enum BodyRef {
 pub(crate) struct QueueEntry {
     pub(crate) options: SendOptions,
     pub(crate) body: BodyRef,
+    /// The filter of the shared subscription it came by: whoever else has that can have it.
+    pub(crate) group: Option<Box<str>>,
 }
 
 /// A record of the journal, read back.
@@ -303,16 +305,28 @@ fn decode_queued(session: u64, token: &[u8], value: Bytes) -> Result<Record, Dur
 pub(super) const RECEIVED: [u8; 1] = [0xff];
 
 /// What stands before the message, or before its body's number.
-pub(super) fn encode_entry(options: &SendOptions, body: BodyRef) -> Vec<u8> {
+pub(super) fn encode_entry(options: &SendOptions, body: BodyRef, group: Option<&str>) -> Vec<u8> {
     let ids = options.subscription_ids.as_deref().unwrap_or_default();
-    let mut out = Vec::with_capacity(4 + 4 * ids.len() + 8);
-    let shared = matches!(body, BodyRef::Shared(_));
-    out.put_u8(options.qos as u8 | u8::from(options.retain) << 2 | u8::from(shared) << 3);
+    let group_bytes = group.map_or(0, |group| 2 + group.len());
+    let mut out = Vec::with_capacity(4 + 4 * ids.len() + group_bytes + 8);
+    let apart = matches!(body, BodyRef::Shared(_));
+    // A filter is no longer than 65,535 bytes [MQTT-4.7.3-3]; one that were is no group that anybody could be in.
+    let group = group.and_then(|group| Some((u16::try_from(group.len()).ok()?, group)));
+    out.put_u8(
+        options.qos as u8
+            | u8::from(options.retain) << 2
+            | u8::from(apart) << 3
+            | u8::from(group.is_some()) << 4,
+    );
     // A session has far fewer subscriptions than that.
     let count = u16::try_from(ids.len()).unwrap_or(u16::MAX);
     out.put_u16(count);
     for id in ids.iter().take(count.into()) {
         out.put_u32(*id);
+    }
+    if let Some((length, group)) = group {
+        out.put_u16(length);
+        out.put_slice(group.as_bytes());
     }
     if let BodyRef::Shared(number) = body {
         out.put_u64(number);
@@ -331,7 +345,7 @@ pub(super) fn decode_entry(
     }
     let flags = value.get_u8();
     let count = usize::from(value.get_u16());
-    if flags > 0b1111 || value.len() < 4 * count {
+    if flags > 0b1_1111 || value.len() < 4 * count {
         return Err(bad("subscription identifiers"));
     }
     let ids: Vec<u32> = (0..count).map(|_| value.get_u32()).collect();
@@ -340,13 +354,29 @@ pub(super) fn decode_entry(
         retain: flags & 0b100 != 0,
         subscription_ids: (!ids.is_empty()).then(|| ids.into()),
     };
+    let group = match flags & 0b1_0000 {
+        0 => None,
+        _ => Some(take_group(&mut value).ok_or_else(|| bad("shared subscription"))?),
+    };
     let (body, message) = if flags & 0b1000 == 0 {
         (BodyRef::Inline, Some(decode_message(value)?))
     } else {
         let number = number(&value).ok_or_else(|| bad("body number"))?;
         (BodyRef::Shared(number), None)
     };
-    Ok((QueueEntry { options, body }, message))
+    let entry = QueueEntry {
+        options,
+        body,
+        group,
+    };
+    Ok((entry, message))
+}
+
+fn take_group(value: &mut Bytes) -> Option<Box<str>> {
+    use bytes::Buf;
+    let length = usize::from(value.try_get_u16().ok()?);
+    let group = (length <= value.len()).then(|| value.split_to(length))?;
+    std::str::from_utf8(&group).ok().map(Box::from)
 }
 
 fn decode_will(mut value: Bytes) -> Result<Will, DurableError> {
@@ -403,19 +433,30 @@ mod tests {
     fn a_queue_entry_comes_back_as_it_was() {
         for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
             for ids in [None, Some(vec![7]), Some(vec![1, 268_435_455])] {
-                for body in [BodyRef::Inline, BodyRef::Shared(77)] {
+                for (body, group) in [
+                    (BodyRef::Inline, None),
+                    (BodyRef::Inline, Some("$share/g/x")),
+                    (BodyRef::Shared(77), None),
+                    (BodyRef::Shared(77), Some("$share/g/x")),
+                ] {
                     let options = SendOptions {
                         qos,
                         retain: ids.is_some(),
                         subscription_ids: ids.clone().map(Into::into),
                     };
-                    let mut value = encode_entry(&options, body);
+                    let mut value = encode_entry(&options, body, group);
                     if body == BodyRef::Inline {
                         value.extend(encode_message(&message()));
                         value.extend_from_slice(message().payload());
                     }
                     let (entry, found) = decode_entry(value.clone().into()).unwrap();
-                    assert_eq!(entry, QueueEntry { options, body });
+                    let group = group.map(Box::from);
+                    let expected = QueueEntry {
+                        options,
+                        body,
+                        group,
+                    };
+                    assert_eq!(entry, expected);
                     assert_eq!(found.is_some(), body == BodyRef::Inline);
                     for cut in 0..8 {
                         let cut = value.get(..cut).unwrap().to_vec();

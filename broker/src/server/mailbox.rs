@@ -14,7 +14,7 @@ use std::task::Waker;
 use parking_lot::{Mutex, MutexGuard};
 use store::{Behind, Lsn};
 
-use super::durable::Durable;
+use super::durable::{Durable, Entry};
 use super::groups::Shared;
 use super::layout::BodyRef;
 use super::limits::Limits;
@@ -54,6 +54,21 @@ impl Signal {
     /// Both.
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+}
+
+/// Why a message was not put in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotPut {
+    /// The journal takes no more just now.
+    Behind(Behind),
+    /// The session has ended, and others can have it.
+    Ended,
+}
+
+impl From<Behind> for NotPut {
+    fn from(behind: Behind) -> Self {
+        Self::Behind(behind)
     }
 }
 
@@ -155,24 +170,16 @@ impl Mailbox {
         }
     }
 
-    /// A parked mailbox with what the journal holds for it, oldest first.
+    /// A parked mailbox of an earlier run; what the journal holds for it is put in by [`Mailbox::park`].
     pub(crate) fn recovered(
         number: u64,
         durable: Arc<Durable>,
         limits: &Limits,
         next_token: u64,
-        queue: VecDeque<Delivery>,
     ) -> Self {
         let mailbox = Self::new(number, Some(durable), limits);
         mailbox.next_token.store(next_token, Ordering::Relaxed);
-        {
-            let mut inner = mailbox.inner.lock();
-            inner.queued_bytes = queue.iter().map(|delivery| delivery.weight_bytes).sum();
-            inner.queue = queue;
-            inner.state = State::Parked;
-            mailbox.live.store(false, Ordering::Relaxed);
-            mailbox.expect_owner(&inner);
-        }
+        mailbox.park(VecDeque::new());
         mailbox
     }
 
@@ -218,7 +225,7 @@ impl Mailbox {
     /// message that outlives the connection.
     ///
     /// # Errors
-    /// [`Behind`]: the journal takes no more just now and nothing was put in. Try again.
+    /// [`NotPut`]: nothing was put in. Try again; of a shared subscription whose member has ended with another.
     pub(crate) fn deliver(
         &self,
         message: &Message,
@@ -227,7 +234,7 @@ impl Mailbox {
         own: bool,
         body: BodyRef,
         counters: &Counters,
-    ) -> Result<Option<Lsn>, Behind> {
+    ) -> Result<Option<Lsn>, NotPut> {
         let qos = options.qos;
         let weight_bytes = message.weight_bytes() + options.weight_bytes();
         let token = self.token_for(qos);
@@ -236,7 +243,14 @@ impl Mailbox {
             && let Some(durable) = &self.durable
         {
             // In the journal before the owner can see it: its acknowledgement deletes the record.
-            lsn = Some(durable.put_queued(self.number, token, &options, body, message)?);
+            let group = shared.as_ref().and_then(|shared| shared.group());
+            let entry = Entry {
+                session: self.number,
+                token,
+                options: &options,
+                group: group.as_ref().map(|group| group.filter()),
+            };
+            lsn = Some(durable.put_queued(&entry, body, message)?);
         }
         let delivery = Delivery {
             message: Some(message.clone()),
@@ -248,8 +262,13 @@ impl Mailbox {
             answer: false,
             weight_bytes,
         };
-        self.push(delivery, counters);
-        Ok(lsn)
+        match self.push(delivery, counters) {
+            None => Ok(lsn),
+            Some(_) => {
+                self.forget_token(token, body);
+                Err(NotPut::Ended)
+            }
+        }
     }
 
     /// Puts a message in past the queue, if the session is connected: for where the journal takes nothing and the message
@@ -332,19 +351,23 @@ impl Mailbox {
         self.notify(inner, Signal::MAIL);
     }
 
-    /// Puts in what is in the journal already, if it has a token.
-    pub(crate) fn push(&self, mut delivery: Delivery, counters: &Counters) {
+    /// Puts in what is in the journal already, if it has a token. Where the session has ended, what others can have is not
+    /// forgotten: who they are.
+    pub(crate) fn push(&self, mut delivery: Delivery, counters: &Counters) -> Option<Box<Shared>> {
         if delivery.options.qos == Qos::AtMostOnce {
-            return self.push_qos0(delivery, counters);
+            self.push_qos0(delivery, counters);
+            return None;
         }
         let mut inner = self.inner.lock();
         match inner.state {
             State::Closed => {
                 drop(inner);
-                self.forget(&delivery);
-                return;
+                if delivery.shared.is_none() {
+                    self.forget(&delivery);
+                }
+                return delivery.shared;
             }
-            State::Parked if self.durable.is_none() => return,
+            State::Parked if self.durable.is_none() => return None,
             State::Parked | State::Live => {}
         }
         // Beyond the resident share a durable message stays in the journal until its turn.
@@ -369,6 +392,7 @@ impl Mailbox {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             self.forget(oldest);
         }
+        None
     }
 
     /// The requests that have been answered since.

@@ -1,7 +1,8 @@
 //! Messages of shared subscriptions that go from a member that will not have them to the next.
 //!
 //! The journal may be behind when they would have to be written into the next one's queue. They wait then: their records
-//! stay where they are until another has them.
+//! stay where they are until another has them, over a restart too. Records of sessions that are no more are no strays where
+//! they say by which shared subscription they came.
 
 use std::collections::VecDeque;
 
@@ -11,8 +12,9 @@ use store::Behind;
 use super::groups::Shared;
 use super::hub::Hub;
 use super::layout::BodyRef;
-use super::mailbox::{Delivery, Mailbox};
+use super::mailbox::{Delivery, Mailbox, NotPut};
 use super::message::Message;
+use crate::codec::Qos;
 use crate::session::Token;
 
 /// Bytes of messages that are in memory alone and may wait, of all sessions together. None of them was safe on a disk.
@@ -42,6 +44,16 @@ struct Late {
     shared: Box<Shared>,
 }
 
+impl Late {
+    /// Whether somebody would take it without the journal.
+    fn needs_no_journal(&self) -> bool {
+        // What has a record is above QoS 0, and more is not asked here.
+        let qos = self.message.as_ref().map_or(Qos::AtLeastOnce, Message::qos);
+        let group = self.shared.group();
+        group.is_none_or(|group| group.has_unkept(&self.shared.tried, qos))
+    }
+}
+
 /// Where a delivery to a session is written down; with token 0 nowhere.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record {
@@ -54,6 +66,19 @@ pub(crate) struct Record {
 impl Passing {
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.lock().queue.is_empty()
+    }
+
+    /// A record that an earlier run left to the others of a group.
+    pub(crate) fn recover(&self, record: Record, shared: Box<Shared>) {
+        self.waiting.lock().queue.push_back(Late {
+            record,
+            message: None,
+            shared,
+        });
+    }
+
+    fn len(&self) -> usize {
+        self.waiting.lock().queue.len()
     }
 
     /// Whether there is room for it.
@@ -75,10 +100,13 @@ impl Passing {
         Some(late)
     }
 
-    fn put_back(&self, late: Late) {
+    /// Puts back what was taken out, before what has come since.
+    fn put_back(&self, late: VecDeque<Late>) {
         let mut waiting = self.waiting.lock();
-        waiting.bytes += late.message.as_ref().map_or(0, Message::weight_bytes);
-        waiting.queue.push_front(late);
+        for late in late.into_iter().rev() {
+            waiting.bytes += late.message.as_ref().map_or(0, Message::weight_bytes);
+            waiting.queue.push_front(late);
+        }
     }
 }
 
@@ -102,53 +130,75 @@ impl Hub {
         }
     }
 
-    /// Where the journal takes no more just now it is tried again: nothing of the message has been let go.
+    /// Gives it to the first who takes it. Where the journal takes no more just now, and nobody will have it without, it is
+    /// tried again: nothing of the message has been let go.
     fn offer(&self, message: &Message, shared: &Shared) -> Result<(), Behind> {
-        let Some(member) = shared.group.choose(&shared.tried, message.qos()) else {
+        let Some(group) = shared.group() else {
             return Ok(());
         };
-        let put = member.mailbox.deliver(
-            message,
-            member.send_options(message),
-            Some(Box::new(shared.clone())),
-            false,
-            BodyRef::Inline,
-            self.own_counters(),
-        );
-        match put {
-            Err(behind @ Behind::Full { .. }) => Err(behind),
-            Ok(_) | Err(Behind::TooLarge { .. }) => Ok(()),
+        let mut asked = shared.tried.clone();
+        let mut refused = Ok(());
+        while let Some(member) = group.choose(&asked, message.qos()) {
+            let put = member.mailbox.deliver(
+                message,
+                member.send_options(message),
+                Some(Box::new(shared.clone())),
+                false,
+                BodyRef::Inline,
+                self.own_counters(),
+            );
+            match put {
+                Ok(_) | Err(NotPut::Behind(Behind::TooLarge { .. })) => return Ok(()),
+                Err(NotPut::Behind(behind)) => refused = Err(behind),
+                Err(NotPut::Ended) => {}
+            }
+            asked.push(member.mailbox.number());
         }
+        refused
     }
 
-    /// Passes on what waits, as much as the journal takes now.
+    /// Passes on what waits, as much as the journal takes now, and what needs no journal.
     pub(crate) async fn pass_on_late(&self) {
-        let mut passed = 0;
-        while let Some(late) = self.passing.next() {
-            let Record {
-                number,
-                token,
-                body,
-            } = late.record;
-            let read = match &late.message {
-                Some(message) => Ok(Some(message.clone())),
-                None => self.durable.queued(number, token, body),
+        let mut refused = VecDeque::new();
+        for at in 1..=self.passing.len() {
+            let Some(late) = self.passing.next() else {
+                break;
             };
-            match read {
-                Ok(Some(message)) => {
-                    if self.offer(&message, &late.shared).is_err() {
-                        return self.passing.put_back(late);
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "a message of a shared subscription is lost"),
+            // The journal that has refused one refuses them all.
+            if !refused.is_empty() && !late.needs_no_journal() {
+                refused.push_back(late);
+            } else if let Err(late) = self.try_late(late) {
+                refused.push_back(late);
             }
-            self.forget(late.record);
-            passed += 1;
-            if passed % PORTION_MESSAGES == 0 {
+            if at % PORTION_MESSAGES == 0 {
                 tokio::task::yield_now().await;
             }
         }
+        self.passing.put_back(refused);
+    }
+
+    /// Gives it back where it has to wait.
+    fn try_late(&self, late: Late) -> Result<(), Late> {
+        let Record {
+            number,
+            token,
+            body,
+        } = late.record;
+        let read = match &late.message {
+            Some(message) => Ok(Some(message.clone())),
+            None => self.durable.queued(number, token, body),
+        };
+        match read {
+            Ok(Some(message)) => {
+                if self.offer(&message, &late.shared).is_err() {
+                    return Err(late);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "a message of a shared subscription is lost"),
+        }
+        self.forget(late.record);
+        Ok(())
     }
 
     fn forget(&self, record: Record) {

@@ -10,15 +10,17 @@ use ca::CertificateId;
 use fleet::FleetError;
 use store::Replay;
 
+use super::groups::Shared;
 use super::hub::Hub;
 use super::identity::Identity;
 use super::layout::{self, BodyRef, DurableError, QueueEntry, Record};
 use super::mailbox::{Delivery, Mailbox};
 use super::message::Origin;
 use super::parked::{Parked, ParkedFlight, ParkedProgress};
+use super::passing;
 use super::record::SessionRecord;
 use super::sessions::{Owner, SessionKey};
-use crate::codec::{PacketId, SESSION_NEVER_EXPIRES, Will};
+use crate::codec::{PacketId, Qos, SESSION_NEVER_EXPIRES, Will};
 use crate::session::{Subscriptions, Time, Token};
 
 /// Seconds a client has to come back after a restart before the will of its lost connection is
@@ -39,6 +41,8 @@ pub enum RecoveryError {
 #[derive(Default)]
 struct Found {
     sessions: BTreeMap<u64, SessionRecord>,
+    /// Those that nobody can have any more.
+    lost: Vec<(u64, SessionRecord)>,
     subscriptions: HashMap<u64, Subscriptions>,
     wills: HashMap<u64, Will>,
     queues: HashMap<u64, BTreeMap<Token, (QueueEntry, usize)>>,
@@ -47,6 +51,15 @@ struct Found {
     body_weights: BTreeMap<u64, usize>,
     body_uses: HashMap<u64, usize>,
     owners: HashMap<CertificateId, Owner>,
+}
+
+/// A session that is in the tree again, before it is given what waits for it.
+struct Back {
+    key: SessionKey,
+    record: SessionRecord,
+    identity: Identity,
+    mailbox: Arc<Mailbox>,
+    subscriptions: Subscriptions,
 }
 
 /// Reads the whole journal and parks what it finds.
@@ -74,12 +87,20 @@ pub(crate) fn recover(hub: &Hub, replay: Replay) -> Result<(), RecoveryError> {
     for body in unused {
         hub.durable.delete_body(body);
     }
+    let mut back = Vec::new();
     for (number, record) in std::mem::take(&mut found.sessions) {
-        found.park(hub, number, record)?;
+        back.extend(found.subscribe(hub, number, record)?);
     }
-    // What is left belongs to no session: a crash came between two deletions.
+    // All groups have their members now: what waits for one of them is known to be for the others too.
+    for session in back {
+        found.park(hub, session);
+    }
+    for (number, record) in std::mem::take(&mut found.lost) {
+        found.erase(hub, number, Some(&record));
+    }
+    // What is left belongs to no session: a crash came between two deletions, or it waits for others of a group.
     for number in found.strays() {
-        found.erase(hub, number);
+        found.erase(hub, number, None);
     }
     Ok(())
 }
@@ -152,7 +173,13 @@ impl Found {
         strays
     }
 
-    fn park(&mut self, hub: &Hub, number: u64, record: SessionRecord) -> Result<(), RecoveryError> {
+    /// Puts a session's subscriptions into the tree; `None` where it is lost.
+    fn subscribe(
+        &mut self,
+        hub: &Hub,
+        number: u64,
+        record: SessionRecord,
+    ) -> Result<Option<Back>, RecoveryError> {
         let common_name = record.common_name.as_deref().map(Box::from);
         let identity = Identity::find(&*hub.registry, &record.certificate, common_name)?;
         let owner = match &record.thing {
@@ -164,31 +191,58 @@ impl Found {
                 number,
                 "a session of an earlier run has no valid owner or client id"
             );
-            self.erase(hub, number);
-            return Ok(());
+            self.lost.push((number, record));
+            return Ok(None);
         };
         let Some(identity) = identity.heir(&*hub.registry, &owner)? else {
             tracing::info!(%owner, "session of an earlier run dropped: its certificate is not ACTIVE");
-            self.erase(hub, number);
-            return Ok(());
+            self.lost.push((number, record));
+            return Ok(None);
         };
+        let queued = self
+            .queues
+            .get(&number)
+            .and_then(|queue| queue.keys().max());
+        let received = self.received.get(&number).and_then(BTreeSet::last);
+        let next_token = queued.max(received).map_or(1, |token| token + 1);
+        let next_token = next_token.max(record.next_token);
+        let durable = Arc::clone(&hub.durable);
+        let mailbox = Arc::new(Mailbox::recovered(number, durable, &hub.limits, next_token));
+        let subscriptions = self.subscriptions.remove(&number).unwrap_or_default();
+        for (filter, options) in &subscriptions {
+            hub.subscribe(&mailbox, filter, *options);
+        }
+        Ok(Some(Back {
+            key: SessionKey { owner, client_id },
+            record,
+            identity,
+            mailbox,
+            subscriptions,
+        }))
+    }
+
+    fn park(&mut self, hub: &Hub, session: Back) {
+        let Back {
+            key,
+            record,
+            identity,
+            mailbox,
+            subscriptions,
+        } = session;
+        let number = mailbox.number();
         let generation = identity.standing.generation();
         let now = hub.clock.now();
-        let key = SessionKey { owner, client_id };
         let mut queue = self.queues.remove(&number).unwrap_or_default();
         let received = self.received.remove(&number).unwrap_or_default();
-        let tokens = queue.keys().chain(&received);
-        let next_token = tokens.max().map_or(1, |token| token + 1);
-        let next_token = next_token.max(record.next_token);
         let in_flight = in_flight(hub, &record, &mut queue, received);
         let deliveries: VecDeque<Delivery> = queue
             .into_iter()
             .map(|(token, (entry, weight))| Delivery {
                 message: None,
+                shared: shared(hub, &entry),
                 options: entry.options,
                 token,
                 body: entry.body,
-                shared: None,
                 after: None,
                 answer: false,
                 weight_bytes: match entry.body {
@@ -197,13 +251,7 @@ impl Found {
                 },
             })
             .collect();
-        let durable = Arc::clone(&hub.durable);
-        let mailbox = Mailbox::recovered(number, durable, &hub.limits, next_token, deliveries);
-        let mailbox = Arc::new(mailbox);
-        let subscriptions = self.subscriptions.remove(&number).unwrap_or_default();
-        for (filter, options) in &subscriptions {
-            hub.subscribe(&mailbox, filter, *options);
-        }
+        mailbox.park(deliveries);
         // A connection that was open when the server died counts as lost at this start.
         let expires_at = match record.expires_at_ms {
             Some(at) => Some(Time::from_millis(at)),
@@ -238,11 +286,11 @@ impl Found {
             will,
         };
         hub.sessions.park_recovered(&key, Box::new(parked));
-        Ok(())
     }
 
-    /// Deletes every record of a session.
-    fn erase(&mut self, hub: &Hub, number: u64) {
+    /// Deletes every record of a session, but what others of its groups can have: that goes to them. Of one that has no
+    /// record of its own any more, what nobody else may have went before that.
+    fn erase(&mut self, hub: &Hub, number: u64, record: Option<&SessionRecord>) {
         for filter in self
             .subscriptions
             .remove(&number)
@@ -251,8 +299,22 @@ impl Found {
         {
             hub.durable.delete_subscription(number, filter);
         }
-        for (token, (entry, _)) in self.queues.remove(&number).unwrap_or_default() {
-            hub.durable.delete_queued(number, token, entry.body);
+        let mut queue = self.queues.remove(&number).unwrap_or_default();
+        let sent = record.map(|record| in_flight(hub, record, &mut queue, BTreeSet::new()));
+        let sent = sent.unwrap_or_default().into_iter();
+        let sent = sent.map(|flight| (flight.token, flight.body(), flight.shared));
+        let waiting = queue.into_iter();
+        let waiting = waiting.map(|(token, (entry, _))| (token, entry.body, shared(hub, &entry)));
+        for (token, body, shared) in sent.chain(waiting) {
+            let record = passing::Record {
+                number,
+                token,
+                body,
+            };
+            match shared {
+                Some(shared) => hub.passing.recover(record, shared),
+                None => hub.durable.delete_queued(number, token, body),
+            }
         }
         for token in self.received.remove(&number).unwrap_or_default() {
             hub.durable.delete_queued(number, token, BodyRef::Inline);
@@ -265,6 +327,12 @@ impl Found {
         }
         hub.durable.delete_session(number);
     }
+}
+
+/// Who else can have what waits, as long as there is somebody.
+fn shared(hub: &Hub, entry: &QueueEntry) -> Option<Box<Shared>> {
+    let group = hub.groups.of(entry.group.as_deref()?)?;
+    Some(Box::new(Shared::new(&group)))
 }
 
 /// Takes out of the queue what was, or after a crash may have been, sent and not acknowledged. It
@@ -283,13 +351,15 @@ fn in_flight(
     }
     let sent = sent.into_iter().filter_map(|token| {
         let (entry, _) = queue.remove(&token)?;
+        // Of QoS 2 nobody else may have it any more [MQTT-4.8.2-4, -5].
+        let shared = shared(hub, &entry).filter(|_| entry.options.qos == Qos::AtLeastOnce);
         Some(ParkedFlight {
             token,
             progress: ParkedProgress::Sent {
                 options: entry.options,
                 body: entry.body,
             },
-            shared: None,
+            shared,
         })
     });
     let mut flights: Vec<ParkedFlight> = sent.collect();

@@ -7,9 +7,11 @@ use triomphe::ThinArc;
 
 use super::durable::{Durable, Entry};
 use super::groups::{Group, Shared};
+use super::hub::Hub;
 use super::layout::BodyRef;
-use super::mailbox::{Delivery, Mailbox};
+use super::mailbox::{Delivery, Mailbox, NotPut};
 use super::message::Message;
+use super::passing::Record;
 use super::stats::Counters;
 use super::tree::{self, Stamp, TopicTree};
 use super::work::{self, COPY, Work};
@@ -213,7 +215,7 @@ impl From<Behind> for Unfinished {
 struct Target {
     mailbox: Arc<Mailbox>,
     options: SendOptions,
-    shared: Option<Box<Shared>>,
+    group: Option<Arc<Group>>,
     own: bool,
     /// In the session's durable queue; 0 where it is not kept.
     token: u64,
@@ -278,16 +280,17 @@ impl Routing {
     /// [`Unfinished`]: call again when the journal has caught up, or with a new share of work.
     pub(crate) fn run(
         &mut self,
-        durable: &Durable,
+        hub: &Hub,
         counters: &Counters,
         work: &mut Work,
     ) -> Result<Option<Lsn>, Unfinished> {
+        let durable = &*hub.durable;
         if self.next == 0 {
             work.spend(self.receivers.work());
         }
         if self.message.qos() == Qos::ExactlyOnce && !self.unkept {
             let receivers = self.receivers.sessions().len() + self.receivers.groups().len();
-            let safe = self.run_together(durable, counters)?;
+            let safe = self.run_together(hub, counters)?;
             work.spend(receivers * COPY);
             return Ok(safe);
         }
@@ -320,19 +323,7 @@ impl Routing {
         }
         let groups = self.next - receivers.sessions().len();
         for group in receivers.groups().iter().skip(groups) {
-            match self.choose(group) {
-                Some((mailbox, options, _)) if self.unkept => {
-                    mailbox.deliver_unkept(&self.message, options);
-                    self.next += 1;
-                }
-                Some((mailbox, options, shared)) => {
-                    let shared = Some(shared);
-                    let put =
-                        mailbox.deliver(&self.message, options, shared, false, body, counters);
-                    self.put(put, counters)?;
-                }
-                None => self.next += 1,
-            }
+            self.put_shared(group, body, counters)?;
             work.spend(2 * COPY);
             if work.is_spent() && self.next < all {
                 return Err(Unfinished::Share);
@@ -346,26 +337,46 @@ impl Routing {
         Ok(self.safe)
     }
 
-    fn put(&mut self, put: Result<Option<Lsn>, Behind>, counters: &Counters) -> Result<(), Behind> {
+    fn put(&mut self, put: Result<Option<Lsn>, NotPut>, counters: &Counters) -> Result<(), Behind> {
         match put {
             Ok(lsn) => self.safe = self.safe.max(lsn),
-            Err(Behind::TooLarge { .. }) => counters.dropped_too_large.add(),
-            Err(behind) => return Err(behind),
+            Err(NotPut::Behind(Behind::TooLarge { .. })) => counters.dropped_too_large.add(),
+            Err(NotPut::Behind(behind)) => return Err(behind),
+            Err(NotPut::Ended) => {}
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Into the mailbox of one of a group, whose session may end in this very moment: then of another.
+    fn put_shared(
+        &mut self,
+        group: &Arc<Group>,
+        body: BodyRef,
+        counters: &Counters,
+    ) -> Result<(), Behind> {
+        let mut ended = Vec::new();
+        while let Some((mailbox, options)) = self.choose(group, &ended) {
+            if self.unkept {
+                mailbox.deliver_unkept(&self.message, options);
+                break;
+            }
+            let shared = Some(Box::new(Shared::new(group)));
+            match mailbox.deliver(&self.message, options, shared, false, body, counters) {
+                Err(NotPut::Ended) => ended.push(mailbox.number()),
+                put => return self.put(put, counters),
+            }
         }
         self.next += 1;
         Ok(())
     }
 
     /// QoS 2: into all durable queues in one commit, or none.
-    fn run_together(
-        &mut self,
-        durable: &Durable,
-        counters: &Counters,
-    ) -> Result<Option<Lsn>, Behind> {
-        let targets = match self.together.take() {
-            Some(targets) => targets,
-            None => self.targets(),
-        };
+    fn run_together(&mut self, hub: &Hub, counters: &Counters) -> Result<Option<Lsn>, Behind> {
+        let durable = &*hub.durable;
+        let mut targets = self.together.take().unwrap_or_else(|| self.of_sessions());
+        // Each time anew: a member may have ended since.
+        targets.extend(self.of_groups());
         let entries: Vec<Entry<'_>> = targets
             .iter()
             .filter(|target| target.token != 0)
@@ -373,6 +384,7 @@ impl Routing {
                 session: target.mailbox.number(),
                 token: target.token,
                 options: &target.options,
+                group: target.group.as_ref().map(|group| group.filter()),
             })
             .collect();
         let mut body = BodyRef::Inline;
@@ -385,6 +397,7 @@ impl Routing {
                 }
                 Err(behind @ Behind::Full { .. }) => {
                     drop(entries);
+                    targets.retain(|target| target.group.is_none());
                     self.together = Some(targets);
                     return Err(behind);
                 }
@@ -392,7 +405,7 @@ impl Routing {
                     counters.dropped_too_large.add();
                     drop(entries);
                     let unkept = targets.into_iter().filter(|target| target.token == 0);
-                    self.push(unkept, body, counters);
+                    self.push(unkept, body, hub, counters);
                     if let Some(key) = self.settles.take() {
                         self.safe = self.safe.max(durable.settle(key));
                     }
@@ -401,11 +414,17 @@ impl Routing {
             }
         }
         drop(entries);
-        self.push(targets.into_iter(), body, counters);
+        self.push(targets.into_iter(), body, hub, counters);
         Ok(self.safe)
     }
 
-    fn push(&self, targets: impl Iterator<Item = Target>, body: BodyRef, counters: &Counters) {
+    fn push(
+        &self,
+        targets: impl Iterator<Item = Target>,
+        body: BodyRef,
+        hub: &Hub,
+        counters: &Counters,
+    ) {
         for target in targets {
             let qos = target.options.qos;
             let weight = self.message.weight_bytes() + target.options.weight_bytes();
@@ -417,7 +436,7 @@ impl Routing {
                     0 => BodyRef::Inline,
                     _ => body,
                 },
-                shared: target.shared,
+                shared: target.group.map(|group| Box::new(Shared::new(&group))),
                 after: match (target.token, qos) {
                     (1.., Qos::ExactlyOnce) => self.safe,
                     (1.., _) if target.own => self.safe,
@@ -426,37 +445,37 @@ impl Routing {
                 answer: false,
                 weight_bytes: weight,
             };
-            target.mailbox.push(delivery, counters);
+            let record = Record {
+                number: target.mailbox.number(),
+                token: delivery.token,
+                body: delivery.body,
+            };
+            // It ended in this very moment: nothing of the message was sent.
+            if let Some(shared) = target.mailbox.push(delivery, counters) {
+                hub.pass_on(&self.message, shared, record);
+            }
         }
     }
 
-    fn targets(&self) -> Vec<Target> {
-        let target = |mailbox: &Arc<Mailbox>, options: SendOptions, shared, own| Target {
-            token: mailbox.token_for(options.qos),
-            mailbox: Arc::clone(mailbox),
-            options,
-            shared,
-            own,
-        };
+    fn of_sessions(&self) -> Vec<Target> {
         let sessions = self.receivers.sessions().iter().map(|receiver| {
             let options = receiver.send_options(&self.message);
-            target(&receiver.mailbox, options, None, receiver.own)
+            Target::new(&receiver.mailbox, options, None, receiver.own)
         });
-        let groups = self.receivers.groups().iter().filter_map(|group| {
-            let (mailbox, options, shared) = self.choose(group)?;
-            Some(target(&mailbox, options, Some(shared), false))
-        });
-        sessions.chain(groups).collect()
+        sessions.collect()
     }
 
-    fn choose(&self, group: &Arc<Group>) -> Option<(Arc<Mailbox>, SendOptions, Box<Shared>)> {
-        let member = group.choose(&[], self.message.qos())?;
+    fn of_groups(&self) -> impl Iterator<Item = Target> {
+        self.receivers.groups().iter().filter_map(|group| {
+            let (mailbox, options) = self.choose(group, &[])?;
+            Some(Target::new(&mailbox, options, Some(group), false))
+        })
+    }
+
+    fn choose(&self, group: &Group, tried: &[u64]) -> Option<(Arc<Mailbox>, SendOptions)> {
+        let member = group.choose(tried, self.message.qos())?;
         let options = member.send_options(&self.message);
-        let shared = Shared {
-            group: Arc::clone(group),
-            tried: Vec::new(),
-        };
-        Some((member.mailbox, options, Box::new(shared)))
+        Some((member.mailbox, options))
     }
 
     /// Gives up on the receivers not reached yet.
@@ -484,6 +503,23 @@ impl Routing {
             Ok(number) => Ok(BodyRef::Shared(number)),
             Err(Behind::TooLarge { .. }) => Ok(BodyRef::Inline),
             Err(behind) => Err(behind),
+        }
+    }
+}
+
+impl Target {
+    fn new(
+        mailbox: &Arc<Mailbox>,
+        options: SendOptions,
+        group: Option<&Arc<Group>>,
+        own: bool,
+    ) -> Self {
+        Self {
+            token: mailbox.token_for(options.qos),
+            mailbox: Arc::clone(mailbox),
+            options,
+            group: group.cloned(),
+            own,
         }
     }
 }

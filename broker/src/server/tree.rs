@@ -245,7 +245,8 @@ impl<T> TopicTree<T> {
 }
 
 /// The same number for the same bytes in every run, so that a simulated run can be run again: which filters share a shard
-/// decides which searches a change makes begin anew. Who chooses names that share one makes its own work dearer.
+/// decides which searches a change makes begin anew. Who chooses names that share one makes the work dearer of
+/// all whose names are in it.
 fn spread(bytes: &[u8]) -> usize {
     const ODD: u64 = 0x517c_c1b7_2722_0a95;
     let mixed = bytes.iter().fold(0_u64, |hash, byte| {

@@ -196,7 +196,7 @@ impl Broker {
         let mut routing = Routing::new(message, receivers);
         loop {
             let next = hub.next_commit();
-            match routing.run(&hub.durable, counters, &mut hub.share()) {
+            match routing.run(hub, counters, &mut hub.share()) {
                 Ok(lsn) => {
                     safe = safe.max(lsn);
                     break;

@@ -236,7 +236,7 @@ impl Hub {
                 if !*is_own {
                     routing.settle_nothing();
                 }
-                routing.run(&self.durable, self.own_counters(), &mut self.share())
+                routing.run(self, self.own_counters(), &mut self.share())
             };
             match ran {
                 Ok(_) => return Ok(()),

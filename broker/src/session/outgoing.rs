@@ -209,14 +209,14 @@ impl<M: Published + Clone> Session<M> {
 
     /// Sends again what an earlier connection left open, PUBLISH with DUP or PUBREL, under the same packet identifiers
     /// [MQTT-3.3.1-1, 4.4.0-1, 4.6.0-1] [MQTT311-3.3.1-1, 4.4.0-1, 4.6.0-1], as far as the client's Receive Maximum goes. `allow` judges each delivery as if it were new.
-    /// Returns what is not to be delivered any more: refused by `allow`, or too large for this client. Expiry does not
+    /// Returns what is not delivered any more: refused by `allow`, or too large for this client. Expiry does not
     /// matter here: its delivery had begun [MQTT-4.3.3-7].
     pub fn resend(
         &mut self,
         mut allow: impl FnMut(&M) -> bool,
         now: Time,
         out: &mut Vec<u8>,
-    ) -> Vec<(Token, DropReason)> {
+    ) -> Vec<(InFlight<M>, DropReason)> {
         let mut dropped = Vec::new();
         while !self.ended
             && self.outgoing.owes_resend()
@@ -255,7 +255,7 @@ impl<M: Published + Clone> Session<M> {
             self.outgoing.owed -= 1;
             if let Err(reason) = written {
                 let removed = self.outgoing.in_flight.remove(at);
-                dropped.extend(removed.map(|removed| (removed.token, reason)));
+                dropped.extend(removed.map(|removed| (removed, reason)));
             }
         }
         dropped

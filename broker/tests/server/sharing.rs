@@ -186,3 +186,55 @@ fn what_a_member_leaves_reaches_the_next_where_the_journal_is_behind() {
     heard.sort_unstable();
     assert_eq!(heard, (0..100).collect::<Vec<u32>>());
 }
+
+/// Of QoS 1 what was sent and not acknowledged, too.
+#[test]
+fn what_a_member_may_not_be_sent_again_goes_to_the_next() {
+    let house = House::new();
+    let [a, b, c] = ["a", "b", "c"].map(|name| house.device_may(name, EVERYTHING));
+    let (mut chosen, _) = Client::connect(&house, &a, lasting(&a, Version::V5)).unwrap();
+    join(&mut chosen, Qos::AtLeastOnce);
+    let mut sender = Client::open(&house, &c, Version::V5);
+    sender.publish("x", "sent");
+    chosen.unacknowledged();
+    let mut other = Client::open(&house, &b, Version::V5);
+    join(&mut other, Qos::AtLeastOnce);
+    drop(chosen);
+    let less = EVERYTHING.iter().filter(|line| !line.contains("Receive"));
+    house.device_may_now("a", &less.copied().collect::<Vec<_>>());
+    let (mut chosen, present) = Client::connect(&house, &a, lasting(&a, Version::V5)).unwrap();
+    assert!(present);
+    assert_eq!(other.message().1, "sent");
+    chosen.settle();
+    // It is nobody's any more.
+    chosen.leave();
+    Client::open(&house, &a, Version::V5).leave();
+    other.settle();
+}
+
+#[test]
+fn what_waits_for_a_member_is_for_the_others_after_a_restart_too() {
+    let house = House::new();
+    let [a, b, c] = ["a", "b", "c"].map(|name| house.device_may(name, EVERYTHING));
+    let (mut chosen, _) = Client::connect(&house, &a, lasting(&a, Version::V5)).unwrap();
+    join(&mut chosen, Qos::ExactlyOnce);
+    let mut sender = Client::open(&house, &c, Version::V5);
+    // One is under way when it leaves; of QoS 2 another must not have that one.
+    sender.publish("x", "sent");
+    publish(&mut sender, "begun");
+    for _ in 0..2 {
+        chosen.unacknowledged();
+    }
+    chosen.leave();
+    sender.publish("x", "waits");
+    publish(&mut sender, "waits too");
+    sender.leave();
+    let house = house.restart();
+    let mut other = Client::open(&house, &b, Version::V5);
+    join(&mut other, Qos::AtLeastOnce);
+    Client::open(&house, &a, Version::V5).leave();
+    let mut heard: Vec<String> = (0..3).map(|_| other.message().1).collect();
+    heard.sort();
+    assert_eq!(heard, ["sent", "waits", "waits too"]);
+    other.settle();
+}

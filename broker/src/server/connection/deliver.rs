@@ -6,7 +6,7 @@ use store::Lsn;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::publish::Stalled;
-use super::{Answer, Connection};
+use super::{Answer, Connection, take_lent};
 use crate::codec::{PacketId, Qos};
 use crate::server::groups::Shared;
 use crate::server::layout::BodyRef;
@@ -16,7 +16,7 @@ use crate::server::passing::Record;
 use crate::server::quiet;
 use crate::server::retained::SEEK;
 use crate::server::work::{LOOK, PACKET};
-use crate::session::{DropReason, SendOptions, Sent, Token};
+use crate::session::{DropReason, Progress, SendOptions, Sent, Token};
 
 /// Deliveries taken from the mailbox under one lock.
 const BATCH_MESSAGES: usize = 64;
@@ -178,9 +178,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             now,
             &mut self.out,
         );
-        for (token, reason) in dropped {
+        for (flight, reason) in dropped {
             self.count_drop(reason);
-            self.forget_in_flight(token);
+            let shared = take_lent(&mut self.lent, flight.packet_id);
+            match (flight.progress, shared) {
+                // It goes on with its record.
+                (Progress::Sent { message, .. }, Some(shared)) => {
+                    let number = self.mailbox.number();
+                    let (token, body) = self
+                        .take_in_flight(flight.token)
+                        .unwrap_or((0, BodyRef::Inline));
+                    let record = Record {
+                        number,
+                        token,
+                        body,
+                    };
+                    self.hub.pass_on(&message, shared, record);
+                }
+                _ => self.forget_in_flight(flight.token),
+            }
         }
     }
 
@@ -207,16 +223,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The client has a message, or has refused it: then too nobody else gets it [MQTT-4.8.2-6].
     pub(super) fn acknowledged(&mut self, token: Token, packet_id: PacketId) {
         self.forget_in_flight(token);
-        if let Some(at) = self.lent.iter().position(|(lent, _)| *lent == packet_id) {
-            self.lent.swap_remove(at);
-        }
+        take_lent(&mut self.lent, packet_id);
     }
 
     fn forget_in_flight(&mut self, token: Token) {
-        if let Some(at) = self.in_flight.iter().position(|(t, _)| *t == token) {
-            let (token, body) = self.in_flight.swap_remove(at);
+        if let Some((token, body)) = self.take_in_flight(token) {
             self.mailbox.forget_token(token, body);
         }
+    }
+
+    fn take_in_flight(&mut self, token: Token) -> Option<(Token, BodyRef)> {
+        let at = self.in_flight.iter().position(|(t, _)| *t == token)?;
+        Some(self.in_flight.swap_remove(at))
     }
 
     fn count_drop(&self, reason: DropReason) {

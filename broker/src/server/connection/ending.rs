@@ -9,9 +9,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::publish::Stalled;
-use super::{Answer, Connection, Waiting, violation};
-use crate::codec::{PacketId, ReasonCode, SESSION_NEVER_EXPIRES};
-use crate::server::groups::Shared;
+use super::{Answer, Connection, Waiting, take_lent, violation};
+use crate::codec::{ReasonCode, SESSION_NEVER_EXPIRES};
 use crate::server::identity::NotInGoodStanding;
 use crate::server::layout::BodyRef;
 use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
@@ -126,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut unsaid = Vec::new();
         for Waiting { answer, .. } in std::mem::take(&mut self.waiting) {
             match answer {
-                Answer::Subscribe(requests, _) => {
+                Answer::Subscribe(requests, ..) => {
                     self.session.subscribed(requests, None, &mut unsaid);
                 }
                 Answer::Unsubscribe(requests) => self.session.unsubscribed(requests, &mut unsaid),
@@ -321,11 +320,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
     }
-}
-
-fn take_lent(lent: &mut Vec<(PacketId, Box<Shared>)>, packet_id: PacketId) -> Option<Box<Shared>> {
-    let at = lent.iter().position(|(lent, _)| *lent == packet_id)?;
-    Some(lent.swap_remove(at).1)
 }
 
 /// Writes the last words and closes [MQTT-3.1.4-3, 3.14.4-2, 4.13.1-1, 4.13.2-1] [MQTT311-3.14.4-1, 4.8.0-1, -2].

@@ -141,6 +141,12 @@ fn let_others(cx: &mut Context<'_>) {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
 
+/// Who else can have what was sent under a packet identifier and is not acknowledged.
+fn take_lent(lent: &mut Vec<(PacketId, Box<Shared>)>, packet_id: PacketId) -> Option<Box<Shared>> {
+    let at = lent.iter().position(|(lent, _)| *lent == packet_id)?;
+    Some(lent.swap_remove(at).1)
+}
+
 /// An answer that must not leave before the journal is durable up to `lsn`.
 struct Waiting {
     lsn: Lsn,
@@ -154,7 +160,12 @@ enum Answer {
     Complete(PacketId),
     /// PUBREL.
     Release(PacketId),
-    Subscribe(SubscribeRequests, Vec<(TopicFilter, SubscriptionOptions)>),
+    /// SUBACK, what is retained under which of the subscriptions is wanted, and why some are not granted.
+    Subscribe(
+        SubscribeRequests,
+        Vec<(TopicFilter, SubscriptionOptions)>,
+        Option<&'static str>,
+    ),
     Unsubscribe(UnsubscribeRequests),
 }
 
@@ -284,7 +295,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Answer::Complete(packet_id) => self.session.completed(packet_id, &mut self.out),
             Answer::Release(packet_id) => self.session.release(packet_id, &mut self.out),
-            Answer::Subscribe(requests, granted) => self.answer_subscribe(requests, granted),
+            Answer::Subscribe(requests, with_retained, refused) => {
+                self.answer_subscribe(requests, with_retained, refused);
+            }
             Answer::Unsubscribe(requests) => {
                 let filters = requests.filters().map(ToOwned::to_owned).collect();
                 self.tell(LifecycleChange::Unsubscribed(filters));

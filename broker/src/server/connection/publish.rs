@@ -403,7 +403,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             routing.redirect(route.receivers);
             step = Step::Deliver;
         }
-        match routing.run(&self.hub.durable, &self.counters, &mut self.work) {
+        match routing.run(&self.hub, &self.counters, &mut self.work) {
             Ok(lsn) => {
                 if let Some(Answer::Complete(packet_id)) = answer {
                     self.release_held(packet_id);

@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn judge_waiting(&mut self, grant: &Grant) {
         let mut refused = Vec::new();
         for Waiting { answer, .. } in &mut self.waiting {
-            let Answer::Subscribe(requests, with_retained) = answer else {
+            let Answer::Subscribe(requests, with_retained, _) = answer else {
                 continue;
             };
             let granted = requests.requests.iter_mut();

@@ -11,6 +11,7 @@ use super::{Answer, Connection};
 use crate::codec::{Qos, ReasonCode, RetainHandling, SubscriptionOptions};
 use crate::server::clock::Clock;
 use crate::server::layout::BodyRef;
+use crate::server::mailbox::NotPut;
 use crate::server::message::{Message, subscription_facts};
 use crate::server::reserved::LifecycleChange;
 use crate::server::retained::SEEK;
@@ -22,6 +23,11 @@ use crate::topic::TopicFilter;
 /// them.
 const PORTIONS_AT_ONCE: usize = 4;
 
+/// What is told of a subscription that cannot be kept.
+const NEARLY_FULL: &str =
+    "the server's disk is nearly full: it keeps no more subscriptions until there is room";
+const BEHIND: &str = "the server's disk is behind: subscribe again in a moment";
+
 /// Where more than that waits for the client, nothing is queued ahead.
 const QUEUED_AHEAD_MESSAGES: usize = 256;
 
@@ -29,6 +35,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn subscribe(&mut self, mut requests: SubscribeRequests) {
         let mut safe = None;
         let mut with_retained = Vec::new();
+        let mut refused = None;
         for request in &mut requests.requests {
             if request.verdict.is_error() {
                 continue;
@@ -65,8 +72,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     .put_subscription(number, filter, &request.options)
                 {
                     Ok(lsn) => safe = safe.max(Some(lsn)),
+                    Err(_) if self.hub.durable.journal().is_nearly_full() => {
+                        request.verdict = ReasonCode::QuotaExceeded;
+                        refused = Some(NEARLY_FULL);
+                        continue;
+                    }
                     Err(_) => {
                         request.verdict = ReasonCode::ImplementationSpecific;
+                        refused = refused.or(Some(BEHIND));
                         continue;
                     }
                 }
@@ -84,13 +97,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 with_retained.push((filter.clone(), request.options));
             }
         }
-        self.answer_when(safe, Answer::Subscribe(requests, with_retained));
+        self.answer_when(safe, Answer::Subscribe(requests, with_retained, refused));
     }
 
     pub(super) fn answer_subscribe(
         &mut self,
         requests: SubscribeRequests,
         with_retained: Vec<(TopicFilter, SubscriptionOptions)>,
+        refused: Option<&'static str>,
     ) {
         let denied = requests
             .requests
@@ -109,6 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 .explain_for(Action::Subscribe, filter, &facts);
             explanation.reason()
         });
+        let reason = reason.or(refused.map(str::to_owned));
         let granted = requests.requests.iter().filter(|r| !r.verdict.is_error());
         let granted: Vec<TopicFilter> = granted.map(|request| request.filter.clone()).collect();
         if !granted.is_empty() {
@@ -176,12 +191,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             mailbox.deliver(message, options, None, false, BodyRef::Inline, counters)
         });
         match put {
-            None | Some(Ok(_)) => Ok(()),
-            Some(Err(Behind::TooLarge { .. })) => {
+            Some(Err(NotPut::Behind(Behind::TooLarge { .. }))) => {
                 counters.dropped_too_large.add();
                 Ok(())
             }
-            Some(Err(behind)) => Err(behind),
+            Some(Err(NotPut::Behind(behind))) => Err(behind),
+            None | Some(Ok(_) | Err(NotPut::Ended)) => Ok(()),
         }
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::server::groups::Groups;
 use crate::server::message::Origin;
 use crate::server::stats::Stats;
 use crate::session::Publication;
@@ -147,4 +148,29 @@ fn what_is_not_durable_does_not_outlive_the_connection() {
     mailbox.close();
     mailbox.reply(&message("4"), options(Qos::AtMostOnce));
     assert!(all(&mailbox).is_empty());
+}
+
+#[test]
+fn what_comes_for_a_group_to_one_that_has_ended_is_not_taken() {
+    let (mailbox, counters) = (Arc::new(mailbox(&Limits::default())), Counters::default());
+    let filter = "$share/g/x".parse().unwrap();
+    let subscription = crate::codec::SubscriptionOptions::new(Qos::AtLeastOnce);
+    let joined = Groups::default().join(&filter, &mailbox, subscription, || 9);
+    let shared = joined.map(|(_, group)| Box::new(Shared::new(&group)));
+    let deliver = |shared| {
+        let options = options(Qos::AtLeastOnce);
+        mailbox.deliver(
+            &message("1"),
+            options,
+            shared,
+            false,
+            BodyRef::Inline,
+            &counters,
+        )
+    };
+    assert_eq!(deliver(shared.clone()), Ok(None));
+    assert_eq!(mailbox.close().len(), 1);
+    assert_eq!(deliver(shared), Err(NotPut::Ended));
+    assert_eq!(deliver(None), Ok(None), "nobody else can have it");
+    assert!(mailbox.close().is_empty());
 }
