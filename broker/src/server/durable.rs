@@ -99,15 +99,17 @@ impl Durable {
         ])
     }
 
+    /// `owed`: what is retained under it has not all been sent, or put into the queue.
     pub(crate) fn put_subscription(
         &self,
         number: u64,
         filter: &TopicFilter,
         options: &SubscriptionOptions,
+        owed: bool,
     ) -> Result<Lsn, Behind> {
         self.journal.put(
             &subscription_key(number, filter),
-            &[&encode_options(options)],
+            &[&encode_options(options, owed)],
         )
     }
 

@@ -3,7 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `s` session | the session's record (JSON with a version): owner, client id, expiry, in flight |
-//! | `f` session filter | subscription options, two bytes |
+//! | `f` session filter | subscription options, two bytes and the identifier, and whether what is retained under it is still owed |
 //! | `w` session | will: delay, expiry, message |
 //! | `q` session token | a queued message: QoS, RETAIN, subscription identifiers, the shared subscription it came by, and the message or the number of its body; or, for QoS 2, that the client has it |
 //! | `i` session packet id | a message of QoS 2 that the client has not released yet |
@@ -52,7 +52,8 @@ pub(crate) struct QueueEntry {
 #[derive(Debug)]
 pub(crate) enum Record {
     Session(u64, Box<SessionRecord>),
-    Subscription(u64, TopicFilter, SubscriptionOptions),
+    /// Session, filter, options, and whether what is retained under it is still owed.
+    Subscription(u64, TopicFilter, SubscriptionOptions, bool),
     Will(u64, Box<Will>),
     /// Session, token, entry, and the message where it is inline.
     Queued(u64, Token, QueueEntry, Option<Message>),
@@ -118,23 +119,26 @@ pub(super) fn retained_key(topic: &str) -> Vec<u8> {
 
 /// Layout byte of subscription options.
 const OPTIONS_LAYOUT: u8 = 1;
+/// Among the flags of subscription options: what is retained is still owed.
+const OWED: u8 = 1 << 6;
 
-pub(super) fn encode_options(options: &SubscriptionOptions) -> [u8; 6] {
+pub(super) fn encode_options(options: &SubscriptionOptions, owed: bool) -> [u8; 6] {
     let flags = options.qos as u8
         | u8::from(options.no_local) << 2
         | u8::from(options.retain_as_published) << 3
-        | (options.retain_handling as u8) << 4;
+        | (options.retain_handling as u8) << 4
+        | if owed { OWED } else { 0 };
     // 0 is no identifier §3.8.2.1.2.
     let [a, b, c, d] = options.id.unwrap_or(0).to_be_bytes();
     [OPTIONS_LAYOUT, flags, a, b, c, d]
 }
 
-fn decode_options(value: &[u8]) -> Option<SubscriptionOptions> {
+fn decode_options(value: &[u8]) -> Option<(SubscriptionOptions, bool)> {
     let &[OPTIONS_LAYOUT, flags, ref id @ ..] = value else {
         return None;
     };
     let id = u32::from_be_bytes(id.try_into().ok()?);
-    Some(SubscriptionOptions {
+    let options = SubscriptionOptions {
         qos: Qos::from_bits(flags & 3)?,
         no_local: flags & 4 != 0,
         retain_as_published: flags & 8 != 0,
@@ -145,7 +149,8 @@ fn decode_options(value: &[u8]) -> Option<SubscriptionOptions> {
             _ => return None,
         },
         id: (id != 0).then_some(id),
-    })
+    };
+    Some((options, flags & OWED != 0))
 }
 
 /// Everything but the payload, which follows as it is.
@@ -270,9 +275,9 @@ pub(crate) fn decode(key: &Bytes, value: Bytes) -> Result<Record, DurableError> 
                 .map_err(|error| unreadable("subscription", error))?
                 .parse()
                 .map_err(|error| unreadable("subscription", error))?;
-            let options =
+            let (options, owed) =
                 decode_options(&value).ok_or_else(|| unreadable("subscription", "options"))?;
-            Ok(Record::Subscription(session()?, filter, options))
+            Ok(Record::Subscription(session()?, filter, options, owed))
         }
         b'w' => Ok(Record::Will(session()?, Box::new(decode_will(value)?))),
         b'q' => decode_queued(session()?, name.get(8..).unwrap_or_default(), value),
@@ -486,7 +491,10 @@ mod tests {
                     retain_handling: RetainHandling::SendIfNew,
                     id: (bits & 1 != 0).then_some(268_435_455),
                 };
-                assert_eq!(decode_options(&encode_options(&options)), Some(options));
+                for owed in [false, true] {
+                    let value = encode_options(&options, owed);
+                    assert_eq!(decode_options(&value), Some((options, owed)));
+                }
             }
         }
     }

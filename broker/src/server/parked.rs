@@ -27,7 +27,7 @@ pub(crate) struct Parked {
     pub(crate) in_flight: Vec<ParkedFlight>,
     /// Messages of QoS 2 that the client has not released.
     pub(crate) held: Vec<PacketId>,
-    /// What is retained under its subscriptions and has not come to its queue yet. A restart forgets it.
+    /// What is retained under its subscriptions and has not come to its queue yet.
     pub(crate) owed: Option<Box<Owed>>,
     pub(crate) next_packet_id: PacketId,
     pub(crate) expiry_s: u32,

@@ -10,6 +10,7 @@ use ca::CertificateId;
 use fleet::FleetError;
 use store::Replay;
 
+use super::connection::Owed;
 use super::groups::Shared;
 use super::hub::Hub;
 use super::identity::Identity;
@@ -22,6 +23,7 @@ use super::record::SessionRecord;
 use super::sessions::{Owner, SessionKey};
 use crate::codec::{PacketId, Qos, SESSION_NEVER_EXPIRES, Will};
 use crate::session::{Subscriptions, Time, Token};
+use crate::topic::TopicFilter;
 
 /// Seconds a client has to come back after a restart before the will of its lost connection is
 /// published.
@@ -44,6 +46,7 @@ struct Found {
     /// Those that nobody can have any more.
     lost: Vec<(u64, SessionRecord)>,
     subscriptions: HashMap<u64, Subscriptions>,
+    owed: HashMap<u64, Vec<TopicFilter>>,
     wills: HashMap<u64, Will>,
     queues: HashMap<u64, BTreeMap<Token, (QueueEntry, usize)>>,
     received: HashMap<u64, BTreeSet<Token>>,
@@ -111,7 +114,10 @@ impl Found {
             Record::Session(number, record) => {
                 self.sessions.insert(number, *record);
             }
-            Record::Subscription(number, filter, options) => {
+            Record::Subscription(number, filter, options, owed) => {
+                if owed {
+                    self.owed.entry(number).or_default().push(filter.clone());
+                }
                 let filters = self.subscriptions.entry(number).or_default();
                 filters.insert(filter, options);
             }
@@ -271,6 +277,15 @@ impl Found {
         for due in [expires_at, will_due].into_iter().flatten() {
             hub.deadlines.add(due, number, &key);
         }
+        // All that is retained is there again. From the first topic on: what the client was sent is not known.
+        let until = hub.retained.newest();
+        let mut owed: Option<Box<Owed>> = None;
+        for filter in self.owed.remove(&number).unwrap_or_default() {
+            if let Some(options) = subscriptions.get(&filter) {
+                let owed = owed.get_or_insert_default();
+                owed.add(filter, options, until, true);
+            }
+        }
         let parked = Parked {
             _watch: identity.standing.watch(hub.deadlines.waker()),
             mailbox,
@@ -279,7 +294,7 @@ impl Found {
             subscriptions,
             in_flight,
             held: self.held.remove(&number).unwrap_or_default(),
-            owed: None,
+            owed,
             next_packet_id: record.next_packet_id,
             expiry_s: record.expiry_s,
             expires_at,

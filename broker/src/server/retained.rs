@@ -20,7 +20,12 @@ pub(crate) use self::ledger::Volume;
 pub(crate) use self::walk::{SEEK, Walk};
 use super::message::{Message, Origin};
 use super::sessions::Owner;
+use super::work::Work;
 use crate::session::{Published, Time};
+use crate::topic::TopicFilter;
+
+/// The work of a look whether there is anything at all.
+pub(crate) const GLANCE: usize = 2 * SEEK;
 
 /// The index; the journal keeps them too.
 pub(crate) struct Retained {
@@ -167,6 +172,13 @@ impl Retained {
         let inner = self.inner.read();
         let kept = inner.kept.get(message.topic())?;
         kept.message.is_same(message).then(then)
+    }
+
+    /// Whether a look that costs little cannot tell that nothing is kept which the filter matches.
+    pub(crate) fn may_match(&self, filter: &TopicFilter, now: Time) -> bool {
+        let mut walk = Walk::new(filter.clone(), u64::MAX);
+        let found = self.portion(&mut walk, now, &mut Work::of(GLANCE));
+        !found.is_empty() || !walk.is_done()
     }
 
     /// The last message that was put in: what comes later comes to whoever has subscribed by now.

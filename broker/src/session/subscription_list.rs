@@ -92,6 +92,18 @@ impl Subscriptions {
         }
     }
 
+    /// The options of this very filter, if it is among them.
+    #[must_use]
+    pub fn get(&self, filter: &TopicFilter) -> Option<SubscriptionOptions> {
+        match &self.0 {
+            Kept::Few(few) => {
+                let found = few.get(place(few, filter).ok()?);
+                found.map(|(_, options)| *options)
+            }
+            Kept::Many(many) => many.by_filter.get(filter).copied(),
+        }
+    }
+
     /// Adds one, or gives the one there is other options.
     pub fn insert(&mut self, filter: TopicFilter, options: SubscriptionOptions) {
         match &mut self.0 {

@@ -198,6 +198,12 @@ impl<M: Published + Clone> Session<M> {
         self.subscriptions.iter()
     }
 
+    /// The options of the subscription with this very filter.
+    #[must_use]
+    pub fn subscription(&self, filter: &TopicFilter) -> Option<SubscriptionOptions> {
+        self.subscriptions.get(filter)
+    }
+
     /// Takes a subscription away whose grant is lost. Whether there was one.
     pub fn remove_subscription(&mut self, filter: &TopicFilter) -> bool {
         self.subscriptions.remove(filter)

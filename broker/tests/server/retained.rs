@@ -1,5 +1,6 @@
 //! How much of one thing is retained is bounded, so that it cannot take the room of all.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 use std::time::SystemTime;
 
@@ -313,4 +314,41 @@ fn what_was_found_for_a_subscription_is_not_sent_behind_what_took_its_place() {
         assert_eq!(payloads, [payload], "{topic}");
     }
     receiver.settle();
+}
+
+#[test]
+fn what_a_session_is_owed_it_is_sent_after_a_restart() {
+    // More than is put into its queue at once.
+    const MESSAGES: usize = 300;
+    let house = House::new();
+    let [sender, receiver] = ["a", "b"].map(|name| house.device_may(name, EVERYTHING));
+    let mut client = Client::open(&house, &sender, Version::V5);
+    for n in 0..MESSAGES {
+        client.retain(&format!("k/{n}"), "kept");
+    }
+    client.leave();
+    let mut connect = lasting(&receiver, Version::V5);
+    connect.receive_max = NonZeroU16::MIN;
+    let (mut client, _) = Client::connect(&house, &receiver, connect.clone()).unwrap();
+    client.subscribe("k/#");
+    client.unacknowledged();
+    let house = house.restart();
+    let (mut client, present) = Client::connect(&house, &receiver, connect.clone()).unwrap();
+    assert!(present);
+    let mut heard = BTreeSet::new();
+    while heard.len() < MESSAGES {
+        heard.insert(client.message().0);
+    }
+    // Some came twice, for it is not known which it had; they are over with this.
+    client.write(&[0xC0, 0]);
+    while let Some(packet) = client.receive() {
+        match packet {
+            Packet::Publish(publish) => client.acknowledge(&publish),
+            _ => break,
+        }
+    }
+    drop(client);
+    let house = house.restart();
+    let (mut client, _) = Client::connect(&house, &receiver, connect).unwrap();
+    client.settle();
 }

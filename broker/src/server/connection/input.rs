@@ -129,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether a SUBACK or UNSUBACK waits for the disk. Until then the session has the subscriptions of before, and the
     /// next packet would be judged by them: an UNSUBSCRIBE would miss what it is for [MQTT-3.10.4-1].
-    fn is_subscribing(&self) -> bool {
+    pub(super) fn is_subscribing(&self) -> bool {
         let mut answers = self.waiting.iter().map(|waiting| &waiting.answer);
         answers.any(|answer| matches!(answer, Answer::Subscribe(..) | Answer::Unsubscribe(_)))
     }

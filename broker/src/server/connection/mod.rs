@@ -160,10 +160,11 @@ enum Answer {
     Complete(PacketId),
     /// PUBREL.
     Release(PacketId),
-    /// SUBACK, what is retained under which of the subscriptions is wanted, and why some are not granted.
+    /// SUBACK, under which of the subscriptions what is retained is wanted (and whether their records say so), and why some
+    /// are not granted.
     Subscribe(
         SubscribeRequests,
-        Vec<(TopicFilter, SubscriptionOptions)>,
+        Vec<(TopicFilter, SubscriptionOptions, bool)>,
         Option<&'static str>,
     ),
     Unsubscribe(UnsubscribeRequests),

@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let decision = grant.decide_for(Action::Subscribe, filter.as_str(), &facts);
                 if !decision.is_allow() {
                     request.verdict = ReasonCode::NotAuthorized;
-                    with_retained.retain(|(wanted, _)| wanted != filter);
+                    with_retained.retain(|(wanted, ..)| wanted != filter);
                     refused.push(filter.clone());
                 }
             }

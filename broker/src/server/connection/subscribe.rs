@@ -14,7 +14,7 @@ use crate::server::layout::BodyRef;
 use crate::server::mailbox::NotPut;
 use crate::server::message::{Message, subscription_facts};
 use crate::server::reserved::LifecycleChange;
-use crate::server::retained::SEEK;
+use crate::server::retained::{GLANCE, SEEK};
 use crate::server::work::{COPY, EXPLANATION, SUBSCRIPTION};
 use crate::session::{SendOptions, SubscribeRequests, UnsubscribeRequests};
 use crate::topic::TopicFilter;
@@ -64,12 +64,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 continue;
             }
+            // [MQTT-3.3.1-9, -10, -11, 3.8.4-4] [MQTT311-3.3.1-6, 3.8.4-3]. A shared subscription gets
+            // no retained messages (§4.8.2).
+            let wanted = match request.options.retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => !request.existed,
+                RetainHandling::DoNotSend => false,
+            } && filter.shared().is_none()
+                && !(self.hub.aws && filter.has_wildcard());
+            let mut noted = false;
             if self.mailbox.is_durable() {
                 let number = self.mailbox.number();
+                if wanted {
+                    self.work.spend(GLANCE);
+                    noted = self.hub.retained.may_match(filter, self.now);
+                }
+                // Still owed since it was asked for before; who wants none now is owed none after a restart.
+                if request.options.retain_handling != RetainHandling::DoNotSend {
+                    noted |= self.owed.as_ref().is_some_and(|owed| owed.is_noted(filter));
+                }
                 match self
                     .hub
                     .durable
-                    .put_subscription(number, filter, &request.options)
+                    .put_subscription(number, filter, &request.options, noted)
                 {
                     Ok(lsn) => safe = safe.max(Some(lsn)),
                     Err(_) if self.hub.durable.journal().is_nearly_full() => {
@@ -85,16 +102,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
             self.hub.subscribe(&self.mailbox, filter, request.options);
-            // [MQTT-3.3.1-9, -10, -11, 3.8.4-4] [MQTT311-3.3.1-6, 3.8.4-3]. A shared subscription gets
-            // no retained messages (§4.8.2).
-            let wanted = match request.options.retain_handling {
-                RetainHandling::Send => true,
-                RetainHandling::SendIfNew => !request.existed,
-                RetainHandling::DoNotSend => false,
-            } && filter.shared().is_none()
-                && !(self.hub.aws && filter.has_wildcard());
             if wanted {
-                with_retained.push((filter.clone(), request.options));
+                with_retained.push((filter.clone(), request.options, noted));
             }
         }
         self.answer_when(safe, Answer::Subscribe(requests, with_retained, refused));
@@ -103,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn answer_subscribe(
         &mut self,
         requests: SubscribeRequests,
-        with_retained: Vec<(TopicFilter, SubscriptionOptions)>,
+        with_retained: Vec<(TopicFilter, SubscriptionOptions, bool)>,
         refused: Option<&'static str>,
     ) {
         let denied = requests
@@ -136,8 +145,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let until = self.hub.retained.newest();
         let owed = self.owed.get_or_insert_default();
-        for (filter, options) in with_retained {
-            owed.add(filter, options, until);
+        for (filter, options, noted) in with_retained {
+            owed.add(filter, options, until, noted);
         }
         // Of a session that is kept the first of them wait in its queue from now on.
         for _ in 0..PORTIONS_AT_ONCE {
@@ -152,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Finds the next portion of what is retained under new subscriptions. It goes the way of every delivery: QoS 1 and 2
     /// of a durable session by its queue, the rest past it. There too waits what the journal has no room for yet.
     pub(super) fn look_for_retained(&mut self) {
+        self.note_settled();
         let Some(owed) = &mut self.owed else { return };
         let Some((messages, options)) = owed.portion(&self.hub, self.now, &mut self.work) else {
             self.owed = None;
@@ -168,6 +178,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if let Some(owed) = &mut self.owed {
                 owed.keep(message, send);
             }
+        }
+    }
+
+    /// Writes down that nothing is owed any more of a subscription. Where the journal does not take that, or is just taking
+    /// that subscription anew, it stays as it is: after a restart the client is told once more.
+    fn note_settled(&mut self) {
+        let Some(filter) = self.owed.as_mut().and_then(|owed| owed.settled()) else {
+            return;
+        };
+        if !self.is_subscribing()
+            && let Some(options) = self.session.subscription(&filter)
+        {
+            let number = self.mailbox.number();
+            let _ = self
+                .hub
+                .durable
+                .put_subscription(number, &filter, &options, false);
         }
     }
 

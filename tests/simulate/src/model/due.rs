@@ -33,8 +33,6 @@ impl Model {
                 .any(|other| other.retain && other.topic == message.topic);
             if !still
                 || later
-                // What it had waiting of retained messages was not promised to anybody yet.
-                || self.crashed_since(owed.since) > 0
                 || peer.picky
                 || owed.connection.is_some_and(|needed| open != Some(needed))
                 || publisher.ever_since(message.sent, |rules| rules.revoked)

@@ -215,8 +215,9 @@ impl Model {
                 .filter(|s| s.matches(&message.topic) && s.span.possible_to >= message.sent)
         };
         let asked = matching().filter(|s| s.share().is_none() && s.retain_handling != 2);
+        // What is still owed at the end of a run is told from the beginning in the next one.
         let of_retained = if message.retain {
-            asked.count() as u32
+            asked.count() as u32 * (1 + crashes)
         } else {
             0
         };
