@@ -50,6 +50,8 @@ impl Signal {
     pub(crate) const CLEAN: Self = Self(32);
     /// Beside that: its will is not published.
     pub(crate) const NO_WILL: Self = Self(64);
+    /// The session has lost subscriptions, and what waits is looked through before more of it is sent.
+    pub(crate) const WITHDRAWN: Self = Self(128);
 
     /// Both.
     pub(crate) const fn and(self, other: Self) -> Self {
@@ -458,12 +460,7 @@ impl Mailbox {
         inner.state = State::Parked;
         self.live.store(false, Ordering::Relaxed);
         inner.answered.clear();
-        let waiting = std::mem::take(&mut inner.queue);
-        inner.queued_bytes = 0;
-        inner.queued_qos0 = 0;
-        inner.resident_bytes = 0;
-        inner.answers = 0;
-        inner.answers_bytes = 0;
+        let waiting = inner.take_all();
         for mut delivery in unsent.into_iter().chain(waiting) {
             if delivery.token != 0 {
                 delivery.message = None;
@@ -471,6 +468,16 @@ impl Mailbox {
             }
         }
         inner.queue.shrink_to_fit();
+        self.expect_owner(&inner);
+    }
+
+    /// Puts back to the front what the owner has taken.
+    pub(crate) fn give_back(&self, taken: VecDeque<Delivery>) {
+        let mut inner = self.inner.lock();
+        let waiting = inner.take_all();
+        for delivery in taken.into_iter().chain(waiting) {
+            inner.add(delivery);
+        }
         self.expect_owner(&inner);
     }
 
@@ -522,6 +529,15 @@ impl Mailbox {
 }
 
 impl Inner {
+    fn take_all(&mut self) -> VecDeque<Delivery> {
+        self.queued_bytes = 0;
+        self.queued_qos0 = 0;
+        self.resident_bytes = 0;
+        self.answers = 0;
+        self.answers_bytes = 0;
+        std::mem::take(&mut self.queue)
+    }
+
     fn add(&mut self, delivery: Delivery) {
         self.queued_bytes += delivery.weight_bytes;
         self.queued_qos0 += usize::from(delivery.options.qos == Qos::AtMostOnce);

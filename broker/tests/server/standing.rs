@@ -1,8 +1,9 @@
 //! Revocation and policy changes are felt by what is live, what is kept and what comes back.
 
+use std::num::NonZeroU16;
 use std::time::{Duration, Instant, SystemTime};
 
-use broker::codec::{ReasonCode, Version};
+use broker::codec::{Qos, ReasonCode, Version};
 use fleet::CertificateStatus;
 
 use crate::client::{Client, dial, hello, lasting, tls, will};
@@ -222,4 +223,78 @@ fn what_a_session_may_subscribe_to_no_more_is_not_sent_from_its_queue() {
         .ok()
         .unwrap();
     client.settle();
+}
+
+/// All but Subscribe, and that of these filters.
+fn may_subscribe(filters: &[&str]) -> Vec<String> {
+    let rest = EVERYTHING.iter().filter(|line| !line.contains("Subscribe"));
+    let rest = rest.map(|line| (*line).to_owned());
+    let granted = filters
+        .iter()
+        .map(|filter| format!("Allow Subscribe topicfilter/{filter}"));
+    rest.chain(granted).collect()
+}
+
+#[test]
+fn what_waits_for_a_connected_client_goes_with_its_subscription_too() {
+    let house = House::new();
+    let b = house.device_may("b", EVERYTHING);
+    for (name, lasts) in [("fleeting", false), ("lasting", true)] {
+        let a = house.device_may(name, EVERYTHING);
+        let mut connect = hello(&a, Version::V5);
+        if lasts {
+            connect = lasting(&a, Version::V5);
+        }
+        connect.receive_max = NonZeroU16::MIN;
+        let (mut client, _) = Client::connect(&house, &a, connect).unwrap();
+        for filter in ["q/#", "q/open", "x", "$share/g/s"] {
+            client.subscribe(filter);
+        }
+        let mut other = Client::open(&house, &b, Version::V5);
+        other.publish("x", "first");
+        let first = client.unacknowledged();
+        for n in 0..100 {
+            for topic in ["q/c", "q/open", "s", "x"] {
+                other.put(topic, &n.to_string(), Qos::AtLeastOnce, false);
+                other.expect_ack();
+            }
+        }
+        other.subscribe("$share/g/s");
+        let less = may_subscribe(&["x", "q/open"]);
+        house.device_may_now(name, &less.iter().map(String::as_str).collect::<Vec<_>>());
+        client.acknowledge(&first);
+        for n in 0..100 {
+            for topic in ["q/open", "x"] {
+                assert_eq!(client.message(), (topic.into(), n.to_string()), "{name}");
+            }
+        }
+        client.settle();
+        for n in 0..100 {
+            assert_eq!(other.message(), ("s".into(), n.to_string()), "{name}");
+        }
+        client.leave();
+        other.leave();
+    }
+}
+
+#[test]
+fn what_is_retained_is_not_sent_any_more_when_the_subscription_is_lost() {
+    let house = House::new();
+    let [a, b] = ["a", "b"].map(|name| house.device_may(name, EVERYTHING));
+    let mut other = Client::open(&house, &b, Version::V5);
+    for topic in ["r/1", "r/2", "r/3"] {
+        other.retain(topic, "kept");
+    }
+    let mut connect = hello(&a, Version::V5);
+    connect.receive_max = NonZeroU16::MIN;
+    let (mut client, _) = Client::connect(&house, &a, connect).unwrap();
+    client.subscribe("r/#");
+    let first = client.unacknowledged();
+    let less = may_subscribe(&["x"]);
+    house.device_may_now("a", &less.iter().map(String::as_str).collect::<Vec<_>>());
+    client.acknowledge(&first);
+    client.settle();
+    client.subscribe("x");
+    other.publish("x", "next");
+    assert_eq!(client.message(), ("x".into(), "next".into()));
 }

@@ -31,8 +31,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.session.owes_resend() {
             self.resend();
         }
-        if self.mailbox.has(Signal::ANSWERED) {
+        if self.mailbox.has(Signal::ANSWERED.and(Signal::WITHDRAWN)) {
             self.release_requests();
+            if !self.sift() {
+                return true;
+            }
         }
         loop {
             if self.unsent() >= self.hub.limits.output_bytes || self.work.is_spent() {

@@ -13,6 +13,7 @@ use super::{Answer, Connection, Waiting, take_lent, violation};
 use crate::codec::{ReasonCode, SESSION_NEVER_EXPIRES};
 use crate::server::identity::NotInGoodStanding;
 use crate::server::layout::BodyRef;
+use crate::server::mailbox::Signal;
 use crate::server::parked::{Parked, ParkedFlight, ParkedProgress};
 use crate::server::passing::Record;
 use crate::server::reserved::LifecycleChange;
@@ -131,6 +132,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Answer::Unsubscribe(requests) => self.session.unsubscribed(requests, &mut unsaid),
                 _ => {}
             }
+        }
+        if let Some(sieve) = self.sieve.take() {
+            let (hub, mailbox) = (Arc::clone(&self.hub), Arc::clone(&self.mailbox));
+            self.staged = sieve.all(&hub, &mailbox, &self.counters).await;
+            mailbox.clear(Signal::WITHDRAWN);
         }
         let out = self.out.split_off(self.written.min(self.out.len()));
         let Self {

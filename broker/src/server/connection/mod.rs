@@ -46,6 +46,7 @@ use self::timer::Timer;
 pub(crate) use self::violation::SERVERS_TOPIC;
 #[cfg(feature = "simulate")]
 pub use self::warm::Warm;
+use self::withdrawn::Sieve;
 use super::delivery::Judge;
 use super::exits;
 use super::groups::Shared;
@@ -121,6 +122,8 @@ pub(crate) struct Connection<S> {
     key: SessionKey,
     /// Tells it apart from other connections of this client id.
     version: u64,
+    /// What waits, while it is looked through for what came by lost subscriptions.
+    sieve: Option<Box<Sieve>>,
     /// Why it is to end: it came back to a subscription that the policy no longer grants.
     lost: Option<String>,
     /// Deliveries in flight whose records go when they are acknowledged.

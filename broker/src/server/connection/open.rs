@@ -162,6 +162,7 @@ where
         judge: admitted.judge,
         routes: Routes::new(hub.limits.route_cache_topics),
         undigested: !buffer.is_empty(),
+        sieve: None,
         lost: None,
         partial_since: None,
         // An empty one is given back: an idle connection holds no buffer.

@@ -4,15 +4,20 @@
 use policy::{Action, Grant, MessageFacts};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::withdrawn::{PORTION_MESSAGES, Sieve};
 use super::{Answer, Connection, End, Waiting};
 use crate::codec::ReasonCode;
 use crate::server::broker::LostSubscription;
 use crate::server::clock::{Clock, time_of};
 use crate::server::identity;
+use crate::server::mailbox::Signal;
 use crate::server::message::subscription_facts;
 use crate::server::reserved::LifecycleChange;
-use crate::server::work::DECISION;
+use crate::server::work::{DECISION, PACKET};
 use crate::topic::TopicFilter;
+
+/// Work of a portion of what waits.
+const SIEVE: usize = PORTION_MESSAGES * PACKET;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Ends the connection of a certificate that is no longer good, and applies changed policies:
@@ -63,6 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         for (filter, _) in &lost {
             self.lose(filter);
         }
+        self.sift_out(lost.iter().map(|(filter, _)| filter.clone()).collect());
         if let Some((filter, facts)) = lost.first()
             && self.hub.lost_subscription == LostSubscription::Disconnect
         {
@@ -124,6 +130,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let filters = lost.into_iter().map(|(filter, _)| filter);
         self.tell(LifecycleChange::Unsubscribed(filters.collect()));
+    }
+
+    /// What waits of lost subscriptions is not sent: all is looked through before more of it is.
+    fn sift_out(&mut self, lost: Vec<TopicFilter>) {
+        if lost.is_empty() {
+            return;
+        }
+        let mut queue = std::mem::take(&mut self.staged);
+        self.mailbox.take(&mut queue, usize::MAX);
+        match &mut self.sieve {
+            Some(sieve) => sieve.again(&lost, queue),
+            None if queue.is_empty() => return,
+            sieve => {
+                let left = self.session.subscriptions().map(|(filter, _)| filter);
+                *sieve = Some(Box::new(Sieve::new(&self.hub, &lost, left, queue)));
+            }
+        }
+        self.mailbox.signal(Signal::WITHDRAWN);
+    }
+
+    /// Goes on with that. Whether it is over.
+    pub(super) fn sift(&mut self) -> bool {
+        let Some(sieve) = &mut self.sieve else {
+            return true;
+        };
+        self.work.spend(SIEVE);
+        if !sieve.portion(&self.hub, &self.mailbox, &self.counters) {
+            return false;
+        }
+        if let Some(sieve) = self.sieve.take() {
+            self.mailbox.give_back(sieve.into_kept());
+        }
+        self.mailbox.clear(Signal::WITHDRAWN);
+        true
     }
 
     fn lose(&mut self, filter: &TopicFilter) {

@@ -1,15 +1,16 @@
-//! What waits for a session of subscriptions that it has lost while nobody was connected to it.
+//! What waits for a session of subscriptions that it has lost: with a connection, or while nobody was connected to it.
 
 use std::collections::VecDeque;
 
 use crate::server::hub::Hub;
 use crate::server::mailbox::{Delivery, Mailbox};
+use crate::server::stats::Counters;
 use crate::server::tree::TopicTree;
 use crate::session::Subscriptions;
 use crate::topic::TopicFilter;
 
 /// Deliveries looked at before others have their turn.
-const PORTION_MESSAGES: usize = 64;
+pub(super) const PORTION_MESSAGES: usize = 64;
 
 /// Tells what came by lost subscriptions from what others still grant.
 struct Withdrawn {
@@ -18,7 +19,11 @@ struct Withdrawn {
 }
 
 impl Withdrawn {
-    fn new(lost: &[TopicFilter], left: &Subscriptions, parents: bool) -> Self {
+    fn new<'a>(
+        lost: &'a [TopicFilter],
+        left: impl Iterator<Item = &'a TopicFilter>,
+        parents: bool,
+    ) -> Self {
         fn tree<'a>(
             filters: impl Iterator<Item = &'a TopicFilter>,
             parents: bool,
@@ -31,7 +36,7 @@ impl Withdrawn {
         }
         Self {
             lost: tree(lost.iter(), parents),
-            left: tree(left.filters(), parents),
+            left: tree(left, parents),
         }
     }
 
@@ -46,33 +51,94 @@ impl Withdrawn {
     }
 }
 
-/// Drops what waits in a parked session's queue by subscriptions that it has lost and that nothing is added to any more;
-/// what was shared goes to another member.
+/// What waits for a session, on its way through: what came by subscriptions that it has lost goes, what was shared to
+/// another member.
+pub(super) struct Sieve {
+    withdrawn: Withdrawn,
+    /// Not looked at yet.
+    queue: VecDeque<Delivery>,
+    kept: VecDeque<Delivery>,
+}
+
+impl Sieve {
+    /// `left` are the subscriptions that the session still has, `queue` what waits.
+    pub(super) fn new<'a>(
+        hub: &Hub,
+        lost: &'a [TopicFilter],
+        left: impl Iterator<Item = &'a TopicFilter>,
+        queue: VecDeque<Delivery>,
+    ) -> Self {
+        Self {
+            withdrawn: Withdrawn::new(lost, left, !hub.aws),
+            queue,
+            kept: VecDeque::new(),
+        }
+    }
+
+    /// More is lost: all is looked at again, and what has come meanwhile.
+    pub(super) fn again(&mut self, lost: &[TopicFilter], more: VecDeque<Delivery>) {
+        for filter in lost {
+            self.withdrawn.left.remove(filter.pattern(), 0);
+            self.withdrawn.lost.insert(filter.pattern(), 0, ());
+        }
+        let waiting = std::mem::take(&mut self.queue);
+        self.queue = std::mem::take(&mut self.kept);
+        self.queue.extend(waiting.into_iter().chain(more));
+    }
+
+    /// Looks at the next few; whether all has been looked at.
+    pub(super) fn portion(&mut self, hub: &Hub, mailbox: &Mailbox, counters: &Counters) -> bool {
+        for _ in 0..PORTION_MESSAGES {
+            let Some(delivery) = self.queue.pop_front() else {
+                break;
+            };
+            if came_by(hub, mailbox, &delivery, &self.withdrawn) {
+                counters.denied_receive.add();
+                hub.drop_unsent(mailbox, delivery);
+            } else {
+                self.kept.push_back(delivery);
+            }
+        }
+        self.queue.is_empty()
+    }
+
+    /// What stays, when all has been looked at.
+    pub(super) async fn all(
+        mut self,
+        hub: &Hub,
+        mailbox: &Mailbox,
+        counters: &Counters,
+    ) -> VecDeque<Delivery> {
+        while !self.portion(hub, mailbox, counters) {
+            tokio::task::yield_now().await;
+        }
+        self.kept
+    }
+
+    /// As [`Sieve::all`], of one that is through.
+    pub(super) fn into_kept(self) -> VecDeque<Delivery> {
+        self.kept
+    }
+}
+
+/// Drops what waits in a parked session's queue by subscriptions that it has lost and that nothing is added to any more.
 pub(super) async fn drop_queued(
     hub: &Hub,
     mailbox: &Mailbox,
     lost: &[TopicFilter],
     left: &Subscriptions,
 ) {
-    let withdrawn = Withdrawn::new(lost, left, !hub.aws);
     let mut queue = VecDeque::new();
     mailbox.take(&mut queue, usize::MAX);
-    let mut kept = VecDeque::with_capacity(queue.len());
-    for (at, delivery) in queue.into_iter().enumerate() {
-        if at % PORTION_MESSAGES == PORTION_MESSAGES - 1 {
-            tokio::task::yield_now().await;
-        }
-        if came_by(hub, mailbox, &delivery, &withdrawn) {
-            hub.own_counters().denied_receive.add();
-            hub.drop_unsent(mailbox, delivery);
-        } else {
-            kept.push_back(delivery);
-        }
-    }
-    mailbox.park(kept);
+    let sieve = Sieve::new(hub, lost, left.filters(), queue);
+    mailbox.park(sieve.all(hub, mailbox, hub.own_counters()).await);
 }
 
 fn came_by(hub: &Hub, mailbox: &Mailbox, delivery: &Delivery, withdrawn: &Withdrawn) -> bool {
+    // What the session has asked for came by no subscription.
+    if delivery.answer {
+        return false;
+    }
     if let Some(message) = &delivery.message {
         return withdrawn.took(message.topic());
     }
@@ -97,7 +163,7 @@ mod tests {
         let options = SubscriptionOptions::new(Qos::AtLeastOnce);
         left.insert("a/+".parse().unwrap(), options);
         let lost = ["a/#", "$share/g/b"].map(|filter| filter.parse().unwrap());
-        let withdrawn = Withdrawn::new(&lost, &left, true);
+        let withdrawn = Withdrawn::new(&lost, left.filters(), true);
         for (topic, took) in [("a/1", false), ("a/1/2", true), ("b", true), ("c", false)] {
             assert_eq!(withdrawn.took(topic), took, "{topic}");
         }
