@@ -105,7 +105,7 @@ where
         Ok(admitted) => {
             let opening = open(&hub, &identity, number, &proposal, admitted);
             seat.stays(true);
-            // The claim of a session has its own bound inside.
+            // The claim of a session has its own bound inside, and none begins that a nearly full disk has no room for.
             let opened = opening.await;
             seat.stays(false);
             opened
