@@ -81,6 +81,8 @@ class Reader:
             ending, body = self.heard()
             assert ending == "data", body
             payload = body["p"] if self.form == "cbor" else base64.b64decode(body["p"])
+            # FreeRTOS holds it against what is left of the file: a last block has its own.
+            assert body["l"] == len(payload)
             assert body["i"] not in found
             found[body["i"]] = payload
         return found

@@ -359,13 +359,15 @@ impl Answers<'_> {
     }
 
     pub(super) fn data(&self, get: &Get, block: u64, bytes: Vec<u8>) -> Message {
+        // Of a file's last block its own: devices hold it against what is left of the file.
+        let length = bytes.len() as u64;
         let payload = match self.place.format {
             Format::Json => BASE64.encode(&bytes).into(),
             Format::Cbor => Value::Bytes(bytes),
         };
         let fields = vec![
             ("f", u64::from(get.file).into()),
-            ("l", get.block.into()),
+            ("l", length.into()),
             ("i", block.into()),
             ("p", payload),
         ];
