@@ -336,8 +336,14 @@ fn may_be_absent(key: &Key) -> bool {
 /// A Deny that is silent where what it asks for has no value.
 fn lint_absent(statement: &Statement, condition: &Condition) -> Option<(FindingKind, String)> {
     let operator = condition.operator;
+    let mut actions = Action::ALL.into_iter();
+    let absent = match condition.key {
+        // Over HTTPS nobody has one.
+        Key::ClientId => actions.any(|one| statement.actions.contains(one) && one.is_over_https()),
+        _ => may_be_absent(&condition.key),
+    };
     let open = statement.effect == Effect::Deny
-        && may_be_absent(&condition.key)
+        && absent
         && !operator.negated
         && !operator.if_exists
         && operator.quantifier.is_none()
