@@ -81,7 +81,7 @@ fn check_life(what: &str, der: &[u8], now: SystemTime) -> Result<(), CaError> {
 }
 
 /// Whether a certificate's authorityKeyIdentifier, where it has one, is of `signer` (RFC 5280 §4.2.1.1): the key, and the
-/// serial number where that is named. What a signer does not say of itself is held against nothing.
+/// serial number and its issuer where those are named. What a signer does not say of itself is held against nothing.
 pub(super) fn names_key_of(der: &[u8], signer: &[u8]) -> Result<bool, CaError> {
     let (certificate, signed_by) = (facts::parse(der)?, facts::parse(signer)?);
     let own = subject_key_id(signer)?;
@@ -94,7 +94,14 @@ pub(super) fn names_key_of(der: &[u8], signer: &[u8]) -> Result<bool, CaError> {
             let other_serial = named
                 .authority_cert_serial
                 .is_some_and(|serial| serial != signed_by.raw_serial());
-            if other_key || other_serial {
+            // As OpenSSL has it, of the names the first directory name, which is the signer's own issuer's.
+            let named_issuer =
+                (named.authority_cert_issuer.iter().flatten()).find_map(|name| match name {
+                    GeneralName::DirectoryName(name) => Some(name),
+                    _ => None,
+                });
+            let other_issuer = named_issuer.is_some_and(|name| name != signed_by.issuer());
+            if other_key || other_serial || other_issuer {
                 return Ok(false);
             }
         }
