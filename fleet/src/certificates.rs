@@ -217,6 +217,8 @@ impl Fleet {
             self.forget_password_of(t, id)?;
         }
         match (record.status, status) {
+            (CertificateStatus::Revoked, CertificateStatus::Revoked)
+                if turns_out_compromised(&record, reason) => {}
             (from, to) if from == to => return Ok(()),
             (CertificateStatus::Revoked, _) => {
                 return refuse("a revoked certificate stays revoked; make a new one");
@@ -239,8 +241,10 @@ impl Fleet {
             record.superseded_by = None;
         }
         if status == CertificateStatus::Revoked {
-            record.revocation = Some(Revocation { at: now, reason });
-            let row = RevokedRow::new(&record.serial, record.not_after, reason, now);
+            // Found out later, it was revoked when it was.
+            let at = record.revocation.as_ref().map_or(now, |found| found.at);
+            record.revocation = Some(Revocation { at, reason });
+            let row = RevokedRow::new(&record.serial, record.not_after, reason, at);
             match record.origin {
                 Origin::Own => put_revoked(t, id, &row)?,
                 // Its serial number is another authority's, and may be one of ours too.
@@ -357,4 +361,12 @@ pub(crate) fn record_of(
         superseded_by: None,
         sponsor: None,
     }
+}
+
+/// Whether a certificate that was revoked for another reason is found to have had its key in other hands: the one reason that
+/// is learned later, and after which the key is nobody's.
+pub(crate) fn turns_out_compromised(record: &CertificateRecord, reason: RevocationReason) -> bool {
+    let compromised = RevocationReason::KeyCompromise;
+    let known = record.revocation.as_ref().map(|found| found.reason);
+    reason == compromised && known != Some(compromised)
 }

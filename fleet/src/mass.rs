@@ -3,7 +3,7 @@
 
 use crate::{
     CertificateRecord, CertificateStatus, Fleet, FleetError, GroupName, LIST_LIMIT_ITEMS, Page,
-    ThingName, keys, query::Query,
+    ThingName, certificates::turns_out_compromised, keys, query::Query,
 };
 use ca::{CertificateId, RevocationReason};
 use std::{collections::BTreeSet, time::SystemTime};
@@ -55,7 +55,9 @@ impl Measure {
     /// board that was given away.
     fn applies(self, record: &CertificateRecord) -> Option<CertificateStatus> {
         match (self, record.status) {
-            (Measure::Revoke(_), CertificateStatus::Revoked) => None,
+            (Measure::Revoke(reason), CertificateStatus::Revoked) => {
+                turns_out_compromised(record, reason).then_some(CertificateStatus::Revoked)
+            }
             (Measure::Revoke(_), _) => Some(CertificateStatus::Revoked),
             (Measure::Deactivate, CertificateStatus::Active) => Some(CertificateStatus::Inactive),
             (Measure::Activate, CertificateStatus::Inactive) if record.superseded_by.is_none() => {

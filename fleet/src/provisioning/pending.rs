@@ -1,5 +1,6 @@
 //! Certificates that wait to be claimed: made for whoever asked, and gone an hour later if nobody proves to have. A claim
-//! has room for so many; who asks on and never registers loses his own oldest, and keeps nobody else from asking.
+//! has room for so many; who asks on and never registers loses the oldest of his own address, and keeps nobody behind another
+//! from asking.
 
 use super::place::Place;
 use crate::issued::put_issued;
@@ -22,9 +23,12 @@ use store::Stored;
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// Most unclaimed certificates of one claim at a time.
 pub const PENDING_PER_CLAIM_LIMIT_ITEMS: usize = 1_000;
-/// Most certificates that one place may ask for by one claim in its life and not register: each stands on a revocation list
-/// until it would have ended.
+/// Most certificates that one place may ask for by one claim at once and not register: each stands on a revocation list
+/// until it would have ended. Whoever is behind a place's address may be many, so what was in vain is forgotten again, one
+/// a minute.
 pub const WASTED_PER_PLACE_LIMIT_ITEMS: u32 = 1_000;
+/// How long until one more may be asked for where as many were in vain as may be.
+const WASTED_FORGOTTEN_EVERY: Duration = Duration::from_secs(60);
 /// Longest token that is looked up.
 const TOKEN_LIMIT_BYTES: usize = 128;
 const TOKEN_SECRET_BYTES: usize = 32;
@@ -83,12 +87,35 @@ struct Waiting {
 impl Stored for Waiting {}
 
 /// How many of a claim's certificates a place has asked for in vain.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Wasted {
     count: u32,
+    /// Until when it has been forgotten; what an earlier release has counted says nothing of it.
+    #[serde(default = "long_ago")]
+    at: SystemTime,
 }
 
 impl Stored for Wasted {}
+
+fn long_ago() -> SystemTime {
+    SystemTime::UNIX_EPOCH
+}
+
+impl Wasted {
+    /// What of it is not forgotten yet.
+    fn left(self, now: SystemTime) -> Self {
+        let since = now.duration_since(self.at).unwrap_or_default();
+        let forgotten = since.as_secs() / WASTED_FORGOTTEN_EVERY.as_secs();
+        let forgotten = u32::try_from(forgotten).unwrap_or(u32::MAX);
+        match self.count.checked_sub(forgotten) {
+            Some(count) => Self {
+                count,
+                at: self.at + WASTED_FORGOTTEN_EVERY * forgotten,
+            },
+            None => Self { count: 0, at: now },
+        }
+    }
+}
 
 /// The value of the index by time.
 #[derive(Debug, Serialize, Deserialize)]
@@ -112,10 +139,10 @@ impl Fleet {
     ) -> Result<PendingCertificate, FleetError> {
         let place = Place::of(source);
         let wasted: Option<Wasted> = self.read(&keys::wasted(claim, &place))?;
-        if wasted.is_some_and(|wasted| wasted.count >= WASTED_PER_PLACE_LIMIT_ITEMS) {
+        if wasted.is_some_and(|wasted| wasted.left(now).count >= WASTED_PER_PLACE_LIMIT_ITEMS) {
             return Err(FleetError::Limit {
                 what: format!(
-                    "certificates that {place} asked for by this claim and did not register: make it another claim"
+                    "certificates that {place} asked for by this claim and did not register: one is forgotten each minute, and another claim has none"
                 ),
                 limit: usize::try_from(WASTED_PER_PLACE_LIMIT_ITEMS).unwrap_or(usize::MAX),
             });
@@ -196,7 +223,7 @@ impl Fleet {
             match &id {
                 Some(id) => {
                     t.delete(keys::pending(row.value.expires, id));
-                    waste(t, claim, &row.value.place)?;
+                    waste(t, claim, &row.value.place, now)?;
                     self.give_up(t, id, now)
                 }
                 None => Ok(()),
@@ -242,7 +269,7 @@ impl Fleet {
                         let rows = pending.keys(&digest);
                         let [_, _, of_claim] = &rows;
                         if let Some(waiting) = self.read::<Waiting>(of_claim)? {
-                            waste(t, &pending.claim, &waiting.place)?;
+                            waste(t, &pending.claim, &waiting.place, now)?;
                         }
                         rows.into_iter().for_each(|key| t.delete(key));
                     }
@@ -261,13 +288,21 @@ impl Fleet {
 }
 
 /// Counts one that a place has asked for in vain.
-fn waste(t: &mut Transaction<'_>, claim: &CertificateId, place: &Place) -> Result<(), FleetError> {
-    // A claim that is gone counts nothing.
-    if !t.exists(&keys::claim(claim))? {
+fn waste(
+    t: &mut Transaction<'_>,
+    claim: &CertificateId,
+    place: &Place,
+    now: SystemTime,
+) -> Result<(), FleetError> {
+    // A claim is a certificate of Muster's own kind or any other that policies let provision. One that is gone counts nothing.
+    if !t.exists(&keys::certificate(claim))? {
         return Ok(());
     }
     let key = keys::wasted(claim, place);
-    let mut wasted: Wasted = t.current(&key)?.unwrap_or_default();
+    let mut wasted = match t.current::<Wasted>(&key)? {
+        Some(wasted) => wasted.left(now),
+        None => Wasted { count: 0, at: now },
+    };
     wasted.count = wasted.count.saturating_add(1);
     t.put(key, &wasted)
 }

@@ -18,6 +18,7 @@ use fleet::{
         Claim, ClaimLimits, Hook, HookCaller, NewClaim, PENDING_PER_CLAIM_LIMIT_ITEMS,
         ProvisioningAnswer, ProvisioningDesk, ProvisioningRequest, Registered, Rejection,
         TOKEN_LIFETIME, TemplateChange, TemplateKind, TemplateName, ThingRegistration,
+        WASTED_PER_PLACE_LIMIT_ITEMS,
     },
 };
 use policy::{Action, Decision, Grant, Realm};
@@ -670,6 +671,9 @@ fn who_asks_and_never_registers_loses_his_own_and_keeps_nobody_out() {
     let waits = Some(CertificateStatus::PendingActivation);
     assert_eq!(house.status(&loud[2].issued.id), waits);
     assert_eq!(house.status(&honest.issued.id), waits);
+    for _ in 0..100 {
+        ask(place(1), 2_000);
+    }
     // Its token is as dead as it, and no list calls the certificate good.
     let rejection = house.register(&claim, &loud[0].token, "1").unwrap_err();
     assert_eq!(rejection.code, "InvalidCertificateOwnershipToken");
@@ -710,6 +714,35 @@ fn who_asks_and_never_registers_loses_his_own_and_keeps_nobody_out() {
         .fleet
         .create_pending_certificate(&other, place(1), None, later);
     assert!(made.is_ok(), "by another claim it may ask");
+    // An address may be that of many: it is not shut for good.
+    let an_hour = later + Duration::from_secs(3_600);
+    let made = house
+        .fleet
+        .create_pending_certificate(&claim, place(1), None, an_hour);
+    assert!(made.is_ok(), "what was in vain is forgotten again");
+}
+
+#[test]
+fn a_certificate_with_policies_is_bound_as_a_claim_of_our_own_is() {
+    let house = house(lamp(json!({})));
+    let device = house
+        .fleet
+        .create_keys_and_certificate(true, house.now)
+        .unwrap()
+        .0
+        .id;
+    let from = Some([10, 0, 0, 1].into());
+    let ask = || {
+        house
+            .fleet
+            .create_pending_certificate(&device, from, None, house.now)
+    };
+    let most = PENDING_PER_CLAIM_LIMIT_ITEMS as u32 + WASTED_PER_PLACE_LIMIT_ITEMS;
+    for _ in 0..most {
+        ask().unwrap();
+    }
+    let refused = ask().unwrap_err();
+    assert!(matches!(refused, FleetError::Limit { .. }), "{refused}");
 }
 
 /// A hook that takes its time, in which an operator switches the template off.

@@ -112,6 +112,24 @@ fn a_compromised_key_is_nobodys_by_whichever_certificate() {
         .unwrap();
     compromise(&record.id);
     assert!(is_refused(enrol(&house, "u", &key)));
+    // One that was revoked for another reason before, when that is found out.
+    let key = csr();
+    let (old, _) = house
+        .fleet
+        .create_certificate_from_csr(key.as_bytes(), true, now)
+        .unwrap();
+    let (revoked, superseded) = (CertificateStatus::Revoked, RevocationReason::Superseded);
+    house
+        .fleet
+        .set_certificate_status(&old.id, revoked, superseded, now)
+        .unwrap();
+    compromise(&old.id);
+    assert!(is_refused(enrol(&house, "u", &key)));
+    let found = house.fleet.certificate(&old.id).unwrap().revocation;
+    assert_eq!(found.unwrap().reason, RevocationReason::KeyCompromise);
+    let listed = house.fleet.revoked(now).unwrap();
+    let listed = listed.iter().find(|one| one.serial == old.serial);
+    assert_eq!(listed.unwrap().reason, RevocationReason::KeyCompromise);
     // And after its row has gone, over a restart.
     house
         .fleet
