@@ -32,7 +32,7 @@ impl Device {
             return denied("The client certificate is not a device's.".into());
         }
         if !now.is_active(SystemTime::now()) {
-            return denied("The registry does not know this certificate as active.".into());
+            return Err(not_active());
         }
         match &now.thing {
             Some(thing) => Ok(Self {
@@ -58,8 +58,11 @@ impl Device {
         Grant::new(realm, Arc::clone(&now.policies), context)
     }
 
-    /// Asks the device's policies for an action on a resource, by its name, and of a message by what is known of it. What they say is recorded as on the other
-    /// listeners; a refusal is kept to be explained, under the id in the log. Blocks on the registry.
+    /// Asks whether the certificate still stands, and the device's policies for an action on a resource, by its name, and
+    /// of a message by what is known of it. What they say is recorded as on the other listeners; a refusal is kept to be
+    /// explained, under the id in the log. Blocks on the registry.
+    ///
+    /// To be asked when the whole request is there: until its body has come, half a minute may have gone by.
     pub(crate) fn require(
         &self,
         rooms: &Rooms,
@@ -68,6 +71,9 @@ impl Device {
         message: &MessageFacts,
         at: SystemTime,
     ) -> Result<(), ApiError> {
+        if !self.standing.now().is_active(at) {
+            return Err(not_active());
+        }
         let grant = self.grant(rooms, peer, at);
         let allowed = grant.decide_for(action, name, message).is_allow();
         let since = at.duration_since(SystemTime::UNIX_EPOCH);
@@ -94,4 +100,11 @@ impl Device {
         }
         Err(ApiError::forbidden("ForbiddenException", reason))
     }
+}
+
+fn not_active() -> ApiError {
+    ApiError::forbidden(
+        "AccessDeniedException",
+        "The registry does not know this certificate as active.",
+    )
 }

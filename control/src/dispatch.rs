@@ -143,11 +143,30 @@ fn of_the_data_plane(data: &'static DataOperation, rooms: Arc<Rooms>) -> MethodR
 
 /// How far a request came.
 #[derive(Default)]
-struct Reached {
-    /// Who it is of, once that is proven.
-    operator: Option<String>,
+pub(crate) struct Reached {
+    /// Which operator it is of, once that is proven.
+    pub(crate) operator: Option<String>,
     /// Whether the operation was begun.
-    ran: bool,
+    pub(crate) ran: bool,
+}
+
+impl Reached {
+    /// Puts a denial on the record, of an operator or a stranger.
+    pub(crate) async fn note_denied(
+        self,
+        rooms: &Arc<Rooms>,
+        operation: &'static str,
+        peer: &Peer,
+        error: &ApiError,
+    ) {
+        if error.status != StatusCode::FORBIDDEN || self.ran {
+            return;
+        }
+        let (rooms, peer, code) = (Arc::clone(rooms), peer.clone(), error.code);
+        let note = move || record::denied(&rooms, self.operator, operation, &peer, code);
+        // It waits for the disk, as whoever may do it would.
+        let _ = tokio::task::spawn_blocking(note).await;
+    }
 }
 
 /// A request on its way.
@@ -168,14 +187,7 @@ impl Asked {
         match self.judge(head, &mut body, &mut reached).await {
             Ok(answer) => answer.into_response(),
             Err(error) => {
-                if error.status == StatusCode::FORBIDDEN && !reached.ran {
-                    let (rooms, code) = (Arc::clone(&rooms), error.code);
-                    let note = move || {
-                        record::denied(&rooms, reached.operator, operation, &who, code);
-                    };
-                    // It waits for the disk, as whoever may do it would.
-                    let _ = tokio::task::spawn_blocking(note).await;
-                }
+                reached.note_denied(&rooms, operation, &who, &error).await;
                 refuse(&rooms, operation, peer, error, body).await
             }
         }
@@ -196,7 +208,11 @@ impl Asked {
                 // The body comes too late to decide, so its hash must have been announced and
                 // signed; the stream ends in an error where it is another.
                 let announced = identified.announced_body_hash(&head)?;
-                let caller = identified.prove(&head, announced.as_deref().unwrap_or_default())?;
+                let caller = identified.prove(
+                    &head,
+                    announced.as_deref().unwrap_or_default(),
+                    &self.rooms.operators,
+                )?;
                 self.peer.proof.give(caller.operator.certificate);
                 reached.operator = Some(caller.operator.name.to_string());
                 let call = self.authorise(head, caller, Bytes::new(), now)?;
@@ -207,7 +223,7 @@ impl Asked {
         let body = read_body(body)
             .await
             .map_err(|error| self.told_of_documents(error))?;
-        let caller = identified.prove(&head, &body_hash(&body))?;
+        let caller = identified.prove(&head, &body_hash(&body), &self.rooms.operators)?;
         self.peer.proof.give(caller.operator.certificate);
         reached.operator = Some(caller.operator.name.to_string());
         let call = self.authorise(head, caller, body, now)?;

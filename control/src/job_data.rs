@@ -28,7 +28,7 @@ use crate::api_error::ApiError;
 use crate::auth::{Identified, body_hash, is_signed_for};
 use crate::call::{find, read, read_query};
 use crate::device::Device;
-use crate::dispatch::{check_path, read_body, refuse};
+use crate::dispatch::{Reached, check_path, read_body, refuse};
 use crate::operators::Role;
 use crate::peer::Peer;
 use crate::rooms::Rooms;
@@ -203,13 +203,17 @@ impl JobData {
         head: Parts,
         mut body: Body,
     ) -> Response {
-        let address = peer.address;
+        let (address, who) = (peer.address, peer.clone());
+        let mut reached = Reached::default();
         match self
-            .judge(&rooms, peer, &parameters, &head, &mut body)
+            .judge(&rooms, peer, &parameters, &head, &mut body, &mut reached)
             .await
         {
             Ok(response) => response,
-            Err(error) => refuse(&rooms, self.name, address, error, body).await,
+            Err(error) => {
+                reached.note_denied(&rooms, self.name, &who, &error).await;
+                refuse(&rooms, self.name, address, error, body).await
+            }
         }
     }
 
@@ -220,20 +224,23 @@ impl JobData {
         parameters: &[(String, String)],
         head: &Parts,
         body: &mut Body,
+        reached: &mut Reached,
     ) -> Result<Response, ApiError> {
         check_path(head)?;
-        let now = SystemTime::now();
         let of = |name| find(parameters, name).unwrap_or_default();
         let thing: ThingName = read("thingName", of("thingName"))?;
         let by_operator = head.headers.contains_key(AUTHORIZATION)
             || (peer.certificate.as_ref()).is_none_or(|one| one.profile == Some(Profile::Operator));
         let (body, speaker) = if by_operator {
-            let identified = Identified::read(head, &peer, &rooms.operators, now)?;
+            let identified = Identified::read(head, &peer, &rooms.operators, SystemTime::now())?;
             let body = read_body(body).await?;
-            let caller = identified.prove(head, &body_hash(&body))?;
+            let caller = identified.prove(head, &body_hash(&body), &rooms.operators)?;
+            reached.operator = Some(caller.operator.name.to_string());
             caller.require(self.least, self.name)?;
+            reached.ran = true;
             let (own, asked) = (Arc::clone(rooms), thing.clone());
             on_a_thread(move || Ok(own.fleet.thing(&asked).map(drop)?)).await?;
+            // These are as many as messages are, and told to the log alone as those are.
             if self.method != Method::GET {
                 tracing::info!(
                     operator = %caller.operator.name,
@@ -244,9 +251,15 @@ impl JobData {
             }
             (body, thing.clone())
         } else {
+            // What a device is denied is recorded with its policies' reasons.
+            reached.ran = true;
+            let (own, asking) = (Arc::clone(rooms), peer.clone());
+            let what = "A device asks for its jobs";
+            let device = on_a_thread(move || Device::identify(&own, &asking, what)).await?;
+            let body = read_body(body).await?;
             let (own, asked) = (Arc::clone(rooms), thing.clone());
-            let device = on_a_thread(move || self.admit(&own, &peer, &asked, now)).await?;
-            (read_body(body).await?, device)
+            let may = move || self.admit(&own, &peer, device, &asked);
+            (body, on_a_thread(may).await?)
         };
         let asked = Asked {
             job: of("jobId").to_owned(),
@@ -275,12 +288,11 @@ impl JobData {
         &self,
         rooms: &Rooms,
         peer: &Peer,
+        device: Device,
         thing: &ThingName,
-        at: SystemTime,
     ) -> Result<ThingName, ApiError> {
-        let device = Device::identify(rooms, peer, "A device asks for its jobs")?;
-        let nothing = MessageFacts::default();
-        device.require(rooms, peer, (self.action, thing.as_str()), &nothing, at)?;
+        let (nothing, now) = (MessageFacts::default(), SystemTime::now());
+        device.require(rooms, peer, (self.action, thing.as_str()), &nothing, now)?;
         Ok(device.thing)
     }
 }

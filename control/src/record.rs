@@ -10,13 +10,14 @@ use serde_json::Value;
 
 use crate::answer::Answer;
 use crate::api_error::ApiError;
+use crate::auth::Caller;
 use crate::call::Call;
 use crate::peer::Peer;
 use crate::rooms::Rooms;
 
 /// Entries an hour about strangers who were denied: anybody can cause them, and old entries go for new ones.
 const STRANGERS_PER_HOUR: u32 = 60;
-/// Entries an hour about operators who were denied or refused.
+/// Entries an hour about one operator who was denied or refused: what one has tried hides nothing of another.
 const REFUSED_PER_HOUR: u32 = 600;
 /// Characters of a target that are recorded.
 const TARGET_MAX_CHARS: usize = 256;
@@ -85,11 +86,11 @@ const NAMING_HEADERS: &[(&str, &str)] = &[
     ("x-amzn-iot-policy", "policyName"),
 ];
 
-/// How many entries of a kind there may be in an hour.
+/// How many entries of a kind there may be in an hour about each whom they are of.
 #[derive(Debug)]
 pub(crate) struct Quota {
     per_hour: u32,
-    state: Mutex<Spent>,
+    of_each: Mutex<BTreeMap<String, Spent>>,
 }
 
 #[derive(Debug, Default)]
@@ -103,19 +104,20 @@ impl Quota {
     const fn new(per_hour: u32) -> Self {
         Self {
             per_hour,
-            state: Mutex::new(Spent {
-                hour: 0,
-                entries: 0,
-                left_out: 0,
-            }),
+            of_each: Mutex::new(BTreeMap::new()),
         }
     }
 
-    /// One entry, with how many were left out before it; `None` where this one is.
-    fn take(&self, now: SystemTime) -> Option<u64> {
+    /// One entry about somebody, with how many were left out before it; `None` where this one is.
+    fn take(&self, whose: &str, now: SystemTime) -> Option<u64> {
         let since = now.duration_since(SystemTime::UNIX_EPOCH);
         let hour = since.map_or(0, |since| since.as_secs() / 3600);
-        let mut spent = self.state.lock();
+        let mut of_each = self.of_each.lock();
+        if !of_each.contains_key(whose) {
+            // Operators come and go: of who is quiet and was told of nothing is to be remembered.
+            of_each.retain(|_, spent| spent.hour == hour || spent.left_out > 0);
+        }
+        let spent = of_each.entry(whose.to_owned()).or_default();
         if spent.hour != hour {
             spent.hour = hour;
             spent.entries = 0;
@@ -164,23 +166,51 @@ pub(crate) fn recorded(
         fleet: rooms.fleet.acting(Arc::clone(&acting)),
         ..rooms.clone()
     };
-    match run(&theirs) {
+    settle(rooms, &acting, run(&theirs))
+}
+
+/// Records what came of an operation of a data plane, as its caller asked for it: blocks on the disk.
+pub(crate) fn asked<T>(
+    rooms: &Rooms,
+    caller: &Caller,
+    operation: &str,
+    peer: &Peer,
+    about: &[(String, String)],
+    done: Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    let shown = |text: &String| text.chars().take(TARGET_MAX_CHARS).collect();
+    let about = about
+        .iter()
+        .map(|(name, value)| (name.clone(), shown(value)));
+    let name = caller.operator.name.to_string();
+    let acting = Acting::new(Doer::Operator, Some(name), operation, SystemTime::now())
+        .from(peer.address.ip())
+        .about(about.collect());
+    settle(rooms, &acting, done)
+}
+
+/// Notes what is not on the record yet.
+fn settle<T>(rooms: &Rooms, acting: &Acting, done: Result<T, ApiError>) -> Result<T, ApiError> {
+    match done {
         Ok(answer) if acting.is_recorded() => Ok(answer),
         Ok(answer) => {
             let deed = acting.deed(What::Changed, Outcome::Done);
             rooms.fleet.note_deed(&deed).map(|()| answer).map_err(|error| {
-                tracing::error!(%error, operation = call.operation.name, "what was done is not on the record");
+                tracing::error!(%error, operation = deed.operation, "what was done is not on the record");
                 ApiError::unavailable("It was done, and could not be recorded: the server's log says why.")
             })
         }
         Err(refusal) => {
-            if let Some(left_out) = rooms.quotas.refused.take(call.now) {
+            let deed = acting.deed(What::Changed, Outcome::Refused);
+            let whose = deed.name.as_deref().unwrap_or_default();
+            if let Some(left_out) = rooms.quotas.refused.take(whose, deed.moment()) {
+                let code = Some(refusal.code.to_owned());
                 note(
                     rooms,
                     Deed {
-                        code: Some(refusal.code.to_owned()),
+                        code,
                         left_out,
-                        ..acting.deed(What::Changed, Outcome::Refused)
+                        ..deed
                     },
                 );
             }
@@ -202,7 +232,7 @@ pub(crate) fn denied(
         Some(_) => (Doer::Operator, &rooms.quotas.refused),
         None => (Doer::Stranger, &rooms.quotas.strangers),
     };
-    if let Some(left_out) = quota.take(now) {
+    if let Some(left_out) = quota.take(operator.as_deref().unwrap_or_default(), now) {
         let acting = Acting::new(by, operator, operation, now).from(peer.address.ip());
         note(
             rooms,
@@ -312,11 +342,13 @@ mod tests {
     fn what_is_left_out_is_told_with_the_next_entry() {
         let quota = Quota::new(2);
         let at = |hour: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(hour * 3600);
-        assert_eq!(quota.take(at(5)), Some(0));
-        assert_eq!(quota.take(at(5)), Some(0));
-        assert_eq!(quota.take(at(5)), None);
-        assert_eq!(quota.take(at(5)), None);
-        assert_eq!(quota.take(at(6)), Some(2));
-        assert_eq!(quota.take(at(6)), Some(0));
+        assert_eq!(quota.take("vi", at(5)), Some(0));
+        assert_eq!(quota.take("vi", at(5)), Some(0));
+        assert_eq!(quota.take("vi", at(5)), None);
+        assert_eq!(quota.take("vi", at(5)), None);
+        assert_eq!(quota.take("eve", at(5)), Some(0));
+        assert_eq!(quota.take("ann", at(6)), Some(0));
+        assert_eq!(quota.take("vi", at(6)), Some(2));
+        assert_eq!(quota.take("vi", at(6)), Some(0));
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     attestation::follow_renewal,
     authorities::put_vouched,
     certificates::record_of,
+    deeds::Fact,
     issued::{follow_state, put_issued},
     keys,
     registry::Transaction,
@@ -216,6 +217,7 @@ fn retire_predecessor(
             record.status = CertificateStatus::Inactive;
             record.modified = now;
             follow_state(t, &record)?;
+            t.note(Fact::turned(&record, now));
         }
         record.version += 1;
         t.put(keys::certificate(&old.id), &record)?;

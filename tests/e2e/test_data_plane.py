@@ -10,7 +10,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from api import admin, call, credentials, endpoint, send
+from api import admin, call, connection, credentials, endpoint, send, signed
+from clients import proves_silence
 from devices import eventually
 from server import allow, deny, document
 
@@ -166,6 +167,47 @@ def test_a_device_is_judged_as_over_mqtt(shared, device, connect, fresh_name):
                "what a revoked certificate retained is gone")
 
 
+@pytest.mark.parametrize("path, body", [
+    ("/topics/dt%2F{}?qos=1&retain=true", b"after the end"), ("/things/{}/shadow", b'{"state": {"reported": {"on": true}}}'),
+    ("/things/{}/jobs/$next", b'{"statusDetails": {"a": "b"}}')])
+def test_whoever_is_revoked_while_its_request_comes_is_refused(shared, device, connect, path, body):
+    lamp, other = device("--policy", "everything"), device("--policy", "everything")
+    listener = connect(shared, other)
+    listener.subscribe(f"dt/{lamp.name}", qos=1)
+    opened = connection(shared, lamp)
+    opened.putrequest("PUT" if "jobs" in path else "POST", path.format(lamp.name))
+    opened.putheader("content-length", str(len(body)))
+    opened.endheaders(body[:3])
+    # The server has looked at who it is when another request of the same device, sent later, has its answer.
+    assert post(shared, lamp, f"dt/{lamp.name}", b"before")[0] == 200
+    assert listener.message().payload == b"before"
+    shared.cli("device", "revoke", lamp.name, "--yes")
+    opened.send(body[3:])
+    assert opened.getresponse().status == 403
+    opened.close()
+    assert call(shared, "GET", f"/retainedMessage/dt%2F{lamp.name}")[0] == 404
+    assert call(shared, "GET", f"/things/{lamp.name}/shadow")[0] == 404
+    proves_silence(listener, f"dt/{lamp.name}", listener)
+
+
+def test_an_operator_who_is_removed_while_its_request_comes_is_refused(server, tmp_path):
+    server.cli("operator", "create", "eve", "--role", "admin", "--out", tmp_path / "eve")
+    eve, body = credentials(tmp_path / "eve/eve.credentials"), b'{"name": "mallory", "role": "admin"}'
+    opened = connection(server)
+    opened.putrequest("POST", "/muster/v1/operators")
+    for name, value in signed(server, "POST", "/muster/v1/operators", body, eve).items():
+        if name.lower() not in ("host", "content-length"):
+            opened.putheader(name, value)
+    opened.putheader("content-length", str(len(body)))
+    opened.endheaders(body[:3])
+    assert call(server, "GET", "/things", who=eve)[0] == 200
+    server.cli("operator", "delete", "eve", "--yes")
+    opened.send(body[3:])
+    assert opened.getresponse().status == 403
+    opened.close()
+    assert [one["name"] for one in server.json("operator", "list")["operators"]] == ["admin"]
+
+
 def test_conditions_on_the_message_and_the_listener_hold_here(shared, device, fresh_name):
     policy = fresh_name("conditions")
     small = allow("Publish", f"topic/small/{THING}")
@@ -210,6 +252,14 @@ def test_an_operator_publishes_as_its_role_allows(server, tmp_path, connect):
     assert listener.subscribe("cmd/lamp/#") in (0, 1)
     data_plane(server).publish(topic="cmd/lamp/blink", qos=1, payload=b"3")
     assert listener.message().payload == b"3"
+    # Who ended a device's connection, and who may not have, is on the record; messages are in the log.
+    assert call(server, "DELETE", "/connections/nobody")[0] == 404
+    data_plane(server).delete_connection(clientId="lamp")
+    of_planes = [(one["name"], one["operation"], one["outcome"]) for one in server.json("log", "show")["entries"]
+                 if one["operation"] in ("DeleteConnection", "Publish")]
+    assert of_planes == [("admin", "DeleteConnection", "done"), ("admin", "DeleteConnection", "refused"),
+                         ("vera", "DeleteConnection", "denied"), ("vera", "Publish", "denied")]
+    assert server.said('done operator=admin operation="Publish"')
 
 
 def test_delete_connection_ends_a_client_and_with_it_its_session_and_will(server, connect):

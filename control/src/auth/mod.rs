@@ -5,7 +5,7 @@ mod sigv4;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use ca::Profile;
+use ca::{CertificateId, Profile};
 use data_encoding::HEXLOWER;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -46,12 +46,9 @@ impl Caller {
 /// A claimed identity, checked as far as it can be before the body is read.
 pub(crate) enum Identified<'r> {
     /// Signed with an operator's access key; the body's hash decides.
-    Signed {
-        operator: Arc<Operator>,
-        claim: Claim<'r>,
-    },
+    Signed(Claim<'r>),
     /// Over a connection that an operator's certificate opened.
-    Certified(Arc<Operator>),
+    Certified(CertificateId),
 }
 
 impl<'r> Identified<'r> {
@@ -65,13 +62,8 @@ impl<'r> Identified<'r> {
     ) -> Result<Self, ApiError> {
         if head.headers.contains_key(AUTHORIZATION) {
             let claim = Claim::read(head, now)?;
-            let operator = operators.by_access_key(claim.access_key_id).ok_or_else(|| {
-                ApiError::forbidden(
-                    "UnrecognizedClientException",
-                    "The security token included in the request is invalid: this server knows no such access key.",
-                )
-            })?;
-            return Ok(Self::Signed { operator, claim });
+            by_access_key(operators, &claim)?;
+            return Ok(Self::Signed(claim));
         }
         let Some(certificate) = &peer.certificate else {
             return Err(ApiError::forbidden(
@@ -79,37 +71,37 @@ impl<'r> Identified<'r> {
                 "Missing Authentication Token: sign the request with AWS Signature Version 4, or use an operator's client certificate.",
             ));
         };
-        match operators.by_certificate(&certificate.id) {
-            Some(operator)
-                if certificate.profile == Some(Profile::Operator)
-                    && certificate.is_valid_at(now) =>
-            {
-                Ok(Self::Certified(operator))
-            }
-            _ => Err(ApiError::forbidden(
-                "AccessDeniedException",
-                "The client certificate is not a valid operator's.",
-            )),
+        if certificate.profile != Some(Profile::Operator) || !certificate.is_valid_at(now) {
+            return Err(no_operators());
         }
+        by_certificate(operators, &certificate.id)?;
+        Ok(Self::Certified(certificate.id))
     }
 
     /// The hash the body must turn out to have, for a body that is read as a stream; `None` where
     /// the connection itself vouches for it.
     pub(crate) fn announced_body_hash(&self, head: &Parts) -> Result<Option<String>, ApiError> {
         match self {
-            Self::Signed { claim, .. } => Ok(Some(claim.announced_body_hash(head)?)),
+            Self::Signed(claim) => Ok(Some(claim.announced_body_hash(head)?)),
             Self::Certified(_) => Ok(None),
         }
     }
 
-    /// Proves the claim over the body's hash (lower-case hex SHA-256).
-    pub(crate) fn prove(self, head: &Parts, body_hash: &str) -> Result<Caller, ApiError> {
+    /// Proves the claim over the body's hash (lower-case hex SHA-256), against who is an operator, and with which role,
+    /// now that the body is there.
+    pub(crate) fn prove(
+        self,
+        head: &Parts,
+        body_hash: &str,
+        operators: &Operators,
+    ) -> Result<Caller, ApiError> {
         match self {
-            Self::Certified(operator) => Ok(Caller {
-                operator,
+            Self::Certified(id) => Ok(Caller {
+                operator: by_certificate(operators, &id)?,
                 region: None,
             }),
-            Self::Signed { operator, claim } => {
+            Self::Signed(claim) => {
+                let operator = by_access_key(operators, &claim)?;
                 claim.verify(head, &operator.key, body_hash)?;
                 Ok(Caller {
                     operator,
@@ -118,6 +110,26 @@ impl<'r> Identified<'r> {
             }
         }
     }
+}
+
+fn by_access_key(operators: &Operators, claim: &Claim<'_>) -> Result<Arc<Operator>, ApiError> {
+    operators.by_access_key(claim.access_key_id).ok_or_else(|| {
+        ApiError::forbidden(
+            "UnrecognizedClientException",
+            "The security token included in the request is invalid: this server knows no such access key.",
+        )
+    })
+}
+
+fn by_certificate(operators: &Operators, id: &CertificateId) -> Result<Arc<Operator>, ApiError> {
+    operators.by_certificate(id).ok_or_else(no_operators)
+}
+
+fn no_operators() -> ApiError {
+    ApiError::forbidden(
+        "AccessDeniedException",
+        "The client certificate is not a valid operator's.",
+    )
 }
 
 /// SHA-256 in lower-case hex, as Signature Version 4 wants it.

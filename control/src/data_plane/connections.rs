@@ -5,10 +5,11 @@ use std::sync::Arc;
 use broker::topic::ClientId;
 use policy::{Action, MessageFacts};
 
-use super::{Asked, on_a_thread};
+use super::{Asked, Speaker, on_a_thread};
 use crate::answer::Answer;
 use crate::api_error::ApiError;
 use crate::call::{find, read};
+use crate::record;
 
 /// Ends the connections of a client id, of whatever thing.
 pub(super) async fn delete(asked: Asked) -> Result<Answer, ApiError> {
@@ -28,12 +29,21 @@ pub(super) async fn delete(asked: Asked) -> Result<Answer, ApiError> {
         )
     })
     .await?;
-    // Begun, it is done to its end, whether anybody waits for that or not.
-    let (broker, of) = (asked.rooms.broker.clone(), client.clone());
-    let ending = tokio::spawn(async move { broker.disconnect(&of, clean, without_will).await });
-    let ended = ending.await.map_err(|error| ApiError::internal(&error))?;
-    if ended == 0 {
-        return Err(ApiError::not_found(format!(
+    // Begun, it is done to its end and recorded, whether anybody waits for that or not.
+    let done = tokio::spawn(end(asked, client, clean, without_will)).await;
+    done.map_err(|error| ApiError::internal(&error))?
+}
+
+async fn end(
+    asked: Arc<Asked>,
+    client: ClientId,
+    clean: bool,
+    without_will: bool,
+) -> Result<Answer, ApiError> {
+    let broker = asked.rooms.broker.clone();
+    let ended = broker.disconnect(&client, clean, without_will).await;
+    let done = match ended {
+        0 => Err(ApiError::not_found(format!(
             "no client {} is connected{}",
             client.as_str().escape_debug(),
             if clean {
@@ -41,8 +51,16 @@ pub(super) async fn delete(asked: Asked) -> Result<Answer, ApiError> {
             } else {
                 ""
             }
-        )));
-    }
-    asked.record();
-    Answer::nothing()
+        ))),
+        _ => Answer::nothing(),
+    };
+    on_a_thread(move || match &asked.speaker {
+        Speaker::Operator(caller) => {
+            let about: Vec<_> = asked.path.iter().chain(&asked.query).cloned().collect();
+            let name = asked.operation.name;
+            record::asked(&asked.rooms, caller, name, &asked.peer, &about, done)
+        }
+        Speaker::Device(_) => done,
+    })
+    .await
 }

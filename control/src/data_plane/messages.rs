@@ -71,12 +71,15 @@ pub(super) async fn publish(asked: Asked) -> Result<Answer, ApiError> {
     // Begun, it is done to its end: half of its receivers are not to have it because the publisher has hung up.
     let (publisher, topic, facts) = (Arc::clone(&asked), post.topic.clone(), post.facts());
     let may = move || may(&publisher, topic.as_str(), &facts);
-    let publishing = tokio::spawn(async move { broker.post(post, poster, may).await });
+    let publishing = tokio::spawn(async move {
+        broker.post(post, poster, may).await?;
+        asked.log();
+        Ok(())
+    });
     let published = publishing.await;
     published
         .map_err(|error| ApiError::internal(&error))?
         .map_err(told)?;
-    asked.record();
     Answer::json(&json!({"message": "OK"}))
 }
 

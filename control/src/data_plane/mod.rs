@@ -26,7 +26,7 @@ use crate::api_error::ApiError;
 use crate::auth::{Caller, Identified, body_hash};
 use crate::call::{find, read_query};
 use crate::device::Device;
-use crate::dispatch::{check_path, read_body, refuse};
+use crate::dispatch::{Reached, check_path, read_body, refuse};
 use crate::operators::Role;
 use crate::peer::Peer;
 use crate::rooms::Rooms;
@@ -143,6 +143,7 @@ struct Asked {
     query: Vec<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
+    /// When all of it was there.
     now: SystemTime,
 }
 
@@ -155,13 +156,24 @@ impl DataOperation {
         head: Parts,
         mut body: Body,
     ) -> Response {
-        let address = peer.address;
+        let (address, who) = (peer.address, peer.clone());
+        let mut reached = Reached::default();
         let answered = self
-            .judge(Arc::clone(&rooms), peer, parameters, head, &mut body)
+            .judge(
+                Arc::clone(&rooms),
+                peer,
+                parameters,
+                head,
+                &mut body,
+                &mut reached,
+            )
             .await;
         match answered {
             Ok(answer) => answer.into_response(),
-            Err(error) => refuse(&rooms, self.name, address, error, body).await,
+            Err(error) => {
+                reached.note_denied(&rooms, self.name, &who, &error).await;
+                refuse(&rooms, self.name, address, error, body).await
+            }
         }
     }
 
@@ -172,24 +184,29 @@ impl DataOperation {
         path: Vec<(String, String)>,
         head: Parts,
         body: &mut Body,
+        reached: &mut Reached,
     ) -> Result<Answer, ApiError> {
         check_path(&head)?;
-        let now = SystemTime::now();
         let by_operator = head.headers.contains_key(AUTHORIZATION)
             || (peer.certificate.as_ref()).is_none_or(|one| one.profile == Some(Profile::Operator));
         let (body, speaker) = if by_operator {
-            let identified = Identified::read(&head, &peer, &rooms.operators, now)?;
+            let begun = SystemTime::now();
+            let identified = Identified::read(&head, &peer, &rooms.operators, begun)?;
             let body = read_body(body).await?;
-            let caller = identified.prove(&head, &body_hash(&body))?;
+            let caller = identified.prove(&head, &body_hash(&body), &rooms.operators)?;
             peer.proof.give(caller.operator.certificate);
+            reached.operator = Some(caller.operator.name.to_string());
             caller.require(self.least, self.name)?;
             (body, Speaker::Operator(caller))
         } else {
+            // What a device is denied is recorded with its policies' reasons.
+            reached.ran = true;
             let (own, asking) = (Arc::clone(&rooms), peer.clone());
             let what = "A device uses the data plane";
             let device = on_a_thread(move || Device::identify(&own, &asking, what)).await?;
             (read_body(body).await?, Speaker::Device(device))
         };
+        reached.ran = true;
         let query = read_query(self.name, self.query, &[], &head.uri)?;
         let asked = Asked {
             operation: self,
@@ -200,7 +217,7 @@ impl DataOperation {
             query,
             headers: head.headers,
             body,
-            now,
+            now: SystemTime::now(),
         };
         if self.method != Method::POST && !asked.body.is_empty() && &*asked.body != b"{}" {
             return Err(ApiError::invalid(format!("{} takes no body", self.name)));
@@ -236,8 +253,8 @@ impl Asked {
         }
     }
 
-    /// Says what an operator did.
-    fn record(&self) {
+    /// Tells the log what an operator did. Messages and shadows are too many for the record.
+    fn log(&self) {
         if let Speaker::Operator(caller) = &self.speaker {
             tracing::info!(
                 operator = %caller.operator.name,

@@ -56,6 +56,7 @@ pub(super) async fn ask(asked: Asked, verb: Verb) -> Result<Answer, ApiError> {
     let asking = Arc::clone(&asked);
     on_a_thread(move || asking.require(action(verb), &resource, &MessageFacts::default())).await?;
     let (send, receive) = oneshot::channel();
+    let telling = Arc::clone(&asked);
     asked.rooms.shadows.ask(ShadowRequest {
         who: match &asked.speaker {
             Speaker::Device(device) => device.thing.to_string(),
@@ -67,13 +68,15 @@ pub(super) async fn ask(asked: Asked, verb: Verb) -> Result<Answer, ApiError> {
         payload: asked.body.to_vec(),
         source: Source::Https,
         // Who does not wait any more is not told.
-        reply: Box::new(move |reply| drop(send.send(reply))),
+        reply: Box::new(move |reply: ShadowReply| {
+            if verb != Verb::Get && reply.answer.is_ok() {
+                telling.log();
+            }
+            drop(send.send(reply));
+        }),
     });
     let reply: ShadowReply = receive.await.map_err(|error| ApiError::internal(&error))?;
     let answer = reply.answer.map_err(|rejection| refused(&rejection))?;
-    if verb != Verb::Get {
-        asked.record();
-    }
     Ok(Answer::raw_json(answer))
 }
 

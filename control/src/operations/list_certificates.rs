@@ -1,6 +1,6 @@
 use std::time::SystemTime;
 
-use fleet::{CertificateRecord, LIST_LIMIT_ITEMS, Origin, Page};
+use fleet::{CertificateRecord, FleetError, LIST_LIMIT_ITEMS, Origin, Page};
 use http::Method;
 use serde::Serialize;
 
@@ -43,15 +43,26 @@ struct Output {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     if let Some((ascending, asked)) = creation::asked(call, "")? {
-        let pages = |after: Option<&str>| rooms.fleet.certificates(after, LIST_LIMIT_ITEMS);
+        let pages = |after: Option<&str>| {
+            let page = rooms.fleet.certificates(after, LIST_LIMIT_ITEMS)?;
+            without_claims(rooms, page)
+        };
         let page = creation::page(ascending, &asked, pages, made)?;
         return answer(rooms, call, &asked, page);
     }
     let asked = call.page("")?;
-    let mut page = rooms
+    let page = rooms
         .fleet
         .certificates(asked.after.as_deref(), asked.limit)?;
-    // A claim is no certificate of the account's, as on AWS; `muster claim list` has them. The page is shorter then.
+    let page = without_claims(rooms, page)?;
+    answer(rooms, call, &asked, page)
+}
+
+/// A claim is no certificate of the account's, as on AWS; `muster claim list` has them. The page is shorter then.
+fn without_claims(
+    rooms: &Rooms,
+    mut page: Page<CertificateRecord>,
+) -> Result<Page<CertificateRecord>, FleetError> {
     let mut devices = Vec::with_capacity(page.items.len());
     for record in page.items {
         if !rooms.fleet.is_claim(&record.id)? {
@@ -59,7 +70,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         }
     }
     page.items = devices;
-    answer(rooms, call, &asked, page)
+    Ok(page)
 }
 
 /// When a certificate came, and what tells it from others.

@@ -158,7 +158,7 @@ impl Deed {
         }
         tracing::info!(
             by = ?self.by,
-            operator = name,
+            name,
             address,
             operation = self.operation,
             thing,

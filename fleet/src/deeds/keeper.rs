@@ -312,6 +312,7 @@ impl Shared {
                 .unwrap_or(SystemTime::UNIX_EPOCH),
         );
         let mut from = point(&self.table, FROM)?.unwrap_or_default();
+        let mut young = 0_u64;
         loop {
             let kept = head.entries.saturating_sub(from.entries);
             let too_many = kept.saturating_sub(bounds.entries);
@@ -328,10 +329,18 @@ impl Shared {
                 if !is_old && writes.len() as u64 >= too_many {
                     break;
                 }
+                young += u64::from(!is_old);
                 from.add(number, &value);
                 writes.push(Write::delete(key(number), Expect::Any));
             }
             if writes.is_empty() {
+                if young > 0 {
+                    tracing::warn!(
+                        entries = young,
+                        keep_entries = bounds.entries,
+                        "entries of the record went before their time, because there are more than are kept: raise keep_entries"
+                    );
+                }
                 return Ok(());
             }
             writes.push(Write::put(FROM, &from, Expect::Any)?);

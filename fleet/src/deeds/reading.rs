@@ -94,6 +94,8 @@ pub struct Verified {
     pub unchained: u64,
     /// What is wrong; nothing where all is as it was.
     pub wrong: Vec<String>,
+    /// Why nothing can be said of the head that was noted, where it speaks of entries that are not kept any more.
+    pub unknown: Option<String>,
 }
 
 impl Fleet {
@@ -167,13 +169,14 @@ impl Fleet {
     fn verify_from(&self, from: &Point, noted: Option<&Head>) -> Result<Verified, FleetError> {
         let table = &self.inner.table;
         let mut wrong = Vec::new();
+        let mut unknown = None;
         let settled = self.inner.deeds.settled();
         let head = point(table, HEAD)?.unwrap_or_else(|| from.clone());
         let mut seen = from.clone();
         let mut noted = noted.filter(|noted| {
             let kept = noted.upto >= from.upto;
             if !kept {
-                wrong.push(format!(
+                unknown = Some(format!(
                     "the head that was noted speaks of entries before number {}, and those before number {} are not kept any more: it says nothing about what is",
                     noted.upto, from.upto
                 ));
@@ -228,6 +231,7 @@ impl Fleet {
             },
             unchained,
             wrong,
+            unknown,
         })
     }
 }

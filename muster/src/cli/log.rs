@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 pub(crate) enum Log {
     /// Show entries, the newest first
     Show(LogShow),
-    /// Hold all entries against their chain; exit code 3 where one was changed or taken away
+    /// Hold all entries against their chain; exit code 3 where one was changed or taken away, 4 where the head
+    /// is older than all that is kept
     ///
     /// It prints a head, NUMBER:HASH, which speaks of all entries before it. Note it where the server's keeper cannot change
     /// it: `--head` tells later whether those entries are still the same.

@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 /// Exit code of a verification that found something.
 const FOUND: u8 = 3;
+/// The same where nothing can be said of the head that was noted.
+const UNKNOWN: u8 = 4;
 /// Most entries of a page.
 const PAGE_ITEMS: usize = 250;
 
@@ -184,10 +186,12 @@ fn verify(global: &Global, head: Option<&str>) -> anyhow::Result<ExitCode> {
     let path = format!("/muster/v1/log/verification{query}");
     let found = client(global)?.call(Method::GET, &path, None)?;
     output::answer(global, &found, described)?;
-    Ok(if output::items(&found, "wrong").is_empty() {
-        ExitCode::SUCCESS
-    } else {
+    Ok(if !output::items(&found, "wrong").is_empty() {
         ExitCode::from(FOUND)
+    } else if found.get("unknown").is_some() {
+        ExitCode::from(UNKNOWN)
+    } else {
+        ExitCode::SUCCESS
     })
 }
 
@@ -199,6 +203,10 @@ fn described(found: &Value) -> String {
         .filter_map(Value::as_str)
         .map(|text| format!("WRONG: {text}"))
         .collect();
+    let unknown = output::field(found, "unknown");
+    if !unknown.is_empty() {
+        lines.push(format!("NOT KNOWN: {unknown}"));
+    }
     if wrong.is_empty() {
         lines.push(format!(
             "{} entries, all as they were written",

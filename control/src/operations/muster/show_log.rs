@@ -177,6 +177,8 @@ struct Verification {
     /// Entries that came after that.
     unchained: u64,
     wrong: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<String>,
 }
 
 fn verify(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
@@ -197,5 +199,6 @@ fn verify(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         hash: verified.head.hash,
         unchained: verified.unchained,
         wrong: verified.wrong,
+        unknown: verified.unknown,
     })
 }
