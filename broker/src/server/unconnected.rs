@@ -157,8 +157,8 @@ impl Broker {
         }
     }
 
-    /// Publishes a message that [`Broker::check_post`] lets pass, while it `may` still be published, which is asked again
-    /// whenever it had to wait. Returns when it is as safe as one that is answered with PUBACK. To be run to its end.
+    /// Publishes a message that [`Broker::check_post`] lets pass, while it `may` still be published, which is asked at first
+    /// and again whenever it had to wait. Returns when it is as safe as one that is answered with PUBACK. To be run to its end.
     ///
     /// # Errors
     /// [`PostError`]. Who is told of one may publish it again.
@@ -171,6 +171,9 @@ impl Broker {
         let hub = &*self.hub;
         let counters = hub.own_counters();
         counters.messages_in.add();
+        if !may() {
+            return Err(PostError::NoLonger);
+        }
         let now = hub.clock.now();
         let publication = Publication {
             topic: post.topic,
