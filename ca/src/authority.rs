@@ -27,7 +27,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::blocked::BlockedKeys;
-use crate::custody::{Keyring, Signer};
+use crate::custody::{FileKey, Keyring, Signer};
 use crate::error::CaError;
 use crate::facts::CertificateName;
 use crate::identifier::{CertificateId, Serial};
@@ -129,6 +129,8 @@ pub struct Authority {
     blocked: BlockedKeys,
     /// No issuing certificate that follows has this number or one before it.
     numbers_used: IssuerNumber,
+    /// The root's key while an authority is founded that does not keep it.
+    leaving: Mutex<Option<Arc<FileKey>>>,
     /// What the server is called by its clients, once its own certificate was asked for.
     pub(crate) server_names: ArcSwap<Vec<CertificateName>>,
 }
@@ -215,7 +217,8 @@ impl Authority {
     }
 
     /// Founds an authority by a plan, in a directory that is missing or empty. What `finish` does with it is done before
-    /// it is in its place, which is the last step: where that fails there is no authority, and its keys are gone.
+    /// it is in its place, which is the last step: where that fails there is no authority, and its keys are gone. Where it is
+    /// in its place and only could not be flushed, that comes beside what `finish` answers.
     ///
     /// # Errors
     /// [`CaError::AlreadyFounded`]; [`CaError::Occupied`]; [`CaError::Invalid`] for a plan whose parts do not fit; those of
@@ -227,7 +230,7 @@ impl Authority {
         keyring: Keyring,
         now: SystemTime,
         finish: impl FnOnce(&Self) -> Result<T, E>,
-    ) -> Result<T, E> {
+    ) -> Result<(T, Option<CaError>), E> {
         let public_url = check_public_url(public_url)?;
         if !founding::is_vacant(dir)? {
             return Err(CaError::AlreadyFounded {
@@ -235,7 +238,7 @@ impl Authority {
             }
             .into());
         }
-        let staging = founding::stage(dir, plan, &keyring, now)?;
+        let mut staging = founding::stage(dir, plan, &keyring, now)?;
         let state = match founding::open(staging.path(), &keyring, now) {
             Ok(state) => state,
             Err(failed) => {
@@ -244,11 +247,9 @@ impl Authority {
             }
         };
         let authority = Self::of(staging.path(), state, public_url, keyring);
+        *authority.leaving.lock() = staging.root_key.take().map(Arc::new);
         match finish(&authority) {
-            Ok(done) => {
-                founding::put(staging, dir)?;
-                Ok(done)
-            }
+            Ok(done) => Ok((done, founding::put(staging, dir)?)),
             Err(failed) => {
                 founding::withdraw(staging, &authority.keyring);
                 Err(failed)
@@ -276,6 +277,7 @@ impl Authority {
             terms: Terms::default(),
             blocked: BlockedKeys::default(),
             numbers_used: IssuerNumber::FIRST,
+            leaving: Mutex::default(),
             server_names: ArcSwap::default(),
         }
     }

@@ -9,6 +9,7 @@ mod token_ed25519;
 
 use std::cell::OnceCell;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::durable;
 use crate::error::CaError;
@@ -121,6 +122,21 @@ impl Custody for FileKey {
 
     fn secret(&self) -> Option<&SecretKey> {
         Some(&self.secret)
+    }
+}
+
+/// A key that several hold.
+impl Custody for Arc<FileKey> {
+    fn public_key(&self) -> &PublicKey {
+        self.as_ref().public_key()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CustodyError> {
+        self.as_ref().sign(message)
+    }
+
+    fn secret(&self) -> Option<&SecretKey> {
+        self.as_ref().secret()
     }
 }
 

@@ -64,6 +64,15 @@ pub enum CaError {
         /// The directory.
         path: PathBuf,
     },
+    /// Another authority is being founded beside it.
+    #[error(
+        "an authority is being founded in {} at this moment: let that come to its end first",
+        path.display()
+    )]
+    Founding {
+        /// The directory that they are founded in.
+        path: PathBuf,
+    },
     /// The directory holds something that is not an authority.
     #[error(
         "{} holds {found:?} but no authority: name an empty or new directory, or move what is \

@@ -1,8 +1,13 @@
 """An authority founded by a reviewed file: made, or of what an organisation has; its transcript, checked with openssl."""
 
 import json
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from server import muster
 from test_authority import PASSPHRASE, issuers, passphrase, state
@@ -194,3 +199,52 @@ def test_a_disk_that_is_full_does_nothing(make_server, hold, passphrase, tmp_pat
     refused = hold(server, text, "--passphrase-file", passphrase, wrapper=("env", "--ignore-signal=XFSZ", "prlimit", "--fsize=8000"))
     assert refused.returncode != 0 and "ceremony.txt" in refused.stderr, refused.stderr
     nothing_is_left(server, tmp_path)
+
+
+def public_of(text):
+    """The public half of a private key that lies in the clear, if the text is one."""
+    if "PRIVATE KEY" not in text or "ENCRYPTED" in text:
+        return None
+    return serialization.load_pem_private_key(text.encode(), None).public_key()
+
+
+def test_killed_at_any_time_it_leaves_the_roots_key_nowhere_in_the_clear(tmp_path, passphrase):
+    """Whatever it had written by then is swept when it is held again; only its own words may stand in the way."""
+    place, copies = tmp_path / "place", tmp_path / "copies"
+    place.mkdir()
+    copies.mkdir()
+    # The issuing key lies in the clear, so that a key that does is seen.
+    text = MADE.format(passphrase=passphrase).split("[keys]")[0]
+    (place / "ceremony.toml").write_text(text)
+
+    def held(where, *wrapper):
+        return muster("ca", "ceremony", where / "ceremony.toml", "--data", where / "data", "--passphrase-file", passphrase, wrapper=wrapper)
+
+    done = held(place, sys.executable, Path(__file__).with_name("stops.py"), copies, place, "--")
+    assert done.returncode == 0, done.stderr
+    root = x509.load_pem_x509_certificate((place / "data/ca/root.crt").read_bytes()).public_key()
+    states = sorted(copies.iterdir(), key=lambda copy: int(copy.name))
+    assert len(states) > 40
+    clear, final = 0, ["ceremony.txt", "ceremony.txt.sig", "root-key.pem"]
+    tried = set()
+    for state in states:
+        files = [path for path in state.rglob("*") if path.is_file()]
+        keys = [key for path in files if (key := public_of(path.read_text(errors="replace")))]
+        assert root not in keys, [path.relative_to(state) for path in files]
+        clear += bool(keys)
+        there = [name for name in final if (state / name).exists()]
+        if (state / "data/ca").exists():
+            assert there == final
+        # Held again from there: of states that look alike, one.
+        look = tuple(sorted(path.name.split("-founding-")[0][:10] for path in state.rglob("*")))
+        if look not in tried and not (state / "data/ca").exists():
+            tried.add(look)
+            again = held(state)
+            assert (again.returncode == 0) == (not there), (there, again.stderr)
+            if there:
+                assert "is there already" in again.stderr, again.stderr
+            else:
+                left = [path.name for path in state.rglob("*") if path.name.startswith((".ca-founding-", ".ceremony-"))]
+                assert not left and (state / "data/ca/root.crt").exists()
+        shutil.rmtree(state)
+    assert clear and len(tried) > 5

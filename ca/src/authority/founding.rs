@@ -4,7 +4,7 @@
 //! on disk: a crash leaves no authority or a whole one, and the next start sweeps away what a
 //! crash left beside it.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -22,7 +22,7 @@ use super::issuer::{CertificateFile, Issuer, IssuerNumber, check_chain, check_fr
 use super::plan::{IssuingPlan, Made, Plan, RootPlan};
 use super::root::{self, Root, RootNumber};
 use super::{BACKDATED, State, constraints, root_key, rotation};
-use crate::custody::{Custody, Keyring, Signer};
+use crate::custody::{Custody, FileKey, Keyring, Signer};
 use crate::durable::{self, Readers};
 use crate::error::CaError;
 use crate::facts::CertificateFacts;
@@ -71,7 +71,25 @@ pub(super) fn found(
     keyring: &Keyring,
     now: SystemTime,
 ) -> Result<(), CaError> {
-    put(stage(dir, plan, keyring, now)?, dir)
+    match put(stage(dir, plan, keyring, now)?, dir)? {
+        Some(unflushed) => Err(unflushed),
+        None => Ok(()),
+    }
+}
+
+/// What was made, beside its place.
+pub(super) struct Staged {
+    dir: TempDir,
+    /// The root's key, where it does not stay.
+    pub(super) root_key: Option<FileKey>,
+    /// Held while it is beside its place: whoever founds another would take this for what a crash left.
+    _alone: Option<File>,
+}
+
+impl Staged {
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
 }
 
 /// Makes what is planned beside `dir`, whole and durable.
@@ -80,35 +98,61 @@ pub(super) fn stage(
     plan: Plan,
     keyring: &Keyring,
     now: SystemTime,
-) -> Result<TempDir, CaError> {
+) -> Result<Staged, CaError> {
     let beside = durable::parent(dir);
     durable::create_dir(&beside)?;
     let prefix = staging_prefix(dir)?;
+    let alone = alone(&beside)?;
     sweep(&beside, &prefix, keyring)?;
     let staging = tempfile::Builder::new()
         .prefix(&prefix)
         .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(&beside)
         .map_err(durable::failed("create a directory in", &beside))?;
-    if let Err(failed) = fill(staging.path(), plan, keyring, now) {
+    let root_key = fill(staging.path(), plan, keyring, now).map_err(|failed| {
         let names = [ROOT, ISSUING];
-        return Err(keyring.abandon(staging.path(), &names, Path::new(""), failed));
-    }
+        keyring.abandon(staging.path(), &names, Path::new(""), failed)
+    })?;
     durable::sync_dir(staging.path())?;
-    Ok(staging)
+    Ok(Staged {
+        dir: staging,
+        root_key,
+        _alone: alone,
+    })
 }
 
-/// Puts what was made into its place.
-pub(super) fn put(staging: TempDir, dir: &Path) -> Result<(), CaError> {
+/// Locks a directory until the file is closed; where its file system knows no locks there is none.
+fn alone(beside: &Path) -> Result<Option<File>, CaError> {
+    let file = File::open(beside).map_err(durable::failed("open", beside))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(CaError::Founding {
+            path: beside.to_owned(),
+        }),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// Puts what was made into its place. What is there then is not taken back: where only the flush of its name failed, that
+/// is the answer.
+pub(super) fn put(staged: Staged, dir: &Path) -> Result<Option<CaError>, CaError> {
+    put_and(staged, dir, durable::sync_dir)
+}
+
+fn put_and(
+    staged: Staged,
+    dir: &Path,
+    flush: impl FnOnce(&Path) -> Result<(), CaError>,
+) -> Result<Option<CaError>, CaError> {
     // Atomic; an empty directory in its place is replaced, anything else refuses it.
-    fs::rename(staging.path(), dir).map_err(durable::failed("put the new authority into", dir))?;
-    let _ = staging.keep();
-    durable::sync_dir(&durable::parent(dir))
+    fs::rename(staged.path(), dir).map_err(durable::failed("put the new authority into", dir))?;
+    let _ = staged.dir.keep();
+    Ok(flush(&durable::parent(dir)).err())
 }
 
 /// Removes what was made, with its keys. What cannot be removed now is swept when an authority is founded.
-pub(super) fn withdraw(staging: TempDir, keyring: &Keyring) {
-    let dir = staging.keep();
+pub(super) fn withdraw(staged: Staged, keyring: &Keyring) {
+    let dir = staged.dir.keep();
     let _ = keyring.sweep(&dir, &[ROOT, ISSUING], Path::new(""));
 }
 
@@ -132,23 +176,42 @@ fn sweep(beside: &Path, prefix: &str, keyring: &Keyring) -> Result<(), CaError> 
     Ok(())
 }
 
-fn fill(dir: &Path, plan: Plan, keyring: &Keyring, now: SystemTime) -> Result<(), CaError> {
-    let (root, root_key) = match plan.root {
+/// The root's key, where it does not stay.
+fn fill(
+    dir: &Path,
+    plan: Plan,
+    keyring: &Keyring,
+    now: SystemTime,
+) -> Result<Option<FileKey>, CaError> {
+    let leaves = plan.root_leaves;
+    // One of the two.
+    let (mut kept, mut leaving) = (None, None);
+    let root = match plan.root {
+        RootPlan::Made(made) if leaves => {
+            let key = leaving.insert(FileKey::from(SecretKey::generate(made.key)?));
+            make_root(&made, key, now)?
+        }
         RootPlan::Made(made) => {
-            let key = keyring.make(dir, ROOT, made.key)?;
-            (make_root(&made, key.as_ref(), now)?, Some(key))
+            let key = kept.insert(keyring.make(dir, ROOT, made.key)?);
+            make_root(&made, key.as_ref(), now)?
         }
         RootPlan::Existing { certificate, key } => {
             let root = read_root(&certificate, key.as_ref())?;
-            let key = match key {
-                Some(key) => Some(keyring.keep(key, dir, ROOT)?),
-                None => {
-                    root_key::mark_offline(dir)?;
-                    None
-                }
-            };
-            (root, key)
+            match key {
+                Some(key) if leaves => leaving = Some(FileKey::from(key)),
+                Some(key) => kept = Some(keyring.keep(key, dir, ROOT)?),
+                None => {}
+            }
+            root
         }
+    };
+    if kept.is_none() {
+        root_key::mark_offline(dir)?;
+    }
+    let root_key = match (&kept, &leaving) {
+        (Some(key), _) => Some(key.as_ref()),
+        (None, Some(key)) => Some(key as &dyn Custody),
+        (None, None) => None,
     };
     let roots = [Arc::new(Root::new(RootNumber::FIRST, root.clone(), dir)?)];
     let (chain, key) = match plan.issuing {
@@ -156,7 +219,7 @@ fn fill(dir: &Path, plan: Plan, keyring: &Keyring, now: SystemTime) -> Result<()
             certificate,
             permitted_dns,
         } => {
-            let Some(root_key) = &root_key else {
+            let Some(root_key) = root_key else {
                 let reason = "the root's key is not here to sign it: bring the key, or the issuing certificate with its own";
                 return Err(CaError::invalid(
                     "issuing certificate",
@@ -165,7 +228,7 @@ fn fill(dir: &Path, plan: Plan, keyring: &Keyring, now: SystemTime) -> Result<()
                 ));
             };
             let key = keyring.make(dir, ISSUING, certificate.key)?;
-            let root = (&root, root_key.as_ref());
+            let root = (&root, root_key);
             let signed = sign_issuing(root, &certificate, &permitted_dns, key.public_key(), now)?;
             (vec![signed], key)
         }
@@ -179,7 +242,8 @@ fn fill(dir: &Path, plan: Plan, keyring: &Keyring, now: SystemTime) -> Result<()
     let write =
         |file, text: &str| durable::write(&dir.join(file), text.as_bytes(), Readers::Everyone);
     write(ROOT_CERTIFICATE, &pem::certificate(&root))?;
-    write(ISSUING_CERTIFICATE, &issuer.chain_pem())
+    write(ISSUING_CERTIFICATE, &issuer.chain_pem())?;
+    Ok(leaving)
 }
 
 pub(super) fn make_root(

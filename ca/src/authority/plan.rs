@@ -66,6 +66,9 @@ pub struct Plan {
     pub root: RootPlan,
     /// The issuing certificate.
     pub issuing: IssuingPlan,
+    /// Whether the root's key, which is made or brought, does not stay: it is in memory while the authority is founded, and
+    /// never in a file of it.
+    pub root_leaves: bool,
 }
 
 impl Plan {
@@ -89,6 +92,7 @@ impl Plan {
                 certificate: made("Issuing", ISSUING_VALIDITY),
                 permitted_dns: Vec::new(),
             },
+            root_leaves: false,
         })
     }
 }

@@ -54,7 +54,7 @@ impl Authority {
     /// # Errors
     /// [`CaError::File`].
     pub fn has_root_key(&self) -> Result<bool, CaError> {
-        Self::key_is_here(&self.state.load().root)
+        Ok(self.leaving.lock().is_some() || Self::key_is_here(&self.state.load().root)?)
     }
 
     pub(super) fn key_is_here(root: &Root) -> Result<bool, CaError> {
@@ -100,6 +100,7 @@ impl Authority {
         let root = self.root_numbered(Some(number))?;
         self.key_of(&root)?;
         mark_offline(&root.place)?;
+        *self.leaving.lock() = None;
         remove(&root.place.join(ROOT_KEY))
     }
 
@@ -128,6 +129,9 @@ impl Authority {
     }
 
     fn key_of(&self, root: &Root) -> Result<Box<dyn Custody>, CaError> {
+        if let Some(key) = &*self.leaving.lock() {
+            return Ok(Box::new(Arc::clone(key)));
+        }
         if !Self::key_is_here(root)? {
             return Err(CaError::RootOffline);
         }

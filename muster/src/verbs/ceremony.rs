@@ -156,47 +156,63 @@ pub(super) fn run(global: &Global, flags: &Ceremony) -> anyhow::Result<()> {
     let now = SystemTime::now();
     let place = global.data.join("ca");
     serve::lineage::check_place(&global.data, &place)?;
-    let plan = Plan { root, issuing };
+    let plan = Plan {
+        root,
+        issuing,
+        root_leaves: sealing.is_some(),
+    };
     let mut placed = Placed::default();
-    let (signer, der) = Authority::found(&place, plan, NO_PUBLIC_URL, keyring, now, |authority| {
-        let crossed = match former {
-            Some((certificate, key)) => {
-                let root = authority.root_pem();
-                Some(cross_sign(&certificate, key, &root, now).context("succeeds")?)
+    let ((signer, der), unflushed) = Authority::found(
+        &place,
+        plan,
+        NO_PUBLIC_URL,
+        keyring,
+        now,
+        |authority| {
+            let crossed = match former {
+                Some((certificate, key)) => {
+                    let root = authority.root_pem();
+                    Some(cross_sign(&certificate, key, &root, now).context("succeeds")?)
+                }
+                None => None,
+            };
+            let kept = match (&mut files.offline, &sealing) {
+                (Some(out), Some(passphrase)) => {
+                    let sealed = authority.export_root_key(None, passphrase)?;
+                    out.fill(sealed.as_bytes())?;
+                    Some(out.read_back(passphrase)?)
+                }
+                _ => None,
+            };
+            let mut statement = statement(authority, &file, flags, &text, now)?;
+            if let (Some(crossed), Some(cross)) = (&crossed, &mut files.cross) {
+                writeln!(
+                    statement,
+                    "\nThe root, signed with the key of the root that it follows ({}):\n\n{crossed}",
+                    cross.path.display()
+                )?;
+                cross.fill(crossed.as_bytes())?;
             }
-            None => None,
-        };
-        let kept = match (&mut files.offline, &sealing) {
-            (Some(out), Some(passphrase)) => {
-                let sealed = authority.export_root_key(None, passphrase)?;
-                out.fill(sealed.as_bytes())?;
-                Some(out.read_back(passphrase)?)
+            let (signed, signer) = authority.attest(&statement)?;
+            files.transcript.fill(statement.as_bytes())?;
+            files.signature.fill(&signed)?;
+            if let Some(kept) = kept {
+                authority.take_root_offline(&CertificateId::of(&kept).to_string())?;
             }
-            _ => None,
-        };
-        let mut statement = statement(authority, &file, flags, &text, now)?;
-        if let (Some(crossed), Some(cross)) = (&crossed, &mut files.cross) {
-            writeln!(
-                statement,
-                "\nThe root, signed with the key of the root that it follows ({}):\n\n{crossed}",
-                cross.path.display()
-            )?;
-            cross.fill(crossed.as_bytes())?;
-        }
-        let (signed, signer) = authority.attest(&statement)?;
-        files.transcript.fill(statement.as_bytes())?;
-        files.signature.fill(&signed)?;
-        if let Some(kept) = kept {
-            authority.take_root_offline(&CertificateId::of(&kept).to_string())?;
-        }
-        files.put(&mut placed)?;
-        let der = match signer {
-            "root" => authority.root_der(),
-            _ => authority.issuing_der(),
-        };
-        Ok::<_, anyhow::Error>((signer, der))
-    })?;
+            files.put(&mut placed)?;
+            let der = match signer {
+                "root" => authority.root_der(),
+                _ => authority.issuing_der(),
+            };
+            Ok::<_, anyhow::Error>((signer, der))
+        },
+    )?;
     placed.keep();
+    if let Some(error) = unflushed {
+        output::warn(&format!(
+            "the authority is in its place, but a power failure may undo that: {error}"
+        ))?;
+    }
     let hash = match PublicKey::of_certificate(&der).map(|key| key.kind()) {
         Ok(KeyKind::P384) => "sha384",
         _ => "sha256",

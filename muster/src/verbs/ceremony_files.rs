@@ -1,5 +1,6 @@
 //! What a ceremony leaves beside the authority: written under names of their own while it is held, and put in place when
-//! all of it is written. Where anything fails, none of it is there.
+//! all of it is written. Where anything fails, none of it is there; what a ceremony that was killed left under such a name
+//! is swept by the next one beside it.
 
 use super::ca as verb;
 use ::ca::Passphrase;
@@ -10,6 +11,30 @@ use std::{
     path::{Path, PathBuf},
 };
 use tempfile::NamedTempFile;
+
+/// Names of what is being written: this, and what the temporary file's maker puts behind it.
+const PREFIX: &str = ".ceremony-";
+const RANDOM_CHARS: usize = 6;
+
+/// Removes what ceremonies that were killed left in a directory. Who is at it still holds a lock.
+fn sweep(dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let ours = random.is_some_and(|random| {
+            random.len() == RANDOM_CHARS && random.bytes().all(|one| one.is_ascii_alphanumeric())
+        });
+        if ours
+            && entry.file_type()?.is_file()
+            && let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
 
 /// A file that is to be.
 pub(super) struct Written {
@@ -30,10 +55,17 @@ impl Written {
         if path.file_name().is_none() {
             bail!("{} is no name of a file: nothing was done", path.display());
         }
-        let file = tempfile::Builder::new()
-            .prefix(".ceremony-")
-            .tempfile_in(&dir)
-            .with_context(|| format!("write {}: nothing was done", path.display()))?;
+        let made = || {
+            sweep(&dir)?;
+            let file = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .rand_bytes(RANDOM_CHARS)
+                .tempfile_in(&dir)?;
+            // Where the file system knows no locks, another ceremony beside it may sweep it: that fails then, and says so.
+            let _ = file.as_file().try_lock();
+            Ok::<_, std::io::Error>(file)
+        };
+        let file = made().with_context(|| format!("write {}: nothing was done", path.display()))?;
         Ok(Written { path, dir, file })
     }
 

@@ -41,9 +41,10 @@ fn founded(dir: &std::path::Path, root: Change, issuing: Change) -> Result<(), C
             chain: issuing_certificate.pem(),
             key: SecretKey::from_pem(issuing_key.serialize_pem().as_bytes(), None).unwrap(),
         },
+        root_leaves: false,
     };
     let (url, keyring) = ("http://ca.example", Keyring::default());
-    Authority::found(dir, plan, url, keyring, now(), |_| Ok(()))
+    Authority::found(dir, plan, url, keyring, now(), |_| Ok(())).map(drop)
 }
 
 fn as_is(_: &mut CertificateParams) {}

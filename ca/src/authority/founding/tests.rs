@@ -43,6 +43,10 @@ fn what_is_not_finished_is_not_there() {
                 done
             },
         )
+        .map(|(done, unflushed)| {
+            assert!(unflushed.is_none());
+            done
+        })
     };
     found(Err(CaError::Cryptography("finish"))).unwrap_err();
     assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
@@ -50,6 +54,73 @@ fn what_is_not_finished_is_not_there() {
     open_or_create(&dir).unwrap();
     let again = found(Ok(7));
     assert!(matches!(again, Err(CaError::AlreadyFounded { .. })));
+}
+
+/// Whatever ends the process, no file of what is being founded holds a key that is to be elsewhere.
+#[test]
+fn a_roots_key_that_leaves_is_never_in_a_file() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("ca");
+    let plan = Plan {
+        root_leaves: true,
+        ..Plan::usual("Test").unwrap()
+    };
+    let passphrase = crate::Passphrase::new(b"a long passphrase").unwrap();
+    let (url, keyring) = ("http://ca.example", Keyring::default());
+    let (sealed, _) = Authority::found(&dir, plan, url, keyring, now(), |authority| {
+        let beside = fs::read_dir(base.path()).unwrap().next().unwrap().unwrap();
+        assert!(!beside.path().join(ROOT_KEY).exists());
+        assert!(beside.path().join(ISSUING_KEY).exists());
+        assert!(authority.has_root_key().unwrap());
+        let sealed = authority.export_root_key(None, &passphrase)?;
+        assert_eq!(authority.attest("Said").unwrap().1, "root");
+        let kept = crate::CertificateId::of(sealed.as_bytes());
+        authority.take_root_offline(&kept.to_string())?;
+        assert!(!authority.has_root_key().unwrap());
+        Ok::<_, CaError>(sealed)
+    })
+    .unwrap();
+    let key = SecretKey::from_pem(sealed.as_bytes(), Some(&passphrase)).unwrap();
+    let authority = open_or_create(&dir).unwrap();
+    assert!(!authority.has_root_key().unwrap());
+    let root = PublicKey::of_certificate(&authority.root_der()).unwrap();
+    assert_eq!(*key.public(), root);
+    assert!(matches!(
+        authority.rotate_issuing(now()),
+        Err(CaError::RootOffline)
+    ));
+}
+
+#[test]
+fn what_is_in_its_place_is_not_taken_back() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("ca");
+    let plan = Plan::usual("Test").unwrap();
+    let staged = stage(&dir, plan, &Keyring::default(), now()).unwrap();
+    let failing = |_: &Path| Err(CaError::Cryptography("flush"));
+    let unflushed = put_and(staged, &dir, failing).unwrap();
+    assert!(unflushed.is_some());
+    open_or_create(&dir).unwrap();
+}
+
+#[test]
+fn two_at_a_time_do_not_sweep_each_other_away() {
+    let base = tempfile::tempdir().unwrap();
+    let dir = base.path().join("ca");
+    let make = || {
+        stage(
+            &dir,
+            Plan::usual("Test").unwrap(),
+            &Keyring::default(),
+            now(),
+        )
+    };
+    let first = make().unwrap();
+    let said = make().map(drop).unwrap_err();
+    assert!(matches!(said, CaError::Founding { .. }), "{said}");
+    assert!(first.path().join(ROOT_KEY).exists());
+    put(first, &dir).unwrap();
+    open_or_create(&dir).unwrap();
 }
 
 #[test]

@@ -341,6 +341,7 @@ fn authority_with_short_root() -> (TempDir, Authority) {
             certificate: made("Short Issuing"),
             permitted_dns: Vec::new(),
         },
+        root_leaves: false,
     };
     let place = dir.path().join("ca");
     let (url, keyring) = ("http://ca.example", Keyring::default());
