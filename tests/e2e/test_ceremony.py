@@ -103,6 +103,47 @@ def test_a_server_outside_the_names_that_are_permitted_is_refused(make_server, h
     assert "permits only localhost, works.example" in str(failed.value)
 
 
+def test_addresses_are_excluded_unless_they_are_permitted(make_server, hold, tmp_path):
+    """Whoever has the issuing key makes no server of an address that devices follow, and the server itself has none."""
+    text = MADE.split("offline")[0] + MADE.split("root-key.pem\"\n")[1].split("[keys]")[0]
+
+    def rogue(server, name):
+        """Verified by openssl: a server's certificate by the issuing key, made without the authority."""
+        made = tmp_path / name.replace(":", "-").replace("/", "-")
+        ok("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=rogue",
+           "-keyout", f"{made}.key", "-out", f"{made}.csr")
+        made.with_suffix(".ext").write_text(f"subjectAltName={name}\n")
+        ca = server.data / "ca"
+        ok("openssl", "x509", "-req", "-in", f"{made}.csr", "-CA", ca / "issuing.crt", "-CAkey", ca / "issuing.key", "-CAcreateserial",
+           "-CAserial", tmp_path / "serial", "-extfile", made.with_suffix(".ext"), "-out", f"{made}.pem")
+        code, *said = run("openssl", "verify", "-CAfile", ca / "root.crt", "-untrusted", ca / "issuing.crt", f"{made}.pem")
+        return code == 0, "".join(said)
+
+    server = make_server(start=False, names=("localhost", "127.0.0.1"))
+    assert hold(server, text).returncode == 0
+    with pytest.raises(AssertionError) as failed:
+        server.start()
+    assert "127.0.0.1" in str(failed.value) and "permits only localhost, works.example" in str(failed.value)
+    for name in ("IP:192.0.2.7", "IP:2001:db8::7", "DNS:other.example"):
+        good, said = rogue(server, name)
+        assert not good and "subtree violation" in said, said
+    assert rogue(server, "DNS:a.works.example")[0]
+
+    for file in ("ceremony.txt", "ceremony.txt.sig"):
+        (tmp_path / file).unlink()
+    server = make_server(start=False, names=("localhost", "127.0.0.1"))
+    text = text.replace('"works.example"]', '"works.example"]\npermitted_ip = ["127.0.0.0/8", "2001:db8::/32"]')
+    assert hold(server, text.replace("127.0.0.0/8", "127.0.0.1/8")).returncode == 1
+    assert hold(server, text).returncode == 0
+    assert "localhost, works.example, 127.0.0.0/8, 2001:db8::/32" in (tmp_path / "ceremony.txt").read_text()
+    server.start()
+    assert rogue(server, "IP:2001:db8::7")[0] and rogue(server, "IP:127.0.0.1")[0]
+    assert "permitted subtree violation" in rogue(server, "IP:192.0.2.7")[1]
+    server.cli("ca", "rotate-issuing")
+    server.restart()
+    assert "running" in server.cli("status")
+
+
 def test_an_organisations_root_intermediate_and_chain(make_server, hold, connect, tmp_path):
     """Root, a policy CA, and below that the one for devices: RSA, P-384 and P-256; the upper keys never come near."""
     def key(name, *options):

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{GeneralName, NameConstraints, ParsedExtension};
+use x509_parser::extensions::{NameConstraints, ParsedExtension};
 
-use super::constraints;
+use super::constraints::Permitted;
 use super::issuer::{Issuer, subject_key_id};
 use super::root::Root;
 use crate::error::CaError;
@@ -152,18 +152,13 @@ fn check_extensions(certificate: &X509Certificate<'_>, is_issuing: bool) -> Resu
 
 /// What this server holds names against, and nothing else: it would issue what clients refuse.
 fn check_constraints(found: &NameConstraints<'_>, is_issuing: bool) -> Result<(), CaError> {
-    let permitted = found.permitted_subtrees.iter().flatten();
-    let only_dns = permitted
-        .map(|one| &one.base)
-        .all(|base| matches!(base, GeneralName::DNSName(_)));
-    let excludes = found.excluded_subtrees.iter().flatten().next().is_some();
-    if is_issuing && only_dns && !excludes {
+    if is_issuing && let Some(permitted) = Permitted::read_extension(found) {
         // The next issuing certificate permits the same.
-        constraints::subtrees(&constraints::permitted(found))?;
+        Permitted::of_names(&permitted.names())?;
         return Ok(());
     }
     Err(refused(
-        "a certificate in the chain or the root has nameConstraints other than permitted DNS names in the issuing certificate itself: what they leave of devices' and servers' names is not looked at when certificates are issued, so leave them out",
+        "a certificate in the chain or the root has nameConstraints other than permitted DNS names and addresses, and all other addresses excluded, in the issuing certificate itself: what they leave of devices' and servers' names is not looked at when certificates are issued, so leave them out",
     ))
 }
 

@@ -18,10 +18,11 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
 
+use super::constraints::Permitted;
 use super::issuer::{CertificateFile, Issuer, IssuerNumber, check_chain, check_fresh, read_chain};
 use super::plan::{IssuingPlan, Made, Plan, RootPlan};
 use super::root::{self, Root, RootNumber};
-use super::{BACKDATED, State, constraints, root_key, rotation};
+use super::{BACKDATED, State, root_key, rotation};
 use crate::custody::{Custody, FileKey, Keyring, Signer};
 use crate::durable::{self, Readers};
 use crate::error::CaError;
@@ -218,7 +219,9 @@ fn fill(
         IssuingPlan::Made {
             certificate,
             permitted_dns,
+            permitted_ip,
         } => {
+            let permitted = Permitted::new(&permitted_dns, &permitted_ip)?;
             let Some(root_key) = root_key else {
                 let reason = "the root's key is not here to sign it: bring the key, or the issuing certificate with its own";
                 return Err(CaError::invalid(
@@ -229,7 +232,7 @@ fn fill(
             };
             let key = keyring.make(dir, ISSUING, certificate.key)?;
             let root = (&root, root_key);
-            let signed = sign_issuing(root, &certificate, &permitted_dns, key.public_key(), now)?;
+            let signed = sign_issuing(root, &certificate, &permitted, key.public_key(), now)?;
             (vec![signed], key)
         }
         IssuingPlan::Existing { chain, key } => {
@@ -284,7 +287,7 @@ pub(super) fn read_root(
 pub(super) fn sign_issuing(
     (root, root_key): (&CertificateDer<'static>, &dyn Custody),
     made: &Made,
-    permitted_dns: &[String],
+    permitted: &Permitted,
     key: &PublicKey,
     now: SystemTime,
 ) -> Result<CertificateDer<'static>, CaError> {
@@ -305,12 +308,7 @@ pub(super) fn sign_issuing(
     let constraints = BasicConstraints::Constrained(0);
     let mut params = authority_params(&made.common_name, constraints, not_before, not_after)?;
     params.use_authority_key_identifier_extension = true;
-    if !permitted_dns.is_empty() {
-        params.name_constraints = Some(rcgen::NameConstraints {
-            permitted_subtrees: constraints::subtrees(permitted_dns)?,
-            excluded_subtrees: Vec::new(),
-        });
-    }
+    params.name_constraints = permitted.encoded();
     let signer = Signer::new(root_key);
     let signed = rcgen::Issuer::from_ca_cert_der(root, &signer)
         .and_then(|issuer| params.signed_by(key, &issuer));
@@ -320,7 +318,7 @@ pub(super) fn sign_issuing(
         rule: format!("the issuing certificate does not read back as it was meant: {what}"),
     };
     check_chain(std::slice::from_ref(&issuing), root).map_err(|error| slip(error.to_string()))?;
-    if constraints::permitted_dns(&issuing)? != permitted_dns {
+    if Permitted::read(&issuing)? != *permitted {
         return Err(slip("its name constraints are others".to_owned()));
     }
     Ok(issuing)

@@ -49,6 +49,8 @@ pub enum IssuingPlan {
         /// DNS names (with all below them) that servers it certifies may have (RFC 5280
         /// §4.2.1.10); none for any.
         permitted_dns: Vec<String>,
+        /// Addresses and networks that they may have beside those names, where there are any.
+        permitted_ip: Vec<String>,
     },
     /// It is there already.
     Existing {
@@ -91,6 +93,7 @@ impl Plan {
             issuing: IssuingPlan::Made {
                 certificate: made("Issuing", ISSUING_VALIDITY),
                 permitted_dns: Vec::new(),
+                permitted_ip: Vec::new(),
             },
             root_leaves: false,
         })

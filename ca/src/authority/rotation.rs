@@ -17,7 +17,7 @@ use rustls_pki_types::pem::PemObject;
 use tempfile::TempDir;
 
 use super::Authority;
-use super::constraints::{check_names, permitted_dns};
+use super::constraints::{Permitted, check_names};
 use super::founding::{ISSUING, ISSUING_CERTIFICATE, sign_issuing};
 use super::issuer::{Issuer, IssuerNumber, check_fresh, read_chain};
 use super::plan::{ISSUING_VALIDITY, Made};
@@ -115,7 +115,7 @@ impl Authority {
                 validity: ISSUING_VALIDITY,
             };
             let root = (&state.root.der, root_key.as_ref());
-            let permitted = permitted_dns(&state.signing(now).der)?;
+            let permitted = self.permitted_next(&state.signing(now))?;
             Ok(vec![sign_issuing(root, &made, &permitted, key, now)?])
         })
     }
@@ -312,7 +312,7 @@ impl Authority {
 }
 
 /// Signs a request for an issuing certificate where the root's key is: on a machine that has no
-/// server. `permitted_dns` are the names that the one before permits. The certificate as PEM.
+/// server. `permitted` is what [`Authority::permitted_names`] says. The certificate as PEM.
 ///
 /// # Errors
 /// [`CaError::Invalid`] for a root, key or request that is none or does not fit the others;
@@ -321,7 +321,7 @@ pub fn sign_issuing_request(
     root_pem: &str,
     root_key: SecretKey,
     request_pem: &str,
-    permitted_dns: &[String],
+    permitted: &[String],
     now: SystemTime,
 ) -> Result<String, CaError> {
     let refused = |field, reason: &str| Err(CaError::invalid(field, "(as given)", reason));
@@ -343,8 +343,9 @@ pub fn sign_issuing_request(
         key: key.kind(),
         validity: ISSUING_VALIDITY,
     };
+    let permitted = Permitted::of_names(permitted)?;
     let root_key = FileKey::from(root_key);
-    let der = sign_issuing((&root, &root_key), &made, permitted_dns, key, now)?;
+    let der = sign_issuing((&root, &root_key), &made, &permitted, key, now)?;
     Ok(pem::certificate(&der))
 }
 

@@ -13,7 +13,6 @@ use std::time::SystemTime;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::constraints::permitted_dns;
 use super::founding::{ROOT, ROOT_CERTIFICATE, ROOT_KEY, make_root, read_root, sign_issuing};
 use super::issuer::read_chain;
 use super::plan::{ISSUING_VALIDITY, Made, ROOT_VALIDITY};
@@ -98,7 +97,7 @@ impl Authority {
                     validity: ISSUING_VALIDITY,
                 };
                 let signer = (&state.root.der, key.as_ref());
-                let permitted = permitted_dns(&state.signing(now).der)?;
+                let permitted = self.permitted_next(&state.signing(now))?;
                 Ok(vec![sign_issuing(signer, &made, &permitted, public, now)?])
             },
         )

@@ -5,9 +5,10 @@ use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 
+use super::Authority;
+use super::constraints::Permitted;
 use super::issuer::{Issuer, IssuerNumber};
 use super::root::{self, Root, RootNumber};
-use super::{Authority, constraints};
 use crate::error::CaError;
 use crate::pem;
 
@@ -181,12 +182,17 @@ impl Authority {
         state.issuer(issuer).map(|issuer| issuer.chain_pem())
     }
 
-    /// The DNS names that the issuing certificate of now permits servers to have; none for any.
+    /// The DNS names, and the addresses and networks, that the next issuing certificate permits servers to have: those of
+    /// the one of now. None for any.
     ///
     /// # Errors
     /// [`CaError::Unreadable`], which an open authority does not have.
-    pub fn permitted_dns(&self) -> Result<Vec<String>, CaError> {
-        constraints::permitted_dns(&self.state.load().current.der)
+    pub fn permitted_names(&self) -> Result<Vec<String>, CaError> {
+        Ok(self.permitted_next(&self.state.load().current)?.names())
+    }
+
+    pub(super) fn permitted_next(&self, issuer: &Issuer) -> Result<Permitted, CaError> {
+        Ok(Permitted::read(&issuer.der)?.next(&self.server_names.load()))
     }
 
     /// Which issuing certificates there are, oldest first.

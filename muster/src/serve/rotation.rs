@@ -39,7 +39,7 @@ fn next(
     if let Some(file) = &flags.root_key {
         let key = secret(file, &flags.passphrase)?;
         let (root, request) = (authority.root_pem(), authority.issuing_request()?);
-        let permitted = authority.permitted_dns()?;
+        let permitted = authority.permitted_names()?;
         let signed = sign_issuing_request(&root, key, &request, &permitted, now)
             .with_context(|| file.display().to_string())?;
         return Ok(authority.adopt_issuing(&signed, None, now)?);

@@ -74,6 +74,9 @@ struct Issuing {
     validity_days: Option<u64>,
     #[serde(default)]
     permitted_dns: Vec<String>,
+    /// Addresses and networks beside them; all others are excluded where there are such names.
+    #[serde(default)]
+    permitted_ip: Vec<String>,
     /// One that is there already, with what stands above it.
     certificate: Option<PathBuf>,
     private_key: Option<PathBuf>,
@@ -274,12 +277,14 @@ fn issuing(file: &Issuing, reader: &Reader<'_>) -> anyhow::Result<IssuingPlan> {
                 file.validity_days,
             )?,
             permitted_dns: file.permitted_dns.clone(),
+            permitted_ip: file.permitted_ip.clone(),
         }),
         (Some(certificate), Some(key)) => {
             let of_made = [file.common_name.is_some(), file.key.is_some()];
             if of_made.contains(&true)
                 || file.validity_days.is_some()
                 || !file.permitted_dns.is_empty()
+                || !file.permitted_ip.is_empty()
             {
                 bail!(
                     "issuing: a certificate that is there already has its name, key, life and names"
@@ -372,7 +377,7 @@ fn statement(
             ),
         )?;
     }
-    let permitted = authority.permitted_dns()?;
+    let permitted = authority.permitted_names()?;
     if !permitted.is_empty() {
         line("servers' names", &permitted.join(", "))?;
     }

@@ -340,6 +340,7 @@ fn authority_with_short_root() -> (TempDir, Authority) {
         issuing: IssuingPlan::Made {
             certificate: made("Short Issuing"),
             permitted_dns: Vec::new(),
+            permitted_ip: Vec::new(),
         },
         root_leaves: false,
     };

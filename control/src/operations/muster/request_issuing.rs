@@ -33,6 +33,6 @@ fn run(rooms: &Rooms, _call: &Call) -> Result<Answer, ApiError> {
     Answer::json(&Output {
         request: rooms.authority.issuing_request()?,
         root_pem: rooms.authority.root_pem(),
-        permitted_dns: rooms.authority.permitted_dns()?,
+        permitted_dns: rooms.authority.permitted_names()?,
     })
 }
