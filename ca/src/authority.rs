@@ -8,6 +8,7 @@ mod issuer;
 mod plan;
 mod root;
 mod root_key;
+mod root_list;
 mod rotation;
 mod succession;
 mod trust;
@@ -37,10 +38,11 @@ use crate::profile::{Profile, Rules, Subject, Usage};
 use crate::public_key::PublicKey;
 use crate::{pem, profile, times};
 
-pub(crate) use issuer::Issuer;
 pub use issuer::IssuerNumber;
+pub(crate) use issuer::{Issuer, subject_key_id};
 pub use plan::{IssuingPlan, Made, Plan, RootPlan};
 pub use root::RootNumber;
+pub use root_list::{RootList, sign_root_list};
 pub use rotation::sign_issuing_request;
 pub use succession::{Successor, cross_sign};
 pub use trust::RootState;
@@ -211,7 +213,11 @@ impl Authority {
     ) -> Result<Self, CaError> {
         let public_url = check_public_url(&config.public_url)?;
         if founding::is_vacant(dir)? {
-            founding::found(dir, Plan::usual(&config.name)?, &keyring, now)?;
+            let plan = Plan {
+                public_url: Some(public_url.clone()),
+                ..Plan::usual(&config.name)?
+            };
+            founding::found(dir, plan, &keyring, now)?;
         }
         Self::open(dir, public_url, keyring, now)
     }
@@ -344,6 +350,7 @@ impl Authority {
     /// [`CaError::AuthorityKey`] for one of the authority's own keys,
     /// [`CaError::BlockedKey`] for one that a list has,
     /// [`CaError::OutsideIssuer`] when `now` is not in the issuing certificate's life,
+    /// [`CaError::IssuerRevoked`] when its root has withdrawn it,
     /// [`CaError::Custody`] when the key cannot be used, [`CaError::Lint`] when the result is not
     /// what was meant.
     pub fn issue(
@@ -369,6 +376,7 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Issued, CaError> {
         let issuer = self.issuer_now(now);
+        self.refuse_revoked(&issuer)?;
         self.issue_under(&issuer, profile, subject, key, lifetime, now)
     }
 

@@ -9,12 +9,13 @@ use rcgen::{
     CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope,
     KeyIdMethod, RevokedCertParams, SerialNumber,
 };
+use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::authority::{Authority, Issuer, IssuerNumber};
-use crate::custody::Signer;
+use crate::custody::{Custody, Signer};
 use crate::error::CaError;
 use crate::identifier::{InvalidIdentifier, Serial};
 use crate::{facts, times};
@@ -115,6 +116,111 @@ impl FromStr for RevocationReason {
     }
 }
 
+/// Whose key signs a list.
+pub(crate) struct ListSigner<'a> {
+    pub(crate) der: &'a CertificateDer<'static>,
+    pub(crate) key_id: &'a [u8],
+    pub(crate) custody: &'a dyn Custody,
+}
+
+/// What a list says.
+pub(crate) struct Content<'a> {
+    pub(crate) number: u64,
+    pub(crate) entries: &'a [RevokedEntry],
+    pub(crate) this_update: SystemTime,
+    pub(crate) next_update: SystemTime,
+    /// Where it is found, for one of several lists of leaf certificates.
+    pub(crate) urls: &'a [String],
+}
+
+/// Signs a list; with it how many entries it has. An entry given twice stands with its earliest revocation.
+///
+/// # Errors
+/// Those of [`Authority::crl`].
+pub(crate) fn sign(
+    signs: &ListSigner<'_>,
+    content: &Content<'_>,
+) -> Result<(Vec<u8>, usize), CaError> {
+    check_entry_count(content.entries.len())?;
+    let this_update = times::seconds(content.this_update)?;
+    let next_update = times::seconds(content.next_update)?;
+    if next_update <= this_update {
+        let reason = "the next update of a revocation list comes after this one";
+        return Err(CaError::invalid(
+            "next update",
+            &next_update.to_string(),
+            reason,
+        ));
+    }
+    let mut revoked: BTreeMap<&Serial, &RevokedEntry> = BTreeMap::new();
+    for entry in content.entries {
+        let kept = revoked.entry(&entry.serial).or_insert(entry);
+        if entry.revoked_at < kept.revoked_at {
+            *kept = entry;
+        }
+    }
+    let revoked_certs = revoked
+        .values()
+        .map(|entry| {
+            Ok(RevokedCertParams {
+                serial_number: SerialNumber::from_slice(entry.serial.as_bytes()),
+                revocation_time: times::encodable(times::seconds(entry.revoked_at)?)?,
+                reason_code: Some(entry.reason.encodable()),
+                invalidity_date: None,
+            })
+        })
+        .collect::<Result<Vec<_>, CaError>>()?;
+    let expected = revoked_certs.len();
+    let urls = content.urls;
+    let params = CertificateRevocationListParams {
+        this_update: times::encodable(this_update)?,
+        next_update: times::encodable(next_update)?,
+        crl_number: SerialNumber::from(content.number),
+        issuing_distribution_point: (!urls.is_empty()).then(|| CrlIssuingDistributionPoint {
+            distribution_point: CrlDistributionPoint {
+                uris: urls.to_vec(),
+            },
+            // The issuing certificate signs no authorities.
+            scope: Some(CrlScope::UserCertsOnly),
+        }),
+        revoked_certs,
+        key_identifier_method: KeyIdMethod::PreSpecified(signs.key_id.to_vec()),
+    };
+    let signer = Signer::new(signs.custody);
+    let signed = rcgen::Issuer::from_ca_cert_der(signs.der, &signer)
+        .and_then(|issuer| params.signed_by(&issuer));
+    let der = signed
+        .map_err(|error| signer.explain(error))?
+        .der()
+        .to_vec();
+    Ok((der, expected))
+}
+
+fn no(reason: &str) -> CaError {
+    facts::unreadable(format!("as a revocation list, {reason}"))
+}
+
+/// What a list revokes.
+///
+/// # Errors
+/// [`CaError::Unreadable`] for an entry that no list has.
+pub(crate) fn entries(list: &CertificateRevocationList<'_>) -> Result<Vec<RevokedEntry>, CaError> {
+    let entries = list.iter_revoked_certificates().map(|entry| {
+        let reason = match entry.reason_code() {
+            None => RevocationReason::Unspecified,
+            Some((_, code)) => RevocationReason::from_code(code.0)
+                .ok_or_else(|| no("an entry has a reason that is not known"))?,
+        };
+        Ok(RevokedEntry {
+            serial: Serial::from_be_bytes(entry.raw_serial())
+                .ok_or_else(|| no("an entry's serial number is not positive"))?,
+            revoked_at: times::system(entry.revocation_date)?,
+            reason,
+        })
+    });
+    entries.collect()
+}
+
 impl Authority {
     /// The list of what is revoked of an issuer's certificates, as DER, signed by its key. An entry given twice stands
     /// with its earliest revocation; `number` must grow with every list (RFC 5280 §5.2.3).
@@ -163,58 +269,20 @@ impl Authority {
         (this_update, next_update): (SystemTime, SystemTime),
         urls: &[String],
     ) -> Result<Vec<u8>, CaError> {
-        check_entry_count(entries.len())?;
         let issuer = self.issuer(issuer)?;
-        let this_update = times::seconds(this_update)?;
-        let next_update = times::seconds(next_update)?;
-        if next_update <= this_update {
-            let reason = "the next update of a revocation list comes after this one";
-            return Err(CaError::invalid(
-                "next update",
-                &next_update.to_string(),
-                reason,
-            ));
-        }
-        let mut revoked: BTreeMap<&Serial, &RevokedEntry> = BTreeMap::new();
-        for entry in entries {
-            let kept = revoked.entry(&entry.serial).or_insert(entry);
-            if entry.revoked_at < kept.revoked_at {
-                *kept = entry;
-            }
-        }
-        let revoked_certs = revoked
-            .values()
-            .map(|entry| {
-                Ok(RevokedCertParams {
-                    serial_number: SerialNumber::from_slice(entry.serial.as_bytes()),
-                    revocation_time: times::encodable(times::seconds(entry.revoked_at)?)?,
-                    reason_code: Some(entry.reason.encodable()),
-                    invalidity_date: None,
-                })
-            })
-            .collect::<Result<Vec<_>, CaError>>()?;
-        let expected = revoked_certs.len();
-        let params = CertificateRevocationListParams {
-            this_update: times::encodable(this_update)?,
-            next_update: times::encodable(next_update)?,
-            crl_number: SerialNumber::from(number),
-            issuing_distribution_point: (!urls.is_empty()).then(|| CrlIssuingDistributionPoint {
-                distribution_point: CrlDistributionPoint {
-                    uris: urls.to_vec(),
-                },
-                // The issuing certificate signs no authorities.
-                scope: Some(CrlScope::UserCertsOnly),
-            }),
-            revoked_certs,
-            key_identifier_method: KeyIdMethod::PreSpecified(issuer.key_id.clone()),
+        let signer = ListSigner {
+            der: &issuer.der,
+            key_id: &issuer.key_id,
+            custody: issuer.custody.as_ref(),
         };
-        let signer = Signer::new(issuer.custody.as_ref());
-        let signed = rcgen::Issuer::from_ca_cert_der(&issuer.der, &signer)
-            .and_then(|issuer| params.signed_by(&issuer));
-        let der = signed
-            .map_err(|error| signer.explain(error))?
-            .der()
-            .to_vec();
+        let content = Content {
+            number,
+            entries,
+            this_update,
+            next_update,
+            urls,
+        };
+        let (der, expected) = sign(&signer, &content)?;
         // The second look.
         let slip = |what: String| CaError::Lint {
             rule: format!("the revocation list does not read back as it was meant: {what}"),
@@ -239,7 +307,6 @@ impl Authority {
     /// # Errors
     /// [`CaError::Unreadable`] when it is none, or what is critical in it is not known here.
     pub fn read_crl(&self, der: &[u8]) -> Result<RevocationList, CaError> {
-        let no = |reason: &str| facts::unreadable(format!("as a revocation list, {reason}"));
         let Ok(([], list)) = CertificateRevocationList::from_der(der) else {
             return Err(no("it is truncated or followed by something else"));
         };
@@ -272,19 +339,6 @@ impl Authority {
                 _ => return Err(no("it has an extension that no list of ours has")),
             }
         }
-        let entries = list.iter_revoked_certificates().map(|entry| {
-            let reason = match entry.reason_code() {
-                None => RevocationReason::Unspecified,
-                Some((_, code)) => RevocationReason::from_code(code.0)
-                    .ok_or_else(|| no("an entry has a reason that is not known"))?,
-            };
-            Ok(RevokedEntry {
-                serial: Serial::from_be_bytes(entry.raw_serial())
-                    .ok_or_else(|| no("an entry's serial number is not positive"))?,
-                revoked_at: times::system(entry.revocation_date)?,
-                reason,
-            })
-        });
         Ok(RevocationList {
             issuer: issuer.number,
             number: number.ok_or_else(|| no("it has no number"))?,
@@ -294,7 +348,7 @@ impl Authority {
                 .ok_or_else(|| no("it does not say when the next comes"))
                 .and_then(times::system)?,
             urls,
-            entries: entries.collect::<Result<_, CaError>>()?,
+            entries: entries(&list)?,
         })
     }
 }

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::authority::IssuerNumber;
 use crate::blocked::BlockedKeysError;
+use crate::crl::RevocationReason;
 use crate::custody::CustodyError;
 
 /// An authority that could not be opened, or something it refused to sign.
@@ -135,6 +137,17 @@ pub enum CaError {
          request signed where it is"
     )]
     RootOffline,
+    /// The issuing certificate is on its root's revocation list.
+    #[error(
+        "issuing certificate {number} is revoked ({reason}) and signs nothing any more: muster ca rotate-issuing makes the \
+         next one; where no server starts, start once with --rotate-issuing"
+    )]
+    IssuerRevoked {
+        /// Which.
+        number: IssuerNumber,
+        /// Why.
+        reason: RevocationReason,
+    },
     /// The clock stands outside the issuing certificate's life.
     #[error(
         "the clock says {now}, but the issuing certificate is valid from {not_before} until \

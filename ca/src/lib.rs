@@ -31,8 +31,9 @@ mod server;
 mod times;
 
 pub use authority::{
-    Authority, AuthorityConfig, Issued, IssuerNumber, IssuingPlan, Made, Plan, RootNumber,
-    RootPlan, RootState, Successor, Terms, check_public_url, cross_sign, sign_issuing_request,
+    Authority, AuthorityConfig, Issued, IssuerNumber, IssuingPlan, Made, Plan, RootList,
+    RootNumber, RootPlan, RootState, Successor, Terms, check_public_url, cross_sign,
+    sign_issuing_request, sign_root_list,
 };
 pub use blocked::{BlockedKeys, BlockedKeysError};
 pub use crl::{MAX_CRL_ENTRIES, RevocationList, RevocationReason, RevokedEntry};
@@ -45,7 +46,7 @@ pub use foreign::{ForeignAuthority, ForeignCertificate, ForeignError};
 pub use identifier::{CertificateId, InvalidIdentifier, Serial};
 pub use key_pair::KeyPair;
 pub use ocsp::{CertificateState, MAX_OCSP_REQUEST_BYTES, OcspRefusal, OcspRequest, OcspResponder};
-pub use pem::certificate as certificate_pem;
+pub use pem::{certificate as certificate_pem, certificate_der, crl as crl_pem};
 pub use pointers::{CrlShard, CrlShards, Pointers};
 pub use profile::{
     DEVICE_VALIDITY, MAX_COMMON_NAME_CHARS, MAX_SERVER_NAMES, OCSP_RESPONDER_VALIDITY,

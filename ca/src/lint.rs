@@ -13,6 +13,7 @@ use x509_parser::extensions::{
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Version;
 
+use crate::authority::subject_key_id;
 use crate::error::CaError;
 use crate::facts::{self, CertificateFacts, CertificateName};
 use crate::identifier::Serial;
@@ -77,7 +78,8 @@ fn check_content(
     let issuer = facts::parse(meant.issuer)?;
     let issuer_facts = CertificateFacts::of(&issuer, meant.issuer)?;
     let marks = Marks::of(certificate)?;
-    let issuer_key = Marks::of(&issuer)?.subject_key;
+    // Where its own status is told is its signer's matter.
+    let issuer_key = subject_key_id(meant.issuer)?;
 
     let rules: [(bool, &str); 13] = [
         (

@@ -119,6 +119,9 @@ impl Authority {
         let remaining = facts.not_after.duration_since(now).ok()?;
         let usable = facts.profile() == Some(Profile::Server)
             && self.root_of(issuer.number) == self.root_of_issuing()
+            // Where the one that signs is revoked too there is no better.
+            && (self.issuing_revoked(issuer.number).is_none()
+                || self.issuing_revoked(self.signing()).is_some())
             && certificate.public_key().raw == key.public().der()
             && covered == wanted
             && facts.not_before <= now

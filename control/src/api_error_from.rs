@@ -93,7 +93,7 @@ impl From<CaError> for ApiError {
             | CaError::AuthorityKey { .. }
             | CaError::BlockedKey { .. }
             | CaError::OutsideIssuer { .. } => Self::invalid(message),
-            CaError::RootOffline => Self::new(
+            CaError::RootOffline | CaError::IssuerRevoked { .. } => Self::new(
                 StatusCode::CONFLICT,
                 "InvalidStateTransitionException",
                 message,

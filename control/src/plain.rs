@@ -10,7 +10,7 @@ use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use ca::{Authority, IssuerNumber, MAX_OCSP_REQUEST_BYTES, OcspRefusal};
+use ca::{Authority, IssuerNumber, MAX_OCSP_REQUEST_BYTES, OcspRefusal, RootNumber};
 use data_encoding::BASE64;
 use fleet::{ListName, RevocationFaces};
 use http::{HeaderValue, StatusCode, header};
@@ -25,12 +25,17 @@ const MAX_TAKEN_BYTES: usize = 1024 * 1024;
 pub(crate) fn router(faces: &RevocationFaces, authority: &Arc<Authority>) -> Router {
     let (root, roots) = (Arc::clone(authority), Arc::clone(authority));
     let (first, later) = (Arc::clone(authority), Arc::clone(authority));
+    let own_lists = Arc::clone(authority);
     let (whole, shards, later_shards) = (faces.clone(), faces.clone(), faces.clone());
     let (posted, gotten) = (faces.clone(), faces.clone());
     Router::new()
         .route(
             "/crl/0.crl",
             get(move || list(whole.clone(), Ok(ListName::Whole))),
+        )
+        .route(
+            "/crl/{file}",
+            get(async move |Path(file): Path<String>| root_list(own_lists.clone(), file).await),
         )
         .route(
             "/crl/{issuer}/{count}/{file}",
@@ -95,6 +100,29 @@ async fn list(faces: RevocationFaces, name: Result<ListName, ()>) -> Response {
         Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
         Ok(Err(error)) => {
             tracing::error!(%error, list = %name, "a revocation list could not be made");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// `root-N.crl`: which issuing certificates a root has withdrawn.
+async fn root_list(authority: Arc<Authority>, file: String) -> Response {
+    let number = file
+        .strip_prefix("root-")
+        .and_then(|file| file.strip_suffix(".crl"))
+        .and_then(|number| RootNumber::new(number.parse().ok()?))
+        // One way to write each.
+        .filter(|number| format!("root-{number}.crl") == file);
+    let Some(number) = number else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let made = tokio::task::spawn_blocking(move || authority.root_list(number, SystemTime::now()));
+    match made.await {
+        Ok(Ok(Some(list))) => of_type("application/pkix-crl", Bytes::from(list.der.clone())),
+        Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
+        Ok(Err(error)) => {
+            tracing::error!(%error, root = %number, "the root's list could not be made");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

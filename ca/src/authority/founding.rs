@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyUsagePurpose,
-    SerialNumber,
+    BasicConstraints, CertificateParams, CrlDistributionPoint, DistinguishedName, DnType, IsCa,
+    KeyUsagePurpose, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
@@ -22,6 +22,7 @@ use super::constraints::Permitted;
 use super::issuer::{CertificateFile, Issuer, IssuerNumber, check_chain, check_fresh, read_chain};
 use super::plan::{IssuingPlan, Made, Plan, RootPlan};
 use super::root::{self, Root, RootNumber};
+use super::root_list::{self, RootList};
 use super::{BACKDATED, State, root_key, rotation};
 use crate::custody::{Custody, FileKey, Keyring, Signer};
 use crate::durable::{self, Readers};
@@ -185,6 +186,8 @@ fn fill(
     now: SystemTime,
 ) -> Result<Option<FileKey>, CaError> {
     let leaves = plan.root_leaves;
+    let list_url = plan.public_url.as_deref();
+    let list_url = list_url.map(|url| root_list::url(url, RootNumber::FIRST));
     // One of the two.
     let (mut kept, mut leaving) = (None, None);
     let root = match plan.root {
@@ -231,8 +234,15 @@ fn fill(
                 ));
             };
             let key = keyring.make(dir, ISSUING, certificate.key)?;
-            let root = (&root, root_key);
-            let signed = sign_issuing(root, &certificate, &permitted, key.public_key(), now)?;
+            let signer = (&root, root_key);
+            let signed = sign_issuing(
+                signer,
+                &certificate,
+                &permitted,
+                list_url.as_deref(),
+                key.public_key(),
+                now,
+            )?;
             (vec![signed], key)
         }
         IssuingPlan::Existing { chain, key } => {
@@ -246,6 +256,9 @@ fn fill(
         |file, text: &str| durable::write(&dir.join(file), text.as_bytes(), Readers::Everyone);
     write(ROOT_CERTIFICATE, &pem::certificate(&root))?;
     write(ISSUING_CERTIFICATE, &issuer.chain_pem())?;
+    if let (Some(key), [root]) = (root_key, &roots) {
+        RootList::next(root, key, None, now)?.write(dir)?;
+    }
     Ok(leaving)
 }
 
@@ -283,11 +296,12 @@ pub(super) fn read_root(
 }
 
 /// Signs an issuing certificate with the root's key. It may sign leaves only, and ends with the
-/// root at the latest.
+/// root at the latest. `list_url` is where it says that the root's list is found.
 pub(super) fn sign_issuing(
     (root, root_key): (&CertificateDer<'static>, &dyn Custody),
     made: &Made,
     permitted: &Permitted,
+    list_url: Option<&str>,
     key: &PublicKey,
     now: SystemTime,
 ) -> Result<CertificateDer<'static>, CaError> {
@@ -309,6 +323,12 @@ pub(super) fn sign_issuing(
     let mut params = authority_params(&made.common_name, constraints, not_before, not_after)?;
     params.use_authority_key_identifier_extension = true;
     params.name_constraints = permitted.encoded();
+    params.crl_distribution_points = list_url
+        .map(|url| CrlDistributionPoint {
+            uris: vec![url.to_owned()],
+        })
+        .into_iter()
+        .collect();
     let signer = Signer::new(root_key);
     let signed = rcgen::Issuer::from_ca_cert_der(root, &signer)
         .and_then(|issuer| params.signed_by(key, &issuer));

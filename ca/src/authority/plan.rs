@@ -71,6 +71,8 @@ pub struct Plan {
     /// Whether the root's key, which is made or brought, does not stay: it is in memory while the authority is founded, and
     /// never in a file of it.
     pub root_leaves: bool,
+    /// Where the server's lists are found: an issuing certificate that is made names the root's list there, or none.
+    pub public_url: Option<String>,
 }
 
 impl Plan {
@@ -96,6 +98,7 @@ impl Plan {
                 permitted_ip: Vec::new(),
             },
             root_leaves: false,
+            public_url: None,
         })
     }
 }

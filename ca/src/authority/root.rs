@@ -17,6 +17,7 @@ use super::cross;
 use super::founding::{ROOT, ROOT_CERTIFICATE, ROOT_KEY};
 use super::issuer::{CertificateFile, is_self_signed};
 use super::root_key;
+use super::root_list::RootList;
 use crate::custody::{Keyring, find};
 use crate::durable::{self, Readers};
 use crate::error::CaError;
@@ -77,6 +78,8 @@ pub(crate) struct Root {
     /// The former root signed by this one's key, for who has this one alone.
     pub(crate) of_former: Option<CertificateDer<'static>>,
     pub(crate) retired: bool,
+    /// Which of the certificates that it signed are withdrawn.
+    pub(crate) list: Option<Arc<RootList>>,
     /// The directory where its key is, or where it says that it is elsewhere.
     pub(super) place: PathBuf,
 }
@@ -112,6 +115,7 @@ impl Root {
             by_former: None,
             of_former: None,
             retired: false,
+            list: None,
             place: place.to_owned(),
         })
     }
@@ -190,7 +194,7 @@ fn read(
     place: &Path,
     keyring: &Keyring,
 ) -> Result<Root, CaError> {
-    let root = Root::new(number, file.der()?.clone(), place)
+    let mut root = Root::new(number, file.der()?.clone(), place)
         .map_err(|error| file.damaged(format!("cannot be used ({error})")))?;
     if durable::read(&retired_mark(&authority_of(&root), number))?.is_none()
         && !root_key::settle(place)?
@@ -198,6 +202,7 @@ fn read(
         let key = keyring.open(place, ROOT)?;
         file.require_key(&place.join(ROOT_KEY), key.as_ref())?;
     }
+    root.list = RootList::open(&root)?;
     Ok(root)
 }
 

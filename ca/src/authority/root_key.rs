@@ -7,10 +7,12 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::Authority;
 use super::founding::{ROOT, ROOT_KEY};
 use super::root::{Root, RootNumber};
+use super::root_list::RootList;
 use crate::custody::Custody;
 use crate::durable::{self, Readers};
 use crate::error::CaError;
@@ -85,12 +87,13 @@ impl Authority {
     }
 
     /// Removes the root's key from the server. `kept` is the SHA-256 (64 lower-case hexadecimal
-    /// digits) of what [`Self::export_root_key`] gave out last, computed of what was kept of it.
+    /// digits) of what [`Self::export_root_key`] gave out last, computed of what was kept of it. The root's list is made anew
+    /// before.
     ///
     /// # Errors
     /// [`CaError::RootOffline`]; [`CaError::Invalid`] when `kept` is of something else; then the
     /// key is where it was.
-    pub fn take_root_offline(&self, kept: &str) -> Result<(), CaError> {
+    pub fn take_root_offline(&self, kept: &str, now: SystemTime) -> Result<(), CaError> {
         let mut change = self.change.lock();
         let given_out = change.exported.take_if(|(_, digest)| digest == kept);
         let Some((number, _)) = given_out else {
@@ -98,7 +101,12 @@ impl Authority {
             return Err(CaError::invalid("digest", kept, reason));
         };
         let root = self.root_numbered(Some(number))?;
-        self.key_of(&root)?;
+        let key = self.key_of(&root)?;
+        // The last that the server makes: it stands as long as one may.
+        if root.list.as_ref().is_none_or(|list| !list.is_fresh(now)) {
+            let list = RootList::next(&root, key.as_ref(), None, now)?;
+            self.put_list(&change, &self.state.load_full(), &root, list, now)?;
+        }
         mark_offline(&root.place)?;
         *self.leaving.lock() = None;
         remove(&root.place.join(ROOT_KEY))
@@ -128,7 +136,7 @@ impl Authority {
         self.key_of(&self.state.load().root)
     }
 
-    fn key_of(&self, root: &Root) -> Result<Box<dyn Custody>, CaError> {
+    pub(super) fn key_of(&self, root: &Root) -> Result<Box<dyn Custody>, CaError> {
         if let Some(key) = &*self.leaving.lock() {
             return Ok(Box::new(Arc::clone(key)));
         }

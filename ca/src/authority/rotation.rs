@@ -116,14 +116,17 @@ impl Authority {
             };
             let root = (&state.root.der, root_key.as_ref());
             let permitted = self.permitted_next(&state.signing(now))?;
-            Ok(vec![sign_issuing(root, &made, &permitted, key, now)?])
+            let list = self.root_list_url(state.root.number);
+            let signed = sign_issuing(root, &made, &permitted, Some(&list), key, now)?;
+            Ok(vec![signed])
         })
     }
 
-    /// Whether the one that signs at this time has ended, so that nothing can be issued.
+    /// Whether the one that signs at this time has ended or is revoked, so that nothing can be issued.
     #[must_use]
-    pub fn issuing_has_ended(&self, now: SystemTime) -> bool {
-        self.issuer_now(now).facts.not_after < now
+    pub fn issuing_is_over(&self, now: SystemTime) -> bool {
+        let issuer = self.issuer_now(now);
+        issuer.facts.not_after < now || self.refuse_revoked(&issuer).is_err()
     }
 
     /// A request for the next issuing certificate, as PEM PKCS#10. Its key stays here, and is the
@@ -312,7 +315,8 @@ impl Authority {
 }
 
 /// Signs a request for an issuing certificate where the root's key is: on a machine that has no
-/// server. `permitted` is what [`Authority::permitted_names`] says. The certificate as PEM.
+/// server. `permitted` is what [`Authority::permitted_names`] says, `list_url`
+/// where the root's list is found. The certificate as PEM.
 ///
 /// # Errors
 /// [`CaError::Invalid`] for a root, key or request that is none or does not fit the others;
@@ -322,6 +326,7 @@ pub fn sign_issuing_request(
     root_key: SecretKey,
     request_pem: &str,
     permitted: &[String],
+    list_url: Option<&str>,
     now: SystemTime,
 ) -> Result<String, CaError> {
     let refused = |field, reason: &str| Err(CaError::invalid(field, "(as given)", reason));
@@ -345,7 +350,7 @@ pub fn sign_issuing_request(
     };
     let permitted = Permitted::of_names(permitted)?;
     let root_key = FileKey::from(root_key);
-    let der = sign_issuing((&root, &root_key), &made, &permitted, key, now)?;
+    let der = sign_issuing((&root, &root_key), &made, &permitted, list_url, key, now)?;
     Ok(pem::certificate(&der))
 }
 

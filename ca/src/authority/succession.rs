@@ -17,6 +17,7 @@ use super::founding::{ROOT, ROOT_CERTIFICATE, ROOT_KEY, make_root, read_root, si
 use super::issuer::read_chain;
 use super::plan::{ISSUING_VALIDITY, Made, ROOT_VALIDITY};
 use super::root::{self, BY_FORMER, OF_FORMER, Root, RootNumber};
+use super::root_list::{self, RootList};
 use super::rotation::NextKey;
 use super::trust::{Change, State};
 use super::{Authority, cross, root_key};
@@ -42,6 +43,8 @@ pub struct Successor {
     pub issuing: String,
     /// That one's key; without it the certificate answers [`Authority::issuing_request`].
     pub issuing_key: Option<SecretKey>,
+    /// Its revocation list, PEM, if that was made.
+    pub list: Option<String>,
 }
 
 impl Authority {
@@ -83,6 +86,10 @@ impl Authority {
         )?);
         next.of_former = Some(cross::sign(&state.root, &next, key.as_ref(), now)?);
         let place = next.place.clone();
+        let list = RootList::next(&next, key.as_ref(), None, now)?;
+        list.write(&place)?;
+        next.list = Some(Arc::new(list));
+        let list_url = self.root_list_url(next.number);
         self.follow(
             &mut change,
             &state,
@@ -98,7 +105,9 @@ impl Authority {
                 };
                 let signer = (&state.root.der, key.as_ref());
                 let permitted = self.permitted_next(&state.signing(now))?;
-                Ok(vec![sign_issuing(signer, &made, &permitted, public, now)?])
+                let list = Some(list_url.as_str());
+                let signed = sign_issuing(signer, &made, &permitted, list, public, now)?;
+                Ok(vec![signed])
             },
         )
     }
@@ -134,6 +143,12 @@ impl Authority {
             cross::check(&der, &state.root, &next)?;
             cross::check_names_key(&der, &next)?;
             next.of_former = Some(der);
+        }
+        if let Some(text) = &successor.list {
+            let list = RootList::read(&next, &root_list::read_der(text.as_bytes())?)?;
+            root_list::check_newer(&next, &list, now)?;
+            list.write(staging.path())?;
+            next.list = Some(Arc::new(list));
         }
         let chain = read_chain(successor.issuing.as_bytes())?;
         let key = self.next_key(successor.issuing_key)?;

@@ -9,6 +9,7 @@ use super::Authority;
 use super::constraints::Permitted;
 use super::issuer::{Issuer, IssuerNumber};
 use super::root::{self, Root, RootNumber};
+use super::root_list::RootList;
 use crate::error::CaError;
 use crate::pem;
 
@@ -66,6 +67,8 @@ pub struct RootState {
     pub has_key: bool,
     /// The same name and key signed by the root before, if there is one.
     pub by_former: Option<CertificateDer<'static>>,
+    /// Which of the certificates that it signed are withdrawn.
+    pub list: Option<Arc<RootList>>,
 }
 
 impl State {
@@ -238,7 +241,7 @@ impl Authority {
     /// What a device that has one of the roots needs to follow any certificate to it and to learn of
     /// the others, as DER: the roots, the newest first, the issuing certificates, the current one
     /// first, what stands between, and the cross-certificates between roots (RFC 7030 §4.1.3).
-    /// What has ended or was retired is left out.
+    /// What has ended, was retired or is revoked is left out.
     #[must_use]
     pub fn certificates(&self, now: SystemTime) -> Vec<CertificateDer<'static>> {
         let state = self.state.load();
@@ -249,7 +252,8 @@ impl Authority {
         }
         let mut all: Vec<_> = all.into_iter().map(|root| root.der.clone()).collect();
         let issuers = state.trusted_issuers().rev();
-        let issuing = issuers.filter(|issuer| now <= issuer.facts.not_after);
+        let issuing = issuers
+            .filter(|issuer| now <= issuer.facts.not_after && state.revoked(issuer).is_none());
         let issuing = issuing.flat_map(|issuer| issuer.chain().cloned());
         let back = state.roots.windows(2).filter_map(|pair| match pair {
             [former, root] if former.is_live(now) => root.of_former.clone(),
@@ -306,6 +310,7 @@ impl Authority {
                 retired: root.retired,
                 has_key: Self::key_is_here(root)?,
                 by_former: root.by_former.clone(),
+                list: root.list.clone(),
             })
         });
         told.collect()

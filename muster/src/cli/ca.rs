@@ -1,5 +1,6 @@
 //! `muster ca …`: the authority's own keys and certificates.
 
+use ::ca::RevocationReason;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -14,6 +15,12 @@ pub(crate) enum Ca {
     TakeRootOffline(TakeRootOffline),
     /// Make or take the next issuing certificate; those before stay trusted and are still spoken for
     RotateIssuing(RotateIssuing),
+    /// Withdraw a former issuing certificate: the root's own revocation list has it from then on
+    RevokeIssuing(RevokeIssuing),
+    /// Print the roots' own revocation lists; make the next one with a root's key, or take one made elsewhere
+    RootList(RootListFlags),
+    /// Make the next revocation list of a root where its key is, without a server
+    SignRootList(SignRootList),
     /// Make or take the root that follows, signed by the present one; devices learn of it while both are trusted
     SucceedRoot(SucceedRoot),
     /// Sign a successor's name and key with a root's key, without a server
@@ -91,10 +98,69 @@ pub(crate) struct RotateIssuing {
     pub(crate) passphrase: PassphraseSource,
 }
 
-/// What `muster serve` does about an issuing certificate that has ended.
+/// `muster ca revoke-issuing`. Without a flag the root's key on the server signs.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeIssuing {
+    /// Its number, as `muster ca show` says it; not the one that signs
+    pub(crate) number: u32,
+    /// RFC 5280's reason, e.g. cACompromise or superseded
+    #[arg(long, default_value = "unspecified")]
+    pub(crate) reason: RevocationReason,
+    /// The root's key, for this act: it signs here and does not go to the server
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root_key: Option<PathBuf>,
+    /// Of an encrypted --root-key
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseSource,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// `muster ca root-list`.
+#[derive(Debug, Args)]
+pub(crate) struct RootListFlags {
+    /// Make the next list of the root that has this key: it signs here and does not go to the server
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    pub(crate) root_key: Option<PathBuf>,
+    /// Take this list, PEM or DER, which the root's key signed elsewhere
+    #[arg(long, value_name = "FILE")]
+    pub(crate) list: Option<PathBuf>,
+    /// Of an encrypted --root-key
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseSource,
+}
+
+/// `muster ca sign-root-list`.
+#[derive(Debug, Args)]
+pub(crate) struct SignRootList {
+    /// The root, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root: PathBuf,
+    /// Its key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root_key: PathBuf,
+    /// The list before, as `muster ca root-list` prints it; what it revokes stays revoked
+    #[arg(long, value_name = "FILE")]
+    pub(crate) former: Option<PathBuf>,
+    /// An issuing certificate to withdraw, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) revoke: Option<PathBuf>,
+    /// Why, as of `muster ca revoke-issuing`
+    #[arg(long, default_value = "unspecified", requires = "revoke")]
+    pub(crate) reason: RevocationReason,
+    /// Where the list goes; must not exist yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Of an encrypted --root-key
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseSource,
+}
+
+/// What `muster serve` does about an issuing certificate that has ended or is revoked.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub(crate) struct RotateAtStart {
-    /// Where the issuing certificate has ended, make the next one at this start: with the root's key that is with the
+    /// Where the issuing certificate has ended or is revoked, make the next one at this start: with the root's key that is with the
     /// server, unless one of the flags below says otherwise. Make sure first that the clock is right; while a server
     /// runs it is `muster ca rotate-issuing`
     #[arg(long)]

@@ -18,7 +18,8 @@ pub(crate) use bench::{
 };
 pub(crate) use ca::{
     Ca, Ceremony, CrossSign, DeactivateAuthority, PassphraseSource, RegisterAuthority,
-    RegisteredAuthority, RetireRoot, RotateAtStart, RotateIssuing, SucceedRoot, TakeRootOffline,
+    RegisteredAuthority, RetireRoot, RevokeIssuing, RootListFlags, RotateAtStart, RotateIssuing,
+    SignRootList, SucceedRoot, TakeRootOffline,
 };
 pub(crate) use device::{Attest, Device, DeviceCreate, DeviceImport, Group, Network, Whose};
 pub(crate) use firmware::{

@@ -1,15 +1,15 @@
 //! `muster serve --rotate-issuing`: the next issuing certificate of a server that cannot issue any more, because the one it
-//! has has ended. The root's key signs where it is: with the server, in a file, or elsewhere.
+//! has has ended or is revoked. The root's key signs where it is: with the server, in a file, or elsewhere.
 
 use crate::{
     cli::RotateAtStart,
     verbs::{read_text, secret, write_new},
 };
 use anyhow::{Context as _, bail};
-use ca::{Authority, CaError, IssuerNumber, sign_issuing_request};
+use ca::{Authority, CaError, IssuerNumber, SecretKey, sign_issuing_request, sign_root_list};
 use std::time::SystemTime;
 
-/// Makes or takes the next one where that is asked for and the one in use has ended.
+/// Makes or takes the next one where that is asked for and the one in use has ended or is revoked.
 pub(super) fn rotate_ended(
     authority: &Authority,
     flags: &RotateAtStart,
@@ -23,11 +23,23 @@ pub(super) fn rotate_ended(
             "the newest issuing certificate is not valid yet, and the one before signs: is the clock behind, or was it ahead when that was made?"
         );
     }
-    if !flags.rotate_issuing || !authority.issuing_has_ended(now) {
+    let revoked = authority.issuing_revoked(authority.signing());
+    if let Some(revoked) = &revoked {
+        tracing::error!(
+            number = %authority.signing(),
+            reason = %revoked.reason,
+            "the issuing certificate is revoked and nothing is issued: muster ca rotate-issuing, or a start with --rotate-issuing"
+        );
+    }
+    if !flags.rotate_issuing || !authority.issuing_is_over(now) {
         return Ok(());
     }
     let number = next(authority, flags, now).context("--rotate-issuing")?;
-    tracing::warn!(%number, clock = %readable(now)?, "the issuing certificate had ended: the next one was made");
+    let why = match revoked {
+        Some(_) => "was revoked",
+        None => "had ended",
+    };
+    tracing::warn!(%number, clock = %readable(now)?, "the issuing certificate {why}: the next one was made");
     Ok(())
 }
 
@@ -40,8 +52,16 @@ fn next(
         let key = secret(file, &flags.passphrase)?;
         let (root, request) = (authority.root_pem(), authority.issuing_request()?);
         let permitted = authority.permitted_names()?;
-        let signed = sign_issuing_request(&root, key, &request, &permitted, now)
+        let [list_url, _] = authority.newest_root_list_urls();
+        let again = SecretKey::from_pem(key.to_pem().as_bytes(), None)?;
+        let signed = sign_issuing_request(&root, key, &request, &permitted, Some(&list_url), now)
             .with_context(|| file.display().to_string())?;
+        let list = authority.newest_root_list();
+        if list.as_ref().is_none_or(|list| list.is_due(now)) {
+            let former = list.as_ref().map(|list| &list.der[..]);
+            let next = sign_root_list(&root, again, former, None, now)?;
+            authority.take_root_list(next.as_bytes(), now)?;
+        }
         return Ok(authority.adopt_issuing(&signed, None, now)?);
     }
     if let Some(file) = &flags.issuing_csr_out {

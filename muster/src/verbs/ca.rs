@@ -1,6 +1,6 @@
 //! `muster ca …`.
 
-use super::{ca_registered, ca_root, ceremony, client, output, passphrase};
+use super::{ca_list, ca_registered, ca_root, ceremony, client, output, passphrase};
 use crate::cli::{Ca, Global, PassphraseSource, RotateIssuing, TakeRootOffline};
 use ::ca::{CertificateId, Passphrase, SecretKey, sign_issuing_request};
 use anyhow::{Context as _, bail};
@@ -24,6 +24,9 @@ pub(super) fn run(global: &Global, verb: Ca) -> anyhow::Result<ExitCode> {
         Ca::Show => show(global)?,
         Ca::TakeRootOffline(flags) => take_root_offline(global, &flags)?,
         Ca::RotateIssuing(flags) => rotate_issuing(global, &flags)?,
+        Ca::RevokeIssuing(flags) => ca_list::revoke(global, &flags)?,
+        Ca::RootList(flags) => ca_list::root_list(global, &flags)?,
+        Ca::SignRootList(flags) => ca_list::sign(global, &flags)?,
         Ca::SucceedRoot(flags) => ca_root::succeed(global, &flags)?,
         Ca::CrossSign(flags) => ca_root::sign_across(global, &flags)?,
         Ca::RetireRoot(flags) => ca_root::retire(global, &flags)?,
@@ -58,10 +61,30 @@ fn show(global: &Global) -> anyhow::Result<()> {
         }
         for one in output::items(authority, "issuing") {
             let current = one.get("current").and_then(Value::as_bool) == Some(true);
-            let state = if current { "signs" } else { "trusted" };
+            let revoked = one.get("revoked").map(|it| output::field(it, "reason"));
+            let state = match revoked {
+                Some(reason) => format!("revoked, {reason}"),
+                None if current => "signs".to_owned(),
+                None => "trusted".to_owned(),
+            };
             let above = one.get("root").and_then(Value::as_u64).unwrap_or(0);
             let role = format!("issuing {} ({state}, below root {above})", number(one));
             rows.push(row(role, one));
+        }
+        for root in output::items(authority, "roots") {
+            if let Some(list) = root.get("list") {
+                let until = list
+                    .get("nextUpdate")
+                    .and_then(Value::as_f64)
+                    .unwrap_or(0.0);
+                let until = jiff::Timestamp::from_second(until as i64);
+                let revoked = output::items(list, "revoked").len();
+                rows.push(vec![
+                    format!("list {} of root {}", number(list), number(root)),
+                    format!("{revoked} issuing certificates revoked"),
+                    until.map(|at| at.to_string()).unwrap_or_default(),
+                ]);
+            }
         }
         let table = output::table(&["certificate", "name", "until"], &rows);
         match output::field(authority, "issuingKeyTrouble") {
@@ -103,8 +126,10 @@ fn take_root_offline(global: &Global, flags: &TakeRootOffline) -> anyhow::Result
 fn rotate_issuing(global: &Global, flags: &RotateIssuing) -> anyhow::Result<()> {
     let client = client(global)?;
     let request = || client.call(Method::POST, &format!("{AUTHORITY}/issuing/request"), None);
+    let mut root_key = None;
     let body = if let Some(file) = &flags.root_key {
         let key = secret(file, &flags.passphrase)?;
+        root_key = Some(SecretKey::from_pem(key.to_pem().as_bytes(), None)?);
         let asked = request()?;
         let (root, request) = (
             output::field(&asked, "rootPem"),
@@ -114,7 +139,9 @@ fn rotate_issuing(global: &Global, flags: &RotateIssuing) -> anyhow::Result<()> 
             .iter()
             .filter_map(|name| name.as_str().map(str::to_owned))
             .collect();
-        let signed = sign_issuing_request(root, key, request, &permitted, SystemTime::now())
+        let list_url = asked.get("listUrl").and_then(Value::as_str);
+        let now = SystemTime::now();
+        let signed = sign_issuing_request(root, key, request, &permitted, list_url, now)
             .with_context(|| file.display().to_string())?;
         json!({ "certificatePem": signed })
     } else if let Some(file) = &flags.csr_out {
@@ -140,6 +167,9 @@ fn rotate_issuing(global: &Global, flags: &RotateIssuing) -> anyhow::Result<()> 
         json!({})
     };
     let made = client.call(Method::POST, &format!("{AUTHORITY}/issuing"), Some(&body))?;
+    if let Some(key) = root_key {
+        ca_list::next_if_due(&client, key)?;
+    }
     output::answer(global, &made, |made| {
         let number = made.get("number").and_then(Value::as_u64).unwrap_or(0);
         format!(

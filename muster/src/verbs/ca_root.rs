@@ -4,7 +4,7 @@ use super::ca::{AUTHORITY, read_text, secret, write_new};
 use super::{client, output};
 use crate::cli::{CrossSign, Global, RetireRoot, SucceedRoot};
 use crate::client::Client;
-use ::ca::{SecretKey, cross_sign, sign_issuing_request};
+use ::ca::{SecretKey, cross_sign, sign_issuing_request, sign_root_list};
 use anyhow::Context as _;
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -34,7 +34,9 @@ pub(super) fn succeed(global: &Global, flags: &SucceedRoot) -> anyhow::Result<()
             let successor = read_text(file)?;
             put("successorPem", successor.clone());
             if let Some(key) = &flags.key {
-                let (issuing, back) = below(&client, &successor, secret(key, &flags.passphrase)?)?;
+                let signed = below(&client, &successor, secret(key, &flags.passphrase)?)?;
+                let [issuing, back, list] = signed;
+                put("listPem", list);
                 put("issuingPem", issuing);
                 put("backPem", back);
             }
@@ -87,20 +89,24 @@ fn present_root(client: &Client) -> anyhow::Result<String> {
 }
 
 /// What a successor's key signs here, and does not go to the server for: the next issuing certificate, and the present
-/// root.
-fn below(client: &Client, successor: &str, key: SecretKey) -> anyhow::Result<(String, String)> {
+/// root; with its first revocation list.
+fn below(client: &Client, successor: &str, key: SecretKey) -> anyhow::Result<[String; 3]> {
     let asked = client.call(Method::POST, &format!("{AUTHORITY}/issuing/request"), None)?;
     let permitted: Vec<String> = output::items(&asked, "permittedDns")
         .iter()
         .filter_map(|name| name.as_str().map(str::to_owned))
         .collect();
     let now = SystemTime::now();
-    let again = SecretKey::from_pem(key.to_pem().as_bytes(), None)?;
+    let again = || SecretKey::from_pem(key.to_pem().as_bytes(), None);
+    let list_url = asked.get("nextListUrl").and_then(Value::as_str);
+    let list =
+        sign_root_list(successor, again()?, None, None, now).context("the successor's list")?;
+    let back_key = again()?;
     let request = output::field(&asked, "request");
-    let issuing = sign_issuing_request(successor, key, request, &permitted, now)
+    let issuing = sign_issuing_request(successor, key, request, &permitted, list_url, now)
         .context("the successor's key")?;
-    let back = cross_sign(successor, again, output::field(&asked, "rootPem"), now)?;
-    Ok((issuing, back))
+    let back = cross_sign(successor, back_key, output::field(&asked, "rootPem"), now)?;
+    Ok([issuing, back, list])
 }
 
 pub(super) fn sign_across(global: &Global, flags: &CrossSign) -> anyhow::Result<()> {

@@ -35,6 +35,8 @@ const NO_PUBLIC_URL: &str = "http://localhost";
 struct File {
     /// Where the transcript goes; its signature lies beside it.
     transcript: PathBuf,
+    /// As the server's `--public-url`: there its lists will be found, and the issuing certificate says so.
+    public_url: Option<String>,
     root: Root,
     issuing: Issuing,
     succeeds: Option<Succeeds>,
@@ -157,18 +159,21 @@ pub(super) fn run(global: &Global, flags: &Ceremony) -> anyhow::Result<()> {
     };
     let keyring = serve::keyring(&file.keys)?;
     let now = SystemTime::now();
+    let public_url = file.public_url.as_deref().unwrap_or(NO_PUBLIC_URL);
+    let public_url = ::ca::check_public_url(public_url).context("public_url")?;
     let place = global.data.join("ca");
     serve::lineage::check_place(&global.data, &place)?;
     let plan = Plan {
         root,
         issuing,
         root_leaves: sealing.is_some(),
+        public_url: file.public_url.is_some().then(|| public_url.clone()),
     };
     let mut placed = Placed::default();
     let ((signer, der), unflushed) = Authority::found(
         &place,
         plan,
-        NO_PUBLIC_URL,
+        &public_url,
         keyring,
         now,
         |authority| {
@@ -200,7 +205,7 @@ pub(super) fn run(global: &Global, flags: &Ceremony) -> anyhow::Result<()> {
             files.transcript.fill(statement.as_bytes())?;
             files.signature.fill(&signed)?;
             if let Some(kept) = kept {
-                authority.take_root_offline(&CertificateId::of(&kept).to_string())?;
+                authority.take_root_offline(&CertificateId::of(&kept).to_string(), now)?;
             }
             files.put(&mut placed)?;
             let der = match signer {
@@ -375,6 +380,20 @@ fn statement(
                 time(facts.not_after)?,
                 facts.id
             ),
+        )?;
+    }
+    if let Some(list) = authority.newest_root_list() {
+        let place = match (&file.public_url, &file.issuing.certificate) {
+            (Some(_), None) => {
+                let [url, _] = authority.newest_root_list_urls();
+                format!(", found at {url}")
+            }
+            _ => String::new(),
+        };
+        let until = time(list.next_update)?;
+        line(
+            "root's revocation list",
+            &format!("number {}, until {until}{place}", list.number),
         )?;
     }
     let permitted = authority.permitted_names()?;

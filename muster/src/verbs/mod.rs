@@ -4,6 +4,7 @@
 mod audit;
 mod bench;
 mod ca;
+mod ca_list;
 mod ca_registered;
 mod ca_root;
 mod ceremony;

@@ -27,7 +27,13 @@ pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
                  but those that are there"
             ),
         };
-        let mut lines: Vec<String> = std::iter::once(state).chain(full).collect();
+        let revoked = match output::field(status, "issuingRevoked") {
+            "" => None,
+            reason => Some(format!(
+                "the issuing certificate is revoked ({reason}), and nothing is issued: muster ca rotate-issuing"
+            )),
+        };
+        let mut lines: Vec<String> = std::iter::once(state).chain(revoked).chain(full).collect();
         for one in output::items(status, "ending") {
             let until = one.get("notAfter").and_then(Value::as_f64).unwrap_or(0.0);
             let until = jiff::Timestamp::from_second(until as i64);

@@ -42,6 +42,7 @@ fn founded(dir: &std::path::Path, root: Change, issuing: Change) -> Result<(), C
             key: SecretKey::from_pem(issuing_key.serialize_pem().as_bytes(), None).unwrap(),
         },
         root_leaves: false,
+        public_url: None,
     };
     let (url, keyring) = ("http://ca.example", Keyring::default());
     Authority::found(dir, plan, url, keyring, now(), |_| Ok(())).map(drop)
@@ -167,7 +168,7 @@ fn a_successor_that_does_not_permit_the_servers_names_is_not_taken() {
         let request = authority.issuing_request().unwrap();
         let permitted = [permitted.to_owned()];
         let root = authority.root_pem();
-        crate::sign_issuing_request(&root, root_key, &request, &permitted, now()).unwrap()
+        crate::sign_issuing_request(&root, root_key, &request, &permitted, None, now()).unwrap()
     };
     let said = authority.adopt_issuing(&sign("other.example"), None, now());
     let said = said.unwrap_err().to_string();

@@ -75,7 +75,7 @@ fn a_roots_key_that_leaves_is_never_in_a_file() {
         let sealed = authority.export_root_key(None, &passphrase)?;
         assert_eq!(authority.attest("Said").unwrap().1, "root");
         let kept = crate::CertificateId::of(sealed.as_bytes());
-        authority.take_root_offline(&kept.to_string())?;
+        authority.take_root_offline(&kept.to_string(), now())?;
         assert!(!authority.has_root_key().unwrap());
         Ok::<_, CaError>(sealed)
     })

@@ -27,14 +27,22 @@ fn signed_by_root(authority: &Authority, name: &str, key: &PublicKey) -> Certifi
         validity: ISSUING_VALIDITY,
     };
     let root = authority.root_der();
-    sign_issuing((&root, root_key.as_ref()), &made, &[], key, now()).unwrap()
+    sign_issuing(
+        (&root, root_key.as_ref()),
+        &made,
+        &Permitted::default(),
+        None,
+        key,
+        now(),
+    )
+    .unwrap()
 }
 
 fn taken_offline(authority: &Authority) -> String {
     let passphrase = Passphrase::new(b"a long passphrase").unwrap();
     let text = authority.export_root_key(None, &passphrase).unwrap();
     let digest = crate::CertificateId::of(text.as_bytes()).to_string();
-    authority.take_root_offline(&digest).unwrap();
+    authority.take_root_offline(&digest, now()).unwrap();
     text
 }
 
@@ -100,13 +108,13 @@ fn one_that_has_ended_gets_a_successor_and_one_that_has_not_does_not() {
     let ends = CertificateFacts::read(&authority.issuing_der())
         .unwrap()
         .not_after;
-    assert!(!authority.issuing_has_ended(ends));
-    assert!(authority.issuing_has_ended(ends + DAY));
+    assert!(!authority.issuing_is_over(ends));
+    assert!(authority.issuing_is_over(ends + DAY));
     authority.rotate_issuing(ends + DAY).unwrap();
     let facts = CertificateFacts::read(&authority.issuing_der()).unwrap();
     assert!(facts.is_valid_at(ends + DAY));
-    assert!(!authority.issuing_has_ended(ends + DAY));
-    assert!(authority.issuing_has_ended(facts.not_after + DAY));
+    assert!(!authority.issuing_is_over(ends + DAY));
+    assert!(authority.issuing_is_over(facts.not_after + DAY));
     // One that has ended is not gone behind.
     assert_eq!(authority.signing().to_string(), "2");
 }
@@ -130,7 +138,7 @@ fn one_whose_life_has_not_begun_waits() {
         assert_eq!(authority.signing(), IssuerNumber::FIRST);
         let waiting = authority.waiting(now()).map(|(number, _)| number);
         assert_eq!(waiting, Some(second));
-        assert!(!authority.issuing_has_ended(now()));
+        assert!(!authority.issuing_is_over(now()));
         assert_eq!(
             authority
                 .server_identity(&dir.path().join("tls"), &["localhost".to_owned()], now())
@@ -145,7 +153,7 @@ fn one_whose_life_has_not_begun_waits() {
     // Between the two nothing is good, and a third is made.
     let mut authority = reopened(&dir);
     let between = first.not_after + Duration::from_secs(60);
-    assert!(authority.issuing_has_ended(between));
+    assert!(authority.issuing_is_over(between));
     assert!(issuer_at(&authority, between).is_err());
     let third = authority.rotate_issuing(between).unwrap();
     assert_eq!(third, second.next());
@@ -180,9 +188,9 @@ fn without_the_roots_key_the_next_one_is_signed_where_it_is() {
     );
     let foreign = SecretKey::generate(KeyKind::P256).unwrap();
     let root = authority.root_pem();
-    let refused = sign_issuing_request(&root, foreign, &request, &[], now());
+    let refused = sign_issuing_request(&root, foreign, &request, &[], None, now());
     assert!(refused.unwrap_err().to_string().contains("root.crt"));
-    let signed = sign_issuing_request(&root, brought(), &request, &[], now()).unwrap();
+    let signed = sign_issuing_request(&root, brought(), &request, &[], None, now()).unwrap();
     let number = authority.adopt_issuing(&signed, None, now()).unwrap();
     assert!(!dir.path().join("ca/issuing-request.key").exists());
     assert_eq!(device(&authority).issuer, number);
@@ -263,14 +271,14 @@ fn a_chain_and_a_key_of_another_kind_are_taken() {
 fn the_roots_key_goes_only_when_it_is_kept_elsewhere() {
     let (dir, authority) = authority();
     let key = dir.path().join("ca/root.key");
-    let refused = authority.take_root_offline("0000").unwrap_err();
+    let refused = authority.take_root_offline("0000", now()).unwrap_err();
     assert!(refused.to_string().contains("take it out again"));
     let passphrase = Passphrase::new(b"a long passphrase").unwrap();
     let first = authority.export_root_key(None, &passphrase).unwrap();
     authority.export_root_key(None, &passphrase).unwrap();
     let digest = crate::CertificateId::of(first.as_bytes()).to_string();
     assert!(
-        authority.take_root_offline(&digest).is_err(),
+        authority.take_root_offline(&digest, now()).is_err(),
         "not the last"
     );
     assert!(key.exists() && authority.has_root_key().unwrap());
@@ -299,7 +307,8 @@ fn a_rotation_that_was_cut_short_leaves_no_trace() {
     // A crash between the rename and the removal of the request's key.
     let root_key = again.root_key().unwrap().secret().unwrap().to_pem();
     let root_key = SecretKey::from_pem(root_key.as_bytes(), None).unwrap();
-    let signed = sign_issuing_request(&again.root_pem(), root_key, &request, &[], now()).unwrap();
+    let signed =
+        sign_issuing_request(&again.root_pem(), root_key, &request, &[], None, now()).unwrap();
     let requested = dir.path().join("ca/issuing-request.key");
     let key = std::fs::read(&requested).unwrap();
     again.adopt_issuing(&signed, None, now()).unwrap();

@@ -193,7 +193,7 @@ fn with_the_former_key_elsewhere_it_is_signed_there() {
     let passphrase = Passphrase::new(b"a long passphrase").unwrap();
     let kept = authority.export_root_key(None, &passphrase).unwrap();
     let digest = CertificateId::of(kept.as_bytes()).to_string();
-    authority.take_root_offline(&digest).unwrap();
+    authority.take_root_offline(&digest, now()).unwrap();
     assert!(matches!(
         authority.succeed_root(None, now()),
         Err(CaError::RootOffline)
@@ -249,7 +249,7 @@ fn with_the_former_key_elsewhere_it_is_signed_there() {
     assert_ne!(next, request);
     let kept = authority.export_root_key(None, &passphrase).unwrap();
     let digest = CertificateId::of(kept.as_bytes()).to_string();
-    authority.take_root_offline(&digest).unwrap();
+    authority.take_root_offline(&digest, now()).unwrap();
     assert!(!dir.path().join("ca/root-2/root.key").exists());
     assert!(matches!(
         reopened(&dir).rotate_issuing(now()),
@@ -276,6 +276,7 @@ fn one_that_was_made_elsewhere_is_taken_with_its_issuing_certificate() {
         of_former: None,
         issuing: issuing.to_owned(),
         issuing_key: key.map(|key| secret(&next_dir, key)),
+        list: None,
     };
     let at = now() + YEAR + DAY;
     let issuing = next.issuing_pem();
@@ -321,6 +322,7 @@ fn one_that_was_made_elsewhere_is_taken_with_its_issuing_certificate() {
         of_former: None,
         issuing: before.issuing_pem(),
         issuing_key: Some(secret(&before_dir, "issuing.key")),
+        list: None,
     };
     let (_dir, long) = crate::authority::tests::authority();
     let said = long.adopt_root(short, None, now()).unwrap_err().to_string();
@@ -343,6 +345,7 @@ fn authority_with_short_root() -> (TempDir, Authority) {
             permitted_ip: Vec::new(),
         },
         root_leaves: false,
+        public_url: None,
     };
     let place = dir.path().join("ca");
     let (url, keyring) = ("http://ca.example", Keyring::default());
@@ -363,6 +366,7 @@ fn three_in_a_row_and_what_is_compromised_goes_before_its_end() {
         of_former: None,
         issuing: next.issuing_pem(),
         issuing_key: Some(secret(&next_dir, "issuing.key")),
+        list: None,
     };
     // It is not good yet.
     assert!(matches!(

@@ -36,6 +36,7 @@ mod quarantine_device;
 mod replace_device;
 mod request_issuing;
 mod revoke_device;
+mod root_list;
 mod rotate_issuing;
 mod rotate_operator;
 mod run_audit;
@@ -108,6 +109,8 @@ pub(super) static OPERATIONS: &[Operation] = &[
     request_issuing::OPERATION,
     revoke_device::OPERATION,
     rotate_issuing::OPERATION,
+    root_list::REVOKE,
+    root_list::TAKE,
     rotate_operator::OPERATION,
     run_audit::OPERATION,
     running::COUNT,

@@ -1,6 +1,6 @@
 use std::time::SystemTime;
 
-use ca::{CertificateFacts, IssuerNumber, RootNumber};
+use ca::{CertificateFacts, IssuerNumber, RevocationReason, RevokedEntry, RootList, RootNumber};
 use http::Method;
 use serde::Serialize;
 
@@ -54,6 +54,57 @@ struct Root {
     cross_pem: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cross_not_after: Option<EpochSeconds>,
+    /// Which of the issuing certificates that it signed are withdrawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<List>,
+}
+
+/// A root's own revocation list.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct List {
+    pub(super) root: RootNumber,
+    number: u64,
+    this_update: EpochSeconds,
+    next_update: EpochSeconds,
+    /// Whether the next should be made.
+    due: bool,
+    url: String,
+    pem: String,
+    revoked: Vec<Revoked>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Revoked {
+    serial_number: String,
+    at: EpochSeconds,
+    reason: RevocationReason,
+}
+
+impl Revoked {
+    fn of(entry: &RevokedEntry) -> Self {
+        Self {
+            serial_number: entry.serial.to_string(),
+            at: EpochSeconds(entry.revoked_at),
+            reason: entry.reason,
+        }
+    }
+}
+
+impl List {
+    pub(super) fn of(rooms: &Rooms, list: &RootList, now: SystemTime) -> Self {
+        Self {
+            root: list.root,
+            number: list.number,
+            this_update: EpochSeconds(list.this_update),
+            next_update: EpochSeconds(list.next_update),
+            due: list.is_due(now),
+            url: rooms.authority.root_list_url(list.root),
+            pem: list.pem(),
+            revoked: list.entries.iter().map(Revoked::of).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -65,6 +116,10 @@ struct Issuing {
     current: bool,
     #[serde(flatten)]
     certificate: Certificate,
+    pem: String,
+    /// Since when and why it is withdrawn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked: Option<Revoked>,
 }
 
 #[derive(Serialize)]
@@ -113,6 +168,13 @@ fn roots(rooms: &Rooms, now: SystemTime) -> Result<Vec<Root>, ApiError> {
             pem: ca::certificate_pem(&root.der),
             cross_pem: cross.map(|der| ca::certificate_pem(der)),
             cross_not_after: cross_facts.map(|facts| EpochSeconds(facts.not_after)),
+            // Where it cannot be made now, what is there stands.
+            list: rooms
+                .authority
+                .root_list(root.number, now)
+                .ok()
+                .flatten()
+                .map(|list| List::of(rooms, &list, now)),
         });
     }
     Ok(told)
@@ -129,6 +191,8 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
                 root: authority.root_of(*number),
                 current: authority.signing() == *number,
                 certificate: Certificate::of(&der)?,
+                pem: ca::certificate_pem(&der),
+                revoked: authority.issuing_revoked(*number).as_ref().map(Revoked::of),
             });
         }
     }

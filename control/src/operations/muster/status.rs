@@ -40,6 +40,9 @@ struct Output<'a> {
     /// Why the issuing key cannot be used now, where it cannot (a token that is away).
     #[serde(skip_serializing_if = "Option::is_none")]
     issuing_key_trouble: Option<String>,
+    /// Why the issuing certificate that should sign is revoked, where it is: nothing is issued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuing_revoked: Option<String>,
     /// What ends soon and does not renew itself: in the last third of its life, or past it.
     ending: Vec<Ending>,
 }
@@ -93,6 +96,17 @@ fn ending(rooms: &Rooms, now: SystemTime) -> Result<Vec<Ending>, ApiError> {
                 mend: "it has ended and its devices know the next: muster ca retire-root",
             });
         }
+        if let Ok(Some(list)) = authority.root_list(root.number, now)
+            && !root.retired
+            && now <= facts.not_after
+            && list.is_due(now)
+        {
+            found.push(Ending {
+                what: format!("revocation list of root {}", root.number),
+                not_after: EpochSeconds(list.next_update),
+                mend: "muster ca root-list --root-key FILE, or --list FILE where the key is elsewhere",
+            });
+        }
         if root.der == authority.root_der() && authority.root_of_issuing() != Some(root.number) {
             found.push(Ending {
                 what: format!(
@@ -134,6 +148,10 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         broker: rooms.broker.stats(),
         full_queues: rooms.broker.full_queues(FULL_QUEUES),
         issuing_key_trouble: rooms.authority.ready().err().map(|error| error.to_string()),
+        issuing_revoked: rooms
+            .authority
+            .issuing_revoked(rooms.authority.signing())
+            .map(|entry| entry.reason.to_string()),
         ending: ending(rooms, call.now)?,
     })
 }

@@ -56,6 +56,8 @@ struct Body {
     issuing_pem: Option<String>,
     /// PKCS#8; without it the issuing certificate answers the request made before.
     issuing_key: Option<String>,
+    /// The successor's own revocation list, PEM.
+    list_pem: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -75,7 +77,7 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let key = body.issuing_key.map(Zeroizing::new);
     let cross = body.cross_pem.as_deref();
     let number = match (body.successor_pem, body.issuing_pem) {
-        (None, None) if key.is_none() && body.back_pem.is_none() => {
+        (None, None) if key.is_none() && body.back_pem.is_none() && body.list_pem.is_none() => {
             authority.succeed_root(cross, call.now)?
         }
         (Some(certificate), Some(issuing)) => {
@@ -87,12 +89,13 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
                 of_former: body.back_pem,
                 issuing,
                 issuing_key: key.transpose()?,
+                list: body.list_pem,
             };
             authority.adopt_root(successor, cross, call.now)?
         }
         _ => {
             return Err(ApiError::invalid(
-                "successorPem and issuingPem come together; issuingKey and backPem only with them",
+                "successorPem and issuingPem come together; issuingKey, backPem and listPem only with them",
             ));
         }
     };

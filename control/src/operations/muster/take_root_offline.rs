@@ -28,6 +28,6 @@ struct Body {
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let body: Body = call.body()?;
-    rooms.authority.take_root_offline(&body.sha256)?;
+    rooms.authority.take_root_offline(&body.sha256, call.now)?;
     Answer::nothing()
 }
