@@ -32,7 +32,9 @@ validity_days = 30
 
 
 def roots(server, **how):
-    shown = json.loads(muster("ca", "show", "--json", "--data", server.data, **how).stdout)
+    done = muster("ca", "show", "--json", "--data", server.data, **how)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
     return [(one["number"], one["state"], one["key"]) for one in shown["roots"]]
 
 

@@ -325,6 +325,16 @@ impl Authority {
         self.state.load().crosses(from, now)
     }
 
+    /// The root above the issuing certificate that signs now, as DER: the server's own certificate leads to it. A newer one
+    /// that has no issuing certificate yet, because a crash came between, is followed by nobody.
+    #[must_use]
+    pub fn root_der_of_issuing(&self) -> CertificateDer<'static> {
+        let state = self.state.load();
+        let mut roots = state.roots.iter();
+        let above = roots.find(|root| root.number == state.current.root);
+        above.unwrap_or(&state.root).der.clone()
+    }
+
     /// The root above the issuing certificate that signs now.
     #[must_use]
     pub fn root_of_issuing(&self) -> Option<RootNumber> {

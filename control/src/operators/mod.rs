@@ -367,7 +367,7 @@ impl Operators {
         let issued = authority.issue(Profile::Operator, &subject, pair.public(), now)?;
         let key = secrets::new_access_key()?;
         let credentials =
-            secrets::credentials_file(&key, &self.inner.endpoint, &authority.root_der());
+            secrets::credentials_file(&key, &self.inner.endpoint, &authority.root_der_of_issuing());
         Ok(NewOperator {
             operator: Arc::new(Operator {
                 name: name.clone(),
@@ -428,7 +428,7 @@ impl Operators {
             let text = secrets::credentials_file(
                 &operator.key,
                 &self.inner.endpoint,
-                &authority.root_der(),
+                &authority.root_der_of_issuing(),
             );
             if found != text {
                 store::files::write_private(&path, text.as_bytes())?;

@@ -418,15 +418,15 @@ fn what_a_crash_leaves_is_whole() {
     assert!(!ca.join(".root-half").exists());
     assert_eq!(authority.trusted_roots().len(), 2);
     assert_eq!(authority.root_of_issuing(), Some(RootNumber::FIRST));
-    assert!(leads(
-        &server(&authority, &dir, now() + DAY),
-        &authority.trusted_roots()[0],
-        now() + DAY
-    ));
+    let shown = server(&authority, &dir, now() + DAY);
+    let [former, newest] = [0, 1].map(|at| authority.trusted_roots()[at].clone());
+    assert!(leads(&shown, &former, now() + DAY) && !leads(&shown, &newest, now() + DAY));
+    assert_eq!(authority.root_der_of_issuing(), former);
     let text = std::fs::read_to_string(ca.join("root.crt")).unwrap();
     assert_eq!(text, authority.trust_pem());
     authority.rotate_issuing(now() + DAY).unwrap();
     assert_eq!(authority.root_of_issuing(), RootNumber::new(2));
+    assert_eq!(authority.root_der_of_issuing(), newest);
     // A cross-certificate that is of something else stops the start, and says so.
     std::fs::copy(ca.join("root-1.crt"), ca.join("root-2/by-former.crt")).unwrap();
     let said = Authority::open_or_create(&ca, config(), now())
