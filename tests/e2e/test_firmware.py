@@ -339,3 +339,22 @@ def test_a_rollout_of_what_is_not_there_is_refused(ordered):
     assert "does not exist" in server.refused("rollout", "start", "lamp", "2.0.0", "--group", "hall")
     assert "nowhere" in server.refused("rollout", "start", "lamp", "1.0.0", "--group", "nowhere")
     assert "wave" in server.refused("rollout", "start", "lamp", "1.0.0", "--group", "hall", "--wave", "0%")
+
+
+def test_status_names_a_trust_root_and_lists_of_images_that_end(make_server, team):
+    """A year after its root was signed no device of a fleet updates any more: a month before that it is said."""
+    server = make_server()
+    assert server.json("status")["ending"] == []
+
+    def expires(days):
+        return (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    soon = team.root("release", more=["--expires", expires(20)])
+    server.cli("firmware", "trust", soon)
+    (one,) = server.json("status")["ending"]
+    assert one["what"] == "trust root for firmware (version 1)" and "firmware root --previous" in one["mend"]
+    assert "trust root for firmware (version 1) ends 20" in server.cli("status")
+    server.restart()
+    server.said("what is signed offline for firmware ends soon", "role=root")
+    server.cli("firmware", "trust", team.root("release", previous=soon, more=["--expires", expires(300)]))
+    assert server.json("status")["ending"] == []

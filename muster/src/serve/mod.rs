@@ -177,6 +177,16 @@ impl Server {
             lost_subscription: settings.lost_subscription,
         })?;
         let ota = Ota::open(&store, fleet.clone(), notifications(broker.clone()), data)?;
+        for document in ota.offline_documents()? {
+            if document.is_due(now) {
+                tracing::warn!(
+                    role = %document.role,
+                    version = document.version,
+                    expires = %jiff::Timestamp::try_from(document.expires).context("the clock's time")?,
+                    "what is signed offline for firmware ends soon or has ended, and devices take nothing by it then: see muster status"
+                );
+            }
+        }
         ota.shaper().set_rate(settings.download_bytes_per_second);
         let shadows = Shadows::open(&store, fleet.clone(), of_shadows(broker.clone()))?;
         let (events, waiting) = Events::queue();

@@ -57,7 +57,8 @@ pub use newest::{SNAPSHOT_SECONDS, TIMESTAMP_SECONDS};
 pub use ota_updates::{OtaUpdate, OtaUpdateBody, OtaUpdateStatus};
 pub use records::{Delta, Execution, Firmware, Job, JobStatus, Kept};
 pub use repository::{
-    RepositoryDelegate, RepositoryImage, RepositoryKey, RepositoryRole, RepositoryShown,
+    OfflineDocument, RepositoryDelegate, RepositoryImage, RepositoryKey, RepositoryRole,
+    RepositoryShown,
 };
 pub use rollouts::RolloutSummary;
 pub use running::{Census, MAX_MOMENTS, Ran, Running, RunningFilter, Share};

@@ -1,7 +1,7 @@
 //! The targets documents that the release team and its delegates have signed: whom an image may be signed
 //! by besides the release keys, and what each lists.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use store::Stored;
@@ -185,6 +185,32 @@ impl Ota {
         })
     }
 
+    /// What is signed offline and ends: the trust root, and the documents that list images or leave them to delegates.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub fn offline_documents(&self) -> Result<Vec<OfflineDocument>, Error> {
+        let Some((_, root)) = self.newest_root()? else {
+            return Ok(Vec::new());
+        };
+        let document = |role: &str, version, expires| OfflineDocument {
+            role: role.to_owned(),
+            version,
+            expires,
+        };
+        let mut found = vec![document("root", root.version(), root.expires())];
+        if let Some((_, top)) = self.delegations(&root)? {
+            found.push(document("targets", top.version(), top.expires()));
+            for delegate in top.delegates() {
+                if let Some((_, own)) = self.delegated(&top, delegate.name())? {
+                    let role = delegate.name().as_str();
+                    found.push(document(role, own.version(), own.expires()));
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// The repository's metadata, to be looked at.
     ///
     /// # Errors
@@ -238,6 +264,28 @@ impl Ota {
             });
         }
         Ok(shown)
+    }
+}
+
+/// A document that is signed offline, and until when devices take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfflineDocument {
+    /// `root`, `targets` or a delegate's name.
+    pub role: String,
+    /// Its version.
+    pub version: u64,
+    /// When it expires.
+    pub expires: SystemTime,
+}
+
+impl OfflineDocument {
+    /// How long before its end somebody should see to the next.
+    const NOTICE: Duration = Duration::from_secs(30 * 86_400);
+
+    /// Whether it ends soon, or has ended.
+    #[must_use]
+    pub fn is_due(&self, now: SystemTime) -> bool {
+        self.expires <= now + Self::NOTICE
     }
 }
 

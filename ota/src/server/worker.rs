@@ -301,8 +301,16 @@ impl Ota {
                             changes.shut(&execution)?;
                         }
                         Some(execution) if execution.deadline() == Some(deadline) => {
+                            let of_rollout =
+                                changes.job(&job)?.is_some_and(|job| job.install.is_some());
                             changes.update(&execution, |execution| {
-                                execution.status = ExecutionStatus::TimedOut
+                                execution.status = ExecutionStatus::TimedOut;
+                                // What a device said of itself stays.
+                                if of_rollout {
+                                    let said = execution.details.get_or_insert_default();
+                                    let why = || overdue(execution.started_at, deadline);
+                                    said.entry("reason".to_owned()).or_insert_with(why);
+                                }
                             })?;
                         }
                         // An index that points nowhere would be found first for ever.
@@ -314,5 +322,16 @@ impl Ota {
                 Ok(())
             })?;
         }
+    }
+}
+
+/// Why a device of a rollout is given up, in words.
+fn overdue(started_at: Option<u64>, deadline: u64) -> String {
+    match started_at.and_then(|started| deadline.checked_sub(started)) {
+        Some(seconds) => format!(
+            "no word that it was done within {} minutes of its beginning",
+            seconds.div_ceil(60)
+        ),
+        None => "no word that it was done in time".to_owned(),
     }
 }

@@ -131,6 +131,29 @@ fn ending(rooms: &Rooms, now: SystemTime) -> Result<Vec<Ending>, ApiError> {
             });
         }
     }
+    for document in rooms.ota.offline_documents()? {
+        if document.is_due(now) {
+            let (what, mend) = match document.role.as_str() {
+                "root" => (
+                    "trust root for firmware".to_owned(),
+                    "no device updates after that: muster firmware root --previous where the release keys are, then muster firmware trust",
+                ),
+                "targets" => (
+                    "list of firmware images".to_owned(),
+                    "muster firmware index --previous where the release keys are, then muster firmware trust",
+                ),
+                delegate => (
+                    format!("list of firmware images of {delegate}"),
+                    "muster firmware index --previous where that delegate's keys are, then muster firmware trust",
+                ),
+            };
+            found.push(Ending {
+                what: format!("{what} (version {})", document.version),
+                not_after: EpochSeconds(document.expires),
+                mend,
+            });
+        }
+    }
     Ok(found)
 }
 

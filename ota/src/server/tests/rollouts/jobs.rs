@@ -3,6 +3,44 @@
 use super::*;
 
 #[test]
+fn who_is_never_heard_of_again_is_given_up_with_words() {
+    let yard = Yard::new(2);
+    let id = yard.start(&json!({"timeoutMinutes": 90}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 2).then_some(()));
+    let job: JobId = format!("{id}-wave-1").parse().unwrap();
+    let said = [("reason".to_owned(), "the disk is slow".to_owned())];
+    let begin = |changes: &mut executions::Changes<'_>| {
+        for thing in ["lamp-0", "lamp-1"] {
+            let execution = changes.execution(&job, thing)?.unwrap();
+            changes.update(&execution, |execution| {
+                execution.status = crate::ExecutionStatus::InProgress;
+                execution.details = (thing == "lamp-1").then(|| said.clone().into());
+            })?;
+        }
+        Ok(())
+    };
+    let long_ago = SystemTime::now() - Duration::from_secs(3 * 3600);
+    yard.house.ota().change(long_ago, begin).unwrap();
+    yard.house.ota().inner.inbox.wake();
+    let view = yard.house.eventually(|ota| {
+        let view = ota.rollout(&id).unwrap();
+        let over = view.executions.iter().all(|e| e.status == "TIMED_OUT");
+        over.then_some(view)
+    });
+    let reasons = view.executions.iter().map(|e| e.reason.clone().unwrap());
+    let mut reasons: Vec<String> = reasons.collect();
+    reasons.sort();
+    assert_eq!(
+        reasons,
+        [
+            "no word that it was done within 90 minutes of its beginning",
+            "the disk is slow"
+        ]
+    );
+}
+
+#[test]
 fn the_ids_of_a_rollouts_jobs_are_nobody_elses_and_no_other_job_is_taken_for_one() {
     let yard = Yard::new(2);
     let id = yard.start(&json!({"waves": ["50%", "100%"], "approvers": 1}));
