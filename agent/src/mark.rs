@@ -10,6 +10,8 @@ use crate::update::{Installed, Slot};
 
 /// The file.
 pub(crate) const NAME: &str = "confirmed";
+/// What it says of a slot that has had no image which was confirmed: no hash.
+const NONE: &str = "none";
 /// A hash in hexadecimal, and some room.
 const BYTES_MAX: u64 = 256;
 
@@ -18,7 +20,7 @@ pub(crate) fn path(state: &Path, slot: Slot) -> PathBuf {
     state.join("slots").join(slot.as_str()).join(NAME)
 }
 
-/// Which image was confirmed last in a slot (SHA-256, hexadecimal), and when.
+/// Which image was confirmed last in a slot (SHA-256, hexadecimal; or that none was), and when.
 pub(crate) fn read(state: &Path, slot: Slot) -> Option<(String, SystemTime)> {
     let path = path(state, slot);
     let facts = std::fs::metadata(&path).ok()?;
@@ -27,6 +29,15 @@ pub(crate) fn read(state: &Path, slot: Slot) -> Option<(String, SystemTime)> {
     }
     let hash = std::fs::read_to_string(&path).ok()?;
     Some((hash, facts.modified().ok()?))
+}
+
+/// Says of a slot's directory, durably, that no image in it is confirmed. There is a mark then all the same: without any the
+/// images would be those of an agent of before there were marks, of which nobody knows.
+///
+/// # Errors
+/// What the file system said.
+pub(crate) fn clear(files: &dyn Files, dir: &Path) -> io::Result<()> {
+    files::replace(files, &dir.join(NAME), NONE.as_bytes())
 }
 
 /// Marks an image as confirmed, durably, unless it is marked so.

@@ -339,6 +339,28 @@ mod tests {
         assert!(mark::read(device.dir.path(), Slot::A).is_some());
     }
 
+    /// Of the first image there is nothing before to fall back to, and no mark of another that would tell it apart.
+    #[test]
+    fn the_first_image_that_was_ever_tried_does_not_run_because_it_is_there() {
+        let none = Hooks::default();
+        let device = Device::with(&[(Slot::A, 7)]);
+        let papers = device.dir.path().join("slots/a/manifest.json");
+        let signed = std::fs::read(&papers).unwrap();
+        let stated = Manifest::stated(&signed).unwrap();
+        let part = device.dir.path().join("part");
+        std::fs::write(&part, LIGHT).unwrap();
+        DirectorySlots::new(device.dir.path())
+            .install(&Disk, Slot::A, &part, &signed, &stated)
+            .unwrap();
+        assert_eq!(device.runs(&none), (None, Slot::A));
+        assert_eq!(device.load(&none).unwrap().counter, 0);
+        let booted = Hooks {
+            booted: Some("test $MUSTER_SLOT = a".into()),
+            ..Hooks::default()
+        };
+        assert_eq!(device.runs(&booted), (Some("1.7".into()), Slot::B));
+    }
+
     #[test]
     fn what_runs_is_not_overwritten_by_the_next_image_after_the_state_is_gone() {
         let none = Hooks::default();

@@ -109,8 +109,8 @@ impl Papers {
         files.create_dir(&dir)?;
         files.sync_dir(&self.dir)?;
         files.remove(&self.manifest(slot))?;
-        files.remove(&dir.join(mark::NAME))?;
-        files.sync_dir(&dir)
+        // Flushes the directory besides.
+        mark::clear(files, &dir)
     }
 
     /// The slot has its image.
