@@ -129,15 +129,19 @@ class Gate:
         self.open()
 
 
+DRIP_PAUSE_S = 1.0
+
+
 class StolenServer:
     """A firmware server in the wrong hands: its certificate is right, what it serves is whatever a test wants.
 
-    `documents` maps paths to bytes. `stall` maps a path to how many bytes are sent before the answer stops for ever.
+    `documents` maps paths to bytes. `stall` maps a path to how many bytes are sent before the answer stops for ever. What is
+    at a path in `drips` comes a byte at a time, without an end in sight.
     """
 
     def __init__(self, server, directory):
         directory.mkdir(parents=True, exist_ok=True)
-        self.documents, self.stall, self.asked = {}, {}, []
+        self.documents, self.stall, self.drips, self.asked = {}, {}, set(), []
         self.stalled, self.over = threading.Event(), threading.Event()
         identity = forge(directory, "localhost", Signer.of(server), server.root, usage=SERVER)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -180,6 +184,13 @@ class StolenServer:
             request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         request.send_header("Content-Length", str(len(body) - start))
         request.end_headers()
+        if request.path in self.drips:
+            # Until the other side has had enough: each byte comes well before it gives up waiting for one.
+            for byte in body[start:]:
+                request.wfile.write(bytes([byte]))
+                self.stalled.set()
+                if self.over.wait(DRIP_PAUSE_S):
+                    return
         stall = self.stall.get(request.path)
         request.wfile.write(body[start:stall])
         if stall is not None:

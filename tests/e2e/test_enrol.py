@@ -10,6 +10,7 @@ import stat
 import subprocess
 import threading
 import time
+import urllib.request
 
 import pytest
 
@@ -88,6 +89,11 @@ def way(request, house, fresh_name, tmp_path):
         said = subprocess.run(["openssl", "x509", "-in", house.server.root, "-noout", "-fingerprint", "-sha256"],
                               capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout
         flags = [*flags[:-2], "--root-fingerprint", said.strip().partition("=")[2]]
+    if request.param == "der":
+        # As the server hands it out over HTTP; what it is known by comes another way.
+        file = tmp_path / "root.der"
+        file.write_bytes(urllib.request.urlopen(f"http://{house.server.endpoints['http']}/root.crt", timeout=LIMIT_S).read())
+        flags = [*flags[:-2], "--root", str(file)]
     return flags, name
 
 
@@ -121,7 +127,7 @@ def keys_in(text):
     return "PRIVATE KEY" in text
 
 
-@pytest.mark.parametrize("way", ["claim", "password", "fingerprint"], indirect=True)
+@pytest.mark.parametrize("way", ["claim", "password", "fingerprint", "der"], indirect=True)
 def test_the_verb_writes_what_device_create_writes(house, way, tmp_path):
     flags, name = way
     place = tmp_path / "deep/down"
@@ -223,7 +229,7 @@ def test_what_a_password_is_refused_for_is_said_and_nothing_is_left(house, fresh
     refused("--password-file", file=tmp_path / "nowhere")
     refused("holds no password alone on one line", file=other / "empty")
     refused("was not issued under a root in", trust=("--root", str(other / "root.crt")))
-    refused("holds no certificate in PEM", trust=("--root", str(wrong)))
+    refused("holds no certificate in PEM or DER", trust=("--root", str(wrong)))
     refused("has no root certificate with it", trust=("--root-fingerprint", "ab" * 32))
     refused("no server is believed unseen", trust=())
     # None of that has used it.

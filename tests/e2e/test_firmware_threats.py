@@ -39,6 +39,26 @@ def test_a_job_called_off_during_the_download_stops_it_and_the_next_one_is_done(
     assert not any((lamp.state / "download").iterdir()), "what had come of it is gone"
 
 
+@pytest.mark.timeout(300)
+def test_a_document_that_drips_is_given_up_and_the_next_order_is_done(house, team, stolen, agent):  # noqa: F811
+    """Its bytes come for ever, so that no single wait is long. The thief's order is over; the device is free for others."""
+    lamp = agent("--trust", team.root("first"), source=stolen)
+    for version in ("8.0.0", "8.1.0"):
+        stolen.serve("lamp", version, *opened(team.package("lamp", version, b"light")))
+        house.server.cli("firmware", "add", house.team.package("lamp", version, b"never seen"))
+    dripping = "/firmware/lamp/8.0.0/manifest.json"
+    stolen.drips.add(dripping)
+    rollout = house.server.json("rollout", "start", "lamp", "8.0.0", "--group", lamp.name, "--timeout", "1m")["id"]
+    assert stolen.stalled.wait(60)
+    assert outcome(house.client, f"{rollout}-wave-1", lamp.name, limit=150)[0] == "TIMED_OUT"
+    (told,) = house.server.json("rollout", "show", rollout)["executions"]
+    assert told["reason"] == "no word that it was done within 1 minutes of its beginning"
+    after = house.server.json("rollout", "start", "lamp", "8.1.0", "--group", lamp.name)["id"]
+    assert outcome(house.client, f"{after}-wave-1", lamp.name, limit=120)[0] == "SUCCEEDED"
+    assert "too slow" in lamp.said(), lamp.said()
+    assert lamp.tried("8.0.0") == 0 and lamp.status()["version"] == "8.1.0"
+
+
 @pytest.mark.timeout(240)
 def test_devices_that_report_success_and_never_come_back_stop_it(server, hall):  # noqa: F811
     clients = {f"lamp-{number}": hall(f"lamp-{number}") for number in range(FLEET)}

@@ -14,6 +14,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::place::{Place, Waiting};
 use super::{EnrolError, Enrolment, Fault, Trust, chain_of, passing, read_given, signed, stranger};
@@ -171,7 +172,6 @@ pub(super) fn look(
 
 /// The thing that a certificate names.
 fn name_of(leaf: &CertificateDer<'static>) -> Result<String, RenewalError> {
-    use x509_parser::prelude::{FromDer as _, X509Certificate};
     let (_, read) =
         X509Certificate::from_der(leaf).map_err(|_| RenewalError::Answer("it cannot be read"))?;
     let name = read.subject().iter_common_name().next();
@@ -204,15 +204,19 @@ fn credentials(thing: &str, file: &Path) -> Result<String, EnrolError> {
 fn roots_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, EnrolError> {
     const FIELD: &str = "--root";
     let bytes = read_given(FIELD, path, ROOTS_BYTES_MAX)?;
-    let roots: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+    let mut roots: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
         .filter_map(Result::ok)
         .collect();
+    // As the server hands it out over plain HTTP (RFC 5280 §4.2.2.1), for who has that by a way it trusts.
+    if roots.is_empty() && matches!(X509Certificate::from_der(&bytes), Ok(([], _))) {
+        roots.push(CertificateDer::from(bytes.to_vec()));
+    }
     if roots.is_empty() {
         return Err(EnrolError::Given {
             field: FIELD,
             value: path.display().to_string(),
             what:
-                "holds no certificate in PEM: give the server's root.crt (muster-data/ca/root.crt)"
+                "holds no certificate in PEM or DER: give the server's root.crt (muster-data/ca/root.crt)"
                     .into(),
         });
     }
