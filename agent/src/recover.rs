@@ -33,11 +33,8 @@ pub(crate) fn load(
     let path = state.path().join("state.json");
     match state.load() {
         Ok(found) if path.exists() => {
-            // One of before there were marks.
-            if let Some(active) = &found.active {
-                mark::write(state.files(), state.path(), active)
-                    .map_err(|error| state::fault(&path, format!("could not mark it: {error}")))?;
-            }
+            // One of before there were marks. The state is whole: a disk that is full does not keep the agent from starting.
+            state.mark(&found);
             return Ok(found);
         }
         Ok(_) => {}
@@ -359,6 +356,30 @@ mod tests {
             ..Hooks::default()
         };
         assert_eq!(device.runs(&booted), (Some("1.7".into()), Slot::B));
+    }
+
+    #[test]
+    fn a_whole_state_is_taken_and_saved_where_its_mark_cannot_be_written() {
+        let device = Device::with(&[(Slot::A, 7)]);
+        let mut state = State {
+            counter: 7,
+            active: device.load(&Hooks::default()).unwrap().active,
+            ..State::default()
+        };
+        let mark = mark::path(device.dir.path(), Slot::A);
+        std::fs::remove_file(&mark).unwrap();
+        // No file can be written there, as on a full disk.
+        let full = mark.with_extension("tmp");
+        std::fs::create_dir(&full).unwrap();
+        assert_eq!(device.load(&Hooks::default()).unwrap(), state);
+        state.counter = 8;
+        device.state().save(&state).unwrap();
+        assert_eq!(device.load(&Hooks::default()).unwrap(), state);
+        assert!(!mark.exists());
+        // Once there is room.
+        std::fs::remove_dir(&full).unwrap();
+        device.load(&Hooks::default()).unwrap();
+        assert!(mark::read(device.dir.path(), Slot::A).is_some());
     }
 
     #[test]

@@ -224,11 +224,20 @@ impl StateDir {
         })
         .map_err(|error| fault(error.to_string()))?;
         // Before the state says so: it was healthy by then.
-        if let Some(active) = &state.active {
-            mark::write(self.files.as_ref(), &self.dir, active)
-                .map_err(|error| fault(error.to_string()))?;
-        }
+        self.mark(state);
         files::replace(self.files.as_ref(), &path, &bytes).map_err(|error| fault(error.to_string()))
+    }
+
+    /// Marks the confirmed image as such, unless it is. Where the disk says no the log has it, and the next save and the
+    /// next start try again: the mark is for the day that the state is lost.
+    pub(crate) fn mark(&self, state: &State) {
+        let Some(active) = &state.active else { return };
+        if let Err(error) = mark::write(self.files.as_ref(), &self.dir, active) {
+            tracing::warn!(
+                "{}: could not mark the image as confirmed: {error}",
+                mark::path(&self.dir, active.slot).display()
+            );
+        }
     }
 }
 
