@@ -191,36 +191,55 @@ impl Client {
         path_and_query: &str,
         body: Bytes,
     ) -> anyhow::Result<Value> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("start the runtime")?;
-        runtime.block_on(async {
-            let request = self.signed(method, path_and_query, body)?;
-            let stream = self.connect().await?;
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                    .await
-                    .context("begin HTTP")?;
-            let driver = tokio::spawn(connection);
-            let response = sender
-                .send_request(request)
-                .await
-                .with_context(|| format!("no answer from {}", self.place()))?;
-            let status = response.status();
-            let error_type = response
-                .headers()
-                .get("x-amzn-errortype")
-                .and_then(|value| value.to_str().ok())
-                .map(|value| value.split(':').next().unwrap_or(value).to_owned());
-            let bytes = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES)
-                .collect()
-                .await
-                .map_err(|error| anyhow!("answer of {} broke off: {error}", self.place()))?
-                .to_bytes();
-            driver.abort();
-            answer(status, error_type, &bytes, &self.stranger)
-        })
+        runtime()?.block_on(self.exchange(method, path_and_query, body))
+    }
+
+    /// Reads what a server that may have gone away meanwhile has at a path.
+    pub(crate) fn get_within(
+        &self,
+        limit: Duration,
+        path_and_query: &str,
+    ) -> anyhow::Result<Value> {
+        let asked = self.exchange(Method::GET, path_and_query, Bytes::new());
+        let answer = async { tokio::time::timeout(limit, asked).await };
+        runtime()?.block_on(answer).map_err(|_| {
+            anyhow!(
+                "no answer from {} within {} s",
+                self.place(),
+                limit.as_secs()
+            )
+        })?
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Bytes,
+    ) -> anyhow::Result<Value> {
+        let request = self.signed(method, path_and_query, body)?;
+        let stream = self.connect().await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .context("begin HTTP")?;
+        let driver = tokio::spawn(connection);
+        let response = sender
+            .send_request(request)
+            .await
+            .with_context(|| format!("no answer from {}", self.place()))?;
+        let status = response.status();
+        let error_type = response
+            .headers()
+            .get("x-amzn-errortype")
+            .and_then(|value| value.to_str().ok())
+            .map(|value| value.split(':').next().unwrap_or(value).to_owned());
+        let bytes = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES)
+            .collect()
+            .await
+            .map_err(|error| anyhow!("answer of {} broke off: {error}", self.place()))?
+            .to_bytes();
+        driver.abort();
+        answer(status, error_type, &bytes, &self.stranger)
     }
 
     fn place(&self) -> String {
@@ -363,6 +382,29 @@ pub(crate) struct Refused {
     pub(crate) message: String,
 }
 
+/// The server knows no operator with these credentials.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Stranger(String);
+
+/// Whether asking again later is of no use: the server has read the request, and it is not that it has too much to do.
+pub(crate) fn is_for_good(error: &anyhow::Error) -> bool {
+    let busy = [
+        "InternalFailureException",
+        "ServiceUnavailableException",
+        "ThrottlingException",
+    ];
+    let refused = error.downcast_ref::<Refused>();
+    refused.is_some_and(|refused| !busy.contains(&&*refused.kind)) || error.is::<Stranger>()
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+}
+
 fn answer(
     status: StatusCode,
     error_type: Option<String>,
@@ -388,7 +430,7 @@ fn answer(
                 "UnrecognizedClientException" | "SignatureDoesNotMatch"
             ) =>
         {
-            bail!("{message} ({kind}): {stranger}")
+            Err(Stranger(format!("{message} ({kind}): {stranger}")).into())
         }
         Some(kind) => Err(Refused {
             kind,

@@ -1,5 +1,6 @@
 """Rollouts where people, absences and older copies of the server come between: who goes first, who must agree, what overtakes what, and what is drawn."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -7,7 +8,9 @@ import pty
 import re
 import select
 import shutil
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -19,7 +22,7 @@ from server import MUSTER
 from test_job_data import data_plane
 
 FINAL = ("succeeded", "rolled-back", "aborted")
-ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Yard:
@@ -220,9 +223,10 @@ def test_a_server_that_went_back_to_an_old_copy_of_itself_confuses_nobody(yard, 
     assert yard.server.json("fleet", "devices", "--drift")["devices"] == []
 
 
-def screen(command, until, change, home):
+def screen(command, until, change, home, rows=24, columns=80):
     """What a program draws on a terminal: all of it as it came. `change` is called once `until` was seen."""
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, cwd=home, start_new_session=True)
     os.close(slave)
     seen, end = "", time.monotonic() + 60
@@ -278,6 +282,89 @@ def test_watch_draws_in_place_on_a_terminal_and_says_lines_elsewhere(yard, tmp_p
     assert failed["reason"] == "the lamp stays dark" and failed["details"]["reason"] == "the lamp stays dark"
     rows = yard.server.cli("rollout", "export", rollout).splitlines()
     assert len(rows) == 5 and any(failed["thing"] in row and "the lamp stays dark" in row for row in rows)
+
+
+def test_a_picture_fits_a_small_terminal_and_devices_names_make_no_lines(yard, tmp_path):
+    names = yard.things(24)
+    yard.add("1.0")
+    rollout = yard.start("1.0", "--wave", "50%", "--wave", "100%", "--success", "1")
+    yard.until(rollout, lambda r: r["waves"][0]["queued"] == 12, "the first wave")
+
+    def work():
+        first = [e["thing"] for e in yard.show(rollout)["executions"] if e["status"] == "QUEUED"]
+        for name in first[:5]:
+            yard.report(name, "FAILED", reason=f"the lamp of {name} is dark")
+        for number, name in enumerate(first[5:10]):
+            yard.report(name, "FAILED", reason=f"={number}")
+        yard.report(first[10], "SUCCEEDED")
+        yard.until(rollout, lambda r: r["waves"][1]["queued"] == 12, "the second wave")
+        yard.report(sorted(set(names) - set(first))[0], "SUCCEEDED")
+
+    rows, columns = 10, 60
+    drawn = screen([MUSTER, "rollout", "watch", rollout, "--data", str(yard.server.data)], "50%", work, tmp_path, rows, columns)
+    ups = [int(up) for up in re.findall(r"\x1b\[(\d+)F\x1b\[J", drawn)]
+    pictures = [ESCAPES.sub("", picture).splitlines() for picture in re.split(r"\x1b\[\d+F\x1b\[J", drawn)]
+    assert len(pictures) > 1 and all(len(picture) <= rows - 2 for picture in pictures), drawn
+    assert all(len(line) <= columns for picture in pictures for line in picture), drawn
+    assert ups == [len(picture) for picture in pictures[:-1]], "each begins where the one before began"
+    last = "\n".join(pictures[-1])
+    assert "5 failed: the lamp of <device> is dark" in last and "more reasons" in last and "100%" in last, last
+    shown = yard.show(rollout)
+    assert [f["devices"] for f in shown["failures"]] == [5, 1, 1, 1, 1, 1]
+    # What devices wrote is no formula.
+    assert '"\'=3"' in yard.server.cli("rollout", "export", rollout)
+
+
+def test_watch_waits_for_a_server_that_is_away_and_says_when_it_cannot_know(yard, tmp_path):
+    names = yard.things(2)
+    yard.add("1.0")
+    rollout = yard.start("1.0")
+    command = [MUSTER, "rollout", "watch", rollout, "--data", str(yard.server.data)]
+    log = tmp_path / "watch.err"
+    with log.open("w") as err:
+        watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True, cwd=tmp_path)
+        assert "running" in watcher.stdout.readline()
+        yard.server.kill9()
+        eventually(lambda: "waiting for the server" in log.read_text(), log.read_text)
+        yard.server.start()
+        eventually(lambda: "answers again" in log.read_text(), log.read_text)
+        yard.devices = data_plane(yard.server)
+        for name in names:
+            yard.report(name, "SUCCEEDED")
+        lines, _ = watcher.communicate(timeout=60)
+    assert watcher.returncode == 0 and "succeeded" in lines, lines
+    assert log.read_text().count("waiting for the server") == 1
+    gone = yard.server.run("rollout", "watch", "r-000000000000")
+    assert gone.returncode == 2 and "is not known" in gone.stderr, gone
+    yard.server.kill9()
+    away = yard.server.run("rollout", "watch", rollout)
+    assert away.returncode == 2 and "no server answers" in away.stderr, away
+
+
+def test_an_approval_is_of_one_wave(yard):
+    names = yard.things(3)
+    yard.add("1.0")
+    rollout = yard.start("1.0", "--wave", "1", "--wave", "2", "--wave", "3", "--approve")
+
+    def done(count):
+        for execution in yard.show(rollout)["executions"]:
+            if execution["status"] == "QUEUED":
+                yard.report(execution["thing"], "SUCCEEDED")
+        yard.until(rollout, lambda r: r["waves"][count - 1]["state"] == "done" and r["state"] == "waiting-approval", f"{count} waves")
+
+    done(1)
+    assert "wave 2 of" in yard.server.cli("rollout", "approve", rollout)
+    done(2)
+    # The same once more, as a tool says it whose answer was lost.
+    refused = yard.server.refused("rollout", "approve", rollout, "--wave", "2")
+    assert "`2` is not the wave that waits: that is `3`" in refused
+    assert "approved_by" not in yard.show(rollout)["waves"][2]
+    yard.server.cli("rollout", "approve", rollout, "--wave", "3")
+    yard.until(rollout, lambda r: r["state"] == "running", "the third wave")
+    # An outline is as long as there are waves.
+    _, _, outline = api.call(yard.server, "GET", f"/muster/v1/rollouts/{rollout}?executions=false")
+    assert "executions" not in outline and [w["total"] for w in outline["waves"]] == [1, 1, 1]
+    assert len(names) == 3
 
 
 def test_a_rollout_that_has_succeeded_is_undone_where_those_it_did_not_wait_for_fail(yard):

@@ -208,7 +208,8 @@ pub(crate) enum Rollout {
         /// The rollout
         id: String,
     },
-    /// Follow a rollout until it ends: waves, pace, failures, the way back; exits 1 unless it succeeded
+    /// Follow a rollout until it ends: waves, pace, failures, the way back. Exits 0 where it succeeded, 1 where it was
+    /// aborted or undone, 2 where that cannot be known; a server that is away is waited for
     Watch {
         /// The rollout
         id: String,
@@ -232,6 +233,9 @@ pub(crate) enum Rollout {
     Approve {
         /// The rollout
         id: String,
+        /// The wave that is meant (`10%`), refused where another waits; usually the one that waits now
+        #[arg(long, value_name = "WAVE")]
+        wave: Option<String>,
     },
     /// Stop for good, the way back too; devices keep what they have
     Abort {

@@ -34,6 +34,8 @@ mod prove;
 mod release_files;
 mod rollout;
 mod rollout_file;
+mod rollout_picture;
+mod rollout_watch;
 mod status;
 mod template;
 

@@ -14,6 +14,8 @@ pub enum Command {
     Approve {
         /// Who says so.
         by: String,
+        /// Which wave is meant; whichever waits where none is named.
+        wave: Option<String>,
     },
     /// Stop for good, the way back too; devices stay as they are.
     Abort,
@@ -41,7 +43,8 @@ impl Rollout {
     ///
     /// # Errors
     /// [`Error::RolloutState`] where that cannot be said to a rollout in this state; [`Error::Rollout`]
-    /// where somebody approves twice.
+    /// where somebody approves twice; [`Error::Invalid`] where the wave that waits is another than the
+    /// one that is meant.
     pub fn command(&mut self, command: Command) -> Result<(), Error> {
         use RolloutState::{
             Aborted, Paused, RolledBack, RollingBack, Running, Scheduled, Succeeded,
@@ -81,7 +84,7 @@ impl Rollout {
             return Err(self.refuses(verb));
         };
         match command {
-            Command::Approve { by } => return self.approve(by),
+            Command::Approve { by, wave } => return self.approve(by, wave.as_deref()),
             Command::Rollback => {
                 // Once more in the same direction.
                 let came_to_nothing = self.state == Aborted && self.undone % 2 == 1;
@@ -121,7 +124,7 @@ impl Rollout {
             && waves.any(|wave| wave.rules.success_percent.is_some())
     }
 
-    fn approve(&mut self, by: String) -> Result<(), Error> {
+    fn approve(&mut self, by: String, meant: Option<&str>) -> Result<(), Error> {
         let Some(wave) = self
             .waves
             .iter_mut()
@@ -129,6 +132,17 @@ impl Rollout {
         else {
             return Ok(());
         };
+        // Said twice, it would pass for an approval of the wave after the one that is meant.
+        if let Some(meant) = meant.filter(|meant| *meant != wave.name) {
+            return Err(Error::Invalid {
+                field: "wave".into(),
+                why: format!(
+                    "`{}` is not the wave that waits: that is `{}`; look at it and name that one",
+                    meant.escape_debug(),
+                    wave.name
+                ),
+            });
+        }
         if wave.approved_by.contains(&by) {
             return Err(Error::Invalid {
                 field: "approve".into(),

@@ -71,7 +71,10 @@ impl Rollout {
             if planner.rollout().state == RolloutState::WaitingApproval {
                 for person in 0..super::MAX_APPROVERS {
                     let by = person.to_string();
-                    if planner.command(Command::Approve { by }).is_err() {
+                    if planner
+                        .command(Command::Approve { by, wave: None })
+                        .is_err()
+                    {
                         break;
                     }
                 }

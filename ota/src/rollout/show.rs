@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counts, Device, Planner, Pulse, Rollout, RolloutState, Rules, Wave, WaveState};
+use super::{
+    Counts, Device, Planner, Pulse, Rollout, RolloutState, Rules, ShownFailure, Wave, WaveState,
+};
 use crate::job::StatusDetails;
 use crate::{ExecutionStatus, FirmwareName, FirmwareVersion, RolloutId};
 
@@ -61,8 +63,15 @@ pub struct RolloutView {
     pub log: Vec<Deed>,
     /// Its waves.
     pub waves: Vec<ShownWave>,
-    /// Its devices, wave by wave.
+    /// Its devices, wave by wave; none where only the outline was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub executions: Vec<ShownExecution>,
+    /// Why devices failed, the most frequent reasons first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<ShownFailure>,
+    /// How many devices failed for other reasons than those.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failed_otherwise: u64,
     /// How its way back stands, once it was turned round.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<ShownRollback>,
@@ -184,10 +193,31 @@ pub struct ShownExecution {
     pub details: Option<StatusDetails>,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl Planner {
     /// The rollout as operators see it.
     #[must_use]
     pub fn view(&self) -> RolloutView {
+        let rollout = &self.rollout;
+        let of_waves = rollout
+            .waves
+            .iter()
+            .flat_map(|wave| std::iter::repeat_n(wave, wave.things.len()));
+        let executions = of_waves
+            .zip(self.devices())
+            .map(|(wave, (thing, device))| rollout.execution(thing, wave, device));
+        RolloutView {
+            executions: executions.collect(),
+            ..self.outline()
+        }
+    }
+
+    /// The same without its devices: as long as it has waves.
+    #[must_use]
+    pub fn outline(&self) -> RolloutView {
         let rollout = &self.rollout;
         let waves = rollout.waves.iter().enumerate().map(|(index, wave)| {
             let counts = self.counts(index);
@@ -205,13 +235,7 @@ impl Planner {
                 rules: wave.rules.clone(),
             }
         });
-        let of_waves = rollout
-            .waves
-            .iter()
-            .flat_map(|wave| std::iter::repeat_n(wave, wave.things.len()));
-        let executions = of_waves
-            .zip(self.devices())
-            .map(|(wave, (thing, device))| rollout.execution(thing, wave, device));
+        let failures = self.failures();
         RolloutView {
             id: rollout.id.clone(),
             name: rollout.spec.name.clone(),
@@ -224,7 +248,9 @@ impl Planner {
             rules: rollout.spec.rules.clone(),
             log: Vec::new(),
             waves: waves.collect(),
-            executions: executions.collect(),
+            executions: Vec::new(),
+            failures: failures.shown,
+            failed_otherwise: failures.otherwise,
             rollback: (rollout.undone > 0).then(|| self.rollback()),
             health: rollout.health.clone(),
         }

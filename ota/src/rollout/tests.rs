@@ -582,7 +582,10 @@ fn commands_are_heard_in_the_states_they_fit() {
             .values()
             .all(|d| d.current.as_ref().unwrap().as_str() == "1.0")
     );
-    let error = rollout.command(Command::Approve { by: "ann".into() });
+    let error = rollout.command(Command::Approve {
+        by: "ann".into(),
+        wave: None,
+    });
     assert!(error.is_err(), "nothing waits for it");
 }
 

@@ -100,6 +100,19 @@ impl Ota {
         Ok(view)
     }
 
+    /// The same without its devices: what stays short however many there are.
+    ///
+    /// # Errors
+    /// As [`Self::rollout`].
+    pub fn rollout_outline(&self, id: &RolloutId) -> Result<RolloutView, Error> {
+        let row = self.rollout_row(id)?;
+        let mut planner = self.planner(self.load(id)?, &mut BTreeMap::new())?;
+        self.bar_if_turned(&mut planner, seconds(SystemTime::now()))?;
+        let mut view = planner.outline();
+        (view.group, view.created_at, view.log) = (row.group, row.created_at, row.log);
+        Ok(view)
+    }
+
     /// Rollouts in the order of their ids, at most `limit` after the one named `after`.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 use http::Method;
 use ota::RolloutId;
 use ota::rollout::Command;
+use serde::Deserialize;
 
 use crate::answer::Answer;
 use crate::api_error::ApiError;
@@ -16,18 +17,35 @@ pub(super) const OPERATION: Operation = Operation {
     least: Role::ReleaseEngineer,
     query: &[],
     undone: &[],
-    run: Run::Plain(run),
+    run: Run::WithBody(run),
 };
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Input {
+    /// Of an approval: the wave that is meant.
+    wave: Option<String>,
+}
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let id: RolloutId = call.path("id")?;
     let by = call.caller.operator.name.to_string();
-    let command = match call.path::<String>("command")?.as_str() {
+    let Input { wave } = call.body()?;
+    let verb = call.path::<String>("command")?;
+    if wave.is_some() && verb != "approve" {
+        return Err(ApiError::invalid(
+            "wave: only an approval is for one wave; leave it out",
+        ));
+    }
+    let command = match verb.as_str() {
         "pause" => Command::Pause,
         "resume" => Command::Resume,
         "abort" => Command::Abort,
         "rollback" => Command::Rollback,
-        "approve" => Command::Approve { by: by.clone() },
+        "approve" => Command::Approve {
+            by: by.clone(),
+            wave,
+        },
         _ => {
             return Err(ApiError::not_found(
                 "a rollout is told to pause, resume, approve, abort or rollback",

@@ -12,11 +12,17 @@ pub(super) const OPERATION: Operation = Operation {
     method: Method::GET,
     path: "/muster/v1/rollouts/{id}",
     least: Role::Viewer,
-    query: &[],
+    query: &["executions"],
     undone: &[],
     run: Run::Plain(run),
 };
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
-    Answer::json(&rooms.ota.rollout(&call.path("id")?)?)
+    let id = call.path("id")?;
+    let executions: Option<bool> = call.query("executions")?;
+    Answer::json(&if executions == Some(false) {
+        rooms.ota.rollout_outline(&id)?
+    } else {
+        rooms.ota.rollout(&id)?
+    })
 }

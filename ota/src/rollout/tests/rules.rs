@@ -293,7 +293,12 @@ fn a_first_wave_that_asks_for_people_itself_waits_for_them() {
             (rollout.state, &*world.told),
             (RolloutState::WaitingApproval, &[][..])
         );
-        rollout.command(Command::Approve { by: by.into() }).unwrap();
+        rollout
+            .command(Command::Approve {
+                by: by.into(),
+                wave: None,
+            })
+            .unwrap();
     }
     world.finish_all(&mut rollout, |_| true);
     assert_eq!(rollout.state, RolloutState::Succeeded);
@@ -310,8 +315,12 @@ fn a_wave_waits_for_as_many_people_as_it_needs() {
     world.finish_all(&mut rollout, |_| true);
     assert_eq!(rollout.state, RolloutState::WaitingApproval);
     assert_eq!(world.told.len(), 1, "the first wave needs nobody");
-    let approve =
-        |rollout: &mut Rollout, by: &str| rollout.command(Command::Approve { by: by.into() });
+    let approve = |rollout: &mut Rollout, by: &str| {
+        rollout.command(Command::Approve {
+            by: by.into(),
+            wave: None,
+        })
+    };
     approve(&mut rollout, "ann").unwrap();
     let error = approve(&mut rollout, "ann").unwrap_err().to_string();
     assert!(error.contains("2 different people"), "{error}");
@@ -319,6 +328,16 @@ fn a_wave_waits_for_as_many_people_as_it_needs() {
     rollout.command(Command::Resume).unwrap();
     world.settle(&mut rollout);
     assert_eq!(rollout.state, RolloutState::WaitingApproval);
+    // A second saying of it, once that wave is done, is not taken for the next one.
+    let other = Command::Approve {
+        by: "bob".into(),
+        wave: Some("no such".into()),
+    };
+    let error = rollout.command(other).unwrap_err().to_string();
+    assert!(
+        error.contains("`no such` is not the wave that waits"),
+        "{error}"
+    );
     approve(&mut rollout, "bob").unwrap();
     world.finish_all(&mut rollout, |_| true);
     assert_eq!(rollout.state, RolloutState::Succeeded);

@@ -25,8 +25,14 @@ fn event() -> impl Strategy<Value = Event> {
     let command = prop_oneof![
         Just(Command::Pause),
         Just(Command::Resume),
-        Just(Command::Approve { by: "ann".into() }),
-        Just(Command::Approve { by: "bob".into() }),
+        Just(Command::Approve {
+            by: "ann".into(),
+            wave: None
+        }),
+        Just(Command::Approve {
+            by: "bob".into(),
+            wave: None
+        }),
         Just(Command::Abort),
         Just(Command::Rollback)
     ];
@@ -248,7 +254,7 @@ proptest! {
         // Whatever happened, once the devices and people have spoken the rollout comes to an end.
         for _ in 0..20 {
             if rollout.state == RolloutState::Paused { rollout.command(Command::Resume).unwrap(); }
-            for by in ["ann", "bob"] { let _ = rollout.command(Command::Approve { by: by.into() }); }
+            for by in ["ann", "bob"] { let _ = rollout.command(Command::Approve { by: by.into(), wave: None }); }
             world.finish_all(&mut rollout, |thing| sha256(format!("{thing}{ending}").as_bytes()).as_bytes()[0] > 40);
         }
         check(&rollout, &world, &rules)?;
@@ -307,7 +313,7 @@ proptest! {
         let mut world = World::with_old(&rollout);
         let forecast = rollout.forecast(world.devices.clone(), world.now).unwrap();
         for _ in 0..20 {
-            for by in ["ann", "bob"] { let _ = rollout.command(Command::Approve { by: by.into() }); }
+            for by in ["ann", "bob"] { let _ = rollout.command(Command::Approve { by: by.into(), wave: None }); }
             world.finish_all(&mut rollout, |_| true);
         }
         let told: BTreeMap<&str, u64> = world.told.iter().map(|(at, _, thing)| (thing.as_str(), *at)).collect();

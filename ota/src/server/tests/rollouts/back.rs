@@ -354,7 +354,14 @@ fn a_wave_waits_for_a_person_and_a_rollback_can_be_rolled_back() {
         (ota.rollout(&id).unwrap().state == RolloutState::WaitingApproval).then_some(())
     });
     assert_eq!(yard.view(&id).executions[1].status, "WAITING");
-    told(&yard, &id, Command::Approve { by: "ann".into() });
+    told(
+        &yard,
+        &id,
+        Command::Approve {
+            by: "ann".into(),
+            wave: None,
+        },
+    );
     yard.run(&id, |_| true);
     let view = yard.until(&id, RolloutState::Succeeded);
     assert_eq!(view.waves[1].approved_by, ["ann"]);

@@ -80,7 +80,14 @@ fn the_ids_of_a_rollouts_jobs_are_nobody_elses_and_no_other_job_is_taken_for_one
         view.waves[1].queued, 0,
         "its executions are none of the rollout's"
     );
-    told(&yard, &id, Command::Approve { by: "ann".into() });
+    told(
+        &yard,
+        &id,
+        Command::Approve {
+            by: "ann".into(),
+            wave: None,
+        },
+    );
     assert!(matches!(ota.advance(&id, now), Err(Error::Foreign { .. })));
     ota.delete_job(&wave, true, now).unwrap();
     yard.house.eventually(|ota| {

@@ -62,7 +62,14 @@ fn a_newer_rollout_that_was_stopped_takes_nobody_over_that_it_did_not_change() {
     told(&yard, &new, Command::Abort);
     yard.house
         .eventually(|ota| (ota.rollout(&new).unwrap().waves[0].queued == 0).then_some(()));
-    told(&yard, &old, Command::Approve { by: "ann".into() });
+    told(
+        &yard,
+        &old,
+        Command::Approve {
+            by: "ann".into(),
+            wave: None,
+        },
+    );
     yard.run(&old, |_| true);
     let view = yard.until(&old, RolloutState::Succeeded);
     for execution in view.executions.iter().filter(|e| e.wave == "100%") {

@@ -200,7 +200,14 @@ fn a_first_wave_waits_for_the_people_it_asks_for_itself() {
     let id = yard.start(&json!({"waves": waves}));
     let view = yard.until(&id, RolloutState::WaitingApproval);
     assert!(view.executions.iter().all(|e| e.status == "WAITING"));
-    told(&yard, &id, Command::Approve { by: "ann".into() });
+    told(
+        &yard,
+        &id,
+        Command::Approve {
+            by: "ann".into(),
+            wave: None,
+        },
+    );
     yard.run(&id, |_| true);
     yard.until(&id, RolloutState::Succeeded);
     let all = yard.start(&json!({"version": "1.0", "waves": ["50%", "100%"], "approvers": 1}));
