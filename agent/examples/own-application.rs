@@ -9,6 +9,10 @@
 //!
 //! What this program must not do is decide about images: which one is believed, tried, kept or given up
 //! is the agent's to say, and it has said so on the disk before it tells.
+//!
+//! Ended by a signal it takes the application with it; killed (`kill -9`) it cannot, and its next start runs a second one
+//! beside it. Under systemd that does not come about (`KillMode=control-group`, the default); elsewhere let the application
+//! hold a lock of its own.
 
 use std::error::Error;
 use std::os::unix::fs::PermissionsExt;

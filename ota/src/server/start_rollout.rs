@@ -204,7 +204,8 @@ impl Ota {
         at: SystemTime,
     ) -> Result<Started, Error> {
         let (mut rollout, _) = self.planned(request, at)?;
-        let warnings = self.doubts(&rollout, seconds(at))?;
+        let mut warnings = self.doubts(&rollout, seconds(at))?;
+        warnings.extend(self.outsiders(request)?);
         rollout.id = self.change(at, |changes| {
             let last: Option<Newest> = changes.rows.get(key::NEWEST_ROLLOUT)?;
             let last = match last {
@@ -276,7 +277,8 @@ impl Ota {
         at: SystemTime,
     ) -> Result<Forecast, Error> {
         let (rollout, devices) = self.planned(request, at)?;
-        let warnings = self.doubts(&rollout, seconds(at))?;
+        let mut warnings = self.doubts(&rollout, seconds(at))?;
+        warnings.extend(self.outsiders(request)?);
         Ok(Forecast {
             warnings,
             ..rollout.forecast(devices, seconds(at))?
@@ -349,6 +351,31 @@ impl Ota {
             }
         }
         Ok((rollout, devices))
+    }
+
+    /// Of each wave of a group's members, how many of them are not in the rollout's group and so get nothing.
+    fn outsiders(&self, request: &StartRollout) -> Result<Vec<String>, Error> {
+        let rules = request.rules();
+        let mut said = Vec::new();
+        for wave in &request.waves {
+            let WaveSpec::Group(name) = wave.0.plan(&rules).size else {
+                continue;
+            };
+            let group: BTreeSet<String> = self.members(&request.group)?.into_iter().collect();
+            let members = self.members(&name)?;
+            let outside = members
+                .iter()
+                .filter(|thing| !group.contains(*thing))
+                .count();
+            if outside > 0 {
+                said.push(format!(
+                    "wave `group:{name}`: {outside} of the {} devices of group {name} are not in group {} and get nothing",
+                    members.len(),
+                    request.group
+                ));
+            }
+        }
+        Ok(said)
     }
 
     fn kind_of(&self, thing: &str, name: &FirmwareName) -> Result<Kind, Error> {

@@ -147,3 +147,31 @@ fn what_runs_where_is_known_now_and_then_and_drift_is_shown() {
     let strange = json!({"statusDetails": {"firmwareName": "../x", "firmwareVersion": "a/b"}});
     yard.house.accepted("lamp-0", "start-next", &strange);
 }
+
+#[test]
+fn who_is_in_a_waves_group_and_not_in_the_rollouts_is_counted() {
+    let yard = Yard::new(2);
+    let fleet = &yard.house.room().fleet;
+    let now = SystemTime::now();
+    let group = "canaries".parse().unwrap();
+    let create = fleet.create_group(&group, None, &Default::default(), "g2".into(), now);
+    create.unwrap();
+    fleet
+        .add_to_group(&group, &"lamp-0".parse().unwrap())
+        .unwrap();
+    let waves = json!({"waves": ["group:canaries", "100%"]});
+    assert_eq!(yard.warns(&waves, now).unwrap(), [""; 0]);
+    for thing in ["x-1", "x-2"] {
+        let thing = thing.parse().unwrap();
+        fleet
+            .create_thing(&thing, Default::default(), None, now)
+            .unwrap();
+        fleet.add_to_group(&group, &thing).unwrap();
+    }
+    let outside = "2 of the 3 devices of group canaries are not in group lamps and get nothing";
+    let warnings = yard.warns(&waves, now).unwrap();
+    assert!(
+        matches!(&*warnings, [said] if said.contains(outside)),
+        "{warnings:?}"
+    );
+}
