@@ -408,7 +408,8 @@ impl Core {
             // Worse than anything that it may say of itself.
             let damage = self.machine.state().damage.as_deref();
             let says = damage.or(says);
-            self.send(jobs::ask(&self.thing, runs, says));
+            let finished = self.machine.state().finished.iter();
+            self.send(jobs::ask(&self.thing, runs, says, finished));
         }
     }
 

@@ -7,7 +7,7 @@ use ota::job::{INSTALL_OPERATION, MAX_DETAIL_VALUE_BYTES, is_unprintable};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::update::{Ending, Installed, JobKey, Order, Report};
+use crate::update::{Ending, Finished, Installed, JobKey, Order, Report};
 
 /// The largest message that is looked at; a job document may have 32 KiB.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 128 * 1024;
@@ -230,10 +230,44 @@ fn request(thing: &str, rest: &str, payload: &Value) -> Request {
     }
 }
 
-/// Asks for the next job and begins it; says what runs here and how it is.
+/// Most refusals that are told with a question, and how long their words are.
+const REFUSALS_TOLD: usize = 3;
+const REFUSAL_BYTES_MAX: usize = 160;
+
+/// What was not installed here lately, the newest first, whoever ordered it and whoever took the report: a server that was
+/// stolen, or another in its place, keeps such reports to itself.
+fn refusals<'f>(finished: impl DoubleEndedIterator<Item = &'f Finished>) -> Option<String> {
+    let refused = finished.rev().filter(|job| job.outcome.is_refusal());
+    let mut told: Vec<Value> = refused
+        .take(REFUSALS_TOLD)
+        .map(|job| {
+            let reason = printable(&job.outcome.reason);
+            json!({"job": job.job.id, "execution": job.job.execution, "reason": bounded(&reason, REFUSAL_BYTES_MAX)})
+        })
+        .collect();
+    // Words full of quotes are longer as JSON.
+    while !told.is_empty() {
+        let said = Value::from(told.clone()).to_string();
+        if said.len() <= MAX_DETAIL_VALUE_BYTES {
+            return Some(said);
+        }
+        told.pop();
+    }
+    None
+}
+
+/// Asks for the next job and begins it; says what runs here and how it is, and what was refused.
 #[must_use]
-pub(crate) fn ask(thing: &str, runs: Option<&Installed>, health: Option<&str>) -> Request {
+pub(crate) fn ask<'f>(
+    thing: &str,
+    runs: Option<&Installed>,
+    health: Option<&str>,
+    finished: impl DoubleEndedIterator<Item = &'f Finished>,
+) -> Request {
     let mut details = json!({"step": "downloading"});
+    if let (Some(details), Some(refused)) = (details.as_object_mut(), refusals(finished)) {
+        details.insert("refused".into(), refused.into());
+    }
     if let (Some(details), Some(runs)) = (details.as_object_mut(), runs) {
         details.insert("firmwareName".into(), runs.name.as_str().into());
         details.insert("firmwareVersion".into(), runs.version.as_str().into());
@@ -321,7 +355,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::update::Step;
+    use crate::update::{Outcome, Step};
 
     fn document() -> Value {
         json!({
@@ -464,6 +498,56 @@ mod tests {
             "{refused:?}"
         );
         assert!(is_final_refusal("TerminalStateReached") && !is_final_refusal("RequestThrottled"));
+    }
+
+    #[test]
+    fn refusals_are_told_with_the_next_question_the_newest_first() {
+        let ended = |id: &str, ending, step, reason: &str| Finished {
+            job: JobKey {
+                id: id.into(),
+                execution: 1,
+            },
+            outcome: Outcome {
+                ending,
+                step,
+                reason: reason.into(),
+            },
+            reported: true,
+        };
+        let told = |finished: &[Finished]| {
+            let request = ask("lamp-1", None, None, finished.iter());
+            let body: Value = serde_json::from_slice(&request.payload).unwrap();
+            body["statusDetails"]["refused"].as_str().map(str::to_owned)
+        };
+        let rejected = |id: &str, why: &str| ended(id, Ending::Rejected, Step::Downloading, why);
+        let mut finished = vec![
+            ended("good", Ending::Succeeded, Step::Confirmed, ""),
+            ended("dark", Ending::Failed, Step::FellBack, "dark"),
+        ];
+        assert_eq!(told(&finished), None, "what was tried here was no refusal");
+        finished.extend([
+            ended(
+                "spoilt",
+                Ending::Failed,
+                Step::Downloading,
+                "a chunk is spoilt",
+            ),
+            rejected("alien", "not trusted"),
+        ]);
+        assert_eq!(
+            told(&finished).unwrap(),
+            concat!(
+                r#"[{"execution":1,"job":"alien","reason":"not trusted"},"#,
+                r#"{"execution":1,"job":"spoilt","reason":"a chunk is spoilt"}]"#
+            )
+        );
+        let wordy = "\"\\".repeat(600);
+        finished.extend((0..9).map(|n| rejected(&format!("{n}").repeat(60), &wordy)));
+        let most = told(&finished).unwrap();
+        assert!(
+            most.contains("88888888") && most.len() <= MAX_DETAIL_VALUE_BYTES,
+            "{most}"
+        );
     }
 
     proptest! {

@@ -155,6 +155,18 @@ pub struct Outcome {
     pub reason: String,
 }
 
+impl Outcome {
+    /// Whether the image was never tried: the device would not have it, or what it got was not what was signed.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self.ending {
+            Ending::Rejected => true,
+            Ending::Failed => matches!(self.step, Step::Downloading | Step::Installing),
+            Ending::Succeeded => false,
+        }
+    }
+}
+
 /// Why an image is not installed.
 pub type Refusal = Outcome;
 

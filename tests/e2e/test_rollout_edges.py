@@ -223,6 +223,46 @@ def test_a_server_that_went_back_to_an_old_copy_of_itself_confuses_nobody(yard, 
     assert yard.server.json("fleet", "devices", "--drift")["devices"] == []
 
 
+def test_what_a_stolen_server_was_refused_is_told_to_the_one_that_has_recovered(yard, agents, tmp_path):
+    lamp = yard.agent("lamp")
+    agents.append(lamp)
+    yard.add("1.0")
+    lamp.start()
+    yard.until(yard.start("1.0"), lambda r: r["state"] == "succeeded", "1.0")
+    yard.server.terminate()
+    copy = tmp_path / "copy"
+    shutil.copytree(yard.server.data, copy)
+    yard.server.start()
+
+    def refused_job(job):
+        client = api.iot(yard.server)
+        client.create_job(jobId=job, targets=[thing_arn("lamp")], document=json.dumps({"operation": job}))
+        execution = lambda: client.describe_job_execution(jobId=job, thingName="lamp")["execution"]
+        eventually(lambda: execution()["status"] == "REJECTED", execution)
+
+    def known():
+        device, = yard.server.json("fleet", "devices")["devices"]
+        return [(refusal["job"], refusal["reason"]) for refusal in device.get("refused", [])]
+
+    # Whoever has the server's keys takes the report, and says nothing of it.
+    refused_job("steal")
+    assert known() == []
+    yard.server.kill9()
+    shutil.rmtree(yard.server.data)
+    copy.rename(yard.server.data)
+    yard.server.start()
+    eventually(known, known)
+    # What is refused here has its own report.
+    refused_job("mistake")
+    lamp.stop()
+    lamp.start()
+    yard.until(yard.start("1.0"), lambda r: r["state"] == "succeeded", "1.0 once more")
+    (job, reason), = known()
+    assert job == "steal" and '"steal" is not known here' in reason
+    assert "steal: operation" in yard.server.cli("fleet", "devices")
+    assert yard.server.log.read_text().count("a device has refused a job that this server does not know") == 1
+
+
 def screen(command, until, change, home, rows=24, columns=80):
     """What a program draws on a terminal: all of it as it came. `change` is called once `until` was seen."""
     master, slave = pty.openpty()

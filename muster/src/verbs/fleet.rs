@@ -128,11 +128,25 @@ fn versions(counted: &Value) -> String {
 }
 
 fn devices(found: &[Value]) -> String {
+    let mut heads = vec![
+        "device", "firmware", "version", "says", "since", "rollout", "hardware",
+    ];
+    // What devices have refused of another server's is seldom there.
+    let refusals = |device: &Value| match output::items(device, "refused") {
+        [] => String::new(),
+        [.., last] => format!(
+            "{}: {}",
+            output::field(last, "job"),
+            output::field(last, "reason")
+        ),
+    };
+    let any_refused = found.iter().any(|device| !refusals(device).is_empty());
+    heads.extend(any_refused.then_some("refused, of jobs not known here"));
     let rows: Vec<Vec<String>> = found
         .iter()
         .map(|device| {
             let text = |key: &str| output::field(device, key).to_owned();
-            vec![
+            let mut row = vec![
                 text("thing"),
                 text("name"),
                 text("version"),
@@ -140,15 +154,12 @@ fn devices(found: &[Value]) -> String {
                 time(device, "since"),
                 text("rollout"),
                 text("hardware"),
-            ]
+            ];
+            row.extend(any_refused.then(|| refusals(device)));
+            row
         })
         .collect();
-    output::table(
-        &[
-            "device", "firmware", "version", "says", "since", "rollout", "hardware",
-        ],
-        &rows,
-    )
+    output::table(&heads, &rows)
 }
 
 fn history(found: &[Value]) -> String {

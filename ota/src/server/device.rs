@@ -289,6 +289,7 @@ fn start_next(
     )?;
     let now = changes.now.seconds;
     changes.said_to_run(thing, request.status_details.as_ref())?;
+    changes.said_to_refuse(thing, request.status_details.as_ref())?;
     let queue = list_of(thing, None);
     changes.take_back(&queue)?;
     let execution = match changes.head(&queue)? {

@@ -276,6 +276,7 @@ impl Ota {
                 key::runs_of(thing),
                 key::fetches_of(thing),
                 key::handed_to(thing),
+                key::refused(thing),
                 key::newest_of(thing),
                 key::to_tell(thing),
             ] {

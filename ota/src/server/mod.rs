@@ -24,6 +24,7 @@ mod ota_updates;
 mod pictures;
 mod queue;
 mod records;
+mod refusals;
 mod repository;
 mod rollouts;
 mod running;
@@ -56,6 +57,7 @@ pub use jobs::{ExecutionPage, JobCounts, MAX_DESCRIPTION_CHARS, MAX_REASON_CODE_
 pub use newest::{SNAPSHOT_SECONDS, TIMESTAMP_SECONDS};
 pub use ota_updates::{OtaUpdate, OtaUpdateBody, OtaUpdateStatus};
 pub use records::{Delta, Execution, Firmware, Job, JobStatus, Kept};
+pub use refusals::Refusal;
 pub use repository::{
     OfflineDocument, RepositoryDelegate, RepositoryImage, RepositoryKey, RepositoryRole,
     RepositoryShown,

@@ -619,6 +619,10 @@ pub(super) mod key {
     pub(in crate::server) fn runs_of(thing: &str) -> String {
         format!("{RUNS}{thing}/")
     }
+    /// What a thing has refused that nobody here ordered.
+    pub(in crate::server) fn refused(thing: &str) -> String {
+        format!("refused/{thing}/")
+    }
     pub(in crate::server) fn handed_to(thing: &str) -> String {
         format!("handed/{thing}/")
     }

@@ -9,6 +9,7 @@ use super::Ota;
 use super::executions::Changes;
 use super::pictures::News;
 use super::records::{Install, Runs, key};
+use super::refusals::Refusal;
 use super::rollouts::HARDWARE_ATTRIBUTE;
 use crate::job::StatusDetails;
 use crate::{Error, FirmwareName, FirmwareVersion, RolloutId};
@@ -73,6 +74,9 @@ pub struct Running {
     pub hardware: Option<String>,
     /// What it ran, the newest last.
     pub history: Vec<Ran>,
+    /// What the thing has refused of jobs that this server does not know, the newest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refusal>,
 }
 
 /// Which of them.
@@ -212,6 +216,7 @@ impl Runs {
             reported: self.reported.map(|reported| reported.version),
             hardware,
             history: self.history,
+            refused: Vec::new(),
         }
     }
 }
@@ -308,10 +313,11 @@ impl Ota {
             .last()
             .filter(|_| more)
             .map(|(place, _)| place.clone());
-        Ok((
-            found.into_iter().map(|(_, running)| running).collect(),
-            next,
-        ))
+        let mut found: Vec<Running> = found.into_iter().map(|(_, running)| running).collect();
+        for running in &mut found {
+            running.refused = self.refused(&running.thing)?;
+        }
+        Ok((found, next))
     }
 
     /// How many things ran what at each of these moments (seconds since 1970). Groups and hardware are those

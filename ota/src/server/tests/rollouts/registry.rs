@@ -149,6 +149,58 @@ fn what_runs_where_is_known_now_and_then_and_drift_is_shown() {
 }
 
 #[test]
+fn what_a_device_refused_of_another_server_is_kept_and_shown_once() {
+    let yard = Yard::new(2);
+    yard.start(&json!({}));
+    let own = yard.house.eventually(|_| {
+        let started = yard.house.accepted("lamp-1", "start-next", &json!({}));
+        Some(started.get("execution")?["jobId"].as_str()?.to_owned())
+    });
+    let asks = |thing: &str, refused: &str| {
+        let says = json!({"statusDetails": {"refused": refused}});
+        yard.house.accepted(thing, "start-next", &says);
+    };
+    let refused = |thing: &str| {
+        let ota = yard.house.ota();
+        let (found, _) = ota.running(&RunningFilter::default(), None, 10).unwrap();
+        let of_it = found.into_iter().find(|one| one.thing == thing).unwrap();
+        let said = of_it.refused.into_iter();
+        said.map(|one| (one.job.to_string(), one.reason))
+            .collect::<Vec<_>>()
+    };
+    let said = |jobs: &[&str]| {
+        let said = jobs.iter();
+        let said = said.map(|job| json!({"job": job, "execution": 1, "reason": "not trusted"}));
+        serde_json::Value::from(said.collect::<Vec<_>>()).to_string()
+    };
+    let is = |jobs: &[&str]| -> Vec<(String, String)> {
+        let jobs = jobs.iter();
+        jobs.map(|job| ((*job).to_owned(), "not trusted".to_owned()))
+            .collect()
+    };
+    // What was ordered here has its own report, and what cannot be read says nothing.
+    asks("lamp-1", &said(&[&own]));
+    asks("lamp-1", "[{");
+    asks("lamp-1", r#"[{"job":"a/b","execution":1}]"#);
+    assert_eq!(refused("lamp-1"), []);
+    for _ in 0..2 {
+        asks("lamp-1", &said(&["theirs-2", "theirs-1", &own]));
+    }
+    assert_eq!(refused("lamp-1"), is(&["theirs-1", "theirs-2"]));
+    assert_eq!(refused("lamp-0"), []);
+    // However many there are, the newest are kept.
+    for number in 0..30 {
+        asks("lamp-1", &said(&[&format!("more-{number}")]));
+    }
+    let kept = refused("lamp-1");
+    assert_eq!((kept.len(), &*kept[9].0), (10, "more-29"));
+    let forgotten = yard.house.ota().forget_thing("lamp-1", SystemTime::now());
+    forgotten.unwrap();
+    let table = yard.house.room().store.table("ota").unwrap();
+    assert!(table.scan("refused/", None, 9).unwrap().is_empty());
+}
+
+#[test]
 fn who_is_in_a_waves_group_and_not_in_the_rollouts_is_counted() {
     let yard = Yard::new(2);
     let fleet = &yard.house.room().fleet;
