@@ -33,6 +33,7 @@ use super::passing::Passing;
 use super::quiet;
 use super::recovery::{self, RecoveryError};
 use super::registry::Registry;
+use super::remains::Remains;
 use super::reserved::ReservedTopics;
 use super::retained::{Claim, RetainError, Retained, Volume};
 use super::router::{Routing, Search, Unfinished};
@@ -355,7 +356,8 @@ impl Broker {
             }
             std::thread::sleep(DRAIN_LOOK);
         };
-        while !self.hub.passing.is_empty() && Instant::now() < deadline {
+        let cleared = || self.hub.passing.is_empty() && self.hub.remains.is_empty();
+        while !cleared() && Instant::now() < deadline {
             std::thread::sleep(DRAIN_LOOK);
         }
         // Those that wait for room on a disk that is nearly full may do so for hours.
@@ -419,6 +421,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         tree: TopicTree::with_parents(!aws),
         groups: Groups::default(),
         passing: Passing::default(),
+        remains: Remains::default(),
         retained: Retained::new(Volume {
             messages: limits.retained_messages,
             bytes: limits.retained_bytes,

@@ -26,6 +26,7 @@ use super::message::{Message, Origin};
 use super::parked::Parked;
 use super::passing::{Passing, Record};
 use super::registry::Registry;
+use super::remains::Remains;
 use super::reserved::ReservedTopics;
 use super::retained::{Claim, Full, RetainError, Retained, Walk};
 use super::router::Subscriber;
@@ -35,7 +36,7 @@ use super::tree::TopicTree;
 use super::wills::{DueWill, Wills};
 use super::work::{REGISTRY, Work};
 use crate::codec::SubscriptionOptions;
-use crate::session::Time;
+use crate::session::{Subscriptions, Time};
 use crate::topic::TopicFilter;
 
 /// See the module. Nothing in it is locked across an await.
@@ -45,6 +46,7 @@ pub(crate) struct Hub {
     pub(crate) tree: TopicTree<Subscriber>,
     pub(crate) groups: Groups,
     pub(crate) passing: Passing,
+    pub(crate) remains: Remains,
     pub(crate) retained: Retained,
     pub(crate) sessions: Sessions,
     pub(crate) endings: Endings,
@@ -392,13 +394,12 @@ impl Hub {
                 will,
             });
         }
-        self.discard(key, &parked);
+        self.discard(key, parked);
     }
 
-    /// Ends a kept session: nothing of it remains once [`Hub::ended`] has completed.
-    pub(crate) fn discard(&self, key: &SessionKey, parked: &Parked) {
+    /// Ends a kept session: nothing of it comes back once [`Hub::ended`] has completed.
+    pub(crate) fn discard(self: &Arc<Self>, key: &SessionKey, parked: Parked) {
         let mailbox = &parked.mailbox;
-        self.unsubscribe_all(mailbox.number(), parked.subscriptions.filters());
         for flight in &parked.in_flight {
             // §4.8.2: what was sent with QoS 1 and not acknowledged may go to another; QoS 2 may not.
             let record = Record {
@@ -411,7 +412,7 @@ impl Hub {
         for packet_id in &parked.held {
             self.durable.delete_held(mailbox.number(), *packet_id);
         }
-        self.erase(key, mailbox);
+        self.erase(key, mailbox, parked.subscriptions);
     }
 
     /// Removes subscriptions of a session from the tree and the journal.
@@ -426,18 +427,23 @@ impl Hub {
         }
     }
 
-    /// Closes a mailbox and deletes the session's records.
-    pub(crate) fn erase(&self, key: &SessionKey, mailbox: &Mailbox) {
-        for delivery in mailbox.close() {
-            self.drop_unsent(mailbox, delivery);
-        }
-        if !mailbox.is_durable() {
-            return;
-        }
+    /// Closes a mailbox and deletes the session's records, those of its subscriptions and of what waits last.
+    pub(crate) fn erase(
+        self: &Arc<Self>,
+        key: &SessionKey,
+        mailbox: &Arc<Mailbox>,
+        mut subscriptions: Subscriptions,
+    ) {
         let number = mailbox.number();
-        self.durable.delete_will(number);
-        let deleted = self.durable.delete_session(number);
-        self.note_ending(key, Ending { number, deleted });
+        // While it is closed nobody may choose it: what it is given goes to nobody else.
+        self.unsubscribe_all(number, subscriptions.take_shared().iter());
+        let queue = mailbox.close();
+        if mailbox.is_durable() {
+            self.durable.delete_will(number);
+            let deleted = self.durable.delete_session(number);
+            self.note_ending(key, Ending { number, deleted });
+        }
+        self.clear_away(mailbox, subscriptions, queue);
     }
 
     /// Notes that a session is about to be erased, before somebody else can claim its key.

@@ -152,7 +152,7 @@ fn attend(hub: &Arc<Hub>, key: &SessionKey, number: u64) {
 
 /// Looks after the parked sessions whose certificates have changed: they go on under the certificate that their device
 /// has now, or are dropped with queue, records and will.
-fn check_standings(hub: &Hub) {
+fn check_standings(hub: &Arc<Hub>) {
     let changed = hub
         .sessions
         .parked_where(|parked| parked.identity.standing.generation() != parked.generation);
@@ -182,8 +182,9 @@ fn check_standings(hub: &Hub) {
                 lost.map(|parked| {
                     tracing::info!(owner = %key.owner, client_id = key.client_id.as_str(),
                         "parked session dropped: its certificate is no longer ACTIVE");
-                    hub.discard(&key, &parked);
-                    hub.forget_retained_of(parked.identity.certificate());
+                    let certificate = parked.identity.certificate();
+                    hub.discard(&key, *parked);
+                    hub.forget_retained_of(certificate);
                     true
                 })
             }

@@ -28,6 +28,7 @@ mod record;
 mod recovery;
 mod refusal;
 mod registry;
+mod remains;
 mod reserved;
 mod retained;
 mod router;

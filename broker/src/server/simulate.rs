@@ -116,11 +116,13 @@ impl Broker {
         self.hub.sessions.signal_all(Signal::DRAIN);
     }
 
-    /// Connections open now, those that have not sent their CONNECT left out, and wills on their way.
+    /// Connections open now, those that have not sent their CONNECT left out, wills on their way, and whether sessions that
+    /// have ended are being cleared away.
     #[must_use]
     pub fn connections(&self) -> usize {
         let open = self.hub.connections.load(Ordering::Acquire);
-        open.saturating_sub(self.hub.shaking()) + self.hub.wills.count()
+        let clearing = usize::from(!self.hub.remains.is_empty());
+        open.saturating_sub(self.hub.shaking()) + self.hub.wills.count() + clearing
     }
 
     /// Counters since the start.

@@ -156,6 +156,32 @@ impl Subscriptions {
         }
     }
 
+    /// Takes any of them away.
+    pub fn pop(&mut self) -> Option<TopicFilter> {
+        match &mut self.0 {
+            Kept::Few(few) => few.pop().map(|(filter, _)| filter),
+            Kept::Many(many) => {
+                let (filter, _) = many.by_filter.pop_last()?;
+                many.bytes -= filter.as_str().len();
+                many.shared -= usize::from(filter.shared().is_some());
+                Some(filter)
+            }
+        }
+    }
+
+    /// Takes the shared ones away.
+    pub fn take_shared(&mut self) -> Vec<TopicFilter> {
+        if self.shared() == 0 {
+            return Vec::new();
+        }
+        let filters = self.filters().filter(|filter| filter.shared().is_some());
+        let shared: Vec<TopicFilter> = filters.cloned().collect();
+        for filter in &shared {
+            self.remove(filter);
+        }
+        shared
+    }
+
     /// In the order of the filters.
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
@@ -246,6 +272,17 @@ mod tests {
                 prop_assert_eq!(subscriptions.shared(), shared.count());
                 prop_assert_eq!(subscriptions.is_empty(), expected.is_empty());
             }
+            let shared = subscriptions.take_shared();
+            let (were, mut expected): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                expected.into_iter().partition(|(filter, _)| filter.shared().is_some());
+            prop_assert!(were.into_keys().eq(shared));
+            prop_assert_eq!(subscriptions.shared(), 0);
+            while let Some(filter) = subscriptions.pop() {
+                prop_assert!(expected.remove(&filter).is_some());
+                prop_assert_eq!(subscriptions.len(), expected.len());
+            }
+            prop_assert!(expected.is_empty());
+            prop_assert_eq!(subscriptions.filter_bytes(), 0);
         }
     }
 }

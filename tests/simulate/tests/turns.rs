@@ -77,10 +77,7 @@ impl World {
             let _entered = self.runtime.enter();
             assert!(self.broker.accept(link.clone(), &self.certificate));
         }
-        let mut body = text("MQTT");
-        body.extend([5, 2, 0, 0, 5, 0x11, 0, 0, 0, expiry_s]);
-        body.extend(text(client_id));
-        let told = self.ask(&link, &packet(0x10, &body));
+        let told = self.ask(&link, &connect(client_id, expiry_s));
         assert_eq!((told[0], told[3]), (0x20, 0));
         link
     }
@@ -124,6 +121,14 @@ impl World {
         let done = || done(&self.broker.stats());
         self.runtime.block_on(turns_until(done));
     }
+}
+
+/// A CONNECT of MQTT 5 with a Clean Start.
+fn connect(client_id: &str, expiry_s: u8) -> Vec<u8> {
+    let mut body = text("MQTT");
+    body.extend([5, 2, 0, 0, 5, 0x11, 0, 0, 0, expiry_s]);
+    body.extend(text(client_id));
+    packet(0x10, &body)
 }
 
 fn subscribe(filters: &[String], qos: u8, id: Option<u8>) -> Vec<u8> {
@@ -265,6 +270,54 @@ fn what_is_retained_is_walked_once_for_each_filter_and_in_portions() {
         world.broker.stats().messages_out - before.messages_out,
         KEPT
     );
+}
+
+/// The most keys that leave the journal in one turn, until only `left` are there.
+fn longest_removal(world: &World, left: u64) -> u64 {
+    let (mut before, mut longest) = (world.journal.stats().live_keys, 0);
+    world.runtime.block_on(turns_until(|| {
+        let keys = world.journal.stats().live_keys;
+        longest = longest.max(before.saturating_sub(keys));
+        before = keys;
+        keys <= left
+    }));
+    longest
+}
+
+/// [MQTT-4.1.0-2]
+#[test]
+fn what_a_session_leaves_is_cleared_away_in_portions() {
+    const EACH: usize = 500;
+    let mut world = World::new(Limits::default());
+    let sender = world.connect("sender", 0);
+    let kept = world.journal.stats().live_keys;
+    for connected in [false, true] {
+        let away = world.connect("away", 60);
+        let filters: Vec<String> = (0..EACH).map(|n| format!("own/{n}")).collect();
+        world.subscribe(&away, &filters, 1, None);
+        let before = world.broker.stats().disconnected;
+        if !connected {
+            away.say(&[0xE0, 0]);
+            world.until(|stats| stats.disconnected > before);
+        }
+        for _ in 0..EACH {
+            let puback = world.ask(&sender, &publish("own/1", b"1", 0b0010));
+            assert_eq!(puback[0], 0x40);
+        }
+        let all = world.journal.stats().live_keys - kept;
+        assert!(all >= 2 * EACH as u64, "{all}");
+        if connected {
+            // Its session ends with it.
+            away.say(&packet(0xE0, &[0, 5, 0x11, 0, 0, 0, 0]));
+        } else {
+            let clean = Link::default();
+            let _entered = world.runtime.enter();
+            assert!(world.broker.accept(clean.clone(), &world.certificate));
+            clean.say(&connect("away", 0));
+        }
+        let longest = longest_removal(&world, kept);
+        assert!(longest <= 200, "{longest} of {all} in one turn");
+    }
 }
 
 #[test]

@@ -185,7 +185,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut will_now = None;
         // [MQTT-3.1.2-23, 4.1.0-2] [MQTT311-3.1.2-4, -6, 4.1.0-1]
         if forfeited || expiry_s == 0 || !mailbox.is_durable() {
-            hub.unsubscribe_all(mailbox.number(), stored.subscriptions.filters());
             for delivery in staged {
                 hub.drop_unsent(&mailbox, delivery);
             }
@@ -214,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     hub.durable.delete_held(mailbox.number(), *packet_id);
                 }
             }
-            hub.erase(&key, &mailbox);
+            hub.erase(&key, &mailbox, stored.subscriptions);
             hub.sessions.release(&key, &mailbox, None, 0, 0);
             if forfeited {
                 // Only then: what a session retained outlives it otherwise [MQTT311-3.1.2-7].

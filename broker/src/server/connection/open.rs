@@ -422,7 +422,7 @@ async fn open(
                     will,
                 });
             }
-            hub.discard(key, &kept);
+            hub.discard(key, *kept);
             Resumed::fresh(fresh)
         }
         Some(kept) => resume(hub, *kept, &admitted.judge).await,
