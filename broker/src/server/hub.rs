@@ -313,6 +313,7 @@ impl Hub {
         let is_kept = put.await.is_some();
         let deadlines = [parked.expires_at, parked.will.as_ref().map(|will| will.1)];
         let (most, limit) = self.parked_most(&parked.identity);
+        let (standing, generation) = (Arc::clone(&parked.identity.standing), parked.generation);
         let mut kept = parked;
         loop {
             let (full, room) = match self
@@ -323,6 +324,10 @@ impl Hub {
                 Released::Free => {
                     for due in deadlines.into_iter().flatten() {
                         self.deadlines.add(due, number, key);
+                    }
+                    // What has changed before it was parked, nobody has looked at.
+                    if standing.generation() != generation {
+                        self.deadlines.has_changed(&key.owner);
                     }
                     if !is_kept {
                         tokio::spawn(keep_late(Arc::clone(self), key.clone(), number));

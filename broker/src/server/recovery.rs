@@ -287,7 +287,7 @@ impl Found {
             }
         }
         let parked = Parked {
-            _watch: identity.standing.watch(hub.deadlines.waker()),
+            _watch: identity.standing.watch(hub.deadlines.waker(&key.owner)),
             mailbox,
             identity,
             generation,
@@ -300,7 +300,11 @@ impl Found {
             expires_at,
             will,
         };
+        let standing = Arc::clone(&parked.identity.standing);
         hub.sessions.park_recovered(&key, Box::new(parked));
+        if standing.generation() != generation {
+            hub.deadlines.has_changed(&key.owner);
+        }
     }
 
     /// Deletes every record of a session, but what others of its groups can have: that goes to them. Of one that has no

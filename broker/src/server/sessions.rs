@@ -6,6 +6,7 @@
 
 mod owned;
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -331,23 +332,22 @@ impl Sessions {
         }
     }
 
-    /// The parked sessions for which `wanted` says so, the oldest first.
-    pub(crate) fn parked_where(
+    /// The parked sessions of an owner for which `wanted` says so.
+    pub(crate) fn parked_of(
         &self,
-        mut wanted: impl FnMut(&Parked) -> bool,
-    ) -> Vec<(SessionKey, u64)> {
-        let mut found = Vec::new();
-        for shard in &self.shards {
-            for (owner, client_id, slot) in shard.lock().iter() {
-                if let Slot::Parked { parked, .. } = slot
-                    && wanted(parked)
-                {
-                    found.push((SessionKey::new(owner, client_id), parked.mailbox.number()));
+        owner: &Owner,
+        wanted: impl Fn(&Parked) -> bool,
+    ) -> VecDeque<(SessionKey, u64)> {
+        let shard = self.shard(owner).lock();
+        let parked = shard
+            .of_owner(owner)
+            .filter_map(|(client_id, slot)| match slot {
+                Slot::Parked { parked, .. } if wanted(parked) => {
+                    Some((SessionKey::new(owner, client_id), parked.mailbox.number()))
                 }
-            }
-        }
-        found.sort_unstable_by_key(|(_, number)| *number);
-        found
+                Slot::Parked { .. } | Slot::Live { .. } => None,
+            });
+        parked.collect()
     }
 
     /// Signals every live session, the oldest first.

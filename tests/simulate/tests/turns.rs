@@ -12,17 +12,20 @@
 mod pipe;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use broker::Limits;
 use broker::session::Time;
 use broker::simulate::{Broker, Parts};
 use ca::CertificateId;
+use fleet::{FleetError, Standing};
+use policy::Realm;
 use store::Journal;
 use store::journal::Options;
 use store::journal::simulated::{self, Committer, MemoryDisk};
 use tokio::runtime::{Builder, Runtime};
 
-use pipe::{Link, Registry, packet, properties, text, turns_until};
+use pipe::{EVERYTHING, Link, Registry, packet, properties, text, turns_until};
 
 /// Of the tests: so little that a few steps are a turn.
 const TURN_WORK: usize = 2_000;
@@ -33,6 +36,24 @@ struct World {
     journal: Journal,
     committer: Committer,
     certificate: CertificateId,
+    registry: Arc<Counting>,
+}
+
+/// Counts how often it is asked for somebody's standing.
+struct Counting {
+    registry: Registry,
+    asked: AtomicUsize,
+}
+
+impl broker::Registry for Counting {
+    fn standing(&self, id: &CertificateId) -> Result<Arc<Standing>, FleetError> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.registry.standing(id)
+    }
+
+    fn realm(&self) -> &Arc<Realm> {
+        self.registry.realm()
+    }
 }
 
 impl World {
@@ -47,10 +68,14 @@ impl World {
             .unwrap();
         let (journal, replay, committer) =
             simulated::open(&MemoryDisk::default(), Options::default()).unwrap();
+        let registry = Arc::new(Counting {
+            registry: Registry::with(&certificate),
+            asked: AtomicUsize::new(0),
+        });
         let broker = {
             let _entered = runtime.enter();
             Broker::open(Parts {
-                registry: Arc::new(Registry::with(&certificate)),
+                registry: Arc::clone(&registry) as _,
                 journal: journal.clone(),
                 replay,
                 limits: Limits {
@@ -67,6 +92,7 @@ impl World {
             journal,
             committer,
             certificate,
+            registry,
         }
     }
 
@@ -318,6 +344,31 @@ fn what_a_session_leaves_is_cleared_away_in_portions() {
         let longest = longest_removal(&world, kept);
         assert!(longest <= 200, "{longest} of {all} in one turn");
     }
+}
+
+#[test]
+fn a_change_that_concerns_many_who_are_away_is_looked_at_in_portions() {
+    const AWAY: usize = 200;
+    let mut world = World::new(Limits::default());
+    for n in 0..AWAY {
+        let before = world.broker.stats().disconnected;
+        let away = world.connect(&format!("away-{n}"), 60);
+        away.say(&[0xE0, 0]);
+        world.until(|stats| stats.disconnected > before);
+    }
+    let asked = || world.registry.asked.load(Ordering::Relaxed);
+    let before = asked();
+    let (mut last, mut longest) = (before, 0);
+    world.registry.registry.may(&world.certificate, EVERYTHING);
+    world.runtime.block_on(turns_until(|| {
+        let now = asked();
+        longest = longest.max(now - last);
+        last = now;
+        now - before >= AWAY
+    }));
+    assert!(longest <= 20, "{longest} of {AWAY} in one turn");
+    // Each once: nothing has changed since.
+    assert_eq!(asked() - before, AWAY);
 }
 
 #[test]

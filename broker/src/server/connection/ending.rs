@@ -236,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             will_now = at_once;
             let parked = Parked {
-                _watch: identity.standing.watch(hub.deadlines.waker()),
+                _watch: identity.standing.watch(hub.deadlines.waker(&key.owner)),
                 mailbox: mailbox.clone(),
                 identity: identity.clone(),
                 generation,
@@ -268,9 +268,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 hub.durable.delete_will(mailbox.number());
             }
             hub.park(&key, Box::new(parked)).await;
-            if end.forfeits() {
-                hub.deadlines.waker().wake();
-            }
         }
         let spoken = hub.farewells.say(say(&mut io, &out, &end)).await;
         if let Some(will) = will_now {

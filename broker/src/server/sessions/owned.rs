@@ -100,6 +100,17 @@ impl Shard {
         before
     }
 
+    /// The sessions of an owner, in the order of client identifiers.
+    pub(super) fn of_owner(&self, owner: &Owner) -> impl Iterator<Item = (&ClientId, &Slot)> {
+        let owned = self.owners.get(owner).into_iter();
+        owned.flat_map(|owned| {
+            owned
+                .sessions
+                .iter()
+                .map(|(client_id, slot)| (client_id, slot))
+        })
+    }
+
     /// The sessions of a client id, one at most of each owner.
     pub(super) fn of_client<'s>(
         &'s self,

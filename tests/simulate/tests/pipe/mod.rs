@@ -14,7 +14,7 @@ use policy::{NamedPolicy, Policy, Realm};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 const ACCOUNT: &str = "000000000000";
-const EVERYTHING: &str =
+pub const EVERYTHING: &str =
     r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:*","Resource":"*"}}"#;
 
 pub struct Registry {
