@@ -9,7 +9,7 @@ import time
 import pytest
 
 import wire
-from clients import Paho, tls_context
+from clients import WAIT_S, Paho, tls_context
 from rubbish import Inputs
 from server import EVERYTHING
 from wire import Closed, WebSocket, Wire, packet, string
@@ -346,3 +346,37 @@ def test_one_device_cannot_take_the_room_for_what_all_retain(make_server, connec
     server.said("a message is not retained", "thing greedy")
     said = [line for line in server.stderr().splitlines() if "a message is not retained" in line]
     assert len(said) <= 31 and "thing greedy" in said[0], said
+
+
+def test_wills_of_those_who_are_away_are_not_held_in_memory(make_server):
+    """Each may be 64 KiB, and there may be a million of them."""
+    away, each = 200, 60_000
+    server = make_server()
+    server.policy("everything", EVERYTHING)
+    gateway = server.device("gateway", "--policy", "everything")
+    context = tls_context(gateway)
+
+    def leave(client_id, payload):
+        delay = b"\x18" + struct.pack(">I", 4_000)
+        will = wire.length(len(delay)) + delay + string("dt/will") + string(payload)
+        with Wire(server, gateway, context=context) as client:
+            assert client.open(client_id, properties=b"\x11" + struct.pack(">I", 4_000), flags=4 | 1 << 3, tail=will) == 0
+
+    for number in range(away):
+        leave(f"gateway-{number}", b"x")
+    before = memory(server)
+    for number in range(away):
+        leave(f"gateway-{number}", bytes(each))
+    deadline = time.monotonic() + 2 * WAIT_S
+    while (grown := memory(server) - before) > away * each / 2:
+        assert time.monotonic() < deadline, f"{grown / MB:.0f} MB for {away * each / MB:.0f} MB of wills"
+        time.sleep(0.1)
+    # They are there: one that is taken up and ended says its own.
+    with Wire(server, gateway, context=context) as hearer:
+        assert hearer.open("hearer") == 0
+        hearer.send(wire.subscribe("dt/will"))
+        assert hearer.packet()[0] == wire.SUBACK
+        with Wire(server, gateway, context=context) as back:
+            assert back.open("gateway-7") == 0
+            kind, _, body = hearer.packet()
+        assert kind == wire.PUBLISH and body.endswith(bytes(each))

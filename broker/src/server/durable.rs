@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use store::{Behind, Change, Journal, Lsn, StoreError};
 
 use super::layout::{
-    BodyRef, DurableError, RECEIVED, decode_entry, decode_message, encode_entry, encode_message,
-    encode_options, encode_since, held_key, key, queue_key, retained_key, subscription_key,
-    will_key,
+    BodyRef, DurableError, RECEIVED, decode_entry, decode_message, decode_will, encode_entry,
+    encode_message, encode_options, encode_since, held_key, key, queue_key, retained_key,
+    subscription_key, will_key,
 };
 use super::message::{Message, Origin, properties_bytes};
 use super::record::{self, SessionRecord};
@@ -139,6 +139,12 @@ impl Durable {
             true => self.journal.put_bounded(&key, &parts),
             false => self.journal.put(&key, &parts),
         }
+    }
+
+    /// Reads a will again.
+    pub(crate) fn will(&self, number: u64) -> Result<Option<Will>, DurableError> {
+        let value = self.journal.get(&will_key(number))?;
+        value.map(decode_will).transpose()
     }
 
     /// Puts a message into a session's queue.

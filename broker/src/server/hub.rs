@@ -311,7 +311,7 @@ impl Hub {
         // Where the disk is nearly full that is later: until then it is as after a crash, and nobody waits.
         let put = self.written_soon(|durable| durable.put_session(number, &record));
         let is_kept = put.await.is_some();
-        let deadlines = [parked.expires_at, parked.will.as_ref().map(|will| will.1)];
+        let deadlines = [parked.expires_at, parked.will_due];
         let (most, limit) = self.parked_most(&parked.identity);
         let (standing, generation) = (Arc::clone(&parked.identity.standing), parked.generation);
         let mut kept = parked;
@@ -386,11 +386,12 @@ impl Hub {
     /// Ends a session that was taken out of those that are parked. Its will does not wait any longer [MQTT-3.1.2-8].
     pub(crate) fn end_parked(self: &Arc<Self>, key: &SessionKey, mut parked: Parked) {
         let number = parked.mailbox.number();
-        let due = parked.will.as_ref().map(|will| will.1);
-        for due in [parked.expires_at, due].into_iter().flatten() {
+        for due in [parked.expires_at, parked.will_due].into_iter().flatten() {
             self.deadlines.remove(due, number);
         }
-        if let Some((will, _)) = parked.will.take() {
+        if parked.will_due.take().is_some()
+            && let Some(will) = self.kept_will(number)
+        {
             let (key, identity) = (key.clone(), parked.identity.clone());
             self.publish_will(DueWill {
                 number,

@@ -204,17 +204,25 @@ fn attend(hub: &Arc<Hub>, key: &SessionKey, number: u64) {
     if let Some(parked) = expired {
         return hub.end_parked(key, *parked);
     }
-    let due = hub.sessions.with_parked(key, number, |parked| {
-        let due = parked.will.take_if(|(_, at)| *at <= now);
-        due.map(|(will, _)| DueWill {
+    let due = |parked: &mut Parked| parked.will_due.filter(|at| *at <= now);
+    let Some(at) = hub.sessions.with_parked(key, number, due).flatten() else {
+        return;
+    };
+    // Not under the lock. Who comes back meanwhile may have another; then this one is not due any more.
+    let Some(will) = hub.kept_will(number) else {
+        return;
+    };
+    let identity = hub.sessions.with_parked(key, number, |parked| {
+        let due = parked.will_due.take_if(|due| *due == at);
+        due.map(|_| parked.identity.clone())
+    });
+    if let Some(identity) = identity.flatten() {
+        hub.publish_will(DueWill {
             number,
             key: key.clone(),
-            identity: parked.identity.clone(),
+            identity,
             will,
-        })
-    });
-    if let Some(due) = due.flatten() {
-        hub.publish_will(due);
+        });
     }
 }
 

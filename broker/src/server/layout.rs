@@ -384,7 +384,7 @@ fn take_group(value: &mut Bytes) -> Option<Box<str>> {
     std::str::from_utf8(&group).ok().map(Box::from)
 }
 
-fn decode_will(mut value: Bytes) -> Result<Will, DurableError> {
+pub(crate) fn decode_will(mut value: Bytes) -> Result<Will, DurableError> {
     use bytes::Buf;
     if value.len() < 9 {
         return Err(unreadable("will", "too short"));

@@ -11,7 +11,7 @@ use super::layout::BodyRef;
 use super::mailbox::Mailbox;
 use super::record::SessionRecord;
 use super::sessions::{Owner, SessionKey};
-use crate::codec::{PacketId, Will};
+use crate::codec::PacketId;
 use crate::session::{SendOptions, Subscriptions, Time, Token};
 
 /// A session between two connections. Messages are in the journal; here are only their numbers.
@@ -33,8 +33,9 @@ pub(crate) struct Parked {
     pub(crate) expiry_s: u32,
     /// `None` never expires.
     pub(crate) expires_at: Option<Time>,
-    /// The will and when it is due, unless the client is back before.
-    pub(crate) will: Option<(Will, Time)>,
+    /// When its will is due, if it has one, unless the client is back before. The journal has it: there may be a million of
+    /// 64 KiB.
+    pub(crate) will_due: Option<Time>,
 }
 
 /// A delivery that waits for its acknowledgement.
@@ -81,7 +82,7 @@ impl Parked {
         record.common_name = self.identity.common_name.as_deref().map(str::to_owned);
         record.connected = false;
         record.expires_at_ms = self.expires_at.map(Time::as_millis);
-        record.will_at_ms = self.will.as_ref().map(|(_, due)| due.as_millis());
+        record.will_at_ms = self.will_due.map(Time::as_millis);
         record.next_packet_id = self.next_packet_id;
         record.next_token = self.mailbox.next_token();
         record.in_flight = self.in_flight.iter().map(|flight| flight.token).collect();

@@ -21,7 +21,7 @@ use super::parked::{Parked, ParkedFlight, ParkedProgress};
 use super::passing;
 use super::record::SessionRecord;
 use super::sessions::{Owner, SessionKey};
-use crate::codec::{PacketId, Qos, SESSION_NEVER_EXPIRES, Will};
+use crate::codec::{PacketId, Qos, SESSION_NEVER_EXPIRES};
 use crate::session::{Subscriptions, Time, Token};
 use crate::topic::TopicFilter;
 
@@ -47,7 +47,8 @@ struct Found {
     lost: Vec<(u64, SessionRecord)>,
     subscriptions: HashMap<u64, Subscriptions>,
     owed: HashMap<u64, Vec<TopicFilter>>,
-    wills: HashMap<u64, Will>,
+    /// After how many seconds each is due.
+    wills: HashMap<u64, u32>,
     queues: HashMap<u64, BTreeMap<Token, (QueueEntry, usize)>>,
     received: HashMap<u64, BTreeSet<Token>>,
     held: HashMap<u64, Vec<PacketId>>,
@@ -122,7 +123,7 @@ impl Found {
                 filters.insert(filter, options);
             }
             Record::Will(number, will) => {
-                self.wills.insert(number, *will);
+                self.wills.insert(number, will.delay_s);
             }
             Record::Queued(number, token, entry, message) => {
                 if let BodyRef::Shared(body) = entry.body {
@@ -266,14 +267,13 @@ impl Found {
             }
             None => None,
         };
-        let will = self.wills.remove(&number).map(|will| {
+        let will_due = self.wills.remove(&number).map(|delay_s| {
             let due = match record.will_at_ms {
                 Some(at) => Time::from_millis(at),
-                None => now.plus_seconds(will.delay_s),
+                None => now.plus_seconds(delay_s),
             };
-            (will, due.max(now.plus_seconds(WILL_GRACE_S)))
+            due.max(now.plus_seconds(WILL_GRACE_S))
         });
-        let will_due = will.as_ref().map(|(_, due)| *due);
         for due in [expires_at, will_due].into_iter().flatten() {
             hub.deadlines.add(due, number, &key);
         }
@@ -298,7 +298,7 @@ impl Found {
             next_packet_id: record.next_packet_id,
             expiry_s: record.expiry_s,
             expires_at,
-            will,
+            will_due,
         };
         let standing = Arc::clone(&parked.identity.standing);
         hub.sessions.park_recovered(&key, Box::new(parked));

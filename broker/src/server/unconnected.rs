@@ -389,7 +389,7 @@ fn end_parked(hub: &Arc<Hub>, key: &SessionKey, number: u64, without_will: bool)
     let Some(mut parked) = taken else {
         return false;
     };
-    if without_will && let Some((_, due)) = parked.will.take() {
+    if without_will && let Some(due) = parked.will_due.take() {
         hub.deadlines.remove(due, number);
     }
     hub.end_parked(key, *parked);

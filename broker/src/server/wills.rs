@@ -148,6 +148,15 @@ impl Wills {
 }
 
 impl Hub {
+    /// What the journal has as the will of a session that is not connected.
+    pub(crate) fn kept_will(&self, number: u64) -> Option<Will> {
+        let kept = self.durable.will(number);
+        kept.unwrap_or_else(|error| {
+            tracing::error!(%error, "a will cannot be read and is not published");
+            None
+        })
+    }
+
     /// Publishes a will, if its principal may still do so at that moment, and deletes its record
     /// [MQTT-3.1.2-8, -10, -14, -15] [MQTT311-3.1.2-8, -10, -12, -16, -17].
     /// Returns at once: what has to wait does so in a task of its own.

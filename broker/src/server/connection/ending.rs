@@ -230,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let (at_once, later) = match will {
                 Some(will) if will.delay_s > 0 || deferred => {
                     let due = now.plus_seconds(will.delay_s);
-                    (None, Some((will, due)))
+                    (None, Some(due))
                 }
                 other => (other, None),
             };
@@ -262,9 +262,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 next_packet_id: stored.next_packet_id,
                 expiry_s,
                 expires_at: (expiry_s != SESSION_NEVER_EXPIRES).then(|| now.plus_seconds(expiry_s)),
-                will: later,
+                will_due: later,
             };
-            if parked.will.is_none() && will_now.is_none() {
+            if parked.will_due.is_none() && will_now.is_none() {
                 hub.durable.delete_will(mailbox.number());
             }
             hub.park(&key, Box::new(parked)).await;

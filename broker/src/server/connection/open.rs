@@ -405,8 +405,7 @@ async fn open(
         }
     };
     if let Some(kept) = &kept {
-        let will_due = kept.will.as_ref().map(|will| will.1);
-        for due in [kept.expires_at, will_due].into_iter().flatten() {
+        for due in [kept.expires_at, kept.will_due].into_iter().flatten() {
             // A will that waits is taken back with it [MQTT-3.1.3-9].
             hub.deadlines.remove(due, kept.mailbox.number());
         }
@@ -414,7 +413,9 @@ async fn open(
     let resumed = match kept {
         Some(mut kept) if clean => {
             // The old session ends here, so its will does not wait any longer [MQTT-3.1.2-8].
-            if let Some((will, _)) = kept.will.take() {
+            if kept.will_due.take().is_some()
+                && let Some(will) = hub.kept_will(kept.mailbox.number())
+            {
                 hub.publish_will(DueWill {
                     number: kept.mailbox.number(),
                     key: key.clone(),
