@@ -85,6 +85,8 @@ struct Receiver {
 
 /// One matching subscription.
 struct Found {
+    /// The session's number.
+    number: u64,
     mailbox: Arc<Mailbox>,
     options: SubscriptionOptions,
 }
@@ -125,6 +127,7 @@ impl Search {
             Subscriber::Session { options, .. }
                 if options.no_local && *own == Some(entry.owner) => {}
             Subscriber::Session { mailbox, options } => found.push(Found {
+                number: entry.owner,
                 mailbox: Arc::clone(mailbox),
                 options: *options,
             }),
@@ -150,13 +153,21 @@ impl Search {
 /// each, however many of them overlap.
 fn merge(mut found: Vec<Found>, own: Option<u64>) -> Vec<Receiver> {
     if found.len() > 1 {
-        found.sort_by_key(|found| found.mailbox.number());
+        // Those of one filter are in this order already, and their mailboxes are far.
+        found.sort_by_key(|found| found.number);
     }
     let mut sessions: Vec<Receiver> = Vec::new();
     let mut ids: Vec<u32> = Vec::new();
-    for Found { mailbox, options } in found {
+    let mut last = None;
+    for Found {
+        number,
+        mailbox,
+        options,
+    } in found
+    {
+        let before = last.replace(number);
         match sessions.last_mut() {
-            Some(same) if same.mailbox.number() == mailbox.number() => {
+            Some(same) if before == Some(number) => {
                 same.qos = same.qos.max(options.qos);
                 same.retain_as_published |= options.retain_as_published;
             }
@@ -165,7 +176,7 @@ fn merge(mut found: Vec<Found>, own: Option<u64>) -> Vec<Receiver> {
                     before.identify(&mut ids);
                 }
                 sessions.push(Receiver {
-                    own: own == Some(mailbox.number()),
+                    own: own == Some(number),
                     mailbox,
                     qos: options.qos,
                     retain_as_published: options.retain_as_published,

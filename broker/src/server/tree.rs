@@ -6,6 +6,7 @@
 //! does not spoil what connections remember of `dt/lamp-2/…`; filters with a wildcard in those two
 //! levels live in one wide shard which every match visits too.
 
+mod entries;
 mod node;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::DefaultHashBuilder;
 use parking_lot::RwLock;
 
-use self::node::{Node, Pass, Step, Target, split_first};
+use self::node::{Node, Pass, Step, Target, Upto, split_first};
 use super::work::Work;
 
 /// Shards for filters whose first two levels are plain. A power of two.
@@ -47,6 +48,8 @@ pub(crate) struct Search {
     at: Option<Place>,
     /// The way to the last node that was looked at.
     way: Option<Vec<Step>>,
+    /// Where it broke off among that node's subscriptions.
+    seen: Option<Upto>,
     stamp: Stamp,
 }
 
@@ -122,20 +125,7 @@ impl<T> TopicTree<T> {
         let shard = self.home(filter);
         let mut root = shard.root.write();
         let entries = root.entries(Target::of(filter), &self.hasher);
-        let replaced = match entries.iter_mut().find(|entry| entry.owner == owner) {
-            Some(entry) => {
-                entry.value = value;
-                true
-            }
-            None => {
-                if entries.is_empty() {
-                    // Most filters have one subscriber, and there are as many of them as devices.
-                    entries.reserve_exact(1);
-                }
-                entries.push(Entry { owner, value });
-                false
-            }
-        };
+        let replaced = entries.insert(owner, value);
         self.raise(shard);
         replaced
     }
@@ -198,6 +188,7 @@ impl<T> TopicTree<T> {
                 hasher: &self.hasher,
                 work,
                 way: Vec::new(),
+                seen: search.seen.take(),
                 visit,
             };
             let root = shard.root.read();
@@ -205,6 +196,7 @@ impl<T> TopicTree<T> {
             if looked.is_break() {
                 pass.way.reverse();
                 search.way = Some(pass.way);
+                search.seen = pass.seen;
                 search.at = Some(*place);
                 return;
             }

@@ -9,6 +9,7 @@ use hashbrown::DefaultHashBuilder;
 use hashbrown::hash_table::{Entry as Slot, HashTable};
 
 use super::Entry;
+use super::entries::Entries;
 use crate::server::work::{LOOK, Work};
 
 /// Bytes of levels that are hashed and compared in the time of one [`LOOK`].
@@ -24,8 +25,8 @@ pub(super) struct Node<T> {
     named: HashTable<Self>,
     /// The one whose way begins with `+`.
     plus: Option<Box<Self>>,
-    here: Vec<Entry<T>>,
-    below: Vec<Entry<T>>,
+    here: Entries<T>,
+    below: Entries<T>,
 }
 
 /// Where in the tree the subscriptions of a filter are.
@@ -77,22 +78,55 @@ pub(super) struct Pass<'p, V> {
     pub(super) work: &'p mut Work,
     /// Where it breaks off, the way back from there: a step for each level, so that it says the same wherever nodes are.
     pub(super) way: Vec<Step>,
+    /// Up to where the last portion has looked at the subscriptions of the node where it broke off, until that node is come
+    /// to; and where this one breaks off.
+    pub(super) seen: Option<Upto>,
     pub(super) visit: &'p mut V,
 }
 
+/// Up to which of a node's subscriptions has been looked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Upto {
+    /// Those of the filter that ends there; the others, of `#` below it, come first.
+    here: bool,
+    owner: u64,
+}
+
 impl<V> Pass<'_, V> {
-    fn look<T>(&mut self, below: &[Entry<T>], here: &[Entry<T>]) -> ControlFlow<()>
+    /// Looks at the subscriptions of a node, those behind `seen` where an earlier portion has looked at some.
+    fn look<T>(
+        &mut self,
+        below: Option<&Entries<T>>,
+        here: Option<&Entries<T>>,
+        seen: Option<Upto>,
+    ) -> ControlFlow<()>
     where
         V: FnMut(&Entry<T>),
     {
-        below.iter().for_each(&mut *self.visit);
-        here.iter().for_each(&mut *self.visit);
-        self.work
-            .spend(LOOK + 2 * LOOK * (below.len() + here.len()));
-        match self.work.is_spent() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        self.work.spend(LOOK);
+        let below = below.filter(|_| seen.is_none_or(|seen| !seen.here));
+        for (entries, is_here) in [(below, false), (here, true)] {
+            let Some(entries) = entries else { continue };
+            let behind = seen.filter(|seen| seen.here == is_here);
+            let looked = entries.visit(behind.map(|seen| seen.owner), |entry| {
+                (self.visit)(entry);
+                self.work.spend(2 * LOOK);
+                match self.work.is_spent() {
+                    true => ControlFlow::Break(entry.owner),
+                    false => ControlFlow::Continue(()),
+                }
+            });
+            if let ControlFlow::Break(owner) = looked {
+                let here = is_here;
+                self.seen = Some(Upto { here, owner });
+                return ControlFlow::Break(());
+            }
         }
+        if self.work.is_spent() {
+            self.seen = None;
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 
     /// What of a topic is left behind a way, where it goes that way.
@@ -132,8 +166,8 @@ impl<T> Node<T> {
             way: way.into(),
             named: HashTable::new(),
             plus: None,
-            here: Vec::new(),
-            below: Vec::new(),
+            here: Entries::new(),
+            below: Entries::new(),
         }
     }
 
@@ -142,7 +176,7 @@ impl<T> Node<T> {
         &mut self,
         place: Target<'_>,
         hasher: &DefaultHashBuilder,
-    ) -> &mut Vec<Entry<T>> {
+    ) -> &mut Entries<T> {
         let (mut node, mut path) = (self, place.path);
         while let Some(rest) = path {
             node = node.child_towards(rest, hasher);
@@ -193,8 +227,8 @@ impl<T> Node<T> {
     ) -> bool {
         let Some(path) = place.path else {
             return match place.below {
-                true => take(&mut self.below, owner),
-                false => take(&mut self.here, owner),
+                true => self.below.remove(owner),
+                false => self.here.remove(owner),
             };
         };
         let (level, _) = split_first(path);
@@ -290,7 +324,8 @@ impl<T> Node<T> {
     }
 
     /// `rest` is what of the topic lies below this node; `None` when the topic ends here. `resumed` is where an earlier
-    /// portion broke off in this node's tree; it has looked at the node itself then.
+    /// portion broke off in this node's tree; it has looked at the node itself then, or, where it broke off in it, at some of
+    /// its subscriptions.
     /// As deep as the topic has levels, which `Limits::topic_levels` bounds.
     pub(super) fn visit<V: FnMut(&Entry<T>)>(
         &self,
@@ -299,11 +334,15 @@ impl<T> Node<T> {
         resumed: Option<&[Step]>,
         pass: &mut Pass<'_, V>,
     ) -> ControlFlow<()> {
-        if resumed.is_none() {
+        let seen = match resumed {
+            Some([]) => pass.seen.take(),
+            Some(_) | None => None,
+        };
+        if resumed.is_none() || seen.is_some() {
             let below = wildcards && (pass.parents || rest.is_some());
-            let below = if below { &self.below[..] } else { &[] };
-            let here = if rest.is_none() { &self.here[..] } else { &[] };
-            pass.look(below, here)?;
+            let below = below.then_some(&self.below);
+            let here = rest.is_none().then_some(&self.here);
+            pass.look(below, here, seen)?;
         }
         let Some(rest) = rest else {
             return ControlFlow::Continue(());
@@ -411,15 +450,4 @@ fn common_levels(one: &str, other: &str) -> usize {
 
 fn hash_of<T>(hasher: &DefaultHashBuilder) -> impl Fn(&Node<T>) -> u64 {
     move |node| hasher.hash_one(split_first(&node.way).0)
-}
-
-fn take<T>(entries: &mut Vec<Entry<T>>, owner: u64) -> bool {
-    let Some(at) = entries.iter().position(|entry| entry.owner == owner) else {
-        return false;
-    };
-    entries.swap_remove(at);
-    if entries.is_empty() {
-        entries.shrink_to_fit();
-    }
-    true
 }

@@ -93,6 +93,38 @@ fn a_search_ends_with_its_work_and_goes_on_behind_that_whatever_changes() {
 }
 
 #[test]
+fn a_search_breaks_off_among_the_many_of_one_filter_too() {
+    for filter in ["all", "#", "+", "all/#"] {
+        let tree = TopicTree::new();
+        for owner in 0..1_000 {
+            tree.insert(filter, 2 * owner, ());
+        }
+        tree.insert("all", 5_000, ());
+        let (mut search, mut found) = (Search::default(), Vec::new());
+        let mut portions = 0;
+        while !search.is_done() {
+            let before = found.len();
+            tree.search(&mut search, "all", &mut Work::of(100), &mut |entry| {
+                found.push(entry.owner);
+            });
+            assert!(found.len() - before <= 50, "{filter}");
+            portions += 1;
+            // One comes before where it is, and the next goes.
+            let last = found.last().copied().unwrap_or(0);
+            tree.insert(filter, last.saturating_sub(1) | 1, ());
+            tree.remove(filter, last + 2);
+        }
+        assert!(portions >= 20, "{filter}");
+        let mut once = found.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), found.len(), "{filter}: one was found twice");
+        let stayed = found.iter().filter(|owner| *owner % 2 == 0).count();
+        assert!(stayed >= 1_000 - portions, "{filter}: {stayed}");
+    }
+}
+
+#[test]
 fn what_is_empty_is_given_back() {
     let tree = TopicTree::new();
     for filter in ["a/b/c/d", "a/+/c/#", "#"] {
@@ -150,7 +182,7 @@ fn room_for_many_is_given_back_with_them() {
 fn changes(levels: usize) -> impl Strategy<Value = Vec<(bool, u64, String)>> {
     let filter = format!("((\\$?[ab]|\\+|){{1}}/){{0,{levels}}}([ab]|\\+|#)");
     let filter = prop::string::string_regex(&filter).unwrap();
-    prop::collection::vec((prop::bool::weighted(0.6), 0..5_u64, filter), 0..40)
+    prop::collection::vec((prop::bool::weighted(0.6), 0..50_u64, filter), 0..80)
 }
 
 /// The owners of the subscriptions that match, each as often as it has one that does.
