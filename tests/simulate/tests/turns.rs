@@ -347,6 +347,49 @@ fn what_a_session_leaves_is_cleared_away_in_portions() {
 }
 
 #[test]
+fn what_waits_of_lost_subscriptions_is_looked_through_by_work() {
+    const WAITING: usize = 40;
+    const LEFT: &str = r#"{"Version":"2012-10-17","Statement":[
+        {"Effect":"Allow","Action":["iot:Connect","iot:Publish","iot:Receive"],"Resource":"*"},
+        {"Effect":"Allow","Action":"iot:Subscribe","Resource":"arn:aws:iot:local:000000000000:topicfilter/a/#"}]}"#;
+    let mut world = World::new(Limits::default());
+    let away = world.connect("away", 60);
+    // What it loses matches nothing of what waits, and that takes a whole turn to find out.
+    world.subscribe(&away, &overlapping(10, "x"), 1, None);
+    world.subscribe(&away, &["a/#".into()], 1, None);
+    let before = world.broker.stats().disconnected;
+    away.say(&[0xE0, 0]);
+    world.until(|stats| stats.disconnected > before);
+    let sender = world.connect("sender", 0);
+    for n in 0..WAITING {
+        let topic = format!("{}{n}", "a/".repeat(10));
+        assert_eq!(world.ask(&sender, &publish(&topic, b"", 2))[0], 0x40);
+    }
+    world.registry.registry.may(&world.certificate, LEFT);
+    let link = Link::default();
+    {
+        let _entered = world.runtime.enter();
+        assert!(world.broker.accept(link.clone(), &world.certificate));
+    }
+    let mut body = text("MQTT");
+    body.extend([5, 0, 0, 0, 5, 0x11, 0, 0, 0, 60]);
+    body.extend(text("away"));
+    link.say(&packet(0x10, &body));
+    let mut turns = 0;
+    let said = world.broker.stats().connected;
+    for _ in 0..10_000 {
+        world.runtime.block_on(tokio::task::yield_now());
+        world.committer.commit();
+        if world.broker.stats().connected > said {
+            break;
+        }
+        turns += 1;
+    }
+    assert!(turns >= WAITING, "in {turns} turns");
+    world.until(|stats| stats.messages_out >= 20);
+}
+
+#[test]
 fn a_change_that_concerns_many_who_are_away_is_looked_at_in_portions() {
     const AWAY: usize = 200;
     let mut world = World::new(Limits::default());

@@ -2,20 +2,30 @@
 
 use std::collections::VecDeque;
 
+use hashbrown::HashMap;
+
 use crate::server::hub::Hub;
 use crate::server::mailbox::{Delivery, Mailbox};
 use crate::server::stats::Counters;
-use crate::server::tree::TopicTree;
+use crate::server::tree::{Search, TopicTree};
+use crate::server::work::Work;
 use crate::session::Subscriptions;
 use crate::topic::TopicFilter;
 
 /// Deliveries looked at before others have their turn.
 pub(super) const PORTION_MESSAGES: usize = 64;
 
+/// Of so many topics it is remembered what was found.
+const KNOWN_TOPICS: usize = 1024;
+
+/// Units of work after which it is looked whether a filter was found: one is enough, and thousands may match.
+const LOOKED_AT: usize = 256;
+
 /// Tells what came by lost subscriptions from what others still grant.
 struct Withdrawn {
     lost: TopicTree<()>,
     left: TopicTree<()>,
+    known: HashMap<Box<str>, bool>,
 }
 
 impl Withdrawn {
@@ -37,17 +47,30 @@ impl Withdrawn {
         Self {
             lost: tree(lost.iter(), parents),
             left: tree(left, parents),
+            known: HashMap::new(),
         }
     }
 
     /// Whether a topic came to the session by what it has lost alone.
-    fn took(&self, topic: &str) -> bool {
-        let any = |tree: &TopicTree<()>| {
-            let mut any = false;
-            tree.matches(topic, &mut |_| any = true);
+    fn took(&mut self, topic: &str, work: &mut Work) -> bool {
+        if let Some(took) = self.known.get(topic) {
+            return *took;
+        }
+        let mut any = |tree: &TopicTree<()>| {
+            let (mut search, mut any) = (Search::default(), false);
+            while !any && !search.is_done() {
+                let mut some = Work::of(LOOKED_AT);
+                tree.search(&mut search, topic, &mut some, &mut |_| any = true);
+                work.spend(LOOKED_AT);
+            }
             any
         };
-        any(&self.lost) && !any(&self.left)
+        let took = any(&self.lost) && !any(&self.left);
+        if self.known.len() >= KNOWN_TOPICS {
+            self.known.clear();
+        }
+        self.known.insert(topic.into(), took);
+        took
     }
 }
 
@@ -81,6 +104,7 @@ impl Sieve {
             self.withdrawn.left.remove(filter.pattern(), 0);
             self.withdrawn.lost.insert(filter.pattern(), 0, ());
         }
+        self.withdrawn.known.clear();
         let waiting = std::mem::take(&mut self.queue);
         self.queue = std::mem::take(&mut self.kept);
         self.queue.extend(waiting.into_iter().chain(more));
@@ -88,11 +112,15 @@ impl Sieve {
 
     /// Looks at the next few; whether all has been looked at.
     pub(super) fn portion(&mut self, hub: &Hub, mailbox: &Mailbox, counters: &Counters) -> bool {
+        let mut work = hub.share();
         for _ in 0..PORTION_MESSAGES {
+            if work.is_spent() {
+                break;
+            }
             let Some(delivery) = self.queue.pop_front() else {
                 break;
             };
-            if came_by(hub, mailbox, &delivery, &self.withdrawn) {
+            if came_by(hub, mailbox, &delivery, &mut self.withdrawn, &mut work) {
                 counters.denied_receive.add();
                 hub.drop_unsent(mailbox, delivery);
             } else {
@@ -134,19 +162,25 @@ pub(super) async fn drop_queued(
     mailbox.park(sieve.all(hub, mailbox, hub.own_counters()).await);
 }
 
-fn came_by(hub: &Hub, mailbox: &Mailbox, delivery: &Delivery, withdrawn: &Withdrawn) -> bool {
+fn came_by(
+    hub: &Hub,
+    mailbox: &Mailbox,
+    delivery: &Delivery,
+    withdrawn: &mut Withdrawn,
+    work: &mut Work,
+) -> bool {
     // What the session has asked for came by no subscription.
     if delivery.answer {
         return false;
     }
     if let Some(message) = &delivery.message {
-        return withdrawn.took(message.topic());
+        return withdrawn.took(message.topic(), work);
     }
     let kept = hub
         .durable
         .queued(mailbox.number(), delivery.token, delivery.body);
     match kept {
-        Ok(Some(message)) => withdrawn.took(message.topic()),
+        Ok(Some(message)) => withdrawn.took(message.topic(), work),
         // Said where it would be sent.
         Ok(None) | Err(_) => false,
     }
@@ -163,9 +197,12 @@ mod tests {
         let options = SubscriptionOptions::new(Qos::AtLeastOnce);
         left.insert("a/+".parse().unwrap(), options);
         let lost = ["a/#", "$share/g/b"].map(|filter| filter.parse().unwrap());
-        let withdrawn = Withdrawn::new(&lost, left.filters(), true);
+        let mut withdrawn = Withdrawn::new(&lost, left.filters(), true);
         for (topic, took) in [("a/1", false), ("a/1/2", true), ("b", true), ("c", false)] {
-            assert_eq!(withdrawn.took(topic), took, "{topic}");
+            for _ in 0..2 {
+                let took_it = withdrawn.took(topic, &mut Work::unbounded());
+                assert_eq!(took_it, took, "{topic}");
+            }
         }
     }
 }
