@@ -201,7 +201,7 @@ pub(crate) struct Routing {
     settles: Option<Vec<u8>>,
     next: usize,
     body: Option<BodyRef>,
-    together: Option<Vec<Target>>,
+    together: Option<Together>,
     safe: Option<Lsn>,
     /// Whom the journal has no room for does not hold it up.
     unkept: bool,
@@ -220,6 +220,14 @@ impl From<Behind> for Unfinished {
     fn from(behind: Behind) -> Self {
         Self::Behind(behind)
     }
+}
+
+/// How far a message of QoS 2 has come, which is written into all queues in one commit.
+enum Together {
+    /// The sessions that receive it are gathered.
+    Gathering(Vec<Target>),
+    /// It is written, and goes into these mailboxes.
+    Pushing(std::vec::IntoIter<Target>, BodyRef),
 }
 
 /// One mailbox the message goes to.
@@ -296,14 +304,11 @@ impl Routing {
         work: &mut Work,
     ) -> Result<Option<Lsn>, Unfinished> {
         let durable = &*hub.durable;
-        if self.next == 0 {
+        if self.next == 0 && self.together.is_none() {
             work.spend(self.receivers.work());
         }
         if self.message.qos() == Qos::ExactlyOnce && !self.unkept {
-            let receivers = self.receivers.sessions().len() + self.receivers.groups().len();
-            let safe = self.run_together(hub, counters)?;
-            work.spend(receivers * COPY);
-            return Ok(safe);
+            return self.run_together(hub, counters, work);
         }
         let body = match self.body {
             Some(body) => body,
@@ -382,12 +387,52 @@ impl Routing {
         Ok(())
     }
 
-    /// QoS 2: into all durable queues in one commit, or none.
-    fn run_together(&mut self, hub: &Hub, counters: &Counters) -> Result<Option<Lsn>, Behind> {
+    /// QoS 2: into all durable queues in one commit, or none; before and behind that in portions.
+    fn run_together(
+        &mut self,
+        hub: &Hub,
+        counters: &Counters,
+        work: &mut Work,
+    ) -> Result<Option<Lsn>, Unfinished> {
+        let (mut targets, body) = match self.together.take() {
+            Some(Together::Pushing(targets, body)) => (targets, body),
+            Some(Together::Gathering(targets)) => self.commit(targets, hub, counters, work)?,
+            None => self.commit(Vec::new(), hub, counters, work)?,
+        };
+        while let Some(target) = targets.next() {
+            self.push(target, body, hub, counters);
+            work.spend(COPY);
+            if work.is_spent() && targets.len() > 0 {
+                self.together = Some(Together::Pushing(targets, body));
+                return Err(Unfinished::Share);
+            }
+        }
+        Ok(self.safe)
+    }
+
+    /// Gathers the sessions that are not among the `targets` yet and writes it for all. Whose mailboxes it goes into then.
+    fn commit(
+        &mut self,
+        mut targets: Vec<Target>,
+        hub: &Hub,
+        counters: &Counters,
+        work: &mut Work,
+    ) -> Result<(std::vec::IntoIter<Target>, BodyRef), Unfinished> {
         let durable = &*hub.durable;
-        let mut targets = self.together.take().unwrap_or_else(|| self.of_sessions());
+        let receivers = self.receivers.clone();
+        while let Some(receiver) = receivers.sessions().get(targets.len()) {
+            let options = receiver.send_options(&self.message);
+            let target = Target::new(&receiver.mailbox, options, None, receiver.own);
+            targets.push(target);
+            work.spend(COPY);
+            if work.is_spent() && targets.len() < receivers.sessions().len() {
+                self.together = Some(Together::Gathering(targets));
+                return Err(Unfinished::Share);
+            }
+        }
         // Each time anew: a member may have ended since.
         targets.extend(self.of_groups());
+        work.spend(receivers.groups().len() * COPY);
         let entries: Vec<Entry<'_>> = targets
             .iter()
             .filter(|target| target.token != 0)
@@ -404,76 +449,59 @@ impl Routing {
             match durable.put_together(&self.message, &entries, settles) {
                 Ok((lsn, shared)) => {
                     self.safe = self.safe.max(Some(lsn));
+                    self.settles = None;
                     body = shared;
                 }
                 Err(behind @ Behind::Full { .. }) => {
                     drop(entries);
                     targets.retain(|target| target.group.is_none());
-                    self.together = Some(targets);
-                    return Err(behind);
+                    self.together = Some(Together::Gathering(targets));
+                    return Err(behind.into());
                 }
                 Err(Behind::TooLarge { .. }) => {
                     counters.dropped_too_large.add();
                     drop(entries);
-                    let unkept = targets.into_iter().filter(|target| target.token == 0);
-                    self.push(unkept, body, hub, counters);
+                    targets.retain(|target| target.token == 0);
                     if let Some(key) = self.settles.take() {
                         self.safe = self.safe.max(durable.settle(key));
                     }
-                    return Ok(self.safe);
+                    return Ok((targets.into_iter(), body));
                 }
             }
         }
         drop(entries);
-        self.push(targets.into_iter(), body, hub, counters);
-        Ok(self.safe)
+        Ok((targets.into_iter(), body))
     }
 
-    fn push(
-        &self,
-        targets: impl Iterator<Item = Target>,
-        body: BodyRef,
-        hub: &Hub,
-        counters: &Counters,
-    ) {
-        for target in targets {
-            let qos = target.options.qos;
-            let weight = self.message.weight_bytes() + target.options.weight_bytes();
-            let delivery = Delivery {
-                message: Some(self.message.clone()),
-                options: target.options,
-                token: target.token,
-                body: match target.token {
-                    0 => BodyRef::Inline,
-                    _ => body,
-                },
-                shared: target.group.map(|group| Box::new(Shared::new(&group))),
-                after: match (target.token, qos) {
-                    (1.., Qos::ExactlyOnce) => self.safe,
-                    (1.., _) if target.own => self.safe,
-                    _ => None,
-                },
-                answer: false,
-                weight_bytes: weight,
-            };
-            let record = Record {
-                number: target.mailbox.number(),
-                token: delivery.token,
-                body: delivery.body,
-            };
-            // It ended in this very moment: nothing of the message was sent.
-            if let Some(shared) = target.mailbox.push(delivery, counters) {
-                hub.pass_on(&self.message, shared, record);
-            }
+    fn push(&self, target: Target, body: BodyRef, hub: &Hub, counters: &Counters) {
+        let qos = target.options.qos;
+        let weight = self.message.weight_bytes() + target.options.weight_bytes();
+        let delivery = Delivery {
+            message: Some(self.message.clone()),
+            options: target.options,
+            token: target.token,
+            body: match target.token {
+                0 => BodyRef::Inline,
+                _ => body,
+            },
+            shared: target.group.map(|group| Box::new(Shared::new(&group))),
+            after: match (target.token, qos) {
+                (1.., Qos::ExactlyOnce) => self.safe,
+                (1.., _) if target.own => self.safe,
+                _ => None,
+            },
+            answer: false,
+            weight_bytes: weight,
+        };
+        let record = Record {
+            number: target.mailbox.number(),
+            token: delivery.token,
+            body: delivery.body,
+        };
+        // It ended in this very moment: nothing of the message was sent.
+        if let Some(shared) = target.mailbox.push(delivery, counters) {
+            hub.pass_on(&self.message, shared, record);
         }
-    }
-
-    fn of_sessions(&self) -> Vec<Target> {
-        let sessions = self.receivers.sessions().iter().map(|receiver| {
-            let options = receiver.send_options(&self.message);
-            Target::new(&receiver.mailbox, options, None, receiver.own)
-        });
-        sessions.collect()
     }
 
     fn of_groups(&self) -> impl Iterator<Item = Target> {
@@ -489,9 +517,15 @@ impl Routing {
         Some((member.mailbox, options))
     }
 
-    /// Gives up on the receivers not reached yet.
-    pub(crate) fn abandon(self, durable: &Durable) {
-        durable.release_body(self.body.unwrap_or(BodyRef::Inline));
+    /// Gives up on the receivers not reached yet; not on those for whom it is written.
+    pub(crate) fn abandon(mut self, hub: &Hub, counters: &Counters) {
+        if let Some(Together::Pushing(targets, body)) = self.together.take() {
+            for target in targets {
+                self.push(target, body, hub, counters);
+            }
+        }
+        hub.durable
+            .release_body(self.body.unwrap_or(BodyRef::Inline));
     }
 
     /// For several durable receivers the body is kept once, also where they are one session in several groups.

@@ -206,13 +206,13 @@ impl Broker {
                 }
                 Err(Unfinished::Share) => tokio::task::yield_now().await,
                 Err(Unfinished::Behind(_)) if hub.durable.journal().is_nearly_full() => {
-                    routing.abandon(&hub.durable);
+                    routing.abandon(hub, counters);
                     return Err(PostError::Behind);
                 }
                 Err(Unfinished::Behind(_)) => hub.committed(next).await,
             }
             if !may() {
-                routing.abandon(&hub.durable);
+                routing.abandon(hub, counters);
                 return Err(PostError::NoLonger);
             }
         }

@@ -251,7 +251,7 @@ impl Hub {
                 Ok(_) => return Ok(()),
                 Err(Unfinished::Share) => tokio::task::yield_now().await,
                 Err(Unfinished::Behind(_)) if !waits => {
-                    routing.abandon(&self.durable);
+                    routing.abandon(self, self.own_counters());
                     return Err(Unpublished::NoPlace);
                 }
                 Err(Unfinished::Behind(_)) => {
@@ -261,7 +261,7 @@ impl Hub {
             }
             // It may have been long.
             if !judged.may() {
-                routing.abandon(&self.durable);
+                routing.abandon(self, self.own_counters());
                 return Err(Unpublished::Denied);
             }
         }

@@ -262,6 +262,40 @@ fn a_message_to_many_goes_on_in_the_next_turn() {
     assert_eq!(got.count(), 1_500, "once each");
 }
 
+#[test]
+fn a_message_of_qos_2_to_many_goes_on_in_the_next_turn_and_reaches_all_whatever_becomes_of_its_sender()
+ {
+    const MANY: usize = 1_500;
+    for taken_over in [false, true] {
+        let mut world = World::new(Limits::default());
+        let sender = world.connect("sender", 0);
+        let receivers: Vec<Link> = (0..MANY)
+            .map(|n| {
+                let link = world.connect(&format!("receiver-{n}"), 0);
+                world.subscribe(&link, &["all".into()], 2, None);
+                link
+            })
+            .collect();
+        let pubrec = world.ask(&sender, &publish("all", b"1", 0b0100));
+        assert_eq!(pubrec[0], 0x50);
+        let cut = world.broker.stats().turns_cut;
+        sender.say(&packet(0x62, &[0, 7]));
+        if taken_over {
+            // It has found them all, and has put the message into some mailboxes.
+            world.until(|stats| stats.messages_out > 0);
+            world.connect("sender", 0);
+        }
+        world.until(|stats| stats.messages_out >= MANY as u64);
+        let cut = world.broker.stats().turns_cut - cut;
+        assert!(taken_over || (4..=8).contains(&cut), "in {cut} turns");
+        let got = receivers
+            .iter()
+            .filter(|link| !link.0.lock().down.is_empty());
+        assert_eq!(got.count(), MANY);
+        assert_eq!(world.broker.stats().messages_out, MANY as u64, "once each");
+    }
+}
+
 /// [MQTT-3.3.1-9]
 #[test]
 fn what_is_retained_is_walked_once_for_each_filter_and_in_portions() {

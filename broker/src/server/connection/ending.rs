@@ -119,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.stalled.take().map(|stalled| *stalled) {
             // The client will not say it again, and hears PUBREL when it is back.
             Some(Stalled::Received { token, .. }) => self.keep_received(token).await,
-            Some(stalled) => stalled.abandon(&self.hub.durable),
+            Some(stalled) => stalled.abandon(&self.hub, &self.counters),
             None => {}
         }
         // Done already, only the answer waited for the disk: the session must know of it.

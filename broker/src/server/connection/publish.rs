@@ -13,12 +13,13 @@ use super::routes::{Kind, Route};
 use super::{Answer, Connection, End, violation};
 use crate::codec::{PacketId, Qos, ReasonCode, Version};
 use crate::server::clock::Clock;
-use crate::server::durable::Durable;
+use crate::server::hub::Hub;
 use crate::server::layout::held_key;
 use crate::server::message::{Message, Origin, facts};
 use crate::server::reserved::{Principal, Reply, Request, excess};
 use crate::server::retained::{Claim, Full, RetainError, Volume};
 use crate::server::router::{Routing, Unfinished};
+use crate::server::stats::Counters;
 use crate::server::work::EXPLANATION;
 use crate::session::{Incoming, Publication, Published, Token};
 use crate::topic::TopicName;
@@ -65,9 +66,9 @@ impl Step {
 
 impl Stalled {
     /// The connection ends before the message has reached everybody.
-    pub(super) fn abandon(self, durable: &Durable) {
+    pub(super) fn abandon(self, hub: &Hub, counters: &Counters) {
         if let Self::Routing { routing, .. } = self {
-            routing.abandon(durable);
+            routing.abandon(hub, counters);
         }
     }
 }
@@ -291,7 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         else {
             return Ok(());
         };
-        routing.abandon(&self.hub.durable);
+        routing.abandon(&self.hub, &self.counters);
         match action {
             Action::RetainPublish => self.counters.denied_retain.add(),
             _ => self.counters.denied_publish.add(),
