@@ -1,12 +1,14 @@
 //! Requests to reserved topics: few at a time, and no more than the client takes the answers of.
 
 use std::num::NonZeroU16;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use broker::codec::{Packet, Qos, ReasonCode, Version};
+use broker::codec::{
+    Acknowledgement, Delivery, Packet, PacketId, PubRel, Publish, Qos, ReasonCode, Version,
+};
 use bytes::Bytes;
 
-use crate::client::{Client, hello};
+use crate::client::{Client, hello, lasting};
 use crate::house::{House, PATIENCE};
 
 const TOPIC: &str = "$aws/things/a/jobs/get";
@@ -111,4 +113,52 @@ fn who_acknowledges_no_answer_is_refused_by_bytes_and_by_number() {
     assert!((1_000..1_100).contains(&asked), "{asked}");
     let (_, end) = unacknowledged(Version::V311, Qos::AtMostOnce, 60_000);
     assert_eq!(end, None);
+}
+
+/// Publishes at QoS 2 and says how long PUBCOMP took from PUBREL on.
+fn completed(client: &mut Client, topic: &str, number: u16, request: impl FnOnce()) -> Duration {
+    let packet_id = PacketId::new(number).unwrap();
+    client.send(&Publish {
+        delivery: Delivery::ExactlyOnce {
+            packet_id,
+            dup: false,
+        },
+        retain: false,
+        topic: Some(topic.parse().unwrap()),
+        topic_alias: None,
+        expiry_s: None,
+        subscription_ids: Vec::new(),
+        properties: None,
+        payload: Bytes::from_static(b"{}"),
+    });
+    assert!(matches!(client.receive(), Some(Packet::PubRec(_))));
+    let since = Instant::now();
+    client.say(&Packet::PubRel(PubRel(Acknowledgement {
+        packet_id,
+        reason: ReasonCode::Success,
+        reason_string: None,
+        user: Vec::new(),
+    })));
+    request();
+    assert!(matches!(client.receive(), Some(Packet::PubComp(_))));
+    since.elapsed()
+}
+
+#[test]
+fn a_request_of_qos_2_is_complete_as_soon_as_any_other_message() {
+    let house = House::new();
+    let a = house.device("a");
+    let (mut client, _) = Client::open_with(&house, &a, &lasting(&a, Version::V5));
+    let (mut message, mut request) = (Duration::MAX, Duration::MAX);
+    for number in 1..=8 {
+        let took = completed(&mut client, "a/up", number, || {});
+        message = message.min(took);
+        let answered = || drop(house.requests.recv_timeout(PATIENCE).unwrap());
+        let took = completed(&mut client, TOPIC, 100 + number, answered);
+        request = request.min(took);
+    }
+    assert!(
+        request < message * 20,
+        "a request took {request:?}, a message {message:?}"
+    );
 }

@@ -247,6 +247,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(lsn) = self.awaited_delivery() {
             self.wake_when_durable(lsn, cx);
         }
+        // Also for an answer that was released while pumping: the looks above were before it.
+        if let Some(lsn) = self.waiting.front().map(|front| front.lsn) {
+            self.wake_when_durable(lsn, cx);
+        }
         if self.held_back && self.may_read() {
             // What held the reading back has happened in this very turn.
             cx.waker().wake_by_ref();

@@ -54,6 +54,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.not_after < self.now {
             self.look_again();
             self.check_standing()?;
+            // What that has put into the output, or let go on, this turn does not look at any more.
+            cx.waker().wake_by_ref();
         }
         loop {
             let look = (!self.waiting.is_empty()
