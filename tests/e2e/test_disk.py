@@ -10,6 +10,7 @@ import time
 import pytest
 
 import wire
+from api import connection
 from clients import Paho
 from disk import Faults, SmallDisk
 from server import EVERYTHING, NotReady, Server
@@ -237,6 +238,34 @@ def test_a_disk_that_fails_acknowledges_nothing_and_works_again(make_server, tmp
     house.keep(20)
     house.all_is_there()
     house.close()
+
+
+def post(server, who, patience):
+    """The status of a message that is retained over HTTPS; None where it has hung up before it was answered."""
+    line = connection(server, who)
+    try:
+        line.request("POST", "/topics/dt%2Fposts?qos=1&retain=true", b"q" * 50_000)
+        line.sock.settimeout(patience)
+        return line.getresponse().status
+    except TimeoutError:
+        return None
+    finally:
+        line.close()
+
+
+def test_messages_that_wait_for_a_disk_that_fails_have_an_end_though_whoever_sent_them_hangs_up(make_server, tmp_path):
+    faults = Faults(tmp_path)
+    server = make_server(env=faults.env)
+    server.policy("all", EVERYTHING)
+    lamp, other = (server.device(name, "--policy", "all") for name in ("lamp", "other"))
+    assert post(server, lamp, 30) == 200
+    faults.set("write", errno.EIO)
+    wait_for(lambda: post(server, lamp, 0.1) == 429, "as many wait as come", limit=60)
+    assert post(server, other, 0.5) is None, "others have places of their own"
+    faults.set()
+    server.said(CAN_AGAIN)
+    wait_for(lambda: post(server, lamp, 30) == 200, "no place is free again")
+    assert post(server, other, 30) == 200
 
 
 def test_a_registry_whose_disk_fails_says_so_and_after_a_restart_all_acknowledged_is_there(make_server, tmp_path):

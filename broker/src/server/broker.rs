@@ -41,7 +41,7 @@ use super::sessions::{SessionKey, Sessions};
 use super::stats::{Counters, FullQueue, Stats};
 use super::tls::Settings;
 use super::tree::TopicTree;
-use super::turns;
+use super::{turns, unconnected};
 use super::work::Work;
 use crate::codec::Qos;
 use crate::session::Publication;
@@ -430,6 +430,7 @@ pub(crate) fn open(parts: HubParts) -> Result<Hub, RecoveryError> {
         endings: Endings::default(),
         deadlines: Deadlines::new(),
         wills: Arc::default(),
+        posts: unconnected::places(),
         bounds: Bounds::new(&limits, aws),
         aws,
         lost_subscription,

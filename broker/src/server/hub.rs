@@ -25,6 +25,7 @@ use super::mailbox::Mailbox;
 use super::message::{Message, Origin};
 use super::parked::Parked;
 use super::passing::{Passing, Record};
+use super::places::Places;
 use super::registry::Registry;
 use super::remains::Remains;
 use super::reserved::ReservedTopics;
@@ -52,6 +53,8 @@ pub(crate) struct Hub {
     pub(crate) endings: Endings,
     pub(crate) deadlines: Deadlines,
     pub(crate) wills: Arc<Wills>,
+    /// For messages that come without a connection.
+    pub(crate) posts: Arc<Places>,
     pub(crate) limits: Limits,
     pub(crate) bounds: Bounds,
     /// AWS IoT's deviations from the standards.

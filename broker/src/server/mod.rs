@@ -23,6 +23,7 @@ mod message;
 mod pace;
 mod parked;
 mod passing;
+mod places;
 mod quiet;
 mod record;
 mod recovery;

@@ -15,8 +15,9 @@ use super::connection::{Kind, SERVERS_TOPIC};
 use super::hub::Hub;
 use super::mailbox::Signal;
 use super::message::{Message, Origin, facts};
+use super::places::Places;
 use super::reserved::excess;
-use super::retained::{Claim, Full, RetainError};
+use super::retained::{Claim, Full, RetainError, Volume};
 use super::router::{Routing, Search, Unfinished};
 use super::sessions::{Owner, SessionKey};
 use crate::codec::{MessageProperties, Qos};
@@ -25,6 +26,15 @@ use crate::topic::{ClientId, TopicName};
 
 /// Retained messages that are looked at for one page, at most: those of publishers that are not good any more are not shown.
 const LOOKED_AT: usize = 2_000;
+
+/// Messages of one owner that may be on their way, and their bytes; and the bytes of all.
+const OWN_POSTS: Volume = Volume {
+    messages: 64,
+    bytes: 4 * 1024 * 1024,
+};
+const ALL_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes that one is beside what it says: the request and its task.
+const EACH_BYTES: usize = 8 * 1024;
 
 /// How long to wait between two looks at whether a connection has gone.
 const GONE_LOOK: Duration = Duration::from_millis(5);
@@ -80,6 +90,11 @@ pub enum PostError {
         "the server's disk is nearly full: the message may not have reached everybody; publish it again later"
     )]
     Behind,
+    /// As many are on their way as may.
+    #[error(
+        "too many messages are on their way for the server's disk to take them: publish it again later"
+    )]
+    TooMany,
     /// While it waited for the disk its publisher has lost the right.
     #[error("the policies changed while the message was on its way: ask again")]
     NoLonger,
@@ -187,6 +202,11 @@ impl Broker {
             Poster::Service => Origin::Service,
         };
         let message = Message::new(publication, post.qos, post.retain, origin);
+        // Whoever hangs up meanwhile has it until the end.
+        let bytes = EACH_BYTES + message.weight_bytes();
+        let owner = owner_of(&poster);
+        let place = hub.posts.take(owner.as_ref(), bytes);
+        let _place = place.ok_or(PostError::TooMany)?;
         let mut safe = None;
         if post.retain {
             safe = self.retain_post(&message, &poster, &may).await?;
@@ -231,12 +251,8 @@ impl Broker {
         let hub = &*self.hub;
         let account = match poster {
             Poster::Device(standing) => {
-                let now = standing.now();
-                let owner = match &now.thing {
-                    Some(thing) => Owner::Thing(thing.clone()),
-                    None => Owner::Certificate(*standing.id()),
-                };
-                Some((owner, hub.bounds.retained(Some(Listener::Https), &now)))
+                let bound = hub.bounds.retained(Some(Listener::Https), &standing.now());
+                owner_of(poster).map(|owner| (owner, bound))
             }
             Poster::Service => None,
         };
@@ -368,6 +384,22 @@ impl Broker {
         }
         ended
     }
+}
+
+/// Places for messages on their way.
+pub(crate) fn places() -> Arc<Places> {
+    Arc::new(Places::new(OWN_POSTS, ALL_BYTES))
+}
+
+/// On whose account it is published; `None`: the server's.
+fn owner_of(poster: &Poster) -> Option<Owner> {
+    let Poster::Device(standing) = poster else {
+        return None;
+    };
+    Some(match &standing.now().thing {
+        Some(thing) => Owner::Thing(thing.clone()),
+        None => Owner::Certificate(*standing.id()),
+    })
 }
 
 /// Waits for a connection to let go of its session, as long as that may take.

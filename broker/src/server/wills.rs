@@ -16,6 +16,7 @@ use super::hub::Hub;
 use super::identity::{self, Identity};
 use super::layout::will_key;
 use super::message::{Message, Origin, facts};
+use super::places::Places;
 use super::retained::{Claim, RetainError, Volume};
 use super::router::{Routing, Search, Unfinished};
 use super::sessions::{Owner, SessionKey};
@@ -41,46 +42,29 @@ pub(crate) struct DueWill {
 }
 
 /// See the module.
-#[derive(Default)]
 pub(crate) struct Wills {
+    places: Arc<Places>,
+    /// Of each session whose will is on its way, the newest one's.
     // Held for a look-up or an insertion; never across an await.
-    waiting: Mutex<Waiting>,
+    records: Mutex<HashMap<u64, Arc<Record>>>,
 }
 
-#[derive(Default)]
-struct Waiting {
-    owners: HashMap<Owner, Volume>,
-    bytes: usize,
-    count: usize,
-    /// Of each session whose will is on its way, the newest one's.
-    records: HashMap<u64, Arc<Record>>,
+impl Default for Wills {
+    fn default() -> Self {
+        let own = Volume {
+            messages: OWN_WILLS,
+            bytes: OWN_BYTES,
+        };
+        Self {
+            places: Arc::new(Places::new(own, ALL_BYTES)),
+            records: Mutex::default(),
+        }
+    }
 }
 
 /// Whether the record of a will is still that of this one, and not of a connection that came after it. Held while the
 /// will is put into queues, never across an await.
 type Record = Mutex<bool>;
-
-/// A will that may wait. Its place is free when this is dropped.
-struct Place {
-    wills: Arc<Wills>,
-    owner: Owner,
-    bytes: usize,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let waiting = &mut *self.wills.waiting.lock();
-        waiting.bytes -= self.bytes;
-        waiting.count -= 1;
-        if let Some(own) = waiting.owners.get_mut(&self.owner) {
-            own.messages -= 1;
-            own.bytes -= self.bytes;
-            if own.messages == 0 {
-                waiting.owners.remove(&self.owner);
-            }
-        }
-    }
-}
 
 /// Why a will was not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,39 +76,14 @@ enum Unpublished {
 }
 
 impl Wills {
-    /// A place for one to wait; `None` where as many wait of its owner, or of all, as may.
-    fn place(self: &Arc<Self>, owner: &Owner, bytes: usize) -> Option<Place> {
-        let waiting = &mut *self.waiting.lock();
-        let all = waiting.bytes.saturating_add(bytes);
-        let own = waiting.owners.get(owner).copied().unwrap_or(Volume {
-            messages: 0,
-            bytes: 0,
-        });
-        let own = Volume {
-            messages: own.messages + 1,
-            bytes: own.bytes.saturating_add(bytes),
-        };
-        if all > ALL_BYTES || own.messages > OWN_WILLS || own.bytes > OWN_BYTES {
-            return None;
-        }
-        waiting.bytes = all;
-        waiting.count += 1;
-        waiting.owners.insert(owner.clone(), own);
-        Some(Place {
-            wills: Arc::clone(self),
-            owner: owner.clone(),
-            bytes,
-        })
-    }
-
     /// How many are on their way.
     pub(crate) fn count(&self) -> usize {
-        self.waiting.lock().count
+        self.places.count()
     }
 
     /// The session's record of a will becomes that of a new connection.
     pub(crate) fn supersede(&self, number: u64) {
-        let record = self.waiting.lock().records.remove(&number);
+        let record = self.records.lock().remove(&number);
         if let Some(record) = record {
             *record.lock() = false;
         }
@@ -132,17 +91,16 @@ impl Wills {
 
     fn record(&self, number: u64) -> Arc<Record> {
         let record = Arc::new(Mutex::new(true));
-        let waiting = &mut *self.waiting.lock();
-        waiting.records.insert(number, Arc::clone(&record));
+        self.records.lock().insert(number, Arc::clone(&record));
         record
     }
 
     fn forget(&self, number: u64, record: &Arc<Record>) {
-        let waiting = &mut *self.waiting.lock();
-        if let Some(newest) = waiting.records.get(&number)
+        let mut records = self.records.lock();
+        if let Some(newest) = records.get(&number)
             && Arc::ptr_eq(newest, record)
         {
-            waiting.records.remove(&number);
+            records.remove(&number);
         }
     }
 }
@@ -181,9 +139,8 @@ impl Hub {
         let publication = Publication::of_will(&will, self.clock.now());
         let origin = Origin::Device(identity.certificate());
         let message = Message::new(publication, will.qos, will.retain, origin);
-        let place = self
-            .wills
-            .place(&key.owner, EACH_BYTES + message.weight_bytes());
+        let bytes = EACH_BYTES + message.weight_bytes();
+        let place = self.wills.places.take(Some(&key.owner), bytes);
         let record = self.wills.record(number);
         let judged = Judged {
             hub: self,
@@ -376,41 +333,6 @@ impl Judged<'_> {
 mod tests {
     use super::*;
 
-    fn owner(name: &str) -> Owner {
-        Owner::Thing(name.parse().unwrap())
-    }
-
-    #[test]
-    fn so_many_wait_of_one_owner_and_others_have_their_places() {
-        let wills = Arc::new(Wills::default());
-        let (one, other) = (owner("one"), owner("other"));
-        let mut places: Vec<Place> = Vec::new();
-        while let Some(place) = wills.place(&one, EACH_BYTES) {
-            places.push(place);
-        }
-        assert_eq!(places.len(), OWN_WILLS);
-        assert!(wills.place(&other, EACH_BYTES).is_some());
-        places.pop();
-        assert!(wills.place(&one, OWN_BYTES).is_none(), "too many bytes");
-        assert!(wills.place(&one, EACH_BYTES).is_some());
-        places.clear();
-        assert_eq!(wills.count(), 0);
-        assert!(wills.waiting.lock().owners.is_empty());
-    }
-
-    #[test]
-    fn so_many_bytes_wait_of_all() {
-        let wills = Arc::new(Wills::default());
-        let mut places = Vec::new();
-        for n in 0.. {
-            match wills.place(&owner(&format!("t{n}")), OWN_BYTES) {
-                Some(place) => places.push(place),
-                None => break,
-            }
-        }
-        assert_eq!(places.len(), ALL_BYTES / OWN_BYTES);
-    }
-
     #[test]
     fn a_record_is_a_wills_own_until_a_later_connection_has_it() {
         let wills = Wills::default();
@@ -419,8 +341,8 @@ mod tests {
         let second = wills.record(7);
         assert!(!*first.lock() && *second.lock());
         wills.forget(7, &first);
-        assert!(wills.waiting.lock().records.contains_key(&7));
+        assert!(wills.records.lock().contains_key(&7));
         wills.forget(7, &second);
-        assert!(wills.waiting.lock().records.is_empty());
+        assert!(wills.records.lock().is_empty());
     }
 }

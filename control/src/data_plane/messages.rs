@@ -116,6 +116,9 @@ fn told(error: PostError) -> ApiError {
     match error {
         PostError::Refused(_) | PostError::Full(_) => ApiError::invalid(text),
         PostError::Behind => ApiError::unavailable(&text),
+        PostError::TooMany => {
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "ThrottlingException", text)
+        }
         PostError::NoLonger => ApiError::forbidden("ForbiddenException", text),
     }
 }
