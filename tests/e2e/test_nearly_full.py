@@ -194,6 +194,20 @@ def test_who_comes_back_with_a_clean_start_does_not_wait_for_its_old_will(house)
     assert house.lasting(house.identities["away"]).payload() == b"gone"
 
 
+def test_who_comes_back_to_a_session_that_is_to_end_does_not_wait_for_room(house):
+    lamp = house.device("lamp")
+    house.lasting(lamp).disconnect()
+    house.fill()
+    with pytest.raises(Refused):
+        house.client(lamp, clean=False, will=will(bytes(2000)))
+    back = house.lasting(lamp)
+    assert back.session_present, "it waits on"
+    back.disconnect()
+    back = house.client(lamp, clean=False)
+    assert back.session_present
+    back.disconnect()
+
+
 def test_a_session_that_is_pushed_out_holds_up_nobody_with_its_will(tmp_path):
     with opened(tmp_path, "[limits]\nparked_sessions = 4\n") as house:
         many, lamp = house.device("many"), house.device("lamp")

@@ -121,8 +121,15 @@ impl Durable {
             .has_room(SESSION_BYTES_MAX + will_bytes, bounded)
     }
 
-    /// One at most for each session. A long one is none of what is put while the disk is nearly full.
-    pub(crate) fn put_will(&self, number: u64, will: &Will, origin: Origin) -> Result<Lsn, Behind> {
+    /// As [`Durable::put_session`], of a connection with a will, which goes in the same commit in place of an earlier one. A
+    /// long one is none of what is put while the disk is nearly full.
+    pub(crate) fn put_session_with_will(
+        &self,
+        number: u64,
+        record: &SessionRecord,
+        will: &Will,
+        origin: Origin,
+    ) -> Result<Lsn, Behind> {
         // The expiry counts from publication, so it is kept beside the message, not in it.
         let publication = Publication {
             expires_at: None,
@@ -134,10 +141,20 @@ impl Durable {
         head.put_u8(u8::from(will.expiry_s.is_some()));
         head.put_u32(will.expiry_s.unwrap_or(0));
         let encoded = encode_message(&message);
-        let (key, parts) = (will_key(number), [&head, &encoded, message.payload()]);
+        let (session, value) = (key(b's', number), record::encode(record));
+        let changes = [
+            Change::Put {
+                key: &will_key(number),
+                parts: &[&head, &encoded, message.payload()],
+            },
+            Change::Put {
+                key: &session,
+                parts: &[&value],
+            },
+        ];
         match will_length(will) <= BOUNDED_WILL_BYTES {
-            true => self.journal.put_bounded(&key, &parts),
-            false => self.journal.put(&key, &parts),
+            true => self.journal.batch_bounded(&changes),
+            false => self.journal.batch(&changes),
         }
     }
 

@@ -243,22 +243,7 @@ impl Hub {
         .await;
     }
 
-    /// Writes with `write` until the journal takes it.
-    pub(crate) async fn written(
-        &self,
-        mut write: impl FnMut(&Durable) -> Result<Lsn, Behind>,
-    ) -> Option<Lsn> {
-        loop {
-            let next = self.next_commit();
-            match write(&self.durable) {
-                Ok(lsn) => return Some(lsn),
-                Err(Behind::TooLarge { .. }) => return None,
-                Err(Behind::Full { .. }) => self.committed(next).await,
-            }
-        }
-    }
-
-    /// As [`Hub::written`], but does not wait for room on a disk that is nearly full.
+    /// Writes with `write` until the journal takes it; does not wait for room on a disk that is nearly full.
     pub(crate) async fn written_soon(
         &self,
         write: impl Fn(&Durable) -> Result<Lsn, Behind>,

@@ -416,6 +416,13 @@ impl Sessions {
         shard.get(key).map(|slot| slot.mailbox().number())
     }
 
+    /// Whether the session under this key now is one that is kept.
+    pub(crate) fn is_durable(&self, key: &SessionKey) -> bool {
+        let shard = self.shard(&key.owner).lock();
+        let slot = shard.get(key);
+        slot.is_some_and(|slot| slot.mailbox().is_durable())
+    }
+
     fn shard(&self, owner: &Owner) -> &Mutex<Shard> {
         // Truncation is meant: only the low bits choose the shard.
         let at = (self.hasher.hash_one(owner) as usize) & (SHARDS - 1);

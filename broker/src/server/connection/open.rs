@@ -371,11 +371,11 @@ async fn open(
     let key = &admitted.key;
     let clean = proposal.clean_start();
     let expiry_s = proposal.expiry_s();
-    // Before it is claimed: nobody is to wait for hours, nor whoever comes after it.
-    if expiry_s > 0 && !hub.durable.has_room_for_session(proposal.will()) {
-        let text =
-            "the server's disk is nearly full: it keeps no more sessions until there is room";
-        return Err(Refusal::new(ReasonCode::ServerBusy, text));
+    // Before it is claimed, so that nobody loses a session or a connection by it.
+    if (expiry_s > 0 || (!clean && hub.sessions.is_durable(key)))
+        && !hub.durable.has_room_for_session(proposal.will())
+    {
+        return Err(no_room());
     }
     let durable = (expiry_s > 0).then(|| Arc::clone(&hub.durable));
     let fresh = Arc::new(Mailbox::new(number, durable, &hub.limits));
@@ -426,15 +426,25 @@ async fn open(
             hub.discard(key, *kept);
             Resumed::fresh(fresh)
         }
-        Some(kept) => resume(hub, *kept, &admitted.judge).await,
+        Some(kept) => {
+            let is_kept = write_record(hub, identity, proposal, key, &kept.mailbox).await;
+            if !is_kept {
+                // It waits on as it has waited.
+                hub.park(key, kept).await;
+                return Err(no_room());
+            }
+            resume(hub, *kept, &admitted.judge).await
+        }
         None => Resumed::fresh(fresh),
     };
     if resumed.stored.is_none() {
         // What the client is told is gone must not be back after a crash.
         hub.ended(key).await;
-    }
-    if resumed.mailbox.is_durable() {
-        write_record(hub, identity, proposal, key, &resumed.mailbox).await;
+        let mailbox = &resumed.mailbox;
+        if mailbox.is_durable() && !write_record(hub, identity, proposal, key, mailbox).await {
+            hub.sessions.release(key, mailbox, None, 0, 0);
+            return Err(no_room());
+        }
     }
     Ok(Opened {
         admitted,
@@ -448,14 +458,23 @@ async fn open(
     })
 }
 
-/// The session is durable before the client hears of it.
+fn no_room() -> Refusal {
+    let text = "the server's disk is nearly full: it keeps no more sessions until there is room";
+    Refusal::new(ReasonCode::ServerBusy, text)
+}
+
+/// The session is durable before the client hears of it. Whether it is: for room on a disk that is nearly full nobody is to
+/// wait, for hours, nor whoever comes after it; then nothing is written.
 async fn write_record(
     hub: &Hub,
     identity: &Identity,
     proposal: &Proposal,
     key: &SessionKey,
     mailbox: &Mailbox,
-) {
+) -> bool {
+    if !hub.durable.has_room_for_session(proposal.will()) {
+        return false;
+    }
     let thing = match &key.owner {
         Owner::Thing(thing) => Some(thing.to_string()),
         Owner::Certificate(_) => None,
@@ -471,22 +490,16 @@ async fn write_record(
     let number = mailbox.number();
     hub.wills.supersede(number);
     // [MQTT-3.1.2-7] [MQTT311-3.1.2-8]
-    let safe = match proposal.will() {
-        Some(will) => {
-            let origin = Origin::Device(identity.certificate());
-            let will = hub.written(|durable| durable.put_will(number, will, origin));
-            let will = will.await;
-            let session = hub.written(|durable| durable.put_session(number, &record));
-            will.max(session.await)
-        }
-        None => {
-            hub.written(|durable| durable.put_session_without_will(number, &record))
-                .await
-        }
+    let origin = Origin::Device(identity.certificate());
+    let written = hub.written_soon(|durable| match proposal.will() {
+        Some(will) => durable.put_session_with_will(number, &record, will, origin),
+        None => durable.put_session_without_will(number, &record),
+    });
+    let Some(lsn) = written.await else {
+        return false;
     };
-    if let Some(lsn) = safe {
-        hub.committed(lsn).await;
-    }
+    hub.committed(lsn).await;
+    true
 }
 
 /// What a connection begins with.
