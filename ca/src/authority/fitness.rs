@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{NameConstraints, ParsedExtension};
+use x509_parser::extensions::{GeneralName, NameConstraints, ParsedExtension};
 
 use super::constraints::Permitted;
 use super::issuer::{Issuer, subject_key_id};
