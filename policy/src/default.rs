@@ -31,6 +31,15 @@ enum OneOrMany<T> {
     Many(Vec<T>),
 }
 
+impl<T> OneOrMany<T> {
+    fn all(&self) -> &[T] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct DocumentText {
@@ -54,6 +63,33 @@ impl GrantText {
             effect: Effect::Allow,
             action: OneOrMany::Many(actions),
             resource: OneOrMany::Many(resources),
+        }
+    }
+
+    /// One that grants what each of these does. An action acts on its own kind of resource only, so it opens no more
+    /// than they, where those that share a kind share the resource.
+    pub(crate) fn joined<'g>(grants: impl Iterator<Item = &'g Self>) -> Option<Self> {
+        let (mut actions, mut resources) = (Vec::new(), Vec::new());
+        for grant in grants {
+            for action in grant.action.all() {
+                if !actions.contains(action) {
+                    actions.push(*action);
+                }
+            }
+            for resource in grant.resource.all() {
+                if !resources.contains(resource) {
+                    resources.push(resource.clone());
+                }
+            }
+        }
+        match (actions.as_slice(), resources.as_slice()) {
+            ([], _) | (_, []) => None,
+            ([action], [resource]) => Some(Self::allow(*action, resource.clone())),
+            (_, [resource]) => Some(Self {
+                resource: OneOrMany::One(resource.clone()),
+                ..Self::allow_all(actions, Vec::new())
+            }),
+            _ => Some(Self::allow_all(actions, resources)),
         }
     }
 

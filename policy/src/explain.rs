@@ -1,5 +1,6 @@
 //! Why a decision is what it is, and what would change it.
 
+mod each;
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +25,8 @@ use crate::tokens::Variable;
 /// Bytes of the longest [`Explanation::reason`]; it travels in an MQTT reason string.
 pub const REASON_MAX_BYTES: usize = 199;
 
-/// Denials that the one-sentence summary names; the rest is counted.
-const SUMMARY_MAX_STATEMENTS: usize = 3;
+/// Allows that the one-sentence summary names; the rest is counted. Of Denies each is named: each stands in the way.
+const SUMMARY_MAX_ALLOWS: usize = 3;
 /// Values of variables that it names.
 const SUMMARY_MAX_VALUES: usize = 5;
 
@@ -481,9 +482,13 @@ impl fmt::Display for StatementRef {
 
 fn listed(statements: &[StatementRef], effect: Effect) -> String {
     let mut speaking = statements.iter().filter(|s| s.effect == effect);
+    let named_max = match effect {
+        Effect::Allow => SUMMARY_MAX_ALLOWS,
+        Effect::Deny => usize::MAX,
+    };
     let mut names = speaking
         .by_ref()
-        .take(SUMMARY_MAX_STATEMENTS)
+        .take(named_max)
         .map(ToString::to_string)
         .collect::<Vec<_>>();
     let more = speaking.count();

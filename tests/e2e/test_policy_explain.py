@@ -3,7 +3,10 @@
 import json
 import re
 
+import pytest
+
 from api import iot
+from clients import Refused
 from devices import eventually
 from server import allow, deny, document
 
@@ -164,3 +167,30 @@ def test_a_device_is_told_that_a_condition_is_unmet(shared, fresh_name, connect)
     assert client.publish("s", b"1234") in (0, 0x10)
     assert client.publish("s", b"12345") == NOT_AUTHORIZED
     eventually(lambda: f"unmet condition of statement 2 of policy {policy}: iot:Publish on topic/s" in shared.stderr(), shared.stderr)
+
+
+def test_a_connection_with_a_will_and_a_retained_message_are_explained_whole(shared, fresh_name, connect):
+    """What is asked of the server at once is explained at once, and one statement mends it."""
+    policy, name = fresh_name("will"), fresh_name()
+    connects = allow("Connect", "*")
+    shared.policy(policy, document(connects))
+    identity = shared.device(name, "--policy", policy)
+    will = ("w/x", {"payload": b"off", "retain": True})
+    ask = ("policy", "explain", "--device", name, "--action", "connect")
+    assert shared.json(*ask)["decision"] == "Allow"
+    told = shared.json(*ask, "--will-topic", "w/x", "--retain")
+    assert (told["decision"], told["action"], told["resource"]) == ("ImplicitDeny", "iot:Publish", "topic/w/x")
+    with pytest.raises(Refused) as refused:
+        connect(shared, identity, will=will)
+    assert refused.value.reason == 0x87
+    publish = shared.json("policy", "explain", "--device", name, "--action", "publish", "--topic", "w/x", "--retain")
+    assert publish["missingGrant"] == told["missingGrant"]
+    shared.update_policy(policy, document(connects, told["missingGrant"]))
+    assert shared.json(*ask, "--will-topic", "w/x", "--retain")["decision"] == "Allow"
+    connect(shared, identity, will=will).close()
+    # What is not known of an action is not taken for known.
+    asks = ("policy", "explain", "--device", name, "--topic", "t", "--action")
+    assert "messageSize: iot:Subscribe has none" in shared.refused(*asks, "subscribe", "--size", "5")
+    assert "willTopic" in shared.refused(*ask, "--retain")
+    assert "nobody asks for iot:Receive over HTTPS" in shared.refused(*asks, "receive", "--listener", "https")
+    assert shared.json("policy", "explain", "--device", name, "--action", "listretainedmessages")["resource"] == "*"

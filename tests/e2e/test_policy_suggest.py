@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from clients import Paho
+from clients import Paho, Refused
 from server import allow, document
 
 SUCCESS = (0, 0x10)
@@ -219,3 +219,33 @@ def test_a_server_that_does_not_record_says_so(make_server, tmp_path):
     server.device("lamp", "--policy", "p")
     assert "recording is off" in server.refused("policy", "suggest", "--device", "lamp")
     assert "record_decisions = false" in server.cli("policy", "simulate", str(file), "--as", "p")
+
+
+def test_a_will_is_in_the_record(server, connect, tmp_path):
+    """A last will is judged at CONNECT: what forgets it shuts its device out for good."""
+    server.policy("wide", document(allow("*", "*")))
+    identities = [server.device(f"lamp-{n}", "--policy", "wide") for n in range(2)]
+    def will(identity):
+        return f"status/{identity.name}", {"payload": b"off", "retain": True}
+    for identity in identities:
+        connect(server, identity, will=will(identity)).close()
+    told = server.json("policy", "suggest")
+    assert (told["decisions"], told["missing"]) == (6, [])
+    # A change that takes away the will's topic alone.
+    narrow = tmp_path / "narrow.json"
+    away = {**allow(["Publish", "RetainPublish"], "topic/status/*"), "Effect": "Deny"}
+    narrow.write_text(json.dumps(document(allow("*", "*"), away)))
+    changed = server.json("policy", "simulate", str(narrow), "--as", "wide")
+    assert (changed["changed"], changed["devices"]) == (4, 2)
+    least = tmp_path / "least.json"
+    least.write_text(told["policyDocument"])
+    server.cli("policy", "update", "wide", str(least))
+    for identity in identities:
+        connect(server, identity, will=will(identity)).close()
+    # One that is refused is in it too, as refused.
+    with pytest.raises(Refused):
+        connect(server, identities[0], will=("other/x", {"payload": b"off"}))
+    wider = tmp_path / "wider.json"
+    wider.write_text(json.dumps(document(allow("*", "*"))))
+    changed = server.json("policy", "simulate", str(wider), "--as", "wide")
+    assert [(e["action"], e["topic"]) for e in changed["examples"]] == [("iot:Publish", "other/x")]

@@ -134,13 +134,13 @@ pub(crate) struct Explain {
     /// Where the device connects from
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) source_ip: Option<std::net::IpAddr>,
-    /// Bytes of the message
+    /// Bytes of the message, or of the will
     #[arg(long, value_name = "BYTES")]
     pub(crate) size: Option<u64>,
     /// Quality of service of the message, or the one subscribed with
     #[arg(long, value_name = "QOS", value_parser = clap::value_parser!(u8).range(0..=2))]
     pub(crate) qos: Option<u8>,
-    /// The message has the retain flag, which needs RetainPublish too
+    /// The message, or the will, has the retain flag, which needs RetainPublish too
     #[arg(long)]
     pub(crate) retain: bool,
     /// Where the device comes in: mqtt, wss or https
@@ -155,7 +155,7 @@ pub(crate) struct Explain {
     /// Its session outlives its connection
     #[arg(long)]
     pub(crate) persistent: bool,
-    /// The topic of its will
+    /// The topic of its will, which it must be allowed to publish to
     #[arg(long, value_name = "T")]
     pub(crate) will_topic: Option<String>,
     /// As if it were in quarantine, or not

@@ -162,3 +162,55 @@ fn a_grant_whose_condition_alone_is_unmet_is_no_missing_one() {
     assert_eq!(why("c/*"), missing);
     assert_eq!(why("a/${iot:Connection.Thing.Attributes[x]}"), missing);
 }
+
+#[test]
+fn what_needs_two_grants_names_both_and_all_that_stands_in_the_way() {
+    let retained = MessageFacts {
+        retain: Some(true),
+        ..MessageFacts::default()
+    };
+    let both = |grant: &Grant| {
+        let more = [(Action::RetainPublish, "w/x", retained)];
+        grant.explain_each((Action::Publish, "w/x", retained), more)
+    };
+    let explanation = both(&lamp("lamp-1"));
+    let missing = serde_json::to_value(&explanation.missing_grant).unwrap();
+    let document = format!(r#"{{"Version": "2012-10-17", "Statement": [{missing}]}}"#);
+    let granted = grant(&[("p", Policy::parse(&document).unwrap())], "d", Some("d"));
+    let now = both(&granted);
+    assert!(now.decision.is_allow(), "{now}");
+    assert_eq!(now.action, Action::Publish);
+    let text = explanation.to_string();
+    let also = "; nor does a statement allow iot:RetainPublish on topic/w/x";
+    assert!(text.ends_with(also), "{text}");
+
+    // A Deny outweighs: it is told first, and what is missing besides.
+    let deny = r#"{"Version": "2012-10-17", "Statement": [
+        {"Effect": "Deny", "Action": "iot:RetainPublish", "Resource": "arn:aws:iot:*:000000000000:topic/w/*"}]}"#;
+    let explanation = both(&grant(
+        &[("p", Policy::parse(deny).unwrap())],
+        "d",
+        Some("d"),
+    ));
+    assert_eq!(explanation.decision, Decision::ExplicitDeny);
+    let missing = serde_json::to_value(&explanation.missing_grant).unwrap();
+    let actions = serde_json::json!(["iot:RetainPublish", "iot:Publish"]);
+    assert_eq!(missing["Action"], actions);
+}
+
+#[test]
+fn the_sentence_names_every_deny() {
+    let deny = r#"{"Effect": "Deny", "Action": "iot:Publish", "Resource": "arn:aws:iot:*:000000000000:topic/w/*"}"#;
+    let statements = [deny; 9].join(",");
+    let document = format!(r#"{{"Version": "2012-10-17", "Statement": [{statements}]}}"#);
+    let policy = Policy::parse(&document).unwrap();
+    let text = grant(&[("p", policy)], "d", Some("d"))
+        .explain(Action::Publish, "w/x")
+        .to_string();
+    for number in 1..=9 {
+        assert!(
+            text.contains(&format!("statement {number} of policy p")),
+            "{text}"
+        );
+    }
+}

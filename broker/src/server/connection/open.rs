@@ -319,19 +319,25 @@ fn admit(
             actions.push(Action::RetainPublish);
         }
         let facts = facts(will.payload.len(), will.qos, will.retain);
-        for action in actions {
-            if !grant.decide_for(action, topic, &facts).is_allow() {
-                counters.denied_will.add();
-                let explanation = grant.explain_for(action, topic, &facts);
-                let reason = explanation.reason();
-                return Err(Refusal {
-                    explanation: Some(Box::new(explanation)),
-                    ..Refusal::new(
-                        ReasonCode::NotAuthorized,
-                        format!("the will may not be published: {reason}"),
-                    )
-                });
-            }
+        let mut refused = false;
+        for action in &actions {
+            let allowed = grant.decide_for(*action, topic, &facts).is_allow();
+            // A will is as much of what a device does as a message: a policy must not forget it.
+            witness.note(*action, topic, allowed);
+            refused |= !allowed;
+        }
+        if refused {
+            counters.denied_will.add();
+            let more = actions.iter().skip(1).map(|action| (*action, topic, facts));
+            let explanation = grant.explain_each((Action::Publish, topic, facts), more);
+            let reason = explanation.reason();
+            return Err(Refusal {
+                explanation: Some(Box::new(explanation)),
+                ..Refusal::new(
+                    ReasonCode::NotAuthorized,
+                    format!("the will may not be published: {reason}"),
+                )
+            });
         }
         if Kind::of(topic) != Kind::Ordinary {
             return Err(Refusal::new(

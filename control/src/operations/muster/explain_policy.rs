@@ -152,6 +152,8 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             ));
         }
         (_, Some(topic)) => topic,
+        // It acts on everything, and on nothing by name.
+        (Action::ListRetainedMessages, None) => "*".to_owned(),
         (_, None) => {
             return Err(ApiError::invalid(format!(
                 "topic is missing: {action} is judged by it"
@@ -176,6 +178,9 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         qos: body.qos,
         retain: body.retain,
     };
+    let will = body.will_topic.as_deref();
+    let will = will.filter(|_| action == Action::Connect);
+    known_of(action, listener, &message, will.is_some())?;
     let explained = |certificate: &CertificateId, status| {
         let standing = rooms.fleet.standing(certificate)?.now();
         let known = standing.context(&client_id, at);
@@ -190,12 +195,20 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         };
         let realm = rooms.fleet.realm().clone();
         let grant = Grant::new(realm, standing.policies.clone(), context);
-        let mut explanation = grant.explain_for(action, &name, &message);
-        // As the broker: a message to be retained needs both.
-        let retains = action == Action::Publish && body.retain == Some(true);
-        if retains && explanation.decision.is_allow() {
-            explanation = grant.explain_for(Action::RetainPublish, &name, &message);
-        }
+        // As the broker: what is to be retained needs both, and a will is judged when its client connects.
+        let retained = (body.retain == Some(true)).then_some(Action::RetainPublish);
+        let explanation = match (action, will) {
+            (Action::Connect, Some(topic)) => {
+                let publishes = [Some(Action::Publish), retained].into_iter().flatten();
+                let publishes = publishes.map(|action| (action, topic, message));
+                grant.explain_each((action, &name, MessageFacts::default()), publishes)
+            }
+            (Action::Publish, _) => {
+                let retained = retained.map(|action| (action, name.as_str(), message));
+                grant.explain_each((action, &name, message), retained)
+            }
+            _ => grant.explain_for(action, &name, &message),
+        };
         Ok::<_, ApiError>((explanation, unusable(&standing, status, at)))
     };
 
@@ -296,6 +309,45 @@ fn connect_attributes(
         persistent,
         last_will: will.transpose()?,
     })
+}
+
+/// What is said of a message where there is none, or of a way in on which nobody asks for the action, would be judged
+/// as if it were known.
+fn known_of(
+    action: Action,
+    listener: Option<Listener>,
+    message: &MessageFacts,
+    has_will: bool,
+) -> Result<(), ApiError> {
+    let published = matches!(
+        action,
+        Action::Publish | Action::RetainPublish | Action::Receive
+    ) || has_will;
+    let subscribed = action == Action::Subscribe;
+    let said = [
+        ("messageSize", message.size_bytes.is_some(), published),
+        ("retain", message.retain.is_some(), published),
+        ("qos", message.qos.is_some(), published || subscribed),
+    ];
+    if let Some((field, ..)) = said.into_iter().find(|(_, said, known)| *said && !known) {
+        let mend = match action {
+            Action::Connect => "; of a will it has, with a willTopic",
+            _ => "",
+        };
+        return Err(ApiError::invalid(format!(
+            "{field}: {action} has none, so no policy can ask for it there: leave it out{mend}"
+        )));
+    }
+    let only_mqtt = matches!(
+        action,
+        Action::Connect | Action::Subscribe | Action::Receive
+    );
+    if listener == Some(Listener::Https) && only_mqtt {
+        return Err(ApiError::invalid(format!(
+            "listener: nobody asks for {action} over HTTPS; mqtt or wss"
+        )));
+    }
+    Ok(())
 }
 
 /// What no packet can ask for has no answer: "allow" for it would be none.
