@@ -80,7 +80,7 @@ impl Device {
         let second = since.map_or(0, |since| since.as_secs());
         rooms
             .fleet
-            .note_decision(&self.standing, action, name, allowed, second);
+            .note_request(&self.standing, action, name, allowed, second);
         if allowed {
             return Ok(());
         }

@@ -54,6 +54,10 @@ pub struct Tally {
     pub last: u64,
     /// What was decided, the last time.
     pub allowed: bool,
+    /// Whether it was asked over HTTPS at any time, where there is no client id; not known of what a release before this
+    /// one has recorded.
+    #[serde(default)]
+    pub over_https: bool,
 }
 
 impl Stored for Tally {}
@@ -274,6 +278,17 @@ impl Kept {
 }
 
 impl Tally {
+    /// Of what was done so many times, the last time at this second.
+    fn of(allowed: bool, (count, last): (u64, u64)) -> Self {
+        Self {
+            count,
+            first: last,
+            last,
+            allowed,
+            over_https: false,
+        }
+    }
+
     fn again(&mut self, times: u64, now: u64, allowed: bool) {
         self.count = self.count.saturating_add(times);
         self.last = self.last.max(now);
@@ -282,6 +297,7 @@ impl Tally {
 
     fn join(&mut self, later: &Self) {
         self.again(later.count, later.last, later.allowed);
+        self.over_https |= later.over_https;
         self.first = self.first.min(later.first);
     }
 }
@@ -317,25 +333,23 @@ impl Fleet {
         allowed: bool,
         now: u64,
     ) {
-        let thing = standing.now().thing.clone();
-        if !allowed
-            && let Some(sink) = self.inner.events.denied.get()
-            && let Some(thing) = &thing
-        {
-            sink(thing);
-        }
-        let told = Told {
-            tally: Tally {
-                count: 1,
-                first: now,
-                last: now,
-                allowed,
-            },
-            thing,
-            anew: true,
+        self.noted(standing, action, name, Tally::of(allowed, (1, now)), true);
+    }
+
+    /// Notes the same of a request over HTTPS.
+    pub fn note_request(
+        &self,
+        standing: &Standing,
+        action: Action,
+        name: &str,
+        allowed: bool,
+        now: u64,
+    ) {
+        let tally = Tally {
+            over_https: true,
+            ..Tally::of(allowed, (1, now))
         };
-        let notes = &self.inner.decisions.notes;
-        notes.note(standing.id(), action, name, told);
+        self.noted(standing, action, name, tally, true);
     }
 
     /// Notes that a principal has gone by a decision `times` times more, the last time at `last` (seconds since 1970).
@@ -345,18 +359,21 @@ impl Fleet {
         action: Action,
         name: &str,
         allowed: bool,
-        (times, last): (u64, u64),
+        uses: (u64, u64),
     ) {
-        let told = Told {
-            tally: Tally {
-                count: times,
-                first: last,
-                last,
-                allowed,
-            },
-            thing: standing.now().thing.clone(),
-            anew: false,
-        };
+        self.noted(standing, action, name, Tally::of(allowed, uses), false);
+    }
+
+    fn noted(&self, standing: &Standing, action: Action, name: &str, tally: Tally, anew: bool) {
+        let thing = standing.now().thing.clone();
+        if anew
+            && !tally.allowed
+            && let Some(sink) = self.inner.events.denied.get()
+            && let Some(thing) = &thing
+        {
+            sink(thing);
+        }
+        let told = Told { tally, thing, anew };
         let notes = &self.inner.decisions.notes;
         notes.note(standing.id(), action, name, told);
     }

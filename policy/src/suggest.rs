@@ -4,11 +4,14 @@
 //! its place, so that what one device does is granted to each for itself and to none for another. Where a level is the
 //! value of one of its attributes, and other devices have another value there, the attribute's variable does. What
 //! follows a device's own name is written out, unless it is of so many kinds that the rest is a `*`. All else
-//! stays as it was seen; what was summed up and does not say whose it is is left out, for it would open to all what
+//! stays as it was seen, and so does what a device did where its thing did not count, for there no variable has a value; what was summed up and does not say whose it is is left out, for it would open to all what
 //! may be each one's own.
+
+mod attributes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::attributes::Row;
 use crate::action::{Action, Kind};
 use crate::default::{DocumentText, GrantText};
 use crate::document::{Effect, Policy};
@@ -16,6 +19,9 @@ use crate::explain::as_pattern;
 
 /// Ends of a topic behind a device's own name that are written out.
 const ENDS_MAX: usize = 8;
+
+/// Of a device whose attributes have no value.
+static NO_ATTRIBUTES: BTreeMap<String, String> = BTreeMap::new();
 
 /// Something that a device was seen to do and was allowed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +31,9 @@ pub struct Observed {
     /// On which topic, with which filter or client id. A topic that ends in `/#` stands for
     /// several that were seen below it.
     pub name: String,
+    /// Whether the thing counted whenever it was done; where it did not, its variables had no value, and only the words
+    /// themselves allow it.
+    pub as_thing: bool,
 }
 
 /// A device, and what it did.
@@ -95,30 +104,30 @@ impl Policy {
 /// Writes the document for devices with what each was seen to do.
 #[must_use]
 pub fn suggest<'d>(account: &str, seen: impl IntoIterator<Item = Doer<'d>>) -> String {
-    // By what it would be with attributes: the values that devices have there, and what each is without.
-    type Found = (BTreeSet<Vec<String>>, BTreeSet<Vec<Level>>);
-    let mut found: BTreeMap<(Action, Vec<Level>), Found> = BTreeMap::new();
+    let mut rows: BTreeMap<Action, Vec<Row<'d>>> = BTreeMap::new();
     for doer in seen {
         for one in doer.observed {
             let levels = levels(one, doer.thing);
             if levels.contains(&Level::Rest) && !levels.iter().any(Level::is_own) {
                 continue;
             }
-            let (general, values) = by_attributes(&levels, doer.attributes);
-            let (different, literal) = found.entry((one.action, general)).or_default();
-            different.insert(values);
-            literal.insert(levels);
+            let row = match one.as_thing {
+                true => Row {
+                    levels,
+                    attributes: doer.attributes,
+                },
+                false => Row {
+                    levels: in_words(levels, doer.thing),
+                    attributes: &NO_ATTRIBUTES,
+                },
+            };
+            rows.entry(one.action).or_default().push(row);
         }
     }
-    let mut templates: BTreeMap<Action, BTreeSet<Vec<Level>>> = BTreeMap::new();
-    for ((action, general), (different, literal)) in found {
-        let of_action = templates.entry(action).or_default();
-        match different.len() {
-            // One value may be anything: a word that happens to be the same.
-            0 | 1 => of_action.extend(literal),
-            _ => drop(of_action.insert(general)),
-        }
-    }
+    let templates = rows.into_iter();
+    let templates: BTreeMap<Action, BTreeSet<Vec<Level>>> = templates
+        .map(|(action, rows)| (action, attributes::general(&rows)))
+        .collect();
     // The same resources for several actions are one statement.
     let mut by_resources: BTreeMap<Vec<String>, Vec<Action>> = BTreeMap::new();
     for (action, templates) in templates {
@@ -164,6 +173,15 @@ fn levels(observed: &Observed, thing: &str) -> Vec<Level> {
     name.split('/').map(level).chain(rest).collect()
 }
 
+/// The same without a variable.
+fn in_words(levels: Vec<Level>, thing: &str) -> Vec<Level> {
+    let level = |level| match level {
+        Level::Own(before, after) => Level::Text(format!("{before}{thing}{after}")),
+        other => other,
+    };
+    levels.into_iter().map(level).collect()
+}
+
 /// What stands before and behind the one place where the name is a word of its own: at the ends, or beside what is no
 /// letter and no digit. The name `1` is not meant by `v1`.
 fn own_part<'l>(level: &'l str, thing: &str) -> Option<(&'l str, &'l str)> {
@@ -175,29 +193,6 @@ fn own_part<'l>(level: &'l str, thing: &str) -> Option<(&'l str, &'l str)> {
     });
     let place = places.next()?;
     places.next().is_none().then_some(place)
-}
-
-/// The same with attributes in the place of their values, and those values.
-fn by_attributes(
-    levels: &[Level],
-    attributes: &BTreeMap<String, String>,
-) -> (Vec<Level>, Vec<String>) {
-    let mut values = Vec::new();
-    let general = levels.iter().map(|level| {
-        let Level::Text(text) = level else {
-            return level.clone();
-        };
-        let attribute = attributes.iter().find(|(_, value)| *value == text);
-        attribute.map_or_else(
-            || level.clone(),
-            |(name, value)| {
-                values.push(value.clone());
-                Level::Attribute(name.clone())
-            },
-        )
-    });
-    let general = general.collect();
-    (general, values)
 }
 
 /// Ends of many kinds behind an own name become one.
@@ -251,7 +246,11 @@ mod tests {
     use crate::{Context, Grant, InvariantText, NamedPolicy, Population, Proof, Realm};
 
     fn observed(action: Action, name: String) -> Observed {
-        Observed { action, name }
+        Observed {
+            action,
+            name,
+            as_thing: true,
+        }
     }
 
     fn fleet() -> Vec<(String, Vec<Observed>)> {
@@ -386,5 +385,50 @@ mod tests {
         assert_eq!(resources(&suggest("1", doers(2))), [by_room]);
         let literal = "arn:aws:iot:*:1:topic/room/r1/news";
         assert_eq!(resources(&suggest("1", doers(1))), [literal]);
+    }
+
+    #[test]
+    fn an_attribute_that_has_the_value_by_chance_does_not_stand_for_it() {
+        let of = |room: u32| {
+            let attributes = [("floor", room % 3 + 1), ("room", room)];
+            let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_string()));
+            BTreeMap::from(attributes)
+        };
+        let rooms: Vec<_> = (1..=12).map(of).collect();
+        let seen: Vec<_> = (1..=12)
+            .map(|room| [observed(Action::Publish, format!("room/{room}/state"))])
+            .collect();
+        let things: Vec<String> = (1..=12).map(|room| format!("r{room}")).collect();
+        let each = things.iter().zip(&rooms).zip(&seen);
+        let doers = each.map(|((thing, attributes), seen)| doer(thing, seen, attributes));
+        let by_room = "arn:aws:iot:*:1:topic/room/${iot:Connection.Thing.Attributes[room]}/state";
+        assert_eq!(resources(&suggest("1", doers)), [by_room]);
+    }
+
+    #[test]
+    fn a_fixed_word_that_is_some_ones_value_stays_a_word() {
+        let of = |room: &str, unit: &str| {
+            let attributes = [("room", room), ("unit", unit)];
+            BTreeMap::from(attributes.map(|(name, value)| (name.to_owned(), value.to_owned())))
+        };
+        let rooms = [of("r1", "C"), of("r2", "state"), of("r3", "F")];
+        let seen =
+            ["r1", "r2", "r3"].map(|room| [observed(Action::Publish, format!("{room}/state"))]);
+        let each = ["a", "b", "c"].into_iter().zip(&rooms).zip(&seen);
+        let doers = each.map(|((thing, attributes), seen)| doer(thing, seen, attributes));
+        let by_room = "arn:aws:iot:*:1:topic/${iot:Connection.Thing.Attributes[room]}/state";
+        assert_eq!(resources(&suggest("1", doers)), [by_room]);
+    }
+
+    #[test]
+    fn what_was_not_done_as_the_thing_is_allowed_by_its_words() {
+        let seen = ["dt/a/x", "up/a/#"].map(|name| Observed {
+            as_thing: false,
+            ..observed(Action::Publish, name.into())
+        });
+        let attributes = BTreeMap::from([("kind".to_owned(), "x".to_owned())]);
+        let document = suggest("1", [doer("a", &seen, &attributes)]);
+        let topic = |name| format!("arn:aws:iot:*:1:topic/{name}");
+        assert_eq!(resources(&document), [topic("dt/a/x"), topic("up/a/*")]);
     }
 }

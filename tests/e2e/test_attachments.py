@@ -159,3 +159,38 @@ def test_proofs_are_of_what_the_server_decides_for_each_attachment(make_server, 
         session.close()
         aws.attach_thing_principal(**attach, thingPrincipalType="NON_EXCLUSIVE_THING")
         assert proven()["outcome"] == "holds"
+
+
+def test_a_suggestion_takes_nothing_away_that_was_not_done_as_the_thing(shared, connect, attach, fresh_name, tmp_path):
+    """Over HTTPS and under another client id the thing does not count, and no variable stands for its name."""
+    policy = fresh_name("wide")
+    shared.policy(policy, document(allow("*", "*")))
+    lamp = attach(policy)
+    name, variable = lamp.name, "${iot:Connection.Thing.ThingName}"
+    least = tmp_path / "least.json"
+
+    def publish(client_id, topic):
+        client = connect(shared, lamp, client_id=client_id)
+        assert client.publish(topic) in (0, 0x10)
+        client.close()
+
+    def post():
+        return send(shared, "POST", f"/topics/dt%2F{name}%2Fh?qos=1", {}, b"x", lamp)
+
+    def suggested():
+        told = shared.json("policy", "suggest", "--device", name)
+        assert told["missing"] == []
+        least.write_text(told["policyDocument"])
+        return told["policyDocument"]
+
+    # Over MQTT under its own name it is the thing.
+    publish(name, f"dt/{name}/m")
+    assert f"topic/dt/{variable}/m" in suggested()
+    assert post()[0] == 200
+    assert f"topic/dt/{name}/h" in suggested() and f"topic/dt/{variable}/m" in least.read_text()
+    publish("other", f"dt/{name}/o")
+    suggested()
+    shared.cli("policy", "update", policy, str(least))
+    publish("other", f"dt/{name}/o")
+    publish(name, f"dt/{name}/m")
+    assert post()[0] == 200

@@ -22,6 +22,7 @@ pub(crate) fn record(data: &Path, things: u64, each: u64) -> anyhow::Result<Valu
         first: second.saturating_sub(60),
         last: second,
         allowed: true,
+        over_https: false,
     };
     let table = store.table("decisions")?;
     for devices in devices.chunks(BATCH_ITEMS) {

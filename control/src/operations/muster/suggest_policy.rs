@@ -1,7 +1,7 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fleet::ThingName;
+use fleet::{Recorded, ThingName};
 use http::Method;
 use policy::{Action, Allowance, Doer, Grant, NamedPolicy, Observed, PolicyName, suggest};
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,9 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
             let observed = seen.recorded.iter().map(|one| Observed {
                 action: one.action,
                 name: one.name.clone(),
+                as_thing: seen
+                    .client_ids_of(one)
+                    .all(|id| seen.standing.speaks_as_thing(id)),
             });
             let observed: Vec<Observed> = observed.collect();
             let attributes = rooms.fleet.thing(&seen.thing)?.attributes;
@@ -114,13 +117,24 @@ fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
         policy: Arc::new(policy),
     }]);
     let (mut missing, mut removes, mut decisions) = (Vec::new(), BTreeSet::new(), 0);
-    for (seen, _, observed) in &all {
-        let context = seen.standing.context(seen.thing.as_str(), call.now);
-        let grant = Grant::new(rooms.fleet.realm().clone(), policies.clone(), context);
-        decisions += observed.len();
-        let denied = observed
-            .iter()
-            .filter(|one| !grant.decide(one.action, &one.name).is_allow());
+    for (seen, ..) in &all {
+        let granted = |client_id: &str| {
+            let context = seen.standing.context(client_id, call.now);
+            Grant::new(rooms.fleet.realm().clone(), policies.clone(), context)
+        };
+        decisions += seen.recorded.len();
+        let ids = seen.client_ids.iter().map(String::as_str).chain([""]);
+        let grants: BTreeMap<&str, Grant> = ids.map(|id| (id, granted(id))).collect();
+        let allows = |id: &str, one: &Recorded| {
+            let decision = match grants.get(id) {
+                Some(grant) => grant.decide(one.action, &one.name),
+                None => granted(id).decide(one.action, &one.name),
+            };
+            decision.is_allow()
+        };
+        // Under each client id that it may have been: which, nobody knows.
+        let denied = seen.recorded.iter();
+        let denied = denied.filter(|one| !seen.client_ids_of(one).all(|id| allows(id, one)));
         missing.extend(denied.map(|one| Missing {
             thing: seen.thing.clone(),
             action: one.action,

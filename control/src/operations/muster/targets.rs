@@ -20,6 +20,19 @@ pub(super) struct Seen {
     pub(super) client_ids: Vec<String>,
 }
 
+impl Seen {
+    /// The client ids under which it may have done this; one that is empty for HTTPS.
+    pub(super) fn client_ids_of<'s>(&'s self, one: &'s Recorded) -> impl Iterator<Item = &'s str> {
+        let connects = one.action == Action::Connect;
+        let named: &[String] = match connects {
+            true => std::slice::from_ref(&one.name),
+            false => &self.client_ids,
+        };
+        let https = one.tally.over_https.then_some("");
+        named.iter().map(String::as_str).chain(https)
+    }
+}
+
 /// The things of a group and of those below it, or one, or all.
 pub(super) fn things(
     rooms: &Rooms,
