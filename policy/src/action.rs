@@ -201,12 +201,11 @@ impl Serialize for Action {
 /// A word that is no action of the language.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{word:?} is no action of a device: use iot:Connect, iot:Publish, iot:Subscribe, iot:Receive, iot:RetainPublish or one of those over HTTPS{}",
-    did_you_mean(.nearest)
+    "{word:?} is no action of a device: use iot:Connect, iot:Publish, iot:Subscribe, iot:Receive, iot:RetainPublish or one of those over HTTPS{instead}"
 )]
 pub struct UnknownAction {
     word: String,
-    nearest: Option<&'static str>,
+    instead: String,
 }
 
 pub(crate) fn did_you_mean(nearest: &Option<impl AsRef<str>>) -> String {
@@ -215,7 +214,28 @@ pub(crate) fn did_you_mean(nearest: &Option<impl AsRef<str>>) -> String {
     })
 }
 
-pub(crate) fn nearest_action(word: &str) -> Option<&'static str> {
+/// Actions that AWS has added for devices and that nobody asks for here; policies do not take them.
+const OF_AWS_ALONE: [&str; 3] = [
+    "iot:GetConnection",
+    "iot:ListSubscriptions",
+    "iot:SendDirectMessage",
+];
+
+/// What is to be said of a word that is no action: which is meant, or that AWS alone has it.
+pub(crate) fn not_an_action(word: &str) -> String {
+    let alone = OF_AWS_ALONE.into_iter().find(|one| {
+        let short = one.trim_start_matches("iot:");
+        word.eq_ignore_ascii_case(one) || word.eq_ignore_ascii_case(short)
+    });
+    match alone {
+        Some(one) => format!(
+            "; {one} is AWS's, and Muster does not serve its operation: leave it out, nobody asks for it here"
+        ),
+        None => did_you_mean(&nearest_action(word)),
+    }
+}
+
+fn nearest_action(word: &str) -> Option<&'static str> {
     let full = Action::ALL.map(Action::full_name);
     let short = Action::ALL.map(Action::name);
     nearest(word, &full).or_else(|| {
@@ -240,7 +260,7 @@ impl FromStr for Action {
             })
             .ok_or_else(|| UnknownAction {
                 word: shown(text, WORD_MAX_CHARS),
-                nearest: nearest_action(text),
+                instead: not_an_action(text),
             })
     }
 }
@@ -327,6 +347,11 @@ mod tests {
         assert!("iot:*".parse::<Action>().is_err());
         let error = "iot:Pubish".parse::<Action>().unwrap_err().to_string();
         assert!(error.ends_with("did you mean \"iot:Publish\"?"), "{error}");
+        let error = "iot:GetConnection"
+            .parse::<Action>()
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("iot:GetConnection is AWS's") && !error.contains("did you mean"));
     }
 
     #[test]

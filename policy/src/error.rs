@@ -76,12 +76,12 @@ pub enum Problem {
         nearest: Option<&'static str>,
     },
     #[error(
-        "action {found:?} names none of the actions of a device, such as iot:Connect, iot:Publish, iot:Subscribe, iot:Receive, iot:RetainPublish{}",
-        did_you_mean(.nearest)
+        "action {found:?} names none of the actions of a device, such as iot:Connect, iot:Publish, iot:Subscribe, iot:Receive, iot:RetainPublish{instead}"
     )]
     UnknownAction {
         found: String,
-        nearest: Option<&'static str>,
+        /// What is meant, or whose it is.
+        instead: String,
     },
     #[error(
         "variable {found:?} is not known: there are those of AWS IoT, such as ${{iot:Connection.Thing.ThingName}}, ${{iot:ClientId}} and ${{iot:Certificate.Subject.CommonName}}, and ${{*}}, ${{?}}, ${{$}}{}",

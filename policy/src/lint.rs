@@ -1,6 +1,7 @@
 //! What a policy may say and its author seldom means.
 
 mod broad;
+mod escaped;
 mod silent;
 #[cfg(test)]
 mod tests;
@@ -160,7 +161,9 @@ impl Policy {
             }
             for condition in &statement.conditions {
                 let found = lint_own(statement, condition);
-                if let Some((kind, text)) = found.or_else(|| lint_absent(statement, condition)) {
+                let found = found.or_else(|| lint_absent(statement, condition));
+                if let Some((kind, text)) = found.or_else(|| escaped::by_name(statement, condition))
+                {
                     find(kind, text);
                 }
             }
@@ -364,16 +367,7 @@ fn lint_own(statement: &Statement, condition: &Condition) -> Option<(FindingKind
         return None;
     };
     if own.is_of_message() {
-        let known = |action: &Action| match own {
-            Own::Qos => matches!(
-                action,
-                Action::Publish | Action::RetainPublish | Action::Receive | Action::Subscribe
-            ),
-            _ => matches!(
-                action,
-                Action::Publish | Action::RetainPublish | Action::Receive
-            ),
-        };
+        let known = |action: &Action| own.is_known_of(*action);
         let asked = |action: &Action| statement.actions.contains(*action);
         let mut lacking = Action::ALL.iter().filter(|a| asked(a) && !known(a));
         return lacking.next().map(|action| {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 
+use crate::action::Action;
 use crate::context::{Context, Listener, MessageFacts, TlsVersion};
 use crate::operator::Family;
 use crate::shown::{WORD_MAX_CHARS, nearest};
@@ -184,6 +185,15 @@ impl Own {
     fn compared(&self) -> Compared {
         self.row()
             .map_or(Compared::Flag, |(_, _, compared)| *compared)
+    }
+
+    /// Whether something is known of it where this is asked; for the keys of a message.
+    pub(crate) fn is_known_of(&self, action: Action) -> bool {
+        let of_message = matches!(
+            action,
+            Action::Publish | Action::RetainPublish | Action::Receive
+        );
+        of_message || *self == Own::Qos && action == Action::Subscribe
     }
 
     /// What an operator must be for this key, where `family` is not that.

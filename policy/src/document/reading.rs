@@ -3,7 +3,7 @@
 use std::string::FromUtf8Error;
 
 use super::{Dialect, Effect, Limits, Statement, Version};
-use crate::action::{ActionSet, nearest_action};
+use crate::action::{ActionSet, not_an_action};
 use crate::arn::Resource;
 use crate::condition;
 use crate::error::{PolicyError, Problem};
@@ -271,10 +271,9 @@ fn read_actions(
         let text = node.text(of, "a string or a list of strings")?;
         let named = ActionSet::named_by(&text.value);
         if named.is_empty() && !dialect.lenient {
-            let nearest = nearest_action(&text.value);
             return Err(text.error(Problem::UnknownAction {
                 found: text.shown(),
-                nearest,
+                instead: not_an_action(&text.value),
             }));
         }
         actions = actions.union(named);

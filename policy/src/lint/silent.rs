@@ -7,6 +7,7 @@ use crate::arn::Resource;
 use crate::condition::Condition;
 use crate::document::{Effect, Statement};
 use crate::key::Key;
+use crate::operator::Family;
 use crate::own::Own;
 use crate::pattern::{Pattern, Token};
 use crate::tokens::Variable;
@@ -108,6 +109,20 @@ pub(super) fn conditions(statement: &Statement) -> Option<String> {
                 "{condition}: {word:?} is compared as it is written; StringLike knows * and ?"
             ));
         }
+        if condition.key == Key::Own(Own::Listener)
+            && condition.operator.quantifier.is_none()
+            && condition.operator.family != Family::Null
+            && condition.variables().next().is_none()
+            && !statement.actions.is_empty()
+            && Action::ALL
+                .into_iter()
+                .filter(|action| statement.actions.contains(*action))
+                .all(|action| !is_asked_on(action, condition))
+        {
+            return Some(format!(
+                "{condition}: nobody asks for its actions there; iot:Connect, iot:Subscribe and iot:Receive are MQTT's"
+            ));
+        }
         if condition.key == Key::ConnectAttributes
             && let Some(words) = condition.exact_words()
             && !condition.operator.negated
@@ -133,6 +148,12 @@ pub(super) fn conditions(statement: &Statement) -> Option<String> {
         }
     }
     None
+}
+
+/// Whether an action is asked on a listener that meets a condition.
+fn is_asked_on(action: Action, listener: &Condition) -> bool {
+    let mqtt = action.is_over_mqtt() && (listener.takes("mqtt") || listener.takes("wss"));
+    mqtt || action.is_over_https() && listener.takes("https")
 }
 
 /// Whether conditions on one key leave no value for it. Only those that can be tried out whole are.

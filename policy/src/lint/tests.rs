@@ -395,3 +395,47 @@ fn over_https_there_is_no_client_id() {
         assert_eq!(kinds(&statement), expected, "{statement}");
     }
 }
+
+#[test]
+fn a_deny_that_asks_who_the_thing_is_is_told() {
+    let deny = |condition: &str| {
+        kinds(&format!(
+            r#"{{"Effect":"Deny","Action":"iot:Publish","Resource":"~topic/a","Condition":{condition}}}"#
+        ))
+    };
+    let open = [FindingKind::FailsOpen];
+    assert_eq!(
+        deny(r#"{"StringEquals":{"iot:Connection.Thing.ThingName":"x"}}"#),
+        open
+    );
+    assert_eq!(
+        deny(r#"{"Bool":{"iot:Connection.Thing.IsAttached":"true"}}"#),
+        open
+    );
+    assert_eq!(
+        deny(r#"{"Bool":{"iot:Connection.Thing.IsAttached":"false"}}"#),
+        []
+    );
+    assert_eq!(
+        deny(r#"{"StringEqualsIfExists":{"iot:Connection.Thing.ThingName":"x"}}"#),
+        []
+    );
+    assert_eq!(
+        deny(r#"{"StringNotEquals":{"iot:Connection.Thing.ThingName":"x"}}"#),
+        []
+    );
+}
+
+#[test]
+fn what_is_asked_on_no_such_listener_never_speaks() {
+    let allow = |action: &str, kind: &str, listener: &str| {
+        kinds(&format!(
+            r#"{{"Effect":"Allow","Action":"iot:{action}","Resource":"~{kind}/a","Condition":{{"StringEquals":{{"muster:Listener":"{listener}"}}}}}}"#
+        ))
+    };
+    let never = [FindingKind::NeverMatches];
+    assert_eq!(allow("Subscribe", "topicfilter", "https"), never);
+    assert_eq!(allow("GetThingShadow", "thing", "wss"), never);
+    assert_eq!(allow("Subscribe", "topicfilter", "wss"), []);
+    assert_eq!(allow("Publish", "topic", "https"), []);
+}
