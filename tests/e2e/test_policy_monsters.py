@@ -46,6 +46,8 @@ def test_a_monstrous_document_is_refused_at_its_place_and_changes_nothing(shared
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     said = shared.refused("policy", "update", policy, str(path))
     assert word in said and len(said) < 2000, said
+    # The file is named, and the place in it.
+    assert str(path) in said and (re.search(r"line \d+, column \d+", said) or "mark" in kind), said
     if isinstance(text, str):
         # Over the API itself, past the program's own look at the file.
         answer, message = refused_over_the_api(shared, policy, text)

@@ -2,7 +2,6 @@
 
 use super::{client, output};
 use crate::cli::{Global, Simulate, Suggest};
-use anyhow::Context as _;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -11,15 +10,17 @@ const NOT_RECORDING: &str =
     "the server does not record decisions (record_decisions = false under [policy])";
 
 pub(super) fn simulate(global: &Global, asked: &Simulate) -> anyhow::Result<()> {
-    let name = asked.file.display();
-    let text = super::policy::document_text(&asked.file)?;
-    policy::Policy::parse_within(&text, &policy::Limits::NONE)
-        .with_context(|| format!("policy document {name}"))?;
-    let body = json!({
-        "policyDocument": text, "policyName": asked.name, "group": asked.group,
+    let mut body = super::policy::document(&asked.file)?;
+    let how = json!({
+        "policyName": asked.name, "group": asked.group,
         "device": asked.device, "alone": asked.alone, "days": asked.days,
     });
-    let told = client(global)?.call(Method::POST, "/muster/v1/policies/simulate", Some(&body))?;
+    if let (Some(body), Value::Object(how)) = (body.as_object_mut(), how) {
+        body.extend(how);
+    }
+    let path = "/muster/v1/policies/simulate";
+    let told = client(global)?.call(Method::POST, path, Some(&body));
+    let told = super::policy::told_of(&asked.file, told)?;
     output::answer(global, &told, |told| {
         let number = |key| count(told, key);
         let mut lines = vec![format!(

@@ -3,7 +3,7 @@
 use super::{client, output};
 use crate::{
     cli::{Explain, Global, Policy, PolicyTarget},
-    client::{Client, encode},
+    client::{Client, Refused, encode},
     config::policy_limits,
 };
 use anyhow::{Context as _, bail};
@@ -39,7 +39,8 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
             keep_proofs,
         } => {
             let body = kept(document(&file)?, keep_proofs);
-            let made = client(global)?.call(Method::POST, &path(&name), Some(&body))?;
+            let made = client(global)?.call(Method::POST, &path(&name), Some(&body));
+            let made = told_of(&file, made)?;
             warn_of(&file, &body, &made)?;
             output::answer(global, &made, |_| format!("policy {name} made"))?;
         }
@@ -53,7 +54,8 @@ pub(super) fn run(global: &Global, verb: Policy) -> anyhow::Result<ExitCode> {
                 Method::PUT,
                 &format!("/muster/v1{}", path(&name)),
                 Some(&body),
-            )?;
+            );
+            let changed = told_of(&file, changed)?;
             warn_of(&file, &body, &changed)?;
             output::answer(global, &changed, |_| {
                 format!("policy {name} changed; live sessions have been told")
@@ -225,12 +227,34 @@ fn warn_of(file: &Path, body: &Value, made: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn document(file: &Path) -> anyhow::Result<Value> {
+/// Bytes of the longest body of a request that a server reads.
+const BODY_MAX_BYTES: usize = 1024 * 1024;
+
+/// What stands in a document that a server may take. It is the server that judges it; see [`told_of`].
+pub(super) fn document(file: &Path) -> anyhow::Result<Value> {
     let text = document_text(file)?;
-    // Judged here too, so that the sentence names the file.
-    policy::Policy::parse_within(&text, &policy::Limits::NONE)
-        .with_context(|| format!("policy document {}", file.display()))?;
-    Ok(json!({ "policyDocument": text }))
+    let body = json!({ "policyDocument": text });
+    let bytes = serde_json::to_vec(&body).context("request body")?.len();
+    if bytes > BODY_MAX_BYTES {
+        // No server reads so much, so none could say where it is too long: the bound is that of one with no other set.
+        let name = file.display();
+        policy::Policy::parse(&text).with_context(|| format!("policy document {name}"))?;
+        bail!(
+            "policy document {name}: {bytes} bytes as a request, of which a server reads at most {BODY_MAX_BYTES}"
+        );
+    }
+    Ok(body)
+}
+
+/// Names the file in what a server says of the document in it.
+pub(super) fn told_of(file: &Path, answer: anyhow::Result<Value>) -> anyhow::Result<Value> {
+    answer.map_err(|error| {
+        let refused = error.downcast_ref::<Refused>();
+        if refused.is_some_and(|refused| refused.kind == "MalformedPolicyException") {
+            return error.context(format!("policy document {}", file.display()));
+        }
+        error
+    })
 }
 
 /// The body of a change that is refused where it breaks a declared invariant.
