@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fmt,
     sync::Arc,
+    time::SystemTime,
 };
 use store::Stored;
 
@@ -162,6 +163,7 @@ impl Fleet {
             Joining::Now => Population::new(realm),
             Joining::EverAny => Population::lasting(realm),
         };
+        population.from_now_on(seconds_now());
         self.each_key(keys::THING, |thing| population.add_name(&thing.into()))?;
         let mut memberships: HashMap<String, Vec<String>> = HashMap::new();
         self.each_key("memberof/", |key| {
@@ -373,6 +375,7 @@ impl Fleet {
     ) -> Result<Population, FleetError> {
         // What those will be that are to have it nobody knows.
         let mut population = Population::lasting(Arc::clone(self.realm()));
+        population.from_now_on(seconds_now());
         let policies: Arc<[NamedPolicy]> = Arc::from([policy.clone()]);
         let groups: Arc<[Arc<str>]> = groups
             .iter()
@@ -400,4 +403,11 @@ pub(crate) fn named(name: &PolicyName, document: &str) -> Result<NamedPolicy, Fl
         name: name.clone(),
         policy: Arc::new(Policy::parse_within(document, &Limits::NONE)?),
     })
+}
+
+/// The second since 1970 that it is; of a clock before it, the first.
+fn seconds_now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = since.map_or(0, |since| since.as_secs());
+    i64::try_from(seconds).unwrap_or(i64::MAX)
 }

@@ -445,6 +445,48 @@ impl Condition {
         self.agrees(value, &Context::default(), true) != self.operator.negated
     }
 
+    /// Its words with nothing in the place of a `*`, and the addresses of its networks.
+    pub(crate) fn plain_words(&self) -> Vec<String> {
+        match &self.values {
+            Values::Texts(texts) => {
+                let plain = |text: &Template| text.to_string().replace('*', "").replace('?', "x");
+                texts.iter().map(plain).collect()
+            }
+            Values::Networks(networks) => networks.iter().map(Network::first).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Of a condition on the clock: seconds since 1970 at and beside its moments.
+    pub(crate) fn seconds_around(&self) -> Vec<i64> {
+        const NANOS: i128 = 1_000_000_000;
+        let seconds: Vec<i128> = match &self.values {
+            Values::Dates(dates) => dates.iter().map(|date| date.div_euclid(NANOS)).collect(),
+            Values::Numbers(numbers) => numbers.iter().map(|number| number.floor()).collect(),
+            _ => Vec::new(),
+        };
+        let around = seconds
+            .into_iter()
+            .flat_map(|second| [second.saturating_add(1), second, second.saturating_sub(1)]);
+        around
+            .filter_map(|second| i64::try_from(second).ok())
+            .collect()
+    }
+
+    /// Of `Null`: whether it is met where the key has a value.
+    pub(crate) fn asks_for_presence(&self) -> bool {
+        matches!(&self.values, Values::Flags(flags) if flags.contains(&false))
+    }
+
+    /// Whether its networks hold all addresses that there are.
+    pub(crate) fn names_every_address(&self) -> bool {
+        let Values::Networks(networks) = &self.values else {
+            return false;
+        };
+        let all = |v4: bool| networks.iter().any(|network| network.is_all(v4));
+        all(true) && all(false)
+    }
+
     /// All that it asks for.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.key).chain(self.variables())

@@ -78,7 +78,7 @@ pub use lint::{Finding, FindingKind};
 pub use name::{InvalidPolicyName, PolicyName};
 pub use networks::{NETWORK_MAX_RANGES, NetworkError, Networks};
 pub use prove::{
-    CounterExample, Invariant, InvariantError, InvariantText, Needs, Population, Proof,
+    CounterExample, Given, Invariant, InvariantError, InvariantText, Needs, Population, Proof,
 };
 pub use realm::{Realm, UnresolvedDeny};
 pub use shown::misleads;

@@ -281,6 +281,16 @@ impl Network {
         (prefix <= bits).then_some(Self { address, prefix })
     }
 
+    /// The address that it is written with.
+    pub(crate) fn first(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Whether it holds all addresses of its family.
+    pub(crate) fn is_all(&self, v4: bool) -> bool {
+        self.prefix == 0 && self.address.is_ipv4() == v4
+    }
+
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let differ = match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

@@ -51,10 +51,39 @@ fn line(result: &Value) -> String {
         format!(" --client-id {}", quote(client))
     };
     let topic = output::field(result, "topic");
+    let given = result.get("given").and_then(Value::as_array);
+    let given: String = given.into_iter().flatten().map(option).collect();
     format!(
-        "{text}\n  see: muster policy explain --device {thing}{client} --action {action} --topic {}",
+        "{text}\n  see: muster policy explain --device {thing}{client} --action {action} --topic {}{given}",
         quote(topic)
     )
+}
+
+/// How `explain` is told what a connection or a message is.
+fn option(given: &Value) -> String {
+    let value = output::field(given, "value");
+    let flag = match output::field(given, "key") {
+        "muster:MessageSize" => "size",
+        "muster:QoS" => "qos",
+        "muster:Listener" => "listener",
+        "muster:TlsVersion" => "tls-version",
+        "muster:Quarantined" => "quarantined",
+        "muster:Attested" => "attested",
+        "muster:FirmwareName" => "firmware",
+        "muster:FirmwareVersion" => "firmware-version",
+        "muster:LastViolationAge" => "violation-age",
+        "aws:SourceIp" => "source-ip",
+        "iot:DomainName" => "domain-name",
+        "aws:CurrentTime" => "at",
+        // Without a value: they are flags.
+        "muster:Retain" if value == "true" => return " --retain".to_owned(),
+        "iot:ConnectAttributes" if value == "PersistentConnect" => {
+            return " --persistent".to_owned();
+        }
+        "iot:ConnectAttributes" if value == "LastWill" => return " --will-topic will".to_owned(),
+        _ => return String::new(),
+    };
+    format!(" --{flag} {}", quote(value))
 }
 
 pub(super) fn invariant(global: &Global, verb: Invariant) -> anyhow::Result<()> {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::CounterExample;
 use super::facts::{Settled, is_settled};
+use super::fate::Asking;
+use super::given::given;
 use super::invariant::Invariant;
 use super::population::{Class, Population, Speaks, Stand};
 use super::search::{Found, Query, Seek, Step};
@@ -171,11 +173,11 @@ impl<'c> Claim<'c> {
         names: Names,
     ) -> impl Iterator<Item = (usize, &'c NamedPolicy, &'c Statement)> {
         let (class, action) = (self.class, self.action);
+        let asking = self.asking(action);
         let statements = class.statements().filter(move |one| {
-            let settled = one.settled(names == Names::Known);
             one.statement.effect == Effect::Allow
                 && one.statement.actions.contains(action)
-                && settled != Settled::Unmet
+                && asking.settled(one, names == Names::Known) != Settled::Unmet
         });
         statements.map(|one| (one.first, one.named, one.statement))
     }
@@ -230,11 +232,12 @@ impl<'c> Claim<'c> {
             }
             query.some.push(union);
         }
+        let asking = self.asking(self.action);
         for one in self.class.statements() {
             let (first, deny) = (one.first, one.statement);
             let speaks = deny.effect == Effect::Deny
                 && deny.actions.contains(self.action)
-                && one.settled(named) == Settled::Met;
+                && asking.settled(&one, named) == Settled::Met;
             if !speaks {
                 continue;
             }
@@ -325,7 +328,7 @@ impl<'c> Claim<'c> {
         clients: &[Arc<str>],
     ) -> Option<Box<CounterExample>> {
         clients.iter().find_map(|client_id| {
-            let grant = self.grant(own, client_id);
+            let grant = self.grant(self.action, own, client_id);
             let nothing = MessageFacts::default();
             let explanation = grant.explain_as(self.action, self.action.kind(), text, &nothing);
             if !explanation.decision.is_allow() {
@@ -337,17 +340,20 @@ impl<'c> Claim<'c> {
             let spared: Vec<StatementRef> = spared
                 .filter(|one| one.effect == Effect::Deny && !self.open_of(one).is_empty())
                 .collect();
+            let told = |one: &StatementRef| self.open_of(one).into_iter().map(Condition::told);
             let unless = spared.iter().flat_map(|one| {
-                let conditions = self.open_of(one).into_iter();
+                let conditions = told(one);
                 conditions.map(|condition| (one.clone(), condition))
             });
+            let denies: Vec<Vec<&Condition>> = spared.iter().map(|one| self.open_of(one)).collect();
             Some(Box::new(CounterExample {
                 thing: own.map(str::to_owned),
                 client_id: client_id.to_string(),
                 other: other.map(ToString::to_string),
                 action: self.action,
                 topic: text.to_owned(),
-                assumes: self.open_of(&statement),
+                assumes: told(&statement).collect(),
+                given: given(&self.open_of(&statement), &denies, self.population.now),
                 statement,
                 unless: unless.collect(),
                 spared_by: spared,
@@ -355,15 +361,30 @@ impl<'c> Claim<'c> {
         })
     }
 
-    pub(super) fn grant(&self, own: Option<&str>, client_id: &Arc<str>) -> Grant {
+    pub(super) fn grant(&self, action: Action, own: Option<&str>, client_id: &Arc<str>) -> Grant {
         let context = self.class.context_of(own, client_id);
         let realm = Arc::clone(&self.population.realm);
         let policies = Arc::clone(&self.class.policies);
-        Grant::assuming(realm, policies, context, &self.class.settled)
+        let asking = self.asking(action);
+        let statements = self.class.statements();
+        let settled = statements.map(|one| asking.settled(&one, true));
+        let settled: Vec<Settled> = settled.collect();
+        Grant::assuming(realm, policies, context, &settled)
     }
 
-    /// The conditions of a statement that the registry does not settle, with their values, where they could be met.
-    fn open_of(&self, named: &StatementRef) -> Vec<String> {
+    /// Who asks for an action.
+    pub(super) fn asking(&self, action: Action) -> Asking<'c> {
+        Asking {
+            action,
+            speaks: self.class.speaks,
+            facts: self.population.facts,
+            context: &self.class.context,
+            now: self.population.now,
+        }
+    }
+
+    /// The conditions of a statement that the registry does not settle, where they could come out either way.
+    fn open_of(&self, named: &StatementRef) -> Vec<&'c Condition> {
         let statements = self.class.statements();
         let statements = statements.filter(|one| one.named.name == named.policy);
         let mut statements = statements.skip(named.statement.saturating_sub(1));
@@ -376,9 +397,11 @@ impl<'c> Claim<'c> {
             return Vec::new();
         };
         let conditions = statement.conditions.iter();
-        let open =
-            conditions.filter(|one| !is_settled(self.population.facts, one, &self.class.context));
-        open.map(Condition::told).collect()
+        let asking = self.asking(self.action);
+        let open = conditions
+            .filter(|one| !is_settled(self.population.facts, one, &self.class.context))
+            .filter(|one| asking.is_open(statement.effect, one));
+        open.collect()
     }
 }
 

@@ -26,10 +26,11 @@ impl<'c> Claim<'c> {
             Speaks::Always if !self.class.stands.contains(&Stand::Client) => return true,
             Speaks::Always => {}
         }
+        let asking = self.asking(Action::Connect);
         let mut connects = self.class.statements().filter(|one| {
             one.statement.effect == Effect::Allow
                 && one.statement.actions.contains(Action::Connect)
-                && one.settled(names == Names::Known) != Settled::Unmet
+                && asking.settled(one, names == Names::Known) != Settled::Unmet
         });
         connects.all(
             |Told {
@@ -79,10 +80,11 @@ impl<'c> Claim<'c> {
             patterns.map(|pattern| steps(one.first, pattern)).collect()
         };
         let known = names == Names::Known;
+        let asking = self.asking(Action::Connect);
         let forbidden = |one: Told<'c>| {
             let speaks = one.statement.effect == Effect::Deny
                 && one.statement.actions.contains(Action::Connect)
-                && one.settled(known) == Settled::Met;
+                && asking.settled(&one, known) == Settled::Met;
             let mut clients = clients(&one).into_iter();
             speaks
                 && if one.statement.but {
@@ -98,7 +100,7 @@ impl<'c> Claim<'c> {
         let mut allowed = self.class.statements().filter(|one| {
             one.statement.effect == Effect::Allow
                 && one.statement.actions.contains(Action::Connect)
-                && one.settled(known) != Settled::Unmet
+                && asking.settled(one, known) != Settled::Unmet
         });
         allowed.any(|one| {
             let mut clients = clients(&one).into_iter().flatten();
@@ -116,7 +118,7 @@ impl<'c> Claim<'c> {
             Speaks::Unnamed => return client_id.is_empty(),
         };
         let connects = || {
-            self.grant(own, client_id)
+            self.grant(Action::Connect, own, client_id)
                 .decide(Action::Connect, client_id)
         };
         fits && connects().is_allow()

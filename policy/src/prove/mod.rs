@@ -13,12 +13,14 @@
 //!
 //! Conditions on what the registry knows (thing, type, attributes, certificate) are judged as it is
 //! now. All others are taken against the claim: one of an Allow may hold, one of a Deny may not.
-//! What only a live connection knows may be anything. Every counter-example is decided once more by
+//! What only a live connection knows may be anything that it can be: nobody subscribes with a payload, or in the past. Every counter-example is decided once more by
 //! the engine itself before it is told.
 
 mod claim;
 mod clients;
 pub(crate) mod facts;
+mod fate;
+mod given;
 mod invariant;
 mod places;
 mod population;
@@ -32,6 +34,7 @@ use std::fmt;
 use serde::Serialize;
 
 use claim::{Claim, Verdict};
+pub use given::Given;
 pub use invariant::{Invariant, InvariantError, InvariantText};
 pub use population::{Needs, Population};
 
@@ -87,6 +90,8 @@ pub struct CounterExample {
     pub statement: StatementRef,
     /// Conditions of that statement, with their values, which must hold for it.
     pub assumes: Vec<String>,
+    /// Values with which they hold, and the Denies' do not; of keys of which one can be given to `explain`.
+    pub given: Vec<Given>,
     /// Denies that would speak if their conditions held.
     pub spared_by: Vec<StatementRef>,
     /// Those conditions, with their values.

@@ -72,6 +72,8 @@ pub struct Population {
     pub(super) names: Vec<Arc<str>>,
     /// Whether a name has characters that no thing's name has.
     pub(super) strange: bool,
+    /// The second since 1970 from which on claims are to hold; without one they are to hold at any time.
+    pub(super) now: Option<i64>,
     complete: bool,
 }
 
@@ -134,6 +136,7 @@ impl Population {
             by_kind: HashMap::new(),
             names: Vec::new(),
             strange: false,
+            now: None,
             complete: false,
         }
     }
@@ -248,6 +251,11 @@ impl Population {
             facts: Facts::Lasting,
             ..Self::new(realm)
         }
+    }
+
+    /// Claims are to hold from this second on, since 1970: what can be met only before it is met no more.
+    pub fn from_now_on(&mut self, now: i64) {
+        self.now = Some(now);
     }
 
     /// How many kinds of devices there are.

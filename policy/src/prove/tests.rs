@@ -185,6 +185,123 @@ fn filters_shares_and_denies_are_followed() {
     assert_eq!(example.spared_by.len(), 1);
 }
 
+/// What no connection and no message can be breaks no claim, and what all are meets a Deny.
+#[test]
+fn conditions_that_nothing_can_meet_break_nothing() {
+    let prove = |effect: &str, action: &str, condition: Value| {
+        let kind = match action {
+            "Subscribe" => "topicfilter",
+            _ => "topic",
+        };
+        let wide = statement("Allow", &[action], kind, &["dt/*"]);
+        let mut other = statement(effect, &[action], kind, &["dt/*"]);
+        other["Condition"] = condition;
+        let statements = match effect {
+            "Allow" => vec![other],
+            _ => vec![wide, other],
+        };
+        let policies = named(&[document(&statements)]);
+        let mut fleet = population(Realm::live("1"), &[("a", &policies), ("b", &policies)]);
+        fleet.from_now_on(1_800_000_000);
+        fleet.prove(&owned("dt/${thing}/#"))
+    };
+    let size = |operator: &str, size: &str| json!({operator: {"muster:MessageSize": size}});
+    let listener = |word: &str| json!({"StringEquals": {"muster:Listener": word}});
+    let time = |operator: &str, key: &str, time: &str| json!({operator: {key: time}});
+    for (effect, action, condition, holds) in [
+        ("Allow", "Publish", size("NumericLessThan", "0"), true),
+        ("Allow", "Publish", size("NumericLessThan", "1"), false),
+        ("Allow", "Subscribe", size("NumericLessThan", "1"), true),
+        ("Deny", "Subscribe", size("NumericNotEquals", "1"), true),
+        ("Deny", "Publish", size("NumericNotEquals", "1"), false),
+        (
+            "Allow",
+            "Publish",
+            json!({"NumericEquals": {"muster:QoS": "3"}}),
+            true,
+        ),
+        (
+            "Allow",
+            "Subscribe",
+            json!({"NumericEquals": {"muster:QoS": "2"}}),
+            false,
+        ),
+        (
+            "Deny",
+            "Subscribe",
+            json!({"NumericLessThan": {"muster:QoS": "3"}}),
+            true,
+        ),
+        (
+            "Allow",
+            "Receive",
+            json!({"Bool": {"muster:Retain": "true"}}),
+            false,
+        ),
+        (
+            "Allow",
+            "Subscribe",
+            json!({"Bool": {"muster:Retain": "true"}}),
+            true,
+        ),
+        ("Allow", "Subscribe", listener("https"), true),
+        ("Allow", "Publish", listener("https"), false),
+        ("Allow", "Subscribe", listener("wss"), false),
+        (
+            "Deny",
+            "Subscribe",
+            json!({"StringNotEquals": {"muster:Listener": "https"}}),
+            true,
+        ),
+        (
+            "Allow",
+            "Publish",
+            json!({"NumericLessThan": {"muster:CertificateAge": "0"}}),
+            true,
+        ),
+        (
+            "Allow",
+            "Publish",
+            time("DateLessThan", "aws:CurrentTime", "2001-01-01"),
+            true,
+        ),
+        (
+            "Allow",
+            "Publish",
+            time("DateLessThan", "aws:CurrentTime", "2099-01-01"),
+            false,
+        ),
+        (
+            "Allow",
+            "Publish",
+            time("DateGreaterThan", "aws:CurrentTime", "2099-01-01"),
+            false,
+        ),
+        (
+            "Deny",
+            "Publish",
+            time("NumericGreaterThan", "aws:EpochTime", "1000"),
+            true,
+        ),
+        (
+            "Deny",
+            "Publish",
+            json!({"IpAddress": {"aws:SourceIp": ["0.0.0.0/0", "::/0"]}}),
+            true,
+        ),
+        (
+            "Deny",
+            "Publish",
+            json!({"IpAddress": {"aws:SourceIp": ["0.0.0.0/0"]}}),
+            false,
+        ),
+    ] {
+        let told = format!("{effect} {action} {condition}");
+        let proof = prove(effect, action, condition);
+        assert_eq!(proof.holds(), holds, "{told}: {proof:?}");
+    }
+}
+
 /// What the registry knows settles a condition; the rest is taken against the claim, and told with its values.
 #[test]
 fn conditions_on_what_is_known_are_judged() {
