@@ -16,7 +16,7 @@ import time
 import pytest
 
 import api
-from devices import Agent, eventually, thing_arn
+from devices import Agent, eventually, outcome, thing_arn
 from release import Team
 from server import MUSTER
 from test_job_data import data_plane
@@ -237,8 +237,7 @@ def test_what_a_stolen_server_was_refused_is_told_to_the_one_that_has_recovered(
     def refused_job(job):
         client = api.iot(yard.server)
         client.create_job(jobId=job, targets=[thing_arn("lamp")], document=json.dumps({"operation": job}))
-        execution = lambda: client.describe_job_execution(jobId=job, thingName="lamp")["execution"]
-        eventually(lambda: execution()["status"] == "REJECTED", execution)
+        assert outcome(client, job, "lamp")[0] == "REJECTED"
 
     def known():
         device, = yard.server.json("fleet", "devices")["devices"]
