@@ -7,10 +7,12 @@ use super::{
     Action, Counts, Device, Offer, Part, Plan, Planner, Rollout, RolloutState, Rules, Wave,
     WaveState,
 };
-use crate::{Error, FirmwareVersion, JobId};
+use crate::{Error, ExecutionStatus, FirmwareVersion, JobId};
 
 /// Why a device has no way back.
 const NOWHERE: &str = "no earlier version is known to go back to";
+/// Why it is left to another rollout.
+const THEIRS: &str = "another rollout has brought it to this version and can be rolled back";
 
 impl Planner {
     /// Those who have the version go back to what they had, as soon as each has it; those who fell back by
@@ -191,10 +193,26 @@ impl Rollout {
     /// what this rollout, and none since, has brought it to.
     pub(super) fn goes_to<'d>(&self, device: &'d Device) -> Option<&'d FirmwareVersion> {
         let did = self.undoes(device)?;
-        let runs_it = device.current.as_ref() == Some(&did.to) && !device.theirs;
+        // What it brought is its own until another takes it away; where it went back to, it was there itself.
+        let others = if self.undone % 2 == 1 {
+            device.theirs
+        } else {
+            device.moved_on
+        };
+        let runs_it = device.current.as_ref() == Some(&did.to) && !others;
         did.before
             .as_ref()
             .filter(|before| did.status.is_terminal() && runs_it && **before != did.to)
+    }
+
+    /// Whether a device that has taken it runs its version though another rollout has brought it there: before it came, or
+    /// since.
+    fn is_theirs(&self, device: &Device) -> bool {
+        let has = |did: &Part| {
+            did.status == ExecutionStatus::Succeeded && device.current.as_ref() == Some(&did.to)
+        };
+        let untold = self.undone % 2 == 1 && device.rollback.is_none();
+        untold && device.theirs && self.undoes(device).is_some_and(has)
     }
 
     /// Whether a device runs what it was given, now that the rollout was turned round, and no version is known that it
@@ -203,19 +221,21 @@ impl Rollout {
         self.undone % 2 == 1
             && self.undoes(device).is_some_and(|did| {
                 let runs_it = device.current.as_ref() == Some(&did.to) && !device.theirs;
-                did.before.is_none() && did.status.is_terminal() && runs_it
+                let nowhere = did.before.as_ref().is_none_or(|before| *before == did.to);
+                nowhere && did.status.is_terminal() && runs_it
             })
     }
 
     /// Whether a device runs what it should not, now that the rollout was turned round.
     pub(super) fn is_left(&self, device: &Device) -> bool {
-        self.goes_to(device).is_some() || self.is_stuck(device)
+        self.goes_to(device).is_some() || self.is_stuck(device) || self.is_theirs(device)
     }
 
     /// Why a device cannot be brought to where it should be.
     pub(super) fn bars<'s>(&'s self, device: &Device) -> Option<&'s str> {
         match self.goes_to(device) {
             Some(to) => self.barred.get(to).map(String::as_str),
+            None if self.is_theirs(device) => Some(THEIRS),
             None => self.is_stuck(device).then_some(NOWHERE),
         }
     }

@@ -37,8 +37,11 @@ pub struct Device {
     pub earlier: Option<Part>,
     /// The version it is known to run now.
     pub current: Option<FirmwareVersion>,
-    /// Whether another rollout has brought it there: then it is that one's to take it away again.
+    /// Whether that is another rollout's: the one that brought it there, or that had when a later one was undone. Then it
+    /// is that one's to take it away again.
     pub theirs: bool,
+    /// Whether another rollout has moved it last, on its way there or back.
+    pub moved_on: bool,
     /// What the device said about its last failure.
     pub reason: Option<String>,
     /// What it said about its way back.

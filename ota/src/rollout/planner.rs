@@ -234,6 +234,19 @@ impl Planner {
         })
     }
 
+    /// That no device has what is undone now that it was turned round, and none is at it, where that is so.
+    #[must_use]
+    pub fn nobody_turns(&self) -> Option<String> {
+        let nobody = self.index.left == 0 && self.index.open == 0;
+        nobody.then(|| {
+            if self.rollout.undone % 2 == 1 {
+                "no device runs the version that this rollout has brought".to_owned()
+            } else {
+                "no device went back that could be brought forward again".to_owned()
+            }
+        })
+    }
+
     /// What was the way back is what the next one undoes.
     fn turned(&mut self, before: u32) {
         let turns = before..self.rollout.undone;

@@ -1,6 +1,7 @@
 //! What can happen to an execution, and what the thing is told of it. Everything that changes one goes
 //! through [`Changes`], which keeps its row, its indexes, its job's count and the notifications together.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -52,6 +53,8 @@ pub(super) struct Changes<'t> {
     pub(super) telling: Vec<(String, ToTell)>,
     /// Things that say they are not well.
     pub(super) unwell: BTreeSet<String>,
+    /// The rollouts that were looked at, and whether each is undone.
+    turned: BTreeMap<RolloutId, bool>,
     /// Where devices reach this server's HTTPS.
     pub(super) address: &'t str,
     /// Which events are wanted, and those there are.
@@ -73,6 +76,20 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
     })
 }
 
+fn is_undone(
+    rows: &mut Transaction<'_>,
+    known: &mut BTreeMap<RolloutId, bool>,
+    rollout: &RolloutId,
+) -> Result<bool, Error> {
+    if let Some(undone) = known.get(rollout) {
+        return Ok(*undone);
+    }
+    let row: Option<RolloutRow> = rows.get(&key::rollout(rollout))?;
+    let undone = row.is_some_and(|row| row.undone % 2 == 1);
+    known.insert(rollout.clone(), undone);
+    Ok(undone)
+}
+
 impl<'t> Changes<'t> {
     pub(super) const fn new(
         rows: Transaction<'t>,
@@ -90,6 +107,7 @@ impl<'t> Changes<'t> {
             unfinished: false,
             telling: Vec::new(),
             unwell: BTreeSet::new(),
+            turned: BTreeMap::new(),
             tells,
             address,
             events: Vec::new(),
@@ -196,7 +214,7 @@ impl<'t> Changes<'t> {
                         job: job.id.clone(),
                     },
                 )?;
-                self.goes_back_to(thing, &install.name)?
+                self.goes_back_to(thing, install)?
             }
             None => None,
         };
@@ -269,22 +287,28 @@ impl<'t> Changes<'t> {
         self.rows.put(key::execution(&job.id, thing), &execution)
     }
 
-    /// The version a thing has now and can be brought back to: what it was brought to, or says it runs since, where the
-    /// repository has that.
+    /// The version a thing can be brought back to once it has what `install` brings.
     fn goes_back_to(
         &mut self,
         thing: &str,
-        name: &FirmwareName,
+        install: &Install,
     ) -> Result<Option<FirmwareVersion>, Error> {
-        let runs: Option<Runs> = self.rows.get(&key::runs(thing, name))?;
-        let Some(newest) = runs.and_then(Runs::newest) else {
+        let runs: Option<Runs> = self.rows.get(&key::runs(thing, &install.name))?;
+        let Some(runs) = runs else {
             return Ok(None);
         };
-        if newest.reported {
-            let kept: Option<Firmware> = self.rows.get(&key::firmware(name, &newest.version))?;
-            return Ok(kept.map(|kept| kept.version));
-        }
-        Ok(Some(newest.version))
+        let (rows, turned) = (RefCell::new(&mut self.rows), &mut self.turned);
+        let is_kept = |version: &FirmwareVersion| {
+            let row = key::firmware(&install.name, version);
+            Ok(rows.borrow_mut().get::<Firmware>(&row)?.is_some())
+        };
+        let undone = |rollout: &RolloutId| is_undone(&mut rows.borrow_mut(), turned, rollout);
+        runs.before(install, is_kept, undone)
+    }
+
+    /// Whether a rollout is turned round.
+    pub(super) fn is_undone(&mut self, rollout: &RolloutId) -> Result<bool, Error> {
+        is_undone(&mut self.rows, &mut self.turned, rollout)
     }
 
     /// A newer rollout takes a thing over: what older ones have queued for it is cancelled (the jobs are told), and an older
@@ -397,7 +421,7 @@ impl<'t> Changes<'t> {
             )
         });
         let runs: Option<Runs> = self.rows.get(&key::runs(thing, name))?;
-        let left = runs.and_then(|runs| runs.rollout);
+        let left = runs.and_then(Runs::owner);
         Ok(stopped && left.as_ref() != Some(rollout))
     }
 
@@ -514,7 +538,7 @@ impl<'t> Changes<'t> {
     /// the execution stays as it was.
     pub(super) fn learn(&mut self, execution: &Execution) -> Result<(), Error> {
         if let Some(install) = self.job(&execution.job)?.and_then(|job| job.install) {
-            self.runs(&execution.thing, &install)?;
+            self.runs(execution, &install)?;
             self.rollouts.insert(install.rollout);
         }
         Ok(())
@@ -551,7 +575,7 @@ impl<'t> Changes<'t> {
                 minutes.map(|minutes| self.now.seconds.saturating_add(u64::from(minutes) * 60));
             if let Some(install) = job.as_ref().and_then(|job| job.install.as_ref()) {
                 // Another install may have come between the queueing and now.
-                new.before = self.goes_back_to(&new.thing, &install.name)?;
+                new.before = self.goes_back_to(&new.thing, install)?;
             }
         }
         if let Some(deadline) = old.deadline() {
@@ -643,7 +667,7 @@ impl<'t> Changes<'t> {
             .as_ref()
             .filter(|_| execution.status == ExecutionStatus::Succeeded)
         {
-            self.runs(&execution.thing, install)?;
+            self.runs(execution, install)?;
         }
         if execution.status == ExecutionStatus::Succeeded {
             self.brought_packages(&execution.thing, &job.packages)?;

@@ -12,7 +12,7 @@ use tracing::error;
 use super::Ota;
 use super::executions::Changes;
 use super::pictures::News;
-use super::records::{Install, key};
+use super::records::{Install, Runs, key};
 use super::transaction::Transaction;
 use crate::{Error, FirmwareName, FirmwareVersion};
 
@@ -36,12 +36,18 @@ pub(super) struct Telling {
 
 impl Changes<'_> {
     /// A thing runs what `install` brings: for the planner and for the registry.
-    pub(super) fn tell_of(&mut self, thing: &str, install: &Install) -> Result<(), Error> {
+    pub(super) fn tell_of(
+        &mut self,
+        thing: &str,
+        install: &Install,
+        runs: &Runs,
+    ) -> Result<(), Error> {
         self.news.push(News::Runs {
             thing: thing.to_owned(),
             name: install.name.clone(),
             version: install.version.clone(),
-            by: Some(install.rollout.clone()),
+            by: runs.rollout.clone(),
+            owner: runs.clone().owner(),
         });
         let telling = ToTell {
             name: install.name.clone(),

@@ -39,6 +39,8 @@ pub(super) enum News {
         version: FirmwareVersion,
         /// The rollout that has brought it there; `None` where it says so itself.
         by: Option<RolloutId>,
+        /// The one whose version it is now.
+        owner: Option<RolloutId>,
     },
     /// A thing is gone, and what was known of it.
     Forgotten { thing: String },
@@ -117,16 +119,19 @@ impl Pictures {
                     name,
                     version,
                     by,
+                    owner,
                 } => {
                     let of_it =
                         |picture: &&mut Picture| picture.planner.rollout().spec.name == name;
                     for picture in self.of.values_mut().filter(of_it) {
                         let version = version.clone();
                         let own = &picture.planner.rollout().id;
-                        let theirs = by.as_ref().is_some_and(|by| by != own);
+                        let theirs = owner.as_ref().is_some_and(|owner| owner != own);
+                        let moved_on = by.as_ref().is_some_and(|by| by != own);
                         picture.planner.change(&thing, |device| {
                             device.current = Some(version);
                             device.theirs = theirs;
+                            device.moved_on = moved_on;
                         });
                     }
                 }
@@ -135,6 +140,7 @@ impl Pictures {
                         picture.planner.change(&thing, |device| {
                             device.current = None;
                             device.theirs = false;
+                            device.moved_on = false;
                             device.zone = None;
                         });
                     }

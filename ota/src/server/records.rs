@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use store::Stored;
 
+use super::lineage::Lineage;
 use super::running::{Ran, Reported};
 use crate::job::config::{Ends, JobConfig};
 use crate::job::{ExecutionStatus, JobExecutionState, JobExecutionSummary, StatusDetails};
@@ -333,6 +334,9 @@ pub(super) struct Runs {
     pub(super) reported: Option<Reported>,
     /// What it ran, the newest last.
     pub(super) history: Vec<Ran>,
+    /// What was brought to it and not taken away again.
+    #[serde(skip_serializing_if = "Lineage::is_empty")]
+    pub(super) lineage: Lineage,
 }
 impl Stored for Runs {}
 

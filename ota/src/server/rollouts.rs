@@ -236,8 +236,9 @@ impl Ota {
             if let Some(runs) = runs.map(|runs| runs.value) {
                 let drift = runs.drift().cloned();
                 drifted.extend(drift.map(|drift| (thing.to_owned(), drift)));
-                device.theirs = runs.rollout.as_ref().is_some_and(|by| *by != id);
-                device.current = runs.brought_or_said();
+                device.moved_on = runs.rollout.as_ref().is_some_and(|by| *by != id);
+                device.current = runs.clone().brought_or_said();
+                device.theirs = runs.owner().is_some_and(|owner| owner != id);
             }
             if zones {
                 device.zone = self.attribute_of(thing, ZONE_ATTRIBUTE)?;

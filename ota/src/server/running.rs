@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Ota;
 use super::executions::Changes;
+use super::lineage::Lineage;
 use super::pictures::News;
-use super::records::{Install, Runs, key};
+use super::records::{Execution, Install, Runs, key};
 use super::refusals::Refusal;
 use super::rollouts::HARDWARE_ATTRIBUTE;
 use crate::job::StatusDetails;
@@ -144,7 +145,40 @@ impl Runs {
             let since = self.since;
             self.ran(&version, since, false);
         }
+        if let (true, Some(version)) = (self.lineage.is_empty(), self.version.clone()) {
+            self.lineage = Lineage::of(version, self.rollout.clone());
+        }
         self
+    }
+
+    /// The rollout whose version it was brought to, which is that one's to take away: the one that brought it there
+    /// first, and after a way back the one below.
+    pub(super) fn owner(self) -> Option<RolloutId> {
+        self.whole().lineage.owner().cloned()
+    }
+
+    /// The version it has now, for a rollout that is about to bring it another: what it was brought to, or the
+    /// device's own word since (which `is_kept` must know), or where that is what `install` brings, what it was brought
+    /// to before.
+    pub(super) fn before(
+        self,
+        install: &Install,
+        is_kept: impl FnOnce(&FirmwareVersion) -> Result<bool, Error>,
+        undone: impl FnMut(&RolloutId) -> Result<bool, Error>,
+    ) -> Result<Option<FirmwareVersion>, Error> {
+        let runs = self.whole();
+        let Some(newest) = runs.history.last() else {
+            return Ok(None);
+        };
+        let own_word = newest.reported && runs.version.as_ref() != Some(&newest.version);
+        if own_word && (install.back || newest.version != install.version) {
+            let kept = is_kept(&newest.version)?;
+            return Ok(kept.then(|| newest.version.clone()));
+        }
+        if install.back {
+            return Ok(Some(newest.version.clone()));
+        }
+        Ok(runs.lineage.below(&install.rollout, undone)?.cloned())
     }
 
     /// What it was brought to, or says it runs since.
@@ -160,14 +194,17 @@ impl Runs {
         }
     }
 
-    /// The version a job brought the thing to, from now on.
-    fn installed(self, install: &Install, now: u64) -> Self {
+    /// The version a job brought the thing to, from now on; it had `before` when that was begun.
+    fn installed(self, install: &Install, before: Option<&FirmwareVersion>, now: u64) -> Self {
         let mut runs = self.whole();
+        if !runs.lineage.has_already(install, before) {
+            runs.rollout = Some(install.rollout.clone());
+        }
+        runs.lineage.installed(install, before);
         if runs.version.as_ref() != Some(&install.version) || runs.reported.is_some() {
             runs.since = now;
         }
         runs.version = Some(install.version.clone());
-        runs.rollout = Some(install.rollout.clone());
         runs.reported = None;
         runs.ran(&install.version, now, false);
         runs
@@ -223,12 +260,19 @@ impl Runs {
 
 impl Changes<'_> {
     /// The version a thing is known to run from now on.
-    pub(super) fn runs(&mut self, thing: &str, install: &Install) -> Result<(), Error> {
+    pub(super) fn runs(&mut self, execution: &Execution, install: &Install) -> Result<(), Error> {
+        let thing = &*execution.thing;
         let row = key::runs(thing, &install.name);
         let runs: Runs = self.rows.get(&row)?.unwrap_or_default();
-        self.tell_of(thing, install)?;
-        self.rows
-            .put(row, &runs.installed(install, self.now.seconds))
+        let runs = runs.installed(install, execution.before.as_ref(), self.now.seconds);
+        self.tell_of(thing, install, &runs)?;
+        if let Some(below) = runs.clone().owner().filter(|_| install.back)
+            && self.is_undone(&below)?
+        {
+            // It was undone while this version lay over its own.
+            self.rollouts.insert(below);
+        }
+        self.rows.put(row, &runs)
     }
 
     /// A device may say what it runs and how it is whenever it says something of a job.
@@ -281,6 +325,7 @@ impl Changes<'_> {
                 name: name.clone(),
                 version: version.clone(),
                 by: None,
+                owner: None,
             });
         }
         self.rows.put(row, &told)
@@ -439,7 +484,7 @@ mod tests {
     fn what_a_device_says_is_drift_only_against_what_it_was_brought_to() {
         let fresh = Runs::default().told(&version("0.9"), 10);
         assert_eq!((fresh.drift(), fresh.at(10)), (None, Some(&version("0.9"))));
-        let brought = fresh.installed(&install("1.0"), 20);
+        let brought = fresh.installed(&install("1.0"), None, 20);
         assert_eq!(
             (brought.drift(), &brought.version),
             (None, &Some(version("1.0")))
@@ -452,7 +497,7 @@ mod tests {
             "said again it is no news"
         );
         assert_eq!(drifted.clone().told(&version("1.0"), 40).drift(), None);
-        let mended = drifted.installed(&install("1.0"), 50);
+        let mended = drifted.installed(&install("1.0"), None, 50);
         assert_eq!((mended.drift(), mended.since), (None, 50));
         let then: Vec<Option<&str>> = [9, 10, 25, 30, 49, 50]
             .map(|at| mended.at(at).map(FirmwareVersion::as_str))
@@ -475,14 +520,14 @@ mod tests {
         let old: Runs = serde_json::from_str(r#"{"version":"1.0"}"#).unwrap();
         let whole = old.whole();
         assert_eq!(whole.at(0), Some(&version("1.0")));
-        assert_eq!(whole.installed(&install("2.0"), 9).history.len(), 2);
+        assert_eq!(whole.installed(&install("2.0"), None, 9).history.len(), 2);
     }
 
     #[test]
     fn a_history_is_bounded() {
         let mut runs = Runs::default();
         for number in 0..100 {
-            runs = runs.installed(&install(&format!("1.{number}")), number);
+            runs = runs.installed(&install(&format!("1.{number}")), None, number);
         }
         assert_eq!(runs.history.len(), MAX_HISTORY);
         assert_eq!(runs.at(99), Some(&version("1.99")));

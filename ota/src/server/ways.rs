@@ -91,10 +91,13 @@ impl Ota {
     /// Refuses to turn a rollout round where that would bring no device anywhere, though there are some it should.
     pub(super) fn check_way_back(&self, id: &RolloutId, at: SystemTime) -> Result<(), Error> {
         let mut rollout = self.load(id)?;
+        // It has told everybody, and waits for nobody.
+        let over = rollout.state.is_final() && !rollout.may_still_tell();
         rollout.command(Command::Rollback)?;
         let mut planner = self.planner(rollout, &mut BTreeMap::new())?;
         self.bar(&mut planner, seconds(at))?;
-        match planner.dead_end() {
+        let nobody = planner.nobody_turns().filter(|_| over);
+        match planner.dead_end().or(nobody) {
             Some(why) => Err(Error::Invalid {
                 field: "rollback".into(),
                 why,

@@ -36,6 +36,23 @@ impl Yard {
         yard
     }
 
+    /// Makes one more version ready.
+    fn add(&self, version: &str) {
+        let package = self.team.package(version, version.as_bytes());
+        self.house
+            .ota()
+            .add(&package[..], SystemTime::now())
+            .unwrap();
+    }
+
+    /// All are brought to this version.
+    fn brings(&self, version: &str) -> RolloutId {
+        let id = self.start(&json!({"version": version}));
+        self.run(&id, |_| true);
+        self.until(&id, RolloutState::Succeeded);
+        id
+    }
+
     fn start(&self, more: &Value) -> RolloutId {
         self.try_start(more).unwrap()
     }

@@ -5,32 +5,104 @@ use super::*;
 #[test]
 fn what_a_later_rollout_has_brought_is_its_own_also_after_a_restart() {
     let mut yard = Yard::new(2);
-    let on = |yard: &Yard, version: &str| {
-        let id = yard.start(&json!({"version": version}));
-        yard.run(&id, |_| true);
-        yard.until(&id, RolloutState::Succeeded);
-        id
-    };
-    let bad = on(&yard, "2.0");
-    let mended = on(&yard, "1.0");
+    let bad = yard.brings("2.0");
+    let undone = yard.brings("2.0");
+    undone_by_hand(&yard, &bad, 2);
+    let mended = yard.brings("1.0");
     // Nobody runs it any more, so nobody goes.
-    told(&yard, &bad, Command::Rollback);
-    let view = yard.until(&bad, RolloutState::RolledBack);
-    assert_eq!(view.rollback.unwrap().total, 0);
-    let anew = on(&yard, "2.0");
-    let all = [&bad, &mended, &anew];
+    let refused = refused_rollback(&yard, &undone);
+    assert!(
+        refused.ends_with("no device runs the version that this rollout has brought"),
+        "{refused}"
+    );
+    let anew = yard.brings("2.0");
+    let all = [&bad, &undone, &mended, &anew];
     rests_on(&yard, &all, "2.0");
     yard.house.restart();
     rests_on(&yard, &all, "2.0");
-    assert_eq!(yard.view(&bad).rollback.unwrap().total, 0);
+    assert_eq!(yard.view(&bad).rollback.unwrap().total, 2);
     // The one that has brought it takes it back.
-    told(&yard, &anew, Command::Rollback);
-    yard.run(&anew, |_| true);
-    let view = yard.view(&anew);
-    assert_eq!(view.state, RolloutState::RolledBack);
-    assert_eq!(view.rollback.unwrap().succeeded, 2);
+    undone_by_hand(&yard, &anew, 2);
     yard.house.restart();
     rests_on(&yard, &all, "1.0");
+}
+
+/// All of those who have it go back, so many.
+fn undone_by_hand(yard: &Yard, id: &RolloutId, count: usize) {
+    told(yard, id, Command::Rollback);
+    yard.run(id, |_| true);
+    let view = yard.view(id);
+    assert_eq!(view.state, RolloutState::RolledBack, "{:?}", view.reason);
+    assert_eq!(view.rollback.unwrap().succeeded, count);
+}
+
+/// Why it cannot be rolled back.
+fn refused_rollback(yard: &Yard, id: &RolloutId) -> String {
+    let ota = yard.house.ota();
+    let said = ota.command_rollout(id, Command::Rollback, "ann", SystemTime::now());
+    said.unwrap_err().to_string()
+}
+
+#[test]
+fn rollouts_are_undone_one_after_the_other_down_to_the_first_version() {
+    let mut yard = Yard::new(2);
+    yard.add("3.0");
+    let older = yard.brings("2.0");
+    let newer = yard.brings("3.0");
+    undone_by_hand(&yard, &newer, 2);
+    yard.house.restart();
+    undone_by_hand(&yard, &older, 2);
+    rests_on(&yard, &[&older, &newer], "1.0");
+    // The newer one found what the older one had brought, and that is gone.
+    let refused = refused_rollback(&yard, &newer);
+    assert!(
+        refused.ends_with("no device went back that could be brought forward again"),
+        "{refused}"
+    );
+    // And up again.
+    told(&yard, &older, Command::Rollback);
+    yard.run_until(&older, RolloutState::Succeeded);
+    rests_on(&yard, &[&older, &newer], "2.0");
+}
+
+#[test]
+fn who_had_the_version_before_is_taken_back_by_the_rollout_that_brought_it() {
+    let mut yard = Yard::new(2);
+    let pilot = yard.start(&json!({"waves": ["1", "100%"], "approvers": 1}));
+    yard.run_until(&pilot, RolloutState::WaitingApproval);
+    let all = yard.brings("2.0");
+    let twice = yard.brings("2.0");
+    let refused = refused_rollback(&yard, &twice);
+    let words = "none of the 2 devices that have it can go back: another rollout has brought it to this version";
+    assert!(refused.contains(words), "{refused}");
+    yard.house.restart();
+    undone_by_hand(&yard, &all, 1);
+    let view = yard.view(&all);
+    let why = view.reason.as_deref().unwrap();
+    assert!(why.contains("1 of 2 devices did not go back (another rollout has"), "{why}");
+    undone_by_hand(&yard, &pilot, 1);
+    rests_on(&yard, &[&pilot, &all, &twice], "1.0");
+}
+
+#[test]
+fn a_hotfix_that_is_undone_does_not_bring_back_what_it_was_to_mend() {
+    let mut yard = Yard::new(2);
+    yard.add("3.0");
+    yard.add("4.0");
+    yard.brings("2.0");
+    let bad = yard.brings("3.0");
+    told(&yard, &bad, Command::Rollback);
+    yard.house.eventually(|ota| {
+        let back = ota.rollout(&bad).unwrap().rollback;
+        (back.unwrap().queued == 2).then_some(())
+    });
+    // One goes back at once; the other is away until the hotfix is there.
+    yard.work("lamp-0", true).unwrap();
+    let hotfix = yard.brings("4.0");
+    yard.until(&bad, RolloutState::RolledBack);
+    yard.house.restart();
+    undone_by_hand(&yard, &hotfix, 2);
+    rests_on(&yard, &[&bad, &hotfix], "2.0");
 }
 
 /// Nothing is told, and all run this version.
@@ -171,6 +243,7 @@ fn whoever_reports_late_goes_back_though_the_server_was_killed_before_it_looked(
         runs.version = Some(version("2.0"));
         runs.rollout = Some(id.clone());
         runs.reported = None;
+        runs.lineage = lineage::Lineage::of(version("2.0"), Some(id.clone()));
         changes.rows.put(row, &runs)
     };
     yard.house.ota().change(now, late).unwrap();

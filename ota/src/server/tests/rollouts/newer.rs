@@ -84,6 +84,24 @@ fn a_newer_rollout_that_was_stopped_takes_nobody_over_that_it_did_not_change() {
 }
 
 #[test]
+fn a_newer_rollout_that_was_undone_takes_nobody_from_an_older_one() {
+    let yard = Yard::new(3);
+    yard.add("3.0");
+    let old = yard.start(&json!({"waves": ["1", "100%"], "approvers": 1}));
+    yard.run_until(&old, RolloutState::WaitingApproval);
+    let new = yard.brings("3.0");
+    told(&yard, &new, Command::Rollback);
+    yard.run(&new, |_| true);
+    yard.until(&new, RolloutState::RolledBack);
+    told(&yard, &old, Command::Approve { by: "ann".into() });
+    yard.run(&old, |_| true);
+    let view = yard.until(&old, RolloutState::Succeeded);
+    for one in view.executions {
+        assert_eq!((&*one.status, one.version), ("SUCCEEDED", Some(version("2.0"))));
+    }
+}
+
+#[test]
 fn who_was_away_gets_the_older_good_version_after_the_newer_has_undone_itself() {
     let yard = Yard::new(3);
     let now = SystemTime::now();
