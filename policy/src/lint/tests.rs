@@ -338,7 +338,7 @@ fn what_a_closed_server_mends_is_told_apart() {
         r#"{"Effect":"Deny","Action":"iot:Publish","Resource":"~topic/${iot:Connection.Thing.Attributes[a]}"}"#
     ));
     assert!(closed_mends(
-        r#"{"Effect":"Deny","Action":"iot:Publish","Resource":"~topic/a","Condition":{"StringEquals":{"iot:ClientId":"${iot:Connection.Thing.Attributes[a]}"}}}"#
+        r#"{"Effect":"Deny","Action":"iot:Publish","Resource":"~topic/a","Condition":{"StringEquals":{"muster:Listener":"${iot:Connection.Thing.Attributes[a]}"}}}"#
     ));
     assert!(!closed_mends(
         r#"{"Effect":"Deny","Action":"iot:Publish","Resource":"~topic/a","Condition":{"StringEquals":{"iot:Connection.Thing.Attributes[a]":"x"}}}"#
