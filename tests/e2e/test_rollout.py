@@ -250,11 +250,15 @@ def test_a_second_wave_waits_for_approval_and_a_rollback_is_rolled_back(fleet):
     shown = fleet.finish(rollout)
     assert shown["state"] == "succeeded" and shown["waves"][1]["approved_by"] == ["admin"]
     assert "cannot be approved" in fleet.server.refused("rollout", "approve", rollout)
-    for state, left in (("rolled-back", good), ("succeeded", version)):
-        fleet.server.cli("rollout", "rollback", rollout, "--yes")
+    for state, left, more in (("rolled-back", good, ()), ("succeeded", version, ("--forward",))):
+        fleet.server.cli("rollout", "rollback", rollout, "--yes", *more)
         shown = waits_for_state(fleet, rollout, state)
         assert fleet.versions() == {left}
         assert (shown["rollback"]["total"], shown["rollback"]["succeeded"]) == (DEVICES, DEVICES)
+        if not more:
+            said = fleet.server.refused("rollout", "rollback", rollout, "--yes")
+            assert "no device runs the version that this rollout has brought (`--forward`" in said, said
+            assert fleet.versions() == {good}, "said again it moves nobody forward"
     rows = fleet.server.cli("rollout", "export", rollout).split("\n")
     assert rows[0].strip() == "thing,wave,status,version,reported,attempt,told_at,began_at,ended_at,reason,rollback,rollback_reason,details" and f'"{version}"' in rows[1]
 

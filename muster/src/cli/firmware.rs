@@ -245,11 +245,14 @@ pub(crate) enum Rollout {
         #[arg(long)]
         yes: bool,
     },
-    /// Send the devices that took it back to the version each had, wave by wave; refused where the signed manifests let
-    /// none of them
+    /// Send the devices that took it back to the version each had, wave by wave; refused where nobody has it, or the signed
+    /// manifests let none of them
     Rollback {
         /// The rollout
         id: String,
+        /// The other way, once it is rolled back: send those that went back forward to its version again
+        #[arg(long)]
+        forward: bool,
         /// Do not ask
         #[arg(long)]
         yes: bool,

@@ -73,15 +73,26 @@ pub(super) fn run(global: &Global, verb: Rollout) -> anyhow::Result<ExitCode> {
                 &client,
                 &id,
                 "abort",
-                "has stopped; devices that took it keep it",
+                "has stopped; devices that took it keep it, and those that it had taken from an older rollout before they began are told of that again",
             )?;
         }
-        Rollout::Rollback { id, yes } => {
-            output::confirm(
-                yes,
-                &format!("Send every device that rollout {id} changed back to the version it had?"),
-            )?;
-            act(global, &client, &id, "rollback", "is being undone")?;
+        Rollout::Rollback { id, yes, forward } => {
+            let (question, done) = if forward {
+                let question = format!(
+                    "Send the devices that went back from rollout {id} forward to its version again?"
+                );
+                (question, "goes out again")
+            } else {
+                let question = format!(
+                    "Send every device that rollout {id} changed back to the version it had?"
+                );
+                (question, "is being undone")
+            };
+            output::confirm(yes, &question)?;
+            let path = format!("{}/rollback", path(&id));
+            let body = json!({ "forward": forward });
+            let answer = client.call(Method::POST, &path, Some(&body))?;
+            output::answer(global, &answer, |_| format!("rollout {id} {done}"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -211,6 +222,7 @@ pub(super) fn outline(id: &str) -> String {
 /// One line: the state, then each wave's counts.
 pub(super) fn waves(rollout: &Value) -> String {
     let mut parts = vec![output::field(rollout, "state").to_owned()];
+    parts.extend(withheld(rollout));
     parts.extend(output::items(rollout, "waves").iter().map(|wave| {
         format!(
             "{}: {} of {} done, {} failed, {} under way",
@@ -222,6 +234,12 @@ pub(super) fn waves(rollout: &Value) -> String {
         )
     }));
     parts.join(" | ")
+}
+
+/// That nobody is told of it now, and why.
+pub(super) fn withheld(rollout: &Value) -> Option<String> {
+    let why = rollout.get("withheld")?.as_str()?;
+    Some(format!("nobody is told of it now: {why}"))
 }
 
 fn described(rollout: &Value) -> String {

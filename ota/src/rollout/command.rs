@@ -19,9 +19,10 @@ pub enum Command {
     },
     /// Stop for good, the way back too; devices stay as they are.
     Abort,
-    /// Stop for good and go back; told to one that went back, it goes forward again, and to one whose way back came to
-    /// nothing, it tries that once more.
+    /// Stop for good and go back; where it was told before, for those that did not go then.
     Rollback,
+    /// The way back was gone: those that went come forward again.
+    Forward,
 }
 
 impl Command {
@@ -34,6 +35,7 @@ impl Command {
             Self::Approve { .. } => "approve",
             Self::Abort => "abort",
             Self::Rollback => "rollback",
+            Self::Forward => "forward",
         }
     }
 }
@@ -74,21 +76,26 @@ impl Rollout {
                 Command::Rollback,
                 Scheduled | Running | Paused | WaitingApproval | Succeeded | Aborted | RolledBack,
             ) => ("rolled back", Some(RollingBack)),
+            (Command::Forward, RolledBack) => ("sent forward again", Some(RollingBack)),
+            (Command::Forward, Aborted) if self.undone > 0 && self.undone % 2 == 0 => {
+                ("sent forward again", Some(RollingBack))
+            }
             (Command::Pause, _) => ("paused", None),
             (Command::Resume, _) => ("resumed", None),
             (Command::Approve { .. }, _) => ("approved", None),
             (Command::Abort, _) => ("aborted", None),
             (Command::Rollback, _) => ("rolled back", None),
+            (Command::Forward, _) => ("sent forward again", None),
         };
         let Some(next) = next else {
             return Err(self.refuses(verb));
         };
         match command {
             Command::Approve { by, wave } => return self.approve(by, wave.as_deref()),
-            Command::Rollback => {
+            Command::Rollback | Command::Forward => {
                 // Once more in the same direction.
-                let came_to_nothing = self.state == Aborted && self.undone % 2 == 1;
-                self.undone += u32::from(came_to_nothing);
+                let odd = u32::from(command == Command::Rollback);
+                self.undone += u32::from(self.undone > 0 && self.undone % 2 == odd);
                 self.undo(format!("{verb} by an operator"));
             }
             Command::Abort => {
@@ -114,14 +121,11 @@ impl Rollout {
         }
     }
 
-    /// Whether its rules let it tell devices though it has succeeded; which there are the planner knows
-    /// ([`super::Planner::still_tells`]).
+    /// Whether it may tell devices though it has succeeded: those it did not wait for, and those that a newer rollout had
+    /// taken over and gave back. Whether there are any the planner knows ([`super::Planner::still_tells`]).
     #[must_use]
     pub fn may_still_tell(&self) -> bool {
-        let mut waves = self.waves.iter();
-        self.state == RolloutState::Succeeded
-            && self.undone == 0
-            && waves.any(|wave| wave.rules.success_percent.is_some())
+        self.state == RolloutState::Succeeded && self.undone == 0
     }
 
     fn approve(&mut self, by: String, meant: Option<&str>) -> Result<(), Error> {

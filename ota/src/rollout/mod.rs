@@ -192,6 +192,9 @@ pub struct Rollout {
     /// The versions that devices it was turned round for cannot be brought to, and why. Found out anew, not stored.
     #[serde(skip)]
     pub barred: BTreeMap<FirmwareVersion, String>,
+    /// Why every device would refuse its version by now, where that is so: nobody is told of it. Found out anew, not stored.
+    #[serde(skip)]
+    pub withheld: Option<String>,
 }
 
 /// What one device is told.
@@ -355,6 +358,7 @@ impl Rollout {
             health: Vec::new(),
             looked_at: 0,
             barred: BTreeMap::new(),
+            withheld: None,
         })
     }
 

@@ -49,6 +49,9 @@ impl Planner {
                 if let Some(abort) = self.judge() {
                     return Ok(Plan::of(vec![abort]));
                 }
+                if self.rollout.withheld.is_some() {
+                    return Ok(Plan::of(self.hold(now, most)?));
+                }
                 let mut round = Round::new(self, now, most);
                 let actions = self.installs(&mut round)?;
                 Ok(Plan {
@@ -119,7 +122,7 @@ impl Planner {
                 }]));
             }
         }
-        if self.rollout.state == RolloutState::Paused {
+        if self.rollout.state == RolloutState::Paused || self.rollout.withheld.is_some() {
             return Ok(Plan::of(self.hold(now, most)?));
         }
         let mut round = Round::new(self, now, most);

@@ -190,6 +190,7 @@ impl Planner {
             other_rules |= new.rules != old.rules;
         }
         rollout.barred = std::mem::take(&mut self.rollout.barred);
+        rollout.withheld = self.rollout.withheld.take();
         self.rollout = rollout;
         if other_rules {
             self.count();
@@ -207,6 +208,11 @@ impl Planner {
             .iter()
             .filter_map(|device| device.current.as_ref());
         had.chain(run).cloned().collect()
+    }
+
+    /// Nobody is told of its version, for this reason, or everybody again.
+    pub fn withhold(&mut self, why: Option<String>) {
+        self.rollout.withheld = why;
     }
 
     /// To these versions its devices cannot be brought now that it was turned round.
@@ -240,7 +246,12 @@ impl Planner {
         let nobody = self.index.left == 0 && self.index.open == 0;
         nobody.then(|| {
             if self.rollout.undone % 2 == 1 {
-                "no device runs the version that this rollout has brought".to_owned()
+                let forward = if self.rollout.undone > 1 {
+                    " (`--forward` sends those that went back to it again)"
+                } else {
+                    ""
+                };
+                format!("no device runs the version that this rollout has brought{forward}")
             } else {
                 "no device went back that could be brought forward again".to_owned()
             }

@@ -47,6 +47,9 @@ pub struct RolloutView {
     pub state: RolloutState,
     /// Why it was aborted or rolled back.
     pub reason: Option<String>,
+    /// Why nobody is told of it now, where every device would refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<String>,
     /// The group it is for.
     #[serde(default)]
     pub group: String,
@@ -242,6 +245,7 @@ impl Planner {
             version: rollout.spec.version.clone(),
             state: rollout.state,
             reason: rollout.reason.clone(),
+            withheld: rollout.withheld.clone(),
             group: String::new(),
             created_at: 0,
             start_at: rollout.spec.start_at,

@@ -530,6 +530,15 @@ impl<'t> Changes<'t> {
                 cancel(self, id, &[thing.to_owned()], false)
             }
             Some(row) if row.state == RolloutState::Paused => self.hold(id, thing),
+            Some(_) if !install.back => {
+                // Every device would refuse it, and that says nothing of the version.
+                let row = key::firmware(&install.name, &install.version);
+                let firmware: Option<Firmware> = self.rows.get(&row)?;
+                match firmware.filter(|firmware| firmware.expires <= self.now.seconds) {
+                    Some(_) => self.hold(id, thing),
+                    None => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }

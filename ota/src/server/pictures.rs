@@ -53,6 +53,8 @@ pub(super) struct Picture {
     pub(super) updated: BTreeMap<u64, BTreeSet<String>>,
     /// Until when what its devices cannot be brought to is known, and of which turn (seconds since 1970).
     barred_until: (u32, u64),
+    /// Until when it is known whether devices would take its version (seconds since 1970).
+    good_until: u64,
     /// When the time zones were read (seconds since 1970).
     zones_at: u64,
     /// Orders the pictures by when they were last asked for.
@@ -68,6 +70,12 @@ pub(super) struct Pictures {
 }
 
 impl Picture {
+    /// When it is to be found out anew whether its version is good, where that keeps it (seconds since 1970).
+    pub(super) fn good_due(&self) -> Option<u64> {
+        let rollout = self.planner.rollout();
+        rollout.withheld.as_ref().map(|_| self.good_until)
+    }
+
     /// When the time zones of its devices are to be read anew, where it has windows (seconds since 1970).
     pub(super) fn zones_due(&self) -> Option<u64> {
         let age = ZONES_AFTER_SECONDS + self.planner.len() as u64 / ZONES_PER_SECOND;
@@ -218,6 +226,7 @@ impl Ota {
                 planner: self.planner(self.load(id)?, &mut BTreeMap::new())?,
                 zones_at: now,
                 barred_until: (0, 0),
+                good_until: 0,
                 asked: 0,
                 rests_until: None,
             };
@@ -243,6 +252,9 @@ impl Ota {
         if turn > 0 && (picture.barred_until.0 != turn || now >= picture.barred_until.1) {
             self.bar(&mut picture.planner, now)?;
             picture.barred_until = (turn, now.saturating_add(BARRED_SECONDS));
+        }
+        if now >= picture.good_until {
+            picture.good_until = self.withhold(&mut picture.planner, now)?;
         }
         #[cfg(test)]
         picture.assert_is(&self.planner(picture.planner.rollout().clone(), &mut BTreeMap::new())?);

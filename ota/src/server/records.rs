@@ -485,6 +485,7 @@ impl RolloutRow {
             health: self.health,
             looked_at: self.looked_at,
             barred: BTreeMap::new(),
+            withheld: None,
         }
     }
 }

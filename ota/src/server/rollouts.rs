@@ -68,7 +68,9 @@ impl Ota {
         let row = self.rollout_row(id)?;
         let rollout = self.load(id)?;
         let mut planner = self.planner(rollout, &mut drifted)?;
-        self.bar_if_turned(&mut planner, seconds(SystemTime::now()))?;
+        let now = seconds(SystemTime::now());
+        self.bar_if_turned(&mut planner, now)?;
+        self.withhold(&mut planner, now)?;
         let mut view = planner.view();
         (view.group, view.created_at, view.log) = (row.group, row.created_at, row.log);
         let mut places = HashMap::new();
@@ -107,7 +109,9 @@ impl Ota {
     pub fn rollout_outline(&self, id: &RolloutId) -> Result<RolloutView, Error> {
         let row = self.rollout_row(id)?;
         let mut planner = self.planner(self.load(id)?, &mut BTreeMap::new())?;
-        self.bar_if_turned(&mut planner, seconds(SystemTime::now()))?;
+        let now = seconds(SystemTime::now());
+        self.bar_if_turned(&mut planner, now)?;
+        self.withhold(&mut planner, now)?;
         let mut view = planner.outline();
         (view.group, view.created_at, view.log) = (row.group, row.created_at, row.log);
         Ok(view)
@@ -155,7 +159,7 @@ impl Ota {
         at: SystemTime,
     ) -> Result<(), Error> {
         match command {
-            Command::Rollback => self.check_way_back(id, at)?,
+            Command::Rollback | Command::Forward => self.check_way_back(id, &command, at)?,
             Command::Pause => self.check_still_tells(id, "paused")?,
             Command::Abort => self.check_still_tells(id, "aborted")?,
             Command::Resume | Command::Approve { .. } => {}
@@ -324,10 +328,13 @@ impl Ota {
                 // A time zone that is mended meanwhile may open a window at once.
                 let zones = picture.zones_due().filter(|_| picture.planner.waits());
                 let over = picture.planner.rollout().state.is_final();
-                if over && plan.wake_at.is_none() && !picture.planner.still_tells() {
+                let tells = !over || picture.planner.still_tells();
+                let good = picture.good_due().filter(|_| tells);
+                if plan.wake_at.is_none() && !tells {
                     pictures.forget(id);
                 }
-                return Ok(look.into_iter().chain(plan.wake_at).chain(zones).min());
+                let wakes = look.into_iter().chain(plan.wake_at);
+                return Ok(wakes.chain(zones).chain(good).min());
             }
             let mut told = 0;
             for action in plan.actions {

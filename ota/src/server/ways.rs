@@ -9,6 +9,9 @@ use super::{Ota, seconds};
 use crate::rollout::{Command, Planner, Rollout};
 use crate::{Error, FirmwareName, FirmwareVersion, RolloutId};
 
+/// After so many seconds it is found out anew whether a version is good: its manifest may come again, or its key go.
+const GOOD_SECONDS: u64 = 5;
+
 /// Times are seconds since 1970.
 fn day(at: u64) -> String {
     let at = i64::try_from(at).ok();
@@ -80,6 +83,26 @@ impl Ota {
         Ok(())
     }
 
+    /// Tells a rollout that goes forward whether devices would still take its version; until when that is known.
+    pub(super) fn withhold(&self, planner: &mut Planner, now: u64) -> Result<u64, Error> {
+        let rollout = planner.rollout();
+        let (name, version) = (rollout.spec.name.clone(), rollout.spec.version.clone());
+        let goes_on = !rollout.state.is_final() || planner.still_tells();
+        let forward = rollout.undone == 0 && goes_on;
+        let (why, until) = match self.still_good(&name, &version, now) {
+            _ if !forward => (None, u64::MAX),
+            Ok(firmware) => (None, firmware.expires),
+            Err(error @ (Error::Store(_) | Error::Fleet(_) | Error::Io { .. })) => {
+                return Err(error);
+            }
+            // What lies on the disk is mended here, and says nothing of what was signed.
+            Err(Error::Damaged { .. }) => (None, u64::MAX),
+            Err(error) => (Some(error.to_string()), u64::MAX),
+        };
+        planner.withhold(why);
+        Ok(until.min(now.saturating_add(GOOD_SECONDS)))
+    }
+
     /// The same, where it was turned round at all.
     pub(super) fn bar_if_turned(&self, planner: &mut Planner, now: u64) -> Result<(), Error> {
         if planner.rollout().undone == 0 {
@@ -89,17 +112,26 @@ impl Ota {
     }
 
     /// Refuses to turn a rollout round where that would bring no device anywhere, though there are some it should.
-    pub(super) fn check_way_back(&self, id: &RolloutId, at: SystemTime) -> Result<(), Error> {
+    pub(super) fn check_way_back(
+        &self,
+        id: &RolloutId,
+        command: &Command,
+        at: SystemTime,
+    ) -> Result<(), Error> {
         let mut rollout = self.load(id)?;
         // It has told everybody, and waits for nobody.
-        let over = rollout.state.is_final() && !rollout.may_still_tell();
-        rollout.command(Command::Rollback)?;
+        let tells = rollout.may_still_tell()
+            && self
+                .planner(rollout.clone(), &mut BTreeMap::new())?
+                .still_tells();
+        let over = rollout.state.is_final() && !tells;
+        rollout.command(command.clone())?;
         let mut planner = self.planner(rollout, &mut BTreeMap::new())?;
         self.bar(&mut planner, seconds(at))?;
         let nobody = planner.nobody_turns().filter(|_| over);
         match planner.dead_end().or(nobody) {
             Some(why) => Err(Error::Invalid {
-                field: "rollback".into(),
+                field: command.as_str().into(),
                 why,
             }),
             None => Ok(()),

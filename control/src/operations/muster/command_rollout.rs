@@ -25,22 +25,31 @@ pub(super) const OPERATION: Operation = Operation {
 struct Input {
     /// Of an approval: the wave that is meant.
     wave: Option<String>,
+    /// Of a rollback: the other way, for those that went back.
+    #[serde(default)]
+    forward: bool,
 }
 
 fn run(rooms: &Rooms, call: &Call) -> Result<Answer, ApiError> {
     let id: RolloutId = call.path("id")?;
     let by = call.caller.operator.name.to_string();
-    let Input { wave } = call.body()?;
+    let Input { wave, forward } = call.body()?;
     let verb = call.path::<String>("command")?;
     if wave.is_some() && verb != "approve" {
         return Err(ApiError::invalid(
             "wave: only an approval is for one wave; leave it out",
         ));
     }
+    if forward && verb != "rollback" {
+        return Err(ApiError::invalid(
+            "forward: only a rollback goes either way; leave it out",
+        ));
+    }
     let command = match verb.as_str() {
         "pause" => Command::Pause,
         "resume" => Command::Resume,
         "abort" => Command::Abort,
+        "rollback" if forward => Command::Forward,
         "rollback" => Command::Rollback,
         "approve" => Command::Approve {
             by: by.clone(),

@@ -19,6 +19,8 @@ enum Event {
     Wait(u64),
     /// Time goes on to when the planner asked for it.
     Wake,
+    /// A newer rollout takes a device over, or gives it back.
+    Lent(usize),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -34,7 +36,8 @@ fn event() -> impl Strategy<Value = Event> {
             wave: None
         }),
         Just(Command::Abort),
-        Just(Command::Rollback)
+        Just(Command::Rollback),
+        Just(Command::Forward)
     ];
     prop_oneof![
         24 => (any::<usize>(), prop::bool::weighted(0.7)).prop_map(|(i, good)| Event::Device(i, good)),
@@ -43,6 +46,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (0..4usize).prop_map(Event::Crash),
         4 => (0..90u64).prop_map(Event::Wait),
         4 => Just(Event::Wake),
+        2 => any::<usize>().prop_map(Event::Lent),
     ]
 }
 
@@ -137,6 +141,19 @@ fn check(rollout: &Rollout, world: &World, rules: &Rules) -> Result<(), TestCase
             parts.all(|part| part.status != ExecutionStatus::Queued || part.is_shut(world.now))
         );
     }
+    // Whatever tells devices can be stopped.
+    let mut installs = world
+        .devices
+        .values()
+        .filter_map(|device| device.install.as_ref());
+    if installs.any(|part| !part.status.is_terminal()) && rollout.undone == 0 {
+        let stopped = rollout.state == RolloutState::Aborted;
+        prop_assert!(
+            stopped || rollout.clone().command(Command::Abort).is_ok(),
+            "{:?}",
+            rollout.state
+        );
+    }
     // It goes on, and counts as good, only as long as no rule says that it must not.
     let forward = matches!(
         rollout.state,
@@ -226,7 +243,33 @@ proptest! {
                         }
                     }
                 }
-                Event::Command(command) => { let _ = world.command(&mut rollout, command); }
+                // Whatever it was told before, back is back and forward is forward.
+                Event::Command(command) => {
+                    let direction = match command {
+                        Command::Rollback => Some(1),
+                        Command::Forward => Some(0),
+                        _ => None,
+                    };
+                    let heard = world.command(&mut rollout, command).is_ok();
+                    if let Some(direction) = direction.filter(|_| heard) {
+                        prop_assert_eq!(rollout.undone % 2, direction);
+                    }
+                }
+                // A newer rollout takes a device over before it begins, or gives it back as it was stopped.
+                Event::Lent(i) => {
+                    let thing = &things[i % things.len()];
+                    let goes_on = rollout.undone == 0 && rollout.state != RolloutState::Aborted;
+                    let install = world.devices.get_mut(thing).and_then(|device| device.install.as_mut());
+                    if let Some(part) = install.filter(|_| goes_on) {
+                        match part.status {
+                            ExecutionStatus::Queued => part.status = ExecutionStatus::Canceled,
+                            ExecutionStatus::Canceled => {
+                                (part.status, part.until) = (ExecutionStatus::Queued, Some(HELD));
+                            }
+                            _ => {}
+                        }
+                    }
+                }
                 Event::Wait(seconds) => world.now += seconds,
                 Event::Wake => { world.sleep(&rollout); }
                 // The effects of the first `keep` actions are done, nothing of the rollout was saved, and

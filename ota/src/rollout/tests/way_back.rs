@@ -38,7 +38,16 @@ fn a_rollback_can_be_rolled_back_and_that_too() {
         (2, RolloutState::Succeeded, "2.0"),
         (3, RolloutState::RolledBack, "1.0"),
     ] {
-        world.command(&mut rollout, Command::Rollback).unwrap();
+        let forward = world
+            .clone()
+            .command(&mut rollout.clone(), Command::Forward);
+        assert_eq!(forward.is_ok(), turn == 2, "{turn}");
+        let command = if turn == 2 {
+            Command::Forward
+        } else {
+            Command::Rollback
+        };
+        world.command(&mut rollout, command).unwrap();
         world.finish_all(&mut rollout, |_| true);
         assert_eq!((rollout.undone, rollout.state), (turn, state));
         let versions: Vec<&str> = world
@@ -50,6 +59,27 @@ fn a_rollback_can_be_rolled_back_and_that_too() {
         let report = rollout.view(&world.devices).rollback.unwrap();
         assert_eq!((report.turn, report.total, report.succeeded), (turn, 3, 3));
     }
+}
+
+#[test]
+fn a_rollback_that_is_said_again_moves_nobody_forward() {
+    let mut rollout = rollout(3, &["100%"], Some(10));
+    let mut world = World::with_old(&rollout);
+    world.finish_all(&mut rollout, |thing| thing != "lamp-1");
+    assert_eq!(
+        (rollout.undone, rollout.state),
+        (1, RolloutState::RolledBack)
+    );
+    let told = world.told.len();
+    world.command(&mut rollout, Command::Rollback).unwrap();
+    let planner = Planner::new(rollout.clone(), world.devices.clone());
+    let words = planner.nobody_turns().unwrap();
+    assert!(words.contains("no device runs the version"), "{words}");
+    world.finish_all(&mut rollout, |_| true);
+    assert_eq!(
+        (world.told.len(), rollout.state),
+        (told, RolloutState::RolledBack)
+    );
 }
 
 #[test]

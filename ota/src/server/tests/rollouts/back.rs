@@ -53,14 +53,22 @@ fn rollouts_are_undone_one_after_the_other_down_to_the_first_version() {
     yard.house.restart();
     undone_by_hand(&yard, &older, 2);
     rests_on(&yard, &[&older, &newer], "1.0");
+    // Said again it moves nobody, and least of all forward.
+    for id in [&older, &newer] {
+        let refused = refused_rollback(&yard, id);
+        assert!(refused.contains("no device runs the version"), "{refused}");
+    }
+    rests_on(&yard, &[&older, &newer], "1.0");
     // The newer one found what the older one had brought, and that is gone.
-    let refused = refused_rollback(&yard, &newer);
+    let ota = yard.house.ota();
+    let refused = ota.command_rollout(&newer, Command::Forward, "ann", SystemTime::now());
+    let refused = refused.unwrap_err().to_string();
     assert!(
         refused.ends_with("no device went back that could be brought forward again"),
         "{refused}"
     );
     // And up again.
-    told(&yard, &older, Command::Rollback);
+    told(&yard, &older, Command::Forward);
     yard.run_until(&older, RolloutState::Succeeded);
     rests_on(&yard, &[&older, &newer], "2.0");
 }
@@ -79,7 +87,10 @@ fn who_had_the_version_before_is_taken_back_by_the_rollout_that_brought_it() {
     undone_by_hand(&yard, &all, 1);
     let view = yard.view(&all);
     let why = view.reason.as_deref().unwrap();
-    assert!(why.contains("1 of 2 devices did not go back (another rollout has"), "{why}");
+    assert!(
+        why.contains("1 of 2 devices did not go back (another rollout has"),
+        "{why}"
+    );
     undone_by_hand(&yard, &pilot, 1);
     rests_on(&yard, &[&pilot, &all, &twice], "1.0");
 }
@@ -443,7 +454,13 @@ fn a_wave_waits_for_a_person_and_a_rollback_can_be_rolled_back() {
         (RolloutState::Succeeded, "2.0"),
         (RolloutState::RolledBack, "1.0"),
     ] {
-        told(&yard, &id, Command::Rollback);
+        let forward = state == RolloutState::Succeeded;
+        let command = if forward {
+            Command::Forward
+        } else {
+            Command::Rollback
+        };
+        told(&yard, &id, command);
         yard.run(&id, |_| true);
         let view = yard.until(&id, state);
         assert!(
@@ -487,4 +504,39 @@ fn a_device_that_says_too_late_that_it_took_a_bad_version_is_sent_back() {
     assert_eq!(back["jobDocument"]["version"], "1.0");
     yard.work("lamp-0", true);
     assert_eq!(yard.view(&id).executions[0].version, Some(version("1.0")));
+}
+
+#[test]
+fn a_version_that_expires_before_the_last_have_come_is_kept_from_them_and_stays_with_the_others() {
+    let yard = Yard::new(3);
+    let now = SystemTime::now();
+    let short = yard.team.package_with("3.0", |manifest| {
+        manifest.expires = now + Duration::from_secs(4);
+    });
+    yard.house.ota().add(&short[..], now).unwrap();
+    let id = yard.start(&json!({"version": "3.0", "success": 30, "abortFailed": 30}));
+    yard.house
+        .eventually(|ota| (ota.rollout(&id).unwrap().waves[0].queued == 3).then_some(()));
+    yard.work("lamp-0", true).unwrap();
+    yard.until(&id, RolloutState::Succeeded);
+    yard.house.eventually(|ota| {
+        let withheld = ota.rollout(&id).unwrap().withheld?;
+        withheld
+            .contains("the manifest of lamp 3.0 expired")
+            .then_some(())
+    });
+    // Who comes now is told nothing, so that nobody refuses it.
+    for lamp in ["lamp-1", "lamp-2"] {
+        assert_eq!(yard.work(lamp, false), None);
+    }
+    let view = yard.view(&id);
+    assert_eq!((view.state, view.rollback), (RolloutState::Succeeded, None));
+    // Signed anew it reaches them.
+    let again = yard.team.package_with("3.0", |_| {});
+    yard.house.ota().add(&again[..], SystemTime::now()).unwrap();
+    for lamp in ["lamp-1", "lamp-2"] {
+        yard.house.eventually(|_| yard.work(lamp, true));
+    }
+    let view = yard.view(&id);
+    assert_eq!((view.withheld, view.waves[0].succeeded), (None, 3));
 }

@@ -97,8 +97,39 @@ fn a_newer_rollout_that_was_undone_takes_nobody_from_an_older_one() {
     yard.run(&old, |_| true);
     let view = yard.until(&old, RolloutState::Succeeded);
     for one in view.executions {
-        assert_eq!((&*one.status, one.version), ("SUCCEEDED", Some(version("2.0"))));
+        assert_eq!(
+            (&*one.status, one.version),
+            ("SUCCEEDED", Some(version("2.0")))
+        );
     }
+}
+
+#[test]
+fn what_an_older_rollout_that_had_succeeded_tells_again_can_be_paused_and_stopped() {
+    let yard = Yard::new(2);
+    yard.add("3.0");
+    let queued = |id: &RolloutId, count: usize| {
+        yard.house
+            .eventually(|ota| (ota.rollout(id).unwrap().waves[0].queued == count).then_some(()));
+    };
+    // One is away, and the older rollout ends with the other.
+    let old = yard.start(&json!({}));
+    queued(&old, 2);
+    yard.work("lamp-1", true).unwrap();
+    let new = yard.start(&json!({"version": "3.0"}));
+    queued(&new, 2);
+    yard.until(&old, RolloutState::Succeeded);
+    told(&yard, &new, Command::Abort);
+    queued(&old, 1);
+    told(&yard, &old, Command::Pause);
+    yard.until(&old, RolloutState::Paused);
+    assert_eq!(yard.work("lamp-0", true), None);
+    told(&yard, &old, Command::Resume);
+    yard.until(&old, RolloutState::Succeeded);
+    queued(&old, 1);
+    told(&yard, &old, Command::Abort);
+    yard.until(&old, RolloutState::Aborted);
+    assert_eq!(yard.work("lamp-0", true), None);
 }
 
 #[test]
