@@ -112,7 +112,8 @@ impl Planner {
         for (index, wave) in self.begun() {
             let counts = self.counts(index);
             let gone = counts.taken_over();
-            if let Some(why) = gone.filter(|_| wave.state == WaveState::Running) {
+            let lent = self.rollout.lent.is_some();
+            if let Some(why) = gone.filter(|_| wave.state == WaveState::Running && !lent) {
                 return Ok(Plan::of(vec![Action::GiveUp { wave: index, why }]));
             }
             if wave.state == WaveState::Running && wave.rules.passes(&counts) {

@@ -486,6 +486,7 @@ impl RolloutRow {
             looked_at: self.looked_at,
             barred: BTreeMap::new(),
             withheld: None,
+            lent: None,
         }
     }
 }
