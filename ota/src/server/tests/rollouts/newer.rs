@@ -93,7 +93,14 @@ fn a_newer_rollout_that_was_undone_takes_nobody_from_an_older_one() {
     told(&yard, &new, Command::Rollback);
     yard.run(&new, |_| true);
     yard.until(&new, RolloutState::RolledBack);
-    told(&yard, &old, Command::Approve { by: "ann".into(), wave: None });
+    told(
+        &yard,
+        &old,
+        Command::Approve {
+            by: "ann".into(),
+            wave: None,
+        },
+    );
     yard.run(&old, |_| true);
     let view = yard.until(&old, RolloutState::Succeeded);
     for one in view.executions {
