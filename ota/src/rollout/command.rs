@@ -77,7 +77,7 @@ impl Rollout {
                 Scheduled | Running | Paused | WaitingApproval | Succeeded | Aborted | RolledBack,
             ) => ("rolled back", Some(RollingBack)),
             (Command::Forward, RolledBack) => ("sent forward again", Some(RollingBack)),
-            (Command::Forward, Aborted) if self.undone > 0 && self.undone % 2 == 0 => {
+            (Command::Forward, Aborted) if self.undone > 0 && self.undone % 2 != 1 => {
                 ("sent forward again", Some(RollingBack))
             }
             (Command::Pause, _) => ("paused", None),
