@@ -323,8 +323,8 @@ impl World {
 
     fn resend(&mut self) {
         let mut out = Vec::new();
-        for (token, _) in self.session.resend(|_| true, self.now, &mut out) {
-            assert!(self.tokens.remove(&token));
+        for (dropped, _) in self.session.resend(|_| true, self.now, &mut out) {
+            assert!(self.tokens.remove(&dropped.token));
         }
         self.hear(&out);
     }
