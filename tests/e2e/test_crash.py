@@ -9,6 +9,7 @@ import time
 import pytest
 
 import once
+from clients import proves_silence
 from load import Load
 from server import EVERYTHING, NotReady, Server
 
@@ -135,3 +136,20 @@ def test_of_two_servers_started_at_once_after_a_crash_one_runs(server):
             thread.join(60)
         for rival in rivals:
             rival.stop()
+
+
+def test_a_restart_is_no_alarm_of_those_who_come_back(server, connect):
+    server.policy("everything", EVERYTHING)
+    lamp, watcher = server.device("lamp", "--policy", "everything"), server.device("watcher", "--policy", "everything")
+    will = ("wills/lamp", {"payload": b"gone", "qos": 1, "retain": True})
+    watching = connect(server, watcher, clean=False, expiry=3600)
+    watching.subscribe("wills/#", qos=1)
+    connect(server, lamp, clean=False, expiry=3600, will=will)
+    server.restart()
+    back = connect(server, lamp, clean=False, expiry=3600, will=will)
+    watching = connect(server, watcher, clean=False, expiry=3600)
+    assert watching.session_present and back.session_present
+    proves_silence(back, "wills/end", watching)
+    late = connect(server, watcher, client_id="late")
+    late.subscribe("wills/#", qos=1)
+    proves_silence(back, "wills/end", late)

@@ -386,6 +386,7 @@ impl Hub {
                 key,
                 identity,
                 will,
+                record: None,
             });
         }
         self.discard(key, parked);

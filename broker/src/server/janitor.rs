@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
@@ -204,6 +205,10 @@ fn attend(hub: &Arc<Hub>, key: &SessionKey, number: u64) {
     if let Some(parked) = expired {
         return hub.end_parked(key, *parked);
     }
+    if hub.draining.load(Ordering::Acquire) {
+        // The journal has it: it is published after the next start, unless its client is back by then.
+        return;
+    }
     let due = |parked: &mut Parked| parked.will_due.filter(|at| *at <= now);
     let Some(at) = hub.sessions.with_parked(key, number, due).flatten() else {
         return;
@@ -214,14 +219,15 @@ fn attend(hub: &Arc<Hub>, key: &SessionKey, number: u64) {
     };
     let identity = hub.sessions.with_parked(key, number, |parked| {
         let due = parked.will_due.take_if(|due| *due == at);
-        due.map(|_| parked.identity.clone())
+        due.map(|_| (parked.identity.clone(), hub.wills.record(number)))
     });
-    if let Some(identity) = identity.flatten() {
+    if let Some((identity, record)) = identity.flatten() {
         hub.publish_will(DueWill {
             number,
             key: key.clone(),
             identity,
             will,
+            record: Some(record),
         });
     }
 }

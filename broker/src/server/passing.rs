@@ -85,7 +85,7 @@ impl Passing {
     fn put(&self, late: Late) -> bool {
         let mut waiting = self.waiting.lock();
         let bytes = late.message.as_ref().map_or(0, Message::weight_bytes);
-        if waiting.bytes + bytes > MEMORY_BYTES {
+        if bytes > 0 && waiting.bytes + bytes > MEMORY_BYTES {
             return false;
         }
         waiting.bytes += bytes;

@@ -39,6 +39,9 @@ pub(crate) struct DueWill {
     pub(crate) key: SessionKey,
     pub(crate) identity: Identity,
     pub(crate) will: Will,
+    /// Of a session that goes on: taken before anybody could resume it, so that a will of its next connection is not
+    /// settled with this one.
+    pub(crate) record: Option<Arc<Record>>,
 }
 
 /// See the module.
@@ -64,7 +67,7 @@ impl Default for Wills {
 
 /// Whether the record of a will is still that of this one, and not of a connection that came after it. Held while the
 /// will is put into queues, never across an await.
-type Record = Mutex<bool>;
+pub(crate) type Record = Mutex<bool>;
 
 /// Why a will was not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +92,8 @@ impl Wills {
         }
     }
 
-    fn record(&self, number: u64) -> Arc<Record> {
+    /// The session's record of a will is that of the one that is about to be published.
+    pub(crate) fn record(&self, number: u64) -> Arc<Record> {
         let record = Arc::new(Mutex::new(true));
         self.records.lock().insert(number, Arc::clone(&record));
         record
@@ -135,13 +139,14 @@ impl Hub {
             key,
             identity,
             will,
+            record,
         } = due;
         let publication = Publication::of_will(&will, self.clock.now());
         let origin = Origin::Device(identity.certificate());
         let message = Message::new(publication, will.qos, will.retain, origin);
         let bytes = EACH_BYTES + message.weight_bytes();
         let place = self.wills.places.take(Some(&key.owner), bytes);
-        let record = self.wills.record(number);
+        let record = record.unwrap_or_else(|| self.wills.record(number));
         let judged = Judged {
             hub: self,
             identity: &identity,

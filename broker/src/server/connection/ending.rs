@@ -183,6 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             found.map_or(BodyRef::Inline, |(_, body)| *body)
         };
         let mut will_now = None;
+        let mut will_record = None;
         // [MQTT-3.1.2-23, 4.1.0-2] [MQTT311-3.1.2-4, -6, 4.1.0-1]
         if forfeited || expiry_s == 0 || !mailbox.is_durable() {
             for delivery in staged {
@@ -264,6 +265,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 expires_at: (expiry_s != SESSION_NEVER_EXPIRES).then(|| now.plus_seconds(expiry_s)),
                 will_due: later,
             };
+            will_record = will_now
+                .as_ref()
+                .map(|_| hub.wills.record(mailbox.number()));
             if parked.will_due.is_none() && will_now.is_none() {
                 hub.durable.delete_will(mailbox.number());
             }
@@ -276,6 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 key,
                 identity,
                 will,
+                record: will_record,
             });
         }
         if spoken == Some(true) {

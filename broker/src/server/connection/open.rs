@@ -427,6 +427,7 @@ async fn open(
                     key: key.clone(),
                     identity: kept.identity.clone(),
                     will,
+                    record: None,
                 });
             }
             hub.discard(key, *kept);

@@ -139,11 +139,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let mut queue = std::mem::take(&mut self.staged);
         self.mailbox.take(&mut queue, usize::MAX);
+        let left = self.session.subscriptions().map(|(filter, _)| filter);
         match &mut self.sieve {
-            Some(sieve) => sieve.again(&lost, queue),
+            Some(sieve) => sieve.again(&self.hub, &lost, left, queue),
             None if queue.is_empty() => return,
             sieve => {
-                let left = self.session.subscriptions().map(|(filter, _)| filter);
                 *sieve = Some(Box::new(Sieve::new(&self.hub, &lost, left, queue)));
             }
         }

@@ -28,22 +28,20 @@ struct Withdrawn {
     known: HashMap<Box<str>, bool>,
 }
 
+fn tree<'a>(filters: impl Iterator<Item = &'a TopicFilter>, parents: bool) -> TopicTree<()> {
+    let tree = TopicTree::with_parents(parents);
+    for filter in filters {
+        tree.insert(filter.pattern(), 0, ());
+    }
+    tree
+}
+
 impl Withdrawn {
     fn new<'a>(
         lost: &'a [TopicFilter],
         left: impl Iterator<Item = &'a TopicFilter>,
         parents: bool,
     ) -> Self {
-        fn tree<'a>(
-            filters: impl Iterator<Item = &'a TopicFilter>,
-            parents: bool,
-        ) -> TopicTree<()> {
-            let tree = TopicTree::with_parents(parents);
-            for filter in filters {
-                tree.insert(filter.pattern(), 0, ());
-            }
-            tree
-        }
         Self {
             lost: tree(lost.iter(), parents),
             left: tree(left, parents),
@@ -98,10 +96,17 @@ impl Sieve {
         }
     }
 
-    /// More is lost: all is looked at again, and what has come meanwhile.
-    pub(super) fn again(&mut self, lost: &[TopicFilter], more: VecDeque<Delivery>) {
+    /// More is lost: all is looked at again, and what has come meanwhile. `left` are the subscriptions that the session
+    /// still has: some may have come since, or be of one pattern with a lost one, as `$share/g/b` and `b` are.
+    pub(super) fn again<'a>(
+        &mut self,
+        hub: &Hub,
+        lost: &[TopicFilter],
+        left: impl Iterator<Item = &'a TopicFilter>,
+        more: VecDeque<Delivery>,
+    ) {
+        self.withdrawn.left = tree(left, !hub.aws);
         for filter in lost {
-            self.withdrawn.left.remove(filter.pattern(), 0);
             self.withdrawn.lost.insert(filter.pattern(), 0, ());
         }
         self.withdrawn.known.clear();
