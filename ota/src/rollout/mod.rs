@@ -195,10 +195,6 @@ pub struct Rollout {
     /// Why every device would refuse its version by now, where that is so: nobody is told of it. Found out anew, not stored.
     #[serde(skip)]
     pub withheld: Option<String>,
-    /// One of the devices that a newer rollout has taken over and may give back yet: as long as there is any no wave is given
-    /// up. Found out anew, not stored.
-    #[serde(skip)]
-    pub lent: Option<String>,
 }
 
 /// What one device is told.
@@ -363,7 +359,6 @@ impl Rollout {
             looked_at: 0,
             barred: BTreeMap::new(),
             withheld: None,
-            lent: None,
         })
     }
 

@@ -112,8 +112,7 @@ impl Planner {
         for (index, wave) in self.begun() {
             let counts = self.counts(index);
             let gone = counts.taken_over();
-            let lent = self.rollout.lent.is_some();
-            if let Some(why) = gone.filter(|_| wave.state == WaveState::Running && !lent) {
+            if let Some(why) = gone.filter(|_| wave.state == WaveState::Running) {
                 return Ok(Plan::of(vec![Action::GiveUp { wave: index, why }]));
             }
             if wave.state == WaveState::Running && wave.rules.passes(&counts) {

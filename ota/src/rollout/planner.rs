@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 
 use super::index::{Index, Pool, WaveIndex};
-use super::{Action, Command, Device, Devices, Rollout, RolloutState, Wave, WaveState};
+use super::{Action, Command, Device, Devices, Rollout, RolloutState, Wave};
 use crate::{Error, FirmwareVersion};
 
 /// A rollout with its devices, ready to be asked what comes next ([`Planner::plan`]).
@@ -191,7 +191,6 @@ impl Planner {
         }
         rollout.barred = std::mem::take(&mut self.rollout.barred);
         rollout.withheld = self.rollout.withheld.take();
-        rollout.lent = self.rollout.lent.take();
         self.rollout = rollout;
         if other_rules {
             self.count();
@@ -214,20 +213,6 @@ impl Planner {
     /// Nobody is told of its version, for this reason, or everybody again.
     pub fn withhold(&mut self, why: Option<String>) {
         self.rollout.withheld = why;
-    }
-
-    /// The wave whose devices a newer rollout has all taken over, if there is one.
-    #[must_use]
-    pub fn taken_over(&self) -> Option<usize> {
-        let mut waves = self.rollout.waves.iter().enumerate();
-        let gone = |index| self.counts(index).taken_over().is_some();
-        let found = waves.find(|(index, wave)| wave.state == WaveState::Running && gone(*index));
-        found.map(|(index, _)| index)
-    }
-
-    /// One of its devices may be given back by the newer rollout that has taken it over, or none.
-    pub fn lend(&mut self, thing: Option<String>) {
-        self.rollout.lent = thing;
     }
 
     /// To these versions its devices cannot be brought now that it was turned round.

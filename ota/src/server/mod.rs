@@ -19,7 +19,6 @@ mod job_sources;
 mod job_templates;
 mod job_windows;
 mod jobs;
-mod lent;
 mod lineage;
 mod newest;
 mod ota_updates;

@@ -486,7 +486,6 @@ impl RolloutRow {
             looked_at: self.looked_at,
             barred: BTreeMap::new(),
             withheld: None,
-            lent: None,
         }
     }
 }

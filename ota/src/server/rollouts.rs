@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::executions::Changes;
 use super::jobs::cancel;
-use super::lent::LENT_SECONDS;
 use super::records::{
     Execution, Install, Job, JobStatus, MembersRow, RolloutRow, Runs, WaveRow, key,
 };
@@ -324,9 +323,6 @@ impl Ota {
         loop {
             let picture = self.picture(&mut pictures, id, seconds(at))?;
             let look = self.look_at_health(picture, at)?;
-            let lent = self.lent(&picture.planner)?;
-            let lent_due = lent.as_ref().map(|_| seconds(at) + LENT_SECONDS);
-            picture.planner.lend(lent);
             let plan = picture.planner.plan(seconds(at), TELL_AT_ONCE)?;
             if plan.actions.is_empty() {
                 // A time zone that is mended meanwhile may open a window at once.
@@ -338,7 +334,7 @@ impl Ota {
                     pictures.forget(id);
                 }
                 let wakes = look.into_iter().chain(plan.wake_at);
-                return Ok(wakes.chain(zones).chain(good).chain(lent_due).min());
+                return Ok(wakes.chain(zones).chain(good).min());
             }
             let mut told = 0;
             for action in plan.actions {

@@ -140,29 +140,6 @@ fn what_an_older_rollout_that_had_succeeded_tells_again_can_be_paused_and_stoppe
 }
 
 #[test]
-fn a_rollout_that_nobody_had_begun_outlives_a_newer_one_that_comes_to_nothing() {
-    let mut yard = Yard::new(2);
-    yard.add("3.0");
-    let queued = |yard: &Yard, id: &RolloutId, count: usize| {
-        yard.house
-            .eventually(|ota| (ota.rollout(id).unwrap().waves[0].queued == count).then_some(()));
-    };
-    let old = yard.start(&json!({}));
-    queued(&yard, &old, 2);
-    let new = yard.start(&json!({"version": "3.0"}));
-    queued(&yard, &new, 2);
-    yard.house.ota().advance(&old, SystemTime::now()).unwrap();
-    yard.house.restart();
-    yard.house.ota().advance(&old, SystemTime::now()).unwrap();
-    assert_eq!(yard.view(&old).state, RolloutState::Running);
-    told(&yard, &new, Command::Abort);
-    queued(&yard, &old, 2);
-    yard.run(&old, |_| true);
-    let view = yard.until(&old, RolloutState::Succeeded);
-    assert_eq!(view.waves[0].succeeded, 2);
-}
-
-#[test]
 fn who_was_away_gets_the_older_good_version_after_the_newer_has_undone_itself() {
     let yard = Yard::new(3);
     let now = SystemTime::now();
