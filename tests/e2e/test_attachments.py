@@ -5,7 +5,7 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from api import iot
+from api import iot, send
 from clients import Refused
 from devices import thing_arn
 from server import Identity, allow, deny, document
