@@ -131,8 +131,9 @@ impl Permitted {
     /// # Errors
     /// [`CaError::Invalid`], naming what is neither.
     pub(super) fn new(dns: &[String], networks: &[String]) -> Result<Self, CaError> {
-        if dns.len() + networks.len() > MAX_NAMES {
-            let reason = "an issuing certificate is constrained to 64 names and networks at most";
+        if dns.len() > MAX_NAMES || networks.len() > MAX_NAMES {
+            let reason =
+                "an issuing certificate is constrained to 64 names and 64 networks at most";
             let all = [dns, networks].concat().join(", ");
             return Err(CaError::invalid("permitted names", &all, reason));
         }

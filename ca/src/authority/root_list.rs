@@ -248,7 +248,14 @@ impl Authority {
         if root.list.as_ref().is_some_and(|list| !list.is_due(now)) {
             return Ok(root.list.clone());
         }
-        let change = self.change.lock();
+        // Whoever asks waits for no key that may be slow, where there is a list that stands.
+        let change = match &root.list {
+            Some(list) => match self.change.try_lock() {
+                Some(change) => change,
+                None => return Ok(Some(Arc::clone(list))),
+            },
+            None => self.change.lock(),
+        };
         let state = self.state.load_full();
         let Some(root) = found(&state) else {
             return Ok(None);

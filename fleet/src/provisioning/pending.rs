@@ -104,13 +104,15 @@ fn long_ago() -> SystemTime {
 impl Wasted {
     /// What of it is not forgotten yet.
     fn left(self, now: SystemTime) -> Self {
-        let since = now.duration_since(self.at).unwrap_or_default();
+        // A clock that stood ahead when it was counted forgets from now on.
+        let at = self.at.min(now);
+        let since = now.duration_since(at).unwrap_or_default();
         let forgotten = since.as_secs() / WASTED_FORGOTTEN_EVERY.as_secs();
         let forgotten = u32::try_from(forgotten).unwrap_or(u32::MAX);
         match self.count.checked_sub(forgotten) {
             Some(count) => Self {
                 count,
-                at: self.at + WASTED_FORGOTTEN_EVERY * forgotten,
+                at: at + WASTED_FORGOTTEN_EVERY * forgotten,
             },
             None => Self { count: 0, at: now },
         }

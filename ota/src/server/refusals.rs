@@ -1,4 +1,5 @@
-//! What devices have refused that this server never heard of: another that passed for it ordered that, and took the report.
+//! What devices have refused that this server does not know: another that passed for it ordered that, and took the report;
+//! or the job has been deleted here since.
 //! A device says its last refusals with each question for the next job.
 
 use fleet::Excerpt;
@@ -79,7 +80,7 @@ impl Changes<'_> {
                 warn!(
                     thing,
                     reason = ?Excerpt(newest.unwrap_or_default()),
-                    "a device has refused a job that this server does not know: another one passed for it (`muster fleet devices`)"
+                    "a device has refused a job that this server does not know: it was deleted here, or another server passed for this one (`muster fleet devices`)"
                 );
             }
             let over = known.0.len().saturating_sub(MAX_REFUSALS);
