@@ -10,6 +10,7 @@ import pytest
 
 import wire
 from clients import WAIT_S, Paho, tls_context
+from devices import eventually
 from rubbish import Inputs
 from server import EVERYTHING
 from wire import Closed, WebSocket, Wire, packet, string
@@ -367,10 +368,8 @@ def test_wills_of_those_who_are_away_are_not_held_in_memory(make_server):
     before = memory(server)
     for number in range(away):
         leave(f"gateway-{number}", bytes(each))
-    deadline = time.monotonic() + 2 * WAIT_S
-    while (grown := memory(server) - before) > away * each / 2:
-        assert time.monotonic() < deadline, f"{grown / MB:.0f} MB for {away * each / MB:.0f} MB of wills"
-        time.sleep(0.1)
+    eventually(lambda: memory(server) - before <= away * each / 2,
+               lambda: f"{(memory(server) - before) / MB:.0f} MB for {away * each / MB:.0f} MB of wills", limit=2 * WAIT_S)
     # They are there: one that is taken up and ended says its own.
     with Wire(server, gateway, context=context) as hearer:
         assert hearer.open("hearer") == 0

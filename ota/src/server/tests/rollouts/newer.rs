@@ -2,6 +2,11 @@
 
 use super::*;
 
+fn approve(yard: &Yard, rollout: &RolloutId) {
+    let by = "ann".into();
+    told(yard, rollout, Command::Approve { by, wave: None });
+}
+
 #[test]
 fn a_newer_rollout_takes_devices_over_and_an_older_one_does_not_come_after_it() {
     let yard = Yard::new(4);
@@ -62,14 +67,7 @@ fn a_newer_rollout_that_was_stopped_takes_nobody_over_that_it_did_not_change() {
     told(&yard, &new, Command::Abort);
     yard.house
         .eventually(|ota| (ota.rollout(&new).unwrap().waves[0].queued == 0).then_some(()));
-    told(
-        &yard,
-        &old,
-        Command::Approve {
-            by: "ann".into(),
-            wave: None,
-        },
-    );
+    approve(&yard, &old);
     yard.run(&old, |_| true);
     let view = yard.until(&old, RolloutState::Succeeded);
     for execution in view.executions.iter().filter(|e| e.wave == "100%") {
@@ -93,14 +91,7 @@ fn a_newer_rollout_that_was_undone_takes_nobody_from_an_older_one() {
     told(&yard, &new, Command::Rollback);
     yard.run(&new, |_| true);
     yard.until(&new, RolloutState::RolledBack);
-    told(
-        &yard,
-        &old,
-        Command::Approve {
-            by: "ann".into(),
-            wave: None,
-        },
-    );
+    approve(&yard, &old);
     yard.run(&old, |_| true);
     let view = yard.until(&old, RolloutState::Succeeded);
     for one in view.executions {
